@@ -1,0 +1,95 @@
+# One-word tasks. `make demo` and `make test` set everything up by themselves from Python 3.11+, make and git.
+# Extra arguments: make test ARGS="-k rotation", make demo ARGS=--help. Another Python: make test PYTHON=python3.12.
+
+PYTHON ?= python3
+ARGS   ?=
+VENV   := .venv
+PY     := $(VENV)/bin/python
+STAMP  := $(VENV)/.installed
+EXTRAS := cli,bench,dev
+
+# The lock file is made for this platform; elsewhere the ranges in pyproject.toml decide.
+LOCKED_FOR := Linux x86_64
+ifeq ($(shell uname -sm),$(LOCKED_FOR))
+INSTALL = $(PY) -m pip install --quiet --require-hashes -r requirements.lock \
+	&& $(PY) -m pip install --quiet --no-deps --no-build-isolation -e .
+else
+INSTALL = $(PY) -m pip install --quiet -e '.[$(EXTRAS)]'
+endif
+
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test bench lint format coverage hooks lock clean
+
+help:  ## list the tasks
+	@grep -hE '^[a-z]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+
+demo: $(STAMP)  ## the tour, on the data in the repository
+	@$(PY) -m benchmarks.demo $(ARGS)
+
+test: lint  ## lint, then every test
+	$(PY) -m pytest $(ARGS)
+
+bench: $(STAMP)  ## the measurements
+	@$(PY) -m benchmarks.run $(ARGS)
+
+lint: $(STAMP)  ## style, types and the import rules
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports --no-logo
+
+format: $(STAMP)  ## put the code in shape
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+coverage: $(STAMP)  ## the tests, with the lines they miss
+	$(PY) -m pytest --cov --cov-report=term-missing $(ARGS)
+
+hooks: $(STAMP)  ## run the linters before each commit
+	$(VENV)/bin/pre-commit install
+
+clean:  ## remove what the tasks made
+	rm -rf $(VENV) $(VENV)-lock build dist .coverage htmlcov .pytest_cache .mypy_cache .ruff_cache \
+		.import_linter_cache .hypothesis
+	find encvec_store tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+# ------------------------------------------------------------------------------------------- set-up
+
+# Debian's python3 without python3-venv has venv but no pip to put in it; then the system's pip, or virtualenv, helps.
+$(STAMP): pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "encvec_store needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || true)." >&2; \
+		echo "Name another one: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@echo "Setting up $(VENV) (once; again when pyproject.toml or requirements.lock changes) ..."
+	@$(PYTHON) -m venv --clear $(VENV) >/dev/null 2>&1 \
+		|| { $(PYTHON) -m venv --clear --without-pip $(VENV) \
+			&& $(PYTHON) -m pip --python $(PY) install --quiet pip; } >/dev/null 2>&1 \
+		|| { rm -rf $(VENV); $(PYTHON) -m virtualenv --quiet $(VENV); } >/dev/null 2>&1 \
+		|| { rm -rf $(VENV); \
+			echo "'$(PYTHON)' can make no virtual environment: it has neither ensurepip, pip nor virtualenv." >&2; \
+			echo "On Debian or Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	@$(INSTALL)
+	@touch $@
+
+# In an environment of its own, so that the locked tools don't decide what gets locked.
+define LOCK_HEADER
+# Everything that `make` installs, with hashes: the package's dependencies and the extras $(EXTRAS).
+# Made by `make lock` with Python 3.11 for Linux on x86-64, and meant for that platform only.
+# Elsewhere: pip install -e '.[$(EXTRAS)]'
+endef
+export LOCK_HEADER
+
+lock:  ## pin all dependencies anew
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \
+		&& test "$$(uname -sm)" = "$(LOCKED_FOR)" \
+		|| { echo "make the lock file with Python 3.11 on $(LOCKED_FOR)" >&2; exit 1; }
+	test -x $(VENV)-lock/bin/pip-compile || { $(PYTHON) -m venv --clear $(VENV)-lock \
+		&& $(VENV)-lock/bin/python -m pip install --quiet 'pip-tools>=7.5,<8'; }
+	$(VENV)-lock/bin/pip-compile --quiet --upgrade --generate-hashes --strip-extras --allow-unsafe --no-header \
+		--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-emit-options \
+		--extra $(EXTRAS) --output-file $(VENV)-lock/compiled.txt pyproject.toml
+	@if grep -nE '://|^-|# *via +(-[rc] )?/' $(VENV)-lock/compiled.txt; then \
+		echo "the lock file would name an address or a path of this machine" >&2; exit 1; fi
+	@{ echo "$$LOCK_HEADER"; cat $(VENV)-lock/compiled.txt; } > requirements.lock

@@ -1,0 +1,268 @@
+"""Loads the data sets that the benchmarks and the demo run on. Imports NumPy only (and h5py for HDF5 files).
+
+Usage: ``load("banking77")``, ``load("olivetti")``, ``load("synthetic:100000x384")``, ``load("a/file.hdf5")``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Metric = Literal["cosine", "l2", "ip"]
+
+DATA = Path(__file__).parent / "data"
+SHIPPED = {
+    "banking77": "banking77-minilm.npz",
+    "clinc150": "clinc150-minilm.npz",
+    "olivetti": "olivetti-facenet.npz",
+}
+HELD_OUT = 1_000  # queries taken out of a file that brings none, and made for synthetic data
+
+# Synthetic data is a tree: an intent (about 130 vectors), groups of 24 in it, paraphrases of 6 in those, and
+# single sentences. Each level adds its share of the variance within an intent, at scales that differ (a
+# log-normal factor), which gives text's near duplicates beside its loners. A plain Gaussian mixture has
+# neither: its local intrinsic dimension is 30 where Banking77's is 7. Fitted on Banking77, see
+# benchmarks/data/README.md.
+_INTENT = 130
+_LEVELS = ((24, 0.31), (6, 0.26), (1, 0.43))
+_SPREAD = 0.5
+
+
+class DatasetError(ValueError):
+    """The name is unknown, or the file is missing or not what it should be."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Vectors to store and queries to ask, apart from each other (Banking77 has 7 sentences in both splits).
+
+    Shipped and synthetic vectors are of unit length. ``labels`` (an intent, a person) index ``label_names``
+    where there are names.
+    """
+
+    name: str
+    vectors: Floats  # (n, d)
+    queries: Floats  # (q, d)
+    metric: Metric
+    texts: list[str] | None = None  # n
+    query_texts: list[str] | None = None  # q
+    labels: NDArray[np.int64] | None = None  # (n,)
+    query_labels: NDArray[np.int64] | None = None  # (q,)
+    label_names: list[str] | None = None
+
+    @property
+    def dim(self) -> int:
+        """The number of dimensions, d."""
+        return int(self.vectors.shape[1])
+
+    def take(self, limit: int | None) -> Dataset:
+        """At most ``limit`` vectors, chosen evenly over the set and always the same ones; all queries."""
+        n = len(self.vectors)
+        if limit is None or limit >= n:
+            return self
+        rows = np.sort(np.random.default_rng(0).permutation(n)[:limit])
+        return replace(
+            self,
+            vectors=self.vectors[rows],
+            texts=None if self.texts is None else [self.texts[i] for i in rows],
+            labels=None if self.labels is None else self.labels[rows],
+        )
+
+
+def load(name_or_path: str | Path, *, limit: int | None = None, metric: Metric | None = None) -> Dataset:
+    """The data set of that name, or in that file.
+
+    - ``banking77``: 10,003 customer questions (d = 384, MiniLM, texts, 77 intents); 3,080 others as queries.
+    - ``olivetti``: 40 people with 8 photographs each (d = 512, FaceNet, labels); 2 others of each as queries.
+    - ``clinc150``: 18,000 and 4,500 requests (d = 384, 150 intents), once ``make_data`` has made the file.
+    - ``synthetic:NxD`` or ``synthetic:NxD:SEED``: N vectors like sentence embeddings, see :func:`synthetic`.
+    - ``*.hdf5``: a file of ann-benchmarks (``train`` and ``test``; metric from its ``distance``).
+    - ``*.npy``: an array (n, d); queries are held out of it at random.
+    - ``*.fvecs``: TEXMEX vectors; queries from ``X_query.fvecs`` beside ``X_base.fvecs``, else held out.
+    - ``*.npz``: a file as ``make_data`` writes it.
+
+    ``limit`` caps the number of vectors, never that of queries. ``metric`` overrides the data set's own:
+    cosine, but l2 for ``.fvecs``. Raises :class:`DatasetError`, a ``ValueError``.
+    """
+    if limit is not None and limit < 1:
+        raise DatasetError(f"limit must be at least 1, not {limit}")
+    name = str(name_or_path)
+    path = Path(name_or_path)
+    if name.startswith("synthetic"):
+        found = _synthetic_by_name(name, limit)
+    elif name in SHIPPED:
+        found = _load_npz(name, DATA / SHIPPED[name])
+    elif path.suffix not in (".hdf5", ".h5", ".npy", ".fvecs", ".npz"):
+        known = ", ".join([*SHIPPED, "synthetic:NxD"])
+        raise DatasetError(f"unknown data set {name!r}: not {known}, nor a .hdf5, .npy, .fvecs or .npz file")
+    elif not path.is_file():
+        raise DatasetError(f"no such file: {path}")
+    elif path.suffix in (".hdf5", ".h5"):
+        found = _load_hdf5(path, limit)
+    elif path.suffix == ".npz":
+        found = _load_npz(path.stem, path)
+    elif path.suffix == ".fvecs":
+        found = _load_fvecs(path)
+    else:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        found = _hold_out(path.stem, _matrix(array, path), "cosine")
+    found = found.take(limit)
+    return found if metric is None else replace(found, metric=metric)
+
+
+def synthetic(n: int, d: int, *, queries: int = HELD_OUT, seed: int = 0) -> Dataset:
+    """``n`` unit vectors and ``queries`` more from the same distribution, shaped like sentence embeddings.
+
+    For d = 384 the intents' centres and the covariance within an intent are those of Banking77 (more centres
+    are drawn from the same Gaussian once n needs them); for any other d both covariances have decaying
+    power-law spectra fitted on it, turned by a random rotation. ``labels`` tell the intent, and are easier
+    than real ones. The same arguments give the same vectors, up to the rounding of the linear algebra
+    library. Takes about 20 * d * (n + queries) bytes while it works.
+    """
+    if n < 1 or d < 2 or queries < 1:
+        raise DatasetError(f"synthetic data needs n >= 1, d >= 2, queries >= 1, not {n}, {d}, {queries}")
+    rng = np.random.default_rng(np.random.SeedSequence([seed, n, d, queries]))
+    total = n + queries
+    intents = max(77, total // _INTENT)
+    centres, root = _fitted(intents, rng) if d == 384 else _power_law(intents, d, rng)
+    place = rng.permutation(total)  # a vector's leaf in the tree: neighbours share their ancestors
+    labels = place * intents // total
+    points = centres[labels]
+    for size, share in _LEVELS:
+        count = max(1, total // size)
+        scale = np.exp(_SPREAD * rng.standard_normal((count, 1)) - _SPREAD**2) * share**0.5
+        noise = (rng.standard_normal((count, d), np.float32) @ root) * scale.astype(np.float32)
+        points += noise[place * count // total]
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    labels = labels.astype(np.int64)
+    return Dataset(
+        f"synthetic:{n}x{d}:{seed}",
+        points[:n],
+        points[n:],
+        "cosine",
+        labels=labels[:n],
+        query_labels=labels[n:],
+    )
+
+
+def _synthetic_by_name(name: str, limit: int | None) -> Dataset:
+    try:
+        kind, size, *rest = name.split(":")
+        n, d = (int(part) for part in size.lower().split("x"))
+        (seed,) = [int(part) for part in rest] or [0]
+    except ValueError:
+        raise DatasetError(f"{name!r} is not synthetic:NxD or synthetic:NxD:SEED") from None
+    if kind not in ("synthetic", "synthetic-clustered") or seed < 0:
+        raise DatasetError(f"{name!r} is not synthetic:NxD or synthetic:NxD:SEED")
+    return synthetic(n if limit is None else min(n, limit), d, seed=seed)
+
+
+def _fitted(intents: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
+    """Centres ``(intents, 384)`` and a root ``(384, 384)`` of the covariance within, from Banking77."""
+    real = load("banking77")
+    assert real.labels is not None
+    means = np.stack([real.vectors[real.labels == i].mean(0) for i in range(int(real.labels.max()) + 1)])
+    within = np.cov((real.vectors - means[real.labels]).T)
+    extra = rng.standard_normal((intents - len(means), means.shape[1])) @ _root(np.cov(means.T)) + means.mean(0)
+    return np.concatenate([means, extra]).astype(np.float32), _root(within).astype(np.float32)
+
+
+def _power_law(intents: int, d: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
+    """The same two for any d; variances and slopes are fitted on Banking77's two spectra."""
+    turn = np.linalg.qr(rng.standard_normal((d, d)))[0]
+    rank = np.arange(1, d + 1)
+    between, within = (rank + 8.0) ** -2.3, (rank + 30.0) ** -1.9
+    between, within = 0.38 * between / between.sum(), 0.41 * within / within.sum()
+    mean = rng.standard_normal(d)
+    mean *= 0.47 / np.linalg.norm(mean)
+    centres = (rng.standard_normal((intents, d)) * between**0.5) @ turn + mean
+    other = np.linalg.qr(rng.standard_normal((d, d)))[0]  # topics and wordings do not vary along the same axes
+    return centres.astype(np.float32), (within[:, None] ** 0.5 * other).astype(np.float32)
+
+
+def _root(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
+    values, axes = np.linalg.eigh(covariance)
+    root: NDArray[np.float64] = (np.sqrt(np.maximum(values, 0)) * axes) @ axes.T
+    return root
+
+
+def _load_npz(name: str, path: Path) -> Dataset:
+    if not path.is_file():
+        raise DatasetError(f"{path.name} is not there; benchmarks/data/README.md says how to make it")
+    with np.load(path, allow_pickle=False) as stored:
+        arrays: dict[str, NDArray[Any]] = dict(stored)
+    if not {"vectors", "labels"} <= arrays.keys():
+        raise DatasetError(f"{path}: needs vectors and labels, has {', '.join(arrays)}")
+    vectors = _matrix(arrays["vectors"], path)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)  # undo the rounding to float16
+    labels = arrays["labels"].astype(np.int64)
+    # Faces come without a split: the last two photographs of each person's ten are the probes.
+    test = arrays["test"] if "test" in arrays else np.arange(len(vectors)) % 10 >= 8
+    texts = _lines(arrays["texts"]) if "texts" in arrays else None
+    return Dataset(
+        name,
+        vectors[~test],
+        vectors[test],
+        "cosine",
+        texts=None if texts is None else [texts[i] for i in np.flatnonzero(~test)],
+        query_texts=None if texts is None else [texts[i] for i in np.flatnonzero(test)],
+        labels=labels[~test],
+        query_labels=labels[test],
+        label_names=_lines(arrays["label_names"]) if "label_names" in arrays else None,
+    )
+
+
+def _lines(joined: NDArray[np.uint8]) -> list[str]:
+    return joined.tobytes().decode("utf-8").split("\n")
+
+
+def _load_hdf5(path: Path, limit: int | None) -> Dataset:
+    try:
+        h5py: Any = importlib.import_module("h5py")
+    except ImportError:
+        raise DatasetError("HDF5 files need h5py: pip install h5py") from None
+    with h5py.File(path, "r") as file:
+        distance = str(file.attrs.get("distance", "angular"))
+        metrics: dict[str, Metric] = {"angular": "cosine", "euclidean": "l2", "dot": "ip", "ip": "ip"}
+        if distance not in metrics or "train" not in file or "test" not in file:
+            raise DatasetError(f"{path}: needs train, test, a distance in {sorted(metrics)}; has {distance!r}")
+        # The order in these files is arbitrary, so under a limit the head will do, and only that is read.
+        vectors = _matrix(file["train"][:limit], path)
+        return Dataset(path.stem, vectors, _matrix(file["test"][:], path), metrics[distance])
+
+
+def _load_fvecs(path: Path) -> Dataset:
+    beside = path.with_name(path.name.replace("_base", "_query"))
+    if beside != path and beside.is_file():
+        return Dataset(path.stem, read_fvecs(path), read_fvecs(beside), "l2")
+    return _hold_out(path.stem, read_fvecs(path), "l2")
+
+
+def read_fvecs(path: Path) -> Floats:
+    """Vectors ``(n, d)`` of a TEXMEX file: each is a length as int32, then as many float32, little-endian."""
+    raw = np.fromfile(path, "<i4")
+    width = int(raw[0]) + 1 if len(raw) else 0
+    if width < 2 or len(raw) % width or (raw[::width] != raw[0]).any():
+        raise DatasetError(f"{path}: not an fvecs file")
+    return np.ascontiguousarray(raw.reshape(-1, width)[:, 1:]).view("<f4").astype(np.float32, copy=False)
+
+
+def _hold_out(name: str, array: Floats, metric: Metric) -> Dataset:
+    """One vector in ten, at most 1,000, becomes a query."""
+    if len(array) < 2:
+        raise DatasetError(f"{name}: two vectors are the least that give a query and something to find")
+    order = np.random.default_rng(0).permutation(len(array))
+    queries = min(HELD_OUT, max(1, len(array) // 10))
+    return Dataset(name, array[np.sort(order[queries:])], array[order[:queries]], metric)
+
+
+def _matrix(array: NDArray[Any], path: Path) -> Floats:
+    if array.ndim != 2 or array.dtype.kind not in "fiu":
+        raise DatasetError(f"{path}: expected numbers of shape (n, d), got {array.dtype} {array.shape}")
+    return np.array(array, np.float32, order="C")

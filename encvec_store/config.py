@@ -1,0 +1,167 @@
+"""A collection's settings: what is sealed with it, and how they are given; imports crypto.schemes, fields, metrics, errors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from .crypto.schemes import Scheme, scheme
+from .errors import AuthenticationError, ConfigMismatchError, InputError, ShapeError
+from .fields import Policy, parse_policies
+from .metrics import Metric, metric
+
+__all__ = ["DEFAULT_OVERSAMPLE", "CollectionConfig"]
+
+FORMAT = 1
+MAX_DIM = 16_000
+DEFAULT_OVERSAMPLE = 10
+NORM_MARGIN = 1.25
+
+
+@dataclass(frozen=True)
+class CollectionConfig:
+    """Settings of one collection. Stored sealed and authenticated; every record names their revision."""
+
+    dim: int
+    metric: Metric
+    scheme: Scheme
+    policies: dict[str, Policy] | None
+    max_norm: float | None
+    """Bound of the vectors' length, for ip and l2. None until the first write sets it."""
+    oversample: int
+    """Candidates re-ranked per hit asked for."""
+    revision: int = 1
+    """Counts changes of the scheme's parameters."""
+    calibration: dict[str, Any] | None = None
+    """The report of the last `calibrate`."""
+
+    @classmethod
+    def build(
+        cls,
+        *,
+        dim: int,
+        metric_name: str | None,
+        scheme_spec: Any,
+        fields: Mapping[str, str] | None,
+        max_norm: float | None,
+        oversample: int | None,
+    ) -> CollectionConfig:
+        """Check the arguments of a new collection. Raises InputError."""
+        if isinstance(dim, bool) or not isinstance(dim, int) or not 0 < dim <= MAX_DIM:
+            raise ShapeError(f"dim is a number from 1 to {MAX_DIM}, not {dim!r}")
+        measure = metric(metric_name if metric_name is not None else "cosine")
+        return cls(
+            dim=dim,
+            metric=measure,
+            scheme=scheme(scheme_spec if scheme_spec is not None else "sap"),
+            policies=parse_policies(fields),
+            max_norm=_check_max_norm(max_norm, measure),
+            oversample=check_oversample(oversample),
+        )
+
+    @property
+    def point_dim(self) -> int:
+        """Coordinates of a lifted vector."""
+        return self.dim + self.metric.extra
+
+    @property
+    def index_dim(self) -> int:
+        """Coordinates of an index vector; 0 where there is none."""
+        return self.scheme.index_dim(self.point_dim)
+
+    def bounded_by(self, largest: float) -> CollectionConfig:
+        """Return the settings with max_norm set from the largest norm of a first batch, with room to spare."""
+        return replace(self, max_norm=NORM_MARGIN * largest if largest > 0 else 1.0)
+
+    def check_same(
+        self,
+        *,
+        dim: int | None,
+        metric_name: str | None,
+        scheme_spec: Any,
+        fields: Mapping[str, str] | None,
+        max_norm: float | None,
+        oversample: int | None,
+    ) -> CollectionConfig:
+        """Compare with the arguments of a later opening; those not given are taken as stored.
+
+        A different oversample is no mismatch: it holds for this opening. Raises ConfigMismatchError.
+        """
+        differing = []
+        if dim is not None and dim != self.dim:
+            differing.append(f"dim is {self.dim}, not {dim}")
+        if metric_name is not None and metric(metric_name) is not self.metric:
+            differing.append(f"metric is {self.metric.name}, not {metric_name}")
+        if scheme_spec is not None and not self._same_scheme(scheme_spec):
+            differing.append(f"scheme is {_describe(self.scheme)}, not {_describe(scheme(scheme_spec))}")
+        if fields is not None and parse_policies(fields) != self.policies:
+            mine = {name: policy.value for name, policy in (self.policies or {}).items()}
+            differing.append(f"fields are {mine}, not {dict(fields)}")
+        if max_norm is not None and self.max_norm is not None and max_norm != self.max_norm:
+            differing.append(f"max_norm is {self.max_norm:g}, not {max_norm:g}")
+        if differing:
+            raise ConfigMismatchError(f"the collection exists with other settings: {'; '.join(differing)}")
+        return self if oversample is None else replace(self, oversample=check_oversample(oversample))
+
+    def _same_scheme(self, spec: Any) -> bool:
+        # a bare name asks for that scheme, whatever parameters calibration has chosen
+        wanted = scheme(spec)
+        return wanted.name == self.scheme.name if isinstance(spec, str) else wanted == self.scheme
+
+    def to_json(self) -> bytes:
+        """Serialise, to be sealed."""
+        fields = self.policies and {name: policy.value for name, policy in self.policies.items()}
+        document = {
+            "format": FORMAT,
+            "dim": self.dim,
+            "metric": self.metric.name,
+            "scheme": {"name": self.scheme.name, **self.scheme.parameters()},
+            "fields": fields,
+            "max_norm": self.max_norm,
+            "oversample": self.oversample,
+            "revision": self.revision,
+            "calibration": self.calibration,
+        }
+        return json.dumps(document, sort_keys=True).encode()
+
+    @classmethod
+    def from_json(cls, document: bytes) -> CollectionConfig:
+        """Read back what `to_json` wrote. Raises AuthenticationError for another format."""
+        fields = json.loads(document)
+        if fields["format"] != FORMAT:
+            raise AuthenticationError(f"the collection's settings have format {fields['format']}, not {FORMAT}")
+        return cls(
+            dim=fields["dim"],
+            metric=metric(fields["metric"]),
+            scheme=scheme(fields["scheme"]),
+            policies=parse_policies(fields["fields"]),
+            max_norm=fields["max_norm"],
+            oversample=fields["oversample"],
+            revision=fields["revision"],
+            calibration=fields["calibration"],
+        )
+
+
+def check_oversample(oversample: int | None) -> int:
+    """Return the candidates per hit. Raises InputError."""
+    if oversample is None:
+        return DEFAULT_OVERSAMPLE
+    if isinstance(oversample, bool) or not isinstance(oversample, int) or not 1 <= oversample <= 10_000:
+        raise InputError(f"oversample is a number from 1 to 10000, not {oversample!r}")
+    return oversample
+
+
+def _check_max_norm(max_norm: float | None, measure: Metric) -> float | None:
+    if max_norm is None:
+        return None
+    if not measure.bounded:
+        raise InputError("max_norm has no meaning under cosine: vectors are scaled to unit length")
+    if isinstance(max_norm, bool) or not isinstance(max_norm, int | float) or not 0 < max_norm < 1e30:
+        raise InputError(f"max_norm is a positive number, not {max_norm!r}")
+    return float(max_norm)
+
+
+def _describe(value: Scheme) -> str:
+    return f"{value.name}({', '.join(f'{k}={v:g}' for k, v in value.parameters().items())})"

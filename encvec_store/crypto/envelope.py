@@ -1,0 +1,203 @@
+"""The bytes of a sealed record, version 1: headers, envelopes, and the cipher of one collection and key version.
+
+    header    format u8 | scheme u8 | revision u16 | key version u32 | noise nonce 16 | binding 16      40 bytes
+    envelope  record token 16 | header 40 | GCM nonce 12 | ciphertext | GCM tag 16
+
+Integers are big-endian. A record has two envelopes, sealed under different subkeys: its exact vector
+(float32, little-endian) and its payload. The associated data of either is the tuple (format, purpose, tenant,
+collection), then token and header; the header's binding is a PMAC of the index vector. So no part of a
+record can be moved to another record, collection or tenant, and none can be joined to another write's part.
+
+AES-256-GCM with random 96-bit nonces (NIST SP 800-38D, 8.2.2): at most 2^32 writes a collection and key version.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from ..errors import AuthenticationError
+from .labels import FORMAT, Purpose, derive, encode
+from .prf import Bytes, Pmac
+
+__all__ = ["HEADER", "PREFIX", "TOKEN", "RecordCipher", "Stamp", "claims", "envelope_size", "headers", "key_versions"]
+
+TOKEN = 16
+HEADER = 40
+PREFIX = TOKEN + HEADER
+NONCE = 12
+TAG = 16
+RECORD_FORMAT = 1
+
+Matrix = npt.NDArray[np.float32]
+
+
+def envelope_size(dim: int) -> int:
+    """Bytes of the envelope of a vector of `dim` coordinates."""
+    return PREFIX + NONCE + 4 * dim + TAG
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """What the headers of one write have in common."""
+
+    scheme: int
+    revision: int
+    key_version: int
+
+    def pack(self) -> bytes:
+        """Return the first 8 bytes of a header."""
+        return struct.pack(">BBHI", RECORD_FORMAT, self.scheme, self.revision, self.key_version)
+
+
+def headers(stamp: Stamp, nonces: Bytes, bindings: Bytes) -> Bytes:
+    """Build n headers from (n, 16) noise nonces and (n, 16) bindings: (n, 40) uint8."""
+    out = np.empty((len(nonces), HEADER), np.uint8)
+    out[:, :8] = np.frombuffer(stamp.pack(), np.uint8)
+    out[:, 8:24] = nonces
+    out[:, 24:40] = bindings
+    return out
+
+
+def claims(envelopes: Bytes, stamp: Stamp) -> bool:
+    """Say whether (n, size) envelopes all claim the stamp's format, scheme and revision."""
+    return bool((envelopes[:, TOKEN : TOKEN + 4] == np.frombuffer(stamp.pack()[:4], np.uint8)).all())
+
+
+def key_versions(envelopes: Bytes) -> npt.NDArray[np.int64]:
+    """Read the key version that each of (n, size) envelopes claims: (n,) int64."""
+    start = TOKEN + 4
+    return np.ascontiguousarray(envelopes[:, start : start + 4]).view(">u4").reshape(-1).astype(np.int64)
+
+
+class RecordCipher:
+    """Seals and opens the records of one collection under one key version."""
+
+    def __init__(self, root: bytes, key_version: int, tenant: str, collection: str) -> None:
+        self.key_version = key_version
+        context = (tenant, collection)
+        self._names = Pmac(derive(root, Purpose.RECORD_TOKEN, *context))
+        self._blind = Pmac(derive(root, Purpose.BLIND_TOKEN, *context))
+        self._binding = Pmac(derive(root, Purpose.BINDING, *context))
+        self._cache = Pmac(derive(root, Purpose.INDEX_CACHE, *context))
+        self._vector = AESGCM(derive(root, Purpose.VECTOR, *context))
+        self._payload = AESGCM(derive(root, Purpose.PAYLOAD, *context))
+        self._config = AESGCM(derive(root, Purpose.CONFIG, *context))
+        self._vector_prefix = encode(FORMAT, Purpose.VECTOR.value, *context)
+        self._payload_prefix = encode(FORMAT, Purpose.PAYLOAD.value, *context)
+        self._config_prefix = encode(FORMAT, Purpose.CONFIG.value, *context)
+
+    def tokens(self, ids: Sequence[str]) -> Bytes:
+        """Record tokens of n ids: (n, 16) uint8."""
+        return self._names.tags_of([id.encode() for id in ids])
+
+    def blind_tokens(self, values: Sequence[tuple[str, bytes]]) -> list[bytes]:
+        """Blind tokens of n (field, canonical value) pairs."""
+        return _rows(self._blind.tags_of([encode(name, value) for name, value in values]))
+
+    def bindings(self, index_vectors: Matrix) -> Bytes:
+        """Tags that tie headers to their index vectors: (n, dim) float32 -> (n, 16) uint8."""
+        return self._binding.tags(np.ascontiguousarray(index_vectors).view(np.uint8))
+
+    def cache_tag(self, message: bytes) -> bytes:
+        """Tag a description of index files, so that a forged index is never parsed."""
+        return self._cache.tags_of([message]).tobytes()
+
+    def seal_vectors(self, tokens: Bytes, heads: Bytes, vectors: Matrix) -> Bytes:
+        """Seal n exact vectors: (n, dim) float32 -> (n, envelope_size(dim)) uint8."""
+        n, dim = vectors.shape
+        out = np.empty((n, envelope_size(dim)), np.uint8)
+        out[:, :TOKEN] = tokens
+        out[:, TOKEN:PREFIX] = heads
+        nonces = os.urandom(NONCE * n)
+        out[:, PREFIX : PREFIX + NONCE] = np.frombuffer(nonces, np.uint8).reshape(n, NONCE)
+        encrypt, prefix, size = self._vector.encrypt_into, self._vector_prefix, out.shape[1]
+        plain, sealed = memoryview(np.ascontiguousarray(vectors)).cast("B"), memoryview(out.reshape(-1))
+        width, body = 4 * dim, PREFIX + NONCE
+        for i in range(n):
+            row = i * size
+            encrypt(
+                nonces[i * NONCE : (i + 1) * NONCE],
+                plain[i * width : (i + 1) * width],
+                prefix + bytes(sealed[row : row + PREFIX]),
+                sealed[row + body : row + size],
+            )
+        return out
+
+    def open_vectors(self, envelopes: Bytes) -> Matrix:
+        """Open n vector envelopes: (n, size) uint8 -> (n, dim) float32. Raises AuthenticationError."""
+        n, size = envelopes.shape
+        body = PREFIX + NONCE
+        dim, rest = divmod(size - body - TAG, 4)
+        if rest or dim <= 0:
+            raise AuthenticationError("a record could not be authenticated")
+        out = np.empty((n, dim), np.float32)
+        decrypt, prefix, width = self._vector.decrypt_into, self._vector_prefix, 4 * dim
+        sealed = memoryview(np.ascontiguousarray(envelopes).reshape(-1))
+        plain = memoryview(out).cast("B")
+        try:
+            for i in range(n):
+                row = i * size
+                decrypt(
+                    sealed[row + PREFIX : row + body],
+                    sealed[row + body : row + size],
+                    prefix + bytes(sealed[row : row + PREFIX]),
+                    plain[i * width : (i + 1) * width],
+                )
+        except InvalidTag:
+            raise AuthenticationError("a record could not be authenticated") from None
+        return out
+
+    def seal_payloads(self, tokens: Bytes, heads: Bytes, payloads: Sequence[bytes]) -> list[bytes]:
+        """Seal n payloads into envelopes."""
+        starts = _rows(np.concatenate([tokens, heads], axis=1))
+        nonces = os.urandom(NONCE * len(payloads))
+        encrypt, prefix = self._payload.encrypt, self._payload_prefix
+        sealed = []
+        for i, (start, payload) in enumerate(zip(starts, payloads, strict=True)):
+            nonce = nonces[i * NONCE : (i + 1) * NONCE]
+            sealed.append(start + nonce + encrypt(nonce, payload, prefix + start))
+        return sealed
+
+    def open_payload(self, envelope: bytes) -> bytes:
+        """Open one payload envelope. Raises AuthenticationError."""
+        body = PREFIX + NONCE
+        try:
+            return self._payload.decrypt(
+                envelope[PREFIX:body], envelope[body:], self._payload_prefix + envelope[:PREFIX]
+            )
+        except (InvalidTag, ValueError):  # ValueError: too short to hold a nonce
+            raise AuthenticationError("a record could not be authenticated") from None
+
+    def seal_config(self, config: bytes) -> bytes:
+        """Seal a collection's settings: format u8 | key version u32 | nonce 12 | ciphertext and tag."""
+        head = struct.pack(">BI", RECORD_FORMAT, self.key_version)
+        nonce = os.urandom(NONCE)
+        return head + nonce + self._config.encrypt(nonce, config, self._config_prefix + head)
+
+    def open_config(self, sealed: bytes) -> bytes:
+        """Open a collection's settings. Raises AuthenticationError."""
+        try:
+            return self._config.decrypt(sealed[5:17], sealed[17:], self._config_prefix + sealed[:5])
+        except (InvalidTag, ValueError):
+            raise AuthenticationError("the collection's settings could not be authenticated") from None
+
+
+def config_key_version(sealed: bytes) -> int:
+    """Read the key version that sealed settings claim. Raises AuthenticationError for another format."""
+    if len(sealed) < 17 or sealed[0] != RECORD_FORMAT:
+        raise AuthenticationError("the collection's settings could not be authenticated")
+    return int(struct.unpack(">I", sealed[1:5])[0])
+
+
+def _rows(array: Bytes) -> list[bytes]:
+    """Split (n, width) uint8 into n byte strings."""
+    width, joined = array.shape[1], array.tobytes()
+    return [joined[i : i + width] for i in range(0, len(joined), width)]

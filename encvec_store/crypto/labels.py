@@ -1,0 +1,67 @@
+"""The one table of key purposes, canonical encoding, and HKDF (RFC 5869); imports nothing of ours.
+
+Every subkey is HKDF-SHA256 of a root over `encode(FORMAT, purpose, *context)`. Parts are typed and
+length-prefixed, so ("a", "b-c") and ("a-b", "c") never meet, and no subkey serves two purposes.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+__all__ = ["FORMAT", "Purpose", "derive", "encode"]
+
+FORMAT = "encvec/1"
+
+
+class Purpose(StrEnum):
+    """What a subkey is for. Context: (tenant, collection), and for the scheme's keys (scheme, parameters) too."""
+
+    CONFIG = "config"
+    """AES-256-GCM of a collection's settings."""
+    RECORD_TOKEN = "record-token"
+    """PMAC of a record's id: the name by which a store knows it."""
+    BLIND_TOKEN = "blind-token"
+    """PMAC of (field, value): what a store compares for a blind field."""
+    VECTOR = "vector"
+    """AES-256-GCM of the exact vector."""
+    PAYLOAD = "payload"
+    """AES-256-GCM of id, metadata and document."""
+    BINDING = "binding"
+    """PMAC of an index vector, kept in the record's header."""
+    ROTATION = "rotation"
+    """AES-CTR keystream from which the orthogonal transform is drawn."""
+    SCALE = "scale"
+    """AES-CTR keystream from which the scale is drawn."""
+    NOISE_NONCE = "noise-nonce"
+    """PMAC of (record token, point): the nonce of a record's noise."""
+    NOISE = "noise"
+    """AES-CTR keystream from which a record's noise is drawn."""
+    QUERY_NOISE_NONCE = "query-noise-nonce"
+    """PMAC of a query point: the nonce of a query's noise."""
+    QUERY_NOISE = "query-noise"
+    """AES-CTR keystream from which a query's noise is drawn."""
+    INDEX_CACHE = "index-cache"
+    """PMAC over the digests of index files, so that a forged one is never parsed."""
+
+
+def encode(*parts: str | bytes | int) -> bytes:
+    """Encode a tuple injectively: per part a type byte, a 32-bit big-endian length, the bytes."""
+    out = bytearray()
+    for part in parts:
+        if isinstance(part, str):
+            tag, body = b"s", part.encode()
+        elif isinstance(part, bytes):
+            tag, body = b"b", part
+        else:
+            tag, body = b"i", str(part).encode()
+        out += tag + len(body).to_bytes(4, "big") + body
+    return bytes(out)
+
+
+def derive(root: bytes, purpose: Purpose, *context: str | bytes | int) -> bytes:
+    """Derive the 32-byte subkey of `root` for one purpose and context."""
+    info = encode(FORMAT, purpose.value, *context)
+    return HKDF(algorithm=SHA256(), length=32, salt=None, info=info).derive(root)

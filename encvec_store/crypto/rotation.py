@@ -1,0 +1,98 @@
+"""Keyed orthogonal transforms, Haar-distributed; imports crypto.prf.
+
+Up to `DENSE` dimensions the transform is one Haar-random orthogonal matrix: the QR decomposition of a
+Gaussian matrix with the signs of R's diagonal moved into Q (Mezzadri, Notices of the AMS 54(5), 2007).
+Above that a product costs too much, so the transform is a chain of three rounds, each of Haar blocks on
+the diagonal behind a keyed permutation: exactly orthogonal, and every output depends on every input.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from .prf import Keystream
+
+__all__ = ["DENSE", "Rotation", "haar", "rotation"]
+
+Matrix = npt.NDArray[np.float32]
+DENSE = 1024
+"""Largest dimension that gets one dense matrix; docs/decisions/0003 has the measurement."""
+BLOCK = 192
+ROUNDS = 3
+
+
+def haar(stream: Keystream, dim: int, index: int) -> npt.NDArray[np.float64]:
+    """Draw the `index`-th Haar-random orthogonal (dim, dim) matrix of a keystream."""
+    q, r = np.linalg.qr(stream.gaussians(dim * dim, stream=index).reshape(dim, dim))
+    return q * np.where(np.diagonal(r) < 0, -1.0, 1.0)
+
+
+class Rotation(Protocol):
+    """An orthogonal map of row vectors."""
+
+    def apply(self, points: Matrix, out: Matrix | None = None) -> Matrix:
+        """Rotate (n, dim) points."""
+        ...
+
+    def invert(self, points: Matrix) -> Matrix:
+        """Rotate (n, dim) points back."""
+        ...
+
+
+class _Dense:
+    def __init__(self, key: bytes, dim: int) -> None:
+        self._matrix = np.ascontiguousarray(haar(Keystream(key), dim, 0), dtype=np.float32)
+
+    def apply(self, points: Matrix, out: Matrix | None = None) -> Matrix:
+        return np.matmul(points, self._matrix, out=out)
+
+    def invert(self, points: Matrix) -> Matrix:
+        return points @ self._matrix.T
+
+
+class _Chain:
+    def __init__(self, key: bytes, dim: int) -> None:
+        stream = Keystream(key)
+        self._edges = np.linspace(0, dim, -(-dim // BLOCK) + 1).astype(int)
+        sizes = np.diff(self._edges)
+        self._rounds: list[tuple[npt.NDArray[np.intp], list[Matrix]]] = []
+        for number in range(ROUNDS):
+            first = number * (len(sizes) + 1)
+            # sorting real keystream values draws a uniform permutation: ties have probability zero
+            order = np.argsort(stream.gaussians(dim, stream=first), kind="stable")
+            blocks = [
+                np.ascontiguousarray(haar(stream, int(size), first + 1 + i), dtype=np.float32)
+                for i, size in enumerate(sizes)
+            ]
+            self._rounds.append((order, blocks))
+
+    def _spans(self) -> list[slice]:
+        return [slice(a, b) for a, b in zip(self._edges[:-1], self._edges[1:], strict=True)]
+
+    def apply(self, points: Matrix, out: Matrix | None = None) -> Matrix:
+        for order, blocks in self._rounds:
+            mixed = points.take(order, axis=1)
+            points = np.empty_like(mixed)
+            for span, block in zip(self._spans(), blocks, strict=True):
+                np.matmul(mixed[:, span], block, out=points[:, span])
+        if out is None:
+            return points
+        out[:] = points
+        return out
+
+    def invert(self, points: Matrix) -> Matrix:
+        for order, blocks in reversed(self._rounds):
+            mixed = np.empty_like(points)
+            for span, block in zip(self._spans(), blocks, strict=True):
+                mixed[:, span] = points[:, span] @ block.T
+            points = np.empty_like(mixed)
+            points[:, order] = mixed
+        return points
+
+
+def rotation(key: bytes, dim: int) -> Rotation:
+    """Build the orthogonal transform of `dim` coordinates that belongs to a key."""
+    return _Dense(key, dim) if dim <= DENSE else _Chain(key, dim)

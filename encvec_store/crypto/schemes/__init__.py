@@ -1,0 +1,8 @@
+"""Index-vector schemes: one protocol, one registry; imports crypto, errors."""
+
+from __future__ import annotations
+
+from .base import KeyedScheme, Scheme
+from .registry import SCHEMES, scheme
+
+__all__ = ["SCHEMES", "KeyedScheme", "Scheme", "scheme"]

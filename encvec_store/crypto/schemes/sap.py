@@ -1,0 +1,110 @@
+"""`sap`: Scale-And-Perturb over a Haar-random rotation; imports crypto.
+
+Fuchsbauer, Ghosal, Hauke and O'Neill, "Approximate Distance-Comparison-Preserving Symmetric
+Encryption", SCN 2022 (ePrint 2021/1666): c = s m + noise, with the noise uniform in the ball of radius
+s beta / 4. Then |m1 - m2| < |m1 - m3| - beta implies the same order of the ciphertexts (beta-DCP). The
+ball is rotation invariant, so the rotation Q in front costs no recall.
+
+The nonce of a record's noise is a PRF of its token and point: the same upsert twice gives the same
+ciphertext, so there is nothing to average. beta is bound into every key: an old ciphertext and one with
+another beta share no randomness, else their difference would cancel the noise.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ...errors import SchemeError
+from ..labels import Purpose, derive
+from ..perturb import add_ball_noise
+from ..prf import Keystream, Pmac
+from ..rotation import rotation
+from .base import Matrix, Nonces
+
+__all__ = ["Sap"]
+
+MAX_BETA = 16.0
+
+
+@dataclass(frozen=True)
+class Sap:
+    """SAP with noise `beta` on records and `query_beta` on queries, relative to unit-length points.
+
+    Args:
+        beta: noise on what is stored: uniform in a ball of radius beta / 4. 0 is a bare rotation.
+        query_beta: noise on queries. 0 (the default) suits the threat of stolen data, where queries are not seen.
+    """
+
+    beta: float = 2.0
+    query_beta: float = 0.0
+
+    name: ClassVar[str] = "sap"
+    number: ClassVar[int] = 1
+    leakage: ClassVar[str] = (
+        "Approximate distances between records. Without other data the vectors are hidden, but an attacker who "
+        "holds some thousand embeddings of a similar kind aligns the rotation at beta up to about 3, and some "
+        "tens of known pairs suffice at any useful beta. No protection from an attacker with similar data."
+    )
+
+    def __post_init__(self) -> None:
+        for name, value in self.parameters().items():
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MAX_BETA:
+                raise SchemeError(f"sap: {name} is a number from 0 to {MAX_BETA:g}, not {value!r}")
+            object.__setattr__(self, name, float(value))  # 2 and 2.0 must derive the same keys
+
+    def parameters(self) -> Mapping[str, Any]:
+        """Return beta and query_beta."""
+        return asdict(self)
+
+    def index_dim(self, point_dim: int) -> int:
+        """As many coordinates as the point."""
+        return point_dim
+
+    def keyed(self, root: bytes, tenant: str, collection: str, point_dim: int) -> _KeyedSap:
+        """Derive rotation, scale and noise keys for one collection."""
+        return _KeyedSap(self, root, tenant, collection, point_dim)
+
+
+class _KeyedSap:
+    def __init__(self, scheme: Sap, root: bytes, tenant: str, collection: str, dim: int) -> None:
+        context = (tenant, collection, scheme.name, *(f"{k}={v!r}" for k, v in sorted(asdict(scheme).items())), dim)
+        # a scale between 1/2 and 2, as the paper keys it: hides the common length of the points
+        draw = Keystream(derive(root, Purpose.SCALE, *context)).words(np.zeros((1, 16), np.uint8), 1)
+        self._scale = float(np.float32(math.exp2(2 * (int(draw[0, 0]) + 0.5) * 2.0**-32 - 1)))
+        self._radius = self._scale * scheme.beta / 4
+        self._query_radius = self._scale * scheme.query_beta / 4
+        self._rotation = rotation(derive(root, Purpose.ROTATION, *context), dim)
+        self._nonces = Pmac(derive(root, Purpose.NOISE_NONCE, *context))
+        self._noise = Keystream(derive(root, Purpose.NOISE, *context))
+        self._query_nonces = Pmac(derive(root, Purpose.QUERY_NOISE_NONCE, *context))
+        self._query_noise = Keystream(derive(root, Purpose.QUERY_NOISE, *context))
+
+    def encrypt(self, points: Matrix, tokens: Nonces) -> tuple[Matrix, Nonces]:
+        messages = np.concatenate([tokens, np.ascontiguousarray(points).view(np.uint8)], axis=1)
+        nonces = self._nonces.tags(messages)
+        out = self._rotation.apply(points)
+        out *= np.float32(self._scale)
+        if self._radius:
+            add_ball_noise(self._noise, nonces, self._radius, out)
+        return out, nonces
+
+    def encrypt_query(self, points: Matrix) -> Matrix:
+        out = self._rotation.apply(points)
+        out *= np.float32(self._scale)
+        if self._query_radius:
+            nonces = self._query_nonces.tags(np.ascontiguousarray(points).view(np.uint8))
+            add_ball_noise(self._query_noise, nonces, self._query_radius, out)
+        return out
+
+    def decrypt(self, index_vectors: Matrix, nonces: Nonces) -> Matrix:
+        points = np.array(index_vectors, dtype=np.float32)
+        if self._radius:
+            add_ball_noise(self._noise, nonces, self._radius, points, sign=-1)
+        points = self._rotation.invert(points)
+        points /= np.float32(self._scale)
+        return points

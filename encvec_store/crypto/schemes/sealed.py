@@ -1,0 +1,45 @@
+"""`sealed`: no index vector at all; the trusted process searches opened vectors in memory. Imports schemes.base."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from .base import Matrix, Nonces
+
+__all__ = ["Sealed"]
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """Vectors exist in the store only as AES-256-GCM ciphertext."""
+
+    name: ClassVar[str] = "sealed"
+    number: ClassVar[int] = 2
+    leakage: ClassVar[str] = "At rest: the number and sizes of records. Searches read every vector, so a server learns nothing more."
+
+    def parameters(self) -> Mapping[str, Any]:
+        """No parameters."""
+        return {}
+
+    def index_dim(self, point_dim: int) -> int:
+        """Always 0: nothing is indexed."""
+        return 0
+
+    def keyed(self, root: bytes, tenant: str, collection: str, point_dim: int) -> _KeyedSealed:
+        """Need no keys of its own."""
+        return _KeyedSealed()
+
+
+class _KeyedSealed:
+    def encrypt(self, points: Matrix, tokens: Nonces) -> tuple[Matrix, Nonces]:
+        return np.empty((len(points), 0), np.float32), np.zeros((len(points), 16), np.uint8)
+
+    def encrypt_query(self, points: Matrix) -> Matrix:
+        return np.empty((len(points), 0), np.float32)
+
+    def decrypt(self, index_vectors: Matrix, nonces: Nonces) -> Matrix:
+        return np.empty((len(index_vectors), 0), np.float32)

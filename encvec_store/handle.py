@@ -1,0 +1,84 @@
+"""An open collection: its backend, its keys and its current settings, kept together; imports backends, vault, config."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+import numpy as np
+import numpy.typing as npt
+
+from .backends import BackendCollection, Rows
+from .config import CollectionConfig
+from .crypto.envelope import PREFIX
+from .errors import AuthenticationError, StaleConfigError
+from .vault import Vault
+
+__all__ = ["Handle"]
+
+log = logging.getLogger("encvec_store")
+
+
+class Handle:
+    """What the write walk and the query walk share."""
+
+    def __init__(self, backend: BackendCollection, vault: Vault, oversample: int | None = None) -> None:
+        self.backend = backend
+        self.vault = vault
+        self._oversample = oversample
+        self._lock = threading.Lock()
+        self._generation = backend.generation()
+        self.sealed_config = backend.config()
+        self.config = vault.open_config(self.sealed_config)
+        backend.authenticate_cache(vault)
+
+    def refresh(self) -> CollectionConfig:
+        """Return the settings as they stand now: another process may have calibrated meanwhile."""
+        if self.backend.generation() != self._generation:
+            with self._lock:
+                self._generation = self.backend.generation()
+                sealed = self.backend.config()
+                if sealed != self.sealed_config:
+                    self.config = self.vault.open_config(sealed)
+                    self.sealed_config = sealed
+        return self.config
+
+    @property
+    def oversample(self) -> int:
+        """Candidates per hit: this opening's choice, else the collection's."""
+        return self._oversample or self.config.oversample
+
+    def open_vectors(self, rows: Rows) -> tuple[Rows, npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
+        """Fetch and open exact vectors: (found rows in order, (m, dim) float32, (m, PREFIX) token and header).
+
+        A cached copy that fails is read again from the records before anyone is accused.
+
+        Raises:
+            AuthenticationError: wrong key, or a record was altered.
+            StaleConfigError: the records were rewritten under other settings meanwhile; search again.
+        """
+        found, envelopes = self.backend.vectors(rows)
+        try:
+            return found, self._open(envelopes), envelopes[:, :PREFIX]
+        except AuthenticationError:
+            found, envelopes = self.backend.vectors(rows, source=True)
+            opened = self._open(envelopes)
+        log.warning("a cached sealed vector was damaged; the index cache is dropped and rebuilt from the records")
+        self.backend.drop_cache()
+        return found, opened, envelopes[:, :PREFIX]
+
+    def _open(self, envelopes: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        config = self.config
+        if not len(envelopes):
+            return np.empty((0, config.dim), np.float32)
+        if not self.vault.current(envelopes, config):
+            if self.refresh() is not config:
+                raise StaleConfigError("the collection was rewritten under other settings meanwhile")
+            raise AuthenticationError("a record could not be authenticated")
+        return self.vault.open_vectors(envelopes)
+
+    def open_payloads(self, rows: Rows) -> tuple[Rows, list[bytes], list[bytes]]:
+        """Fetch and open payloads: (found rows in order, payloads, PREFIX bytes of token and header each)."""
+        found, envelopes = self.backend.payloads(rows)
+        opened = [self.vault.open_payload(envelope) for envelope in envelopes]
+        return found, opened, [envelope[:PREFIX] for envelope in envelopes]

@@ -1,0 +1,173 @@
+"""Metrics: exact scores, and the lift that puts every vector on the unit sphere; imports errors, records.
+
+Schemes only ever see points of the unit sphere, whose inner product ranks as the metric does. So no
+vector's length shows in its ciphertext, and a single long vector cannot drown the noise.
+
+    cosine   m / |m|                                               query: q / |q|
+    ip       (a, sqrt(1 - |a|^2)),              a = m / max_norm   query: (q, 0), normalised
+    l2       (a, t, sqrt(2 - t - t^2)) / sqrt 2, t = |a|^2         query: (2 q / max_norm, -1, 0), normalised
+
+The second is the reduction of Neyshabur and Srebro (ICML 2015); the third applies it to
+2 <a, q> - |a|^2 = |q|^2 - |a - q|^2, which orders by Euclidean distance.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .errors import MetricError, NonFiniteError, NormError, ShapeError, ZeroVectorError
+
+__all__ = ["METRICS", "Metric", "as_vectors", "metric", "norms"]
+
+Matrix = npt.NDArray[np.float32]
+_TINY = 1e-30
+
+
+def as_vectors(vectors: Any, dim: int, *, name: str = "vectors") -> Matrix:
+    """Return `vectors` as a C-contiguous float32 (n, dim) array. Raises ShapeError or NonFiniteError."""
+    try:
+        array = np.asarray(vectors)
+    except ValueError as error:
+        raise ShapeError(f"{name}: rows of unlike length ({error})") from None
+    if array.dtype.kind not in "fiu":
+        raise ShapeError(f"{name}: expected numbers, got dtype {array.dtype}")
+    if array.ndim != 2 or array.shape[1] != dim:
+        raise ShapeError(f"{name}: expected shape (n, {dim}), got {array.shape}")
+    with np.errstate(over="ignore"):
+        array = np.ascontiguousarray(array, dtype=np.float32)
+    # one pass in the good case: any NaN or infinity makes its row's sum NaN or infinite
+    with np.errstate(over="ignore", invalid="ignore"):
+        suspect = ~np.isfinite(np.einsum("ij->i", array))
+    if suspect.any():
+        finite = np.isfinite(array[suspect]).all(axis=1)
+        if not finite.all():
+            row = int(np.flatnonzero(suspect)[np.flatnonzero(~finite)[0]])
+            raise NonFiniteError(f"{name}[{row}] holds NaN or infinity (or overflows float32)")
+    return array
+
+
+def norms(vectors: Matrix) -> npt.NDArray[np.float64]:
+    """Euclidean lengths, (n,). Exact also where the squares over- or underflow float32."""
+    with np.errstate(over="ignore", under="ignore"):
+        squares = np.einsum("ij,ij->i", vectors, vectors).astype(np.float64)
+    odd = ~((squares > _TINY) & (squares < 1 / _TINY))
+    if odd.any():
+        squares[odd] = np.square(vectors[odd].astype(np.float64)).sum(axis=1)
+    return np.sqrt(squares)
+
+
+def _unit(vectors: Matrix, name: str) -> Matrix:
+    lengths = norms(vectors)
+    if (lengths == 0).any():
+        row = int(np.flatnonzero(lengths == 0)[0])
+        raise ZeroVectorError(f"{name}[{row}] is the zero vector, which has no direction")
+    inverse = 1 / lengths
+    with np.errstate(over="ignore", invalid="ignore"):
+        points: Matrix = vectors * inverse.astype(np.float32)[:, None]
+    odd = (lengths < 1e-18) | (lengths > 1e18)  # 1 / length may leave float32's range
+    if odd.any():
+        points[odd] = vectors[odd].astype(np.float64) * inverse[odd, None]
+    return points
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric: how many coordinates its lift adds, and its exact scores."""
+
+    name: str
+    extra: int
+    """Coordinates that the lift adds."""
+    descending: bool
+    """Whether a larger score is nearer."""
+
+    @property
+    def bounded(self) -> bool:
+        """Whether vectors must stay within the collection's max_norm."""
+        return self.extra > 0
+
+    def check(self, vectors: Matrix, max_norm: float | None, name: str = "vectors") -> None:
+        """Raise ZeroVectorError or NormError where a vector cannot be lifted."""
+        lengths = norms(vectors)
+        if not self.bounded:
+            if len(lengths) and lengths.min() == 0:
+                raise ZeroVectorError(f"{name}[{int(lengths.argmin())}] is the zero vector: it has no cosine")
+        elif max_norm is not None and len(lengths) and lengths.max() > max_norm:
+            row = int(lengths.argmax())
+            raise NormError(
+                f"{name}[{row}] has norm {lengths[row]:.6g}, above the collection's max_norm {max_norm:.6g}. "
+                "Scale the vectors, or create the collection with a larger max_norm"
+            )
+
+    def lift(self, vectors: Matrix, max_norm: float | None = None) -> Matrix:
+        """Map (n, dim) vectors to (n, dim + extra) points of the unit sphere. Call `check` first."""
+        if not self.bounded:
+            return _unit(vectors, "vectors")
+        assert max_norm is not None
+        scaled = vectors.astype(np.float64) / max_norm
+        squared = np.minimum(np.einsum("ij,ij->i", scaled, scaled), 1.0)[:, None]
+        if self.name == "ip":
+            parts = [scaled, np.sqrt(1 - squared)]
+        else:
+            parts = [scaled, squared, np.sqrt(np.maximum(2 - squared - squared**2, 0))]
+        points = np.concatenate(parts, axis=1)
+        points /= np.linalg.norm(points, axis=1, keepdims=True)
+        return points.astype(np.float32)
+
+    def lift_query(self, queries: Matrix, max_norm: float | None = None) -> Matrix:
+        """Map (q, dim) queries to (q, dim + extra) points of the unit sphere."""
+        if not self.bounded:
+            return _unit(queries, "queries")
+        zeros = np.zeros((len(queries), 1))
+        wide = queries.astype(np.float64)
+        if self.name == "ip":
+            parts = [wide, zeros]
+        else:
+            assert max_norm is not None
+            parts = [2 * wide / max_norm, zeros - 1, zeros]
+        points = np.concatenate(parts, axis=1)
+        lengths = np.linalg.norm(points, axis=1, keepdims=True)
+        points /= np.where(lengths == 0, 1, lengths)  # ip: a zero query scores 0 with everything
+        return points.astype(np.float32)
+
+    def unlift(self, points: Matrix, max_norm: float | None = None) -> Matrix:
+        """Undo `lift`, up to the length that cosine drops: (n, dim + extra) -> (n, dim)."""
+        if not self.bounded:
+            return points
+        assert max_norm is not None
+        scale = max_norm * (np.sqrt(2) if self.name == "l2" else 1)
+        return (points[:, : -self.extra] * scale).astype(np.float32)
+
+    def scores(self, query: Matrix, vectors: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        """Exact scores (n,) in double precision of a (dim,) query against (n, dim) vectors."""
+        wide, q = vectors.astype(np.float64), query.astype(np.float64)
+        match self.name:
+            case "l2":
+                wide -= q
+                return np.sqrt(np.einsum("ij,ij->i", wide, wide))
+            case "ip":
+                return wide @ q
+        lengths = np.sqrt(np.einsum("ij,ij->i", wide, wide))
+        return (wide @ q) / (lengths * np.sqrt(q @ q))
+
+    def order(self, scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Scores turned so that smaller is nearer."""
+        return -scores if self.descending else scores
+
+
+METRICS = {
+    "cosine": Metric("cosine", extra=0, descending=True),
+    "l2": Metric("l2", extra=2, descending=False),
+    "ip": Metric("ip", extra=1, descending=True),
+}
+
+
+def metric(name: str) -> Metric:
+    """Look a metric up by name. Raises MetricError."""
+    try:
+        return METRICS[name]
+    except (KeyError, TypeError):
+        raise MetricError(f"unknown metric {name!r}; use one of {', '.join(METRICS)}") from None

@@ -1,0 +1,128 @@
+"""The keys of one collection, by key version, derived once; imports crypto, config, errors."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+import numpy as np
+from cryptography.hazmat.primitives.constant_time import bytes_eq
+
+from .config import CollectionConfig
+from .crypto.envelope import RecordCipher, Stamp, claims, config_key_version, key_versions
+from .crypto.keyset import Keyset, KeyVersion
+from .crypto.prf import Bytes
+from .crypto.schemes import KeyedScheme
+from .errors import AuthenticationError, KeyUnavailableError
+from .fields import Term
+
+__all__ = ["Vault"]
+
+
+class Vault:
+    """Ciphers and keyed schemes of one collection. A key version is asked of the keyset at every use,
+    so one that is disabled or destroyed stops working at once, though its subkeys may be cached."""
+
+    def __init__(self, keyset: Keyset, tenant: str, collection: str) -> None:
+        self._keyset = keyset
+        self._tenant = tenant
+        self._collection = collection
+        self._ciphers: dict[int, RecordCipher] = {}
+        self._schemes: dict[tuple[int, object, int], KeyedScheme] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def primary(self) -> int:
+        """The key version that writes."""
+        return self._keyset.primary
+
+    @property
+    def live(self) -> tuple[int, ...]:
+        """The key versions that read, the primary first."""
+        return self._keyset.live
+
+    @property
+    def versions(self) -> tuple[KeyVersion, ...]:
+        """All key versions, without their roots."""
+        return self._keyset.versions
+
+    def cipher(self, version: int) -> RecordCipher:
+        """Return the record cipher of a key version. Raises KeyUnavailableError."""
+        root = self._keyset.root(version)
+        with self._lock:
+            found = self._ciphers.get(version)
+            if found is None:
+                found = self._ciphers[version] = RecordCipher(root, version, self._tenant, self._collection)
+            return found
+
+    def scheme(self, version: int, config: CollectionConfig) -> KeyedScheme:
+        """Return the collection's scheme under a key version. Raises KeyUnavailableError."""
+        root = self._keyset.root(version)
+        place = (version, config.scheme, config.point_dim)
+        with self._lock:
+            found = self._schemes.get(place)
+            if found is None:
+                found = config.scheme.keyed(root, self._tenant, self._collection, config.point_dim)
+                self._schemes[place] = found
+            return found
+
+    def seal_config(self, config: CollectionConfig) -> bytes:
+        """Seal settings under the primary."""
+        return self.cipher(self.primary).seal_config(config.to_json())
+
+    def open_config(self, sealed: bytes) -> CollectionConfig:
+        """Open settings. Raises AuthenticationError, KeyUnavailableError."""
+        return CollectionConfig.from_json(self.cipher(config_key_version(sealed)).open_config(sealed))
+
+    def open_vectors(self, envelopes: Bytes) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+        """Open (n, size) vector envelopes, whichever key versions they are under. Raises AuthenticationError."""
+        versions = key_versions(envelopes)
+        if len(versions) and (versions == versions[0]).all():
+            return self._cipher_of(int(versions[0])).open_vectors(envelopes)
+        opened = None
+        for version in np.unique(versions):
+            chosen = versions == version
+            part = self._cipher_of(int(version)).open_vectors(envelopes[chosen])
+            opened = np.empty((len(envelopes), part.shape[1]), np.float32) if opened is None else opened
+            opened[chosen] = part
+        return opened if opened is not None else np.empty((0, 0), np.float32)
+
+    def stamp(self, version: int, config: CollectionConfig) -> Stamp:
+        """Return what the headers of records of these settings and key version begin with."""
+        return Stamp(config.scheme.number, config.revision, version)
+
+    def current(self, envelopes: Bytes, config: CollectionConfig) -> bool:
+        """Say whether (n, size) envelopes were all written under these settings."""
+        return claims(envelopes, self.stamp(0, config))
+
+    def open_payload(self, envelope: bytes) -> bytes:
+        """Open a payload envelope, whichever key version it is under. Raises AuthenticationError."""
+        if len(envelope) < 24:
+            raise AuthenticationError("a record could not be authenticated")
+        return self._cipher_of(int.from_bytes(envelope[20:24], "big")).open_payload(envelope)
+
+    def _cipher_of(self, version: int) -> RecordCipher:
+        """Return the cipher that a stored record claims: a number no keyset knows is a forgery or a wrong key."""
+        try:
+            return self.cipher(version)
+        except KeyUnavailableError:
+            if version in {item.version for item in self.versions}:
+                raise
+            raise AuthenticationError("a record could not be authenticated") from None
+
+    def blind_terms(self, field: str, value: bytes) -> tuple[Term, ...]:
+        """Return the terms of a blind value under every live key version."""
+        return tuple(Term("token", self.cipher(v).blind_tokens([(field, value)])[0]) for v in self.live)
+
+    def tokens(self, ids: Sequence[str]) -> dict[int, Bytes]:
+        """Return the record tokens of ids under every live key version, the primary first."""
+        return {version: self.cipher(version).tokens(ids) for version in self.live}
+
+    def tag(self, message: bytes) -> bytes:
+        """Tag a description of index files (the backend's CacheAuthenticator)."""
+        return self.primary.to_bytes(4, "big") + self.cipher(self.primary).cache_tag(message)
+
+    def check(self, message: bytes, tag: bytes) -> bool:
+        """Say whether a tag is ours (the backend's CacheAuthenticator)."""
+        version = int.from_bytes(tag[:4], "big")
+        return version in self.live and bytes_eq(self.cipher(version).cache_tag(message), tag[4:])

@@ -1,0 +1,134 @@
+"""Check every record of a collection against its keys; imports handle, writing, records, crypto.envelope, errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from .backends import Rows
+from .crypto.envelope import PREFIX, TOKEN
+from .errors import AuthenticationError, KeyUnavailableError
+from .fields import Term
+from .handle import Handle
+from .records import decode_payload
+from .writing import terms
+
+__all__ = ["Damage", "VerifyReport", "verify"]
+
+_CHUNK = 2048
+
+
+@dataclass(frozen=True)
+class Damage:
+    """One record that failed, and which part of it."""
+
+    row: int
+    id: str | None
+    """None where the payload could not be opened."""
+    part: str
+    """payload, vector, index vector, record token, filter terms, or key version."""
+
+
+@dataclass
+class VerifyReport:
+    """What `verify` found."""
+
+    checked: int = 0
+    damaged: list[Damage] = field(default_factory=list)
+    unreadable: int = 0
+    """Records under a key version that is disabled or destroyed: intact or not, nobody can say."""
+    store: list[str] = field(default_factory=list)
+    """Damage that the store sees itself, without keys."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing was found. Unreadable records are reported, not damage."""
+        return not self.damaged and not self.store
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as JSON values."""
+        return {"ok": self.ok, **asdict(self)}
+
+
+def verify(handle: Handle, progress: Callable[[int, int], None] | None = None) -> VerifyReport:
+    """Open every record and compare its parts with each other. See `Collection.verify`."""
+    handle.refresh()
+    report = VerifyReport(store=handle.backend.check())
+    after, total = 0, handle.backend.count()
+    while len(rows := handle.backend.rows(after=after, limit=_CHUNK)):
+        after = int(rows[-1])
+        _verify_rows(handle, rows, report)
+        if progress is not None:
+            progress(len(rows), total)
+    return report
+
+
+def _verify_rows(handle: Handle, rows: Rows, report: VerifyReport) -> None:
+    live = set(handle.vault.live)
+    known = {int(row): (space, token, have) for row, space, token, have in handle.backend.audit(rows)}
+    vectors = _by_row(*handle.backend.vectors(rows, source=True))
+    payloads = _by_row(*handle.backend.payloads(rows))
+    index_vectors = _by_row(*handle.backend.index_vectors(rows)) if handle.config.index_dim else {}
+    for row in rows.tolist():
+        if row not in known:
+            continue  # deleted while we looked
+        report.checked += 1
+        space, token, have = known[row]
+        envelope, payload = vectors.get(row), payloads.get(row)
+        if payload is None or envelope is None:
+            part = "payload" if payload is None else "vector"
+            report.damaged.append(Damage(row, None, f"{part} missing"))
+            continue
+        if space in {item.version for item in handle.vault.versions} - live:
+            report.unreadable += 1
+            continue
+        id: str | None = None
+        try:
+            decoded = decode_payload(handle.vault.open_payload(payload))
+        except (AuthenticationError, KeyUnavailableError):
+            report.damaged.append(Damage(row, None, "payload"))
+            continue
+        id, metadata, _ = decoded
+        prefix = payload[:PREFIX]
+        report.damaged.extend(
+            Damage(row, id, part)
+            for part in (
+                _vector_fault(handle, envelope, prefix),
+                None if handle.vault.cipher(space).tokens([id]).tobytes() == token == prefix[:TOKEN] else "record token",
+                None if space == int.from_bytes(prefix[TOKEN + 4 : TOKEN + 8], "big") else "key version",
+                _index_fault(handle, space, index_vectors.get(row), prefix),
+                None if _terms(handle, space, metadata) == have else "filter terms",
+            )
+            if part
+        )
+
+
+def _vector_fault(handle: Handle, envelope: Any, prefix: bytes) -> str | None:
+    try:
+        if not handle.vault.current(envelope[None], handle.config) or envelope[:PREFIX].tobytes() != prefix:
+            return "vector"
+        handle.vault.open_vectors(envelope[None])
+    except (AuthenticationError, KeyUnavailableError):
+        return "vector"
+    return None
+
+
+def _index_fault(handle: Handle, space: int, index_vector: Any, prefix: bytes) -> str | None:
+    if not handle.config.index_dim:
+        return None
+    if index_vector is None:
+        return "index vector"
+    binding = handle.vault.cipher(space).bindings(index_vector[None]).tobytes()
+    return None if binding == prefix[TOKEN + 24 :] else "index vector"
+
+
+def _terms(handle: Handle, space: int, metadata: dict[str, Any]) -> set[tuple[str, Term]]:
+    """What the store should hold of a record's fields."""
+    return {(name, term) for _, name, term in terms(handle.vault, handle.config, [metadata], version=space)}
+
+
+def _by_row(rows: Rows, parts: Any) -> dict[int, Any]:
+    return dict(zip(np.asarray(rows).tolist(), parts, strict=True))

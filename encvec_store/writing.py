@@ -1,0 +1,154 @@
+"""The write walk, top to bottom: records -> validate -> encrypt -> seal -> backend. Imports handle, records, metrics, crypto."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .backends import EncryptedBatch
+from .config import CollectionConfig
+from .crypto.envelope import headers
+from .errors import AuthenticationError, ShapeError, StaleConfigError
+from .fields import Policy, Term, canonical, plain_term
+from .filters import BLIND_COLUMN
+from .handle import Handle
+from .metrics import as_vectors, norms
+from .records import check_documents, check_ids, check_metadata, decode_payload, encode_payload
+from .vault import Vault
+
+__all__ = ["REWRITE_CHUNK", "encrypt_batch", "rewrite", "upsert"]
+
+REWRITE_CHUNK = 4096
+_ATTEMPTS = 3
+
+Matrix = npt.NDArray[np.float32]
+
+
+def upsert(
+    handle: Handle,
+    ids: Sequence[str],
+    vectors: Any,
+    metadata: Sequence[Mapping[str, Any] | None] | None,
+    documents: Sequence[str | None] | None,
+) -> None:
+    """Write a batch, all or nothing. See `Collection.upsert`."""
+    config = handle.refresh()
+    names = check_ids(ids)
+    matrix = as_vectors(vectors, config.dim)
+    if len(matrix) != len(names):
+        raise ShapeError(f"{len(names)} ids but {len(matrix)} vectors")
+    fields = check_metadata(metadata, len(names))
+    payloads = [
+        encode_payload(name, item, text)
+        for name, item, text in zip(names, fields, check_documents(documents, len(names)), strict=True)
+    ]
+    if not names:
+        return
+    config.metric.check(matrix, config.max_norm)
+    for attempt in range(_ATTEMPTS):
+        fresh = config
+        if config.metric.bounded and config.max_norm is None:
+            fresh = config.bounded_by(float(norms(matrix).max()))
+        batch = encrypt_batch(handle.vault, fresh, names, matrix, payloads, fields)
+        try:
+            under = handle.sealed_config
+            handle.backend.put(batch, under=under, config=_new_config(handle, config, fresh))
+            handle.refresh()
+            return
+        except StaleConfigError:
+            # calibrated, or given its max_norm, by another process between our reading and writing
+            config = handle.refresh()
+            config.metric.check(matrix, config.max_norm)
+            if attempt == _ATTEMPTS - 1:
+                raise
+
+
+def _new_config(handle: Handle, config: CollectionConfig, fresh: CollectionConfig) -> bytes | None:
+    """Return sealed settings to be stored with a write: when they changed, or the primary key version did.
+
+    So settings are readable whenever some record is: destroying an old key version loses old records only.
+    """
+    if fresh is config and int.from_bytes(handle.sealed_config[1:5], "big") == handle.vault.primary:
+        return None
+    return handle.vault.seal_config(fresh)
+
+
+def encrypt_batch(
+    vault: Vault,
+    config: CollectionConfig,
+    ids: Sequence[str],
+    vectors: Matrix,
+    payloads: Sequence[bytes],
+    metadata: Sequence[Mapping[str, Any]],
+) -> EncryptedBatch:
+    """Encrypt checked records under the primary key version."""
+    version = vault.primary
+    cipher = vault.cipher(version)
+    named = vault.tokens(ids)
+    tokens = named[version]
+    points = config.metric.lift(vectors, config.max_norm)
+    index_vectors, nonces = vault.scheme(version, config).encrypt(points, tokens)
+    heads = headers(vault.stamp(version, config), nonces, cipher.bindings(index_vectors))
+    return EncryptedBatch(
+        space=version,
+        tokens=tokens,
+        index_vectors=index_vectors,
+        vectors=cipher.seal_vectors(tokens, heads, vectors),
+        payloads=cipher.seal_payloads(tokens, heads, payloads),
+        terms=terms(vault, config, metadata, version=version),
+        retired=[row.tobytes() for other, rows in named.items() if other != version for row in rows],
+    )
+
+
+def terms(
+    vault: Vault, config: CollectionConfig, metadata: Sequence[Mapping[str, Any]], *, version: int
+) -> list[tuple[int, str, Term]]:
+    """Return what a backend may index: plain values, and blind tokens under a key version."""
+    blind: list[tuple[int, str, bytes]] = []
+    plain: list[tuple[int, str, Term]] = []
+    for name, policy in (config.policies or {}).items():
+        if policy is Policy.SEALED:
+            continue
+        for position, item in enumerate(metadata):
+            if name not in item:
+                continue
+            if policy is Policy.BLIND:
+                blind.append((position, name, canonical(item[name])))
+            else:
+                plain.append((position, name, plain_term(item[name])))
+    tokens = vault.cipher(version).blind_tokens([(name, value) for _, name, value in blind]) if blind else []
+    return plain + [
+        (position, BLIND_COLUMN, Term("token", token)) for (position, _, _), token in zip(blind, tokens, strict=True)
+    ]
+
+
+def rewrite(handle: Handle, config: CollectionConfig, progress: Any = None) -> None:
+    """Encrypt every record anew under `config` and the primary key version, in one transaction.
+
+    Until it commits, every reader sees the old content; after a crash the old content is all there is.
+    """
+    old = handle.sealed_config
+    fresh = replace(config, revision=handle.config.revision + 1)
+
+    def batches() -> Iterator[EncryptedBatch]:
+        after, total = 0, handle.backend.count()
+        while len(rows := handle.backend.rows(after=after, limit=REWRITE_CHUNK)):
+            after = int(rows[-1])
+            found, vectors, heads = handle.open_vectors(rows)
+            _, payloads, prefixes = handle.open_payloads(found)
+            if len(found) != len(rows) or [head.tobytes() for head in heads] != prefixes:
+                raise AuthenticationError("a record could not be authenticated")
+            decoded = [decode_payload(payload) for payload in payloads]
+            ids, metadata = [item[0] for item in decoded], [item[1] for item in decoded]
+            batch = encrypt_batch(handle.vault, fresh, ids, vectors, payloads, metadata)
+            batch.retired.clear()  # the old rows go all together
+            yield batch
+            if progress is not None:
+                progress(len(rows), total)
+
+    handle.backend.replace(batches(), handle.vault.seal_config(fresh), under=old)
+    handle.refresh()

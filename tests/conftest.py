@@ -1,0 +1,10 @@
+"""What every test shares: the hypothesis profiles, `ci` where CI is set and `dev` elsewhere."""
+
+import os
+
+from hypothesis import settings
+
+# Machines under load miss deadlines, and a CI run must fail the same way twice: no deadline, no chance.
+settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+settings.register_profile("dev", deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "dev"))
