@@ -1,12 +1,12 @@
 """Encrypted vector store: vectors are encrypted on write, queries on search, answers are exact.
 
-    import encvec_store as ev
+import encvec_store as ev
 
-    keyset = ev.Keyset.create("file:keys.json", passphrase=...)
-    with ev.connect("faiss:///data", keyset=keyset) as store:
-        faces = store.collection("faces", dim=512)
-        faces.upsert(ids, vectors, metadata, documents)
-        hits = faces.search(query, k=10)
+keyset = ev.Keyset.create("file:keys.json", passphrase=...)
+with ev.connect("faiss:///data", keyset=keyset) as store:
+    faces = store.collection("faces", dim=512)
+    faces.upsert(ids, vectors, metadata, documents)
+    hits = faces.search(query, k=10)
 """
 
 from __future__ import annotations

@@ -85,8 +85,7 @@ def simulate(
         CalibrationError: the target is missed even without noise, or the scheme has no noise.
         InputError: an argument is out of range.
     """
-    if not isinstance(config.scheme, Sap):
-        raise CalibrationError(f"scheme {config.scheme.name!r} has no noise to calibrate")
+    query_beta = _noisy(config).query_beta
     if not 1 <= k <= max_candidates:
         raise InputError(f"k is from 1 to max_candidates ({max_candidates}), not {k}")
     if not 0 < target_recall < 1:
@@ -97,7 +96,7 @@ def simulate(
     if len(vectors) > MAX_SAMPLE:
         vectors = vectors[rng.choice(len(vectors), MAX_SAMPLE, replace=False)]
     planned_size = max(planned_size, len(vectors))
-    trial = _Trial(config, vectors, config.scheme.query_beta, rng)
+    trial = _Trial(config, vectors, query_beta, rng)
 
     def low(beta: float) -> float:
         return trial.extrapolated(beta, k, max_candidates, planned_size)
@@ -134,9 +133,14 @@ def simulate(
 
 def apply(config: CollectionConfig, found: Calibration) -> CollectionConfig:
     """Return the settings with the calibration's choice taken over."""
-    assert isinstance(config.scheme, Sap)
-    scheme = replace(config.scheme, beta=found.beta)
+    scheme = replace(_noisy(config), beta=found.beta)
     return replace(config, scheme=scheme, oversample=found.oversample, calibration=found.to_dict())
+
+
+def _noisy(config: CollectionConfig) -> Sap:
+    if not isinstance(config.scheme, Sap):
+        raise CalibrationError(f"scheme {config.scheme.name!r} has no noise to calibrate")
+    return config.scheme
 
 
 class _Trial:

@@ -1,4 +1,4 @@
-"""The public collection: one thin method a task; imports writing, search, verify, calibrate, handle, records, errors."""
+"""The public collection: one thin method a task; imports the walks, handle, records, errors."""
 
 from __future__ import annotations
 
@@ -289,5 +289,3 @@ class Collection:
     def __repr__(self) -> str:
         config = self._handle.config
         return f"Collection({self.name!r}, dim={config.dim}, metric={config.metric.name!r}, scheme={config.scheme!r})"
-
-

@@ -1,10 +1,10 @@
-"""A collection's settings: what is sealed with it, and how they are given; imports crypto.schemes, fields, metrics, errors."""
+"""A collection's settings, as given and as sealed with it; imports crypto.schemes, fields, metrics, errors."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .crypto.schemes import Scheme, scheme
@@ -36,6 +36,8 @@ class CollectionConfig:
     """Counts changes of the scheme's parameters."""
     calibration: dict[str, Any] | None = None
     """The report of the last `calibrate`."""
+    sealed: bytes = field(default=b"", compare=False, repr=False)
+    """The sealed form these settings were opened from: a write says under which settings it was made."""
 
     @classmethod
     def build(
@@ -112,7 +114,7 @@ class CollectionConfig:
 
     def to_json(self) -> bytes:
         """Serialise, to be sealed."""
-        fields = self.policies and {name: policy.value for name, policy in self.policies.items()}
+        fields = None if self.policies is None else {name: policy.value for name, policy in self.policies.items()}
         document = {
             "format": FORMAT,
             "dim": self.dim,

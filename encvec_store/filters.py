@@ -37,7 +37,7 @@ class Condition:
         value = metadata.get(self.field, _MISSING)
         match self.operator:
             case "exists":
-                return (value is not _MISSING) == self.operand
+                return (value is not _MISSING) is bool(self.operand)
             case "eq" | "in":
                 return value is not _MISSING and canonical(value) in self.encoded
             case "ne" | "nin":
@@ -255,7 +255,9 @@ def _push_condition(node: Condition, policy: Policy, tokens: Tokens) -> Predicat
         return None
     match node.operator:
         case "eq" | "in" if policy is Policy.BLIND:
-            return Match(BLIND_COLUMN, tuple(term for value in sorted(node.encoded) for term in tokens(node.field, value)))
+            return Match(
+                BLIND_COLUMN, tuple(term for value in sorted(node.encoded) for term in tokens(node.field, value))
+            )
         case "exists" if node.operand and policy is Policy.PLAIN:
             return Present(node.field)
         case "eq" | "in":

@@ -1,4 +1,4 @@
-"""An open collection: its backend, its keys and its current settings, kept together; imports backends, vault, config."""
+"""An open collection: its backend, keys and current settings, kept together; imports backends, vault, config."""
 
 from __future__ import annotations
 
@@ -28,19 +28,18 @@ class Handle:
         self._oversample = oversample
         self._lock = threading.Lock()
         self._generation = backend.generation()
-        self.sealed_config = backend.config()
-        self.config = vault.open_config(self.sealed_config)
+        self.config = vault.open_config(backend.config())
         backend.authenticate_cache(vault)
 
     def refresh(self) -> CollectionConfig:
         """Return the settings as they stand now: another process may have calibrated meanwhile."""
         if self.backend.generation() != self._generation:
             with self._lock:
-                self._generation = self.backend.generation()
+                generation = self.backend.generation()
                 sealed = self.backend.config()
-                if sealed != self.sealed_config:
+                if sealed != self.config.sealed:
                     self.config = self.vault.open_config(sealed)
-                    self.sealed_config = sealed
+                self._generation = generation
         return self.config
 
     @property
@@ -48,27 +47,33 @@ class Handle:
         """Candidates per hit: this opening's choice, else the collection's."""
         return self._oversample or self.config.oversample
 
-    def open_vectors(self, rows: Rows) -> tuple[Rows, npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
+    def open_vectors(
+        self, rows: Rows, config: CollectionConfig | None = None
+    ) -> tuple[Rows, npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
         """Fetch and open exact vectors: (found rows in order, (m, dim) float32, (m, PREFIX) token and header).
 
         A cached copy that fails is read again from the records before anyone is accused.
+
+        Args:
+            rows: (n,) rows.
+            config: the settings under which the rows were found; by default those of now.
 
         Raises:
             AuthenticationError: wrong key, or a record was altered.
             StaleConfigError: the records were rewritten under other settings meanwhile; search again.
         """
+        config = config or self.config
         found, envelopes = self.backend.vectors(rows)
         try:
-            return found, self._open(envelopes), envelopes[:, :PREFIX]
+            return found, self._open(envelopes, config), envelopes[:, :PREFIX]
         except AuthenticationError:
             found, envelopes = self.backend.vectors(rows, source=True)
-            opened = self._open(envelopes)
+            opened = self._open(envelopes, config)
         log.warning("a cached sealed vector was damaged; the index cache is dropped and rebuilt from the records")
         self.backend.drop_cache()
         return found, opened, envelopes[:, :PREFIX]
 
-    def _open(self, envelopes: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        config = self.config
+    def _open(self, envelopes: npt.NDArray[np.uint8], config: CollectionConfig) -> npt.NDArray[np.float32]:
         if not len(envelopes):
             return np.empty((0, config.dim), np.float32)
         if not self.vault.current(envelopes, config):

@@ -57,7 +57,8 @@ def norms(vectors: Matrix) -> npt.NDArray[np.float64]:
     odd = ~((squares > _TINY) & (squares < 1 / _TINY))
     if odd.any():
         squares[odd] = np.square(vectors[odd].astype(np.float64)).sum(axis=1)
-    return np.sqrt(squares)
+    lengths: npt.NDArray[np.float64] = np.sqrt(squares)
+    return lengths
 
 
 def _unit(vectors: Matrix, name: str) -> Matrix:
@@ -72,6 +73,12 @@ def _unit(vectors: Matrix, name: str) -> Matrix:
     if odd.any():
         points[odd] = vectors[odd].astype(np.float64) * inverse[odd, None]
     return points
+
+
+def _given(max_norm: float | None) -> float:
+    if max_norm is None:
+        raise NormError("this metric needs a max_norm: the largest length of a vector")
+    return max_norm
 
 
 @dataclass(frozen=True)
@@ -106,8 +113,7 @@ class Metric:
         """Map (n, dim) vectors to (n, dim + extra) points of the unit sphere. Call `check` first."""
         if not self.bounded:
             return _unit(vectors, "vectors")
-        assert max_norm is not None
-        scaled = vectors.astype(np.float64) / max_norm
+        scaled = vectors.astype(np.float64) / _given(max_norm)
         squared = np.minimum(np.einsum("ij,ij->i", scaled, scaled), 1.0)[:, None]
         if self.name == "ip":
             parts = [scaled, np.sqrt(1 - squared)]
@@ -123,11 +129,7 @@ class Metric:
             return _unit(queries, "queries")
         zeros = np.zeros((len(queries), 1))
         wide = queries.astype(np.float64)
-        if self.name == "ip":
-            parts = [wide, zeros]
-        else:
-            assert max_norm is not None
-            parts = [2 * wide / max_norm, zeros - 1, zeros]
+        parts = [wide, zeros] if self.name == "ip" else [2 * wide / _given(max_norm), zeros - 1, zeros]
         points = np.concatenate(parts, axis=1)
         lengths = np.linalg.norm(points, axis=1, keepdims=True)
         points /= np.where(lengths == 0, 1, lengths)  # ip: a zero query scores 0 with everything
@@ -137,21 +139,21 @@ class Metric:
         """Undo `lift`, up to the length that cosine drops: (n, dim + extra) -> (n, dim)."""
         if not self.bounded:
             return points
-        assert max_norm is not None
-        scale = max_norm * (np.sqrt(2) if self.name == "l2" else 1)
+        scale = _given(max_norm) * (np.sqrt(2) if self.name == "l2" else 1)
         return (points[:, : -self.extra] * scale).astype(np.float32)
 
     def scores(self, query: Matrix, vectors: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
         """Exact scores (n,) in double precision of a (dim,) query against (n, dim) vectors."""
         wide, q = vectors.astype(np.float64), query.astype(np.float64)
-        match self.name:
-            case "l2":
-                wide -= q
-                return np.sqrt(np.einsum("ij,ij->i", wide, wide))
-            case "ip":
-                return wide @ q
-        lengths = np.sqrt(np.einsum("ij,ij->i", wide, wide))
-        return (wide @ q) / (lengths * np.sqrt(q @ q))
+        scores: npt.NDArray[np.float64]
+        if self.name == "l2":
+            wide -= q
+            scores = np.sqrt(np.einsum("ij,ij->i", wide, wide))
+        else:
+            scores = wide @ q
+            if self.name == "cosine":
+                scores /= np.sqrt(np.einsum("ij,ij->i", wide, wide)) * np.sqrt(q @ q)
+        return scores
 
     def order(self, scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Scores turned so that smaller is nearer."""

@@ -17,7 +17,11 @@ _CHUNK = 8192
 
 
 def best(
-    metric: Metric, query: npt.NDArray[np.float32], vectors: npt.NDArray[np.float32], places: npt.NDArray[np.intp] | None, k: int
+    metric: Metric,
+    query: npt.NDArray[np.float32],
+    vectors: npt.NDArray[np.float32],
+    places: npt.NDArray[np.intp] | None,
+    k: int,
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
     """Return (places, exact scores) of the k vectors nearest to a query, nearest first.
 

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .backends import Rows
+from .config import CollectionConfig
 from .errors import AuthenticationError, InputError, ShapeError, StaleConfigError
 from .filters import Filter, Predicate, parse, pushdown
 from .handle import Handle
@@ -48,11 +49,13 @@ def search(
     node = parse(where, config.policies)
     for attempt in range(_ATTEMPTS):
         try:
-            hits = _Query(handle, opened, matrix, int(k), node, include_vectors).run(last=attempt == _ATTEMPTS - 1)
+            hits = _Query(handle, opened, config, matrix, int(k), node, include_vectors).run(
+                last=attempt == _ATTEMPTS - 1
+            )
         except StaleConfigError:
             if attempt == _ATTEMPTS - 1:
                 raise
-            hits = None
+            hits, config = None, handle.refresh()
         if hits is not None:
             return hits[0] if single else hits
     raise AssertionError("unreachable")
@@ -71,13 +74,14 @@ class _Query:
         self,
         handle: Handle,
         opened: OpenedVectors,
+        config: CollectionConfig,
         matrix: npt.NDArray[np.float32],
         k: int,
         node: Filter | None,
         include_vectors: bool,
     ) -> None:
         self.handle, self.matrix, self.k, self.node, self.include_vectors = handle, matrix, k, node, include_vectors
-        self.config = handle.config
+        self.config = config
         self.decoded: dict[int, tuple[Decoded, bytes]] = {}  # row -> payload and its token and header
         self.lost = False  # a row vanished under our hands: written anew by someone else
         predicate = pushdown(node, self.config.policies, handle.vault.blind_terms)
@@ -160,7 +164,7 @@ class _Query:
         if not lists:
             return []
         union = lists[0] if len(lists) == 1 else np.unique(np.concatenate(lists))
-        rows, vectors, heads = self.handle.open_vectors(union)
+        rows, vectors, heads = self.handle.open_vectors(union, self.config)
         self.lost |= len(rows) < len(union)
         picks: list[tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]] = []
         for position, asked in enumerate(lists):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
-from cryptography.hazmat.primitives.constant_time import bytes_eq
 
 from .config import CollectionConfig
 from .crypto.envelope import RecordCipher, Stamp, claims, config_key_version, key_versions
@@ -20,8 +20,11 @@ __all__ = ["Vault"]
 
 
 class Vault:
-    """Ciphers and keyed schemes of one collection. A key version is asked of the keyset at every use,
-    so one that is disabled or destroyed stops working at once, though its subkeys may be cached."""
+    """Ciphers and keyed schemes of one collection.
+
+    The keyset is asked for a key version at every use, so one that is disabled or destroyed stops working at
+    once, though its subkeys may be cached.
+    """
 
     def __init__(self, keyset: Keyset, tenant: str, collection: str) -> None:
         self._keyset = keyset
@@ -72,7 +75,8 @@ class Vault:
 
     def open_config(self, sealed: bytes) -> CollectionConfig:
         """Open settings. Raises AuthenticationError, KeyUnavailableError."""
-        return CollectionConfig.from_json(self.cipher(config_key_version(sealed)).open_config(sealed))
+        config = CollectionConfig.from_json(self.cipher(config_key_version(sealed)).open_config(sealed))
+        return replace(config, sealed=sealed)
 
     def open_vectors(self, envelopes: Bytes) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
         """Open (n, size) vector envelopes, whichever key versions they are under. Raises AuthenticationError."""
@@ -125,4 +129,4 @@ class Vault:
     def check(self, message: bytes, tag: bytes) -> bool:
         """Say whether a tag is ours (the backend's CacheAuthenticator)."""
         version = int.from_bytes(tag[:4], "big")
-        return version in self.live and bytes_eq(self.cipher(version).cache_tag(message), tag[4:])
+        return version in self.live and self.cipher(version).is_cache_tag(message, tag[4:])

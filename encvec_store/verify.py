@@ -97,7 +97,9 @@ def _verify_rows(handle: Handle, rows: Rows, report: VerifyReport) -> None:
             Damage(row, id, part)
             for part in (
                 _vector_fault(handle, envelope, prefix),
-                None if handle.vault.cipher(space).tokens([id]).tobytes() == token == prefix[:TOKEN] else "record token",
+                None
+                if handle.vault.cipher(space).tokens([id]).tobytes() == token == prefix[:TOKEN]
+                else "record token",
                 None if space == int.from_bytes(prefix[TOKEN + 4 : TOKEN + 8], "big") else "key version",
                 _index_fault(handle, space, index_vectors.get(row), prefix),
                 None if _terms(handle, space, metadata) == have else "filter terms",

@@ -1,4 +1,4 @@
-"""The write walk, top to bottom: records -> validate -> encrypt -> seal -> backend. Imports handle, records, metrics, crypto."""
+"""The write walk: records -> validate -> encrypt -> seal -> backend; imports handle, records, metrics, crypto."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from .backends import EncryptedBatch
 from .config import CollectionConfig
-from .crypto.envelope import headers
+from .crypto.envelope import config_key_version, headers
 from .errors import AuthenticationError, ShapeError, StaleConfigError
 from .fields import Policy, Term, canonical, plain_term
 from .filters import BLIND_COLUMN
@@ -55,8 +55,7 @@ def upsert(
             fresh = config.bounded_by(float(norms(matrix).max()))
         batch = encrypt_batch(handle.vault, fresh, names, matrix, payloads, fields)
         try:
-            under = handle.sealed_config
-            handle.backend.put(batch, under=under, config=_new_config(handle, config, fresh))
+            handle.backend.put(batch, under=config.sealed, config=_new_config(handle.vault, config, fresh))
             handle.refresh()
             return
         except StaleConfigError:
@@ -67,14 +66,14 @@ def upsert(
                 raise
 
 
-def _new_config(handle: Handle, config: CollectionConfig, fresh: CollectionConfig) -> bytes | None:
+def _new_config(vault: Vault, config: CollectionConfig, fresh: CollectionConfig) -> bytes | None:
     """Return sealed settings to be stored with a write: when they changed, or the primary key version did.
 
     So settings are readable whenever some record is: destroying an old key version loses old records only.
     """
-    if fresh is config and int.from_bytes(handle.sealed_config[1:5], "big") == handle.vault.primary:
+    if fresh is config and config_key_version(config.sealed) == vault.primary:
         return None
-    return handle.vault.seal_config(fresh)
+    return vault.seal_config(fresh)
 
 
 def encrypt_batch(
@@ -127,18 +126,17 @@ def terms(
 
 
 def rewrite(handle: Handle, config: CollectionConfig, progress: Any = None) -> None:
-    """Encrypt every record anew under `config` and the primary key version, in one transaction.
+    """Encrypt every record anew under `config`, changed from the stored settings, and the primary key version.
 
-    Until it commits, every reader sees the old content; after a crash the old content is all there is.
+    It is one transaction: until it commits every reader sees the old content, and after a crash that is all there is.
     """
-    old = handle.sealed_config
-    fresh = replace(config, revision=handle.config.revision + 1)
+    fresh = replace(config, revision=config.revision + 1)
 
     def batches() -> Iterator[EncryptedBatch]:
         after, total = 0, handle.backend.count()
         while len(rows := handle.backend.rows(after=after, limit=REWRITE_CHUNK)):
             after = int(rows[-1])
-            found, vectors, heads = handle.open_vectors(rows)
+            found, vectors, heads = handle.open_vectors(rows, config)
             _, payloads, prefixes = handle.open_payloads(found)
             if len(found) != len(rows) or [head.tobytes() for head in heads] != prefixes:
                 raise AuthenticationError("a record could not be authenticated")
@@ -150,5 +148,5 @@ def rewrite(handle: Handle, config: CollectionConfig, progress: Any = None) -> N
             if progress is not None:
                 progress(len(rows), total)
 
-    handle.backend.replace(batches(), handle.vault.seal_config(fresh), under=old)
+    handle.backend.replace(batches(), handle.vault.seal_config(fresh), under=config.sealed)
     handle.refresh()

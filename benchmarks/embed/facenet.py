@@ -73,7 +73,7 @@ class FaceNet:
                     values.pop(source, None)
         return F.normalize(values[_OUTPUT], dim=1)
 
-    def encode(self, images: NDArray[np.uint8], *, border: int = 0, batch: int = 16) -> NDArray[np.float32]:
+    def encode(self, images: NDArray[Any], *, border: int = 0, batch: int = 16) -> NDArray[np.float32]:
         """Unit vectors ``(n, 512)`` of grey ``(n, h, w)`` or RGB ``(n, h, w, 3)`` images of aligned faces.
 
         ``border`` pixels are added on each side by repeating the edge: the model was trained on looser crops.

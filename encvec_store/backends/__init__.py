@@ -1,4 +1,4 @@
-"""Stores of ciphertext: they see opaque tokens, sealed bytes and index vectors, never a key; imports filters, fields, errors."""
+"""Stores of ciphertext: opaque tokens, sealed bytes and index vectors, never a key; imports filters, fields, errors."""
 
 from __future__ import annotations
 

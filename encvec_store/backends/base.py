@@ -205,5 +205,6 @@ def order_found(asked: Rows, found: Sequence[int]) -> npt.NDArray[np.intp]:
     by_row = np.argsort(have, kind="stable")
     place = np.searchsorted(have, asked, sorter=by_row)
     place[place == len(have)] = 0
-    position = by_row[place]
-    return position[have[position] == asked]
+    position: npt.NDArray[np.intp] = by_row[place]
+    present: npt.NDArray[np.intp] = position[have[position] == asked]
+    return present

@@ -17,11 +17,13 @@ import os
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.constant_time import bytes_eq
 
 from ..errors import AuthenticationError
 from .labels import FORMAT, Purpose, derive, encode
@@ -110,6 +112,10 @@ class RecordCipher:
         """Tag a description of index files, so that a forged index is never parsed."""
         return self._cache.tags_of([message]).tobytes()
 
+    def is_cache_tag(self, message: bytes, tag: bytes) -> bool:
+        """Say, in constant time, whether a tag is ours."""
+        return bytes_eq(self.cache_tag(message), tag)
+
     def seal_vectors(self, tokens: Bytes, heads: Bytes, vectors: Matrix) -> Bytes:
         """Seal n exact vectors: (n, dim) float32 -> (n, envelope_size(dim)) uint8."""
         n, dim = vectors.shape
@@ -119,7 +125,7 @@ class RecordCipher:
         nonces = os.urandom(NONCE * n)
         out[:, PREFIX : PREFIX + NONCE] = np.frombuffer(nonces, np.uint8).reshape(n, NONCE)
         encrypt, prefix, size = self._vector.encrypt_into, self._vector_prefix, out.shape[1]
-        plain, sealed = memoryview(np.ascontiguousarray(vectors)).cast("B"), memoryview(out.reshape(-1))
+        plain, sealed = _memory(vectors), _memory(out)
         width, body = 4 * dim, PREFIX + NONCE
         for i in range(n):
             row = i * size
@@ -140,8 +146,7 @@ class RecordCipher:
             raise AuthenticationError("a record could not be authenticated")
         out = np.empty((n, dim), np.float32)
         decrypt, prefix, width = self._vector.decrypt_into, self._vector_prefix, 4 * dim
-        sealed = memoryview(np.ascontiguousarray(envelopes).reshape(-1))
-        plain = memoryview(out).cast("B")
+        sealed, plain = _memory(envelopes), _memory(out)
         try:
             for i in range(n):
                 row = i * size
@@ -195,6 +200,11 @@ def config_key_version(sealed: bytes) -> int:
     if len(sealed) < 17 or sealed[0] != RECORD_FORMAT:
         raise AuthenticationError("the collection's settings could not be authenticated")
     return int(struct.unpack(">I", sealed[1:5])[0])
+
+
+def _memory(array: npt.NDArray[Any]) -> memoryview:
+    """View an array as flat bytes (a copy where it is not contiguous)."""
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def _rows(array: Bytes) -> list[bytes]:

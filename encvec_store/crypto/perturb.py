@@ -1,8 +1,11 @@
 """Keyed noise, uniform in a ball, that the key holder can draw again; imports crypto.prf.
 
-A Gaussian vector over its length is uniform on the sphere (Muller, CACM 2(4), 1959); times U^(1/dim)
-its end point is uniform in the ball. All of it comes from AES-CTR under the noise key and a nonce, so
-who holds key and nonce can subtract it.
+A point uniform on the sphere of dim + 2 dimensions has first dim coordinates uniform in the ball (Harman
+and Lacko, J. Multivariate Analysis 101, 2010), and a Gaussian vector over its length is uniform on the
+sphere (Muller, CACM 2(4), 1959). The Gaussians come in pairs, by Box and Muller (1958):
+sqrt(-2 log u) (cos a, sin a). So squared lengths are sums of -2 log u, and the factor 2 cancels.
+
+All of it comes from AES-CTR under the noise key and a nonce: who holds key and nonce can subtract it.
 """
 
 from __future__ import annotations
@@ -10,32 +13,44 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from .prf import Bytes, Keystream
+from .prf import Bytes, Keystream, batches
 
 __all__ = ["add_ball_noise", "ball_noise"]
 
 Matrix = npt.NDArray[np.float32]
-_CHUNK_BYTES = 1 << 18  # work that stays in the second-level cache
-_TURN = np.float32(2 * np.pi * 2.0**-24)
-_STEP = np.float32(2.0**-24)
+# 32-bit integers i from -2^31 on become uniforms i * _STEP + 1/2 in [2^-24, 1 - 2^-24]: their logarithm is
+# finite and never 0. And they become angles i * _TURN in [-pi, pi]. Either keeps float32's 24 bits.
+_STEP = np.float32((0.5 - 2.0**-24) * 2.0**-31)
+_TURN = np.float32(np.pi * 2.0**-31)
 
 
 def add_ball_noise(stream: Keystream, nonces: Bytes, radius: float, points: Matrix, *, sign: int = 1) -> None:
     """Add (or with sign -1 subtract) to each row of (n, dim) `points` its noise, uniform in the ball of `radius`."""
     n, dim = points.shape
-    half = -(-dim // 2)
-    step = max(1, _CHUNK_BYTES // (4 * dim))
-    gauss = np.empty((min(n, step), 2 * half), np.float32)
-    for start in range(0, n, step):
-        part = points[start : start + step]
-        words = stream.words(nonces[start : start + step], 2 * half + 2)
-        g = gauss[: len(part)]
-        _box_muller(words[:, : 2 * half], half, g)
-        g = g[:, :dim]
-        uniform = _unit_interval(words[:, 2 * half :])
-        lengths = np.sqrt(np.einsum("ij,ij->i", g, g))
-        g *= (sign * radius * uniform ** (1 / dim) / lengths).astype(np.float32)[:, None]
-        part += g
+    pairs = -(-dim // 2)
+    combine = np.add if sign > 0 else np.subtract
+    size, _ = batches(n, 8 * pairs)
+    angles, squares, sides = (np.empty((size, pairs + more), np.float32) for more in (0, 1, 0))
+    for rows, words in stream.batches(nonces, 2 * pairs + 1):
+        count = rows.stop - rows.start
+        angle, square, side = angles[:count], squares[:count], sides[:count]
+        integers = words.view(np.int32)
+        np.multiply(integers[:, :pairs], _TURN, out=angle, dtype=np.float32, casting="unsafe")
+        # one pair more than dim needs: the two coordinates that are dropped
+        np.multiply(integers[:, pairs:], _STEP, out=square, dtype=np.float32, casting="unsafe")
+        square += np.float32(0.5)
+        np.log(square, out=square)
+        total = np.einsum("ij->i", square)
+        if dim % 2:  # the last pair gives one coordinate, so its other one is no part of the length
+            total -= square[:, pairs - 1] * np.square(np.sin(angle[:, -1]))
+        length = square[:, :pairs]
+        length *= (np.float32(radius**2) / total)[:, None]
+        np.sqrt(length, out=length)
+        for half, turn in ((points[rows, :pairs], np.cos), (points[rows, pairs:], np.sin)):
+            noise = side[:, : half.shape[1]]
+            turn(angle[:, : half.shape[1]], out=noise)
+            noise *= length[:, : half.shape[1]]
+            combine(half, noise, out=half)
 
 
 def ball_noise(stream: Keystream, nonces: Bytes, radius: float, dim: int) -> Matrix:
@@ -43,24 +58,3 @@ def ball_noise(stream: Keystream, nonces: Bytes, radius: float, dim: int) -> Mat
     noise = np.zeros((len(nonces), dim), np.float32)
     add_ball_noise(stream, nonces, radius, noise)
     return noise
-
-
-def _box_muller(words: npt.NDArray[np.uint32], half: int, out: Matrix) -> None:
-    """Turn (n, 2 half) words into standard normals by Box and Muller (1958), 24 bits a uniform."""
-    bits = words >> np.uint32(8)
-    radius = bits[:, :half].astype(np.float32)
-    radius += np.float32(0.5)
-    radius *= _STEP
-    np.log(radius, out=radius)
-    radius *= np.float32(-2)
-    np.sqrt(radius, out=radius)
-    angle = bits[:, half:].astype(np.float32)
-    angle *= _TURN
-    np.multiply(radius, np.cos(angle), out=out[:, :half])
-    np.multiply(radius, np.sin(angle, out=angle), out=out[:, half:])
-
-
-def _unit_interval(words: npt.NDArray[np.uint32]) -> npt.NDArray[np.float64]:
-    """Turn (n, 2) words into (n,) uniforms in (0, 1) of 53 bits."""
-    wide = words.astype(np.uint64)
-    return (((wide[:, 0] << np.uint64(21)) ^ (wide[:, 1] >> np.uint64(11))) + 0.5) * 2.0**-53

@@ -1,4 +1,4 @@
-"""Batched pseudorandom functions: PMAC tags and Gaussian keystreams, one cipher call a batch; imports nothing of ours.
+"""Batched pseudorandom functions: PMAC tags and AES-CTR keystreams of many messages at once; imports nothing of ours.
 
 PMAC (Black and Rogaway, "A Block-Cipher Mode of Operation for Parallelizable Message Authentication",
 EUROCRYPT 2002) fits a batch of long vectors: all blocks of all messages go through AES in one call.
@@ -6,17 +6,27 @@ EUROCRYPT 2002) fits a batch of long vectors: all blocks of all messages go thro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-__all__ = ["Keystream", "Pmac"]
+__all__ = ["Keystream", "Pmac", "batches"]
 
 Bytes = npt.NDArray[np.uint8]
+Words = npt.NDArray[np.uint64]
 BLOCK = 16
-_CHUNK_BYTES = 1 << 18  # work that stays in the second-level cache
+_BATCH_BYTES = 1 << 19  # so much work stays in the second-level cache, and numpy's cost a call is small beside it
+
+
+def batches(n: int, row_bytes: int) -> tuple[int, list[slice]]:
+    """Cut n rows so that a batch fits the cache: the largest batch's size and the slices.
+
+    Loops over them allocate before they begin: fresh memory in each turn costs as much as the arithmetic.
+    """
+    size = max(1, min(n, _BATCH_BYTES // max(1, row_bytes)))
+    return size, [slice(start, min(start + size, n)) for start in range(0, n, size)]
 
 
 class _Aes:
@@ -26,11 +36,18 @@ class _Aes:
         # ECB here is the raw permutation under the modes built in this file, never a mode for data
         self._cipher = Cipher(algorithms.AES256(key), modes.ECB())  # noqa: S305
 
-    def __call__(self, blocks: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-        """Encrypt (..., 2) uint64, each pair one block in memory order."""
-        out = np.empty(blocks.size * 8 + BLOCK - 1, np.uint8)
-        size = self._cipher.encryptor().update_into(np.ascontiguousarray(blocks).reshape(-1).view(np.uint8).data, out.data)
-        return out[:size].view(np.uint64).reshape(blocks.shape)
+    @staticmethod
+    def room(size: int, blocks: int) -> Bytes:
+        """Allocate an output for (size, blocks) blocks; `cryptography` wants room for one more, less a byte."""
+        return np.empty((size * blocks + 1) * BLOCK - 1, np.uint8)
+
+    def __call__(self, blocks: Words, room: Bytes | None = None) -> Words:
+        """Encrypt C-contiguous (..., 2) uint64, each pair one block in memory order; the result lies in `room`."""
+        if room is None:
+            room = self.room(1, blocks.size // 2)
+        # a context a call: it must not be shared between threads
+        size = self._cipher.encryptor().update_into(blocks.reshape(-1).view(np.uint8).data, room.data)
+        return room[:size].view(np.uint64).reshape(blocks.shape)
 
 
 def _double(block: int) -> int:
@@ -53,42 +70,41 @@ class Pmac:
         self._offsets = np.zeros((0, 2), np.uint64)
         self._l_inverse = _block(_halve(self._l))
 
-    def _offsets_for(self, n: int) -> npt.NDArray[np.uint64]:
+    def _offsets_for(self, n: int) -> Words:
         """Offsets of the first n blocks: gamma_i * L with gamma the Gray code."""
-        if n > len(self._offsets):
+        known = self._offsets
+        if n > len(known):
             powers = [self._l]
-            while len(powers) < n.bit_length() + 1:
+            while len(powers) < n.bit_length():
                 powers.append(_double(powers[-1]))
             offsets, current = [], 0
             for i in range(1, n + 1):
                 current ^= powers[(i & -i).bit_length() - 1]
                 offsets.append(_block(current))
-            self._offsets = np.concatenate(offsets)
-        return self._offsets[:n]
+            self._offsets = known = np.concatenate(offsets)
+        return known[:n]
 
-    def tags(self, messages: Bytes) -> Bytes:
-        """Tag n messages of one length: (n, length) uint8 -> (n, 16) uint8."""
-        n, length = messages.shape
-        full = length > 0 and length % BLOCK == 0
-        blocks = max(1, -(-length // BLOCK))
+    def tags(self, *pieces: Bytes) -> Bytes:
+        """Tag n messages of one length, given as (n, width) pieces that are read side by side: (n, 16) uint8."""
+        length = sum(piece.shape[1] for piece in pieces)
+        n, blocks = len(pieces[0]), max(1, -(-length // BLOCK))
+        full = length == blocks * BLOCK
+        offsets = self._offsets_for(blocks - 1)
         out = np.empty((n, 2), np.uint64)
-        step = max(1, _CHUNK_BYTES // (blocks * BLOCK))
-        for start in range(0, n, step):
-            part = messages[start : start + step]
-            if full and part.flags.c_contiguous:
-                words = _words(part)
-            else:
-                padded = np.zeros((len(part), blocks * BLOCK), np.uint8)
-                padded[:, :length] = part
-                if not full:
-                    padded[:, length] = 0x80
-                words = _words(padded)
-            total = words[:, -1].copy()
-            if full:
-                total ^= self._l_inverse
+        size, parts = batches(n, blocks * BLOCK)
+        buffer, room = np.empty((size, blocks * BLOCK), np.uint8), _Aes.room(size, blocks)
+        if not full:
+            buffer[:, length:] = 0
+            buffer[:, length] = 0x80
+        for rows in parts:
+            padded = buffer[: rows.stop - rows.start]
+            np.concatenate([piece[rows] for piece in pieces], axis=1, out=padded[:, :length])
+            words = padded.view(np.uint64).reshape(len(padded), blocks, 2)
+            total = words[:, -1] ^ self._l_inverse if full else words[:, -1].copy()
             if blocks > 1:
-                total ^= np.bitwise_xor.reduce(self._aes(words[:, :-1] ^ self._offsets_for(blocks - 1)), axis=1)
-            out[start : start + step] = self._aes(total)
+                words[:, :-1] ^= offsets
+                total ^= _xor_blocks(self._aes(words, room)[:, :-1])  # to leave the last out would be a copy
+            out[rows] = self._aes(total)
         return out.view(np.uint8)
 
     def tags_of(self, messages: Sequence[bytes]) -> Bytes:
@@ -97,21 +113,26 @@ class Pmac:
         lengths = np.fromiter(map(len, messages), np.int64, len(messages))
         for length in np.unique(lengths):
             where = np.flatnonzero(lengths == length)
-            joined = b"".join(messages[i] for i in where) if len(where) < len(messages) else b"".join(messages)
+            joined = b"".join(messages[i] for i in where)
             out[where] = self.tags(np.frombuffer(joined, np.uint8).reshape(len(where), length))
         return out
 
 
-def _words(rows: Bytes) -> npt.NDArray[np.uint64]:
-    return rows.view(np.uint64).reshape(len(rows), -1, 2)
+def _xor_blocks(blocks: Words) -> Words:
+    """Xor the blocks of each row, (n, m, 2) -> (n, 2), in place: by halves, a reduction would go two words a step."""
+    while (m := blocks.shape[1]) > 1:
+        half = -(-m // 2)
+        blocks[:, : m - half] ^= blocks[:, half:]
+        blocks = blocks[:, :half]
+    return blocks[:, 0]
 
 
-def _block(value: int) -> npt.NDArray[np.uint64]:
+def _block(value: int) -> Words:
     return np.frombuffer(value.to_bytes(BLOCK, "big"), np.uint64).reshape(1, 2)
 
 
 class Keystream:
-    """AES-256-CTR keystreams of many nonces at once, as integers, uniforms and Gaussians."""
+    """AES-256-CTR (NIST SP 800-38A) under one key, many nonces at once."""
 
     def __init__(self, key: bytes) -> None:
         self._aes = _Aes(key)
@@ -121,20 +142,38 @@ class Keystream:
 
         The counter is the last 8 bytes of the block, big-endian, starting at the nonce's own value.
         """
+        out = np.empty((len(nonces), n_words), np.uint32)
+        for rows, words in self.batches(nonces, n_words):
+            out[rows] = words
+        return out
+
+    def batches(self, nonces: Bytes, n_words: int) -> Iterator[tuple[slice, npt.NDArray[np.uint32]]]:
+        """Yield the rows and the words of one batch after the other; the next one overwrites them."""
         blocks = -(-n_words // 4)
-        counters = np.empty((len(nonces), blocks, 2), ">u8")
-        start = np.ascontiguousarray(nonces).view(">u8")
-        counters[:, :, 0] = start[:, :1]
-        np.add(start[:, 1:].astype(np.uint64), np.arange(blocks, dtype=np.uint64), out=counters[:, :, 1], casting="unsafe")
-        stream = self._aes(counters.view(np.uint64))
-        return stream.reshape(len(nonces), -1).view(np.uint32)[:, :n_words]
+        start = np.ascontiguousarray(nonces).view(">u8").astype(np.uint64)
+        steps = np.arange(blocks, dtype=np.uint64)
+        size, parts = batches(len(nonces), blocks * BLOCK)
+        counters, room = np.empty((size, blocks, 2), ">u8"), _Aes.room(size, blocks)
+        for rows in parts:
+            counter = counters[: rows.stop - rows.start]
+            counter[:, :, 0] = start[rows, :1]
+            np.add(start[rows, 1:], steps, out=counter[:, :, 1])
+            stream = self._aes(counter.view(np.uint64), room)
+            yield rows, stream.reshape(len(counter), -1).view(np.uint32)[:, :n_words]
 
     def gaussians(self, n: int, *, stream: int = 0) -> npt.NDArray[np.float64]:
         """Draw n standard normal numbers in double precision, by Box and Muller (1958), from one stream."""
         half = -(-n // 2)
-        nonce = np.frombuffer(stream.to_bytes(8, "big") + bytes(8), np.uint8).reshape(1, 16)
-        words = self.words(nonce, 4 * half).reshape(-1).view(np.uint64) >> np.uint64(11)
-        uniform = (words + 0.5) * 2.0**-53
+        bits = self._integers(2 * half, stream) >> np.uint64(11)
+        uniform = (bits + 0.5) * 2.0**-53
         radius = np.sqrt(-2 * np.log(uniform[:half]))
         angle = 2 * np.pi * uniform[half:]
         return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:n]
+
+    def permutation(self, n: int, *, stream: int = 0) -> npt.NDArray[np.intp]:
+        """Draw a permutation of n from one stream: the order of n 64-bit integers, whose ties are negligible."""
+        return np.argsort(self._integers(n, stream), kind="stable")
+
+    def _integers(self, n: int, stream: int) -> Words:
+        nonce = np.frombuffer(stream.to_bytes(8, "big") + bytes(8), np.uint8).reshape(1, BLOCK)
+        return self.words(nonce, 2 * n).reshape(-1).view(np.uint64)

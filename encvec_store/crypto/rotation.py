@@ -8,19 +8,20 @@ the diagonal behind a keyed permutation: exactly orthogonal, and every output de
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from .prf import Keystream
+from .prf import Keystream, batches
 
 __all__ = ["DENSE", "Rotation", "haar", "rotation"]
 
 Matrix = npt.NDArray[np.float32]
 DENSE = 1024
 """Largest dimension that gets one dense matrix; docs/decisions/0003 has the measurement."""
-BLOCK = 192
+BLOCK = 128
 ROUNDS = 3
 
 
@@ -56,37 +57,38 @@ class _Dense:
 class _Chain:
     def __init__(self, key: bytes, dim: int) -> None:
         stream = Keystream(key)
-        self._edges = np.linspace(0, dim, -(-dim // BLOCK) + 1).astype(int)
-        sizes = np.diff(self._edges)
+        edges = np.linspace(0, dim, -(-dim // BLOCK) + 1).astype(int)
+        self._spans = [slice(a, b) for a, b in pairwise(edges)]
+        sizes = np.diff(edges)
         self._rounds: list[tuple[npt.NDArray[np.intp], list[Matrix]]] = []
         for number in range(ROUNDS):
             first = number * (len(sizes) + 1)
-            # sorting real keystream values draws a uniform permutation: ties have probability zero
-            order = np.argsort(stream.gaussians(dim, stream=first), kind="stable")
+            order = stream.permutation(dim, stream=first)
             blocks = [
                 np.ascontiguousarray(haar(stream, int(size), first + 1 + i), dtype=np.float32)
                 for i, size in enumerate(sizes)
             ]
             self._rounds.append((order, blocks))
 
-    def _spans(self) -> list[slice]:
-        return [slice(a, b) for a, b in zip(self._edges[:-1], self._edges[1:], strict=True)]
-
     def apply(self, points: Matrix, out: Matrix | None = None) -> Matrix:
-        for order, blocks in self._rounds:
-            mixed = points.take(order, axis=1)
-            points = np.empty_like(mixed)
-            for span, block in zip(self._spans(), blocks, strict=True):
-                np.matmul(mixed[:, span], block, out=points[:, span])
+        n, dim = points.shape
         if out is None:
-            return points
-        out[:] = points
+            out = np.empty((n, dim), np.float32)
+        size, parts = batches(n, 4 * dim)
+        room = np.empty((size, dim), np.float32)
+        for rows in parts:
+            part, target, mixed = points[rows], out[rows], room[: rows.stop - rows.start]
+            for order, blocks in self._rounds:
+                np.take(part, order, axis=1, out=mixed, mode="clip")  # in range; mode "raise" would copy once more
+                part = target
+                for span, block in zip(self._spans, blocks, strict=True):
+                    np.matmul(mixed[:, span], block, out=part[:, span])
         return out
 
     def invert(self, points: Matrix) -> Matrix:
         for order, blocks in reversed(self._rounds):
             mixed = np.empty_like(points)
-            for span, block in zip(self._spans(), blocks, strict=True):
+            for span, block in zip(self._spans, blocks, strict=True):
                 mixed[:, span] = points[:, span] @ block.T
             points = np.empty_like(mixed)
             points[:, order] = mixed

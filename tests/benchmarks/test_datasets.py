@@ -19,14 +19,22 @@ def nearest(vectors: Floats, queries: Floats) -> NDArray[np.intp]:
 
 def test_banking77() -> None:
     data = load("banking77")
-    assert data.vectors.shape == (10_003, 384) and data.queries.shape == (3_080, 384)
-    assert data.vectors.dtype == np.float32 and data.metric == "cosine" and data.dim == 384
+    assert data.vectors.shape == (10_003, 384)
+    assert data.queries.shape == (3_080, 384)
+    assert data.vectors.dtype == np.float32
+    assert data.metric == "cosine"
+    assert data.dim == 384
     assert np.allclose(np.linalg.norm(data.vectors, axis=1), 1, atol=1e-6)
-    assert data.texts is not None and data.query_texts is not None and data.label_names is not None
-    assert len(data.texts) == 10_003 and len(data.query_texts) == 3_080 and len(data.label_names) == 77
+    assert data.texts is not None
+    assert data.query_texts is not None
+    assert data.label_names is not None
+    assert len(data.texts) == 10_003
+    assert len(data.query_texts) == 3_080
+    assert len(data.label_names) == 77
     assert data.texts[0] == "I am still waiting on my card?"
     assert data.query_texts[0] == "How do I locate my card?"
-    assert data.labels is not None and data.query_labels is not None
+    assert data.labels is not None
+    assert data.query_labels is not None
     assert data.label_names[data.labels[0]] == data.label_names[data.query_labels[0]] == "card_arrival"
     accuracy = np.mean(data.labels[nearest(data.vectors, data.queries)] == data.query_labels)
     assert accuracy == pytest.approx(0.920, abs=0.002)
@@ -34,9 +42,13 @@ def test_banking77() -> None:
 
 def test_olivetti() -> None:
     data = load("olivetti")
-    assert data.vectors.shape == (320, 512) and data.queries.shape == (80, 512)
-    assert data.labels is not None and data.query_labels is not None and data.texts is None
-    assert (np.bincount(data.labels) == 8).all() and (np.bincount(data.query_labels) == 2).all()
+    assert data.vectors.shape == (320, 512)
+    assert data.queries.shape == (80, 512)
+    assert data.labels is not None
+    assert data.query_labels is not None
+    assert data.texts is None
+    assert (np.bincount(data.labels) == 8).all()
+    assert (np.bincount(data.query_labels) == 2).all()
     assert np.mean(data.labels[nearest(data.vectors, data.queries)] == data.query_labels) >= 0.98
 
 
@@ -49,18 +61,23 @@ def test_the_readme_has_the_checksums() -> None:
 
 def test_limit_keeps_texts_and_labels_beside_their_vectors() -> None:
     full, some = load("banking77"), load("banking77", limit=500)
-    assert some.texts is not None and full.texts is not None
-    assert some.labels is not None and full.labels is not None
-    assert some.vectors.shape == (500, 384) and len(some.queries) == 3_080
+    assert some.texts is not None
+    assert full.texts is not None
+    assert some.labels is not None
+    assert full.labels is not None
+    assert some.vectors.shape == (500, 384)
+    assert len(some.queries) == 3_080
     assert len(set(some.labels)) > 70  # spread over the intents, though the file is sorted by them
     rows = [full.texts.index(text) for text in some.texts]
-    assert np.array_equal(full.vectors[rows], some.vectors) and np.array_equal(full.labels[rows], some.labels)
+    assert np.array_equal(full.vectors[rows], some.vectors)
+    assert np.array_equal(full.labels[rows], some.labels)
 
 
 @pytest.mark.parametrize("d", [384, 64])
 def test_synthetic_is_like_text(d: int) -> None:
     data = load(f"synthetic:10003x{d}")
-    assert data.vectors.shape == (10_003, d) and data.queries.shape == (1_000, d)
+    assert data.vectors.shape == (10_003, d)
+    assert data.queries.shape == (1_000, d)
     assert data.vectors.dtype == np.float32
     assert np.allclose(np.linalg.norm(data.vectors, axis=1), 1, atol=1e-5)
     cosines = np.sort(data.queries @ data.vectors.T, axis=1)[:, ::-1]
@@ -80,7 +97,9 @@ def test_npy(tmp_path: Path) -> None:
     array = np.random.default_rng(0).standard_normal((50, 8)).astype(np.float32)
     np.save(tmp_path / "mine.npy", array)
     data = load(tmp_path / "mine.npy", metric="ip")
-    assert data.metric == "ip" and len(data.vectors) == 45 and len(data.queries) == 5
+    assert data.metric == "ip"
+    assert len(data.vectors) == 45
+    assert len(data.queries) == 5
     together = np.concatenate([data.vectors, data.queries])
     assert np.array_equal(np.sort(together, axis=0), np.sort(array, axis=0))
 
@@ -92,7 +111,8 @@ def test_fvecs(tmp_path: Path) -> None:
         np.hstack([heads, rows.view("<i4")]).tofile(tmp_path / f"{name}.fvecs")
     data = load(tmp_path / "tiny_base.fvecs")
     assert data.metric == "l2"
-    assert np.array_equal(data.vectors, array[:20]) and np.array_equal(data.queries, array[20:])
+    assert np.array_equal(data.vectors, array[:20])
+    assert np.array_equal(data.queries, array[20:])
     (tmp_path / "bad.fvecs").write_bytes(b"\x08\0\0\0\0\0\0\0")
     with pytest.raises(DatasetError, match="not an fvecs file"):
         load(tmp_path / "bad.fvecs")
@@ -106,7 +126,8 @@ def test_hdf5(tmp_path: Path) -> None:
         file.attrs["distance"] = "euclidean"
     data = load(tmp_path / "tiny.hdf5", limit=10)
     assert data.metric == "l2"
-    assert np.array_equal(data.vectors, array[:10]) and np.array_equal(data.queries, array[20:])
+    assert np.array_equal(data.vectors, array[:10])
+    assert np.array_equal(data.queries, array[20:])
 
 
 @pytest.mark.parametrize(

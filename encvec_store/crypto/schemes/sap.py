@@ -85,8 +85,7 @@ class _KeyedSap:
         self._query_noise = Keystream(derive(root, Purpose.QUERY_NOISE, *context))
 
     def encrypt(self, points: Matrix, tokens: Nonces) -> tuple[Matrix, Nonces]:
-        messages = np.concatenate([tokens, np.ascontiguousarray(points).view(np.uint8)], axis=1)
-        nonces = self._nonces.tags(messages)
+        nonces = self._nonces.tags(tokens, np.ascontiguousarray(points).view(np.uint8))
         out = self._rotation.apply(points)
         out *= np.float32(self._scale)
         if self._radius:

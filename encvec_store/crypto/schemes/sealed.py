@@ -19,7 +19,9 @@ class Sealed:
 
     name: ClassVar[str] = "sealed"
     number: ClassVar[int] = 2
-    leakage: ClassVar[str] = "At rest: the number and sizes of records. Searches read every vector, so a server learns nothing more."
+    leakage: ClassVar[str] = (
+        "At rest: the number and sizes of records. Searches read every vector, so a server learns nothing more."
+    )
 
     def parameters(self) -> Mapping[str, Any]:
         """No parameters."""

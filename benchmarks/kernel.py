@@ -1,0 +1,106 @@
+"""Encryption rate of `sap` index vectors on one core, nonces included, beside bare memory copies and products.
+
+Usage: python -m benchmarks.kernel [--quick] [--peers]
+
+Every repeat times, in turns, over the same unit vectors:
+
+    sap     the scheme's `encrypt`: nonce of each record (PMAC of token and point), rotation, scale, noise of the ball
+    copy    numpy.copyto of the vectors: what moving the bytes costs
+    sgemm   numpy.matmul by a (d, d) float32 matrix: what the rotation alone must cost
+
+With --peers also ironcore-alloy (shuffle and the same noise ball), in an environment of its own; see
+`benchmarks.peers`. Rates are of the fastest repeat, with the median beside it: on a shared machine the fastest is the
+one that was disturbed least. Imports encvec_store.crypto, benchmarks.report.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import click
+import numpy as np
+
+from benchmarks import peers
+from benchmarks.report import Row, Show, Target, one_thread, options, publish
+from encvec_store.crypto.schemes import scheme
+
+DIMS = (384, 768, 1536)
+BETA = 2.0
+FLOATS = 1 << 22  # 16 MiB of float32: past the second-level cache, like a batch on its way in
+TARGET = 100_000
+
+
+def rates(dim: int, *, floats: int, repeats: int, rounds: int, with_peers: bool) -> list[Row]:
+    """Time the kernels at one dimension: a row each."""
+    n = max(256, floats // dim)
+    draw = np.random.default_rng(dim)
+    points = draw.standard_normal((n, dim), dtype=np.float32)
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    tokens = draw.integers(0, 256, (n, 16), np.uint8)
+    matrix = np.linalg.qr(draw.standard_normal((dim, dim)))[0].astype(np.float32)
+    keyed = scheme({"name": "sap", "beta": BETA}).keyed(os.urandom(32), "", "bench", dim)
+    out = np.empty_like(points)
+    kernels: dict[str, Callable[[], Any]] = {
+        "sap": lambda: keyed.encrypt(points, tokens),
+        "copy": lambda: np.copyto(out, points),
+        "sgemm": lambda: np.matmul(points, matrix, out=out),
+    }
+    times: dict[str, list[float]] = {name: [] for name in kernels}
+    for kernel in kernels.values():
+        kernel()
+    peer: dict[str, list[float]] = {}
+    for _ in range(rounds):  # ours and the peer's by turns, so that both meet the same neighbours on the machine
+        for _ in range(repeats):
+            for name, kernel in kernels.items():
+                start = time.perf_counter()
+                kernel()
+                times[name].append((time.perf_counter() - start) / n)
+        if with_peers:
+            for name, measured in peers.ironcore(dim, BETA, repeats).items():
+                peer.setdefault(name, []).extend(measured)
+    ours = min(times["sap"])
+    return [
+        {
+            "bench": "kernel",
+            "kernel": name,
+            "d": dim,
+            "n": n,
+            "beta": BETA,
+            "per_s": 1 / min(taken),
+            "per_s_median": 1 / statistics.median(taken),
+            "us": 1e6 * min(taken),
+            "sap_takes": ours / min(taken),
+            "repeats": len(taken),
+        }
+        for name, taken in {**times, **peer}.items()
+    ]
+
+
+def run(quick: bool, show: Show, *, with_peers: bool = False) -> tuple[list[Row], list[Target]]:
+    """Measure every dimension."""
+    missing = peers.missing() if with_peers else None
+    if missing:
+        show.note(f"ironcore-alloy is left out: {missing}")
+    rows: list[Row] = []
+    size = {"floats": 1 << 18, "repeats": 3, "rounds": 1} if quick else {"floats": FLOATS, "repeats": 7, "rounds": 3}
+    for dim in show.each(DIMS, "kernel", lambda dim: f"d={dim}"):
+        rows += rates(dim, with_peers=with_peers and not missing, **size)
+    got = next(row["per_s"] for row in rows if row["kernel"] == "sap" and row["d"] == 384)
+    return rows, [Target("sap, d=384, vectors/s on one core", got, ">=", TARGET)]
+
+
+@click.command()
+@options
+@click.option("--peers", "with_peers", is_flag=True, help="Also measure ironcore-alloy, installed apart on first use.")
+def main(quick: bool, as_json: bool, out: str | None, with_peers: bool) -> None:
+    """Measure the encryption kernel."""
+    publish("kernel", lambda show: run(quick, show, with_peers=with_peers), quick, as_json, out)
+
+
+if __name__ == "__main__":
+    one_thread("benchmarks.kernel")
+    main()

@@ -1,0 +1,184 @@
+"""The one place that calls FAISS: build, extend, search, write and read an index; imports faiss, options.
+
+Inner product throughout. FAISS has no types of its own; what leaves this file has.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import faiss
+import numpy as np
+import numpy.typing as npt
+
+from ..base import Matrix, Rows
+from .options import Options
+
+__all__ = ["VERSION", "AnnIndex", "training_size"]
+
+VERSION: str = faiss.__version__
+_SAMPLE = 20_000
+_PER_LIST = 50
+# Costs in units of one distance computed in a scan, measured at d=384: reading a bit of a selector, and
+# keeping one more node in the list of an HNSW search (some thirty distances in random places).
+_BIT = 1 / 20
+_NODE = 50
+_EF_MOST = 2_000
+
+
+def training_size(kind: str, records: int) -> int:
+    """Return how many vectors `AnnIndex.build` wants as a sample."""
+    return min(records, max(_SAMPLE, _PER_LIST * _lists(records)) if kind == "ivf" else _SAMPLE)
+
+
+class AnnIndex:
+    """A FAISS index whose labels are ordinals: 0, 1, 2... in the order of adding.
+
+    Searching is safe from several threads at once; adding excludes everything else.
+    """
+
+    def __init__(self, raw: Any, kind: str, storage: str, m: int) -> None:
+        self.kind, self.storage, self.m = kind, storage, m
+        self._raw = raw
+        self._flat = faiss.downcast_index(raw.storage) if kind == "hnsw" else raw
+        self._selected: tuple[npt.NDArray[np.uint8], Any] | None = None
+
+    @classmethod
+    def build(cls, kind: str, dim: int, options: Options, sample: Matrix, records: int) -> AnnIndex:
+        """Return an empty index, trained on a sample, for about so many records."""
+        ip = faiss.METRIC_INNER_PRODUCT
+        storage = "float32" if kind == "flat" else options.storage
+        raw: Any
+        if kind == "flat":
+            raw = faiss.IndexFlatIP(dim)
+        elif kind == "hnsw":
+            if storage == "sq8":
+                raw = faiss.IndexHNSWSQ(dim, faiss.ScalarQuantizer.QT_8bit, options.m, ip)
+            else:
+                raw = faiss.IndexHNSWFlat(dim, options.m, ip)
+            raw.hnsw.efConstruction = options.ef_construction
+        else:
+            lists = _lists(records)
+            code = "SQ8" if storage == "sq8" else "Flat"
+            raw = faiss.downcast_index(faiss.index_factory(dim, f"IVF{lists},{code}", ip))
+            raw.cp.min_points_per_centroid = 1  # or it complains on the terminal
+            raw.cp.seed = 1
+        if storage == "sq8":
+            # room for later vectors beyond the sample's extremes, which would be clipped
+            scalar = raw.sq if kind == "ivf" else faiss.downcast_index(raw.storage).sq
+            scalar.rangestat = faiss.ScalarQuantizer.RS_minmax
+            scalar.rangestat_arg = 0.1
+        if not raw.is_trained or kind == "ivf":
+            raw.train(np.ascontiguousarray(sample))
+        return cls(raw, kind, storage, options.m)
+
+    def __len__(self) -> int:
+        return int(self._raw.ntotal)
+
+    @property
+    def dim(self) -> int:
+        """Coordinates of a vector."""
+        return int(self._raw.d)
+
+    def size(self) -> int:
+        """Return the bytes it takes in memory, about."""
+        per_vector = self.dim if self.storage == "sq8" else 4 * self.dim
+        links = {"hnsw": 8 * self.m + 16, "ivf": 8}.get(self.kind, 0)
+        return len(self) * (per_vector + links)
+
+    def add(self, vectors: Matrix) -> None:
+        """Append (n, dim) vectors."""
+        self._raw.add(np.ascontiguousarray(vectors))
+
+    def search(
+        self, queries: Matrix, k: int, options: Options, mask: npt.NDArray[np.uint8] | None, matching: int
+    ) -> Rows:
+        """Return ordinals (q, k) of near neighbours, best first; -1 where too few were found.
+
+        Args:
+            queries: (q, dim).
+            k: at most `matching`.
+            options: for their ef_search and nprobe.
+            mask: a bit for each ordinal that may be returned, little-endian; None for all.
+            matching: how many bits are set.
+        """
+        n = len(self)
+        share = matching / n
+        # nodes that the mask rejects take places in the list, too
+        ef = math.ceil(max(options.ef_search, k) / share)
+        scan = matching + (0 if mask is None else n * _BIT)
+        if self.kind == "flat" or 3 * k >= matching or (self.kind == "hnsw" and scan <= _NODE * ef):
+            return self._scan(queries, k, mask)
+        if self.kind == "hnsw":
+            parameters = faiss.SearchParametersHNSW(efSearch=min(ef, max(_EF_MOST, k)), sel=self._selector(mask))
+        else:
+            probes = options.nprobe or max(4, math.ceil(self._raw.nlist / 12))
+            probes = min(self._raw.nlist, math.ceil(probes / share))
+            parameters = faiss.SearchParametersIVF(nprobe=probes, sel=self._selector(mask))
+        labels: Rows = self._raw.search(np.ascontiguousarray(queries), k, params=parameters)[1]
+        short = (labels < 0).any(axis=1)
+        if short.any():
+            labels[short] = self._scan(queries[short], k, mask)
+        return labels
+
+    def _scan(self, queries: Matrix, k: int, mask: npt.NDArray[np.uint8] | None) -> Rows:
+        """Compare with every vector kept."""
+        parameters = None
+        if self.kind == "ivf":
+            parameters = faiss.SearchParametersIVF(nprobe=self._raw.nlist, sel=self._selector(mask))
+        elif mask is not None:
+            parameters = faiss.SearchParameters(sel=self._selector(mask))
+        with _one_thread(len(queries) == 1):
+            labels: Rows = self._flat.search(np.ascontiguousarray(queries), k, params=parameters)[1]
+        return labels
+
+    def _selector(self, mask: npt.NDArray[np.uint8] | None) -> Any:
+        return None if mask is None else faiss.IDSelectorBitmap(mask)
+
+    def write(self, write: Callable[[bytes], object]) -> None:
+        """Hand the serialized index to `write`, in pieces."""
+
+        def piece(data: bytes) -> None:
+            write(data)
+
+        faiss.write_index(self._raw, faiss.PyCallbackIOWriter(piece, 1 << 20))
+
+    @classmethod
+    def read(cls, data: bytes, kind: str, storage: str, m: int) -> AnnIndex:
+        """Read what `write` gave. The caller has made sure that it is ours: FAISS trusts what it parses.
+
+        Raises:
+            ValueError: this FAISS does not understand it, or it is of another kind.
+        """
+        try:
+            raw = faiss.downcast_index(faiss.deserialize_index(np.frombuffer(data, np.uint8)))
+        except Exception as error:  # SWIG turns C++ exceptions into whatever it finds
+            raise ValueError(f"FAISS cannot read it: {type(error).__name__}") from None
+        kinds: dict[str, type] = {"flat": faiss.IndexFlat, "hnsw": faiss.IndexHNSW, "ivf": faiss.IndexIVF}
+        if not isinstance(raw, kinds[kind]) or raw.metric_type != faiss.METRIC_INNER_PRODUCT:
+            raise ValueError(f"not a {kind} index by inner product")
+        return cls(raw, kind, storage, m)
+
+
+def _lists(records: int) -> int:
+    return max(1, min(int(2 * math.sqrt(records)), records // 30, 8_192))
+
+
+@contextmanager
+def _one_thread(alone: bool) -> Iterator[None]:
+    """Keep a single query on this thread: waking others costs more than they help.
+
+    OpenMP's number of threads is a setting of the calling thread, not of the process.
+    """
+    threads = faiss.omp_get_max_threads() if alone else 1
+    if threads == 1:
+        yield
+        return
+    faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(threads)

@@ -1,0 +1,194 @@
+"""Opening `records.sqlite3`: connections, transactions and errors; imports tables, errors.
+
+Reads are single statements or a snapshot; every write is one `BEGIN IMMEDIATE` transaction. Cursors are the
+driver's own, from SQLAlchemy's pool: its row processing doubles the time of reading a hundred rows.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import create_engine, event, exc, inspect
+from sqlalchemy.engine import URL
+from sqlalchemy.pool import PoolProxiedConnection, QueuePool
+
+from ...errors import StoreClosedError, StoreLockedError, StoreUnreachableError
+from .tables import FORMAT, PAGE_SIZE, metadata
+
+__all__ = ["FILE_NAME", "Database"]
+
+FILE_NAME = "records.sqlite3"
+_BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+_MAPPED = 1 << 28
+_WAL_KEPT = 1 << 26
+
+
+class Database:
+    """One SQLite file and its connections. Usable from several threads; not across a fork."""
+
+    def __init__(self, folder: Path, lock_timeout: float) -> None:
+        self.path = folder / FILE_NAME
+        self._timeout = lock_timeout
+        self._writer = threading.Lock()
+        self._watching = threading.Lock()
+        self._closed = False
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # made here, so that it and the files SQLite puts beside it are the owner's alone
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise StoreUnreachableError(f"cannot open the faiss store in {folder}: {reason}") from None
+        self.engine = create_engine(
+            URL.create("sqlite", database=str(self.path)),
+            # transactions are begun by hand, so that writers can say IMMEDIATE
+            connect_args={"isolation_level": None, "check_same_thread": False, "timeout": lock_timeout},
+            poolclass=QueuePool,
+            pool_size=8,
+            max_overflow=-1,
+            hide_parameters=True,
+        )
+        event.listen(self.engine, "connect", self._connected)
+        try:
+            with self._translated("open"):
+                self._prepare()
+                self._watch: PoolProxiedConnection = self.engine.raw_connection()
+        except BaseException:
+            self.engine.dispose()
+            raise
+
+    @contextmanager
+    def read(self) -> Iterator[sqlite3.Cursor]:
+        """A cursor for single reading statements."""
+        with self._translated("read"), self._cursor() as cursor:
+            yield cursor
+
+    @contextmanager
+    def snapshot(self) -> Iterator[sqlite3.Cursor]:
+        """A cursor whose reads all see the same state."""
+        with self._translated("read"), self._cursor() as cursor:
+            cursor.execute("BEGIN")
+            try:
+                yield cursor
+            finally:
+                cursor.execute("ROLLBACK")
+
+    @contextmanager
+    def write(self) -> Iterator[sqlite3.Cursor]:
+        """A cursor in a transaction that is committed at the end, or rolled back if anything is raised.
+
+        Raises:
+            StoreLockedError: another process or thread was writing for longer than the lock timeout.
+        """
+        # threads of this process queue here: SQLite's own waiting is by sleeping, and unfair
+        if not self._writer.acquire(timeout=self._timeout):
+            raise self._locked()
+        try:
+            with self._translated("write to"), self._cursor() as cursor:
+                cursor.execute("BEGIN IMMEDIATE")
+                try:
+                    yield cursor
+                    cursor.execute("COMMIT")
+                except BaseException:
+                    with suppress(sqlite3.Error):  # some errors have rolled back already
+                        cursor.execute("ROLLBACK")
+                    raise
+        finally:
+            self._writer.release()
+
+    def data_version(self) -> int:
+        """Return a number that changes whenever anybody has committed anything. Microseconds."""
+        with self._translated("read"), self._watching:
+            if self._closed:
+                raise StoreClosedError("the store is closed")
+            # on a connection that never writes: SQLite does not count a connection's own commits
+            (version,) = self._watch.cursor().execute("PRAGMA data_version").fetchone()
+        return int(version)
+
+    def close(self) -> None:
+        """Close every idle connection; the last one folds the write-ahead log into the file. Idempotent."""
+        with self._watching:
+            if self._closed:
+                return
+            self._closed = True
+            self._watch.close()
+        self.engine.dispose()
+
+    @contextmanager
+    def _cursor(self) -> Iterator[sqlite3.Cursor]:
+        if self._closed:
+            raise StoreClosedError("the store is closed")
+        connection = self.engine.raw_connection()
+        try:
+            cursor: Any = connection.cursor()
+            yield cursor
+        finally:
+            connection.close()
+
+    def _connected(self, connection: Any, _record: Any) -> None:
+        for pragma in (
+            f"page_size = {PAGE_SIZE}",  # heeded only while the file is empty
+            "foreign_keys = ON",
+            "synchronous = FULL",
+            f"mmap_size = {_MAPPED}",
+            f"journal_size_limit = {_WAL_KEPT}",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+
+    def _prepare(self) -> None:
+        """Create the tables, or check that they are ours and not from the future."""
+        deadline = time.monotonic() + self._timeout
+        while True:
+            try:
+                with self._cursor() as cursor:
+                    cursor.execute("PRAGMA journal_mode = WAL")
+                break
+            except sqlite3.OperationalError as error:
+                # two processes opening a new file: turning to WAL does not wait as other statements do
+                if not _is_busy(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+        with self.engine.connect() as connection:
+            names = inspect(connection).get_table_names()
+        if not names:
+            with self.engine.connect() as connection:
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+                metadata.create_all(connection)
+                for name, value in (("format", FORMAT), ("next_row", 1)):
+                    connection.exec_driver_sql("INSERT OR IGNORE INTO meta VALUES (?, ?)", (name, value))
+                connection.commit()
+        elif "meta" not in names:
+            raise StoreUnreachableError(f"{self.path} is a database of something else")
+        with self._cursor() as cursor:
+            found = cursor.execute("SELECT value FROM meta WHERE name = 'format'").fetchone()
+        if found is None or found[0] > FORMAT:
+            written = "an unknown format" if found is None else f"format {found[0]}"
+            raise StoreUnreachableError(
+                f"{self.path} has {written}; this version of encvec_store reads up to {FORMAT}: upgrade it"
+            )
+
+    @contextmanager
+    def _translated(self, doing: str) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, exc.SQLAlchemyError) as error:
+            # the driver's message only: SQLAlchemy's would quote the statement, and `from None` hides both
+            cause = getattr(error, "orig", None) or error
+            if _is_busy(cause) and doing == "write to":
+                raise self._locked() from None
+            what = str(cause) if isinstance(cause, sqlite3.Error) else type(cause).__name__
+            raise StoreUnreachableError(f"cannot {doing} {self.path}: {what}") from None
+
+    def _locked(self) -> StoreLockedError:
+        return StoreLockedError(f"another process is writing to {self.path}; nothing was written, try again")
+
+
+def _is_busy(error: BaseException) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _BUSY

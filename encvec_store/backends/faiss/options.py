@@ -1,0 +1,110 @@
+"""Reading a `faiss:` URL and its options; imports errors only."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, unquote
+
+from ...errors import UriError
+
+__all__ = ["INDEX_KINDS", "STORAGES", "Options", "parse_url"]
+
+INDEX_KINDS = ("flat", "hnsw", "ivf")
+STORAGES = ("sq8", "float32")
+_SHAPES = "faiss:///absolute/folder, faiss:relative/folder or faiss://./relative/folder"
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a store indexes. Every one may stand in the URL (`?index=hnsw&m=16`) or be a keyword argument."""
+
+    index: str = "auto"
+    """`flat`, `hnsw` or `ivf`; `auto` goes from one to the next as a collection grows."""
+    storage: str = "sq8"
+    """How HNSW and IVF keep index vectors: a byte a coordinate, or `float32`. Rounding drowns in the noise."""
+    ef_search: int = 100
+    """Least number of HNSW nodes kept while searching; never below the candidates asked for."""
+    m: int = 32
+    """HNSW links a node; four bytes times 2m a record."""
+    ef_construction: int = 100
+    """Effort of building the HNSW graph."""
+    nprobe: int = 0
+    """IVF lists searched; 0 is a twelfth of them."""
+    lock_timeout: float = 5.0
+    """Seconds to wait for another writer."""
+    mapped: bool = True
+    """Read vector envelopes through a memory-mapped copy, where the index has been saved."""
+    flat_limit: int = 5_000
+    """`auto` searches exactly up to this many records of a key version."""
+    ivf_above: int = 1_000_000
+    """`auto` turns from HNSW to IVF above this many records of a key version."""
+
+    def __post_init__(self) -> None:
+        _one_of("index", self.index, ("auto", *INDEX_KINDS))
+        _one_of("storage", self.storage, STORAGES)
+        for name, least in (("ef_search", 1), ("m", 2), ("ef_construction", 1), ("nprobe", 0), ("flat_limit", 0)):
+            if getattr(self, name) < least:
+                raise UriError(f"faiss store: {name} is at least {least}, not {getattr(self, name)}")
+        if not 0 <= self.lock_timeout <= 86_400:
+            raise UriError(f"faiss store: lock_timeout is in seconds, 0 to 86400, not {self.lock_timeout}")
+
+    def kind_for(self, records: int) -> str:
+        """Return the kind of index that suits so many records of one key version."""
+        if self.index != "auto":
+            return self.index
+        if records <= self.flat_limit:
+            return "flat"
+        return "hnsw" if records <= self.ivf_above else "ivf"
+
+
+def parse_url(url: str, given: Mapping[str, Any]) -> tuple[Path, Options]:
+    """Split a URL into its folder and options; keyword arguments win over the URL.
+
+    Raises:
+        UriError: no `faiss:` URL, no folder in it, or an unknown or malformed option.
+    """
+    scheme, _, rest = url.partition(":")
+    if scheme != "faiss":
+        raise UriError(f"not a faiss: URL: {url!r}")
+    place, _, query = rest.partition("?")
+    folder = unquote(place)
+    if folder.startswith("//"):
+        folder = folder[2:]
+        if not folder.startswith(("/", "./", "../")) and folder not in (".", ".."):
+            raise UriError(f"{url!r}: a name after '//' would be a host, and there is none; write {_SHAPES}")
+    if re.match(r"/[A-Za-z]:(/|$)", folder):
+        folder = folder[1:]  # faiss:///C:/data
+    if not folder or "\0" in folder:
+        raise UriError(f"{url!r} names no folder; write {_SHAPES}")
+    texts = parse_qsl(query, keep_blank_values=True)
+    if len({name for name, _ in texts}) < len(texts):
+        raise UriError(f"{url!r} gives an option twice")
+    known = {option.name: option.default for option in fields(Options)}
+    values: dict[str, Any] = {}
+    for name, value in (*texts, *given.items()):
+        if known.get(name, MISSING) is MISSING:
+            raise UriError(f"faiss store: unknown option {name!r}; the options are {', '.join(sorted(known))}")
+        values[name] = _converted(name, value, type(known[name]))
+    return Path(folder), Options(**values)
+
+
+def _converted(name: str, value: Any, kind: type) -> Any:
+    if kind is bool:
+        switches = {"1": True, "0": False, "true": True, "false": False}
+        if str(value).lower() not in switches:
+            raise UriError(f"faiss store: {name} is 1 or 0, not {value!r}")
+        return switches[str(value).lower()]
+    try:
+        return kind(value)
+    except (TypeError, ValueError):
+        what = {int: "a whole number", float: "a number"}.get(kind, "a text")
+        raise UriError(f"faiss store: {name} is {what}, not {value!r}") from None
+
+
+def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise UriError(f"faiss store: {name} is one of {', '.join(allowed)}, not {value!r}")
