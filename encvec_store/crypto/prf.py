@@ -89,21 +89,22 @@ class Pmac:
         length = sum(piece.shape[1] for piece in pieces)
         n, blocks = len(pieces[0]), max(1, -(-length // BLOCK))
         full = length == blocks * BLOCK
-        offsets = self._offsets_for(blocks - 1)
+        offsets = np.zeros((blocks, 2), np.uint64)  # 0 for the last block: its ciphertext is not used
+        offsets[:-1] = self._offsets_for(blocks - 1)
         out = np.empty((n, 2), np.uint64)
         size, parts = batches(n, blocks * BLOCK)
         buffer, room = np.empty((size, blocks * BLOCK), np.uint8), _Aes.room(size, blocks)
-        if not full:
-            buffer[:, length:] = 0
-            buffer[:, length] = 0x80
         for rows in parts:
             padded = buffer[: rows.stop - rows.start]
             np.concatenate([piece[rows] for piece in pieces], axis=1, out=padded[:, :length])
+            if not full:
+                padded[:, length:] = 0
+                padded[:, length] = 0x80
             words = padded.view(np.uint64).reshape(len(padded), blocks, 2)
             total = words[:, -1] ^ self._l_inverse if full else words[:, -1].copy()
             if blocks > 1:
-                words[:, :-1] ^= offsets
-                total ^= _xor_blocks(self._aes(words, room)[:, :-1])  # to leave the last out would be a copy
+                words ^= offsets
+                total ^= _xor_blocks(self._aes(words, room)[:, :-1], spare=words)
             out[rows] = self._aes(total)
         return out.view(np.uint8)
 
@@ -118,12 +119,14 @@ class Pmac:
         return out
 
 
-def _xor_blocks(blocks: Words) -> Words:
-    """Xor the blocks of each row, (n, m, 2) -> (n, 2), in place: by halves, a reduction would go two words a step."""
+def _xor_blocks(blocks: Words, spare: Words) -> Words:
+    """Xor the blocks of each row, (n, m, 2) -> (n, 2); by halves, as a reduction would go two words a step."""
     while (m := blocks.shape[1]) > 1:
-        half = -(-m // 2)
-        blocks[:, : m - half] ^= blocks[:, half:]
-        blocks = blocks[:, :half]
+        half = m // 2
+        folded = np.bitwise_xor(blocks[:, :half], blocks[:, half : 2 * half], out=spare[:, :half])
+        if m % 2:
+            folded[:, 0] ^= blocks[:, -1]
+        blocks, spare = folded, blocks
     return blocks[:, 0]
 
 
