@@ -86,10 +86,12 @@ def simulate(
         InputError: an argument is out of range.
     """
     query_beta = _noisy(config).query_beta
+    k, max_candidates = _whole("k", k), _whole("max_candidates", max_candidates)
+    planned_size, seed = _whole("planned_size", planned_size), _whole("seed", seed)
     if not 1 <= k <= max_candidates:
         raise InputError(f"k is from 1 to max_candidates ({max_candidates}), not {k}")
-    if not 0 < target_recall < 1:
-        raise InputError(f"target_recall is between 0 and 1, not {target_recall}")
+    if not isinstance(target_recall, int | float) or not 0 < target_recall < 1:
+        raise InputError(f"target_recall is between 0 and 1, not {target_recall!r}")
     if len(vectors) < max(MIN_SAMPLE, 2 * k):
         raise CalibrationError(f"a sample of {len(vectors)} is too small; give at least {max(MIN_SAMPLE, 2 * k)}")
     rng = np.random.default_rng(seed)
@@ -129,6 +131,12 @@ def simulate(
             for times in OVERSAMPLES
         ],
     )
+
+
+def _whole(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
+        raise InputError(f"{name} is a whole number, not {value!r}")
+    return int(value)
 
 
 def apply(config: CollectionConfig, found: Calibration) -> CollectionConfig:

@@ -139,12 +139,13 @@ class Collection:
         return self._handle.backend.remove(found) if len(found) else 0
 
     def count(self, where: Mapping[str, Any] | None = None) -> int:
-        """Count records, those that satisfy a filter if one is given."""
-        self._handle.refresh()
-        return sum(1 for _ in self._matching(where, include_vectors=False)) if where else self._handle.backend.count()
+        """Count records; with a filter those that satisfy it, and can be opened to find out."""
+        if parse(where, self._handle.refresh().policies) is None:
+            return self._handle.backend.count()
+        return sum(1 for _ in self._matching(where, include_vectors=False))
 
     def scroll(self, where: Mapping[str, Any] | None = None, *, include_vectors: bool = True) -> Iterator[Record]:
-        """Iterate over records in the order of their last write, with little memory.
+        """Iterate over readable records in the order of their last write, with little memory.
 
         A record that is updated meanwhile may come twice; every record that stays as it is comes once.
         """
@@ -160,6 +161,8 @@ class Collection:
         found = self._find(names)
         if not found.all():
             raise InputError(f"no record {names[int(np.flatnonzero(found == 0)[0])]!r}")
+        if not self._handle.config.index_dim:
+            return np.empty((len(names), 0), np.float32)
         return self._handle.backend.index_vectors(found)[1]
 
     def calibrate(
@@ -208,6 +211,7 @@ class Collection:
         )
         if apply:
             rewrite(handle, calibration.apply(config, found), progress)
+            handle.oversample = found.oversample
         return found
 
     def verify(self, *, progress: Progress | None = None) -> VerifyReport:
@@ -240,7 +244,7 @@ class Collection:
         self._handle.backend.flush()
 
     def _sample(self, limit: int, seed: int) -> npt.NDArray[np.float32]:
-        rows = self._handle.backend.rows()
+        rows = self._handle.without(self._handle.backend.rows(), self._handle.vault.dead)
         if len(rows) > limit:
             rows = np.sort(np.random.default_rng(seed).choice(rows, limit, replace=False))
         return self._handle.open_vectors(rows)[1]
@@ -261,7 +265,8 @@ class Collection:
         after = 0
         while len(rows := handle.backend.rows(predicate, after=after, limit=_CHUNK)):
             after = int(rows[-1])
-            found, records = self._read_rows(rows, include_vectors=include_vectors)
+            readable = handle.without(rows, handle.vault.dead)
+            found, records = self._read_rows(readable, include_vectors=include_vectors)
             for row, record in zip(found.tolist(), records, strict=True):
                 if node is None or node(record.metadata):
                     yield row, record

@@ -99,10 +99,11 @@ class CollectionConfig:
         if scheme_spec is not None and not self._same_scheme(scheme_spec):
             differing.append(f"scheme is {_describe(self.scheme)}, not {_describe(scheme(scheme_spec))}")
         if fields is not None and parse_policies(fields) != self.policies:
-            mine = {name: policy.value for name, policy in (self.policies or {}).items()}
-            differing.append(f"fields are {mine}, not {dict(fields)}")
-        if max_norm is not None and self.max_norm is not None and max_norm != self.max_norm:
-            differing.append(f"max_norm is {self.max_norm:g}, not {max_norm:g}")
+            policies = {name: policy.value for name, policy in (self.policies or {}).items()}
+            differing.append(f"fields are {policies}, not {dict(fields)}")
+        if max_norm is not None and _check_max_norm(max_norm, self.metric) != self.max_norm:
+            mine = "set by the first write" if self.max_norm is None else f"{self.max_norm:g}"
+            differing.append(f"max_norm is {mine}, not {max_norm:g}")
         if differing:
             raise ConfigMismatchError(f"the collection exists with other settings: {'; '.join(differing)}")
         return self if oversample is None else replace(self, oversample=check_oversample(oversample))

@@ -13,13 +13,16 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from .errors import InputError, MetadataError
 
-__all__ = ["POLICIES", "Policy", "Term", "canonical", "kind", "order_key", "parse_policies", "plain_term"]
+__all__ = ["POLICIES", "Policy", "Term", "canonical", "kind", "order_key", "parse_policies", "plain_term", "unwrapped"]
 
 _EPOCH = dt.datetime(1970, 1, 1)
 _EPOCH_UTC = _EPOCH.replace(tzinfo=dt.UTC)
 _MICROSECOND = dt.timedelta(microseconds=1)
+_MAX_EXPONENT = 10_000  # of a Decimal: comparing 1E999999999 exactly would fill the memory
 
 
 class Policy(StrEnum):
@@ -48,10 +51,16 @@ def parse_policies(fields: Mapping[str, str] | None) -> dict[str, Policy] | None
     """Check a collection's `fields` argument. None means: any key, all of them sealed."""
     if fields is None:
         return None
+    if not isinstance(fields, Mapping):
+        raise InputError(f"fields is a mapping of field names to policies, not {type(fields).__name__}")
     policies: dict[str, Policy] = {}
     for name, policy in fields.items():
         if not isinstance(name, str) or not name:
             raise InputError(f"field names are non-empty strings, not {name!r}")
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise InputError(f"field {name!r} cannot be encoded as UTF-8") from None
         if name.startswith("$") or name in ("and", "or", "not"):
             raise InputError(f"field {name!r} cannot be filtered: the name is an operator of `where`")
         try:
@@ -61,6 +70,12 @@ def parse_policies(fields: Mapping[str, str] | None) -> dict[str, Policy] | None
     if policies.get(WILDCARD, Policy.SEALED) is not Policy.SEALED:
         raise InputError("the wildcard field '*' can only be 'sealed': name the fields a store may index")
     return policies
+
+
+def unwrapped(value: Any) -> Any:
+    """Return a numpy scalar as Python's own; dates and anything else as they are."""
+    scalar = isinstance(value, np.generic) and not isinstance(value, np.datetime64 | np.timedelta64)
+    return value.item() if scalar else value
 
 
 def kind(value: Any) -> str:
@@ -73,6 +88,8 @@ def kind(value: Any) -> str:
             return "null"
         case bool():
             return "bool"
+        case Decimal() if value.is_snan() or (value.is_finite() and abs(value.adjusted()) > _MAX_EXPONENT):
+            raise MetadataError(f"Decimal {value} has no exact value of a reasonable size")
         case int() | float() | Decimal():
             return "number"
         case str():
@@ -80,7 +97,7 @@ def kind(value: Any) -> str:
         case bytes():
             return "bytes"
         case dt.datetime():
-            return "datetime" if value.tzinfo is None else "instant"
+            return "datetime" if value.utcoffset() is None else "instant"
         case dt.date():
             return "date"
         case uuid.UUID():
@@ -137,6 +154,8 @@ def canonical(value: Any) -> bytes:
         case "list":
             body = b"".join(_framed(canonical(item)) for item in value)
         case _:
+            if not all(isinstance(key, str) for key in value):
+                raise MetadataError(f"keys are strings: {value!r}")
             body = b"".join(_framed(key.encode()) + _framed(canonical(value[key])) for key in sorted(value))
     return name.encode() + b":" + body
 

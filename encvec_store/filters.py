@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import FilterError, MetadataError, UnknownFieldError
-from .fields import WILDCARD, Policy, Term, canonical, kind, order_key, plain_term
+from .fields import WILDCARD, Policy, Term, canonical, kind, order_key, plain_term, unwrapped
 
 __all__ = ["AllOf", "AnyOf", "Filter", "Match", "Predicate", "Present", "Range", "parse", "pushdown"]
 
 ORDER_OPERATORS = ("lt", "lte", "gt", "gte")
 OPERATORS = ("eq", "ne", "in", "nin", *ORDER_OPERATORS, "exists")
+MAX_DEPTH = 32
 _MISSING = object()
 
 
@@ -30,7 +31,7 @@ class Condition:
     operator: str
     operand: Any
     encoded: frozenset[bytes]
-    """Canonical encodings of the operand(s) of eq, ne, in, nin."""
+    """Canonical encodings of the operand, or of each of in and nin."""
 
     def __call__(self, metadata: Mapping[str, Any]) -> bool:
         """Say whether opened metadata satisfies the condition."""
@@ -111,9 +112,11 @@ def parse(where: Mapping[str, Any] | None, policies: Mapping[str, Policy] | None
     return node
 
 
-def _parse(where: Any) -> Filter:
+def _parse(where: Any, depth: int = 0) -> Filter:
     if not isinstance(where, Mapping):
         raise FilterError(f"a filter is a mapping, not {type(where).__name__}: {where!r}")
+    if depth > MAX_DEPTH:
+        raise FilterError(f"a filter is nested deeper than {MAX_DEPTH} levels")
     nodes: list[Filter] = []
     for key, operand in where.items():
         if not isinstance(key, str):
@@ -122,10 +125,10 @@ def _parse(where: Any) -> Filter:
             case "and" | "or" as word:
                 if not isinstance(operand, list | tuple) or not operand:
                     raise FilterError(f"{word!r} takes a non-empty list of filters")
-                children = tuple(_parse(child) for child in operand)
+                children = tuple(_parse(child, depth + 1) for child in operand)
                 nodes.append(And(children) if word == "and" else Or(children))
             case "not":
-                nodes.append(Not(_parse(operand)))
+                nodes.append(Not(_parse(operand, depth + 1)))
             case _ if key.startswith("$"):
                 raise FilterError(f"unknown operator {key!r}; combine filters with and, or, not")
             case _:
@@ -148,6 +151,7 @@ def _conditions(field: str, operand: Any) -> Iterator[Condition]:
 def _condition(field: str, operator: str, operand: Any) -> Condition:
     if operator not in OPERATORS:
         raise FilterError(f"field {field!r}: unknown operator {operator!r}; use one of {', '.join(OPERATORS)}")
+    operand = unwrapped(operand)
     try:
         match operator:
             case "exists":
@@ -157,15 +161,16 @@ def _condition(field: str, operator: str, operand: Any) -> Condition:
             case "in" | "nin":
                 if not isinstance(operand, list | tuple | set | frozenset):
                     raise FilterError(f"field {field!r}: {operator} takes a list, not {operand!r}")
+                operand = [unwrapped(value) for value in operand]
                 encoded = frozenset(canonical(value) for value in operand)
-            case "eq" | "ne":
-                encoded = frozenset((canonical(operand),))
             case _:
-                if order_key(operand) is None:
+                if operator in ORDER_OPERATORS and order_key(operand) is None:
                     raise FilterError(f"field {field!r}: {operator} takes a value with an order, not {operand!r}")
-                encoded = frozenset()
+                encoded = frozenset((canonical(operand),))
     except (MetadataError, UnicodeEncodeError) as error:
         raise FilterError(f"field {field!r}: {error}") from None
+    except RecursionError:
+        raise FilterError(f"field {field!r}: the value is nested too deep") from None
     return Condition(field, operator, operand, encoded)
 
 

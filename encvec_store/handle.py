@@ -47,6 +47,16 @@ class Handle:
         """Candidates per hit: this opening's choice, else the collection's."""
         return self._oversample or self.config.oversample
 
+    @oversample.setter
+    def oversample(self, candidates: int) -> None:
+        self._oversample = candidates
+
+    def without(self, rows: Rows, versions: set[int]) -> Rows:
+        """Leave out rows that the store keeps under these key versions."""
+        if not len(rows) or versions.isdisjoint(self.backend.spaces() if versions else ()):
+            return rows
+        return rows[np.isin(rows, [row for row, space, _, _ in self.backend.audit(rows) if space not in versions])]
+
     def open_vectors(
         self, rows: Rows, config: CollectionConfig | None = None
     ) -> tuple[Rows, npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
@@ -85,5 +95,4 @@ class Handle:
     def open_payloads(self, rows: Rows) -> tuple[Rows, list[bytes], list[bytes]]:
         """Fetch and open payloads: (found rows in order, payloads, PREFIX bytes of token and header each)."""
         found, envelopes = self.backend.payloads(rows)
-        opened = [self.vault.open_payload(envelope) for envelope in envelopes]
-        return found, opened, [envelope[:PREFIX] for envelope in envelopes]
+        return found, self.vault.open_payloads(envelopes), [envelope[:PREFIX] for envelope in envelopes]

@@ -21,20 +21,28 @@ import numpy.typing as npt
 
 from .errors import MetricError, NonFiniteError, NormError, ShapeError, ZeroVectorError
 
-__all__ = ["METRICS", "Metric", "as_vectors", "metric", "norms"]
+__all__ = ["METRICS", "Metric", "as_array", "as_vectors", "metric", "norms"]
 
 Matrix = npt.NDArray[np.float32]
 _TINY = 1e-30
+_ROUNDING = 1 + 1e-5  # vectors normalised in float32 are longer than 1 by chance, and pass a max_norm of 1
+
+
+def as_array(values: Any, name: str) -> npt.NDArray[Any]:
+    """Return an array of whatever the caller gave. Raises ShapeError."""
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise ShapeError(f"{name}: rows of unlike length ({error})") from None
 
 
 def as_vectors(vectors: Any, dim: int, *, name: str = "vectors") -> Matrix:
     """Return `vectors` as a C-contiguous float32 (n, dim) array. Raises ShapeError or NonFiniteError."""
-    try:
-        array = np.asarray(vectors)
-    except ValueError as error:
-        raise ShapeError(f"{name}: rows of unlike length ({error})") from None
+    array = as_array(vectors, name)
     if array.dtype.kind not in "fiu":
         raise ShapeError(f"{name}: expected numbers, got dtype {array.dtype}")
+    if array.shape == (0,):
+        array = array.reshape(0, dim)
     if array.ndim != 2 or array.shape[1] != dim:
         raise ShapeError(f"{name}: expected shape (n, {dim}), got {array.shape}")
     with np.errstate(over="ignore"):
@@ -102,7 +110,7 @@ class Metric:
         if not self.bounded:
             if len(lengths) and lengths.min() == 0:
                 raise ZeroVectorError(f"{name}[{int(lengths.argmin())}] is the zero vector: it has no cosine")
-        elif max_norm is not None and len(lengths) and lengths.max() > max_norm:
+        elif max_norm is not None and len(lengths) and lengths.max() > max_norm * _ROUNDING:
             row = int(lengths.argmax())
             raise NormError(
                 f"{name}[{row}] has norm {lengths[row]:.6g}, above the collection's max_norm {max_norm:.6g}. "

@@ -10,7 +10,7 @@ import base64
 import datetime as dt
 import json
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import DuplicateIdError, IdError, MetadataError, ShapeError
+from .fields import kind, unwrapped
 
 __all__ = ["Hit", "Record", "check_documents", "check_ids", "check_metadata", "decode_payload", "encode_payload"]
 
@@ -56,6 +57,8 @@ def check_ids(ids: Sequence[str], *, unique: bool = True) -> list[str]:
     """Return the ids as a list. Raises IdError (not a string, empty, too long) or DuplicateIdError."""
     if isinstance(ids, str | bytes):
         raise IdError("ids is a list of strings, not one string")
+    if not isinstance(ids, Iterable):
+        raise IdError(f"ids is a list of strings, not {type(ids).__name__}")
     checked = list(ids)
     for position, value in enumerate(checked):
         if not isinstance(value, str):
@@ -81,21 +84,26 @@ def check_documents(documents: Sequence[str | None] | None, n: int) -> list[str 
     """Return n documents. Raises ShapeError or MetadataError."""
     if documents is None:
         return [None] * n
-    if isinstance(documents, str) or len(documents) != n:
-        raise ShapeError(f"documents: expected a list of {n} strings, one an id")
-    for position, text in enumerate(documents):
+    texts = _listed(documents, n, "documents", "strings")
+    for position, text in enumerate(texts):
         if text is not None and not isinstance(text, str):
             raise MetadataError(f"documents[{position}] is {type(text).__name__}, not str")
-    return list(documents)
+    return texts
+
+
+def _listed(values: Any, n: int, name: str, what: str) -> list[Any]:
+    unordered = isinstance(values, str | bytes | Mapping | Set)
+    if unordered or not isinstance(values, Collection) or len(values) != n:
+        raise ShapeError(f"{name}: expected a list of {n} {what}, one an id")
+    return list(values)
 
 
 def check_metadata(metadata: Sequence[Mapping[str, Any] | None] | None, n: int) -> list[dict[str, Any]]:
     """Return n metadata dictionaries, copied, with numpy scalars turned into Python's. Raises MetadataError."""
     if metadata is None:
         return [{} for _ in range(n)]
-    if isinstance(metadata, Mapping) or len(metadata) != n:
-        raise ShapeError(f"metadata: expected a list of {n} mappings, one an id")
-    return [_clean_mapping(item or {}, f"metadata[{i}]", 0) for i, item in enumerate(metadata)]
+    items = _listed(metadata, n, "metadata", "mappings")
+    return [_clean_mapping({} if item is None else item, f"metadata[{i}]", 0) for i, item in enumerate(items)]
 
 
 _ATOMS = (str, bool, int, float, type(None), bytes, dt.date, uuid.UUID, Decimal)
@@ -113,8 +121,7 @@ def _clean_mapping(item: Any, where: str, depth: int) -> dict[str, Any]:
 def _clean(value: Any, where: str, key: str, depth: int) -> Any:
     if depth > MAX_DEPTH:
         raise MetadataError(f"{where}: nested deeper than {MAX_DEPTH} levels")
-    if isinstance(value, np.generic) and not isinstance(value, np.datetime64 | np.timedelta64):
-        value = value.item()
+    value = unwrapped(value)
     if isinstance(value, dict):
         return _clean_mapping(value, f"{where}.{key}", depth + 1)
     if isinstance(value, list):
@@ -126,8 +133,11 @@ def _clean(value: Any, where: str, key: str, depth: int) -> Any:
             f"{where}: {key!r} is {type(value).__name__}; use str, int, float, bool, None, bytes, datetime, "
             "date, UUID, Decimal, or lists, tuples and dicts of these"
         )
-    if isinstance(value, Decimal) and value.is_snan():
-        raise MetadataError(f"{where}: {key!r} is a signalling NaN")
+    if isinstance(value, Decimal):
+        try:
+            kind(value)
+        except MetadataError as error:
+            raise MetadataError(f"{where}: {key!r}: {error}") from None
     return value
 
 
@@ -145,14 +155,16 @@ _DECODERS: dict[str, Any] = {
     "$bytes": base64.b64decode,
     "$uuid": uuid.UUID,
     "$decimal": Decimal,
+    "$int": lambda digits: int(digits, 16),
     "$tuple": lambda items: tuple(_untag(item) for item in items),
 }
 _PLAIN = (str, int, float, type(None))
+_HUGE = 1 << 1024  # the interpreter converts longer integers to decimal slowly, and then not at all
 
 
 def _tag(value: Any) -> Any:
     if isinstance(value, _PLAIN):
-        return value
+        return {"$int": f"{value:x}"} if isinstance(value, int) and abs(value) > _HUGE else value
     if isinstance(value, dict):
         return {"$" + key if key.startswith("$") else key: _tag(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -49,38 +49,33 @@ class OpenedVectors:
 
     def __init__(self, handle: Handle) -> None:
         self._handle = handle
-        self._rows: Rows = np.empty(0, np.int64)
-        self._vectors = np.empty((0, handle.config.dim), np.float32)
-        self._generation = -1
+        self._opened = np.empty(0, np.int64), np.empty((0, handle.config.dim), np.float32)
+        """Rows and their vectors: one attribute, as other threads read it while one refreshes."""
+        self._seen: tuple[int, set[int]] | None = None
         self._lock = threading.Lock()
 
     def refresh(self) -> None:
-        """Open what was written since the last time, and forget what was deleted."""
+        """Open what was written since the last time, and forget what was deleted or may not be read any more."""
         with self._lock:
-            generation = self._handle.backend.generation()
-            if generation == self._generation:
+            dead = self._handle.vault.dead
+            state = self._handle.backend.generation(), dead
+            if state == self._seen:
                 return
-            now = self._readable(self._handle.backend.rows())
-            kept = np.isin(self._rows, now, assume_unique=True)
-            rows, vectors = [self._rows[kept]], [self._vectors[kept]]
-            new = np.setdiff1d(now, self._rows, assume_unique=True)
+            have, held = self._opened
+            now = self._handle.without(self._handle.backend.rows(), dead)
+            kept = np.isin(have, now, assume_unique=True)
+            rows, vectors = [have[kept]], [held[kept]]
+            new = np.setdiff1d(now, have, assume_unique=True)
             for start in range(0, len(new), _CHUNK):
                 found, opened, _ = self._handle.open_vectors(new[start : start + _CHUNK])
                 rows.append(found)
                 vectors.append(opened)
-            self._rows, self._vectors = np.concatenate(rows), np.concatenate(vectors)
-            self._generation = generation
-
-    def _readable(self, rows: Rows) -> Rows:
-        """Leave out records under key versions that are disabled or destroyed."""
-        live = set(self._handle.vault.live)
-        if set(self._handle.backend.spaces()) <= live:
-            return rows
-        return np.array([row for row, space, _, _ in self._handle.backend.audit(rows) if space in live], np.int64)
+            self._opened = np.concatenate(rows), np.concatenate(vectors)
+            self._seen = state
 
     def nearest(self, query: npt.NDArray[np.float32], limit: int, allowed: Rows | None) -> Rows:
         """Return up to `limit` rows, exactly nearest first, among `allowed` where given."""
-        rows, vectors = self._rows, self._vectors
+        rows, vectors = self._opened
         places = None if allowed is None else np.flatnonzero(np.isin(rows, allowed, assume_unique=True))
         if not len(rows) or (places is not None and not len(places)):
             return np.empty(0, np.int64)

@@ -14,10 +14,10 @@ import numpy.typing as npt
 
 from .backends import Rows
 from .config import CollectionConfig
-from .errors import AuthenticationError, InputError, ShapeError, StaleConfigError
+from .errors import AuthenticationError, InputError, StaleConfigError
 from .filters import Filter, Predicate, parse, pushdown
 from .handle import Handle
-from .metrics import as_vectors
+from .metrics import as_array, as_vectors
 from .records import Hit, decode_payload
 from .rerank import OpenedVectors, best
 
@@ -43,8 +43,9 @@ def search(
     config = handle.refresh()
     if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
         raise InputError(f"k is a whole number from 1, not {k!r}")
-    single = np.ndim(queries) == 1
-    matrix = as_vectors([queries] if single else _as_matrix(queries, config.dim), config.dim, name="queries")
+    array = as_array(queries, "queries")
+    single = array.ndim == 1
+    matrix = as_vectors(array[None] if single else array, config.dim, name="queries")
     config.metric.check(matrix, None, "queries")
     node = parse(where, config.policies)
     for attempt in range(_ATTEMPTS):
@@ -59,12 +60,6 @@ def search(
         if hits is not None:
             return hits[0] if single else hits
     raise AssertionError("unreachable")
-
-
-def _as_matrix(queries: Any, dim: int) -> Any:
-    if np.ndim(queries) == 0:
-        raise ShapeError(f"queries: expected shape ({dim},) or (q, {dim}), got a scalar")
-    return queries if np.size(queries) else np.empty((0, dim), np.float32)
 
 
 class _Query:
@@ -170,7 +165,8 @@ class _Query:
         for position, asked in enumerate(lists):
             place = None if len(lists) == 1 else np.flatnonzero(np.isin(rows, asked, assume_unique=True))
             picks.append(best(self.config.metric, self.matrix[position], vectors, place, self.k))
-        self._decode(np.unique(rows[np.concatenate([places for places, _ in picks])]))
+        chosen = [rows[places] for places, _ in picks]
+        self._decode(chosen[0] if len(chosen) == 1 else np.unique(np.concatenate(chosen)))
         return [self._hits(rows, vectors, heads, places, scores) for places, scores in picks]
 
     def _hits(
@@ -190,7 +186,7 @@ class _Query:
             if heads[place].tobytes() != prefix:  # one record's vector beside another's payload
                 raise AuthenticationError("a record could not be authenticated")
             vector = vectors[place].copy() if self.include_vectors else None
-            hits.append(Hit(id, score, metadata, document, vector))
+            hits.append(Hit(id, score, dict(metadata), document, vector))
         if len({hit.id for hit in hits}) < len(hits):  # one record copied over another
             raise AuthenticationError("a record could not be authenticated")
         return hits

@@ -101,7 +101,7 @@ class Store:
                 raise CollectionNotFoundError(f"no collection {name!r}{owner}; give dim=... to create it")
             config = CollectionConfig.build(dim=dim, **given)
             spec = CollectionSpec(tenant, name, config.index_dim, envelope_size(config.dim))
-            found = self._backend.create(spec, vault.seal_config(config))
+            found, oversample = self._backend.create(spec, vault.seal_config(config)), None
         handle = Handle(found, vault, None if oversample is None else check_oversample(oversample))
         handle.config.check_same(dim=dim, **given)
         return Collection(handle)

@@ -10,7 +10,7 @@ import numpy as np
 
 from .config import CollectionConfig
 from .crypto.envelope import RecordCipher, Stamp, claims, config_key_version, key_versions
-from .crypto.keyset import Keyset, KeyVersion
+from .crypto.keyset import Keyset, KeyState, KeyVersion
 from .crypto.prf import Bytes
 from .crypto.schemes import KeyedScheme
 from .errors import AuthenticationError, KeyUnavailableError
@@ -43,6 +43,16 @@ class Vault:
     def live(self) -> tuple[int, ...]:
         """The key versions that read, the primary first."""
         return self._keyset.live
+
+    @property
+    def dead(self) -> set[int]:
+        """The key versions that open nothing: disabled or destroyed."""
+        return {item.version for item in self._keyset.versions} - set(self._keyset.live)
+
+    @property
+    def destroyed(self) -> set[int]:
+        """The key versions whose records are unreadable for good."""
+        return {item.version for item in self._keyset.versions if item.state is KeyState.DESTROYED}
 
     @property
     def versions(self) -> tuple[KeyVersion, ...]:
@@ -101,9 +111,15 @@ class Vault:
 
     def open_payload(self, envelope: bytes) -> bytes:
         """Open a payload envelope, whichever key version it is under. Raises AuthenticationError."""
-        if len(envelope) < 24:
+        return self.open_payloads([envelope])[0]
+
+    def open_payloads(self, envelopes: Sequence[bytes]) -> list[bytes]:
+        """Open payload envelopes, whichever key versions they are under. Raises AuthenticationError."""
+        versions = {envelope[20:24] for envelope in envelopes}
+        if any(len(version) < 4 for version in versions):
             raise AuthenticationError("a record could not be authenticated")
-        return self._cipher_of(int.from_bytes(envelope[20:24], "big")).open_payload(envelope)
+        ciphers = {version: self._cipher_of(int.from_bytes(version, "big")) for version in versions}
+        return [ciphers[envelope[20:24]].open_payload(envelope) for envelope in envelopes]
 
     def _cipher_of(self, version: int) -> RecordCipher:
         """Return the cipher that a stored record claims: a number no keyset knows is a forgery or a wrong key."""

@@ -60,18 +60,24 @@ def verify(handle: Handle, progress: Callable[[int, int], None] | None = None) -
     after, total = 0, handle.backend.count()
     while len(rows := handle.backend.rows(after=after, limit=_CHUNK)):
         after = int(rows[-1])
-        _verify_rows(handle, rows, report)
+        damaged = _look(handle, rows, report)
+        if damaged:
+            # a record that was written or calibrated anew while we read its parts looks damaged: look again
+            handle.refresh()
+            report.damaged += _look(handle, np.unique([item.row for item in damaged]), VerifyReport())
         if progress is not None:
             progress(len(rows), total)
     return report
 
 
-def _verify_rows(handle: Handle, rows: Rows, report: VerifyReport) -> None:
-    live = set(handle.vault.live)
+def _look(handle: Handle, rows: Rows, report: VerifyReport) -> list[Damage]:
+    """Count rows in the report, and return their damage."""
+    dead = handle.vault.dead
     known = {int(row): (space, token, have) for row, space, token, have in handle.backend.audit(rows)}
     vectors = _by_row(*handle.backend.vectors(rows, source=True))
     payloads = _by_row(*handle.backend.payloads(rows))
     index_vectors = _by_row(*handle.backend.index_vectors(rows)) if handle.config.index_dim else {}
+    damaged: list[Damage] = []
     for row in rows.tolist():
         if row not in known:
             continue  # deleted while we looked
@@ -80,32 +86,35 @@ def _verify_rows(handle: Handle, rows: Rows, report: VerifyReport) -> None:
         envelope, payload = vectors.get(row), payloads.get(row)
         if payload is None or envelope is None:
             part = "payload" if payload is None else "vector"
-            report.damaged.append(Damage(row, None, f"{part} missing"))
+            damaged.append(Damage(row, None, f"{part} missing"))
             continue
-        if space in {item.version for item in handle.vault.versions} - live:
-            report.unreadable += 1
-            continue
-        id: str | None = None
-        try:
-            decoded = decode_payload(handle.vault.open_payload(payload))
-        except (AuthenticationError, KeyUnavailableError):
-            report.damaged.append(Damage(row, None, "payload"))
-            continue
-        id, metadata, _ = decoded
         prefix = payload[:PREFIX]
-        report.damaged.extend(
+        version = int.from_bytes(prefix[TOKEN + 4 : TOKEN + 8], "big")
+        if version in dead:
+            if space == version:
+                report.unreadable += 1
+            else:
+                damaged.append(Damage(row, None, "key version"))
+            continue
+        try:
+            id, metadata, _ = decode_payload(handle.vault.open_payload(payload))
+        except AuthenticationError:
+            damaged.append(Damage(row, None, "payload"))
+            continue
+        damaged.extend(
             Damage(row, id, part)
             for part in (
                 _vector_fault(handle, envelope, prefix),
                 None
-                if handle.vault.cipher(space).tokens([id]).tobytes() == token == prefix[:TOKEN]
+                if handle.vault.cipher(version).tokens([id]).tobytes() == token == prefix[:TOKEN]
                 else "record token",
-                None if space == int.from_bytes(prefix[TOKEN + 4 : TOKEN + 8], "big") else "key version",
-                _index_fault(handle, space, index_vectors.get(row), prefix),
-                None if _terms(handle, space, metadata) == have else "filter terms",
+                None if space == version else "key version",
+                _index_fault(handle, version, index_vectors.get(row), prefix),
+                None if _terms(handle, version, metadata) == have else "filter terms",
             )
             if part
         )
+    return damaged
 
 
 def _vector_fault(handle: Handle, envelope: Any, prefix: bytes) -> str | None:

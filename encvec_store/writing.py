@@ -129,6 +129,7 @@ def rewrite(handle: Handle, config: CollectionConfig, progress: Any = None) -> N
     """Encrypt every record anew under `config`, changed from the stored settings, and the primary key version.
 
     It is one transaction: until it commits every reader sees the old content, and after a crash that is all there is.
+    Records under a destroyed key version are dropped; one under a disabled version raises KeyUnavailableError.
     """
     fresh = replace(config, revision=config.revision + 1)
 
@@ -136,9 +137,10 @@ def rewrite(handle: Handle, config: CollectionConfig, progress: Any = None) -> N
         after, total = 0, handle.backend.count()
         while len(rows := handle.backend.rows(after=after, limit=REWRITE_CHUNK)):
             after = int(rows[-1])
-            found, vectors, heads = handle.open_vectors(rows, config)
+            kept = handle.without(rows, handle.vault.destroyed)
+            found, vectors, heads = handle.open_vectors(kept, config)
             _, payloads, prefixes = handle.open_payloads(found)
-            if len(found) != len(rows) or [head.tobytes() for head in heads] != prefixes:
+            if len(found) != len(kept) or [head.tobytes() for head in heads] != prefixes:
                 raise AuthenticationError("a record could not be authenticated")
             decoded = [decode_payload(payload) for payload in payloads]
             ids, metadata = [item[0] for item in decoded], [item[1] for item in decoded]

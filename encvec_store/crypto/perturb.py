@@ -29,7 +29,7 @@ def add_ball_noise(stream: Keystream, nonces: Bytes, radius: float, points: Matr
     n, dim = points.shape
     pairs = -(-dim // 2)
     combine = np.add if sign > 0 else np.subtract
-    size, _ = batches(n, 8 * pairs)
+    size, _ = batches(n, 4 * dim)  # no smaller than a batch of keystream, whose rows are longer
     angles, squares, sides = (np.empty((size, pairs + more), np.float32) for more in (0, 1, 0))
     for rows, words in stream.batches(nonces, 2 * pairs + 1):
         count = rows.stop - rows.start

@@ -114,7 +114,7 @@ class Pmac:
         lengths = np.fromiter(map(len, messages), np.int64, len(messages))
         for length in np.unique(lengths):
             where = np.flatnonzero(lengths == length)
-            joined = b"".join(messages[i] for i in where)
+            joined = b"".join(messages[i] for i in where.tolist())
             out[where] = self.tags(np.frombuffer(joined, np.uint8).reshape(len(where), length))
         return out
 

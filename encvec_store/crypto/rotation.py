@@ -8,7 +8,6 @@ the diagonal behind a keyed permutation: exactly orthogonal, and every output de
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -22,6 +21,7 @@ Matrix = npt.NDArray[np.float32]
 DENSE = 1024
 """Largest dimension that gets one dense matrix; docs/decisions/0003 has the measurement."""
 BLOCK = 128
+"""Blocks have at most this many rows, and as equal sizes as can be."""
 ROUNDS = 3
 
 
@@ -34,7 +34,7 @@ def haar(stream: Keystream, dim: int, index: int) -> npt.NDArray[np.float64]:
 class Rotation(Protocol):
     """An orthogonal map of row vectors."""
 
-    def apply(self, points: Matrix, out: Matrix | None = None) -> Matrix:
+    def apply(self, points: Matrix) -> Matrix:
         """Rotate (n, dim) points."""
         ...
 
@@ -47,8 +47,8 @@ class _Dense:
     def __init__(self, key: bytes, dim: int) -> None:
         self._matrix = np.ascontiguousarray(haar(Keystream(key), dim, 0), dtype=np.float32)
 
-    def apply(self, points: Matrix, out: Matrix | None = None) -> Matrix:
-        return np.matmul(points, self._matrix, out=out)
+    def apply(self, points: Matrix) -> Matrix:
+        return points @ self._matrix
 
     def invert(self, points: Matrix) -> Matrix:
         return points @ self._matrix.T
@@ -57,23 +57,21 @@ class _Dense:
 class _Chain:
     def __init__(self, key: bytes, dim: int) -> None:
         stream = Keystream(key)
-        edges = np.linspace(0, dim, -(-dim // BLOCK) + 1).astype(int)
-        self._spans = [slice(a, b) for a, b in pairwise(edges)]
-        sizes = np.diff(edges)
+        count = -(-dim // BLOCK)
+        self._spans = [slice(dim * i // count, dim * (i + 1) // count) for i in range(count)]
         self._rounds: list[tuple[npt.NDArray[np.intp], list[Matrix]]] = []
         for number in range(ROUNDS):
-            first = number * (len(sizes) + 1)
+            first = number * (count + 1)
             order = stream.permutation(dim, stream=first)
             blocks = [
-                np.ascontiguousarray(haar(stream, int(size), first + 1 + i), dtype=np.float32)
-                for i, size in enumerate(sizes)
+                np.ascontiguousarray(haar(stream, span.stop - span.start, first + 1 + i), dtype=np.float32)
+                for i, span in enumerate(self._spans)
             ]
             self._rounds.append((order, blocks))
 
-    def apply(self, points: Matrix, out: Matrix | None = None) -> Matrix:
+    def apply(self, points: Matrix) -> Matrix:
         n, dim = points.shape
-        if out is None:
-            out = np.empty((n, dim), np.float32)
+        out = np.empty((n, dim), np.float32)
         size, parts = batches(n, 4 * dim)
         room = np.empty((size, dim), np.float32)
         for rows in parts:

@@ -15,7 +15,7 @@ class EnvHome:
     """Keyset in the variable NAME, as base64. Writes reach this process and its children only."""
 
     def __init__(self, rest: str) -> None:
-        if not rest:
+        if not rest or "=" in rest or "\0" in rest:
             raise UriError("env: needs the name of a variable, as in env:ENCVEC_KEYSET")
         self.uri = f"env:{rest}"
         self._name = rest

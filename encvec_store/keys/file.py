@@ -7,9 +7,12 @@ flipped anywhere is either a JSON error, a different salt, or a failed authentic
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
+import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,9 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from ..errors import KeysetError, UriError
 
+if sys.platform != "win32":
+    import fcntl
+
 __all__ = ["FileHome"]
 
 FORMAT = "encvec-keyset-file/1"
@@ -28,8 +34,11 @@ PASSPHRASE_FILE_VARIABLE = "ENCVEC_PASSPHRASE_FILE"  # noqa: S105 - the variable
 # RFC 9106, section 4, second recommended option; scrypt near the same memory and time
 _ARGON2ID = {"name": "argon2id", "iterations": 3, "lanes": 4, "memory_kib": 65536}
 _SCRYPT = {"name": "scrypt", "n": 1 << 16, "r": 8, "p": 1}
-# a file may ask for this much at most: it must not be able to exhaust the machine that opens it
-_LIMITS = {"iterations": 64, "lanes": 64, "memory_kib": 1 << 21, "n": 1 << 20, "r": 32, "p": 16}
+# A file may ask for this much at most: it must not be able to exhaust the machine that opens it. In memory,
+# 1 GiB; in work, memory times passes, about twenty times our own Argon2id.
+_MAX_MEMORY_KIB = 1 << 20
+_MAX_WORK_KIB = 1 << 22
+_MAX_LANES = 64
 
 
 class FileHome:
@@ -78,25 +87,24 @@ class FileHome:
                     file.write(content)
                     file.flush()
                     os.fsync(file.fileno())
-                if self._seen is None:
-                    os.link(name, self._path)  # fails where another process was first
-                elif self._path.read_bytes() != self._seen:
-                    raise KeysetError(f"{self._path} was changed by another process: open it again")
-                else:
-                    os.replace(name, self._path)
+                with _alone_in(folder):
+                    if self._seen is None:
+                        self._place_new(name)
+                    elif self._path.read_bytes() != self._seen:
+                        raise KeysetError(f"{self._path} was changed by another process: open it again")
+                    else:
+                        os.replace(name, self._path)
             finally:
                 if os.path.exists(name):
                     os.unlink(name)
-            if os.name == "posix":
-                handle = os.open(folder, os.O_RDONLY)
-                try:
-                    os.fsync(handle)
-                finally:
-                    os.close(handle)
-        except FileExistsError:
-            raise KeysetError(f"{self._path} exists already; open it, or choose another path") from None
         except OSError as error:
             raise KeysetError(f"cannot write {self._path}: {error.strerror}") from None
+
+    def _place_new(self, name: str) -> None:
+        try:
+            os.link(name, self._path)  # unlike a rename it fails where another process was first
+        except FileExistsError:
+            raise KeysetError(f"{self._path} exists already; open it, or choose another path") from None
 
     def load(self) -> bytes:
         """Read and unwrap the file. Raises KeysetError."""
@@ -115,6 +123,8 @@ class FileHome:
             if set(fields) != {"format", "kdf", "nonce", "sealed"} or len(nonce) != 12 or len(salt) < 8:
                 raise ValueError
             derive = _kdf(kdf, salt)
+        except UnsupportedAlgorithm:
+            raise KeysetError(f"{self._path} asks for a key derivation that this OpenSSL lacks") from None
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise KeysetError(f"{self._path} is no keyset file of this format, or is damaged") from None
         key = derive(self._secret())
@@ -141,10 +151,27 @@ class FileHome:
                 f"{self.uri} needs a passphrase: pass passphrase=..., or set {PASSPHRASE_VARIABLE} "
                 f"or {PASSPHRASE_FILE_VARIABLE}"
             )
-        return value.encode() if isinstance(value, str) else value
+        return value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
 
     def __repr__(self) -> str:
         return f"FileHome({self.uri!r})"
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Keep other writers waiting, from the look at the old file to the new one's place in a synced folder."""
+    if sys.platform == "win32":
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some network file systems know no locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+        with contextlib.suppress(OSError):  # the file is in place by now: to report a failure would mislead
+            os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _derive_new(secret: bytes, salt: bytes) -> tuple[dict[str, Any], bytes]:
@@ -158,18 +185,25 @@ def _derive_new(secret: bytes, salt: bytes) -> tuple[dict[str, Any], bytes]:
 
 def _kdf(kdf: dict[str, Any], salt: bytes) -> Any:
     """Return the function passphrase -> key that a header asks for. Raises ValueError on a strange one."""
-    for name, value in kdf.items():
-        if name != "name" and not (type(value) is int and 0 < value <= _LIMITS[name]):
-            raise ValueError(name)
-    if set(kdf) == set(_ARGON2ID) and kdf["name"] == "argon2id":
+    cost = {name: value for name, value in kdf.items() if name != "name"}
+    if not all(type(value) is int and value > 0 for value in cost.values()):
+        raise ValueError("kdf")
+    if kdf["name"] == "argon2id" and set(kdf) == set(_ARGON2ID):
+        _check_cost(cost["memory_kib"], cost["iterations"], cost["lanes"])
         algorithm: Any = Argon2id(
-            salt=salt, length=32, iterations=kdf["iterations"], lanes=kdf["lanes"], memory_cost=kdf["memory_kib"]
+            salt=salt, length=32, iterations=cost["iterations"], lanes=cost["lanes"], memory_cost=cost["memory_kib"]
         )
-    elif set(kdf) == set(_SCRYPT) and kdf["name"] == "scrypt":
-        algorithm = Scrypt(salt=salt, length=32, n=kdf["n"], r=kdf["r"], p=kdf["p"])
+    elif kdf["name"] == "scrypt" and set(kdf) == set(_SCRYPT):
+        _check_cost(-(-cost["n"] * cost["r"] // 8), cost["p"], cost["p"])
+        algorithm = Scrypt(salt=salt, length=32, **cost)
     else:
         raise ValueError("kdf")
     return algorithm.derive
+
+
+def _check_cost(memory_kib: int, passes: int, lanes: int) -> None:
+    if memory_kib > _MAX_MEMORY_KIB or memory_kib * passes > _MAX_WORK_KIB or lanes > _MAX_LANES:
+        raise ValueError("kdf")
 
 
 def _canonical(value: Any) -> bytes:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import faiss
+import faiss as _faiss
 import numpy as np
 import numpy.typing as npt
 
@@ -19,6 +19,7 @@ from .options import Options
 
 __all__ = ["VERSION", "AnnIndex", "training_size"]
 
+faiss: Any = _faiss  # its stubs do not know what its Python wrappers add
 VERSION: str = faiss.__version__
 _SAMPLE = 20_000
 _PER_LIST = 50
@@ -44,7 +45,6 @@ class AnnIndex:
         self.kind, self.storage, self.m = kind, storage, m
         self._raw = raw
         self._flat = faiss.downcast_index(raw.storage) if kind == "hnsw" else raw
-        self._selected: tuple[npt.NDArray[np.uint8], Any] | None = None
 
     @classmethod
     def build(cls, kind: str, dim: int, options: Options, sample: Matrix, records: int) -> AnnIndex:
@@ -56,21 +56,23 @@ class AnnIndex:
             raw = faiss.IndexFlatIP(dim)
         elif kind == "hnsw":
             if storage == "sq8":
-                raw = faiss.IndexHNSWSQ(dim, faiss.ScalarQuantizer.QT_8bit, options.m, ip)
+                # one range for all coordinates: after a rotation they are alike, it is learned from few vectors,
+                # and it fits later ones that are unlike them
+                raw = faiss.IndexHNSWSQ(dim, faiss.ScalarQuantizer.QT_8bit_uniform, options.m, ip)
             else:
                 raw = faiss.IndexHNSWFlat(dim, options.m, ip)
             raw.hnsw.efConstruction = options.ef_construction
         else:
-            lists = _lists(records)
+            lists = min(_lists(records), len(sample))
             code = "SQ8" if storage == "sq8" else "Flat"
-            raw = faiss.downcast_index(faiss.index_factory(dim, f"IVF{lists},{code}", ip))
+            raw = faiss.index_factory(dim, f"IVF{lists},{code}", ip)
             raw.cp.min_points_per_centroid = 1  # or it complains on the terminal
             raw.cp.seed = 1
         if storage == "sq8":
             # room for later vectors beyond the sample's extremes, which would be clipped
             scalar = raw.sq if kind == "ivf" else faiss.downcast_index(raw.storage).sq
             scalar.rangestat = faiss.ScalarQuantizer.RS_minmax
-            scalar.rangestat_arg = 0.1
+            scalar.rangestat_arg = 0.15
         if not raw.is_trained or kind == "ivf":
             raw.train(np.ascontiguousarray(sample))
         return cls(raw, kind, storage, options.m)
@@ -112,6 +114,7 @@ class AnnIndex:
         scan = matching + (0 if mask is None else n * _BIT)
         if self.kind == "flat" or 3 * k >= matching or (self.kind == "hnsw" and scan <= _NODE * ef):
             return self._scan(queries, k, mask)
+        parameters: Any
         if self.kind == "hnsw":
             parameters = faiss.SearchParametersHNSW(efSearch=min(ef, max(_EF_MOST, k)), sel=self._selector(mask))
         else:
@@ -126,7 +129,7 @@ class AnnIndex:
 
     def _scan(self, queries: Matrix, k: int, mask: npt.NDArray[np.uint8] | None) -> Rows:
         """Compare with every vector kept."""
-        parameters = None
+        parameters: Any = None
         if self.kind == "ivf":
             parameters = faiss.SearchParametersIVF(nprobe=self._raw.nlist, sel=self._selector(mask))
         elif mask is not None:
@@ -154,17 +157,17 @@ class AnnIndex:
             ValueError: this FAISS does not understand it, or it is of another kind.
         """
         try:
-            raw = faiss.downcast_index(faiss.deserialize_index(np.frombuffer(data, np.uint8)))
+            raw: Any = faiss.deserialize_index(np.frombuffer(data, np.uint8))
         except Exception as error:  # SWIG turns C++ exceptions into whatever it finds
             raise ValueError(f"FAISS cannot read it: {type(error).__name__}") from None
-        kinds: dict[str, type] = {"flat": faiss.IndexFlat, "hnsw": faiss.IndexHNSW, "ivf": faiss.IndexIVF}
+        kinds: dict[str, Any] = {"flat": faiss.IndexFlat, "hnsw": faiss.IndexHNSW, "ivf": faiss.IndexIVF}
         if not isinstance(raw, kinds[kind]) or raw.metric_type != faiss.METRIC_INNER_PRODUCT:
             raise ValueError(f"not a {kind} index by inner product")
         return cls(raw, kind, storage, m)
 
 
 def _lists(records: int) -> int:
-    return max(1, min(int(2 * math.sqrt(records)), records // 30, 8_192))
+    return max(1, min(int(4 * math.sqrt(records)), records // 30, 8_192))
 
 
 @contextmanager

@@ -7,6 +7,7 @@ driver's own, from SQLAlchemy's pool: its row processing doubles the time of rea
 from __future__ import annotations
 
 import os
+import secrets
 import sqlite3
 import threading
 import time
@@ -15,14 +16,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from sqlalchemy import create_engine, event, exc, inspect
 from sqlalchemy.engine import URL
 from sqlalchemy.pool import PoolProxiedConnection, QueuePool
 
 from ...errors import StoreClosedError, StoreLockedError, StoreUnreachableError
+from ..base import Rows
 from .tables import FORMAT, PAGE_SIZE, metadata
 
-__all__ = ["FILE_NAME", "Database"]
+__all__ = ["FILE_NAME", "Database", "ascending"]
 
 FILE_NAME = "records.sqlite3"
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
@@ -39,6 +42,10 @@ class Database:
         self._writer = threading.Lock()
         self._watching = threading.Lock()
         self._closed = False
+        # The first write of every process leaves a random gap. Where an older copy of the file is put back, new
+        # records would otherwise get the numbers of lost ones, which a cached index may still know.
+        self._leap = secrets.randbelow(1 << 36)
+        self._leapt = False
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             # made here, so that it and the files SQLite puts beside it are the owner's alone
@@ -96,12 +103,22 @@ class Database:
                 try:
                     yield cursor
                     cursor.execute("COMMIT")
+                    if self._leapt:
+                        self._leap = 0
                 except BaseException:
                     with suppress(sqlite3.Error):  # some errors have rolled back already
                         cursor.execute("ROLLBACK")
                     raise
         finally:
             self._writer.release()
+
+    def allocate(self, cursor: sqlite3.Cursor, n: int) -> int:
+        """Return the first of n consecutive row numbers, above all that were ever given out."""
+        (first,) = cursor.execute("SELECT value FROM meta WHERE name = 'next_row'").fetchone()
+        first += self._leap
+        self._leapt = True
+        cursor.execute("UPDATE meta SET value = ? WHERE name = 'next_row'", (first + n,))
+        return int(first)
 
     def data_version(self) -> int:
         """Return a number that changes whenever anybody has committed anything. Microseconds."""
@@ -111,6 +128,11 @@ class Database:
             # on a connection that never writes: SQLite does not count a connection's own commits
             (version,) = self._watch.cursor().execute("PRAGMA data_version").fetchone()
         return int(version)
+
+    def size(self) -> int:
+        """Return the bytes of the file and its write-ahead log."""
+        log = self.path.with_name(f"{FILE_NAME}-wal")
+        return sum(path.stat().st_size for path in (self.path, log) if path.exists())
 
     def close(self) -> None:
         """Close every idle connection; the last one folds the write-ahead log into the file. Idempotent."""
@@ -126,10 +148,13 @@ class Database:
         if self._closed:
             raise StoreClosedError("the store is closed")
         connection = self.engine.raw_connection()
+        cursor: Any = None
         try:
-            cursor: Any = connection.cursor()
+            cursor = connection.cursor()
             yield cursor
         finally:
+            if cursor is not None:
+                cursor.close()  # a statement not read to its end would keep its snapshot
             connection.close()
 
     def _connected(self, connection: Any, _record: Any) -> None:
@@ -192,3 +217,8 @@ class Database:
 
 def _is_busy(error: BaseException) -> bool:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in _BUSY
+
+
+def ascending(text: str | None) -> Rows:
+    """Return the numbers of a `group_concat`, sorted: for many rows three times as fast as fetching each."""
+    return np.sort(np.fromstring(text or "", np.int64, sep=","), kind="stable")

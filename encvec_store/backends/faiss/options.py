@@ -18,6 +18,10 @@ STORAGES = ("sq8", "float32")
 _SHAPES = "faiss:///absolute/folder, faiss:relative/folder or faiss://./relative/folder"
 
 
+_TRAINABLE = 100
+"""Fewer records teach an index nothing: they are searched exactly, whatever was asked for."""
+
+
 @dataclass(frozen=True)
 class Options:
     """How a store indexes. Every one may stand in the URL (`?index=hnsw&m=16`) or be a keyword argument."""
@@ -30,8 +34,8 @@ class Options:
     """Least number of HNSW nodes kept while searching; never below the candidates asked for."""
     m: int = 32
     """HNSW links a node; four bytes times 2m a record."""
-    ef_construction: int = 100
-    """Effort of building the HNSW graph."""
+    ef_construction: int = 40
+    """Effort of building the HNSW graph. On 100,000 noisy ciphertexts 100 took 4 times as long for the same recall."""
     nprobe: int = 0
     """IVF lists searched; 0 is a twelfth of them."""
     lock_timeout: float = 5.0
@@ -55,7 +59,7 @@ class Options:
     def kind_for(self, records: int) -> str:
         """Return the kind of index that suits so many records of one key version."""
         if self.index != "auto":
-            return self.index
+            return self.index if records >= _TRAINABLE else "flat"
         if records <= self.flat_limit:
             return "flat"
         return "hnsw" if records <= self.ivf_above else "ivf"

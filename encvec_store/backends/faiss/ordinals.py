@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from ...filters import Predicate
 from ..base import Matrix, Rows
 from .ann import AnnIndex, training_size
 from .options import Options
@@ -18,8 +19,10 @@ from .slots import Slots
 
 __all__ = ["Ordinals"]
 
+Choice = tuple[npt.NDArray[np.uint8] | None, int]
 Fetch = Callable[[Rows], tuple[Rows, Matrix]]
 _CHUNK = 10_000
+_CHOICES_KEPT = 16
 _DEAD_MOST = 0.3
 
 
@@ -34,7 +37,7 @@ class Ordinals:
         self.slots: Slots | None = None
         self.saved_index: dict[str, object] | None = None
         """The manifest's entry for the index file, while it is still what `ann` holds."""
-        self._mask: npt.NDArray[np.uint8] | None = None
+        self._choices: dict[Predicate | None, Choice] = {}
 
     def __len__(self) -> int:
         """Count what lives."""
@@ -54,7 +57,7 @@ class Ordinals:
         """Take note of new rows, all above those there are."""
         self.rows = np.concatenate([self.rows, rows])
         self.live = np.concatenate([self.live, np.ones(len(rows), bool)])
-        self._mask = None
+        self._choices = {}
 
     def kill(self, rows: Rows) -> None:
         """Take note of rows that went; unknown ones are ignored."""
@@ -62,15 +65,20 @@ class Ordinals:
         if len(ordinals):
             self.live[ordinals] = False
             self.dead = len(self.live) - int(np.count_nonzero(self.live))
-            self._mask = None
+            self._choices = {}
 
     def keep(self, rows: Rows) -> None:
-        """Take note of all rows there are, ascending: others went, and those above ours are new."""
-        self.live &= np.isin(self.rows, rows, assume_unique=True)
-        self.dead = len(self.live) - int(np.count_nonzero(self.live))
-        self._mask = None
+        """Take note of all rows there are, ascending: others went, those that we do not have are new."""
+        here = np.isin(self.rows, rows, assume_unique=True)
         last = int(self.rows[-1]) if len(self.rows) else 0
-        self.append(rows[np.searchsorted(rows, last, side="right") :])
+        new = rows[np.searchsorted(rows, last, side="right") :]
+        if np.count_nonzero(here) + len(new) < len(rows):
+            # some are new but not above ours: an older copy of the records was put back, and went on from there
+            self._become(None, rows, np.ones(len(rows), bool))
+            return
+        self.live &= here
+        self.dead = len(self.live) - int(np.count_nonzero(self.live))
+        self.append(new)
 
     def places(self, rows: Rows) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
         """Return (ordinals of the live ones among rows, their positions in `rows`)."""
@@ -85,30 +93,27 @@ class Ordinals:
         """Say whether `fit` has anything to do."""
         return bool(self.pending) or self._wants_another(options)
 
-    def fit(self, fetch: Fetch, options: Options) -> None:
+    def fit(self, fetch: Fetch, dim: int, options: Options) -> None:
         """Bring the index up to date: extend it, or build a new one of the kind that now suits.
+
+        If this raises, throw the whole object away: FAISS may have vectors that we have not noted.
 
         Args:
             fetch: returns (rows still there, ascending, and their index vectors).
+            dim: coordinates of an index vector.
             options: of the store.
         """
-        if self.ann is None or self._wants_another(options):
+        ann, start = self.ann, self.indexed
+        if self._wants_another(options):
             ann, start = None, 0
-        else:
-            ann, start = self.ann, self.indexed
+        # pending rows that have gone meanwhile, or go while we read, never get an ordinal
         wanted = self.rows[start:][self.live[start:]]
-        if ann is None and not len(wanted):
-            self._become(None, np.empty(0, np.int64), np.empty(0, bool))
-            return
+        if ann is None and len(wanted):
+            ann = self._trained(wanted, fetch, dim, options)
         kept = [self.rows[:start]]
-        for i in range(0, len(wanted), _CHUNK):
-            if ann is None:
-                kind = options.kind_for(len(wanted))
-                picked = np.linspace(0, len(wanted) - 1, training_size(kind, len(wanted))).astype(np.intp)
-                sample = fetch(wanted[np.unique(picked)])[1] if kind != "flat" else np.empty((0, 0), np.float32)
-                ann = AnnIndex.build(kind, fetch(wanted[:1])[1].shape[1], options, sample, len(wanted))
+        for i in range(0, len(wanted) if ann is not None else 0, _CHUNK):
             found, vectors = fetch(wanted[i : i + _CHUNK])
-            if len(found):
+            if ann is not None and len(found):
                 ann.add(vectors)
                 kept.append(found)
         rows = np.concatenate(kept)
@@ -116,13 +121,23 @@ class Ordinals:
         live[:start] = self.live[:start]
         self._become(ann, rows, live)
 
+    def _trained(self, rows: Rows, fetch: Fetch, dim: int, options: Options) -> AnnIndex | None:
+        kind = options.kind_for(len(rows))
+        sample = np.empty((0, dim), np.float32)
+        if kind != "flat":
+            size = training_size(kind, len(rows))
+            sample = fetch(rows[np.unique(np.linspace(0, len(rows) - 1, size).astype(np.intp))])[1]
+            if not len(sample):
+                return None  # all gone while we looked
+        return AnnIndex.build(kind, dim, options, sample, len(rows))
+
     def _become(self, ann: AnnIndex | None, rows: Rows, live: npt.NDArray[np.bool_]) -> None:
         count = 0 if self.slots is None else self.slots.count
         if not np.array_equal(self.rows[:count], rows[:count]):
             self.slots = None  # ordinals moved
         self.ann, self.rows, self.live = ann, rows, live
         self.dead = len(live) - int(np.count_nonzero(live))
-        self.saved_index = self._mask = None
+        self.saved_index, self._choices = None, {}
 
     def _wants_another(self, options: Options) -> bool:
         if self.ann is None:
@@ -131,27 +146,43 @@ class Ordinals:
             return True
         wanted = options.kind_for(len(self))
         if options.index != "auto":
-            return self.ann.kind != wanted
+            return self.ann.kind not in (wanted, options.index)
         order = ("flat", "hnsw", "ivf")  # never back: a collection at a threshold would rebuild all the time
         return order.index(self.ann.kind) < order.index(wanted)
 
-    def search(self, queries: Matrix, limit: int, allowed: Rows | None, options: Options) -> list[Rows]:
-        """Return up to `limit` rows per query, nearest first, of the allowed rows or of all."""
-        mask = None
-        if allowed is None:
-            matching = len(self)
-            if self.dead:
-                if self._mask is None:
-                    self._mask = np.packbits(self.live, bitorder="little")
-                mask = self._mask
-        else:
-            ordinals, _ = self.places(allowed)
-            matching = len(ordinals)
-            bits = np.zeros(len(self.rows), bool)
-            bits[ordinals] = True
-            mask = np.packbits(bits, bitorder="little")
+    def search(
+        self,
+        queries: Matrix,
+        limit: int,
+        predicate: Predicate | None,
+        lookup: Callable[[Predicate], Rows],
+        options: Options,
+    ) -> list[Rows]:
+        """Return up to `limit` rows per query, nearest first, of those that satisfy the predicate."""
+        mask, matching = self._choice(predicate, lookup)
         k = min(limit, matching)
         if k <= 0 or self.ann is None:
             return [np.empty(0, np.int64) for _ in queries]
         labels = self.ann.search(queries, k, options, mask, matching)
         return [self.rows[line[line >= 0]] for line in labels]
+
+    def _choice(self, predicate: Predicate | None, lookup: Callable[[Predicate], Rows]) -> Choice:
+        """Return a bit for each ordinal that may be found, and how many there are.
+
+        Kept until rows come or go: the terms of a row never change.
+        """
+        if predicate is None and not self.dead:
+            return None, len(self)
+        known = self._choices.get(predicate)
+        if known is not None:
+            return known
+        if predicate is None:
+            bits = self.live
+        else:
+            bits = np.zeros(len(self.rows), bool)
+            bits[self.places(lookup(predicate))[0]] = True
+        choice = np.packbits(bits, bitorder="little"), int(np.count_nonzero(bits))
+        if len(self._choices) >= _CHOICES_KEPT:
+            self._choices = {}
+        self._choices[predicate] = choice
+        return choice

@@ -1,4 +1,4 @@
-"""Which rows satisfy a predicate, by the index on `terms`; imports filters, backends.base.
+"""Which rows satisfy a predicate, by the index on `terms`; imports filters, database.
 
 Every leaf is one range of an index, and leaves are combined as sorted arrays of rows.
 """
@@ -13,6 +13,7 @@ import numpy as np
 
 from ...filters import AllOf, AnyOf, Match, Predicate, Present, Range
 from ..base import Rows
+from .database import ascending
 
 __all__ = ["matching_rows"]
 
@@ -60,11 +61,11 @@ def _rows(
                     sql, values = sql + compare, [*values, bound]
             return _leaf(cursor, sql, values, after, None, within)
     terms = sorted({(term.kind, term.value) for term in node.terms}, key=repr)
-    found = [
+    each = [
         _leaf(cursor, *_one_of(collection, node.field, terms[i : i + _AT_ONCE]), after, limit, within)
         for i in range(0, len(terms), _AT_ONCE)
     ]
-    return np.unique(np.concatenate(found)) if found else np.empty(0, np.int64)
+    return np.unique(np.concatenate(each)) if each else np.empty(0, np.int64)
 
 
 def _one_of(collection: int, field: str, terms: list[tuple[str, Any]]) -> tuple[str, list[Any]]:
@@ -88,14 +89,16 @@ def _leaf(
         sql, values = sql + " AND row > ?", [*values, after]
     if limit is not None:
         sql, values = sql + " ORDER BY row LIMIT ?", [*values, limit]
-    rows = cursor.execute(sql, values).fetchall()
-    return np.unique(np.fromiter((row for (row,) in rows), np.int64, len(rows)))
+    return np.unique(_listed(cursor, sql, values))
 
 
 def _all(cursor: sqlite3.Cursor, collection: int, after: int) -> Rows:
     sql = "SELECT row FROM records WHERE collection = ? AND row > ? ORDER BY row"
-    rows = cursor.execute(sql, (collection, after)).fetchall()
-    return np.fromiter((row for (row,) in rows), np.int64, len(rows))
+    return _listed(cursor, sql, [collection, after])
+
+
+def _listed(cursor: sqlite3.Cursor, sql: str, values: list[Any]) -> Rows:
+    return ascending(cursor.execute(f"SELECT group_concat(row) FROM ({sql})", values).fetchone()[0])  # noqa: S608
 
 
 def _breadth(node: Predicate) -> int:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import secrets
 import sqlite3
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
@@ -12,10 +13,11 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ...errors import CollectionNotFoundError
+from ...errors import CollectionNotFoundError, StaleConfigError
+from ...fields import Term
 from ...filters import Predicate
 from ..base import Bytes, CollectionSpec, EncryptedBatch, Matrix, Rows, order_found
-from .database import Database
+from .database import Database, ascending
 from .predicates import matching_rows
 
 __all__ = ["Change", "Records"]
@@ -23,7 +25,19 @@ __all__ = ["Change", "Records"]
 T = TypeVar("T")
 _TOKENS_AT_ONCE = 500
 _ROWS_AT_ONCE = 5_000
-_STATE = "SELECT generation, purged_generation FROM collections WHERE id = ?"
+# A row of another collection is absent. `+collection` keeps SQLite from listing the collection to find the row in.
+_THESE = "SELECT row, space FROM records WHERE row IN (SELECT value FROM json_each(?)) AND +collection = ?"
+_PAYLOADS = "SELECT row, payload FROM records WHERE row IN (SELECT value FROM json_each(?)) AND +collection = ?"
+_AUDIT = "SELECT row, space, token FROM records WHERE row IN (SELECT value FROM json_each(?)) AND +collection = ?"
+_TERMS = "SELECT row, field, kind, value FROM terms WHERE row IN (SELECT value FROM json_each(?)) AND +collection = ?"
+_ENVELOPES = """SELECT row, envelope FROM vectors WHERE row IN (
+    SELECT row FROM records WHERE row IN (SELECT value FROM json_each(?)) AND collection = ?)"""
+_INDEX_VECTORS = """SELECT row, vector FROM index_vectors WHERE row IN (
+    SELECT row FROM records WHERE row IN (SELECT value FROM json_each(?)) AND collection = ?)"""
+_ABOVE = "SELECT group_concat(row) FROM records WHERE collection = ? AND row > ? AND space = ?"
+_ROWS = """SELECT group_concat(row) FROM (
+    SELECT row FROM records WHERE collection = ? AND row > ? ORDER BY row LIMIT ?)"""
+_STATE = "SELECT generation, purged_generation, stamp FROM collections WHERE id = ?"
 
 
 @dataclass
@@ -31,9 +45,10 @@ class Change:
     """What happened to a collection since a generation. `added` is everything there is, if `whole`."""
 
     generation: int
-    added: list[tuple[int, int]]
-    """(row, space), by row."""
-    removed: list[int]
+    stamp: int
+    added: dict[int, Rows]
+    """By space, ascending."""
+    removed: Rows
     whole: bool
 
 
@@ -56,28 +71,25 @@ class Records:
         with self.database.read() as cursor:
             return int(self._known(cursor.execute(_STATE, (self.collection,)).fetchone())[0])
 
-    def put(self, batch: EncryptedBatch, config: bytes | None) -> None:
+    def put(self, batch: EncryptedBatch, under: bytes, config: bytes | None) -> None:
         """Insert or replace by token, and drop the retired tokens."""
         with self.database.write() as cursor:
-            generation = self._begin(cursor, config)
+            generation = self._begin(cursor, under, config)
             self._insert(cursor, batch, generation)
 
     def remove(self, rows: Rows) -> int:
         """Delete rows; returns how many there were."""
         with self.database.write() as cursor:
-            sql = (
-                "SELECT row, space FROM records WHERE collection = ?"
-                " AND row IN (SELECT value FROM json_each(?))"
-            )
+            sql = "SELECT row, space FROM records WHERE collection = ? AND row IN (SELECT value FROM json_each(?))"
             gone = cursor.execute(sql, (self.collection, _as_json(rows))).fetchall()
             if gone:
-                self._delete(cursor, gone, self._begin(cursor, None))
+                self._delete(cursor, gone, self._begin(cursor))
             return len(gone)
 
-    def replace(self, batches: Iterable[EncryptedBatch], config: bytes) -> None:
+    def replace(self, batches: Iterable[EncryptedBatch], under: bytes, config: bytes) -> None:
         """Replace everything. Others read the old content until the end."""
         with self.database.write() as cursor:
-            generation = self._begin(cursor, config)
+            generation = self._begin(cursor, under, config)
             for table in ("records", "spaces", "tombstones"):
                 cursor.execute(f"DELETE FROM {table} WHERE collection = ?", (self.collection,))  # noqa: S608
             # no tombstone each: everybody who follows lists anew
@@ -98,10 +110,9 @@ class Records:
         if predicate is not None:
             with self.database.snapshot() as cursor:
                 return matching_rows(cursor, self.collection, predicate, after=after, limit=limit)
-        sql = "SELECT row FROM records WHERE collection = ? AND row > ? ORDER BY row LIMIT ?"
         with self.database.read() as cursor:
-            rows = cursor.execute(sql, (self.collection, after, -1 if limit is None else limit)).fetchall()
-        return np.fromiter((row for (row,) in rows), np.int64, len(rows))
+            values = (self.collection, after, -1 if limit is None else limit)
+            return ascending(cursor.execute(_ROWS, values).fetchone()[0])
 
     def spaces(self) -> dict[int, int]:
         """Count records by space."""
@@ -111,33 +122,56 @@ class Records:
 
     def envelopes(self, rows: Rows) -> tuple[Rows, Bytes]:
         """Return (found rows in the order asked, (m, envelope_size) uint8)."""
-        found, blobs = self._fetch("SELECT row, envelope FROM vectors WHERE row", rows)
+        found, blobs = self._fetch(_ENVELOPES, rows)
         return found, _matrix(blobs, self.spec.envelope_size)
 
     def index_vectors(self, rows: Rows) -> tuple[Rows, Matrix]:
         """Return (found rows in the order asked, (m, index_dim) float32)."""
-        found, blobs = self._fetch("SELECT row, vector FROM index_vectors WHERE row", rows)
-        data = _matrix(blobs, 4 * self.spec.index_dim)
-        return found, data.view("<f4").astype(np.float32, copy=False).reshape(-1, self.spec.index_dim)
+        dim = self.spec.index_dim
+        if not dim:
+            found, _ = self._fetch(_PAYLOADS, rows)
+            return found, np.empty((len(found), 0), np.float32)
+        found, blobs = self._fetch(_INDEX_VECTORS, rows)
+        return found, _matrix(blobs, 4 * dim).view("<f4").astype(np.float32, copy=False)
 
     def payloads(self, rows: Rows) -> tuple[Rows, list[bytes]]:
         """Return (found rows in the order asked, sealed payloads)."""
-        return self._fetch("SELECT row, payload FROM records WHERE row", rows)
+        return self._fetch(_PAYLOADS, rows)
 
-    def changes(self, generation: int, last: int) -> Change | None:
-        """Return what changed since a generation whose last row was `last`; None where nothing did."""
+    def audit(self, rows: Rows) -> list[tuple[int, int, bytes, set[tuple[str, Term]]]]:
+        """Return (row, space, token, {(field, term)}) of the rows found, in the order asked."""
+        asked = np.asarray(rows, np.int64)
+        known: dict[int, tuple[int, bytes]] = {}
+        terms: defaultdict[int, set[tuple[str, Term]]] = defaultdict(set)
+        with self.database.snapshot() as cursor:
+            for i in range(0, len(asked), _ROWS_AT_ONCE):
+                numbers = _as_json(asked[i : i + _ROWS_AT_ONCE])
+                for row, space, token in cursor.execute(_AUDIT, (numbers, self.collection)):
+                    known[row] = (space, token)
+                for row, field, kind, value in cursor.execute(_TERMS, (numbers, self.collection)):
+                    terms[row].add((field, Term(kind, value)))
+        return [(row, *known[row], terms[row]) for row in asked.tolist() if row in known]
+
+    def changes(self, generation: int, last: int, stamp: int | None = None) -> Change | None:
+        """Return what changed since a generation whose last row was `last`; None where nothing did.
+
+        With a stamp, everything is listed unless it is the stamp of that generation.
+        """
         with self.database.snapshot() as cursor:
             state = cursor.execute(_STATE, (self.collection,)).fetchone()
             if state is None:  # dropped by another process
-                return Change(generation, [], [], whole=True)
-            if state[0] == generation:
+                return Change(generation, 0, {}, np.empty(0, np.int64), whole=True)
+            if state[0] == generation and stamp in (None, state[2]):
                 return None
-            whole = generation < state[1]
-            sql = "SELECT row, space FROM records WHERE collection = ? AND row > ? ORDER BY row"
-            added = cursor.execute(sql, (self.collection, 0 if whole else last)).fetchall()
-            sql = "SELECT row FROM tombstones WHERE collection = ? AND generation > ?"
-            gone = [] if whole else cursor.execute(sql, (self.collection, generation)).fetchall()
-        return Change(state[0], added, [row for (row,) in gone], whole)
+            whole = generation < state[1] or stamp is not None
+            added = {}
+            sql = "SELECT space FROM spaces WHERE collection = ?"
+            for (space,) in cursor.execute(sql, (self.collection,)).fetchall():
+                values = (self.collection, 0 if whole else last, space)
+                added[space] = ascending(cursor.execute(_ABOVE, values).fetchone()[0])
+            sql = "SELECT group_concat(row) FROM tombstones WHERE collection = ? AND generation > ?"
+            gone = None if whole else cursor.execute(sql, (self.collection, generation)).fetchone()[0]
+        return Change(state[0], state[2], added, ascending(gone), whole)
 
     def purge(self, above: int) -> None:
         """Forget the tombstones if there are more than `above`; others who follow will list what is there."""
@@ -150,11 +184,15 @@ class Records:
                 sql = "UPDATE collections SET purged_generation = generation WHERE id = ?"
                 cursor.execute(sql, (self.collection,))
 
-    def _begin(self, cursor: sqlite3.Cursor, config: bytes | None) -> int:
-        """Count a write; return its generation."""
-        sql = "UPDATE collections SET generation = generation + 1, config = coalesce(?, config) WHERE id = ?"
-        cursor.execute(sql, (config, self.collection))
-        return int(self._known(cursor.execute(_STATE, (self.collection,)).fetchone())[0])
+    def _begin(self, cursor: sqlite3.Cursor, under: bytes | None = None, config: bytes | None = None) -> int:
+        """Count a write, if the settings are still those it was made under; return its generation."""
+        sql = "SELECT generation, config FROM collections WHERE id = ?"
+        generation, stored = self._known(cursor.execute(sql, (self.collection,)).fetchone())
+        if under is not None and stored != under:
+            raise StaleConfigError("the collection's settings were changed meanwhile")
+        sql = "UPDATE collections SET generation = ?, stamp = ?, config = coalesce(?, config) WHERE id = ?"
+        cursor.execute(sql, (generation + 1, secrets.randbits(62), config or None, self.collection))
+        return int(generation) + 1
 
     def _insert(self, cursor: sqlite3.Cursor, batch: EncryptedBatch, generation: int) -> None:
         tokens = [token.tobytes() for token in np.ascontiguousarray(batch.tokens)]
@@ -165,8 +203,7 @@ class Records:
         n = len(tokens)
         if not n:
             return
-        (first,) = cursor.execute("SELECT value FROM meta WHERE name = 'next_row'").fetchone()
-        cursor.execute("UPDATE meta SET value = ? WHERE name = 'next_row'", (first + n,))
+        first = self.database.allocate(cursor, n)
         rows = range(first, first + n)
         here, space = self.collection, batch.space
         cursor.executemany(
@@ -177,9 +214,7 @@ class Records:
             ),
         )
         envelopes = _slices(batch.vectors)
-        cursor.executemany(
-            "INSERT INTO vectors (row, envelope) VALUES (?, ?)", zip(rows, envelopes, strict=True)
-        )
+        cursor.executemany("INSERT INTO vectors (row, envelope) VALUES (?, ?)", zip(rows, envelopes, strict=True))
         if self.spec.index_dim:
             index_vectors = _slices(np.asarray(batch.index_vectors, "<f4"))
             cursor.executemany(
@@ -196,8 +231,7 @@ class Records:
         rows = json.dumps([row for row, _ in gone])
         cursor.execute("DELETE FROM records WHERE row IN (SELECT value FROM json_each(?))", (rows,))
         cursor.execute(
-            "INSERT OR IGNORE INTO tombstones (collection, generation, row)"
-            " SELECT ?, ?, value FROM json_each(?)",
+            "INSERT OR IGNORE INTO tombstones (collection, generation, row) SELECT ?, ?, value FROM json_each(?)",
             (self.collection, generation, rows),
         )
         self._count(cursor, {space: -n for space, n in Counter(space for _, space in gone).items()})
@@ -222,10 +256,9 @@ class Records:
         with self.database.read() as cursor:
             for i in range(0, len(asked), _ROWS_AT_ONCE):
                 some = asked[i : i + _ROWS_AT_ONCE]
-                sql = select + " IN (SELECT value FROM json_each(?))"
-                pairs += cursor.execute(sql, (_as_json(some),)).fetchall()
+                pairs += cursor.execute(select, (_as_json(some), self.collection)).fetchall()
         found = np.fromiter((row for row, _ in pairs), np.int64, len(pairs))
-        order = order_found(asked, found)
+        order = order_found(asked, [row for row, _ in pairs])
         return found[order], [pairs[i][1] for i in order.tolist()]
 
     def _known(self, row: T | None) -> T:
@@ -247,6 +280,6 @@ def _matrix(blobs: list[bytes], width: int) -> Bytes:
 
 def _slices(array: npt.NDArray[np.generic]) -> Iterator[memoryview]:
     data = np.ascontiguousarray(array)
-    flat = memoryview(data.view(np.uint8).reshape(-1))
+    flat = data.view(np.uint8).reshape(-1).data
     width = data.shape[1] * data.itemsize
     return (flat[i * width : (i + 1) * width] for i in range(len(data)))

@@ -1,4 +1,4 @@
-"""Vector envelopes in a file of fixed slots, memory-mapped; imports backends.base.
+"""Vector envelopes in a file of fixed slots, memory-mapped; imports files.
 
 A slot needs no checksum: envelopes are authenticated where they are opened, and a caller who finds one
 damaged reads it again from the records.
@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..base import Bytes, Rows
+from .files import private
 
 __all__ = ["Slots", "write_slots"]
 
@@ -45,11 +46,9 @@ class Slots:
         return self._data.take(ordinals, axis=0)
 
 
-def write_slots(
-    path: Path, start: int, rows: Rows, width: int, fetch: Callable[[Rows], tuple[Rows, Bytes]]
-) -> None:
+def write_slots(path: Path, start: int, rows: Rows, width: int, fetch: Callable[[Rows], tuple[Rows, Bytes]]) -> None:
     """Write the envelopes of rows from slot `start` on, durably; zeros for rows that are gone."""
-    with open(path, "r+b" if start else "wb") as file:
+    with open(path, "r+b" if start else "wb", opener=private) as file:
         file.seek(start * width)
         for i in range(0, len(rows), _CHUNK):
             some = rows[i : i + _CHUNK]
@@ -58,6 +57,6 @@ def write_slots(
                 whole = np.zeros((len(some), width), np.uint8)
                 whole[np.searchsorted(some, found)] = envelopes
                 envelopes = whole
-            file.write(memoryview(np.ascontiguousarray(envelopes)))
+            file.write(np.ascontiguousarray(envelopes).data)
         file.flush()
         os.fsync(file.fileno())

@@ -53,11 +53,13 @@ collections = Table(
     Column("envelope_size", Integer, nullable=False),
     Column("config", LargeBinary, nullable=False),
     Column("generation", Integer, nullable=False),
+    Column("stamp", Integer, nullable=False),
     Column("purged_generation", Integer, nullable=False),
     UniqueConstraint("tenant", "name"),
     sqlite_autoincrement=True,  # the folder of a dropped collection must never be taken for another's
 )
-"""`generation` counts committed writes; tombstones up to `purged_generation` are gone."""
+"""`generation` counts committed writes and `stamp` is random with each: where an older copy of the file was put back,
+a generation may come twice, but never with the same stamp. Tombstones up to `purged_generation` are gone."""
 
 spaces = Table(
     "spaces",

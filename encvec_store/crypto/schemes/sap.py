@@ -55,7 +55,7 @@ class Sap:
         for name, value in self.parameters().items():
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MAX_BETA:
                 raise SchemeError(f"sap: {name} is a number from 0 to {MAX_BETA:g}, not {value!r}")
-            object.__setattr__(self, name, float(value))  # 2 and 2.0 must derive the same keys
+            object.__setattr__(self, name, float(value) + 0.0)  # 2 and 2.0, 0.0 and -0.0 must derive the same keys
 
     def parameters(self) -> Mapping[str, Any]:
         """Return beta and query_beta."""
@@ -72,7 +72,8 @@ class Sap:
 
 class _KeyedSap:
     def __init__(self, scheme: Sap, root: bytes, tenant: str, collection: str, dim: int) -> None:
-        context = (tenant, collection, scheme.name, *(f"{k}={v!r}" for k, v in sorted(asdict(scheme).items())), dim)
+        settings = [f"{name}={value!r}" for name, value in sorted(asdict(scheme).items())]
+        context: tuple[str | int, ...] = (tenant, collection, scheme.name, *settings, dim)
         # a scale between 1/2 and 2, as the paper keys it: hides the common length of the points
         draw = Keystream(derive(root, Purpose.SCALE, *context)).words(np.zeros((1, 16), np.uint8), 1)
         self._scale = float(np.float32(math.exp2(2 * (int(draw[0, 0]) + 0.5) * 2.0**-32 - 1)))

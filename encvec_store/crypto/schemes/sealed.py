@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -38,7 +39,9 @@ class Sealed:
 
 class _KeyedSealed:
     def encrypt(self, points: Matrix, tokens: Nonces) -> tuple[Matrix, Nonces]:
-        return np.empty((len(points), 0), np.float32), np.zeros((len(points), 16), np.uint8)
+        # The nonce tells writes apart in the headers: without it one write's payload would go with another's vector
+        nonces = np.frombuffer(os.urandom(16 * len(points)), np.uint8).reshape(-1, 16)
+        return np.empty((len(points), 0), np.float32), nonces
 
     def encrypt_query(self, points: Matrix) -> Matrix:
         return np.empty((len(points), 0), np.float32)

@@ -1,0 +1,228 @@
+"""What the benchmarks share: one thread, progress, tables, targets, results as JSON lines; imports rich, click.
+
+A results file holds one JSON object a line: first what it was measured on, then the rows, then the targets.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+import encvec_store
+
+__all__ = ["RESULTS", "Row", "Show", "Target", "machine", "one_thread", "options", "publish"]
+
+RESULTS = Path(__file__).parent / "results"
+Row = dict[str, Any]
+T = TypeVar("T")
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+_LIBRARIES = ("numpy", "cryptography", "faiss-cpu", "sqlalchemy")
+_WIDTH = 160
+# Titles and digits of the columns that tables may show, in their order there.
+_COLUMNS: dict[str, tuple[str, int]] = {
+    "what": ("", 0),
+    "kernel": ("kernel", 0),
+    "dataset": ("data", 0),
+    "n": ("n", 0),
+    "d": ("d", 0),
+    "batch": ("batch", 0),
+    "index": ("index", 0),
+    "storage": ("storage", 0),
+    "texts": ("texts", 0),
+    "whole_per_s": ("records/s", 0),
+    "whole_per_s_median": ("median", 0),
+    "encrypt_per_s": ("encrypted/s", 0),
+    "disk_per_s": ("disk alone/s", 0),
+    "ef_search": ("ef", 0),
+    "recall@1": ("recall@1", 4),
+    "recall@10": ("recall@10", 4),
+    "rank-1": ("rank-1", 4),
+    "attack": ("from", 0),
+    "identified": ("identified", 4),
+    "chance": ("chance", 4),
+    "p50_ms": ("p50 ms", 3),
+    "p95_ms": ("p95 ms", 3),
+    "p50_ratio": ("p50 ratio", 2),
+    "qps": ("queries/s", 0),
+    "per_s": ("per second", 0),
+    "per_s_median": ("median", 0),
+    "us": ("us each", 2),
+    "sap_takes": ("sap takes x", 2),
+    "build_s": ("build s", 2),
+    "bytes": ("bytes", 0),
+    "index_mb": ("index MB", 1),
+    "private_mb": ("private MiB", 1),
+    "peak_mb": ("peak RSS MiB", 1),
+    "library_mb": ("of it libraries", 1),
+    "memory_ratio": ("memory ratio", 2),
+    "open_s": ("open s", 2),
+}
+
+
+@dataclass(frozen=True)
+class Target:
+    """A promise and what became of it."""
+
+    name: str
+    measured: float
+    relation: str
+    """>= or <="""
+    wanted: float
+
+    @property
+    def met(self) -> bool:
+        """Whether the promise was kept."""
+        return self.measured >= self.wanted if self.relation == ">=" else self.measured <= self.wanted
+
+
+def one_thread(module: str) -> None:
+    """Start `module` anew with linear algebra on one thread, unless it is: libraries read this when they load."""
+    if any(os.environ.get(name) != "1" for name in _THREADS):
+        command = [sys.executable, "-m", module, *sys.argv[1:]]
+        sys.exit(subprocess.run(command, env={**os.environ, **dict.fromkeys(_THREADS, "1")}, check=False).returncode)
+    import faiss
+
+    faiss.omp_set_num_threads(1)
+
+
+def machine() -> Row:
+    """Return what a reader of results must know of the machine, and nothing that names it."""
+    model = platform.processor() or platform.machine()
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            model = next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    return {
+        "date": dt.datetime.now(dt.UTC).strftime("%Y-%m-%d"),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": model,
+        "cpus": os.cpu_count(),
+        "load_1min": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "threads": 1,
+        "python": platform.python_version(),
+        "versions": {
+            "encvec-store": encvec_store.__version__,
+            **{name: importlib.metadata.version(name) for name in _LIBRARIES},
+        },
+    }
+
+
+class Show:
+    """Progress on a terminal's stderr; tables on stdout, as Markdown where that is no terminal."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        terminal = sys.stdout.isatty()
+        self.out = Console(width=None if terminal else _WIDTH, highlight=False, quiet=quiet)
+        self._bars = Console(stderr=True)
+        self._quiet = quiet
+
+    def note(self, text: str) -> None:
+        """Say something beside the results."""
+        if not self._quiet:
+            self._bars.print(text, highlight=False, markup=False)
+
+    @contextmanager
+    def stage(self, text: str, steps: int) -> Iterator[Callable[[int], None]]:
+        """Draw a bar; gives the function that moves it on."""
+        if not self._bars.is_terminal or self._quiet:
+            yield lambda done: None
+            return
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=self._bars, transient=True) as bar:
+            task = bar.add_task(text, total=steps)
+            yield lambda done: bar.advance(task, done)
+
+    def each(self, items: Sequence[T], text: str, name: Callable[[T], str]) -> Iterable[T]:
+        """Iterate over few items, each named in a bar while it is at work."""
+        for item in items:
+            with self.stage(f"{text} {name(item)}", 1):
+                yield item
+
+    def table(self, title: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
+        """Print rows; by default with every known column that any of them fills."""
+        names = columns or [key for key in _COLUMNS if any(row.get(key) is not None for row in rows)]
+        terminal = self.out.is_terminal
+        drawn = Table(title=title if terminal else None, box=box.SIMPLE_HEAD if terminal else box.MARKDOWN)
+        for name in names:
+            numeric = all(isinstance(row.get(name), int | float | None) for row in rows)
+            drawn.add_column(_COLUMNS[name][0], justify="right" if numeric else "left", no_wrap=name != "what")
+        for row in rows:
+            drawn.add_row(*(_cell(row.get(name), _COLUMNS[name][1]) for name in names))
+        if not terminal:
+            self.out.print(f"\n{title}\n", markup=False)
+        self.out.print(drawn)
+
+    def targets(self, targets: Sequence[Target]) -> None:
+        """Print promises and what became of them."""
+        for target in targets:
+            verdict = "[green]met[/]" if target.met else "[bold red]MISSED[/]"
+            self.out.print(
+                f"  {verdict:<8} {target.name}: {target.measured:,.4g} (target {target.relation} {target.wanted:,g})"
+            )
+
+
+def _cell(value: Any, digits: int) -> str:
+    match value:
+        case None:
+            return ""
+        case bool() | str():
+            return str(value)
+    return f"{value:,.{digits}f}"
+
+
+def options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --quick, --json and --out to a benchmark's command."""
+    for option in (
+        click.option("--out", metavar="FILE", help="JSON lines here; by default benchmarks/results/NAME.jsonl."),
+        click.option("--json", "as_json", is_flag=True, help="Print JSON lines and nothing else."),
+        click.option("--quick", is_flag=True, help="Small sizes, to see that it works; nothing is kept without --out."),
+    ):
+        command = option(command)
+    return command
+
+
+def publish(
+    name: str,
+    measure: Callable[[Show], tuple[list[Row], list[Target]]],
+    quick: bool,
+    as_json: bool,
+    out: str | None,
+) -> list[Target]:
+    """Measure, print the targets, and write the results file. Tables are `measure`'s own to print."""
+    show = Show(quiet=as_json)
+    on = machine()  # before, so that the load is that of others
+    rows, targets = measure(show)
+    lines = [
+        {"kind": "machine", "bench": name, "quick": quick, **on},
+        *({"kind": "row", **row} for row in rows),
+        *({"kind": "target", **asdict(target), "met": target.met} for target in targets),
+    ]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    if as_json:
+        click.echo(text, nl=False)
+    elif quick:
+        show.note("--quick: too small to judge the targets by")
+    else:
+        show.targets(targets)
+    if out or not quick:
+        path = Path(out) if out else RESULTS / f"{name}.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return targets

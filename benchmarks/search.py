@@ -1,0 +1,260 @@
+"""Searching: what encryption costs in latency, recall and memory, HNSW against HNSW in one run.
+
+Usage: python -m benchmarks.search [--quick]
+
+On real text (banking77) and 100,000 vectors made in its likeness, `sap` at beta 2, four indexes of the same M and
+efConstruction: plaintext FAISS and our `faiss:` store, each as float32 and as SQ8 (a byte a coordinate, our default).
+
+    same ef      the four at efSearch 100, ten results: our first stage encrypts the query and returns the index's own
+                 first ten, unopened. Ratios are to the plaintext index of float32
+    same recall  whole searches at recall@10 >= .99: the cheapest efSearch that reaches it, ours with exact re-rank of
+                 100 candidates, documents opened. efSearch is chosen on some queries and measured on others
+    memory       each index alone in a fresh process that opens it and answers queries
+
+Queries go by turns to every variant, one at a time, on one thread. Imports encvec_store.bench, benchmarks.report.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from benchmarks.datasets import Dataset, Floats, load
+from benchmarks.report import Row, Show, Target, one_thread, options, publish
+from encvec_store import connect
+from encvec_store.backends.faiss.options import Options
+from encvec_store.bench.encrypted import Encrypted, fill
+from encvec_store.bench.job import throwaway_keys
+from encvec_store.bench.memory import QUERIES, serve
+from encvec_store.bench.plain import Plain
+from encvec_store.bench.timing import Truth, interleave
+from encvec_store.metrics import metric
+
+DATA = ("banking77", "synthetic:100000x384")
+QUICK = ("banking77", "synthetic:1500x384")
+BETA, K, CANDIDATES, EF, RECALL = 2.0, 10, 100, 100, 0.99
+EFS = (10, 16, 24, 32, 48, 64, 100, 128, 192, 256, 384, 512, 768)
+STORAGES = ("float32", "sq8")
+TUNING = 300
+
+
+@dataclass
+class Contest:
+    """The four indexes of one data set."""
+
+    data: Dataset
+    truth: Truth
+    """Of all queries; the first `tuning` of them choose efSearch, the others measure."""
+    tuning: int
+    plain: dict[str, Plain]
+    ours: dict[str, Encrypted]
+
+    def row(self, part: str, what: str, storage: str, **more: Any) -> Row:
+        """Begin a row of results."""
+        n, dim = self.data.vectors.shape
+        begun = {"bench": "search", "part": part, "dataset": self.data.name, "n": n, "d": dim, "index": "hnsw"}
+        return {**begun, "what": what, "storage": storage, **more}
+
+    def recall(self, answers: list[Any], queries: slice, k: int = K) -> float:
+        """Recall of answers to some of the queries."""
+        return self.truth.part(queries).recall(answers, k)
+
+
+def same_ef(contest: Contest, show: Show) -> list[Row]:
+    """Measure the index alone, ours and theirs, at the same efSearch."""
+    variants: dict[str, Callable[[Floats], Any]] = {}
+    for storage in STORAGES:
+        plain, ours = contest.plain[storage], contest.ours[storage]
+        plain.set_ef(EF)
+        ours.set_ef(EF)
+        variants[f"plaintext {storage}"] = lambda query, plain=plain: plain.search(query, K)  # type: ignore[misc]
+        variants[f"encrypted {storage}"] = lambda query, ours=ours: ours.candidates(query, K)  # type: ignore[misc]
+    queries = contest.data.queries
+    with show.stage("same ef", len(queries)) as done:
+        timed = interleave(variants, queries, progress=done)
+    rows = []
+    for name, measured in timed.items():
+        what, storage = name.split()
+        answers = contest.ours[storage].places(measured.answers) if what == "encrypted" else measured.answers
+        label = "plaintext FAISS" if what == "plaintext" else "first stage, encrypted"
+        row = contest.row("same ef", label, storage, ef_search=EF, **measured.row())
+        rows.append({**row, "recall@10": contest.recall(answers, slice(None))})
+    return _with_ratio(rows)
+
+
+def same_recall(contest: Contest, show: Show) -> list[Row]:
+    """Find for each the cheapest efSearch that reaches the recall, and measure whole searches there."""
+    tuning, measuring = slice(contest.tuning), slice(contest.tuning, None)
+    variants: dict[str, Callable[[Floats], Any]] = {}
+    chosen: dict[str, int] = {}
+    with show.stage("choosing efSearch", 2 * len(STORAGES)) as done:
+        for storage in STORAGES:
+            plain, ours = contest.plain[storage], contest.ours[storage]
+            variants[f"plaintext {storage}"] = lambda query, plain=plain: plain.search(query, K)  # type: ignore[misc]
+            variants[f"encrypted {storage}"] = lambda query, ours=ours: ours.search(query, K)  # type: ignore[misc]
+            for what, index in (("plaintext", plain), ("encrypted", ours)):
+                name = f"{what} {storage}"
+                # the store never keeps fewer nodes than the candidates it is asked for
+                for ef in EFS if what == "plaintext" else [ef for ef in EFS if ef >= CANDIDATES]:
+                    index.set_ef(ef)
+                    answers = [variants[name](query) for query in contest.data.queries[tuning]]
+                    if contest.recall(ours.places(answers) if what == "encrypted" else answers, tuning) >= RECALL:
+                        chosen[name] = ef
+                        break
+                done(1)
+    variants = {name: search for name, search in variants.items() if name in chosen}
+    for name, ef in chosen.items():
+        what, storage = name.split()
+        (contest.plain if what == "plaintext" else contest.ours)[storage].set_ef(ef)
+    queries = contest.data.queries[measuring]
+    with show.stage("same recall", len(queries)) as done:
+        timed = interleave(variants, queries, progress=done)
+    rows = []
+    for name in (f"{what} {storage}" for storage in STORAGES for what in ("plaintext", "encrypted")):
+        what, storage = name.split()
+        label = "plaintext FAISS" if what == "plaintext" else f"search, re-rank of {CANDIDATES}"
+        if name not in chosen:
+            show.note(f"{contest.data.name}: {label}, {storage}: recall {RECALL} is out of reach up to ef {EFS[-1]}")
+            continue
+        measured = timed[name]
+        answers = contest.ours[storage].places(measured.answers) if what == "encrypted" else measured.answers
+        row = contest.row("same recall", label, storage, ef_search=chosen[name], **measured.row())
+        recalls = {f"recall@{k}": contest.recall(answers, measuring, k) for k in (1, 10)}
+        rows.append({**row, **recalls})
+    return _with_ratio(rows)
+
+
+def _with_ratio(rows: list[Row]) -> list[Row]:
+    base = next((row["p50_ms"] for row in rows if "plaintext" in row["what"] and row["storage"] == "float32"), None)
+    return [{**row, "p50_ratio": base and row["p50_ms"] / base} for row in rows]
+
+
+def memory(contest: Contest, urls: dict[str, str], keys: str, folder: Path, show: Show) -> list[Row]:
+    """Open each in a process of its own and ask it queries."""
+    queries = folder / "queries.npy"
+    np.save(queries, contest.data.queries[:QUERIES])
+    common = {"queries": str(queries), "k": K}
+    rows = []
+    with show.stage("memory", 2 * len(STORAGES)) as done:
+        for storage in STORAGES:
+            index = folder / f"{storage}.faiss"
+            contest.plain[storage].save(index)
+            jobs = {
+                "plaintext FAISS": {"kind": "plain", "index": str(index), "ef_search": EF},
+                "open collection": {
+                    "kind": "store",
+                    "url": urls[storage],
+                    "options": {"index": "hnsw", "storage": storage},
+                    "keys": keys,
+                    "name": "bench",
+                    "oversample": CANDIDATES // K,
+                    "reranked": True,
+                },
+            }
+            for what, job in jobs.items():
+                report = serve({**common, **job})
+                row = contest.row("memory", what, storage, **report)
+                if report["private_mb"] is not None and report["library_private_mb"] is not None:
+                    row["index_private_mb"] = report["private_mb"] - report["library_private_mb"]
+                rows.append(row)
+                done(1)
+    base = next((row.get("index_private_mb") for row in rows), None)
+    for row in rows:
+        row["memory_ratio"] = row["index_private_mb"] / base if base and "index_private_mb" in row else None
+    return rows
+
+
+def contest(data: Dataset, folder: Path, show: Show) -> list[Row]:
+    """Build the four indexes of a data set and measure all three parts."""
+    urls = {storage: f"faiss:{folder / storage}" for storage in STORAGES}
+    dim, n = data.dim, len(data.vectors)
+    plain: dict[str, Plain] = {}
+    ours: dict[str, Encrypted] = {}
+    built: list[Row] = []
+    with throwaway_keys() as keys:
+        with ExitStack() as open_stores:
+            with show.stage("exact neighbours", 1):
+                truth = Truth(metric(data.metric), data.vectors, data.queries, K)
+            tuned = min(TUNING, len(data.queries) // 2)
+            arena = Contest(data, truth, tuned, plain, ours)
+            for storage in STORAGES:
+                with show.stage(f"plaintext HNSW {storage}", 1):
+                    plain[storage] = Plain(metric(data.metric), data.vectors, Options(index="hnsw", storage=storage))
+                size = {"index_mb": plain[storage].size() / 1e6}
+                built.append(arena.row("build", "plaintext FAISS", storage, build_s=plain[storage].build_s, **size))
+                store = open_stores.enter_context(
+                    connect(urls[storage], keyset=keys, index="hnsw", storage=storage, flat_limit=0)
+                )
+                scheme = {"name": "sap", "beta": BETA}
+                collection = store.collection("bench", dim, data.metric, scheme, oversample=CANDIDATES // K)
+                with show.stage(f"encrypted records {storage}", n) as done:
+                    written = fill(collection, data.vectors, done)
+                ours[storage] = Encrypted(store, collection)
+                with show.stage(f"encrypted HNSW {storage}", 1):
+                    indexed = ours[storage].build()
+                size = {"index_mb": ours[storage].stats()["store"]["bytes"].get("index", 0) / 1e6}
+                build = {"build_s": written + indexed, "per_s": n / written, **size}
+                built.append(arena.row("build", "faiss: store", storage, **build))
+            rows = built + same_ef(arena, show) + same_recall(arena, show)
+        return rows + memory(arena, urls, keys.uri, folder, show)
+
+
+def run(quick: bool, show: Show) -> tuple[list[Row], list[Target]]:
+    """Measure every data set."""
+    rows: list[Row] = []
+    for name in QUICK if quick else DATA:
+        data = load(name, limit=1_500 if quick else None)
+        with tempfile.TemporaryDirectory(prefix="encvec-bench-") as folder:
+            found = contest(data, Path(folder), show)
+        for part in ("build", "same ef", "same recall", "memory"):
+            show.table(f"{data.name}, {len(data.vectors):,} x {data.dim}: {part}", _of(found, part))
+        rows += found
+    return rows, targets([row for row in rows if row["dataset"] == rows[-1]["dataset"]])
+
+
+def _of(rows: list[Row], part: str) -> list[Row]:
+    hidden = ("dataset", "n", "d", "index", "library_private_mb")
+    return [{key: row[key] for key in row if key not in hidden} for row in rows if row["part"] == part]
+
+
+def targets(rows: list[Row]) -> list[Target]:
+    """Compare the larger data set's rows with what is promised."""
+
+    def one(part: str, what: str, storage: str, key: str) -> float:
+        found = [row.get(key) for row in rows if row["part"] == part and what in row["what"]]
+        storages = [row["storage"] for row in rows if row["part"] == part and what in row["what"]]
+        value = dict(zip(storages, found, strict=True)).get(storage)
+        return float("nan") if value is None else float(value)
+
+    kept = []
+    for storage in STORAGES:
+        kept += [
+            Target(f"first stage at ef {EF}, {storage}: p50 over plaintext float32's",
+                   one("same ef", "encrypted", storage, "p50_ratio"), "<=", 1.15),
+            Target(f"search at recall@10 >= {RECALL}, {storage}: p50 over plaintext float32's",
+                   one("same recall", "re-rank", storage, "p50_ratio"), "<=", 2.0),
+            Target(f"memory of an open collection, {storage}, over a plaintext float32 index's",
+                   one("memory", "open", storage, "memory_ratio"), "<=", 1.2),
+            Target(f"opening, {storage}, seconds to the first answer",
+                   one("memory", "open", storage, "open_s"), "<=", 2.0),
+        ]  # fmt: skip
+    return kept
+
+
+@click.command()
+@options
+def main(quick: bool, as_json: bool, out: str | None) -> None:
+    """Measure searches."""
+    publish("search", lambda show: run(quick, show), quick, as_json, out)
+
+
+if __name__ == "__main__":
+    one_thread("benchmarks.search")
+    main()

@@ -1,0 +1,281 @@
+"""A collection: records in SQLite, an index in memory that follows them, a cache on disk; imports the files beside it.
+
+Records are the truth and are written first. The index never hears of a write: before it is used it asks the
+database what changed, so that writes of this and of other processes take the same path, in the order of commit.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...fields import Term
+from ...filters import Predicate
+from ..base import Bytes, CacheAuthenticator, CollectionSpec, EncryptedBatch, Matrix, Rows
+from .cache import Cache
+from .check import check_records
+from .database import Database
+from .locks import ReadWriteLock
+from .options import Options
+from .ordinals import Ordinals
+from .records import Change, Records
+
+__all__ = ["FaissCollection"]
+
+_SAVE_LEAST = 5_000
+_SAVE_SHARE = 0.2
+_TOMBSTONES_MOST = 10_000
+
+
+class FaissCollection:
+    """Implements `BackendCollection`."""
+
+    def __init__(
+        self, database: Database, collection: int, spec: CollectionSpec, folder: Path, options: Options
+    ) -> None:
+        self.spec = spec
+        self._options = options
+        self._database = database
+        self._records = Records(database, collection, spec)
+        self._cache = Cache(folder, collection, spec, options)
+        self._lock = ReadWriteLock()
+        self._saving = threading.Lock()
+        self._reset()
+
+    def _reset(self) -> None:
+        self._spaces: dict[int, Ordinals] = {}
+        self._loaded = False
+        self._generation = -1
+        self._stamp = 0
+        self._last = 0
+        self._version: int | None = None
+        self._unsaved = 0
+        """Ordinals that entered the index since it was saved."""
+        self._tried = 0
+        """`_unsaved` at the last attempt."""
+
+    # records
+
+    def config(self) -> bytes:
+        return self._records.config()
+
+    def put(self, batch: EncryptedBatch, *, under: bytes, config: bytes | None = None) -> None:
+        self._records.put(batch, under, config)
+
+    def remove(self, rows: Rows) -> int:
+        return self._records.remove(rows) if len(rows) else 0
+
+    def replace(self, batches: Iterable[EncryptedBatch], config: bytes, *, under: bytes) -> None:
+        self._records.replace(batches, under, config)
+
+    def find(self, tokens: Bytes) -> Rows:
+        return self._records.find(tokens)
+
+    def rows(self, predicate: Predicate | None = None, *, after: int = 0, limit: int | None = None) -> Rows:
+        return self._records.rows(predicate, after, limit)
+
+    def count(self) -> int:
+        return sum(self.spaces().values())
+
+    def spaces(self) -> dict[int, int]:
+        return self._records.spaces()
+
+    def payloads(self, rows: Rows) -> tuple[Rows, list[bytes]]:
+        return self._records.payloads(rows)
+
+    def index_vectors(self, rows: Rows) -> tuple[Rows, Matrix]:
+        return self._records.index_vectors(rows)
+
+    def audit(self, rows: Rows) -> list[tuple[int, int, bytes, set[tuple[str, Term]]]]:
+        return self._records.audit(rows)
+
+    def generation(self) -> int:
+        return self._records.generation()
+
+    # index
+
+    def candidates(self, space: int, queries: Matrix, limit: int, predicate: Predicate | None = None) -> list[Rows]:
+        asked = np.ascontiguousarray(queries, np.float32)
+        nothing = [np.empty(0, np.int64) for _ in asked]
+        if not self.spec.index_dim or not nothing or limit <= 0:
+            return nothing
+        self._follow()
+        while True:
+            with self._lock.shared():
+                if self._loaded:
+                    ordinals = self._spaces.get(space)
+                    if ordinals is None:
+                        return nothing
+                    if not ordinals.stale(self._options):
+                        return ordinals.search(asked, limit, predicate, self._matching, self._options)
+            self._follow()  # another thread may have dropped the cache
+            self._fit()
+
+    def vectors(self, rows: Rows, *, source: bool = False) -> tuple[Rows, Bytes]:
+        asked = np.asarray(rows, np.int64)
+        if source or not self._loaded or not len(asked):
+            return self._records.envelopes(asked)
+        self._follow()
+        envelopes = np.empty((len(asked), self.spec.envelope_size), np.uint8)
+        have = np.zeros(len(asked), bool)
+        with self._lock.shared():
+            for space in self._spaces.values():
+                slots = space.slots
+                if slots is None:
+                    continue
+                ordinals, positions = space.places(asked)
+                if len(ordinals) and ordinals.max() >= slots.count:
+                    mapped = ordinals < slots.count
+                    ordinals, positions = ordinals[mapped], positions[mapped]
+                if len(positions) == len(asked):
+                    return asked, slots.take(ordinals)
+                envelopes[positions] = slots.take(ordinals)
+                have[positions] = True
+        missing = np.flatnonzero(~have)
+        found, read = self._records.envelopes(asked[missing])
+        if len(found):
+            at = missing[np.isin(asked[missing], found)]  # in the order asked, as `found` is
+            envelopes[at] = read
+            have[at] = True
+        return asked[have], envelopes[have]
+
+    def authenticate_cache(self, authenticator: CacheAuthenticator) -> None:
+        self._cache.authenticator = authenticator
+
+    def drop_cache(self) -> None:
+        with self._saving, self._lock.exclusive():
+            self._reset()
+            self._cache.forget()
+
+    def flush(self) -> None:
+        if not self.spec.index_dim:
+            return
+        self._follow()
+        self._fit()
+        self._save()
+        self._records.purge(_TOMBSTONES_MOST)
+
+    def close(self) -> None:
+        """Save what has been indexed. An index that nobody asked for is not built now."""
+        if self._loaded and self._unsaved:
+            self._save()
+        with self._saving, self._lock.exclusive():
+            self._reset()
+            self._cache.close()
+
+    def remove_files(self) -> None:
+        """Delete the cache of a collection that was dropped."""
+        with self._saving, self._lock.exclusive():
+            self._reset()
+            self._cache.remove()
+
+    def check(self) -> list[str]:
+        return check_records(self._database, self._records.collection, self.spec) + self._cache.check()
+
+    def stats(self) -> dict[str, Any]:
+        counts = self.spaces()
+        with self._lock.shared():
+            spaces = {
+                number: {
+                    "index": space.ann.kind if space.ann else None,
+                    "storage": space.ann.storage if space.ann else None,
+                    "rows": len(space),
+                    "dead": space.dead,
+                    "pending": space.pending,
+                    "mapped": space.slots.count if space.slots else 0,
+                    "memory": (space.ann.size() if space.ann else 0) + 9 * len(space.rows),
+                }
+                for number, space in self._spaces.items()
+            }
+            loaded = self._loaded
+        kinds = {str(space["index"]) for space in spaces.values() if space["index"]}
+        planned = {self._options.kind_for(n) for n in counts.values()} or {self._options.kind_for(0)}
+        return {
+            "index": "+".join(sorted(kinds or planned)) if self.spec.index_dim else "none",
+            "loaded": loaded,
+            "rows": sum(counts.values()),
+            "dead": sum(int(space["dead"] or 0) for space in spaces.values()),
+            "storage": self._options.storage,
+            "ef_search": self._options.ef_search,
+            "spaces": spaces,
+            "bytes": {"records": self._database.size(), **self._cache.sizes()},
+        }
+
+    def _matching(self, predicate: Predicate) -> Rows:
+        return self._records.rows(predicate, 0, None)
+
+    def _follow(self) -> None:
+        """Learn of every write that was committed before this call."""
+        version = self._database.data_version()
+        if self._loaded and version == self._version:
+            return
+        with self._changing():
+            if not self._loaded:
+                self._load()
+            change = self._records.changes(self._generation, self._last)
+            if change is not None:
+                self._apply(change)
+            self._version = version
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Hold the lock alone. A change that is broken off leaves nothing behind: all is read anew, then."""
+        with self._lock.exclusive():
+            try:
+                yield
+            except BaseException:
+                self._reset()
+                raise
+
+    def _load(self) -> None:
+        saved = self._cache.load()
+        if saved is not None:
+            self._spaces = saved.spaces
+            change = self._records.changes(saved.generation, 0, saved.stamp)
+            self._generation, self._stamp = saved.generation, saved.stamp
+            self._last = max((int(space.rows[-1]) for space in saved.spaces.values() if len(space.rows)), default=0)
+            if change is not None:
+                self._apply(change)
+        self._loaded = True
+
+    def _apply(self, change: Change) -> None:
+        nothing = np.empty(0, np.int64)
+        for number in {*self._spaces, *change.added}:
+            space = self._spaces.setdefault(number, Ordinals())
+            rows = change.added.get(number, nothing)
+            if change.whole:
+                space.keep(rows)
+            else:
+                space.append(rows)
+                space.kill(change.removed)
+            self._last = max([self._last, *rows[-1:].tolist()])
+        self._generation, self._stamp = change.generation, change.stamp
+
+    def _fit(self) -> None:
+        with self._changing():
+            for space in self._spaces.values():
+                if space.stale(self._options):
+                    before = space.indexed if space.ann else 0
+                    ann = space.ann
+                    space.fit(self._records.index_vectors, self.spec.index_dim, self._options)
+                    self._unsaved += space.indexed - before if space.ann is ann else space.indexed
+            indexed = sum(space.indexed for space in self._spaces.values())
+        if self._unsaved - self._tried >= max(_SAVE_LEAST, _SAVE_SHARE * indexed):
+            self._save()  # a graph of minutes must not be lost to a kill
+
+    def _save(self) -> None:
+        with self._saving:
+            with self._lock.shared():
+                kept = self._cache.begin(self._spaces, self._generation, self._stamp)
+                unsaved = self._tried = self._unsaved
+            # the slow part, copying envelopes, goes on beside searches and writes
+            if kept is not None and self._cache.finish(kept, self._records.envelopes):
+                with self._lock.exclusive():
+                    self._cache.adopt(kept)
+                    self._unsaved -= unsaved
+                    self._tried = 0

@@ -1,0 +1,155 @@
+"""`encvec calibrate`: the most noise that keeps a recall target; imports common, readers, output, errors."""
+# ruff: noqa: D301 - for click, a line of \b keeps the next lines as they are
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import numpy.typing as npt
+
+from ..calibrate import MAX_SAMPLE, Calibration
+from ..errors import CalibrationError, InputError, ShapeError
+from .common import Failure, Place, need, open_collection, open_store, place_options, tenant_option
+from .output import emit, facts, note, progress, table
+from .readers import Columns, open_reader
+
+__all__ = ["calibrate"]
+
+
+@click.command()
+@click.argument("collection")
+@click.option("--target-recall", type=float, default=0.99, show_default=True, help="Share of the true K to be found.")
+@click.option("-k", type=click.IntRange(1), default=10, show_default=True, help="Hits that searches will ask for.")
+@click.option("--max-candidates", type=click.IntRange(1), help="Records re-ranked a search [default: K x oversample].")
+@click.option("--planned-size", type=click.IntRange(1), help="Records to come [default: those there are].")
+@click.option("--sample", metavar="FILE", help="Vectors like those to be stored [default: the collection's own].")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the simulation.")
+@click.option("--plot", metavar="PNG", type=click.Path(dir_okay=False, path_type=Path), help="Draw the frontier.")
+@click.option("--accept-less-noise", "accept_less", is_flag=True, help="Even if the target needs less noise than now.")
+@click.option("--dry-run", is_flag=True, help="Only report; change nothing.")
+@tenant_option
+@place_options
+def calibrate(
+    collection: str,
+    sample: str | None,
+    plot: Path | None,
+    accept_less: bool,
+    dry_run: bool,
+    tenant: str,
+    place: Place,
+    as_json: bool,
+    **choices: Any,
+) -> int:
+    """Find the most noise that keeps a recall, and apply it.
+
+    COLLECTION is encrypted anew under the noise found, in one transaction. More noise hides more and costs recall
+    among the store's candidates; re-ranking makes the scores exact. The search is simulated on a sample, and the
+    lower bound of its recall must meet the target. Exit code 1 where no noise does, or only less than there is now:
+    what is stored would give more away.
+
+    \b
+    Examples:
+      encvec calibrate docs --target-recall 0.99 -k 10 --dry-run
+      encvec calibrate docs --max-candidates 500 --planned-size 1000000
+    """
+    if plot is not None and importlib.util.find_spec("matplotlib") is None:
+        raise Failure("ImportError", "--plot needs matplotlib: pip install 'encvec-store[bench]'")
+    vectors = None if sample is None else _sample(sample)
+    with open_store(place) as store:
+        target = open_collection(store, collection, tenant)
+        before = float(target.stats()["scheme"].get("beta", 0.0))
+        try:
+            # looked at first: a target that costs noise is not met in silence
+            with progress("simulating searches"):
+                found = target.calibrate(vectors, apply=False, **choices)
+        except CalibrationError as error:
+            return _refuse(str(error), as_json)
+        if found.beta < before and not (dry_run or accept_less):
+            return _refuse(
+                f"the target allows beta {found.beta:g} at most, which is less noise than now ({before:g}), so nothing "
+                "was changed: allow more candidates with --max-candidates, or add --accept-less-noise",
+                as_json,
+                found,
+            )
+        if not dry_run:
+            with progress(f"encrypting {collection} anew") as advance:
+                found = target.calibrate(vectors, apply=True, progress=advance, **choices)
+    if plot is not None:
+        _draw(found, plot)
+    if as_json:
+        emit({"ok": True, "applied": not dry_run, "beta_before": before, **found.to_dict()})
+    else:
+        _show(found, before, dry_run)
+    return 0
+
+
+def _refuse(reason: str, as_json: bool, found: Calibration | None = None) -> int:
+    if as_json:
+        emit({"ok": False, "applied": False, "reason": reason, **(found.to_dict() if found else {})})
+    else:
+        note(reason)
+    return 1
+
+
+def _sample(file: str) -> npt.NDArray[Any]:
+    """Read the vectors of a file, MAX_SAMPLE of them drawn evenly: a file may be sorted."""
+    reader = open_reader(file, None, Columns(prefix="row"))
+    total = reader.total or 0
+    step = max(1, total // MAX_SAMPLE)
+    parts: list[npt.NDArray[Any]] = []
+    kept = 0
+    for batch in reader.batches(MAX_SAMPLE):
+        chosen = batch.vectors[-batch.positions[0] % step :: step] if reader.total else batch.vectors
+        parts.append(np.asarray(chosen, np.float32))
+        kept += len(chosen)
+        if kept >= MAX_SAMPLE:
+            break
+    if not parts:
+        raise InputError(f"{file} holds no records")
+    if len({part.shape[1] for part in parts}) > 1:
+        raise ShapeError(f"{file}: vectors of unlike length")
+    return np.concatenate(parts)[:MAX_SAMPLE]
+
+
+def _show(found: Calibration, before: float, dry_run: bool) -> None:
+    facts(
+        [
+            ("beta", f"{found.beta:g} (before: {before:g})"),
+            ("oversample", found.oversample),
+            ("target", f"recall@{found.k} of {found.target_recall} with {found.planned_size:,} records"),
+            ("found", f"{found.recall:.4f} in simulation, {found.recall_low:.4f} as the lower bound"),
+            ("sample", f"{found.sample_size:,} vectors, {found.queries} queries"),
+            ("applied", "no: dry run" if dry_run else "yes: the collection was encrypted anew"),
+        ]
+    )
+    click.echo(f"\nRecall@{found.k} by noise (beta) and records re-ranked:")
+    candidates = sorted({row["candidates"] for row in found.frontier})
+    recall = {(row["beta"], row["candidates"]): row["recall"] for row in found.frontier}
+    betas = sorted({row["beta"] for row in found.frontier})
+    table(
+        ["beta", *(f"{n:g}" for n in candidates)],
+        [[f"{beta:.1f}", *(f"{recall[beta, n]:.3f}" for n in candidates)] for beta in betas],
+    )
+
+
+def _draw(found: Calibration, path: Path) -> None:
+    need("matplotlib").use("Agg")
+    plt = need("matplotlib.pyplot")
+    figure, axes = plt.subplots(figsize=(7, 4.5))
+    for candidates in sorted({row["candidates"] for row in found.frontier}):
+        rows = [row for row in found.frontier if row["candidates"] == candidates]
+        axes.plot([row["beta"] for row in rows], [row["recall"] for row in rows], label=f"{candidates:g} re-ranked")
+    axes.axhline(found.target_recall, color="grey", linestyle=":")
+    axes.axvline(found.beta, color="grey", linestyle=":")
+    axes.set(xlabel="noise, beta", ylabel=f"recall@{found.k}", title=f"{found.sample_size:,} vectors")
+    axes.legend()
+    try:
+        figure.savefig(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot write {path}: {error}") from None
+    finally:
+        plt.close(figure)

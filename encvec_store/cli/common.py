@@ -1,0 +1,204 @@
+"""What commands share: where things are, passphrases, opening a store; imports click, store, keyset, errors."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import click
+from click.core import ParameterSource
+
+from ..collection import Collection
+from ..crypto.keyset import Keyset
+from ..errors import CollectionNotFoundError, KeysetError
+from ..keys.file import PASSPHRASE_FILE_VARIABLE, PASSPHRASE_VARIABLE
+from ..store import Store, connect
+from .output import printable
+
+__all__ = [
+    "Failure",
+    "Interrupted",
+    "Place",
+    "confirmed",
+    "help_if_alone",
+    "need",
+    "open_collection",
+    "open_keyset",
+    "open_store",
+    "passphrase_for",
+    "place_options",
+    "tenant_option",
+]
+
+KEYS_FILE = "keys.json"
+STORE_FOLDER = "store"
+
+
+class Failure(Exception):  # noqa: N818 - a message for the user, not a fault of the program
+    """An error with more to tell than its text: `details` go into its JSON form."""
+
+    def __init__(self, kind: str, message: str, **details: Any) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.details = details
+
+
+class Interrupted(click.Abort):
+    """Ctrl-C in a job that had done some of its work."""
+
+    def __init__(self, **details: Any) -> None:
+        super().__init__()
+        self.details = details
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the store and the keys of this command are."""
+
+    folder: Path
+    store: str | None
+    keys: str | None
+
+    @property
+    def keys_uri(self) -> str:
+        """The keyset's URI."""
+        return self.keys or f"file:{self.folder / KEYS_FILE}"
+
+    @property
+    def store_url(self) -> str:
+        """The store's URL."""
+        return self.store or "faiss://" + quote((self.folder / STORE_FOLDER).absolute().as_posix())
+
+
+def place_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --dir, --store, --keys and --json; the command takes `place` and `as_json`."""
+
+    @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+    @click.option("--keys", metavar="URI", envvar="ENCVEC_KEYS", help="Keyset, if not DIR/keys.json.")
+    @click.option("--store", metavar="URL", envvar="ENCVEC_STORE", help="Store, if not DIR/store.")
+    @click.option(
+        "--dir",
+        "folder",
+        metavar="DIR",
+        envvar="ENCVEC_DIR",
+        default=".",
+        type=click.Path(path_type=Path),
+        help="Folder made by `encvec init` [default: .].",
+    )
+    @functools.wraps(command)
+    def with_place(*args: Any, folder: Path, store: str | None, keys: str | None, **kwargs: Any) -> Any:
+        typed = click.get_current_context().get_parameter_source("store") is ParameterSource.COMMANDLINE
+        if store and typed and urlsplit(store).password:
+            raise click.UsageError("a password on the command line can be seen by others: put the URL in ENCVEC_STORE")
+        return command(*args, place=Place(folder, store, keys), **kwargs)
+
+    return with_place
+
+
+tenant_option = click.option("--tenant", default="", metavar="NAME", help="Whose collection it is.")
+
+
+def help_if_alone(context: click.Context) -> None:
+    """Show a group's help where no command follows it."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help(), err=True)
+        context.exit(2)
+
+
+def passphrase_for(uri: str, *, new: bool = False) -> str | None:
+    """Ask for the passphrase of a keyset where the environment does not hold it; None where none is needed.
+
+    Raises KeysetError where there is no terminal to ask on.
+    """
+    given = os.environ.get(PASSPHRASE_VARIABLE) or os.environ.get(PASSPHRASE_FILE_VARIABLE)
+    if not uri.startswith("file:") or given:
+        return None
+    if not sys.stdin.isatty():
+        raise KeysetError(
+            f"{uri} needs a passphrase: name a file that holds it in {PASSPHRASE_FILE_VARIABLE}, "
+            f"set {PASSPHRASE_VARIABLE}, or run on a terminal"
+        )
+    label = "New passphrase" if new else f"Passphrase of {printable(uri)}"
+    answer: str = click.prompt(label, hide_input=True, confirmation_prompt=new, err=True)
+    return answer
+
+
+def open_keyset(place: Place) -> Keyset:
+    """Open the keyset of a place. Raises KeysetError, UriError."""
+    uri = place.keys_uri
+    if uri.startswith("file:") and not Path(uri.removeprefix("file:")).exists():  # before anyone types a passphrase
+        raise KeysetError(
+            f"no keyset at {uri.removeprefix('file:')}: make one with `encvec init` or `encvec keys create`, "
+            "or say where it is with --dir or --keys"
+        )
+    return Keyset.open(uri, passphrase=passphrase_for(uri))
+
+
+@contextmanager
+def open_store(place: Place, *, create: bool = False) -> Iterator[Store]:
+    """Open the store of a place, and close it whatever happens. Only `create` makes a store that is not there."""
+    if place.store is not None and place.store.startswith("memory:"):
+        raise click.UsageError("a memory: store would be gone when the command ends: use faiss:///path")
+    # a mistyped name must not leave an empty store behind, nor ask for a passphrase first
+    folder = place.folder / STORE_FOLDER if place.store is None else _folder_of(place.store)
+    if folder is not None and not folder.is_dir() and (place.store is None or not create):
+        raise Failure(
+            "StoreUnreachableError",
+            f"no store at {folder}: make one with `encvec init`, or say where it is with --dir or --store",
+        )
+    with connect(place.store_url, keyset=open_keyset(place)) as store:
+        yield store
+
+
+def _folder_of(url: str) -> Path | None:
+    if not url.startswith("faiss:"):
+        return None
+    from ..backends.faiss.options import parse_url
+
+    return parse_url(url, {})[0]
+
+
+def open_collection(store: Store, name: str, tenant: str, **settings: Any) -> Collection:
+    """Open a collection that must exist. Raises CollectionNotFoundError."""
+    try:
+        return store.collection(name, tenant=tenant, **settings)
+    except CollectionNotFoundError:
+        raise not_found(store, name, tenant) from None
+
+
+def not_found(store: Store, name: str, tenant: str) -> CollectionNotFoundError:
+    """Return the error that says which collections there are."""
+    owner = f" of tenant {tenant!r}" if tenant else ""
+    there = [(whose, other) for whose, other in store.collections() if other == name or whose == tenant]
+    if not there:
+        return CollectionNotFoundError(f"no collection {name!r}{owner}; `encvec ingest` makes one")
+    labels = [repr(other) + (f" of tenant {whose!r}" if whose else "") for whose, other in there]
+    listed = ", ".join(labels[:10]) + (", ..." if len(labels) > 10 else "")
+    return CollectionNotFoundError(f"no collection {name!r}{owner}; there are: {listed}")
+
+
+def confirmed(question: str, yes: bool) -> bool:
+    """Ask before something that cannot be undone. Raises UsageError where nobody can answer."""
+    if yes:
+        return True
+    if not sys.stdin.isatty():
+        raise click.UsageError(f"{question} Nobody is here to answer: add --yes if you mean it")
+    return click.confirm(printable(question), err=True)
+
+
+def need(module: str) -> ModuleType:
+    """Import what the extra `cli` brings."""
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        name = module.partition(".")[0]
+        raise Failure("ImportError", f"{name} is not installed: pip install 'encvec-store[cli]'") from None

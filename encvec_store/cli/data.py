@@ -1,0 +1,240 @@
+"""`encvec search`, `get`, `delete`, `count`: records of one collection; imports common, values, output."""
+# ruff: noqa: D301 - for click, a line of \b keeps the next lines as they are
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy.typing as npt
+
+from ..collection import Collection
+from ..errors import InputError, ShapeError
+from ..records import Hit, Record
+from .common import Place, confirmed, open_collection, open_store, place_options, tenant_option
+from .output import emit, facts, note, snippet, table
+from .values import parse_where, queries_from, read_queries, record_to_json
+
+__all__ = ["count", "delete", "get", "search"]
+
+where_option = click.option("--where", metavar="JSON", help="""Filter: '{"lang": "de", "year": {"gte": 2020}}'.""")
+vectors_option = click.option("--vectors", is_flag=True, help="Give the vectors too.")
+
+
+@click.command()
+@click.argument("collection")
+@click.option("--vector", metavar="JSON", help="The query, '[0.1, ...]'. Other users see command lines.")
+@click.option("--vector-file", metavar="FILE", help="Query or queries: .npy, or JSON; `-` is JSON on stdin.")
+@click.option("--id", "id", metavar="ID", help="Search by the vector of this record (which then comes first).")
+@click.option("-k", type=click.IntRange(1), default=10, show_default=True, help="Hits per query.")
+@click.option("--oversample", type=click.IntRange(1, 10_000), help="Candidates re-ranked per hit, for this search.")
+@where_option
+@vectors_option
+@tenant_option
+@place_options
+def search(
+    collection: str,
+    vector: str | None,
+    vector_file: str | None,
+    id: str | None,
+    k: int,
+    oversample: int | None,
+    where: str | None,
+    vectors: bool,
+    tenant: str,
+    place: Place,
+    as_json: bool,
+) -> None:
+    """Find the K nearest records, with exact scores.
+
+    Nearest first. Scores are those of the collection's metric: for cosine and ip larger is nearer, for l2 smaller.
+    Operators of --where: eq, ne, in, nin, lt, lte, gt, gte, exists; and, or, not combine filters.
+
+    --json prints {"query": 0, "hits": [{"id", "score", "metadata", "document"}]}, a line for each query.
+
+    \b
+    Examples:
+      encvec search docs --vector-file query.npy
+      encvec search docs --id docs:17 -k 5 --where '{"lang": {"in": ["de", "fr"]}}'
+      my-encoder "a question" | encvec search docs --vector-file - --json
+    """
+    if sum(given is not None for given in (vector, vector_file, id)) != 1:
+        raise click.UsageError("a search takes one of --vector, --vector-file and --id")
+    queries: npt.NDArray[Any] | None = None
+    if vector is not None:
+        queries = queries_from(vector, "--vector")
+    elif vector_file is not None:
+        text = sys.stdin.read() if vector_file == "-" else None
+        queries = queries_from(text, "standard input") if text is not None else read_queries(Path(vector_file))
+    condition = parse_where(where)
+    with open_store(place) as store:
+        target = open_collection(store, collection, tenant, oversample=oversample)
+        if queries is None:
+            queries = _stored(target, str(id))
+        elif queries.shape[1] != target.dim:
+            raise ShapeError(f"a query of {queries.shape[1]} numbers, where {collection!r} has vectors of {target.dim}")
+        answers: list[list[Hit]] = target.search(queries, k, condition, include_vectors=vectors)
+    for number, hits in enumerate(answers):
+        if as_json:
+            emit({"query": number, "hits": [record_to_json(hit, vectors=vectors) for hit in hits]})
+            continue
+        if len(answers) > 1:
+            click.echo(f"query {number}")
+        _show(hits, vectors, scored=True)
+
+
+def _stored(target: Collection, id: str) -> npt.NDArray[Any]:
+    found = target.get([id])
+    if not found or found[0].vector is None:
+        raise InputError(f"no record {id!r} in collection {target.name!r}")
+    return found[0].vector[None]
+
+
+def _show(records: list[Record] | list[Hit], vectors: bool, *, scored: bool) -> None:
+    columns = ["id", *(["score"] if scored else []), "document", "metadata", *(["vector"] if vectors else [])]
+    rows = []
+    for record in records:
+        form = record_to_json(record, vectors=vectors)
+        row = [snippet(record.id, 80), *([form["score"]] if scored else []), snippet(record.document or "")]
+        row.append(snippet(form["metadata"]) if form["metadata"] else "")
+        rows.append(row + ([snippet(form.get("vector"), 40)] if vectors else []))
+    if rows:
+        table(columns, rows)
+    else:
+        note("no hits")
+
+
+@click.command()
+@click.argument("collection")
+@click.argument("ids", nargs=-1, metavar="[ID]...")
+@click.option("--all", "everything", is_flag=True, help="Every record.")
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="At most N records.")
+@where_option
+@vectors_option
+@tenant_option
+@place_options
+def get(
+    collection: str,
+    ids: tuple[str, ...],
+    everything: bool,
+    limit: int | None,
+    where: str | None,
+    vectors: bool,
+    tenant: str,
+    place: Place,
+    as_json: bool,
+) -> int:
+    """Print records in clear, by id or by filter.
+
+    With --json, one record a line, as `encvec ingest` reads them: with --vectors that is an export. Ids that are not
+    there are named on stderr, and the exit code is 1.
+
+    \b
+    Examples:
+      encvec get docs docs:17 docs:18
+      encvec get docs --all --vectors --json > docs.jsonl
+    """
+    if (bool(ids) + everything + (where is not None)) != 1:
+        raise click.UsageError("get takes ids, or --where, or --all")
+    condition = parse_where(where)
+    with open_store(place) as store:
+        target = open_collection(store, collection, tenant)
+        if ids:
+            found = target.get(list(ids), include_vectors=vectors)
+            missing = sorted(set(ids) - {record.id for record in found})
+            _print(iter(found[:limit]), vectors, as_json)
+        else:
+            missing = []
+            _print(islice(target.scroll(condition, include_vectors=vectors), limit), vectors, as_json)
+    if missing and as_json:
+        click.echo(_missing_json(missing), err=True)
+    elif missing:
+        note(f"not found: {', '.join(map(repr, missing))}")
+    return 1 if missing else 0
+
+
+def _missing_json(ids: list[str]) -> str:
+    import json
+
+    return json.dumps({"missing": ids})
+
+
+def _print(records: Iterator[Record], vectors: bool, as_json: bool) -> None:
+    if as_json:
+        for record in records:
+            emit(record_to_json(record, vectors=vectors))
+        return
+    while chunk := list(islice(records, 1000)):
+        _show(chunk, vectors, scored=False)
+
+
+@click.command()
+@click.argument("collection")
+@click.argument("ids", nargs=-1, metavar="[ID]...")
+@click.option("--yes", is_flag=True, help="Do not ask before deleting by filter.")
+@where_option
+@tenant_option
+@place_options
+def delete(
+    collection: str,
+    ids: tuple[str, ...],
+    yes: bool,
+    where: str | None,
+    tenant: str,
+    place: Place,
+    as_json: bool,
+) -> int:
+    """Delete records by id or by filter.
+
+    All or nothing. Ids that are not there are no error.
+
+    \b
+    Examples:
+      encvec delete docs docs:17
+      encvec delete docs --where '{"source": "old.pdf"}' --yes
+    """
+    if bool(ids) == (where is not None):
+        raise click.UsageError("delete takes either ids or --where; `encvec drop` deletes a whole collection")
+    condition = parse_where(where)
+    with open_store(place) as store:
+        target = open_collection(store, collection, tenant)
+        if condition is not None and not yes:
+            n = target.count(condition) if condition else target.count()
+            if not confirmed(f"Delete {n:,} of the {target.count():,} records of {collection!r}?", yes):
+                return 1
+        deleted = target.delete(ids=list(ids)) if ids else target.delete(where=condition)
+        answer = {"collection": collection, "tenant": tenant, "deleted": deleted, "count": target.count()}
+    _tell(answer, as_json)
+    return 0
+
+
+@click.command()
+@click.argument("collection")
+@where_option
+@tenant_option
+@place_options
+def count(collection: str, where: str | None, tenant: str, place: Place, as_json: bool) -> None:
+    """Count the records of COLLECTION, or of a filter.
+
+    \b
+    Example:
+      encvec count docs --where '{"lang": "de"}'
+    """
+    condition = parse_where(where)
+    with open_store(place) as store:
+        n = open_collection(store, collection, tenant).count(condition)
+    if as_json:
+        emit({"collection": collection, "tenant": tenant, "count": n})
+    else:
+        click.echo(n)
+
+
+def _tell(answer: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        emit(answer)
+    else:
+        facts((name, value) for name, value in answer.items() if name != "tenant" or value)

@@ -1,0 +1,103 @@
+"""What commands print: JSON, tables, progress; imports click, and rich where a table or a bar is drawn.
+
+stdout carries the answer and nothing else; bars and notes go to stderr.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+__all__ = ["Advance", "emit", "facts", "note", "printable", "progress", "snippet", "table"]
+
+Advance = Callable[[int, int | None], None]
+"""Called with (steps done since the last call, steps in all, if known)."""
+
+_JOINERS = "\u200c\u200d"  # parts of words and emoji in many scripts
+_WIDE = 10_000  # columns of a table that goes to a file or pipe: no line is folded
+
+
+def emit(document: Any) -> None:
+    """Print one JSON document on one line of stdout."""
+    ascii_only = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
+    click.echo(json.dumps(document, ensure_ascii=ascii_only, allow_nan=False))
+
+
+def note(text: str) -> None:
+    """Say something beside the answer, on stderr."""
+    click.echo(f"encvec: {printable(text)}", err=True)
+
+
+def printable(text: str) -> str:
+    """Escape what could steer a terminal: stored text is other people's text."""
+    return "".join(
+        char if char.isprintable() or char in _JOINERS else " " if char.isspace() else ascii(char)[1:-1]
+        for char in text
+    )
+
+
+def snippet(value: Any, width: int = 60) -> str:
+    """Shorten a value to one printable line."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    text = printable(text[: 4 * width])  # before anything that costs by the length of a document
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Print a table on stdout. Columns of numbers only are set to the right."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    content = [list(row) for row in rows]
+    drawn = Table(box=box.SIMPLE_HEAD if sys.stdout.isatty() else None, pad_edge=False)
+    for position, name in enumerate(columns):
+        numeric = all(isinstance(row[position], int | float) for row in content)
+        drawn.add_column(name, justify="right" if content and numeric else "left", overflow="fold")
+    for row in content:
+        drawn.add_row(*(Text(_cell(value)) for value in row))
+    Console(file=sys.stdout, width=None if sys.stdout.isatty() else _WIDE, highlight=False).print(drawn)
+
+
+def _cell(value: Any) -> str:
+    match value:
+        case None:
+            return ""
+        case float():
+            return f"{value:.6g}"
+        case bool() | int() | str():
+            return printable(str(value))
+    return printable(json.dumps(value, ensure_ascii=False))
+
+
+def facts(pairs: Iterable[tuple[str, Any]]) -> None:
+    """Print `name  value` lines on stdout."""
+    lines = [(name, _cell(value)) for name, value in pairs]
+    width = max((len(name) for name, _ in lines), default=0)
+    for name, text in lines:
+        click.echo(f"{name:<{width}}  {text}".rstrip())
+
+
+@contextmanager
+def progress(label: str, total: int | None = None) -> Iterator[Advance]:
+    """Draw a bar on stderr while the block runs, on a terminal only. Gives the function that moves it on."""
+    if not sys.stderr.isatty():
+        yield lambda steps, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(printable(label), total=total)
+
+        def advance(steps: int, total: int | None = None) -> None:
+            bar.update(task, advance=steps, total=total)
+
+        yield advance

@@ -1,0 +1,222 @@
+"""The index in memory: kinds, growth, deletions, filters, limits, threads, other processes."""
+
+import threading
+
+import numpy as np
+import pytest
+
+from encvec_store.backends.faiss import FaissBackend
+from encvec_store.fields import Term
+from encvec_store.filters import Match, Range
+
+from .faiss_kit import CONFIG, DIM, SPEC, agree, batch, connect, named, oracle, tokens
+
+
+def recall(got, want):
+    return np.mean([len(set(a) & set(b)) / max(1, len(b)) for a, b in zip(got, want, strict=True)])
+
+
+def filled(folder, n, *, terms=(), **options):
+    backend, store = connect(folder, **options)
+    expected = oracle()
+    for collection in (store, expected):
+        collection.put(batch(range(n), terms=terms), under=CONFIG)
+    return backend, store, expected
+
+
+def test_grows_from_flat_to_hnsw_to_ivf(tmp_path):
+    backend, store = connect(tmp_path, flat_limit=300, ivf_above=900)
+    expected = oracle()
+    asked = np.random.default_rng(0).standard_normal((20, DIM)).astype(np.float32)
+    for start, kind in ((0, "flat"), (250, "hnsw"), (500, "hnsw"), (750, "ivf"), (1000, "ivf")):
+        for collection in (store, expected):
+            collection.put(batch(range(start, start + 250)), under=CONFIG)
+        got = [named(store, rows) for rows in store.candidates(1, asked, 10)]
+        want = [named(expected, rows) for rows in expected.candidates(1, asked, 10)]
+        assert store.stats()["index"] == kind
+        assert all(len(line) == 10 for line in got)
+        assert recall(got, want) > (0.5 if kind == "ivf" else 0.85)
+        assert store.candidates(2, asked, 10)[0].tolist() == []
+    backend.close()
+
+
+@pytest.mark.parametrize("storage", ["sq8", "float32"])
+@pytest.mark.parametrize("index", ["flat", "hnsw", "ivf"])
+def test_kinds_by_option(tmp_path, index, storage):
+    backend, store, expected = filled(tmp_path, 400, index=index, storage=storage)
+    agree(store, expected, exact=False)
+    assert store.stats()["index"] == index
+    store.flush()
+    backend.close()
+    backend, store = connect(tmp_path, index=index, storage=storage)
+    agree(store, expected, exact=False)
+    assert store.stats()["spaces"][1]["index"] == index
+    backend.close()
+
+
+@pytest.mark.parametrize("index", ["flat", "hnsw", "ivf"])
+def test_limits(tmp_path, index):
+    """Every answer has min(limit, matching rows) of them, however few the index would find."""
+    n = 600
+    terms = [(i, "n", Term("number", float(i))) for i in range(n)]
+    backend, store, _ = filled(tmp_path, n, terms=terms, index=index, nprobe=1, ef_search=1)
+    asked = np.random.default_rng(0).standard_normal((3, DIM)).astype(np.float32)
+    rows = store.find(tokens(range(n)))
+    for gone in (0, 100, 400):
+        store.remove(rows[:gone])
+        for high in (None, 50.0, 150.0, 599.0):
+            predicate = None if high is None else Range("n", "number", None, high)
+            matching = n - gone if high is None else max(0, int(high) + 1 - gone)
+            for limit in (0, 1, 10, n // 2, n, 10 * n):
+                found = store.candidates(1, asked, limit, predicate)
+                assert [len(line) for line in found] == [min(limit, matching)] * 3
+                for line in found:
+                    assert set(line.tolist()) <= set(rows[gone:].tolist())
+                    assert len(set(line.tolist())) == len(line)
+    assert store.candidates(1, asked[:0], 5) == []
+    backend.close()
+
+
+def test_rebuilt_when_much_is_dead(tmp_path):
+    backend, store, expected = filled(tmp_path, 300)
+    store.flush()
+    for low, dead in ((0, 80), (80, 0)):
+        names = range(low, low + 80)
+        for collection in (store, expected):
+            collection.remove(collection.find(tokens(names)))
+        agree(store, expected)
+        assert store.stats()["dead"] == dead
+    for collection in (store, expected):
+        collection.remove(collection.rows())
+    agree(store, expected)
+    for collection in (store, expected):
+        collection.put(batch(range(5)), under=CONFIG)
+    agree(store, expected)
+    backend.close()
+
+
+@pytest.mark.parametrize("index", ["flat", "hnsw"])
+def test_other_processes_are_followed(tmp_path, index):
+    first, one = connect(tmp_path, index=index)
+    second, two = connect(tmp_path, index=index)
+    expected = oracle()
+    for turn in range(6):
+        writer = (one, two)[turn % 2]
+        for collection in (writer, expected):
+            collection.put(batch(range(turn * 5, turn * 10 + 20), seed=turn), under=CONFIG)
+            collection.remove(collection.find(tokens(range(turn * 7, turn * 7 + 4))))
+        if turn == 3:
+            writer.replace([batch(range(40), seed=9)], CONFIG, under=CONFIG)
+            expected.replace([batch(range(40), seed=9)], CONFIG, under=CONFIG)
+        if turn == 4:
+            writer._records.purge(-1)  # no tombstones: the other one has to list
+        for collection in (one, two):
+            agree(collection, expected, exact=index == "flat")
+        (one, two)[turn // 2 % 2].flush()
+    assert one.generation() == two.generation()
+    first.close()
+    second.close()
+
+
+def test_generation_grows_with_every_write(tmp_path):
+    backend, store = connect(tmp_path)
+    seen = [store.generation()]
+    for write in (
+        lambda: store.put(batch("ab"), under=CONFIG),
+        lambda: store.remove(store.rows()[:1]),
+        lambda: store.replace([], CONFIG, under=CONFIG),
+    ):
+        write()
+        seen.append(store.generation())
+    assert seen == sorted(set(seen))
+    store.remove(np.array([2**62]))
+    store.flush()
+    assert store.generation() == seen[-1]
+    backend.close()
+
+
+def test_threads(tmp_path):
+    """Readers and writers at once: nothing fails, and nothing is returned that has been gone for long."""
+    backend, store = connect(tmp_path, flat_limit=200, lock_timeout=30)
+    store.put(batch(range(100)), under=CONFIG)
+    asked = np.random.default_rng(0).standard_normal((2, DIM)).astype(np.float32)
+    failures, done = [], threading.Event()
+
+    def guarded(work):
+        def run():
+            try:
+                work()
+            except BaseException as error:
+                failures.append(error)
+
+        return threading.Thread(target=run)
+
+    def write(base):
+        for turn in range(8):
+            names = range(base + turn * 30, base + turn * 30 + 60)
+            store.put(batch(names, seed=turn, terms=[(0, "f", Term("bool", 1.0))]), under=CONFIG)
+            store.remove(store.find(tokens(names[::3])))
+
+    def search():
+        while not done.is_set():
+            before = set(store.rows().tolist())
+            found = store.candidates(1, asked, 20)
+            assert all(len(line) == 20 for line in found)
+            rows, envelopes = store.vectors(found[0])
+            assert len(rows) == len(envelopes)
+            store.candidates(1, asked, 5, Match("f", (Term("bool", 1.0),)))
+            gone = set(found[0].tolist()) - before - set(store.rows().tolist())
+            assert len(gone) < 20
+
+    def save():
+        while not done.is_set():
+            store.flush()
+            store.drop_cache()
+
+    writers = [guarded(lambda base=base: write(base)) for base in (1000, 2000)]
+    others = [guarded(search), guarded(search), guarded(save)]
+    for thread in (*writers, *others):
+        thread.start()
+    for thread in writers:
+        thread.join()
+    done.set()
+    for thread in others:
+        thread.join()
+    assert failures == []
+    assert store.check() == []
+    rows = store.rows()
+    assert set(store.candidates(1, asked, 10**6)[0].tolist()) == set(rows.tolist())
+    for row, envelope in zip(*store.vectors(rows), strict=True):
+        assert bytes(envelope) == bytes(store.vectors(np.array([row]), source=True)[1][0])
+    backend.close()
+
+
+def test_a_failed_extension_is_made_good(tmp_path, monkeypatch):
+    backend, store, expected = filled(tmp_path, 50)
+    agree(store, expected)
+    for collection in (store, expected):
+        collection.put(batch(range(50, 90)), under=CONFIG)
+    read, calls = store._records.index_vectors, []
+
+    def interrupted(rows):
+        calls.append(rows)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(store._records, "index_vectors", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        store.candidates(1, np.zeros((1, DIM), np.float32), 3)
+    monkeypatch.setattr(store._records, "index_vectors", read)
+    assert calls
+    agree(store, expected)
+    backend.close()
+
+
+def test_options_do_not_stick(tmp_path):
+    """An index built with other options is built anew where they matter."""
+    filled(tmp_path, 300, index="hnsw", m=8)[0].close()
+    for options in ({"index": "hnsw", "m": 12}, {"index": "hnsw", "storage": "float32"}, {"index": "flat"}):
+        backend = FaissBackend(f"faiss://{tmp_path}", **options)
+        store = backend.create(SPEC, CONFIG)
+        store.candidates(1, np.zeros((1, DIM), np.float32), 3)
+        assert store.stats()["spaces"][1]["index"] == options["index"]
+        backend.close()

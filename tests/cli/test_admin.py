@@ -1,0 +1,171 @@
+"""`encvec collections`, `stats`, `verify`, `drop`, `calibrate`."""
+
+import sqlite3
+
+import numpy as np
+import pytest
+
+from encvec_store.calibrate import Calibration
+from encvec_store.cli.calibrate import _sample
+
+pytestmark = pytest.mark.usefixtures("docs")
+
+
+@pytest.fixture
+def tamper(home):
+    def execute(sql, *values):
+        with sqlite3.connect(home / "store" / "records.sqlite3") as database:
+            changed = database.execute(sql, values).rowcount
+        database.close()
+        return changed
+
+    return execute
+
+
+def test_collections(home, encvec, vectors):
+    np.save("a.npy", vectors)
+    encvec("ingest", "faces", "a.npy", "--tenant", "acme", "--metric", "l2")
+    mine = {"tenant": "", "collection": "docs", "count": 60, "dim": 8, "metric": "cosine"}
+    theirs = {"tenant": "acme", "collection": "faces", "count": 300, "dim": 8, "metric": "l2"}
+    assert encvec("collections", "--json").document == {"collections": [mine, theirs]}
+    assert encvec("collections", "--tenant", "acme", "--json").document == {"collections": [theirs]}
+    assert encvec("collections").out.split()[:5] == ["tenant", "collection", "count", "dim", "metric"]
+
+
+def test_stats(encvec):
+    document = encvec("stats", "docs", "--json").document
+    assert document.keys() >= {"name", "tenant", "count", "dim", "metric", "scheme", "leakage", "key_versions", "store"}
+    text = encvec("stats", "docs").out
+    assert "scheme beta" in text
+    assert "leakage" in text
+
+
+def test_drop(encvec):
+    assert encvec("drop", "docs").code == 2
+    assert encvec("count", "docs").out == "60\n"
+    answer = encvec("drop", "docs", "--yes", "--json")
+    assert answer.document == {"collection": "docs", "tenant": "", "dropped": True}
+    assert encvec("collections", "--json").document == {"collections": []}
+    assert encvec("collections").err == "encvec: no collections yet; `encvec ingest` makes one\n"
+
+
+def test_verify_of_a_sound_store(encvec):
+    answer = encvec("verify", "--json")
+    sound = {"checked": 60, "damaged": [], "unreadable": 0, "store": []}
+    assert answer.code == 0
+    assert answer.document == {"ok": True, "collections": [{"tenant": "", "collection": "docs", "ok": True, **sound}]}
+    assert encvec("verify", "docs").out.split()[:4] == ["collection", "checked", "damaged", "unreadable"]
+
+
+def test_verify_finds_damage_and_exits_1(encvec, tamper):
+    row = "(SELECT row FROM records ORDER BY row LIMIT 1 OFFSET 4)"
+    assert tamper(f"UPDATE records SET payload = zeroblob(length(payload)) WHERE row = {row}") == 1
+    answer = encvec("verify", "--json")
+    assert (answer.code, answer.document["ok"]) == (1, False)
+    (report,) = answer.document["collections"]
+    assert [damage["part"] for damage in report["damaged"]] == ["payload"]
+    assert report["damaged"][0].keys() == {"row", "id", "part"}
+    plain = encvec("verify")
+    assert plain.code == 1
+    assert "damaged part" in plain.out
+
+
+def test_verify_goes_on_past_a_collection_that_does_not_open(home, encvec, vectors, tamper):
+    np.save("a.npy", vectors)
+    encvec("ingest", "zoo", "a.npy")
+    assert tamper("UPDATE collections SET config = zeroblob(length(config)) WHERE name = 'docs'") == 1
+    answer = encvec("verify", "--json")
+    assert answer.code == 1
+    first, second = answer.document["collections"]
+    assert (first["ok"], len(first["store"]), second["ok"], second["checked"]) == (False, 1, True, 300)
+    listed = encvec("collections", "--json").document["collections"]
+    assert (listed[0]["count"], listed[1]["count"]) == (None, 300)
+    assert encvec("collections").code == 0
+
+
+def test_verify_does_not_call_wrong_what_it_could_not_check(home, encvec, monkeypatch):
+    monkeypatch.setenv("ENCVEC_PASSPHRASE", "x")
+    (home / "two").mkdir()
+    encvec("init", "two")
+    monkeypatch.delenv("ENCVEC_KEYS")
+    monkeypatch.setenv("ENCVEC_DIR", "two")
+    assert encvec("ingest", "docs", "docs.jsonl").code == 0
+    encvec("keys", "rotate")
+    encvec("keys", "disable", "1")
+    answer = encvec("verify", "--json")
+    assert (answer.code, answer.document["ok"]) == (2, None)
+    assert answer.error["type"] == "KeyUnavailableError"
+    assert encvec("verify").code == 2
+
+
+def test_calibrate_applies_and_reports(home, encvec, vectors):
+    np.save("a.npy", vectors)
+    encvec("ingest", "faces", "a.npy", "--beta", "0.1")
+    options = ["faces", "-k", "5", "--target-recall", "0.9", "--max-candidates", "100"]
+    dry = encvec("calibrate", *options, "--dry-run", "--json")
+    assert dry.code == 0
+    names = set(Calibration.__dataclass_fields__)
+    assert dry.document.keys() == {"ok", "applied", "beta_before"} | names
+    assert (dry.document["ok"], dry.document["applied"], dry.document["beta_before"]) == (True, False, 0.1)
+    assert encvec("stats", "faces", "--json").document["scheme"]["beta"] == 0.1
+    done = encvec("calibrate", *options, "--json").document
+    assert (done["applied"], done["beta"]) == (True, dry.document["beta"])
+    assert encvec("stats", "faces", "--json").document["scheme"]["beta"] == done["beta"] > 0.1
+    assert encvec("verify", "faces").code == 0
+    text = encvec("calibrate", *options, "--dry-run").out
+    assert "Recall@5 by noise (beta) and records re-ranked:" in text
+    assert "no: dry run" in text
+
+
+def test_calibrate_never_lowers_the_noise_in_silence(home, encvec, vectors):
+    np.save("a.npy", vectors)
+    encvec("ingest", "faces", "a.npy", "--beta", "8")
+    options = ["calibrate", "faces", "--target-recall", "0.99", "--max-candidates", "10"]
+    refused = encvec(*options, "--json")
+    assert (refused.code, refused.document["ok"], refused.document["applied"]) == (1, False, False)
+    assert refused.document["beta"] < 8
+    plain = encvec(*options)
+    assert (plain.code, plain.out) == (1, "")
+    assert "--accept-less-noise" in plain.err
+    assert encvec("stats", "faces", "--json").document["scheme"]["beta"] == 8
+    assert encvec(*options, "--accept-less-noise").code == 0
+    assert encvec("stats", "faces", "--json").document["scheme"]["beta"] == refused.document["beta"]
+
+
+def test_calibrate_that_misses_exits_1(encvec, home, vectors):
+    answer = encvec("calibrate", "docs", "--json")  # 60 records are too few
+    assert (answer.code, answer.err) == (1, "")
+    assert answer.document.keys() == {"ok", "applied", "reason"}
+    assert "too small" in answer.document["reason"]
+    np.save("a.npy", vectors)
+    encvec("ingest", "safe", "a.npy", "--scheme", "sealed")
+    assert "no noise to calibrate" in encvec("calibrate", "safe", "--json").document["reason"]
+
+
+@pytest.mark.parametrize("options", [["--target-recall", "2"], ["-k", "0"], ["-k", "30", "--max-candidates", "9"]])
+def test_calibrate_with_nonsense_exits_2(home, encvec, vectors, options):
+    np.save("a.npy", vectors)
+    encvec("ingest", "faces", "a.npy")
+    assert encvec("calibrate", "faces", *options).code == 2
+
+
+def test_calibrate_on_a_sample_of_a_sorted_file(home, encvec, vectors):
+    np.save("big.npy", np.repeat(np.arange(45_000, dtype=np.float32)[:, None], 2, axis=1))
+    sample = _sample("big.npy")[:, 0]
+    assert len(sample) == 20_000
+    assert sample[0] == 0
+    assert sample[-1] > 39_000
+    assert len(set(np.diff(sample))) == 1
+    np.save("a.npy", vectors)
+    options = ["--sample", "a.npy", "--target-recall", "0.8", "--accept-less-noise", "--dry-run", "--json"]
+    assert encvec("calibrate", "docs", *options).document["sample_size"] == 300
+    (home / "none.jsonl").write_text("")
+    assert encvec("calibrate", "docs", "--sample", "none.jsonl").code == 2
+
+
+def test_calibrate_draws(home, encvec, vectors):
+    pytest.importorskip("matplotlib")
+    np.save("a.npy", vectors)
+    encvec("ingest", "faces", "a.npy", "--beta", "0.1")
+    assert encvec("calibrate", "faces", "--dry-run", "--plot", "f.png").code == 0
+    assert (home / "f.png").read_bytes().startswith(b"\x89PNG")

@@ -1,0 +1,244 @@
+"""`encvec ingest`: what is stored is what the file holds, a batch is all or nothing, a run can be taken up again."""
+
+import datetime as dt
+import json
+
+import h5py
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from encvec_store.collection import Collection
+from tests.cli.conftest import DIM, write_lines
+
+SUMMARY = {"collection", "tenant", "file", "read", "written", "skipped", "created", "seconds"} | {
+    "records_per_second",
+    "count",
+}
+
+
+@pytest.fixture
+def stored(encvec):
+    def read(collection, *options):
+        answer = encvec("get", collection, "--all", "--vectors", "--json", *options)
+        assert answer.code == 0
+        return {record["id"]: record for record in answer.lines}
+
+    return read
+
+
+def test_a_first_file_makes_the_collection(home, encvec, stored, vectors):
+    np.save("a.npy", vectors)
+    answer = encvec("ingest", "docs", "a.npy", "--batch-size", 64, "--json")
+    assert (answer.code, answer.err) == (0, "")
+    summary = answer.document
+    assert summary.keys() == SUMMARY
+    assert summary["read"] == summary["written"] == summary["count"] == 300
+    assert summary["created"] is True
+    records = stored("docs")
+    assert all(np.array_equal(np.float32(records[f"a:{n}"]["vector"]), vectors[n]) for n in range(300))
+
+
+def test_the_text_summary_is_for_people(home, encvec, vectors):
+    np.save("a.npy", vectors)
+    answer = encvec("ingest", "docs", "a.npy")
+    assert answer.code == 0
+    assert "written             300\n" in answer.out
+
+
+def test_settings_reach_the_collection(home, encvec, vectors):
+    np.save("a.npy", vectors)
+    options = ["--metric", "ip", "--beta", "1.5", "--max-norm", "20", "--oversample", "7", "--field", "a=b=plain"]
+    assert encvec("ingest", "docs", "a.npy", *options, "--tenant", "acme").code == 0
+    stats = encvec("stats", "docs", "--tenant", "acme", "--json").document
+    assert stats["metric"] == "ip"
+    assert stats["scheme"] == {"name": "sap", "beta": 1.5, "query_beta": 0.0}
+    assert (stats["max_norm"], stats["oversample"], stats["fields"]) == (20.0, 7, {"a=b": "plain"})
+
+
+def test_hdf5_gives_its_metric_and_the_longest_vector_of_the_file_counts(home, encvec, vectors):
+    rising = vectors / np.linalg.norm(vectors, axis=1, keepdims=True) * np.arange(1, 301)[:, None]
+    with h5py.File("a.hdf5", "w") as file:
+        file["train"] = rising
+        file.attrs["distance"] = "euclidean"
+    assert encvec("ingest", "docs", "a.hdf5", "--batch-size", 10).code == 0
+    stats = encvec("stats", "docs", "--json").document
+    assert stats["metric"] == "l2"
+    assert stats["max_norm"] == pytest.approx(1.25 * 300)
+
+
+def test_json_lines_come_back_with_their_types(home, encvec, stored):
+    lines = [
+        {"id": "a", "vector": [1.5] * DIM, "metadata": {"day": {"$date": "2024-05-01"}, "n": 1}, "document": "größe"},
+        {"id": "b", "vector": [0.1] * DIM, "metadata": {"t": {"$tuple": [1, {"$bytes": "AA=="}]}}, "document": None},
+    ]
+    write_lines(home / "a.jsonl", *lines)
+    assert encvec("ingest", "docs", "a.jsonl").code == 0
+    assert list(stored("docs").values()) == lines
+
+
+def test_what_get_prints_ingest_reads(home, encvec, stored, docs):
+    (home / "copy.jsonl").write_text(encvec("get", "docs", "--all", "--vectors", "--json").out, encoding="utf-8")
+    assert encvec("ingest", "copy", "copy.jsonl").code == 0
+    assert stored("copy") == stored("docs")
+
+
+def test_parquet_metadata_can_be_filtered_by_its_types(home, encvec, vectors):
+    days = [dt.date(2024, 5, 1 + n % 3) for n in range(30)]
+    pq.write_table(pa.table({"vector": list(vectors[:30]), "day": days}), "a.parquet")
+    assert encvec("ingest", "docs", "a.parquet").code == 0
+    where = '{"day": {"gte": {"$date": "2024-05-03"}}}'
+    assert encvec("count", "docs", "--where", where, "--json").document["count"] == 10
+
+
+def test_existing_ids_are_replaced(home, encvec, stored, vectors):
+    np.save("a.npy", vectors[:5])
+    encvec("ingest", "docs", "a.npy")
+    np.save("a.npy", vectors[5:10])
+    summary = encvec("ingest", "docs", "a.npy", "--json").document
+    assert (summary["written"], summary["count"], summary["created"]) == (5, 5, False)
+    assert np.array_equal(np.float32(stored("docs")["a:0"]["vector"]), vectors[5])
+
+
+@pytest.mark.parametrize("limit", [1, 7, 8, 300, 999])
+def test_limit(home, encvec, vectors, limit):
+    np.save("a.npy", vectors)
+    summary = encvec("ingest", "docs", "a.npy", "--limit", limit, "--batch-size", 8, "--json").document
+    assert summary["read"] == summary["count"] == min(limit, 300)
+
+
+def test_resume_skips_what_is_there(home, encvec, vectors, monkeypatch):
+    np.save("a.npy", vectors)
+    encvec("ingest", "docs", "a.npy", "--limit", 130)
+    written = []
+    upsert = Collection.upsert
+    monkeypatch.setattr(Collection, "upsert", lambda self, ids, *rest: (written.extend(ids), upsert(self, ids, *rest)))
+    summary = encvec("ingest", "docs", "a.npy", "--resume", "--batch-size", 100, "--json").document
+    assert (summary["read"], summary["skipped"], summary["written"], summary["count"]) == (300, 130, 170, 300)
+    assert written == [f"a:{n}" for n in range(130, 300)]
+    again = encvec("ingest", "docs", "a.npy", "--resume", "--json").document
+    assert (again["skipped"], again["written"]) == (300, 0)
+
+
+def test_an_interrupt_leaves_whole_batches_and_says_how_to_go_on(home, encvec, vectors, monkeypatch):
+    np.save("a.npy", vectors)
+    upsert, calls = Collection.upsert, []
+
+    def third_time(self, ids, *rest):
+        calls.append(ids)
+        if len(calls) == 4:  # the rehearsal of a new collection is the first
+            raise KeyboardInterrupt
+        upsert(self, ids, *rest)
+
+    monkeypatch.setattr(Collection, "upsert", third_time)
+    answer = encvec("ingest", "docs", "a.npy", "--batch-size", 50)
+    assert answer.code == 130
+    assert "100 records were written before; the same command with --resume goes on from here" in answer.err
+    assert encvec("count", "docs").out == "100\n"
+
+
+@pytest.mark.parametrize(
+    ("change", "row", "said"),
+    [
+        (lambda v: v.__setitem__((70, 3), np.nan), 70, "the vector holds NaN or infinity"),
+        (lambda v: v.__setitem__(55, 0), 55, "the vector is the zero vector"),
+    ],
+)
+def test_a_bad_row_stops_the_run_after_the_batches_before_it(home, encvec, vectors, change, row, said):
+    bad = vectors.copy()
+    change(bad)
+    np.save("a.npy", bad)
+    answer = encvec("ingest", "docs", "a.npy", "--batch-size", 25, "--json")
+    assert (answer.code, answer.out) == (2, "")
+    written = row // 25 * 25
+    assert f"a.npy, row {row}: {said}" in answer.error["message"]
+    assert answer.error["message"].endswith(f"; {written} records were written before")
+    assert answer.error["written"] == written == encvec("count", "docs", "--json").document["count"]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ({"id": "", "vector": [1] * DIM}, "line 2: the id is empty"),
+        ({"id": "a", "vector": [1] * DIM}, "line 2: the id repeats 'a'"),
+        ({"id": "b", "vector": [1] * DIM, "document": 5}, "line 2: the document is int, not str"),
+        ({"id": "b", "vector": [1e39] * DIM}, "line 2: the vector holds NaN or infinity"),
+        ('{"id": "b", "vector": [1, 1, 1, 1, 1, 1, 1, 1], "x": "\\ud800"}', "lines 1 to 2: record 'b': text with"),
+        ("{", "line 2: not JSON"),
+    ],
+    ids=str,
+)
+def test_a_mistake_in_the_first_batch_makes_no_collection(home, encvec, line, said):
+    write_lines(home / "a.jsonl", {"id": "a", "vector": [1] * DIM}, line)
+    answer = encvec("ingest", "docs", "a.jsonl")
+    assert answer.code == 2
+    assert answer.err.startswith(f"encvec: a.jsonl, {said}")
+    assert answer.err.count("\n") == 1
+    assert "nothing was written" in answer.err
+    assert encvec("collections", "--json").document == {"collections": []}
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "said"),
+    [
+        (["--field", "x"], "UsageError", "--field takes NAME=POLICY"),
+        (["--field", "x=plain", "--field", "x=blind"], "UsageError", "once a name"),
+        (["--field", "x=foo"], "InputError", "policy 'foo' is not one of"),
+        (["--scheme", "rot13"], "SchemeError", "unknown scheme 'rot13'"),
+        (["--beta", "-1"], "SchemeError", "beta is a number from 0"),
+        (["--metric", "manhattan"], "UsageError", "'manhattan' is not one of"),
+        (["--dim", "3"], "ShapeError", "a.npy has vectors of 8 coordinates, not 3"),
+        (["--max-norm", "1"], "InputError", "max_norm has no meaning under cosine"),
+        (["--metric", "l2", "--max-norm", "0.001"], "NormError", "a.npy, row "),
+        (["--id-column", "x"], "InputError", "--id-column has no meaning for npy"),
+        (["--limit", "0"], "InputError", "--limit 0 leaves nothing to do"),
+    ],
+    ids=str,
+)
+def test_bad_options_make_no_collection(home, encvec, vectors, options, kind, said):
+    np.save("a.npy", vectors)
+    answer = encvec("ingest", "docs", "a.npy", *options, "--json")
+    assert (answer.code, answer.out, answer.error["type"]) == (2, "", kind)
+    assert said in answer.error["message"]
+    assert encvec("collections", "--json").document == {"collections": []}
+
+
+def test_an_existing_collection_keeps_its_settings(home, encvec, vectors, docs):
+    np.save("a.npy", vectors)
+    np.save("wide.npy", np.ones((3, DIM + 1)))
+    answer = encvec("ingest", "docs", "a.npy", "--metric", "l2", "--json")
+    assert (answer.code, answer.error["type"]) == (2, "ConfigMismatchError")
+    answer = encvec("ingest", "docs", "wide.npy")
+    assert "wide.npy has vectors of 9 coordinates, collection 'docs' of 8" in answer.err
+    assert encvec("count", "docs", "--json").document["count"] == 60
+    assert encvec("ingest", "docs", "a.npy", "--metric", "cosine", "--scheme", "sap").code == 0
+
+
+def test_an_empty_file_is_an_error(home, encvec, vectors):
+    np.save("a.npy", vectors[:0])
+    (home / "a.jsonl").write_text("\n\n")
+    for name in ("a.npy", "a.jsonl"):
+        assert encvec("ingest", "docs", name).err == f"encvec: {name} holds no records\n"
+
+
+def test_a_mistyped_store_is_made_by_ingest_only(home, encvec, vectors):
+    np.save("a.npy", vectors)
+    url = f"faiss://{home}/other?index=hnsw"
+    answer = encvec("count", "docs", "--store", url)
+    assert answer.code == 2
+    assert "no store at" in answer.err
+    assert not (home / "other").exists()
+    assert encvec("ingest", "docs", "a.npy", "--store", url).code == 0
+    assert encvec("stats", "docs", "--store", url, "--json").document["store"]["index"] == "hnsw"
+
+
+def test_a_bad_line_in_a_long_file_costs_no_memory(home, encvec):
+    """The reader goes line by line: lines after the mistake are never looked at."""
+    with open("a.jsonl", "w", encoding="utf-8") as file:
+        for n in range(5000):
+            file.write(json.dumps({"vector": [n + 1.0] * DIM}) + "\n")
+        file.write("oops\n" * 100_000)
+    answer = encvec("ingest", "docs", "a.jsonl", "--batch-size", 1000, "--json")
+    assert answer.error["written"] == 5000
+    assert "a.jsonl, line 5001: not JSON" in answer.error["message"]

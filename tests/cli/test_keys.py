@@ -1,0 +1,194 @@
+"""`encvec init` and `encvec keys`: keys that last, asked for and never shown."""
+
+import base64
+import io
+import json
+import stat
+import sys
+
+import numpy as np
+import pytest
+
+from encvec_store import Keyset
+
+SECRET = "correct horse battery staple"
+
+
+@pytest.fixture
+def wrapped(home, encvec, vectors, monkeypatch):
+    """A folder as `encvec init` makes it, with a collection."""
+    (home / "store").rmdir()
+    monkeypatch.delenv("ENCVEC_KEYS")
+    monkeypatch.setenv("ENCVEC_PASSPHRASE", SECRET)
+    assert encvec("init").code == 0
+    np.save("a.npy", vectors[:20])
+    assert encvec("ingest", "docs", "a.npy").code == 0
+    return home
+
+
+def versions(answer):
+    assert answer.code == 0, answer.err
+    assert answer.document.keys() == {"uri", "primary", "versions"}
+    assert all(item.keys() == {"version", "state", "primary", "created"} for item in answer.document["versions"])
+    return {item["version"]: item["state"] for item in answer.document["versions"]}, answer.document["primary"]
+
+
+def test_init_makes_keys_and_store_in_a_folder(home, encvec, monkeypatch):
+    monkeypatch.delenv("ENCVEC_KEYS")
+    monkeypatch.setenv("ENCVEC_PASSPHRASE", SECRET)
+    answer = encvec("init", "some/where", "--json")
+    assert answer.code == 0
+    assert answer.document.keys() == {"dir", "keys", "store"}
+    assert (home / "some/where/store").is_dir()
+    if sys.platform != "win32":
+        assert stat.S_IMODE((home / "some/where/keys.json").stat().st_mode) == 0o600
+    assert SECRET not in (home / "some/where/keys.json").read_text()
+    assert encvec("collections", "--dir", "some/where", "--json").document == {"collections": []}
+
+
+def test_init_tells_what_comes_next(home, encvec, monkeypatch):
+    monkeypatch.setenv("ENCVEC_PASSPHRASE", SECRET)
+    answer = encvec("init", "x")
+    assert "encvec ingest my-collection FILE --dir x" in answer.out
+    assert SECRET not in answer.out + answer.err
+
+
+def test_init_never_replaces_keys(wrapped, encvec):
+    before = (wrapped / "keys.json").read_bytes()
+    answer = encvec("init", "--json")
+    assert (answer.code, answer.error["type"]) == (2, "KeysetError")
+    assert (wrapped / "keys.json").read_bytes() == before
+    (wrapped / "keys.json").rename("elsewhere.json")
+    answer = encvec("init")
+    assert answer.code == 2
+    assert "holds a store, but" in answer.err
+    assert not (wrapped / "keys.json").exists()
+
+
+def test_versions_live_and_die(wrapped, encvec):
+    assert versions(encvec("keys", "list", "--json")) == ({1: "enabled"}, 1)
+    assert versions(encvec("keys", "rotate", "--json")) == ({1: "enabled", 2: "enabled"}, 2)
+    assert encvec("count", "docs").out == "20\n"
+    assert versions(encvec("keys", "disable", "1", "--json")) == ({1: "disabled", 2: "enabled"}, 2)
+    answer = encvec("get", "docs", "a:1")
+    assert (answer.code, answer.out) == (2, "")
+    assert "key version 1 is disabled" in answer.err
+    assert versions(encvec("keys", "enable", "1", "--json")) == ({1: "enabled", 2: "enabled"}, 2)
+    assert encvec("get", "docs", "a:1").code == 0
+    assert versions(encvec("keys", "destroy", "1", "--yes", "--json")) == ({1: "destroyed", 2: "enabled"}, 2)
+    assert encvec("get", "docs", "a:1").code == 2
+    assert encvec("drop", "docs", "--yes").code == 0
+
+
+def test_list_is_readable(wrapped, encvec):
+    out = encvec("keys", "list").out
+    assert "keyset  file:keys.json" in out
+    assert "enabled  primary" in out
+
+
+def test_destroy_asks_and_tells_what_is_lost(wrapped, encvec, monkeypatch):
+    encvec("keys", "rotate")
+    assert encvec("keys", "destroy", "1").code == 2
+    terminal = io.StringIO("no\n")
+    terminal.isatty = lambda: True
+    monkeypatch.setattr("sys.stdin", terminal)
+    answer = encvec("keys", "destroy", "1")
+    assert answer.code == 1
+    assert "20 records are under it" in answer.err
+    assert versions(encvec("keys", "list", "--json"))[0] == {1: "enabled", 2: "enabled"}
+
+
+@pytest.mark.parametrize("command", ["disable", "destroy"])
+def test_the_primary_is_kept(wrapped, encvec, command):
+    answer = encvec("keys", command, "1", *(["--yes"] if command == "destroy" else []), "--json")
+    assert (answer.code, answer.error["type"]) == (2, "KeysetError")
+    assert "rotate first" in answer.error["message"]
+
+
+def test_an_unknown_version_is_refused(wrapped, encvec):
+    for args in (["enable", "7"], ["disable", "7"], ["destroy", "7", "--yes"]):
+        answer = encvec("keys", *args)
+        assert answer.code == 2
+        assert "key version 7 is not in" in answer.err
+    assert encvec("keys", "destroy", "x").code == 2
+
+
+def test_export_says_unsafe_and_gives_what_env_holds(wrapped, encvec, monkeypatch):
+    answer = encvec("keys", "export")
+    assert (answer.code, answer.out) == (2, "")
+    text = encvec("keys", "export", "--unsafe-cleartext").out.strip()
+    assert encvec("keys", "export", "--unsafe-cleartext", "--json").document == {"keyset": text}
+    assert json.loads(base64.b64decode(text))["primary"] == 1
+    monkeypatch.setenv("MY_KEYS", text)
+    monkeypatch.delenv("ENCVEC_PASSPHRASE")
+    assert encvec("count", "docs", "--keys", "env:MY_KEYS").out == "20\n"
+
+
+@pytest.mark.parametrize("uri", ["env:SOME_KEYS", "memory:"])
+def test_keys_that_would_not_last_are_not_made_or_changed(home, encvec, monkeypatch, uri):
+    answer = encvec("keys", "create", "--keys", uri)
+    assert answer.code == 2
+    assert "lost with it" in answer.err
+    monkeypatch.setenv("SOME_KEYS", "")
+    Keyset.create("env:SOME_KEYS")
+    for args in (["rotate"], ["disable", "1"], ["destroy", "1", "--yes"]):
+        assert encvec("keys", *args, "--keys", uri).code == 2
+
+
+def test_a_keyset_elsewhere(home, encvec, monkeypatch):
+    monkeypatch.setenv("ENCVEC_PASSPHRASE", SECRET)
+    uri = "file:sub/my keys.json"
+    assert versions(encvec("keys", "create", "--keys", uri, "--json")) == ({1: "enabled"}, 1)
+    assert encvec("keys", "create", "--keys", uri).code == 2
+    monkeypatch.setenv("ENCVEC_KEYS", uri)
+    assert encvec("keys", "list", "--json").document["uri"] == uri
+
+
+def test_a_wrong_passphrase_says_so_and_no_more(wrapped, encvec, monkeypatch):
+    monkeypatch.setenv("ENCVEC_PASSPHRASE", "tr0ub4dor")
+    answer = encvec("count", "docs")
+    assert (answer.code, answer.out) == (2, "")
+    assert "wrong passphrase, or the file was altered" in answer.err
+    assert "tr0ub4dor" not in answer.err
+
+
+def test_the_passphrase_may_be_in_a_file(wrapped, encvec, monkeypatch):
+    monkeypatch.delenv("ENCVEC_PASSPHRASE")
+    (wrapped / "secret").write_text(SECRET + "\n")
+    monkeypatch.setenv("ENCVEC_PASSPHRASE_FILE", "secret")
+    assert encvec("count", "docs").out == "20\n"
+    monkeypatch.setenv("ENCVEC_PASSPHRASE_FILE", "nope")
+    answer = encvec("count", "docs")
+    assert "cannot read the passphrase file nope" in answer.err
+
+
+def test_without_passphrase_and_terminal_it_says_where_to_put_one(wrapped, encvec, monkeypatch):
+    monkeypatch.delenv("ENCVEC_PASSPHRASE")
+    answer = encvec("count", "docs", "--json")
+    assert (answer.code, answer.error["type"]) == (2, "KeysetError")
+    for name in ("ENCVEC_PASSPHRASE", "ENCVEC_PASSPHRASE_FILE"):
+        assert name in answer.error["message"]
+
+
+def test_missing_keys_or_store_point_to_init(home, encvec, monkeypatch):
+    monkeypatch.delenv("ENCVEC_KEYS")
+    answer = encvec("collections")
+    assert answer.code == 2
+    assert "no keyset at keys.json: make one with `encvec init`" in answer.err
+    (home / "store").rmdir()
+    answer = encvec("collections")
+    assert "no store at store: make one with `encvec init`" in answer.err
+    assert not (home / "store").exists()
+
+
+def test_other_keys_open_nothing(wrapped, encvec, monkeypatch):
+    encvec("keys", "create", "--keys", "file:other.json")
+    answer = encvec("get", "docs", "a:1", "--keys", "file:other.json", "--json")
+    assert (answer.code, answer.out, answer.error["type"]) == (2, "", "AuthenticationError")
+
+
+def test_a_password_in_a_url_belongs_in_the_environment(home, encvec):
+    answer = encvec("collections", "--store", "postgresql://me:hunter2@host/db")
+    assert answer.code == 2
+    assert "put the URL in ENCVEC_STORE" in answer.err
+    assert "hunter2" not in answer.err

@@ -1,0 +1,266 @@
+"""Sealed records: any byte flipped, any part moved, any wrong key is an AuthenticationError and nothing else."""
+
+import os
+import traceback
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from encvec_store.crypto.envelope import (
+    HEADER,
+    PREFIX,
+    TOKEN,
+    RecordCipher,
+    Stamp,
+    claims,
+    config_key_version,
+    envelope_size,
+    headers,
+    key_versions,
+)
+from encvec_store.errors import AuthenticationError
+
+ROOT = bytes(range(32))
+STAMP = Stamp(scheme=1, revision=2, key_version=3)
+
+
+def cipher(root=ROOT, tenant="acme", collection="faces"):
+    return RecordCipher(root, 3, tenant, collection)
+
+
+def prefixes(n, stamp=STAMP, seed=0):
+    rng = np.random.default_rng(seed)
+    tokens, nonces, bindings = (rng.integers(0, 256, (n, 16), np.uint8) for _ in range(3))
+    return tokens, headers(stamp, nonces, bindings)
+
+
+def vectors(n, dim):
+    return np.random.default_rng(1).standard_normal((n, dim)).astype(np.float32)
+
+
+def row(data):
+    return np.frombuffer(bytes(data), np.uint8)[None]
+
+
+def opener(kind, of):
+    return {"vector": lambda data: of.open_vectors(row(data)), "payload": of.open_payload, "config": of.open_config}[
+        kind
+    ]
+
+
+def sealed(kind, of, n=0):
+    tokens, heads = prefixes(1, seed=n)
+    match kind:
+        case "vector":
+            return of.seal_vectors(tokens, heads, vectors(1, 2))[0].tobytes()
+        case "payload":
+            return of.seal_payloads(tokens, heads, [b"some payload"])[0]
+        case "config":
+            return of.seal_config(b"some settings")
+
+
+KINDS = pytest.mark.parametrize("kind", ["vector", "payload", "config"])
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 40])
+@pytest.mark.parametrize("dim", [1, 3, 384])
+def test_vectors_round_trip(n, dim):
+    tokens, heads = prefixes(n)
+    data = vectors(n, dim)
+    envelopes = cipher().seal_vectors(tokens, heads, data)
+    assert envelopes.shape == (n, envelope_size(dim)) == (n, 16 + 40 + 12 + 4 * dim + 16)
+    opened = cipher().open_vectors(envelopes)
+    assert opened.dtype == np.float32
+    assert opened.tobytes() == data.tobytes()
+    assert (envelopes[:, :TOKEN] == tokens).all()
+    assert (envelopes[:, TOKEN:PREFIX] == heads).all()
+
+
+def test_vectors_of_any_layout():
+    tokens, heads = prefixes(4)
+    data = np.asfortranarray(vectors(4, 6))
+    envelopes = np.asfortranarray(cipher().seal_vectors(tokens, heads, data))
+    assert (cipher().open_vectors(envelopes) == data).all()
+
+
+@given(st.lists(st.binary(max_size=300), max_size=5))
+def test_payloads_round_trip(payloads):
+    envelopes = cipher().seal_payloads(*prefixes(len(payloads)), payloads)
+    assert [cipher().open_payload(envelope) for envelope in envelopes] == payloads
+
+
+@given(st.binary(max_size=300))
+def test_config_round_trips(config):
+    data = cipher().seal_config(config)
+    assert cipher().open_config(data) == config
+    assert config_key_version(data) == 3
+
+
+def test_headers_and_what_they_claim():
+    _, heads = prefixes(5)
+    assert heads.shape == (5, HEADER)
+    assert heads[0, :8].tobytes().hex() == "0101000200000003"
+    envelopes = cipher().seal_vectors(*prefixes(5), vectors(5, 2))
+    assert (key_versions(envelopes) == 3).all()
+    assert claims(envelopes, Stamp(1, 2, 9))
+    assert not claims(envelopes, Stamp(2, 2, 3))
+    assert not claims(envelopes, Stamp(1, 3, 3))
+    big = headers(Stamp(255, 65535, 2**32 - 1), *(np.zeros((1, 16), np.uint8),) * 2)
+    assert key_versions(np.pad(big, ((0, 0), (16, 30)))).tolist() == [2**32 - 1]
+
+
+@KINDS
+def test_any_flipped_byte_is_refused(kind):
+    data = sealed(kind, cipher())
+    opener(kind, cipher())(data)
+    for position in range(len(data)):
+        for flip in (0x01, 0x80, 0xFF):
+            broken = bytearray(data)
+            broken[position] ^= flip
+            with pytest.raises(AuthenticationError):
+                opener(kind, cipher())(broken)
+
+
+def test_one_bad_row_refuses_the_batch():
+    envelopes = cipher().seal_vectors(*prefixes(9), vectors(9, 2))
+    envelopes[7, -1] ^= 1
+    with pytest.raises(AuthenticationError):
+        cipher().open_vectors(envelopes)
+
+
+@KINDS
+def test_any_other_length_is_refused(kind):
+    data = sealed(kind, cipher())
+    for wrong in [data[:length] for length in range(len(data))] + [data + bytes(n) for n in (1, 4, 16)]:
+        with pytest.raises(AuthenticationError):
+            opener(kind, cipher())(wrong)
+
+
+@given(st.binary(max_size=150))
+def test_garbage_is_refused(data):
+    for kind in ("vector", "payload", "config"):
+        with pytest.raises(AuthenticationError):
+            opener(kind, cipher())(data)
+
+
+@KINDS
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"root": bytes(32)},
+        {"tenant": "emca"},
+        {"collection": "texts"},
+        {"tenant": "faces", "collection": "acme"},
+        {"tenant": "acm", "collection": "efaces"},
+    ],
+    ids=str,
+)
+def test_other_keys_and_places_are_refused(kind, other):
+    with pytest.raises(AuthenticationError):
+        opener(kind, cipher(**other))(sealed(kind, cipher()))
+
+
+@pytest.mark.parametrize("kind", ["vector", "payload"])
+@pytest.mark.parametrize(
+    "part", [slice(0, TOKEN), slice(TOKEN, PREFIX), slice(0, PREFIX), slice(PREFIX, PREFIX + 12)], ids=str
+)
+def test_parts_of_two_records_do_not_mix(kind, part):
+    """Record token, header, both, nonce: each of another record that is genuine itself."""
+    one, two = bytearray(sealed(kind, cipher())), sealed(kind, cipher(), n=1)
+    assert one[part] != two[part]
+    one[part] = two[part]
+    with pytest.raises(AuthenticationError):
+        opener(kind, cipher())(one)
+
+
+def test_kinds_are_not_confused():
+    """The same bytes sealed as one kind do not open as another, though prefix and size agree."""
+    tokens, heads = prefixes(1)
+    vector = cipher().seal_vectors(tokens, heads, vectors(1, 2))[0].tobytes()
+    payload = cipher().seal_payloads(tokens, heads, [vectors(1, 2).tobytes()])[0]
+    assert len(vector) == len(payload)
+    for kind, data in (("payload", vector), ("config", vector), ("vector", payload), ("config", payload)):
+        with pytest.raises(AuthenticationError):
+            opener(kind, cipher())(data)
+    for kind in ("vector", "payload"):
+        with pytest.raises(AuthenticationError):
+            opener(kind, cipher())(cipher().seal_config(bytes(60)))
+
+
+@pytest.mark.parametrize("data", [b"", b"\x01", b"\x02" + bytes(40), bytes(16), b"\x01" + bytes(15)])
+def test_config_of_another_format(data):
+    with pytest.raises(AuthenticationError):
+        config_key_version(data)
+
+
+def test_no_gcm_nonce_repeats():
+    n = 50_000
+    envelopes = cipher().seal_vectors(*prefixes(n), np.zeros((n, 1), np.float32))
+    payloads = cipher().seal_payloads(*prefixes(n), [b""] * n)
+    nonces = {envelope[PREFIX : PREFIX + 12].tobytes() for envelope in envelopes}
+    nonces |= {envelope[PREFIX : PREFIX + 12] for envelope in payloads}
+    assert len(nonces) == 2 * n
+
+
+def test_sealing_twice_shows_nothing():
+    """Equal plaintexts under equal headers: no byte of the two ciphertexts agrees more than by chance."""
+    tokens, heads = prefixes(1)
+    one, two = (cipher().seal_vectors(tokens, heads, np.zeros((1, 1000), np.float32))[0, PREFIX:] for _ in "12")
+    assert (one == two).sum() < 60
+
+
+def test_errors_give_nothing_away():
+    """One text for every cause, and no key, plaintext or inner error in the traceback."""
+    texts = set()
+    for kind in ("vector", "payload"):
+        data = sealed(kind, cipher())
+        for wrong, of in ((data[:-1] + b"\x00", cipher()), (data, cipher(root=bytes(32))), (data[:30], cipher())):
+            with pytest.raises(AuthenticationError) as caught:
+                opener(kind, of)(wrong)
+            texts.add(str(caught.value))
+            shown = "".join(traceback.format_exception(caught.value))
+            assert "InvalidTag" not in shown
+            assert ROOT.hex() not in shown
+            assert repr(ROOT) not in shown
+            assert caught.value.__cause__ is None
+    assert texts == {"a record could not be authenticated"}
+    assert ROOT.hex() not in repr(cipher())
+
+
+def test_tokens_and_terms():
+    of = cipher()
+    ids = ["a", "b", "", "ab" * 40, "\N{GREEK SMALL LETTER ALPHA}", "a" * 16]
+    tokens = of.tokens(ids)
+    assert tokens.shape == (6, 16)
+    assert (of.tokens(ids[::-1]) == tokens[::-1]).all()
+    terms = of.blind_tokens([("a", b"bc"), ("ab", b"c"), ("", b"abc"), ("a", b"b"), ("b", b"bc")])
+    everything = {*terms, *(token.tobytes() for token in tokens), of.bindings(np.zeros((1, 4), np.float32)).tobytes()}
+    assert len(everything) == 12
+    for other in (cipher(root=bytes(32)), cipher(tenant="x"), cipher(collection="x")):
+        assert not (other.tokens(ids) == tokens).all(axis=1).any()
+        assert not set(other.blind_tokens([("a", b"bc"), ("ab", b"c")])) & set(terms)
+    assert of.blind_tokens([]) == []
+    assert of.tokens([]).shape == (0, 16)
+
+
+def test_bindings_depend_on_every_byte():
+    of = cipher()
+    vector = vectors(1, 9)
+    tags = {of.bindings(vector).tobytes()}
+    for position in range(36):
+        changed = vector.copy()
+        changed.view(np.uint8)[0, position] ^= 1
+        tags.add(of.bindings(changed).tobytes())
+    assert len(tags) == 37
+    assert of.bindings(np.empty((3, 0), np.float32)).shape == (3, 16)
+
+
+def test_cache_tags():
+    tag = cipher().cache_tag(b"index")
+    assert cipher().is_cache_tag(b"index", tag)
+    assert not cipher().is_cache_tag(b"indey", tag)
+    assert not cipher(root=bytes(32)).is_cache_tag(b"index", tag)
+    for wrong in (b"", tag[:-1], tag + b"\x00", os.urandom(16)):
+        assert not cipher().is_cache_tag(b"index", wrong)

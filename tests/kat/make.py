@@ -1,0 +1,188 @@
+"""Makes the known-answer files beside it: `python -m tests.kat.make [--force]`, from the repository's root.
+
+They pin every stored format. A file that exists is what data out there looks like: it is not made anew to
+get a test to pass. A new format gets a new file, and the old one stays as long as the old data can be read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import sys
+import tempfile
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+from cryptography.exceptions import UnsupportedAlgorithm
+
+from encvec_store.crypto.envelope import RecordCipher, Stamp, headers
+from encvec_store.crypto.keyset import Keyset, KeyState, KeyVersion
+from encvec_store.crypto.labels import Purpose, derive, encode
+from encvec_store.crypto.prf import Keystream, Pmac
+from encvec_store.crypto.rotation import DENSE
+from encvec_store.crypto.schemes import scheme
+from encvec_store.keys.env import EnvHome
+from encvec_store.keys.file import FileHome
+
+FOLDER = Path(__file__).resolve().parent
+ROOT = bytes(range(32))
+TENANT, COLLECTION = "acme", "faces"
+PASSPHRASE = "correct horse"
+IDS = ["a", "record-0000000001", "", "\N{GREEK SMALL LETTER ALPHA}"]
+
+
+def fixed_random():
+    """Replace the operating system's randomness by bytes that count up, the same in every run."""
+    counter = itertools.count(1)
+    return mock.patch("os.urandom", lambda n: bytes(next(counter) % 256 for _ in range(n)))
+
+
+def points(n, dim):
+    """Points of length near 1 whose coordinates are exact in float32: the noise depends on every bit of them."""
+    integers = (np.arange(n * dim, dtype=np.int64) * 7919 + 17) % 1009 - 504
+    return (integers / 2.0 ** (8 + dim.bit_length() // 2)).astype(np.float32).reshape(n, dim)
+
+
+def cipher():
+    return RecordCipher(ROOT, 1, TENANT, COLLECTION)
+
+
+def labels():
+    tuples = [(), ("",), ("a", "b-c"), ("a-b", "c"), (b"a", 1, "1", -7)]
+    return {
+        "root": ROOT.hex(),
+        "encode": [{"parts": [repr(part) for part in parts], "bytes": encode(*parts).hex()} for parts in tuples],
+        "derive": {purpose.value: derive(ROOT, purpose, TENANT, COLLECTION).hex() for purpose in Purpose},
+    }
+
+
+def prf():
+    lengths = [0, 1, 15, 16, 17, 32, 52, 1552]
+    messages = {length: bytes(i % 251 for i in range(length)) for length in lengths}
+    nonce = bytes(range(12)) + b"\xff\xff\xff\xfe"
+    stream = Keystream(ROOT)
+    return {
+        "key": ROOT.hex(),
+        "pmac": {str(length): Pmac(ROOT).tags_of([message]).tobytes().hex() for length, message in messages.items()},
+        "ctr": {"nonce": nonce.hex(), "stream": stream.words(np.frombuffer(nonce, np.uint8)[None], 16).tobytes().hex()},
+        "gaussians": stream.gaussians(5, stream=3).tolist(),
+        "permutation": stream.permutation(10, stream=3).tolist(),
+    }
+
+
+def tokens():
+    terms = [("country", b"de"), ("country", b""), ("", b"de")]
+    return {
+        "root": ROOT.hex(),
+        "record": {id: token.tobytes().hex() for id, token in zip(IDS, cipher().tokens(IDS), strict=True)},
+        "blind": [
+            {"field": name, "value": value.hex(), "token": token.hex()}
+            for (name, value), token in zip(terms, cipher().blind_tokens(terms), strict=True)
+        ],
+        "binding": cipher().bindings(points(1, 5)).tobytes().hex(),
+        "index-cache": cipher().cache_tag(b"index").hex(),
+    }
+
+
+def envelopes():
+    of, vectors = cipher(), points(2, 3)
+    names = of.tokens(IDS[:2])
+    nonces = np.arange(32, dtype=np.uint8).reshape(2, 16)
+    heads = headers(Stamp(1, 2, 1), nonces, of.bindings(points(2, 5)))
+    payloads = [b"", b'["a",{"country":"de"},null]']
+    with fixed_random():
+        sealed = {
+            "vectors": [row.tobytes().hex() for row in of.seal_vectors(names, heads, vectors)],
+            "payloads": [envelope.hex() for envelope in of.seal_payloads(names, heads, payloads)],
+            "config": of.seal_config(b'{"dim":3}').hex(),
+        }
+    plain = {
+        "vectors": vectors.tolist(),
+        "payloads": [payload.decode() for payload in payloads],
+        "config": '{"dim":3}',
+    }
+    return {"root": ROOT.hex(), "headers": [head.tobytes().hex() for head in heads], "sealed": sealed, "plain": plain}
+
+
+def sap():
+    cases = []
+    for dim, beta, query_beta in [(1, 2.0, 0.0), (8, 2.0, 0.0), (8, 0.0, 1.5), (385, 2.0, 0.5), (DENSE + 1, 2.0, 0.5)]:
+        keyed = scheme({"name": "sap", "beta": beta, "query_beta": query_beta}).keyed(ROOT, TENANT, COLLECTION, dim)
+        vectors, nonces = keyed.encrypt(points(2, dim), cipher().tokens(IDS[:2]))
+        queries = keyed.encrypt_query(points(1, dim))
+        at = list(range(dim)) if dim <= 8 else [0, 1, dim // 3, dim // 2, dim - 2, dim - 1]
+        cases.append(
+            {
+                "dim": dim,
+                "beta": beta,
+                "query_beta": query_beta,
+                "nonces": [nonce.tobytes().hex() for nonce in nonces],
+                "at": at,
+                "vectors": vectors[:, at].astype(float).round(8).tolist(),
+                "squared": np.square(vectors.astype(float)).sum(axis=1).round(6).tolist(),
+                "queries": queries[:, at].astype(float).round(8).tolist(),
+            }
+        )
+    return {"root": ROOT.hex(), "tenant": TENANT, "collection": COLLECTION, "cases": cases}
+
+
+def keyset(home):
+    """A keyset with a version in each state, in the home given and unsaved."""
+    created = "2026-11-23T00:00:00+00:00"
+    versions = [
+        KeyVersion(1, KeyState.DESTROYED, created, b""),
+        KeyVersion(2, KeyState.DISABLED, created, bytes(32)),
+        KeyVersion(3, KeyState.ENABLED, created, ROOT),
+    ]
+    return Keyset(home, versions, 3)
+
+
+def keysets():
+    document = keyset(EnvHome("UNUSED"))
+    files = {}
+    for kdf in ("argon2id", "scrypt"):
+        without = mock.patch("encvec_store.keys.file.Argon2id", side_effect=UnsupportedAlgorithm("left out"))
+        with tempfile.TemporaryDirectory() as folder, fixed_random():
+            place = FileHome(f"{folder}/keys.json", PASSPHRASE)
+            if kdf == "scrypt":
+                with without:
+                    place.create(keyset(place)._document())
+            else:
+                place.create(keyset(place)._document())
+            files[kdf] = Path(folder, "keys.json").read_text(encoding="utf-8")
+    return {
+        "passphrase": PASSPHRASE,
+        "primary": 3,
+        "states": ["destroyed", "disabled", "enabled"],
+        "root": ROOT.hex(),
+        "env": document.export(unsafe_cleartext=True),
+        "files": files,
+    }
+
+
+MAKERS = {
+    "labels.json": labels,
+    "prf.json": prf,
+    "tokens.json": tokens,
+    "envelopes.json": envelopes,
+    "sap.json": sap,
+    "keysets.json": keysets,
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--force", action="store_true", help="overwrite: the formats change, and old data with them")
+    force = parser.parse_args().force
+    there = [name for name in MAKERS if (FOLDER / name).exists()]
+    if there and not force:
+        sys.exit(f"{', '.join(there)}: there already; --force overwrites")
+    for name, make in MAKERS.items():
+        text = json.dumps(make(), indent=1, ensure_ascii=True)
+        (FOLDER / name).write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

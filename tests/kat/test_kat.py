@@ -1,0 +1,113 @@
+"""Known answers: what was written once is read, and written the same again. Made by `tests/kat/make.py`."""
+
+import base64
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from encvec_store.crypto.envelope import RecordCipher
+from encvec_store.crypto.keyset import Keyset
+from encvec_store.crypto.schemes import scheme
+from encvec_store.errors import KeyUnavailableError
+from tests.kat import make
+
+FOLDER = Path(__file__).resolve().parent
+
+
+def stored(name):
+    return json.loads((FOLDER / name).read_text(encoding="utf-8"))
+
+
+def as_json(value):
+    return json.loads(json.dumps(value))
+
+
+@pytest.mark.parametrize("name", ["labels.json", "tokens.json", "envelopes.json", "keysets.json"])
+def test_written_the_same_again(name):
+    assert as_json(make.MAKERS[name]()) == stored(name)
+
+
+def test_prf():
+    now, then = as_json(make.prf()), stored("prf.json")
+    assert now.pop("gaussians") == pytest.approx(then.pop("gaussians"), abs=1e-12)
+    assert now == then
+
+
+def test_index_vectors():
+    """Float arithmetic differs from machine to machine in the last places; nonces don't."""
+    now, then = make.sap(), stored("sap.json")
+    assert len(then["cases"]) == 5
+    for one, two in zip(now.pop("cases"), then.pop("cases"), strict=True):
+        for name in ("vectors", "queries", "squared"):
+            np.testing.assert_allclose(one.pop(name), two.pop(name), rtol=0, atol=1e-5)
+        assert one == two
+    assert now == then
+
+
+def test_index_vectors_decrypt():
+    """Only a whole vector can be decrypted: the small ones stand in the file whole."""
+    small = [case for case in stored("sap.json")["cases"] if case["dim"] <= 8]
+    assert len(small) == 3
+    for case in small:
+        spec = {"name": "sap", "beta": case["beta"], "query_beta": case["query_beta"]}
+        keyed = scheme(spec).keyed(make.ROOT, make.TENANT, make.COLLECTION, case["dim"])
+        nonces = np.frombuffer(bytes.fromhex("".join(case["nonces"])), np.uint8).reshape(-1, 16)
+        opened = keyed.decrypt(np.array(case["vectors"], np.float32), nonces)
+        np.testing.assert_allclose(opened, make.points(2, case["dim"]), atol=1e-5)
+
+
+def test_envelopes_open():
+    data = stored("envelopes.json")
+    cipher = RecordCipher(bytes.fromhex(data["root"]), 1, make.TENANT, make.COLLECTION)
+    sealed, plain = data["sealed"], data["plain"]
+    rows = np.array([list(bytes.fromhex(envelope)) for envelope in sealed["vectors"]], np.uint8)
+    assert cipher.open_vectors(rows).tolist() == plain["vectors"]
+    payloads = [cipher.open_payload(bytes.fromhex(envelope)).decode() for envelope in sealed["payloads"]]
+    assert payloads == plain["payloads"]
+    assert cipher.open_config(bytes.fromhex(sealed["config"])).decode() == plain["config"]
+
+
+def check(keyset, data):
+    assert keyset.primary == data["primary"]
+    assert [item.state.value for item in keyset.versions] == data["states"]
+    assert keyset.root(3).hex() == data["root"]
+    with pytest.raises(KeyUnavailableError, match="destroyed"):
+        keyset.root(1)
+    keyset.enable(2)
+    assert keyset.root(2) == bytes(32)
+
+
+@pytest.mark.parametrize("kdf", ["argon2id", "scrypt"])
+def test_keyset_files_open(tmp_path, kdf):
+    data = stored("keysets.json")
+    path = tmp_path / "keys.json"
+    path.write_bytes(data["files"][kdf].encode())
+    assert json.loads(data["files"][kdf])["kdf"]["name"] == kdf
+    check(Keyset.open(f"file:{path}", passphrase=data["passphrase"]), data)
+
+
+def test_env_document_opens(monkeypatch):
+    data = stored("keysets.json")
+    monkeypatch.setenv("ENCVEC_TEST_KEYSET", data["env"])
+    check(Keyset.open("env:ENCVEC_TEST_KEYSET"), data)
+    assert json.loads(base64.b64decode(data["env"]))["format"] == "encvec-keyset/1"
+
+
+def test_points_are_exact():
+    """What the answers depend on is the same on every machine."""
+    assert make.points(1, 8)[0].tolist() == [(((i * 7919 + 17) % 1009) - 504) / 1024 for i in range(8)]
+    assert 0.3 < np.linalg.norm(make.points(1, 385)) < 3
+
+
+def test_files_are_not_overwritten():
+    before = {name: stored(name) for name in make.MAKERS}
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.kat.make"], cwd=FOLDER.parents[1], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "--force overwrites" in done.stderr
+    assert {name: stored(name) for name in make.MAKERS} == before

@@ -1,0 +1,18 @@
+"""Key derivation at the least cost there is; and no passphrase of whoever runs the tests."""
+
+import pytest
+
+from encvec_store.keys import file
+
+
+@pytest.fixture(autouse=True)
+def _cheap(monkeypatch):
+    monkeypatch.setattr(file, "_ARGON2ID", {"name": "argon2id", "iterations": 1, "lanes": 1, "memory_kib": 8})
+    monkeypatch.setattr(file, "_SCRYPT", {"name": "scrypt", "n": 2, "r": 1, "p": 1})
+    monkeypatch.delenv("ENCVEC_PASSPHRASE", raising=False)
+    monkeypatch.delenv("ENCVEC_PASSPHRASE_FILE", raising=False)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "keys.json"

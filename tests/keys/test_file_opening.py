@@ -1,0 +1,133 @@
+"""Keyset files that someone else wrote: hostile, malformed, and all the ways to a passphrase."""
+
+import base64
+import contextlib
+import json
+import os
+import time
+
+import pytest
+
+from encvec_store.crypto.keyset import Keyset
+from encvec_store.errors import KeysetError
+from encvec_store.keys import file as module
+from tests.keys.files import PASSPHRASE, create, reopen
+
+ARGON2ID = {"name": "argon2id", "iterations": 1, "lanes": 1, "memory_kib": 8}
+SCRYPT = {"name": "scrypt", "n": 2, "r": 1, "p": 1}
+
+
+@pytest.mark.parametrize(
+    "kdf",
+    [
+        {**ARGON2ID, "memory_kib": 1 << 30},
+        {**ARGON2ID, "memory_kib": (1 << 20) + 1},
+        {**ARGON2ID, "memory_kib": 1 << 20, "iterations": 5},
+        {**ARGON2ID, "iterations": 1 << 31},
+        {**ARGON2ID, "lanes": 65, "memory_kib": 8 * 65},
+        {**ARGON2ID, "memory_kib": 7},
+        {**ARGON2ID, "memory_kib": 0},
+        {**ARGON2ID, "iterations": 0},
+        {**ARGON2ID, "iterations": -1},
+        {**ARGON2ID, "iterations": 1.5},
+        {**ARGON2ID, "iterations": True},
+        {**ARGON2ID, "iterations": "1"},
+        {**ARGON2ID, "iterations": None},
+        {**ARGON2ID, "iterations": 10**400},
+        {**ARGON2ID, "more": 1},
+        {"name": "argon2id"},
+        {**ARGON2ID, "name": "scrypt"},
+        {**ARGON2ID, "name": "argon2d"},
+        {**ARGON2ID, "name": []},
+        {**SCRYPT, "n": 1 << 24},
+        {**SCRYPT, "n": 1 << 20, "r": 9},
+        {**SCRYPT, "n": 1 << 20, "r": 8, "p": 5},
+        {**SCRYPT, "n": 3},
+        {**SCRYPT, "n": 1},
+        {**SCRYPT, "n": 2, "r": 1 << 29, "p": 1},
+        {**SCRYPT, "p": 1 << 20},
+        {},
+    ],
+    ids=lambda kdf: json.dumps(kdf)[:70],
+)
+def test_hostile_key_derivation_is_refused_at_once(path, kdf):
+    create(path)
+    fields = json.loads(path.read_bytes())
+    fields["kdf"] = {**kdf, "salt": fields["kdf"]["salt"]}
+    path.write_bytes(module._canonical(fields) + b"\n")
+    started = time.perf_counter()
+    with pytest.raises(KeysetError, match="no keyset file of this format"):
+        reopen(path)
+    assert time.perf_counter() - started < 1
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        [],
+        {"format": "encvec-keyset-file/2"},
+        {"extra": 1},
+        {"nonce": base64.b64encode(bytes(11)).decode()},
+        {"nonce": 5},
+        {"sealed": ""},
+        {"sealed": "YQ=="},
+        {"kdf": {**ARGON2ID, "salt": base64.b64encode(bytes(4)).decode()}},
+        {"kdf": {**ARGON2ID, "salt": "YR=="}},
+        {"kdf": []},
+        {"kdf": None},
+    ],
+    ids=json.dumps,
+)
+def test_other_content_is_refused(path, fields):
+    create(path)
+    whole = {**json.loads(path.read_bytes()), **fields} if isinstance(fields, dict) and fields else fields
+    path.write_bytes(module._canonical(whole) + b"\n")
+    with pytest.raises(KeysetError):
+        reopen(path)
+
+
+def test_passphrase_sources(monkeypatch, tmp_path, path):
+    """The argument, else ENCVEC_PASSPHRASE, else the file that ENCVEC_PASSPHRASE_FILE names."""
+    root = create(path).root(1)
+    with pytest.raises(KeysetError, match=r"needs a passphrase: .*ENCVEC_PASSPHRASE or ENCVEC_PASSPHRASE_FILE"):
+        reopen(path, None)
+    secret = tmp_path / "secret"
+    for content in (b"correct horse", b"correct horse\n", b"correct horse\r\n"):
+        secret.write_bytes(content)
+        monkeypatch.setenv("ENCVEC_PASSPHRASE_FILE", str(secret))
+        assert reopen(path, None).root(1) == root
+    monkeypatch.setenv("ENCVEC_PASSPHRASE", "wrong")
+    with pytest.raises(KeysetError, match="wrong passphrase"):
+        reopen(path, None)
+    assert reopen(path, PASSPHRASE).root(1) == root
+    assert reopen(path, PASSPHRASE.encode()).root(1) == root
+    monkeypatch.setenv("ENCVEC_PASSPHRASE", PASSPHRASE)
+    monkeypatch.setenv("ENCVEC_PASSPHRASE_FILE", str(tmp_path / "none"))
+    assert reopen(path, None).root(1) == root
+    monkeypatch.delenv("ENCVEC_PASSPHRASE")
+    with pytest.raises(KeysetError, match="cannot read the passphrase file"):
+        reopen(path, None)
+
+
+@pytest.mark.parametrize("empty", ["", b""])
+def test_empty_passphrase_is_refused(monkeypatch, tmp_path, path, empty):
+    monkeypatch.setenv("ENCVEC_PASSPHRASE", "another")  # must not step in for an argument that is there
+    with pytest.raises(KeysetError, match="needs a passphrase"):
+        Keyset.create(f"file:{path}", passphrase=empty)
+    assert not path.exists()
+
+
+def test_passphrase_that_is_not_utf8(monkeypatch, path):
+    """An environment may hold any bytes; Python shows them as lone surrogates."""
+    monkeypatch.setenv("ENCVEC_PASSPHRASE", os.fsdecode(b"gr\xfc\xdfe"))
+    root = Keyset.create(f"file:{path}").root(1)
+    assert reopen(path, b"gr\xfc\xdfe").root(1) == root
+
+
+def test_passphrase_does_not_show(path):
+    home = module.FileHome(str(path), PASSPHRASE)
+    assert PASSPHRASE not in repr(home)
+    with contextlib.suppress(KeysetError):
+        home.load()
+    assert PASSPHRASE not in repr(create(path))

@@ -1,0 +1,85 @@
+"""The contract, kept by the FAISS store, with every kind of index."""
+
+import sqlite3
+
+import pytest
+
+import encvec_store as ev
+from tests.stores.base import Opened, StoreContract
+from tests.stores.tampering import Burglar, TamperingContract
+
+
+class OpenedFaiss(Opened):
+    """A folder."""
+
+    def __init__(self, keyset, folder, **options):
+        super().__init__(keyset)
+        self.folder, self.options = folder, options
+
+    def connect(self, keyset=None):
+        return ev.connect(f"faiss:{self.folder}", keyset=keyset or self.keyset, **self.options)
+
+    def reopen(self, store, keyset=None):
+        store.close()
+        return self.connect(keyset)
+
+    def burglar(self, name="things", tenant=""):
+        return FaissBurglar(self.folder / "records.sqlite3", tenant, name)
+
+
+class FaissBurglar(Burglar):
+    TABLES = {"vector": ("vectors", "envelope"), "index_vector": ("index_vectors", "vector")}
+
+    def __init__(self, path, tenant, name):
+        self.path = path
+        ((self.number,),) = self.ask("SELECT id FROM collections WHERE tenant = ? AND name = ?", tenant, name)
+
+    def ask(self, sql, *values):
+        connection = sqlite3.connect(self.path)
+        try:
+            connection.execute("PRAGMA synchronous = OFF")
+            with connection:
+                return connection.execute(sql, values).fetchall()
+        finally:
+            connection.close()
+
+    def rows(self):
+        return [row for (row,) in self.ask("SELECT row FROM records WHERE collection = ? ORDER BY row", self.number)]
+
+    def read(self, row, part):
+        if part == "terms":
+            return set(self.ask("SELECT field, kind, value FROM terms WHERE row = ?", row))
+        table, column = self.TABLES.get(part, ("records", part))
+        found = self.ask(f"SELECT {column} FROM {table} WHERE row = ?", row)
+        return found[0][0] if found else b""
+
+    def write(self, row, parts):
+        for part, value in parts.items():
+            if part == "terms":
+                self.ask("DELETE FROM terms WHERE row = ?", row)
+                for term in value:
+                    sql = "INSERT INTO terms (collection, field, kind, value, row) VALUES (?, ?, ?, ?, ?)"
+                    self.ask(sql, self.number, *term, row)
+            else:
+                table, column = self.TABLES.get(part, ("records", part))
+                self.ask(f"UPDATE {table} SET {column} = ? WHERE row = ?", value, row)
+
+    def remove(self, row):
+        for table in ("terms", "vectors", "index_vectors", "records"):
+            self.ask(f"DELETE FROM {table} WHERE row = ?", row)
+
+    def move(self, row, other):
+        for table in ("records", "terms"):
+            self.ask(f"UPDATE {table} SET collection = ? WHERE row = ?", other.number, row)
+
+    def config(self):
+        return self.ask("SELECT config FROM collections WHERE id = ?", self.number)[0][0]
+
+    def set_config(self, sealed):
+        self.ask("UPDATE collections SET config = ? WHERE id = ?", sealed, self.number)
+
+
+class TestFaiss(TamperingContract, StoreContract):
+    @pytest.fixture
+    def place(self, keyset, tmp_path):
+        return OpenedFaiss(keyset, tmp_path / "data")

@@ -1,0 +1,165 @@
+"""Hypothesis strategies for metadata and filters, and an oracle of `where` that shares no code with the package."""
+
+import datetime as dt
+import math
+import uuid
+from decimal import Decimal
+from fractions import Fraction
+
+from hypothesis import strategies as st
+
+TEXT = st.text(st.characters(codec="utf-8"), max_size=6)
+ZONES = st.sampled_from([dt.UTC, dt.timezone(dt.timedelta(hours=5, minutes=30)), dt.timezone(-dt.timedelta(hours=8))])
+MOMENTS = st.datetimes(dt.datetime(1900, 1, 1), dt.datetime(2100, 1, 1))
+
+NUMBERS = st.one_of(
+    st.sampled_from([0, 1, 1.0, Decimal(1), Decimal("1.0"), -0.0, 2**53, 2**53 + 1, 10**30, 0.1, Decimal("0.1")]),
+    st.integers(-3, 3),
+    st.integers(),
+    st.floats(allow_nan=False),
+    st.decimals(allow_nan=False, places=2, min_value=-10, max_value=10),
+    st.just(float("nan")),
+)
+ATOMS = st.one_of(
+    st.none(),
+    st.booleans(),
+    NUMBERS,
+    TEXT,
+    st.binary(max_size=3),
+    MOMENTS,
+    st.builds(lambda moment, zone: moment.replace(tzinfo=dt.UTC).astimezone(zone), MOMENTS, ZONES),
+    st.dates(dt.date(1900, 1, 1), dt.date(2100, 1, 1)),
+    st.builds(lambda n: uuid.UUID(int=n), st.integers(0, 3)),
+)
+VALUES = st.recursive(
+    ATOMS,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.lists(inner, max_size=3).map(tuple), st.dictionaries(TEXT, inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+# Few fields and few values, so that filters hit.
+FIELDS = ("a", "b", "c")
+COMMON = st.one_of(
+    st.sampled_from([0, 1, 1.0, True, False, None, Decimal(1), 2, 2.5, 2**53 + 1, float(2**53), float("nan"), "", "x"]),
+    st.sampled_from(["1", b"1", "ä", "\U0001f600", "￿", dt.date(2020, 1, 1), dt.datetime(2020, 1, 1), (1, 2), [1, 2]]),
+    st.sampled_from([dt.datetime(2020, 1, 1, tzinfo=dt.UTC), uuid.UUID(int=1), {"k": 1}, 10**400, float("inf")]),
+    ATOMS,
+)
+METADATA = st.dictionaries(st.sampled_from(FIELDS), COMMON, max_size=3)
+
+
+def _ordered(value):
+    return isinstance(value, int | float | Decimal | str | bytes | dt.date) and not isinstance(value, bool)
+
+
+ORDERED = COMMON.filter(lambda value: _ordered(value) and value == value)
+
+
+def _conditions():
+    simple = st.tuples(st.sampled_from(["eq", "ne"]), COMMON)
+    several = st.tuples(st.sampled_from(["in", "nin"]), st.lists(COMMON, max_size=3))
+    ranges = st.tuples(st.sampled_from(["lt", "lte", "gt", "gte"]), ORDERED)
+    exists = st.tuples(st.just("exists"), st.booleans())
+    one = st.one_of(simple, several, ranges, exists)
+    spelled = st.builds(lambda pair, dollar: ("$" * dollar + pair[0], pair[1]), one, st.booleans())
+    plain = COMMON.filter(lambda value: not isinstance(value, dict))
+    operators = st.lists(spelled, min_size=1, max_size=2).map(dict)
+    return st.dictionaries(st.sampled_from(FIELDS), st.one_of(operators, plain), min_size=1, max_size=2)
+
+
+FILTERS = st.recursive(
+    _conditions(),
+    lambda inner: st.one_of(
+        st.builds(
+            lambda word, parts: {word: parts},
+            st.sampled_from(["and", "or", "$and", "$or"]),
+            st.lists(inner, min_size=1, max_size=3),
+        ),
+        st.builds(lambda word, part: {word: part}, st.sampled_from(["not", "$not"]), inner),
+    ),
+    max_leaves=5,
+)
+POLICIES = st.one_of(
+    st.none(), st.fixed_dictionaries({name: st.sampled_from(["sealed", "blind", "plain"]) for name in FIELDS})
+)
+
+
+def same(a, b):
+    """Equality of metadata values, as the documentation of `where` states it."""
+    if isinstance(a, bool) or isinstance(b, bool):
+        return isinstance(a, bool) and isinstance(b, bool) and a is b
+    numbers = int | float | Decimal
+    if isinstance(a, numbers) and isinstance(b, numbers):
+        return _exact(a) == _exact(b)
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(same(value, b[key]) for key, value in a.items())
+    for kind in (dt.datetime, dt.date):
+        if isinstance(a, kind) or isinstance(b, kind):
+            return isinstance(a, kind) and isinstance(b, kind) and _zoned(a) == _zoned(b) and a == b
+    return type(a) is type(b) and a == b
+
+
+def _zoned(value):
+    return getattr(value, "tzinfo", None) is not None
+
+
+def _exact(number):
+    if number != number:
+        return "nan"
+    if isinstance(number, float | Decimal) and math.isinf(number):
+        return "inf" if number > 0 else "-inf"
+    return Fraction(number)
+
+
+def _comparable(a, b):
+    if isinstance(a, bool) or isinstance(b, bool):
+        return False
+    for kind in (int | float | Decimal, str, bytes, dt.datetime, dt.date):
+        if isinstance(a, kind) or isinstance(b, kind):
+            return isinstance(a, kind) and isinstance(b, kind) and _zoned(a) == _zoned(b) and a == a
+    return False
+
+
+_COMPARE = {
+    "lt": lambda a, b: a < b,
+    "lte": lambda a, b: a <= b,
+    "gt": lambda a, b: a > b,
+    "gte": lambda a, b: a >= b,
+}
+
+
+def accepts(where, metadata):
+    """Evaluate a filter by the letter of its documentation."""
+    return all(_clause(key, operand, metadata) for key, operand in where.items())
+
+
+def _clause(key, operand, metadata):
+    match key.removeprefix("$"):
+        case "and":
+            return all(accepts(part, metadata) for part in operand)
+        case "or":
+            return any(accepts(part, metadata) for part in operand)
+        case "not":
+            return not accepts(operand, metadata)
+    operators = operand if isinstance(operand, dict) else {"eq": operand}
+    have, value = key in metadata, metadata.get(key)
+    results = []
+    for name, wanted in operators.items():
+        match name.removeprefix("$"):
+            case "eq":
+                results.append(have and same(value, wanted))
+            case "ne":
+                results.append(not (have and same(value, wanted)))
+            case "in":
+                results.append(have and any(same(value, item) for item in wanted))
+            case "nin":
+                results.append(not (have and any(same(value, item) for item in wanted)))
+            case "exists":
+                results.append(have is wanted)
+            case order:
+                results.append(have and _comparable(value, wanted) and _COMPARE[order](value, wanted))
+    return all(results)

@@ -1,0 +1,166 @@
+"""A collection's settings: what is refused, what counts as other settings, and the way through JSON."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from encvec_store.config import CollectionConfig
+from encvec_store.errors import (
+    AuthenticationError,
+    ConfigMismatchError,
+    InputError,
+    MetricError,
+    SchemeError,
+    ShapeError,
+)
+from encvec_store.fields import Policy
+
+NOTHING = {"metric_name": None, "scheme_spec": None, "fields": None, "max_norm": None, "oversample": None}
+
+
+def build(dim=4, **given):
+    return CollectionConfig.build(dim=dim, **{**NOTHING, **given})
+
+
+def check(config, dim=None, **given):
+    return config.check_same(dim=dim, **{**NOTHING, **given})
+
+
+def test_defaults():
+    config = build()
+    assert (config.dim, config.metric.name, config.scheme.name, config.policies) == (4, "cosine", "sap", None)
+    assert (config.max_norm, config.oversample, config.revision, config.calibration) == (None, 10, 1, None)
+    assert (config.point_dim, config.index_dim) == (4, 4)
+    assert (build(metric_name="ip").index_dim, build(metric_name="l2").index_dim) == (5, 6)
+    assert build(metric_name="l2", scheme_spec="sealed").index_dim == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        ({"dim": 0}, ShapeError, "dim is a number from 1 to 16000, not 0"),
+        ({"dim": -1}, ShapeError, "not -1"),
+        ({"dim": 16_001}, ShapeError, "not 16001"),
+        ({"dim": 2.0}, ShapeError, "not 2.0"),
+        ({"dim": True}, ShapeError, "not True"),
+        ({"dim": "4"}, ShapeError, "not '4'"),
+        ({"metric_name": "dot"}, MetricError, "unknown metric 'dot'; use one of cosine, l2, ip"),
+        ({"scheme_spec": "aes"}, SchemeError, "unknown scheme 'aes'; use one of sap, sealed"),
+        ({"scheme_spec": {"beta": 1}}, SchemeError, "unknown scheme None"),
+        ({"scheme_spec": {"name": "sap", "gamma": 1}}, SchemeError, "does not take 'gamma'"),
+        ({"scheme_spec": {"name": "sealed", "beta": 1}}, SchemeError, "does not take 'beta'"),
+        ({"scheme_spec": {"name": "sap", "beta": -1}}, SchemeError, "beta is a number from 0 to 16, not -1"),
+        ({"scheme_spec": {"name": "sap", "beta": float("nan")}}, SchemeError, "beta is a number"),
+        ({"scheme_spec": {"name": "sap", "query_beta": 17}}, SchemeError, "query_beta is a number"),
+        ({"scheme_spec": {"name": "sap", "beta": True}}, SchemeError, "beta is a number"),
+        ({"scheme_spec": 5}, SchemeError, "a scheme is a name"),
+        ({"fields": {"a": "open"}}, InputError, "field 'a': policy 'open' is not one of sealed, blind, plain"),
+        ({"fields": ["a"]}, InputError, "fields is a mapping"),
+        ({"max_norm": 1.0}, InputError, "max_norm has no meaning under cosine"),
+        ({"metric_name": "ip", "max_norm": 0}, InputError, "max_norm is a positive number, not 0"),
+        ({"metric_name": "ip", "max_norm": -1.0}, InputError, "positive number"),
+        ({"metric_name": "l2", "max_norm": float("nan")}, InputError, "positive number"),
+        ({"metric_name": "l2", "max_norm": float("inf")}, InputError, "positive number"),
+        ({"metric_name": "l2", "max_norm": "1"}, InputError, "positive number"),
+        ({"metric_name": "l2", "max_norm": True}, InputError, "positive number"),
+        ({"oversample": 0}, InputError, "oversample is a number from 1 to 10000, not 0"),
+        ({"oversample": 1.5}, InputError, "oversample is a number"),
+        ({"oversample": True}, InputError, "oversample is a number"),
+    ],
+)
+def test_what_is_refused(given, error, message):
+    with pytest.raises(error, match=message):
+        build(**given)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"dim": 5}, "dim is 4, not 5"),
+        ({"metric_name": "cosine"}, "metric is ip, not cosine"),
+        ({"scheme_spec": "sealed"}, r"scheme is sap\(beta=2.5, query_beta=0\), not sealed\(\)"),
+        ({"scheme_spec": {"name": "sap"}}, r"scheme is sap\(beta=2.5, query_beta=0\), not sap\(beta=2, query_beta=0\)"),
+        ({"fields": {}}, "fields are {'a': 'blind'}, not {}"),
+        ({"fields": {"a": "plain"}}, "fields are {'a': 'blind'}, not {'a': 'plain'}"),
+        ({"max_norm": 3}, "max_norm is 2, not 3"),
+        ({"dim": 5, "max_norm": 3.5}, "with other settings: dim is 4, not 5; max_norm is 2, not 3.5"),
+    ],
+)
+def test_other_settings(given, message):
+    config = build(metric_name="ip", scheme_spec={"name": "sap", "beta": 2.5}, fields={"a": "blind"}, max_norm=2)
+    with pytest.raises(ConfigMismatchError, match=message):
+        check(config, **given)
+
+
+def test_same_settings():
+    given = {"metric_name": "ip", "scheme_spec": {"name": "sap", "beta": 2.5}, "fields": {"a": "blind"}, "max_norm": 2}
+    config = build(**given)
+    assert check(config) == config
+    assert check(config, dim=4, **given) == config
+    assert check(config, scheme_spec="sap") == config, "a bare name means: whatever calibration chose"
+    assert check(config, scheme_spec=config.scheme) == config
+    assert check(config, fields={"a": Policy.BLIND}) == config
+    assert check(config, oversample=7) == replace(config, oversample=7)
+
+
+@pytest.mark.parametrize(
+    ("config", "given", "error"),
+    [
+        (build(), {"metric_name": "dot"}, MetricError),
+        (build(), {"scheme_spec": "aes"}, SchemeError),
+        (build(), {"fields": {"a": "open"}}, InputError),
+        (build(), {"oversample": 0}, InputError),
+        (build(), {"max_norm": 1.0}, InputError),
+        (build(metric_name="ip"), {"max_norm": "1"}, InputError),
+        (build(metric_name="ip", max_norm=1), {"max_norm": "1"}, InputError),
+        (build(metric_name="ip", max_norm=1), {"max_norm": -1}, InputError),
+    ],
+)
+def test_nonsense_is_no_mismatch(config, given, error):
+    """Opening refuses what creating refuses, with the same error."""
+    with pytest.raises(error) as caught:
+        check(config, **given)
+    assert type(caught.value) is error
+
+
+def test_a_max_norm_that_is_not_set_yet():
+    """Asking for one that the collection was not created with must not pass in silence."""
+    with pytest.raises(ConfigMismatchError, match="max_norm is set by the first write, not 3"):
+        check(build(metric_name="ip"), max_norm=3)
+
+
+def test_first_batch_sets_the_bound_with_room():
+    assert build(metric_name="l2").bounded_by(8.0).max_norm == 10.0
+    assert build(metric_name="l2").bounded_by(0.0).max_norm == 1.0
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        build(),
+        build(16_000, metric_name="ip", scheme_spec="sealed", fields={}, max_norm=1e-29, oversample=1),
+        build(
+            metric_name="l2", scheme_spec={"name": "sap", "beta": 0.1, "query_beta": 3}, fields={"é": "plain", "*": "sealed"}
+        ),
+        replace(build(), revision=7, calibration={"beta": 1.5, "frontier": [{"recall": 0.1}]}),
+    ],
+)
+def test_through_json(config):
+    document = config.to_json()
+    assert CollectionConfig.from_json(document) == config
+    assert CollectionConfig.from_json(document).to_json() == document
+
+
+def test_another_format_is_refused():
+    document = json.loads(build().to_json())
+    document["format"] = 2
+    with pytest.raises(AuthenticationError, match="format 2, not 1"):
+        CollectionConfig.from_json(json.dumps(document).encode())
+
+
+def test_beta_two_is_beta_two():
+    """2, 2.0 and numpy's 2.0 name the same scheme, so the same keys."""
+    schemes = [build(scheme_spec={"name": "sap", "beta": beta}).scheme for beta in (2, 2.0, np.float64(2))]
+    assert len({repr(scheme) for scheme in schemes}) == 1

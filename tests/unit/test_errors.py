@@ -1,0 +1,57 @@
+"""The error tree that the docstring draws is the tree of the classes."""
+
+import inspect
+import re
+
+import pytest
+
+from encvec_store import errors
+
+
+def drawn():
+    """Read (name, parent, other bases) off the drawing."""
+    branches = {}
+    path: list[str] = []
+    for line in errors.__doc__.splitlines():
+        found = re.match(r"^    ((?:[│ ]   )*(?:[├└]── )?)(\w+Error)(?: \(also (\w+)\))?(?:\s|$)", line)
+        if found:
+            depth = len(found[1]) // 4
+            path[depth:] = [found[2]]
+            branches[found[2]] = (path[depth - 1] if depth else None, found[3])
+    return branches
+
+
+def classes():
+    return {name: item for name, item in inspect.getmembers(errors, inspect.isclass) if issubclass(item, Exception)}
+
+
+def test_the_drawing_shows_the_tree():
+    tree = drawn()
+    assert len(tree) > 20
+    assert set(tree) == set(classes()) == set(errors.__all__)
+    for name, (parent, also) in tree.items():
+        item = classes()[name]
+        if parent is not None:
+            assert item.__bases__[0] is classes()[parent], name
+        if also is not None:
+            assert also in {base.__name__ for base in item.__mro__}, name
+
+
+@pytest.mark.parametrize("name", sorted(classes()))
+def test_every_error_says_what_it_means(name):
+    assert classes()[name].__doc__
+    assert issubclass(classes()[name], errors.EncvecError)
+
+
+def test_bad_input_is_a_value_error_and_nothing_else_is():
+    for item in classes().values():
+        assert issubclass(item, ValueError) is issubclass(item, errors.InputError)
+
+
+def test_unreachable_is_never_forged():
+    assert not issubclass(errors.StoreError, errors.AuthenticationError)
+    assert not issubclass(errors.AuthenticationError, errors.StoreError)
+
+
+def test_lookup():
+    assert issubclass(errors.CollectionNotFoundError, LookupError)

@@ -1,0 +1,295 @@
+"""`where` filters: what is malformed and how that is said, every operator, and what a store may check of them."""
+
+import datetime as dt
+import itertools
+import uuid
+from decimal import Decimal
+
+import numpy as np
+import pytest
+from hypothesis import event, example, given, settings
+from hypothesis import strategies as st
+
+from encvec_store import Keyset
+from encvec_store.backends.memory import _holds
+from encvec_store.config import CollectionConfig
+from encvec_store.errors import FilterError, UnknownFieldError
+from encvec_store.fields import Policy, Term, parse_policies
+from encvec_store.filters import AllOf, AnyOf, Match, Present, Range, parse, pushdown
+from encvec_store.records import decode_payload, encode_payload
+from encvec_store.vault import Vault
+from encvec_store.writing import terms
+from tests.strategies import FILTERS, METADATA, POLICIES, accepts
+
+NOON = dt.datetime(2024, 2, 29, 12, tzinfo=dt.UTC)
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("a", "a filter is a mapping, not str: 'a'"),
+        (5, "a filter is a mapping, not int"),
+        ([], "a filter is a mapping, not list"),
+        ([{"a": 1}], "a filter is a mapping, not list"),
+        ({1: 2}, "filter keys are strings, not 1"),
+        ({"and": {"a": 1}}, "'and' takes a non-empty list of filters"),
+        ({"and": []}, "'and' takes a non-empty list of filters"),
+        ({"$or": ()}, "'or' takes a non-empty list of filters"),
+        ({"or": "ab"}, "'or' takes a non-empty list"),
+        ({"or": [1]}, "a filter is a mapping, not int"),
+        ({"not": [{"a": 1}]}, "a filter is a mapping, not list"),
+        ({"not": {}}, "an empty filter stands inside another"),
+        ({"and": [{"a": 1}, {}]}, "an empty filter stands inside another"),
+        ({"$nor": [{"a": 1}]}, r"unknown operator '\$nor'; combine filters with and, or, not"),
+        ({"$a": 1}, r"unknown operator '\$a'"),
+        ({"a": {}}, "field 'a': no operator; use one of eq, ne"),
+        ({"a": {"like": "x"}}, "field 'a': unknown operator 'like'; use one of eq, ne, in, nin, lt"),
+        ({"a": {"$like": "x"}}, "unknown operator 'like'"),
+        ({"a": {"$$eq": 1}}, r"unknown operator '\$eq'"),
+        ({"a": {1: 1}}, "unknown operator '1'"),
+        ({"a": {"eq": 1, "gte": None}}, "field 'a': gte takes a value with an order, not None"),
+        ({"a": {"exists": 1}}, "field 'a': exists takes true or false, not 1"),
+        ({"a": {"exists": None}}, "exists takes true or false"),
+        ({"a": {"in": 1}}, "field 'a': in takes a list, not 1"),
+        ({"a": {"in": "ab"}}, "field 'a': in takes a list, not 'ab'"),
+        ({"a": {"nin": {"b": 1}}}, "field 'a': nin takes a list"),
+        ({"a": {"lt": True}}, "field 'a': lt takes a value with an order, not True"),
+        ({"a": {"lt": [1]}}, "lt takes a value with an order"),
+        ({"a": {"gt": float("nan")}}, "gt takes a value with an order, not nan"),
+        ({"a": {"lte": uuid.UUID(int=1)}}, "lte takes a value with an order"),
+        ({"a": {1, 2}}, "field 'a': set is not a metadata type"),
+        ({"a": object}, "field 'a': type is not a metadata type"),
+        ({"a": {"in": [1, 1j]}}, "field 'a': complex is not a metadata type"),
+        ({"a": np.array([1])}, "field 'a': ndarray is not a metadata type"),
+        ({"a": np.datetime64("2020-01-01")}, "field 'a': datetime64 is not a metadata type"),
+        ({"a": {"gt": dt.timedelta(1)}}, "timedelta is not a metadata type"),
+        ({"a": {"eq": {1: 2}}}, "field 'a': keys are strings"),
+        ({"a": {"ne": [{"b": 1, 2: 3}]}}, "field 'a': keys are strings"),
+        ({"a": "\ud800"}, "field 'a': .*surrogates not allowed"),
+        ({"a": {"gt": "\ud800"}}, "field 'a': .*surrogates not allowed"),
+        ({"a": Decimal("sNaN")}, "field 'a': Decimal sNaN"),
+        ({"a": {"lt": Decimal("1E999999999")}}, "field 'a': Decimal 1E.999999999"),
+    ],
+)
+def test_malformed_filters(where, message):
+    with pytest.raises(FilterError, match=message) as caught:
+        parse(where)
+    assert type(caught.value) is FilterError
+    assert isinstance(caught.value, ValueError)
+
+
+def deep(word, depth):
+    where = {"a": 1}
+    for _ in range(depth):
+        where = {word: where if word == "not" else [where]}
+    return where
+
+
+@pytest.mark.parametrize("word", ["and", "or", "not"])
+def test_depth_is_limited(word):
+    assert parse(deep(word, 32))({"a": 1}) is True
+    for depth in (33, 100_000):
+        with pytest.raises(FilterError, match="nested deeper than 32 levels"):
+            parse(deep(word, depth))
+
+
+def test_depth_of_an_operand_is_limited():
+    value: list = []
+    for _ in range(100_000):
+        value = [value]
+    with pytest.raises(FilterError, match="field 'a': the value is nested too deep"):
+        parse({"a": value})
+
+
+@pytest.mark.parametrize("where", [None, {}])
+def test_no_filter(where):
+    assert parse(where) is None
+    assert pushdown(None, {"a": Policy.PLAIN}, lambda *_: ()) is None
+
+
+def test_unknown_fields_are_named():
+    policies = parse_policies({"a": "sealed", "b": "blind"})
+    with pytest.raises(UnknownFieldError, match="filter on unknown field 'c'; the collection declares: a, b"):
+        parse({"or": [{"a": 1}, {"not": {"$and": [{"c": 1}]}}]}, policies)
+    with pytest.raises(UnknownFieldError, match="declares: none"):
+        parse({"c": 1}, {})
+    assert parse({"c": 1}, parse_policies({"a": "blind", "*": "sealed"})) is not None
+    assert parse({"c": 1}, None) is not None
+
+
+@pytest.mark.parametrize(
+    ("operator", "operand", "chosen"),
+    [
+        ("eq", 1, {"one", "one.0", "decimal"}),
+        ("ne", 1, {"two", "true", "text", "none", "list", "nan", "missing"}),
+        ("in", [1, "1"], {"one", "one.0", "decimal", "text"}),
+        ("in", {2, None}, {"two", "none"}),
+        ("in", [], set()),
+        ("nin", (1, "1"), {"two", "true", "none", "list", "nan", "missing"}),
+        (
+            "nin",
+            frozenset(),
+            {"one", "one.0", "decimal", "two", "true", "text", "none", "list", "nan", "missing"},
+        ),
+        ("lt", 2, {"one", "one.0", "decimal"}),
+        ("lte", Decimal(2), {"one", "one.0", "decimal", "two"}),
+        ("gt", 1.0, {"two"}),
+        ("gte", 1, {"one", "one.0", "decimal", "two"}),
+        ("gte", "", {"text"}),
+        ("exists", True, {"one", "one.0", "decimal", "two", "true", "text", "none", "list", "nan"}),
+        ("exists", False, {"missing"}),
+        ("eq", True, {"true"}),
+        ("eq", None, {"none"}),
+        ("eq", (1, "1"), {"list"}),
+        ("eq", float("nan"), {"nan"}),
+    ],
+    ids=repr,
+)
+def test_every_operator(operator, operand, chosen):
+    records = {
+        "one": 1,
+        "one.0": 1.0,
+        "decimal": Decimal("1.0"),
+        "two": 2,
+        "true": True,
+        "text": "1",
+        "none": None,
+        "list": [1, "1"],
+        "nan": float("nan"),
+    }
+    data = {name: {"a": value} for name, value in records.items()} | {"missing": {"b": 1}}
+    for spelled in (operator, "$" + operator):
+        node = parse({"a": {spelled: operand}})
+        assert {name for name, metadata in data.items() if node(metadata)} == chosen
+
+
+def test_conditions_side_by_side_are_all_required():
+    node = parse({"a": {"gte": 1, "$lt": 3}, "b": "x", "$not": {"c": {"exists": True}}, "or": [{"a": 1}, {"a": 2.5}]})
+    assert node({"a": 1, "b": "x"})
+    assert node({"a": 2.5, "b": "x"})
+    assert not node({"a": 2, "b": "x"})
+    assert not node({"a": 3, "b": "x"})
+    assert not node({"a": 1, "b": "y"})
+    assert not node({"a": 1, "b": "x", "c": None})
+
+
+def test_instants_compare_over_zones_and_never_with_naive_ones():
+    node = parse({"a": {"lte": NOON.astimezone(dt.timezone(dt.timedelta(hours=9)))}})
+    assert node({"a": NOON})
+    assert not node({"a": NOON + dt.timedelta(microseconds=1)})
+    assert not node({"a": NOON.replace(tzinfo=None)})
+    assert not node({"a": dt.date(2000, 1, 1)})
+
+
+@pytest.mark.parametrize(
+    ("operand", "value"), [(np.int64(3), 3), (np.float32(0.5), 0.5), (np.bool_(True), True), (np.str_("x"), "x")]
+)
+def test_numpy_scalars_are_their_values(operand, value):
+    """Metadata takes them, so filters do."""
+    assert parse({"a": operand})({"a": value})
+    assert parse({"a": {"in": [operand]}})({"a": value})
+    if not isinstance(value, bool):
+        assert parse({"a": {"gte": operand}})({"a": value})
+    assert pushdown(parse({"a": operand}), {"a": Policy.PLAIN}, None).terms == pushdown(
+        parse({"a": value}), {"a": Policy.PLAIN}, None
+    ).terms
+
+
+@given(FILTERS, METADATA)
+@settings(max_examples=400)
+@example({"a": 2**53 + 1}, {"a": float(2**53)})
+@example({"a": {"gt": 2**53}}, {"a": 2**53 + 1})
+@example({"a": {"lt": "\U0001f600"}}, {"a": "￿"})
+def test_filters_agree_with_their_documentation(where, metadata):
+    expected = accepts(where, metadata)
+    event(f"accepted: {expected}")
+    assert parse(where)(metadata) is expected
+    opened = decode_payload(encode_payload("id", metadata, None))[1]
+    assert parse(where)(opened) is expected, "and the same after a journey through the store"
+
+
+KEYSET = Keyset.create("memory:")
+KEYSET.rotate()
+VAULT = Vault(KEYSET, "tenant", "collection")
+
+
+def indexed(policies, metadata, version):
+    """Terms of one record, as a backend keeps them."""
+    config = CollectionConfig.build(
+        dim=1, metric_name=None, scheme_spec=None, fields=policies, max_norm=None, oversample=None
+    )
+    found: dict[str, set[Term]] = {}
+    for _, name, term in terms(VAULT, config, [metadata], version=version):
+        found.setdefault(name, set()).add(term)
+    return found
+
+
+@given(FILTERS, METADATA, POLICIES, st.sampled_from([1, 2]))
+@settings(max_examples=1000)
+@example({"a": 2**53 + 1}, {"a": 2**53 + 1}, {"a": "plain", "b": "sealed", "c": "blind"}, 1)
+@example({"a": {"gt": 2**53}}, {"a": 2**53 + 1}, {"a": "plain", "b": "sealed", "c": "blind"}, 1)
+@example({"a": {"lt": 10**400}}, {"a": 10**399}, {"a": "plain", "b": "sealed", "c": "blind"}, 1)
+@example({"a": -0.0}, {"a": 0}, {"a": "plain", "b": "sealed", "c": "blind"}, 1)
+@example({"or": [{"a": 1}, {"b": 1}]}, {"b": 1}, {"a": "plain", "b": "sealed", "c": "blind"}, 1)
+def test_what_is_pushed_down_never_rejects_what_the_filter_accepts(where, metadata, policies, version):
+    """So answers are the same whatever the policy: a store's answer is a superset, checked again when opened."""
+    parsed = parse_policies(policies)
+    node = parse(where, parsed)
+    predicate = pushdown(node, parsed, VAULT.blind_terms)
+    held = _holds(predicate, indexed(policies, metadata, version))
+    event(f"pushed: {predicate is not None}, accepted: {node(metadata)}, held: {held}")
+    assert held or not node(metadata)
+
+
+def token(field, value):
+    return (Term("token", field.encode() + b"=" + value),)
+
+
+def test_what_is_pushed_down():
+    """A superset that is the whole collection would satisfy the property above: these must reach the store."""
+    policies = parse_policies({"s": "sealed", "b": "blind", "p": "plain"})
+
+    def push(where):
+        return pushdown(parse(where, policies), policies, token)
+
+    x = Term("str", "x")
+    blind_x = Match("", (Term("token", b"b=str:x"),))
+    assert push({"s": "x"}) is None
+    assert push({"b": "x"}) == blind_x
+    assert push({"b": {"in": ["x", 1]}}) == Match("", (Term("token", b"b=number:1/1"), Term("token", b"b=str:x")))
+    assert push({"b": {"gt": "x"}}) is None
+    assert push({"b": {"exists": True}}) is None
+    assert push({"p": "x"}) == Match("p", (x,))
+    assert push({"p": {"in": ["x", True]}}) == Match("p", (x, Term("bool", 1.0)))
+    assert push({"p": {"lt": 5}}) == Range("p", "number", None, 5.0)
+    assert push({"p": {"gte": "x"}}) == Range("p", "str", "x", None)
+    assert push({"p": {"gte": dt.date(2020, 1, 1)}}).kind == "date"
+    assert push({"p": {"gt": b"x"}}) is None
+    assert push({"p": {"exists": True}}) == Present("p")
+    for where in ({"p": {"exists": False}}, {"p": {"ne": 1}}, {"b": {"nin": [1]}}, {"not": {"p": 1}}):
+        assert push(where) is None
+    assert push({"s": 1, "b": "x"}) == blind_x
+    assert push({"p": "x", "b": "x"}) == AllOf((Match("p", (x,)), blind_x))
+    assert push({"or": [{"p": "x"}, {"b": "x"}]}) == AnyOf((Match("p", (x,)), blind_x))
+    assert push({"or": [{"p": "x"}, {"s": "x"}]}) is None
+    assert push({"or": [{"p": "x", "s": 1}, {"b": "x"}]}) == AnyOf((Match("p", (x,)), blind_x))
+
+
+def test_blind_terms_name_neither_field_nor_value():
+    held = indexed({"country": "blind"}, {"country": "germany"}, 1)
+    assert set(held) == {""}
+    ((term,),) = held.values()
+    assert term.kind == "token"
+    assert len(term.value) == 16
+    others = [
+        *VAULT.blind_terms("country", b"str:germany"),
+        *VAULT.blind_terms("city", b"str:germany"),
+        *VAULT.blind_terms("country", b"str:france"),
+        *Vault(KEYSET, "tenant", "other").blind_terms("country", b"str:germany"),
+        *Vault(KEYSET, "other", "collection").blind_terms("country", b"str:germany"),
+        *VAULT.blind_terms("countrystr:germany", b""),
+    ]
+    assert term in others, "under one of the two key versions"
+    assert len(set(others)) == len(others)
+    for a, b in itertools.combinations(others, 2):
+        assert a != b

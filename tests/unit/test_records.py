@@ -1,0 +1,271 @@
+"""Records: ids, documents and metadata are checked, kept with their types, and never changed under the caller's hands."""
+
+import copy
+import datetime as dt
+import json
+import math
+import types
+import uuid
+from collections import OrderedDict
+from decimal import Decimal
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from encvec_store.errors import DuplicateIdError, IdError, InputError, MetadataError, ShapeError
+from encvec_store.records import (
+    MAX_DEPTH,
+    MAX_ID_BYTES,
+    check_documents,
+    check_ids,
+    check_metadata,
+    decode_payload,
+    encode_payload,
+)
+from tests.strategies import TEXT, VALUES
+
+KEYS = st.one_of(
+    TEXT,
+    st.sampled_from(["$date", "$tuple", "$bytes", "$$date", "$", "$uuid", "$int", "$decimal", "$datetime", "id", "\0"]),
+)
+
+
+def through(value):
+    """Write and read one metadata value."""
+    (metadata,) = check_metadata([{"key": value}], 1)
+    return decode_payload(encode_payload("id", metadata, None))[1]["key"]
+
+
+def alike(a, b):
+    """Equal with equal types, NaN included; an aware datetime may come back in another zone object."""
+    if isinstance(a, dict):
+        return type(b) is dict and list(a) == list(b) and all(alike(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return type(a) is type(b) and len(a) == len(b) and all(map(alike, a, b))
+    if isinstance(a, dt.datetime):
+        return type(b) is dt.datetime and a.replace(tzinfo=None) == b.replace(tzinfo=None) and a.utcoffset() == b.utcoffset()
+    if isinstance(a, float | Decimal) and a != a:
+        return type(a) is type(b) and b != b
+    if isinstance(a, float) and a == b == 0:
+        return type(b) is float and math.copysign(1, a) == math.copysign(1, b)
+    return type(a) is type(b) and a == b
+
+
+@given(st.dictionaries(KEYS, st.one_of(VALUES, st.dictionaries(KEYS, VALUES, max_size=2)), max_size=4))
+@example({"$date": "2020-01-01"})
+@example({"$": {"$": {"$$": 1}}})
+@example({"a": {"$tuple": [1]}, "b": ({"$tuple": ()},)})
+def test_metadata_comes_back_with_its_types(metadata):
+    (checked,) = check_metadata([metadata], 1)
+    id, found, document = decode_payload(encode_payload("id", checked, "text"))
+    assert (id, document) == ("id", "text")
+    assert alike(metadata, found)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        10**5000,
+        -(10**5000),
+        2**63,
+        2**64,
+        -0.0,
+        5e-324,
+        float("inf"),
+        float("-inf"),
+        float("nan"),
+        Decimal("1.10"),
+        Decimal("-0E+3"),
+        Decimal("NaN"),
+        Decimal("-Infinity"),
+        Decimal("1E+6000"),
+        b"",
+        b"\0\xff",
+        dt.date.min,
+        dt.datetime.max,
+        dt.datetime(2020, 1, 1, tzinfo=dt.timezone(dt.timedelta(hours=-3, minutes=-30, seconds=-7))),
+        dt.datetime(1, 1, 1, 0, 0, 0, 1, tzinfo=dt.UTC),
+        uuid.UUID(int=2**128 - 1),
+        (),
+        ((),),
+        [],
+        {},
+        {"": ""},
+        "\0\n\u2028\U0001f600",
+        True,
+        None,
+    ],
+    ids=lambda value: f"{type(value).__name__}-{value:x}"[:20] if isinstance(value, int) else repr(value)[:30],
+)
+def test_every_value_comes_back(value):
+    assert alike(value, through(value))
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        (np.int64(-3), -3),
+        (np.uint8(255), 255),
+        (np.float32(0.5), 0.5),
+        (np.float64(0.1), 0.1),
+        (np.bool_(True), True),
+        (np.str_("é"), "é"),
+        (np.bytes_(b"x"), b"x"),
+    ],
+)
+def test_numpy_scalars_become_pythons(given, kept):
+    for value, wanted in ((given, kept), ([given], [kept]), ({"a": (given,)}, {"a": (kept,)})):
+        assert alike(wanted, through(value))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {1},
+        object(),
+        1j,
+        dt.timedelta(1),
+        dt.time(1),
+        np.array([1]),
+        np.datetime64("2020-01-01"),
+        np.timedelta64(1, "s"),
+        np.complex64(1),
+        np.longdouble(1),
+        types.MappingProxyType({}),
+        bytearray(b"x"),
+        lambda: None,
+        float,
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_cannot_be_kept_is_refused(value):
+    for nested in (value, [value], ({"deep": value},)):
+        with pytest.raises(MetadataError, match=r"metadata\[1\].*use str, int"):
+            check_metadata([{}, {"key": nested}], 2)
+
+
+@pytest.mark.parametrize("value", [Decimal("sNaN"), Decimal("1E999999999"), Decimal("1E-999999999")])
+def test_decimals_without_a_usable_value_are_refused(value):
+    with pytest.raises(MetadataError, match=r"metadata\[0\].*'key'.*Decimal"):
+        check_metadata([{"key": [value]}], 1)
+
+
+@pytest.mark.parametrize("item", [0, False, "", [], (), "ab", 1, [("a", 1)], b""], ids=repr)
+def test_metadata_of_a_record_is_a_mapping_or_none(item):
+    """Nothing that happens to be false passes for "no metadata"."""
+    with pytest.raises(MetadataError, match=r"metadata\[1\] is \w+, not a mapping"):
+        check_metadata([None, item], 2)
+
+
+@pytest.mark.parametrize("key", [1, None, b"a", ("a",), True])
+def test_keys_are_strings(key):
+    for metadata in ({key: 1}, {"a": {key: 1}}, {"a": [{key: 1}]}):
+        with pytest.raises(MetadataError, match="keys are strings"):
+            check_metadata([metadata], 1)
+
+
+def nested(depth, wrap):
+    value = 1
+    for _ in range(depth):
+        value = wrap(value)
+    return value
+
+
+@pytest.mark.parametrize("wrap", [lambda v: [v], lambda v: (v,), lambda v: {"a": v}], ids=["list", "tuple", "dict"])
+def test_depth_is_limited(wrap):
+    assert through(nested(MAX_DEPTH, wrap)) == nested(MAX_DEPTH, wrap)
+    for depth in (MAX_DEPTH + 1, 100_000):
+        with pytest.raises(MetadataError, match=f"nested deeper than {MAX_DEPTH} levels"):
+            check_metadata([{"key": nested(depth, wrap)}], 1)
+    circle: list = []
+    circle.append(circle)
+    with pytest.raises(MetadataError, match="nested deeper"):
+        check_metadata([{"key": circle}], 1)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "document"), [({"key": "\ud800"}, None), ({"\udfff": 1}, None), ({}, "x\ud800"), ({"a": ["\ud800"]}, "")]
+)
+def test_lone_surrogates_are_refused(metadata, document):
+    with pytest.raises(MetadataError, match="record 'id': text with lone surrogates"):
+        encode_payload("id", metadata, document)
+
+
+def test_the_callers_objects_are_left_alone():
+    metadata = [{"a": [1, {"b": (np.int64(2),)}], "c": OrderedDict(d=1)}, None]
+    before = copy.deepcopy(metadata)
+    checked = check_metadata(metadata, 2)
+    checked[0]["a"][1]["b"] = "changed"
+    checked[0]["new"] = 1
+    checked[1]["new"] = 1
+    assert metadata == before
+    assert type(metadata[0]["a"][1]["b"][0]) is np.int64
+
+
+def test_a_mapping_of_any_kind_is_metadata():
+    assert check_metadata([types.MappingProxyType({"a": 1}), OrderedDict(b=2)], 2) == [{"a": 1}, {"b": 2}]
+
+
+@pytest.mark.parametrize("metadata", [{}, {"a": 1}, [{}], [{}] * 3, "ab", 5, object(), iter([{}, {}])], ids=repr)
+def test_as_many_metadata_as_ids(metadata):
+    with pytest.raises((ShapeError, MetadataError), match=r"metadata"):
+        check_metadata(metadata, 2)
+
+
+@pytest.mark.parametrize("documents", ["ab", b"ab", ["a"], ["a"] * 3, {"a": 1, "b": 2}, {"a", "b"}, 5, iter("ab")], ids=repr)
+def test_as_many_documents_as_ids(documents):
+    with pytest.raises(InputError, match="documents"):
+        check_documents(documents, 2)
+
+
+@pytest.mark.parametrize("text", [1, b"a", ["a"], True])
+def test_documents_are_text(text):
+    with pytest.raises(MetadataError, match=r"documents\[1\] is \w+, not str"):
+        check_documents([None, text], 2)
+
+
+def test_documents_may_be_missing():
+    assert check_documents(None, 2) == [None, None]
+    assert check_documents(("", None), 2) == ["", None]
+
+
+@given(st.lists(st.text(st.characters(codec="utf-8"), min_size=1, max_size=30), unique=True))
+@example([" ", "\0", "a" * MAX_ID_BYTES, "\u00e9", "e\u0301", "\U0001f600", "../x", "'; --"])
+def test_ids_are_kept_as_given(ids):
+    assert check_ids(ids) == ids
+    assert [decode_payload(encode_payload(id, {}, None))[0] for id in ids] == ids
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        ("abc", "list of strings, not one string"),
+        (b"abc", "list of strings, not one string"),
+        (5, "list of strings, not int"),
+        (None, "list of strings, not NoneType"),
+        (["a", 1], r"ids\[1\] is int, not str: 1"),
+        (["a", None], r"ids\[1\] is NoneType"),
+        (["a", b"b"], r"ids\[1\] is bytes"),
+        (["a", ""], r"ids\[1\] is empty"),
+        (["a", "\ud800"], r"ids\[1\] cannot be encoded as UTF-8"),
+        (["a", "b" * 1025], r"ids\[1\] has 1025 bytes; at most 1024"),
+        (["a", "\u00e9" * 513], r"ids\[1\] has 1026 bytes; at most 1024"),
+    ],
+)
+def test_bad_ids(ids, message):
+    with pytest.raises(IdError, match=message) as caught:
+        check_ids(ids)
+    assert type(caught.value) is IdError
+
+
+def test_an_id_stands_once():
+    with pytest.raises(DuplicateIdError, match=r"ids\[2\] repeats 'a'"):
+        check_ids(["a", "b", "a", "b"])
+    assert check_ids(["a", "a"], unique=False) == ["a", "a"]
+    assert check_ids(["\u00e9", "e\u0301"]) == ["\u00e9", "e\u0301"], "no normalisation: these are two ids"
+
+
+def test_a_payload_is_json_that_names_its_id():
+    assert json.loads(encode_payload("i", {"a": (1,)}, None)) == ["i", {"a": {"$tuple": [1]}}, None]
