@@ -103,13 +103,14 @@ def run(quick: bool, show: Show) -> tuple[list[Row], list[Target]]:
     """Sweep the batch size."""
     data = load("synthetic:1000x384" if quick else "synthetic:20000x384")
     repeats = 1 if quick else 3
-    rows = []
     with tempfile.TemporaryDirectory(prefix="encvec-bench-") as folder:
-        for batch in show.each([b for b in BATCHES if b <= len(data.vectors)], "ingest, batches of", str):
-            rows.append(measure(data, batch, texts=False, repeats=repeats, folder=Path(folder)))
+        rows = [
+            measure(data, batch, texts=False, repeats=repeats, folder=Path(folder))
+            for batch in show.each([b for b in BATCHES if b <= len(data.vectors)], "ingest, batches of", str)
+        ]
         real = load("banking77", limit=500 if quick else None)
-        for batch in show.each([DEFAULT_BATCH], "ingest with texts, batches of", str):
-            rows.append(measure(real, batch, texts=True, repeats=repeats, folder=Path(folder)))
+        with show.stage("ingest with texts", 1):
+            rows.append(measure(real, DEFAULT_BATCH, texts=True, repeats=repeats, folder=Path(folder)))
     show.table(
         "Records per second into faiss:, before the graph; fastest of the repeats",
         rows,

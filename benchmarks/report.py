@@ -12,6 +12,7 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -34,6 +35,7 @@ T = TypeVar("T")
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 _LIBRARIES = ("numpy", "cryptography", "faiss-cpu", "sqlalchemy")
 _WIDTH = 160
+_REDRAW = 0.2
 # Titles and digits of the columns that tables may show, in their order there.
 _COLUMNS: dict[str, tuple[str, int]] = {
     "what": ("", 0),
@@ -138,6 +140,14 @@ class Show:
         if not self._quiet:
             self._bars.print(text, highlight=False, markup=False)
 
+    def title(self, text: str) -> None:
+        """Begin a section."""
+        if self.out.is_terminal:
+            self.out.print()
+            self.out.rule(f"[bold]{text}[/]", align="left", style="dim")
+        else:
+            self.out.print(f"\n## {text}\n", markup=False)
+
     @contextmanager
     def stage(self, text: str, steps: int) -> Iterator[Callable[[int], None]]:
         """Draw a bar; gives the function that moves it on."""
@@ -145,9 +155,20 @@ class Show:
             yield lambda done: None
             return
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        with Progress(*columns, console=self._bars, transient=True) as bar:
+        # drawn by the caller's thread between two steps: a thread that redraws by itself would disturb what is timed
+        with Progress(*columns, console=self._bars, transient=True, auto_refresh=False) as bar:
             task = bar.add_task(text, total=steps)
-            yield lambda done: bar.advance(task, done)
+            bar.refresh()
+            drawn = time.monotonic()
+
+            def advance(done: int) -> None:
+                nonlocal drawn
+                bar.advance(task, done)
+                if time.monotonic() - drawn > _REDRAW:
+                    bar.refresh()
+                    drawn = time.monotonic()
+
+            yield advance
 
     def each(self, items: Sequence[T], text: str, name: Callable[[T], str]) -> Iterable[T]:
         """Iterate over few items, each named in a bar while it is at work."""

@@ -23,6 +23,7 @@ from .writing import rewrite, upsert
 __all__ = ["Collection"]
 
 _CHUNK = 1024
+_ATTEMPTS = 4
 
 Progress = Callable[[int, int], None]
 """Called now and then with (records done since the last call, records in all)."""
@@ -117,11 +118,15 @@ class Collection:
 
     def get(self, ids: Sequence[str], *, include_vectors: bool = True) -> list[Record]:
         """Return the records of ids, in the order asked; unknown ids are left out."""
-        handle = self._handle
-        handle.refresh()
+        self._handle.refresh()
         names = check_ids(ids, unique=False)
-        found = self._find(names)
-        records = {record.id: record for record in self._read(found[found > 0], include_vectors)}
+        records: dict[str, Record] = {}
+        for _ in range(_ATTEMPTS):
+            rows = self._find(names)
+            found, read = self._read_rows(rows, include_vectors=include_vectors)
+            records = {record.id: record for record in read}
+            if len(found) == len(rows):
+                break  # else some were written anew after they were found: look again
         return [records[name] for name in names if name in records]
 
     def delete(self, ids: Sequence[str] | None = None, where: Mapping[str, Any] | None = None) -> int:
@@ -129,14 +134,19 @@ class Collection:
         if (ids is None) == (where is None):
             raise InputError("delete takes either ids or where")
         self._handle.refresh()
-        if ids is not None:
-            found = np.unique(self._find(check_ids(ids, unique=False)))
-        else:
+        if ids is None:
             if not where:
                 raise InputError("an empty filter would delete everything; drop the collection instead")
-            found = np.array([row for row, _ in self._matching(where, include_vectors=False)], np.int64)
-        found = found[found > 0]
-        return self._handle.backend.remove(found) if len(found) else 0
+            rows = np.array([row for row, _ in self._matching(where, include_vectors=False)], np.int64)
+            return self._handle.backend.remove(rows) if len(rows) else 0
+        names, removed = check_ids(ids, unique=False), 0
+        for _ in range(_ATTEMPTS):
+            rows = self._find(names, held=True)
+            gone = self._handle.backend.remove(rows) if len(rows) else 0
+            removed += gone
+            if gone == len(rows):
+                break  # else some were written anew after they were found: look again
+        return removed
 
     def count(self, where: Mapping[str, Any] | None = None) -> int:
         """Count records; with a filter those that satisfy it, and can be opened to find out."""
@@ -158,7 +168,7 @@ class Collection:
         For attacks of your own. Raises InputError for an unknown id.
         """
         names = check_ids(ids)
-        found = self._find(names)
+        found = self._places(names)
         if not found.all():
             raise InputError(f"no record {names[int(np.flatnonzero(found == 0)[0])]!r}")
         if not self._handle.config.index_dim:
@@ -249,7 +259,13 @@ class Collection:
             rows = np.sort(np.random.default_rng(seed).choice(rows, limit, replace=False))
         return self._handle.open_vectors(rows)[1]
 
-    def _find(self, names: list[str]) -> Rows:
+    def _find(self, names: list[str], *, held: bool = False) -> Rows:
+        """Rows of those ids that there are, ascending; with `held`, under disabled key versions too."""
+        tokens = self._handle.vault.tokens(names, held=held).values()
+        rows = np.unique([self._handle.backend.find(part) for part in tokens])
+        return rows[rows > 0]
+
+    def _places(self, names: list[str]) -> Rows:
         """Rows of ids, 0 where there is none; a record is looked for under every live key version."""
         found = np.zeros(len(names), np.int64)
         for tokens in self._handle.vault.tokens(names).values():
@@ -270,9 +286,6 @@ class Collection:
             for row, record in zip(found.tolist(), records, strict=True):
                 if node is None or node(record.metadata):
                     yield row, record
-
-    def _read(self, rows: Rows, include_vectors: bool) -> list[Record]:
-        return self._read_rows(np.unique(rows), include_vectors=include_vectors)[1]
 
     def _read_rows(self, rows: Rows, *, include_vectors: bool) -> tuple[Rows, list[Record]]:
         """Open rows whole. Raises AuthenticationError where the parts of a record do not belong together."""

@@ -66,13 +66,12 @@ class Handle:
 
         Args:
             rows: (n,) rows.
-            config: the settings under which the rows were found; by default those of now.
+            config: the settings under which the rows were found; by default whatever they are now.
 
         Raises:
             AuthenticationError: wrong key, or a record was altered.
             StaleConfigError: the records were rewritten under other settings meanwhile; search again.
         """
-        config = config or self.config
         found, envelopes = self.backend.vectors(rows)
         try:
             return found, self._open(envelopes, config), envelopes[:, :PREFIX]
@@ -83,13 +82,16 @@ class Handle:
         self.backend.drop_cache()
         return found, opened, envelopes[:, :PREFIX]
 
-    def _open(self, envelopes: npt.NDArray[np.uint8], config: CollectionConfig) -> npt.NDArray[np.float32]:
+    def _open(self, envelopes: npt.NDArray[np.uint8], config: CollectionConfig | None) -> npt.NDArray[np.float32]:
+        under = config or self.config
         if not len(envelopes):
-            return np.empty((0, config.dim), np.float32)
-        if not self.vault.current(envelopes, config):
-            if self.refresh() is not config:
+            return np.empty((0, under.dim), np.float32)
+        if not self.vault.current(envelopes, under):
+            now = self.refresh()
+            if now is under:
+                raise AuthenticationError("a record could not be authenticated")
+            if config is not None or not self.vault.current(envelopes, now):
                 raise StaleConfigError("the collection was rewritten under other settings meanwhile")
-            raise AuthenticationError("a record could not be authenticated")
         return self.vault.open_vectors(envelopes)
 
     def open_payloads(self, rows: Rows) -> tuple[Rows, list[bytes], list[bytes]]:

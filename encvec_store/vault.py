@@ -61,7 +61,9 @@ class Vault:
 
     def cipher(self, version: int) -> RecordCipher:
         """Return the record cipher of a key version. Raises KeyUnavailableError."""
-        root = self._keyset.root(version)
+        return self._cipher(version, self._keyset.root(version))
+
+    def _cipher(self, version: int, root: bytes) -> RecordCipher:
         with self._lock:
             found = self._ciphers.get(version)
             if found is None:
@@ -134,9 +136,15 @@ class Vault:
         """Return the terms of a blind value under every live key version."""
         return tuple(Term("token", self.cipher(v).blind_tokens([(field, value)])[0]) for v in self.live)
 
-    def tokens(self, ids: Sequence[str]) -> dict[int, Bytes]:
-        """Return the record tokens of ids under every live key version, the primary first."""
-        return {version: self.cipher(version).tokens(ids) for version in self.live}
+    def tokens(self, ids: Sequence[str], *, held: bool = False) -> dict[int, Bytes]:
+        """Return the record tokens of ids by key version, the primary first.
+
+        Args:
+            ids: n ids.
+            held: under disabled versions too: for what replaces and deletes, not for what opens.
+        """
+        versions = self._keyset.held if held else self.live
+        return {v: self._cipher(v, self._keyset.root(v, naming=True)).tokens(ids) for v in versions}
 
     def tag(self, message: bytes) -> bytes:
         """Tag a description of index files (the backend's CacheAuthenticator)."""

@@ -87,7 +87,7 @@ def encrypt_batch(
     """Encrypt checked records under the primary key version."""
     version = vault.primary
     cipher = vault.cipher(version)
-    named = vault.tokens(ids)
+    named = vault.tokens(ids, held=True)
     tokens = named[version]
     points = config.metric.lift(vectors, config.max_norm)
     index_vectors, nonces = vault.scheme(version, config).encrypt(points, tokens)

@@ -2,6 +2,9 @@
 
 import os
 
+# Before numpy: BLAS threads of several tests and processes on few cores wait for each other more than they work.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 from hypothesis import settings
 
 # Machines under load miss deadlines, and a CI run must fail the same way twice: no deadline, no chance.

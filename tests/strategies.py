@@ -163,3 +163,19 @@ def _clause(key, operand, metadata):
             case order:
                 results.append(have and _comparable(value, wanted) and _COMPARE[order](value, wanted))
     return all(results)
+
+
+def alike(a, b):
+    """Equal with equal types, NaN included; an aware datetime may come back in another zone object, and without its fold."""
+    if isinstance(a, dict):
+        return type(b) is dict and list(a) == list(b) and all(alike(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return type(a) is type(b) and len(a) == len(b) and all(map(alike, a, b))
+    if isinstance(a, dt.datetime):
+        same_clock = type(b) is dt.datetime and a.replace(tzinfo=None) == b.replace(tzinfo=None)
+        return same_clock and a.utcoffset() == b.utcoffset()
+    if isinstance(a, float | Decimal) and a != a:
+        return type(a) is type(b) and b != b
+    if isinstance(a, float) and a == b == 0:
+        return type(b) is float and math.copysign(1, a) == math.copysign(1, b)
+    return type(a) is type(b) and a == b

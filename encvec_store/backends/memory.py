@@ -56,6 +56,8 @@ class MemoryBackend:
     def close(self) -> None:
         """Forget everything."""
         self._closed = True
+        for collection in self._collections.values():
+            collection.closed = True
         self._collections.clear()
 
     def _open_collections(self) -> dict[tuple[str, str], _MemoryCollection]:
@@ -73,6 +75,7 @@ class _MemoryCollection:
         self._next = 1
         self._generation = 0
         self._lock = threading.RLock()
+        self.closed = False
 
     def config(self) -> bytes:
         return self._config
@@ -175,6 +178,8 @@ class _MemoryCollection:
         ]
 
     def generation(self) -> int:
+        if self.closed:
+            raise StoreClosedError("the store is closed")
         return self._generation
 
     def authenticate_cache(self, authenticator: CacheAuthenticator) -> None:

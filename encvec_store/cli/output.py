@@ -55,6 +55,11 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    class Direct(Console):
+        def on_broken_pipe(self) -> None:
+            """Let the error pass: rich would exit with 1, which is a bad answer here."""
+            raise
+
     content = [list(row) for row in rows]
     drawn = Table(box=box.SIMPLE_HEAD if sys.stdout.isatty() else None, pad_edge=False)
     for position, name in enumerate(columns):
@@ -62,7 +67,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         drawn.add_column(name, justify="right" if content and numeric else "left", overflow="fold")
     for row in content:
         drawn.add_row(*(Text(_cell(value)) for value in row))
-    Console(file=sys.stdout, width=None if sys.stdout.isatty() else _WIDE, highlight=False).print(drawn)
+    Direct(file=sys.stdout, width=None if sys.stdout.isatty() else _WIDE, highlight=False).print(drawn)
 
 
 def _cell(value: Any) -> str:

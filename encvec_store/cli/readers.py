@@ -241,7 +241,7 @@ class _Lines:
     def _parse(self, line: bytes, count: int) -> tuple[str, npt.NDArray[Any], dict[str, Any], Any]:
         columns = self._columns
         try:
-            item = json.loads(line.removeprefix(b"\xef\xbb\xbf"))
+            item = json.loads(line)
         except UnicodeDecodeError:
             raise InputError("not UTF-8") from None
         except json.JSONDecodeError as error:

@@ -1,8 +1,8 @@
 """Typed values to JSON and back, filters and vectors from the command line; imports numpy, errors.
 
 Types that JSON lacks carry a tag, the same as in a stored record: {"$date": "2024-05-01"}; $datetime, $bytes
-(base64), $uuid, $decimal, $tuple, $int (hexadecimal, where huge), $float for nan and inf. A key that begins with "$" gets a second one.
-So what `get --json` prints, `ingest` reads back with the types it had.
+(base64), $uuid, $decimal, $tuple, $int (hexadecimal, where huge), $float for nan and inf. A key that begins with
+"$" gets a second one. So what `get --json` prints, `ingest` reads back with the types it had.
 """
 
 from __future__ import annotations
@@ -23,7 +23,16 @@ import numpy.typing as npt
 from ..errors import FilterError, InputError, ShapeError
 from ..records import Hit, Record
 
-__all__ = ["from_json", "metadata_from_json", "parse_where", "queries_from", "read_queries", "record_to_json", "to_json", "vector_of"]
+__all__ = [
+    "from_json",
+    "metadata_from_json",
+    "parse_where",
+    "queries_from",
+    "read_queries",
+    "record_to_json",
+    "to_json",
+    "vector_of",
+]
 
 
 _HUGE = 1 << 1024  # longer integers are not read back from decimal

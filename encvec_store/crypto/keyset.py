@@ -27,7 +27,7 @@ class KeyState(StrEnum):
     ENABLED = "enabled"
     """Opens and searches; encrypts when it is the primary."""
     DISABLED = "disabled"
-    """Kept, but does nothing until enabled again."""
+    """Opens and searches nothing until enabled again; records under it can be replaced and deleted."""
     DESTROYED = "destroyed"
     """Its root is gone: what it sealed is unreadable for good."""
 
@@ -89,12 +89,23 @@ class Keyset:
         enabled = [n for n, item in self._versions.items() if item.state is KeyState.ENABLED]
         return tuple(sorted(enabled, key=lambda n: (n != self._primary, -n)))
 
-    def root(self, version: int) -> bytes:
-        """Return a version's root key, for `crypto` only. Raises KeyUnavailableError."""
+    @property
+    def held(self) -> tuple[int, ...]:
+        """Numbers of the versions whose roots are here: the live ones, then those disabled."""
+        return self.live + tuple(n for n, item in sorted(self._versions.items()) if item.state is KeyState.DISABLED)
+
+    def root(self, version: int, *, naming: bool = False) -> bytes:
+        """Return a version's root key, for `crypto` only. Raises KeyUnavailableError.
+
+        Args:
+            version: its number.
+            naming: the root is to find records by name, nothing else. A disabled version does that still: an
+                update or a deletion that could not find the older record would come undone once it is enabled.
+        """
         item = self._versions.get(version)
         if item is None:
             raise KeyUnavailableError(f"key version {version} is not in this keyset; was it rotated elsewhere?")
-        if item.state is not KeyState.ENABLED:
+        if item.state is not KeyState.ENABLED and not (naming and item.state is KeyState.DISABLED):
             raise KeyUnavailableError(f"key version {version} is {item.state.value}")
         return item.root
 

@@ -45,7 +45,7 @@ class FileHome:
     """Keyset in a file that only its owner may read.
 
     The passphrase is the argument, else the variable ENCVEC_PASSPHRASE, else the content of the file
-    named by ENCVEC_PASSPHRASE_FILE (without its last line break).
+    named by ENCVEC_PASSPHRASE_FILE (without line breaks at its end).
     """
 
     def __init__(self, rest: str, passphrase: str | bytes | None = None) -> None:

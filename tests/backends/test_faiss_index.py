@@ -77,6 +77,21 @@ def test_limits(tmp_path, index):
     backend.close()
 
 
+def test_a_filter_asked_again_sees_what_was_written(tmp_path):
+    """The rows of a filter are remembered until rows come or go, in this process or another."""
+    backend, store, expected = filled(tmp_path, 40, terms=[(i, "f", Term("bool", float(i % 2))) for i in range(40)])
+    other_backend, other = connect(tmp_path)
+    predicate = Match("f", (Term("bool", 1.0),))
+    for turn in range(4):
+        for collection in (other if turn % 2 else store, expected):
+            collection.put(batch(range(turn, turn + 9), terms=[(0, "f", Term("bool", 1.0))], seed=turn), under=CONFIG)
+            collection.remove(collection.find(tokens([30 + turn])))
+        for collection in (store, other, store):
+            agree(collection, expected, predicates=[predicate, None])
+    backend.close()
+    other_backend.close()
+
+
 def test_rebuilt_when_much_is_dead(tmp_path):
     backend, store, expected = filled(tmp_path, 300)
     store.flush()

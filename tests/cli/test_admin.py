@@ -150,11 +150,11 @@ def test_calibrate_with_nonsense_exits_2(home, encvec, vectors, options):
 
 
 def test_calibrate_on_a_sample_of_a_sorted_file(home, encvec, vectors):
-    np.save("big.npy", np.repeat(np.arange(45_000, dtype=np.float32)[:, None], 2, axis=1))
+    np.save("big.npy", np.repeat(np.arange(65_000, dtype=np.float32)[:, None], 2, axis=1))
     sample = _sample("big.npy")[:, 0]
     assert len(sample) == 20_000
     assert sample[0] == 0
-    assert sample[-1] > 39_000
+    assert sample[-1] > 59_000
     assert len(set(np.diff(sample))) == 1
     np.save("a.npy", vectors)
     options = ["--sample", "a.npy", "--target-recall", "0.8", "--accept-less-noise", "--dry-run", "--json"]

@@ -12,8 +12,12 @@ from tests.cli.conftest import DIM
 pytestmark = pytest.mark.usefixtures("docs")
 
 
+def nearest_scores(vectors, query):
+    return vectors @ query / np.linalg.norm(vectors, axis=1) / np.linalg.norm(query)
+
+
 def nearest(vectors, query, k, keep=None):
-    scores = vectors @ query / np.linalg.norm(vectors, axis=1) / np.linalg.norm(query)
+    scores = nearest_scores(vectors, query)
     order = [int(n) for n in np.argsort(-scores) if keep is None or keep(n)]
     return [f"r{n}" for n in order[:k]], scores[order[:k]]
 
@@ -48,6 +52,20 @@ def test_search_filters_and_gives_vectors(encvec, docs):
     ids, _ = nearest(docs, docs[0], 100, lambda n: n % 3 == 0 and n >= 12)
     assert [hit["id"] for hit in hits] == ids
     assert all(np.array_equal(np.float32(hit["vector"]), docs[int(hit["id"][1:])]) for hit in hits)
+
+
+def test_oversample_is_for_this_search(home, encvec, vectors):
+    np.save("a.npy", vectors)
+    assert encvec("ingest", "noisy", "a.npy", "--beta", "8").code == 0
+    exact = {f"a:{n}" for n in np.argsort(-nearest_scores(vectors, vectors[0]))[:10]}
+
+    def found(*options):
+        hits = encvec("search", "noisy", "--id", "a:0", "--json", *options).document["hits"]
+        return len(exact & {hit["id"] for hit in hits})
+
+    assert found("--oversample", 30) == 10
+    assert found("--oversample", 1) < 10
+    assert encvec("stats", "noisy", "--json").document["oversample"] == 10
 
 
 def test_search_prints_a_table(encvec):

@@ -136,6 +136,17 @@ def test_an_interrupt_leaves_whole_batches_and_says_how_to_go_on(home, encvec, v
     assert answer.code == 130
     assert "100 records were written before; the same command with --resume goes on from here" in answer.err
     assert encvec("count", "docs").out == "100\n"
+    calls[:] = calls[:2]
+    answer = encvec("ingest", "docs", "a.npy", "--batch-size", 50, "--json")
+    assert (answer.code, answer.out, answer.err.count("\n")) == (130, "", 1)
+    assert (answer.error["type"], answer.error["written"]) == ("Interrupted", 50)
+
+
+def test_a_store_that_would_not_last_is_refused(home, encvec, vectors):
+    np.save("a.npy", vectors)
+    answer = encvec("ingest", "docs", "a.npy", "--store", "memory:")
+    assert answer.code == 2
+    assert "would be gone when the command ends" in answer.err
 
 
 @pytest.mark.parametrize(

@@ -168,7 +168,9 @@ class TamperingContract:
         for things in self.openings(stock):
             readings = [
                 lambda t=things: t.search(query, k=N, include_vectors=True),
-                lambda t=things: t.search(query, k=N, where={"group": {"in": ["g0", "g1", "g2"]}}, include_vectors=True),
+                lambda t=things: t.search(
+                    query, k=N, where={"group": {"in": ["g0", "g1", "g2"]}}, include_vectors=True
+                ),
                 lambda t=things: t.search(query, k=N, where={"n": {"gte": 0}}, include_vectors=True),
                 lambda t=things: t.search(query, k=N, where={"note": {"exists": True}}, include_vectors=True),
                 lambda t=things: t.search(np.stack([query, -query]), k=3, include_vectors=True)[1],
@@ -261,7 +263,9 @@ class TamperingContract:
             (rows[4], "id-4", "record token"),
         }
 
-    @pytest.mark.parametrize("place_of", [("things", "other"), ("others", "")], ids=["other tenant", "other collection"])
+    @pytest.mark.parametrize(
+        "place_of", [("things", "other"), ("others", "")], ids=["other tenant", "other collection"]
+    )
     def test_a_row_moved_elsewhere(self, stock, store, scheme, place_of):
         name, tenant = place_of
         elsewhere = store.collection(name, dim=DIM, scheme=scheme, fields=FIELDS, tenant=tenant, oversample=EVERYTHING)
@@ -307,7 +311,11 @@ class TamperingContract:
         stock["things"].calibrate(oracle.vectors(300), target_recall=0.8)
         burglar.set_config(before)
         things = stock["place"].connect().collection("things", oversample=EVERYTHING)
-        for reading in (lambda: things.get(["id-0"]), lambda: things.search(np.ones(DIM)), lambda: list(things.scroll())):
+        for reading in (
+            lambda: things.get(["id-0"]),
+            lambda: things.search(np.ones(DIM)),
+            lambda: list(things.scroll()),
+        ):
             with pytest.raises(errors.AuthenticationError):
                 reading()
         assert not things.verify().ok

@@ -1,11 +1,14 @@
 """The contract, kept by the FAISS store, with every kind of index."""
 
+import itertools
 import sqlite3
 
 import pytest
 
 import encvec_store as ev
+from tests.stores import machine
 from tests.stores.base import Opened, StoreContract
+from tests.stores.races import RacesContract
 from tests.stores.tampering import Burglar, TamperingContract
 
 
@@ -79,7 +82,11 @@ class FaissBurglar(Burglar):
         self.ask("UPDATE collections SET config = ? WHERE id = ?", sealed, self.number)
 
 
-class TestFaiss(TamperingContract, StoreContract):
+class TestFaiss(RacesContract, TamperingContract, StoreContract):
     @pytest.fixture
     def place(self, keyset, tmp_path):
         return OpenedFaiss(keyset, tmp_path / "data")
+
+    def test_random_histories(self, tmp_path):
+        folders = (tmp_path / str(n) for n in itertools.count())
+        machine.run(lambda keyset: OpenedFaiss(keyset, next(folders)), examples=50)

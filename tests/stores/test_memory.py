@@ -6,7 +6,9 @@ import pytest
 import encvec_store as ev
 from encvec_store import Store
 from encvec_store.fields import Term
+from tests.stores import machine
 from tests.stores.base import Opened, StoreContract
+from tests.stores.races import RacesContract
 from tests.stores.tampering import Burglar, TamperingContract
 
 
@@ -74,11 +76,10 @@ class MemoryBurglar(Burglar):
         self.collection._config = sealed
 
 
-class TestMemory(TamperingContract, StoreContract):
+class TestMemory(RacesContract, TamperingContract, StoreContract):
     @pytest.fixture
     def place(self, keyset):
         return OpenedMemory(keyset)
 
-    @pytest.mark.xfail(strict=True, reason="an open collection of the memory store does not learn that it was closed")
-    def test_collections_of_a_closed_store(self, store, scheme):
-        super().test_collections_of_a_closed_store(store, scheme)
+    def test_random_histories(self):
+        machine.run(OpenedMemory, examples=150)

@@ -142,7 +142,9 @@ def test_first_batch_sets_the_bound_with_room():
         build(),
         build(16_000, metric_name="ip", scheme_spec="sealed", fields={}, max_norm=1e-29, oversample=1),
         build(
-            metric_name="l2", scheme_spec={"name": "sap", "beta": 0.1, "query_beta": 3}, fields={"é": "plain", "*": "sealed"}
+            metric_name="l2",
+            scheme_spec={"name": "sap", "beta": 0.1, "query_beta": 3},
+            fields={"é": "plain", "*": "sealed"},
         ),
         replace(build(), revision=7, calibration={"beta": 1.5, "frontier": [{"recall": 0.1}]}),
     ],

@@ -115,7 +115,19 @@ def test_no_order(value):
 @pytest.mark.parametrize(
     "line",
     [
-        [float("-inf"), -(10**400), -1, Decimal("-0.5"), 0, Decimal("0.1"), 0.1, 2**53, 2**53 + 1, 10**400, Decimal("inf")],
+        [
+            float("-inf"),
+            -(10**400),
+            -1,
+            Decimal("-0.5"),
+            0,
+            Decimal("0.1"),
+            0.1,
+            2**53,
+            2**53 + 1,
+            10**400,
+            Decimal("inf"),
+        ],
         ["", "A", "a", "é", "￿", "\U0001f600"],
         [b"", b"\0", b"a", b"\xff"],
         [dt.date.min, dt.date(2024, 2, 28), dt.date(2024, 2, 29), dt.date.max],

@@ -190,9 +190,10 @@ def test_numpy_scalars_are_their_values(operand, value):
     assert parse({"a": {"in": [operand]}})({"a": value})
     if not isinstance(value, bool):
         assert parse({"a": {"gte": operand}})({"a": value})
-    assert pushdown(parse({"a": operand}), {"a": Policy.PLAIN}, None).terms == pushdown(
-        parse({"a": value}), {"a": Policy.PLAIN}, None
-    ).terms
+    assert (
+        pushdown(parse({"a": operand}), {"a": Policy.PLAIN}, None).terms
+        == pushdown(parse({"a": value}), {"a": Policy.PLAIN}, None).terms
+    )
 
 
 @given(FILTERS, METADATA)

@@ -3,7 +3,6 @@
 import copy
 import datetime as dt
 import json
-import math
 import types
 import uuid
 from collections import OrderedDict
@@ -24,7 +23,7 @@ from encvec_store.records import (
     decode_payload,
     encode_payload,
 )
-from tests.strategies import TEXT, VALUES
+from tests.strategies import TEXT, VALUES, alike
 
 KEYS = st.one_of(
     TEXT,
@@ -36,21 +35,6 @@ def through(value):
     """Write and read one metadata value."""
     (metadata,) = check_metadata([{"key": value}], 1)
     return decode_payload(encode_payload("id", metadata, None))[1]["key"]
-
-
-def alike(a, b):
-    """Equal with equal types, NaN included; an aware datetime may come back in another zone object."""
-    if isinstance(a, dict):
-        return type(b) is dict and list(a) == list(b) and all(alike(a[key], b[key]) for key in a)
-    if isinstance(a, list | tuple):
-        return type(a) is type(b) and len(a) == len(b) and all(map(alike, a, b))
-    if isinstance(a, dt.datetime):
-        return type(b) is dt.datetime and a.replace(tzinfo=None) == b.replace(tzinfo=None) and a.utcoffset() == b.utcoffset()
-    if isinstance(a, float | Decimal) and a != a:
-        return type(a) is type(b) and b != b
-    if isinstance(a, float) and a == b == 0:
-        return type(b) is float and math.copysign(1, a) == math.copysign(1, b)
-    return type(a) is type(b) and a == b
 
 
 @given(st.dictionaries(KEYS, st.one_of(VALUES, st.dictionaries(KEYS, VALUES, max_size=2)), max_size=4))
@@ -186,7 +170,8 @@ def test_depth_is_limited(wrap):
 
 
 @pytest.mark.parametrize(
-    ("metadata", "document"), [({"key": "\ud800"}, None), ({"\udfff": 1}, None), ({}, "x\ud800"), ({"a": ["\ud800"]}, "")]
+    ("metadata", "document"),
+    [({"key": "\ud800"}, None), ({"\udfff": 1}, None), ({}, "x\ud800"), ({"a": ["\ud800"]}, "")],
 )
 def test_lone_surrogates_are_refused(metadata, document):
     with pytest.raises(MetadataError, match="record 'id': text with lone surrogates"):
@@ -214,7 +199,9 @@ def test_as_many_metadata_as_ids(metadata):
         check_metadata(metadata, 2)
 
 
-@pytest.mark.parametrize("documents", ["ab", b"ab", ["a"], ["a"] * 3, {"a": 1, "b": 2}, {"a", "b"}, 5, iter("ab")], ids=repr)
+@pytest.mark.parametrize(
+    "documents", ["ab", b"ab", ["a"], ["a"] * 3, {"a": 1, "b": 2}, {"a", "b"}, 5, iter("ab")], ids=repr
+)
 def test_as_many_documents_as_ids(documents):
     with pytest.raises(InputError, match="documents"):
         check_documents(documents, 2)

@@ -109,8 +109,8 @@ class AnnIndex:
         """
         n = len(self)
         share = matching / n
-        # nodes that the mask rejects take places in the list, too
-        ef = math.ceil(max(options.ef_search, k) / share)
+        # nodes that the mask rejects take places in the list, too; and four standard deviations of luck
+        ef = math.ceil(max(options.ef_search, k + 4 * math.sqrt(k * (1 - share))) / share)
         scan = matching + (0 if mask is None else n * _BIT)
         if self.kind == "flat" or 3 * k >= matching or (self.kind == "hnsw" and scan <= _NODE * ef):
             return self._scan(queries, k, mask)

@@ -46,9 +46,10 @@ class Sap:
     name: ClassVar[str] = "sap"
     number: ClassVar[int] = 1
     leakage: ClassVar[str] = (
-        "Approximate distances between records. Without other data the vectors are hidden, but an attacker who "
-        "holds some thousand embeddings of a similar kind aligns the rotation at beta up to about 3, and some "
-        "tens of known pairs suffice at any useful beta. No protection from an attacker with similar data."
+        "Approximate distances between records. Without other data the vectors are hidden, but an attacker who holds "
+        "some thousand embeddings of a similar kind aligns the rotation at any useful beta, and some tens of known pairs "
+        "suffice too. Nearly equal vectors under several ids have independent noise, which averages out. A server that "
+        "sees queries learns the rotation from as many known queries as there are dimensions, unless query_beta is set."
     )
 
     def __post_init__(self) -> None:
@@ -72,8 +73,9 @@ class Sap:
 
 class _KeyedSap:
     def __init__(self, scheme: Sap, root: bytes, tenant: str, collection: str, dim: int) -> None:
-        settings = [f"{name}={value!r}" for name, value in sorted(asdict(scheme).items())]
-        context: tuple[str | int, ...] = (tenant, collection, scheme.name, *settings, dim)
+        context: tuple[str | int, ...] = (tenant, collection, scheme.name, f"beta={scheme.beta!r}", dim)
+        # noise on queries is no part of what is stored: it may change without encrypting everything anew
+        query_context = (*context, f"query_beta={scheme.query_beta!r}")
         # a scale between 1/2 and 2, as the paper keys it: hides the common length of the points
         draw = Keystream(derive(root, Purpose.SCALE, *context)).words(np.zeros((1, 16), np.uint8), 1)
         self._scale = float(np.float32(math.exp2(2 * (int(draw[0, 0]) + 0.5) * 2.0**-32 - 1)))
@@ -82,8 +84,8 @@ class _KeyedSap:
         self._rotation = rotation(derive(root, Purpose.ROTATION, *context), dim)
         self._nonces = Pmac(derive(root, Purpose.NOISE_NONCE, *context))
         self._noise = Keystream(derive(root, Purpose.NOISE, *context))
-        self._query_nonces = Pmac(derive(root, Purpose.QUERY_NOISE_NONCE, *context))
-        self._query_noise = Keystream(derive(root, Purpose.QUERY_NOISE, *context))
+        self._query_nonces = Pmac(derive(root, Purpose.QUERY_NOISE_NONCE, *query_context))
+        self._query_noise = Keystream(derive(root, Purpose.QUERY_NOISE, *query_context))
 
     def encrypt(self, points: Matrix, tokens: Nonces) -> tuple[Matrix, Nonces]:
         nonces = self._nonces.tags(tokens, np.ascontiguousarray(points).view(np.uint8))

@@ -1,0 +1,41 @@
+"""All measurements, one after the other: `make bench`.
+
+Usage: python -m benchmarks.run [--quick] [--peers] [--only NAME]... [--out FOLDER] [--json]
+
+Each prints its tables and what became of its targets, and writes benchmarks/results/NAME.jsonl. About ten minutes;
+--quick takes one, on small data, to see that everything runs. Imports the benchmarks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from benchmarks import ingest, kernel, search
+from benchmarks.report import Row, Show, Target, one_thread, publish
+
+ALL = ("kernel", "ingest", "search")
+
+
+@click.command()
+@click.option("--quick", is_flag=True, help="Small data; nothing is kept without --out.")
+@click.option("--peers", is_flag=True, help="Also measure ironcore-alloy, installed apart on first use.")
+@click.option("--only", multiple=True, type=click.Choice(ALL), help="Only these (repeatable).")
+@click.option("--out", metavar="FOLDER", help="JSON lines here; by default benchmarks/results.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON lines and nothing else.")
+def main(quick: bool, peers: bool, only: tuple[str, ...], out: str | None, as_json: bool) -> None:
+    """Run the benchmarks."""
+    measures: dict[str, Callable[[Show], tuple[list[Row], list[Target]]]] = {
+        "kernel": lambda show: kernel.run(quick, show, with_peers=peers),
+        "ingest": lambda show: ingest.run(quick, show),
+        "search": lambda show: search.run(quick, show),
+    }
+    for name in only or ALL:
+        publish(name, measures[name], quick, as_json, str(Path(out) / f"{name}.jsonl") if out else None)
+
+
+if __name__ == "__main__":
+    one_thread("benchmarks.run")
+    main()
