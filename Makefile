@@ -20,7 +20,7 @@ endif
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test bench lint format coverage hooks lock clean
+.PHONY: help demo test bench peers lint format coverage hooks lock clean
 
 help:  ## list the tasks
 	@grep -hE '^[a-z]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -33,6 +33,9 @@ test: lint  ## lint, then every test
 
 bench: $(STAMP)  ## the measurements
 	@$(PY) -m benchmarks.run $(ARGS)
+
+peers: $(STAMP)  ## install what `make bench ARGS=--peers` compares with
+	@$(PY) -m benchmarks.peers
 
 lint: $(STAMP)  ## style, types and the import rules
 	$(VENV)/bin/ruff check .
@@ -51,7 +54,7 @@ hooks: $(STAMP)  ## run the linters before each commit
 	$(VENV)/bin/pre-commit install
 
 clean:  ## remove what the tasks made
-	rm -rf $(VENV) $(VENV)-lock build dist .coverage htmlcov .pytest_cache .mypy_cache .ruff_cache \
+	rm -rf $(VENV) $(VENV)-lock benchmarks/.venv-peers build dist .coverage htmlcov .pytest_cache .mypy_cache .ruff_cache \
 		.import_linter_cache .hypothesis
 	find encvec_store tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 

@@ -85,7 +85,8 @@ def _mutual(a: Matrix, b: Matrix, k: int = 10) -> tuple[npt.NDArray[np.intp], np
 
 
 def _unit(points: Matrix) -> Matrix:
-    return points / np.linalg.norm(points, axis=1, keepdims=True)
+    unit: Matrix = points / np.linalg.norm(points, axis=1, keepdims=True)
+    return unit
 
 
 def identified(mapped: Matrix, truth: Matrix) -> float:

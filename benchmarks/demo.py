@@ -213,10 +213,11 @@ class Demo:
         rows += self._faces(faces)
         self.show.table("Records (or people) the thief identifies", rows, ["dataset", "attack", "identified", "chance"])
         self.say(
-            "[bold]Nearest neighbours are not the strongest attack.[/] Who holds thousands of similar texts aligns the\n"
-            "secret rotation, as the table shows, and who knows some of the records solves for it. The scheme of this\n"
-            "demo, `sap`, holds against thieves without such data. Against the others use `sealed`, which leaks nothing\n"
-            "at rest and searches in memory, until `sketch` and `cells` (planned) are here: docs/threat-model.md."
+            "[bold]Nearest neighbours are not the strongest attack.[/] Who holds thousands of similar texts aligns\n"
+            "the secret rotation, as the table shows, and who knows some of the records solves for it. The scheme of\n"
+            "this demo, `sap`, holds against thieves without such data. Against the others use `sealed`, which leaks\n"
+            "nothing at rest and searches in memory, until `sketch` and `cells` (planned) are here:\n"
+            "docs/threat-model.md."
         )
         return {"record": data.texts[victim], "nearest": looked, "identified": rows}
 
@@ -288,7 +289,8 @@ class Demo:
 
 
 def _unit(points: Floats) -> Floats:
-    return points / np.linalg.norm(points, axis=1, keepdims=True)
+    unit: Floats = points / np.linalg.norm(points, axis=1, keepdims=True)
+    return unit
 
 
 def _found(points: Floats, vectors: Floats, own: Any) -> float:

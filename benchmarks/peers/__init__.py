@@ -33,7 +33,7 @@ def missing() -> str | None:
         try:
             subprocess.run([*map(str, step)], check=True, capture_output=True, text=True, timeout=_SECONDS)
         except subprocess.CalledProcessError as error:
-            return ((error.stderr or error.stdout).strip().splitlines() or ["no reason given"])[-1]
+            return str(((error.stderr or error.stdout).strip().splitlines() or ["no reason given"])[-1])
         except (OSError, subprocess.TimeoutExpired) as error:
             return f"{type(error).__name__}"
     return None if _works() else "it was installed but cannot be imported"
@@ -58,8 +58,3 @@ def ironcore(dim: int, beta: float, repeats: int) -> dict[str, list[float]]:
     done = subprocess.run([*map(str, command)], check=True, capture_output=True, text=True)
     report = json.loads(done.stdout)
     return {f"ironcore {name}": [took / report["batch"] for took in report[name]] for name in ("api", "core")}
-
-
-if __name__ == "__main__":
-    reason = missing()
-    print(f"ironcore-alloy is left out: {reason}" if reason else f"{IRONCORE} is ready")

@@ -64,18 +64,19 @@ class Plain:
 
 
 def _empty(kind: str, storage: str, metric: Metric, n: int, dim: int, options: Options) -> Any:
+    library: Any = faiss  # its own types know only some of its constructors
     index: Any
     measure = faiss.METRIC_L2 if metric.name == "l2" else faiss.METRIC_INNER_PRODUCT
     if kind == "flat":
-        return faiss.IndexFlat(dim, measure)
+        return library.IndexFlat(dim, measure)
     if kind == "ivf":
         code = "SQ8" if storage == "sq8" else "Flat"
-        index = faiss.index_factory(dim, f"IVF{ann._lists(n)},{code}", measure)
+        index = library.index_factory(dim, f"IVF{ann._lists(n)},{code}", measure)
         index.cp.min_points_per_centroid = 1
         return index
     if storage == "sq8":
-        index = faiss.IndexHNSWSQ(dim, faiss.ScalarQuantizer.QT_8bit, options.m, measure)
+        index = library.IndexHNSWSQ(dim, library.ScalarQuantizer.QT_8bit, options.m, measure)
     else:
-        index = faiss.IndexHNSWFlat(dim, options.m, measure)
+        index = library.IndexHNSWFlat(dim, options.m, measure)
     index.hnsw.efConstruction = options.ef_construction
     return index

@@ -78,6 +78,8 @@ def calibrate(
         if not dry_run:
             with progress(f"encrypting {collection} anew") as advance:
                 found = target.calibrate(vectors, apply=True, progress=advance, **choices)
+            with progress("building the index"):
+                target.flush()
     if plot is not None:
         _draw(found, plot)
     if as_json:

@@ -192,7 +192,12 @@ def confirmed(question: str, yes: bool) -> bool:
         return True
     if not sys.stdin.isatty():
         raise click.UsageError(f"{question} Nobody is here to answer: add --yes if you mean it")
-    return click.confirm(printable(question), err=True)
+    # not click.confirm: before click 8.2 it leaves a space on stdout, which belongs to the answer
+    click.echo(f"{printable(question)} [y/N]: ", nl=False, err=True)
+    answer = sys.stdin.readline()
+    if not answer:
+        raise click.Abort
+    return answer.strip().lower() in ("y", "yes")
 
 
 def need(module: str) -> ModuleType:

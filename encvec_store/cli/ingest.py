@@ -36,11 +36,12 @@ class Tally:
     written: int = 0
     skipped: int = 0
     created: bool = False
+    seconds: float | None = None
     started: float = field(default_factory=time.perf_counter)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the counts as JSON values."""
-        seconds = time.perf_counter() - self.started
+        seconds = self.seconds or time.perf_counter() - self.started
         return {
             "read": self.read,
             "written": self.written,
@@ -62,6 +63,7 @@ class Tally:
 @click.option("--batch-size", type=click.IntRange(1, 100_000), default=2048, show_default=True, help="Records a write.")
 @click.option("--limit", type=click.IntRange(0), metavar="N", help="Only the first N records.")
 @click.option("--resume", is_flag=True, help="Skip records whose ids are stored already.")
+@click.option("--no-index", is_flag=True, help="Leave the index to the first search.")
 @click.option("--dim", type=click.IntRange(1), help="New collection: coordinates, if you want them checked.")
 @click.option("--metric", type=click.Choice(list(METRICS)), help="New collection: metric [default: cosine].")
 @click.option("--scheme", metavar="NAME", help="New collection: sap or sealed [default: sap].")
@@ -88,6 +90,7 @@ def ingest(
     batch_size: int,
     limit: int | None,
     resume: bool,
+    no_index: bool,
     tenant: str,
     place: Place,
     as_json: bool,
@@ -132,6 +135,10 @@ def ingest(
                         target = _open(store, collection, tenant, settings, reader, batch, tally)
                     _write(target, reader, batch, resume, tally)
                     advance(len(batch.ids), None)
+            tally.seconds = time.perf_counter() - tally.started
+            if target is not None and not no_index:
+                with progress("building the index"):
+                    target.flush()
         except KeyboardInterrupt:
             if not as_json:
                 note(f"{_so_far(tally)}; the same command with --resume goes on from here")

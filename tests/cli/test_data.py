@@ -175,7 +175,17 @@ def test_delete_by_filter_asks_first(encvec, monkeypatch):
     answer = encvec("delete", "docs", *where)
     assert (answer.code, answer.out) == (1, "")
     assert "Delete 20 of the 60 records of 'docs'?" in answer.err
+    assert encvec("delete", "docs", *where).code == 130  # the end of the input is no answer
     assert encvec("count", "docs").out == "60\n"
+    terminal.seek(0)
+    terminal.write("y\n")
+    terminal.seek(0)
+    assert encvec("delete", "docs", *where).code == 0
+    assert encvec("count", "docs").out == "40\n"
+
+
+def test_delete_by_filter_with_yes(encvec):
+    where = ["--where", '{"lang": "de"}']
     assert encvec("delete", "docs", *where, "--yes", "--json").document["deleted"] == 20
 
 

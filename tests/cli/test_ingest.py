@@ -92,6 +92,14 @@ def test_parquet_metadata_can_be_filtered_by_its_types(home, encvec, vectors):
     assert encvec("count", "docs", "--where", where, "--json").document["count"] == 10
 
 
+def test_the_index_is_built_unless_left_to_the_first_search(home, encvec, vectors, monkeypatch):
+    np.save("a.npy", vectors)
+    built = []
+    monkeypatch.setattr(Collection, "flush", lambda self: built.append(self.name))
+    assert encvec("ingest", "one", "a.npy").code == encvec("ingest", "two", "a.npy", "--no-index").code == 0
+    assert built == ["one"]
+
+
 def test_existing_ids_are_replaced(home, encvec, stored, vectors):
     np.save("a.npy", vectors[:5])
     encvec("ingest", "docs", "a.npy")

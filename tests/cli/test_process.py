@@ -28,7 +28,7 @@ def command(*args):
 
 @pytest.fixture
 def environment(home, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).strip(os.pathsep))
     return home
 
 
@@ -271,7 +271,7 @@ def test_a_person_is_asked_for_the_passphrase_and_never_shown_it(environment, mo
     shown += terminal.shown
 
     terminal = Terminal("drop", "docs")
-    terminal.until("Passphrase")
+    terminal.until("keys.json: ")
     terminal.type(SECRET + "\n")
     terminal.until("Drop collection 'docs' with its 300 records? [y/N]: ")
     terminal.type("\n")
@@ -279,7 +279,7 @@ def test_a_person_is_asked_for_the_passphrase_and_never_shown_it(environment, mo
     shown += terminal.shown
 
     terminal = Terminal("search", "docs", "--id", "a:1")
-    terminal.until("Passphrase")
+    terminal.until("keys.json: ")
     terminal.type("wrong\n")
     assert terminal.end() == 2
     assert "wrong passphrase, or the file was altered" in terminal.shown
@@ -294,7 +294,7 @@ def test_ctrl_c_at_the_prompt(environment, encvec, monkeypatch):
     monkeypatch.delenv("ENCVEC_PASSPHRASE")
     monkeypatch.delenv("ENCVEC_KEYS")
     terminal = Terminal("collections", "--dir", "x")
-    terminal.until("Passphrase")
+    terminal.until("keys.json: ")
     terminal.type("\x03")
     assert terminal.end() == 130
     assert "Traceback" not in terminal.shown

@@ -9,7 +9,6 @@ import encvec_store as ev
 from encvec_store import errors
 from encvec_store.crypto import envelope
 from encvec_store.crypto.schemes import sap
-from encvec_store.vault import Vault
 from tests.stores import oracle
 from tests.stores.tampering import flipped
 from tests.stores.test_faiss import OpenedFaiss
@@ -88,7 +87,7 @@ def test_2_no_key_serves_two_purposes(keyset, monkeypatch):
     for tenant, collection, metric in (("a", "x", "cosine"), ("a", "y", "ip"), ("b", "x", "l2")):
         store = ev.connect("memory:", keyset=keyset)
         things = store.collection(collection, dim=4, tenant=tenant, metric=metric, fields={"f": "blind"})
-        vault = Vault(keyset, tenant, collection)
+        vault = things._handle.vault
         for version in (1, 2):
             vault.cipher(version)
             vault.scheme(version, things._handle.config)

@@ -89,4 +89,4 @@ class TestFaiss(RacesContract, TamperingContract, StoreContract):
 
     def test_random_histories(self, tmp_path):
         folders = (tmp_path / str(n) for n in itertools.count())
-        machine.run(lambda keyset: OpenedFaiss(keyset, next(folders)), examples=50)
+        machine.run(lambda keyset: OpenedFaiss(keyset, next(folders)), examples=25)

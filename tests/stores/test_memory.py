@@ -82,4 +82,4 @@ class TestMemory(RacesContract, TamperingContract, StoreContract):
         return OpenedMemory(keyset)
 
     def test_random_histories(self):
-        machine.run(OpenedMemory, examples=150)
+        machine.run(OpenedMemory, examples=80)

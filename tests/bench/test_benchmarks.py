@@ -1,0 +1,64 @@
+"""The benchmarks and the demo run, keep what they promise of their output, and say what they measured."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.report import Target
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def python(module, *arguments):
+    done = subprocess.run(
+        [sys.executable, "-m", module, *arguments], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_targets():
+    assert Target("", 2.0, ">=", 2.0).met
+    assert not Target("", 1.0, ">=", 2.0).met
+    assert Target("", 1.0, "<=", 2.0).met
+    assert not Target("", float("nan"), "<=", 2.0).met, "what was not measured is not met"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["kernel", "ingest", "search"])
+def test_quick_run(tmp_path, name):
+    done = python("benchmarks.run", "--quick", "--only", name, "--out", str(tmp_path))
+    lines = [json.loads(line) for line in (tmp_path / f"{name}.jsonl").read_text().splitlines()]
+    assert lines[0]["kind"] == "machine"
+    assert lines[0]["quick"] is True
+    assert {line["kind"] for line in lines} == {"machine", "row", "target"}
+    assert "| " in done.stdout
+    assert str(ROOT) not in json.dumps(lines), "results name no place on this machine"
+    assert str(tmp_path) not in json.dumps(lines)
+
+
+@pytest.mark.slow
+def test_demo_in_json():
+    found = json.loads(python("benchmarks.demo", "--limit", "1500", "--json").stdout)
+    plain, first, whole = found["text"]
+    assert plain["recall@10"] > 0.99
+    assert whole["recall@10"] > 0.98 > first["recall@10"]
+    assert found["faces"][2]["rank-1"] == found["faces"][0]["rank-1"]
+    assert all(hit["intent"] == "card_swallowed" and hit["words"] <= 12 for hit in found["hits"][2]["hits"])
+    assert found["verified"] == {**found["verified"], "ok": True, "checked": 1500}
+    assert found["tampered"]["refused"].startswith("AuthenticationError")
+    assert found["tampered"]["damaged"] == 1
+    share = {row["attack"]: row["identified"] for row in found["stolen"]["identified"]}
+    assert share["ciphertexts, nearest neighbour"] < 0.02
+    assert share["ciphertexts, 400 known pairs"] > 0.5, "the demo must not hide what breaks sap"
+
+
+@pytest.mark.slow
+def test_demo_in_words(tmp_path):
+    text = python("benchmarks.demo", "--limit", "600", "--dir", str(tmp_path / "tour")).stdout
+    assert "\x1b" not in text, "plain where it is no terminal"
+    assert "Nearest neighbours are not the strongest attack" in text
+    assert (tmp_path / "tour" / "texts" / "records.sqlite3").is_file()

@@ -1,0 +1,135 @@
+"""What the killed process does: batches of records that both sides can make up, acknowledged on a pipe one by one."""
+
+import itertools
+import logging
+import resource
+
+import numpy as np
+
+import encvec_store as ev
+
+DIM = 8
+SIZE = 20
+FIELDS = {"batch": "blind", "v": "plain", "*": "sealed"}
+VARIABLE = "ENCVEC_TEST_KEYSET"
+PASSPHRASE = "correct horse"
+URL = "faiss:{}?flat_limit=50"  # so that a graph is built, saved and loaded
+
+
+def batch(n, version=0):
+    """Return (ids, vectors, metadata, documents) of batch n, as of a version."""
+    vectors = np.random.default_rng([n, version]).standard_normal((SIZE, DIM)).astype(np.float32)
+    metadata = [{"batch": n, "v": version, "i": i} for i in range(SIZE)]
+    return [f"{n}/{i}" for i in range(SIZE)], vectors, metadata, [f"text {n} {version}"] * SIZE
+
+
+def opened(folder):
+    """Open the store and its collection."""
+    store = ev.connect(URL.format(folder), keyset=ev.Keyset.open(f"env:{VARIABLE}"))
+    return store, store.collection("things", dim=DIM, fields=FIELDS, oversample=10_000)
+
+
+def upsert(pipe, folder, start):
+    """Write batch after batch."""
+    _, things = opened(folder)
+    for n in itertools.count(start):
+        things.upsert(*batch(n))
+        pipe.send(n)
+
+
+def update(pipe, folder, start):
+    """Write the same three batches again and again, all of them at once, with rising versions."""
+    _, things = opened(folder)
+    for version in itertools.count(start):
+        parts = [batch(n, version) for n in range(3)]
+        ids, vectors, metadata, documents = (list(itertools.chain(*part)) for part in zip(*parts, strict=True))
+        things.upsert(ids, np.array(vectors), metadata, documents)
+        pipe.send(version)
+
+
+def delete(pipe, folder, start):
+    """Delete batch after batch, by filter and by ids in turn."""
+    _, things = opened(folder)
+    for n in itertools.count(start):
+        gone = things.delete(where={"batch": n}) if n % 2 else things.delete(batch(n)[0])
+        if not gone:
+            break
+        pipe.send(n)
+    pipe.recv()  # wait to be killed
+
+
+def flush(pipe, folder, start):
+    """Write batches, search, and save the index after each."""
+    logging.disable()
+    _, things = opened(folder)
+    for n in itertools.count(start):
+        things.upsert(*batch(n))
+        pipe.send(n)
+        things.search(np.ones(DIM), k=1)
+        things.flush()
+
+
+def calibrate(pipe, folder, start):
+    """Encrypt everything anew, over and over."""
+    _, things = opened(folder)
+    for n in itertools.count(start):
+        things.calibrate(k=2, target_recall=0.5 + 0.001 * (n % 100), max_candidates=100)
+        pipe.send(n)
+
+
+def rotate(pipe, path, start):
+    """Add key versions to a key file, as fast as it goes."""
+    keyset = ev.Keyset.open(f"file:{path}", passphrase=PASSPHRASE)
+    while True:
+        pipe.send(keyset.rotate())
+
+
+def hold_the_lock(pipe, folder, start):
+    """Stop in the middle of a calibration until told to go on."""
+    store, things = opened(folder)
+
+    def wait(done, total):
+        pipe.send("holding")
+        pipe.recv()
+
+    things.calibrate(k=2, target_recall=0.5, max_candidates=100, progress=wait)
+    store.close()
+    pipe.send("done")
+
+
+def write_twenty(pipe, folder, start):
+    """Write twenty batches and stop."""
+    store, things = opened(folder)
+    for n in range(start, start + 20):
+        things.upsert(*batch(n))
+    store.close()
+    pipe.send("done")
+
+
+def fill_the_disk(pipe, folder, start):
+    """Write batches until no file may grow any more; report the error that comes."""
+    logging.disable()
+    store, things = opened(folder)
+    things.flush()
+    largest = max(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    limit = largest + 100_000
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    n = start
+    try:
+        for n in range(start, start + 500):
+            things.upsert(*batch(n))
+            pipe.send(n)
+            if n % 10 == 0:
+                things.flush()
+    except Exception as error:
+        pipe.send((type(error).__name__, str(error), things.count(), len(things.search(np.ones(DIM), k=1))))
+    try:
+        store.close()
+    except Exception as error:
+        pipe.send(("close", type(error).__name__, str(error)))
+    pipe.send("done")
+
+
+def main(task, pipe, folder, start):
+    """Run a task by name."""
+    globals()[task](pipe, folder, start)
