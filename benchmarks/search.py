@@ -87,7 +87,7 @@ def same_ef(contest: Contest, show: Show) -> list[Row]:
         answers = measured.answers if what == "plaintext" else contest.ours[storage].places(measured.answers)
         label = LABELS[what]
         row = contest.row("same ef", label, storage, ef_search=EF, **measured.row())
-        row["distances"] = distances(variants[name], queries[:COUNTED])
+        row["distances"] = distances(variants[name], queries[:COUNTED]) or None  # None: it scanned instead
         rows.append({**row, "recall@10": contest.truth.recall(answers, K)})
     return _with_ratio(rows)
 

@@ -278,9 +278,7 @@ class Collection:
         handle = self._handle
         node = parse(where, handle.config.policies)
         predicate = pushdown(node, handle.config.policies, handle.vault.blind_terms)
-        after = 0
-        while len(rows := handle.backend.rows(predicate, after=after, limit=_CHUNK)):
-            after = int(rows[-1])
+        for rows in handle.pages(_CHUNK, predicate):
             readable = handle.without(rows, handle.vault.dead)
             found, records = self._read_rows(readable, include_vectors=include_vectors)
             for row, record in zip(found.tolist(), records, strict=True):

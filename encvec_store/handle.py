@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,8 @@ import numpy.typing as npt
 from .backends import BackendCollection, Rows
 from .config import CollectionConfig
 from .crypto.envelope import PREFIX
-from .errors import AuthenticationError, StaleConfigError
+from .errors import AuthenticationError, StaleConfigError, StoreUnreachableError
+from .filters import Predicate
 from .vault import Vault
 
 __all__ = ["Handle"]
@@ -50,6 +52,15 @@ class Handle:
     @oversample.setter
     def oversample(self, candidates: int) -> None:
         self._oversample = candidates
+
+    def pages(self, size: int, predicate: Predicate | None = None) -> Iterator[Rows]:
+        """List rows, ascending, so many at a time. Raises StoreUnreachableError where the list does not advance."""
+        after = 0
+        while len(rows := self.backend.rows(predicate, after=after, limit=size)):
+            if not after < rows[0] <= rows[-1]:
+                raise StoreUnreachableError("the store lists its records out of order: it is damaged")
+            after = int(rows[-1])
+            yield rows
 
     def without(self, rows: Rows, versions: set[int]) -> Rows:
         """Leave out rows that the store keeps under these key versions."""

@@ -161,6 +161,7 @@ class Metric:
             scores = wide @ q
             if self.name == "cosine":
                 scores /= np.sqrt(np.einsum("ij,ij->i", wide, wide)) * np.sqrt(q @ q)
+                np.clip(scores, -1, 1, out=scores)
         return scores
 
     def order(self, scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

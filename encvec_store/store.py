@@ -14,6 +14,7 @@ from .crypto.keyset import Keyset
 from .errors import CollectionNotFoundError, InputError
 from .handle import Handle
 from .vault import Vault
+from .writing import reseal
 
 __all__ = ["Store", "connect"]
 
@@ -104,6 +105,7 @@ class Store:
             found, oversample = self._backend.create(spec, vault.seal_config(config)), None
         handle = Handle(found, vault, None if oversample is None else check_oversample(oversample))
         handle.config.check_same(dim=dim, **given)
+        reseal(handle)
         return Collection(handle)
 
     def collections(self, tenant: str | None = None) -> list[tuple[str, str]]:

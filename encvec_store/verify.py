@@ -57,9 +57,8 @@ def verify(handle: Handle, progress: Callable[[int, int], None] | None = None) -
     """Open every record and compare its parts with each other. See `Collection.verify`."""
     handle.refresh()
     report = VerifyReport(store=handle.backend.check())
-    after, total = 0, handle.backend.count()
-    while len(rows := handle.backend.rows(after=after, limit=_CHUNK)):
-        after = int(rows[-1])
+    total = handle.backend.count()
+    for rows in handle.pages(_CHUNK):
         damaged = _look(handle, rows, report)
         if damaged:
             # a record that was written or calibrated anew while we read its parts looks damaged: look again

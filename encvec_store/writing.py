@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -11,8 +12,8 @@ import numpy.typing as npt
 
 from .backends import EncryptedBatch
 from .config import CollectionConfig
-from .crypto.envelope import config_key_version, headers
-from .errors import AuthenticationError, ShapeError, StaleConfigError
+from .crypto.envelope import TOKEN, config_key_version, envelope_size, headers
+from .errors import AuthenticationError, ShapeError, StaleConfigError, StoreError
 from .fields import Policy, Term, canonical, plain_term
 from .filters import BLIND_COLUMN
 from .handle import Handle
@@ -20,7 +21,7 @@ from .metrics import as_vectors, norms
 from .records import check_documents, check_ids, check_metadata, decode_payload, encode_payload
 from .vault import Vault
 
-__all__ = ["REWRITE_CHUNK", "encrypt_batch", "rewrite", "upsert"]
+__all__ = ["REWRITE_CHUNK", "encrypt_batch", "reseal", "rewrite", "upsert"]
 
 REWRITE_CHUNK = 4096
 _ATTEMPTS = 3
@@ -74,6 +75,27 @@ def _new_config(vault: Vault, config: CollectionConfig, fresh: CollectionConfig)
     if fresh is config and config_key_version(config.sealed) == vault.primary:
         return None
     return vault.seal_config(fresh)
+
+
+def reseal(handle: Handle) -> None:
+    """Seal the settings under the primary key version, where they are under an older one.
+
+    Else disabling or destroying that one would close the collection. A store that is locked or read-only keeps
+    them as they are: the next write does it.
+    """
+    config, vault = handle.config, handle.vault
+    if config_key_version(config.sealed) == vault.primary:
+        return
+    nothing = EncryptedBatch(
+        space=vault.primary,
+        tokens=np.empty((0, TOKEN), np.uint8),
+        index_vectors=np.empty((0, config.index_dim), np.float32),
+        vectors=np.empty((0, envelope_size(config.dim)), np.uint8),
+        payloads=[],
+    )
+    with suppress(StoreError):
+        handle.backend.put(nothing, under=config.sealed, config=vault.seal_config(config))
+        handle.refresh()
 
 
 def encrypt_batch(
@@ -134,9 +156,8 @@ def rewrite(handle: Handle, config: CollectionConfig, progress: Any = None) -> N
     fresh = replace(config, revision=config.revision + 1)
 
     def batches() -> Iterator[EncryptedBatch]:
-        after, total = 0, handle.backend.count()
-        while len(rows := handle.backend.rows(after=after, limit=REWRITE_CHUNK)):
-            after = int(rows[-1])
+        total = handle.backend.count()
+        for rows in handle.pages(REWRITE_CHUNK):
             kept = handle.without(rows, handle.vault.destroyed)
             found, vectors, heads = handle.open_vectors(kept, config)
             _, payloads, prefixes = handle.open_payloads(found)

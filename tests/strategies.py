@@ -166,7 +166,7 @@ def _clause(key, operand, metadata):
 
 
 def alike(a, b):
-    """Equal with equal types, NaN included; an aware datetime may come back in another zone object, and without its fold."""
+    """Equal with equal types, NaN included; a datetime may come back in another zone object, and without its fold."""
     if isinstance(a, dict):
         return type(b) is dict and list(a) == list(b) and all(alike(a[key], b[key]) for key in a)
     if isinstance(a, list | tuple):

@@ -140,7 +140,7 @@ class FileHome:
     def _secret(self) -> bytes:
         value = self._passphrase
         if value is None:
-            value = os.environ.get(PASSPHRASE_VARIABLE)
+            value = os.environ.get(PASSPHRASE_VARIABLE) or None  # set but empty is not set
         if value is None and (name := os.environ.get(PASSPHRASE_FILE_VARIABLE)):
             try:
                 value = Path(name).read_bytes().rstrip(b"\r\n")

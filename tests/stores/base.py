@@ -48,6 +48,40 @@ class Opened:
         raise NotImplementedError
 
 
+BAD_UPSERTS = {
+    "too wide": ((["a"], np.ones((1, DIM + 1))), errors.ShapeError, r"expected shape \(n, 8\), got \(1, 9\)"),
+    "one vector": ((["a"], np.ones(DIM)), errors.ShapeError, r"expected shape \(n, 8\), got \(8,\)"),
+    "ragged": ((["a", "b"], [[1] * DIM, [1]]), errors.ShapeError, "rows of unlike length"),
+    "text": ((["a"], [["x"] * DIM]), errors.ShapeError, "expected numbers"),
+    "none": ((["a"], None), errors.ShapeError, "expected numbers"),
+    "few vectors": ((["a", "b"], np.ones((1, DIM))), errors.ShapeError, "2 ids but 1 vectors"),
+    "few ids": (([], np.ones((1, DIM))), errors.ShapeError, "0 ids but 1 vectors"),
+    "nan": ((["a", "b"], [[1] * DIM, [1, np.nan] * 4]), errors.NonFiniteError, r"vectors\[1\] holds NaN"),
+    "inf": ((["a", "b"], [[1] * DIM, [1, np.inf] * 4]), errors.NonFiniteError, r"vectors\[1\] holds NaN or inf"),
+    "too large": ((["a"], np.full((1, DIM), 1e300)), errors.NonFiniteError, "overflows float32"),
+    "zero": ((["a", "b"], [[1] * DIM, [0] * DIM]), errors.ZeroVectorError, r"vectors\[1\] is the zero vector"),
+    "one id": (("a", np.ones((1, DIM))), errors.IdError, "not one string"),
+    "no ids": ((None, np.ones((1, DIM))), errors.IdError, "list of strings, not NoneType"),
+    "number": (([1], np.ones((1, DIM))), errors.IdError, r"ids\[0\] is int, not str"),
+    "empty id": ((["a", ""], np.ones((2, DIM))), errors.IdError, r"ids\[1\] is empty"),
+    "long id": ((["a" * 1025], np.ones((1, DIM))), errors.IdError, "1025 bytes; at most 1024"),
+    "surrogate": ((["\ud800"], np.ones((1, DIM))), errors.IdError, "UTF-8"),
+    "twice": ((["a", "b", "a"], np.ones((3, DIM))), errors.DuplicateIdError, r"ids\[2\] repeats 'a'"),
+    "metadata": ((["a"], np.ones((1, DIM)), {"a": 1}), errors.ShapeError, "metadata: expected a list of 1"),
+    "few": ((["a", "b"], np.ones((2, DIM)), [{}]), errors.ShapeError, "metadata: expected a list of 2"),
+    "type": ((["a", "b"], np.ones((2, DIM)), [{}, {"x": {1}}]), errors.MetadataError, r"metadata\[1\]: 'x' is set"),
+    "key": ((["a"], np.ones((1, DIM)), [{1: 1}]), errors.MetadataError, "keys are strings"),
+    "no mapping": ((["a"], np.ones((1, DIM)), [[]]), errors.MetadataError, "is list, not a mapping"),
+    "document": ((["a"], np.ones((1, DIM)), None, [b"x"]), errors.MetadataError, "bytes, not str"),
+    "documents": ((["a"], np.ones((1, DIM)), None, "x"), errors.ShapeError, "documents: expected a list of 1"),
+    "lone": (
+        (["a", "b"], np.ones((2, DIM)), None, ["x", "\ud800"]),
+        errors.MetadataError,
+        "record 'b': text with lone",
+    ),
+}
+
+
 class StoreContract:
     """What every store does, with every scheme."""
 
@@ -421,42 +455,9 @@ class StoreContract:
 
     # ------------------------------------------------------------------------------------- bad input
 
-    BAD_UPSERTS = {
-        "too wide": ((["a"], np.ones((1, DIM + 1))), errors.ShapeError, r"expected shape \(n, 8\), got \(1, 9\)"),
-        "one vector": ((["a"], np.ones(DIM)), errors.ShapeError, r"expected shape \(n, 8\), got \(8,\)"),
-        "ragged": ((["a", "b"], [[1] * DIM, [1]]), errors.ShapeError, "rows of unlike length"),
-        "text": ((["a"], [["x"] * DIM]), errors.ShapeError, "expected numbers"),
-        "none": ((["a"], None), errors.ShapeError, "expected numbers"),
-        "few vectors": ((["a", "b"], np.ones((1, DIM))), errors.ShapeError, "2 ids but 1 vectors"),
-        "few ids": (([], np.ones((1, DIM))), errors.ShapeError, "0 ids but 1 vectors"),
-        "nan": ((["a", "b"], [[1] * DIM, [1, np.nan] * 4]), errors.NonFiniteError, r"vectors\[1\] holds NaN"),
-        "inf": ((["a", "b"], [[1] * DIM, [1, np.inf] * 4]), errors.NonFiniteError, r"vectors\[1\] holds NaN or inf"),
-        "too large": ((["a"], np.full((1, DIM), 1e300)), errors.NonFiniteError, "overflows float32"),
-        "zero": ((["a", "b"], [[1] * DIM, [0] * DIM]), errors.ZeroVectorError, r"vectors\[1\] is the zero vector"),
-        "one id": (("a", np.ones((1, DIM))), errors.IdError, "not one string"),
-        "no ids": ((None, np.ones((1, DIM))), errors.IdError, "list of strings, not NoneType"),
-        "number": (([1], np.ones((1, DIM))), errors.IdError, r"ids\[0\] is int, not str"),
-        "empty id": ((["a", ""], np.ones((2, DIM))), errors.IdError, r"ids\[1\] is empty"),
-        "long id": ((["a" * 1025], np.ones((1, DIM))), errors.IdError, "1025 bytes; at most 1024"),
-        "surrogate": ((["\ud800"], np.ones((1, DIM))), errors.IdError, "UTF-8"),
-        "twice": ((["a", "b", "a"], np.ones((3, DIM))), errors.DuplicateIdError, r"ids\[2\] repeats 'a'"),
-        "metadata": ((["a"], np.ones((1, DIM)), {"a": 1}), errors.ShapeError, "metadata: expected a list of 1"),
-        "few": ((["a", "b"], np.ones((2, DIM)), [{}]), errors.ShapeError, "metadata: expected a list of 2"),
-        "type": ((["a", "b"], np.ones((2, DIM)), [{}, {"x": {1}}]), errors.MetadataError, r"metadata\[1\]: 'x' is set"),
-        "key": ((["a"], np.ones((1, DIM)), [{1: 1}]), errors.MetadataError, "keys are strings"),
-        "no mapping": ((["a"], np.ones((1, DIM)), [[]]), errors.MetadataError, "is list, not a mapping"),
-        "document": ((["a"], np.ones((1, DIM)), None, [b"x"]), errors.MetadataError, "bytes, not str"),
-        "documents": ((["a"], np.ones((1, DIM)), None, "x"), errors.ShapeError, "documents: expected a list of 1"),
-        "lone": (
-            (["a", "b"], np.ones((2, DIM)), None, ["x", "\ud800"]),
-            errors.MetadataError,
-            "record 'b': text with lone",
-        ),
-    }
-
     @pytest.mark.parametrize("case", BAD_UPSERTS)
     def test_bad_upserts_write_nothing(self, make, case):
-        arguments, error, message = self.BAD_UPSERTS[case]
+        arguments, error, message = BAD_UPSERTS[case]
         things = make(fields={"x": "plain", "*": "sealed"})
         things.upsert(["a", "b"], oracle.vectors(2), [{"x": 1}, {}], ["old", None])
         with pytest.raises(error, match=message) as caught:
@@ -528,7 +529,9 @@ class StoreContract:
             fixed.upsert(["a"], [[2.0] * DIM])
 
     def test_creating_and_opening(self, store, scheme):
-        with pytest.raises(errors.CollectionNotFoundError, match="no collection 'things'; give dim=... to create it"):
+        with pytest.raises(
+            errors.CollectionNotFoundError, match=r"no collection 'things'; give dim=\.\.\. to create it"
+        ):
             store.collection("things")
         with pytest.raises(errors.CollectionNotFoundError, match="of tenant 'acme'"):
             store.collection("things", tenant="acme")
@@ -827,6 +830,20 @@ class StoreContract:
         assert len(things.search(np.ones(DIM), k=40)) == 40
         report = things.verify()
         assert (report.unreadable, report.ok) == (0, True)
+        store.close()
+
+    def test_opening_reseals_the_settings(self, make, keyset, place, store):
+        """Opened once after a rotation, a collection outlives the older version even before anything is written."""
+        make().upsert(["a"], oracle.vectors(1))
+        keyset.rotate()
+        store = place.reopen(store)
+        store.collection("things")
+        keyset.destroy(1)
+        store = place.reopen(store)
+        things = store.collection("things")
+        assert things.search(np.ones(DIM)) == []
+        things.upsert(["b"], oracle.vectors(1))
+        assert [hit.id for hit in things.search(np.ones(DIM))] == ["b"]
         store.close()
 
     def test_settings_outlive_the_version_that_sealed_them(self, make, keyset, place, store):

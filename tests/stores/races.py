@@ -138,15 +138,15 @@ class RacesContract:
     @pytest.mark.parametrize("metric", ["ip", "l2"])
     def test_two_first_writes(self, place, make, metric, interrupt):
         """Whose batch comes first sets max_norm; the other takes it over, or is refused."""
+        unit = np.eye(DIM, dtype=np.float32)
         for factor, fits in ((1.0, True), (3.0, False)):
             mine = make(f"things {factor}", metric=metric)
             theirs = place.connect().collection(f"things {factor}", oversample=EVERYTHING)
-            unit = np.eye(DIM, dtype=np.float32)
             interrupt(mine, "put", lambda theirs=theirs: theirs.upsert(["b"], unit[:1]))
             if fits:
                 mine.upsert(["a"], unit[:1] * factor)
             else:
-                with pytest.raises(errors.NormError, match="norm 3, above the collection's max_norm 1.25"):
+                with pytest.raises(errors.NormError, match=r"norm 3, above the collection's max_norm 1\.25"):
                     mine.upsert(["a"], unit[:1] * factor)
             for things in (mine, theirs):
                 assert things.stats()["max_norm"] == 1.25

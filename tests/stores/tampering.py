@@ -1,4 +1,4 @@
-"""A writer in the database: whatever is swapped, moved, altered or replayed is never returned as data, and verify finds it."""
+"""A writer in the database: what is swapped, moved, altered or replayed is never returned, and verify finds it."""
 
 import copy
 
@@ -305,7 +305,7 @@ class TamperingContract:
 
     @pytest.mark.parametrize("scheme", [QUIET], ids=["sap"])
     def test_settings_from_before_a_calibration(self, stock, store):
-        """beta cannot be turned back under the records: they name the revision they were made under."""
+        """The noise cannot be turned back under the records: they name the revision they were made under."""
         burglar = stock["burglar"]
         before = burglar.config()
         stock["things"].calibrate(oracle.vectors(300), target_recall=0.8)

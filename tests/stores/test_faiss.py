@@ -30,9 +30,10 @@ class OpenedFaiss(Opened):
         return FaissBurglar(self.folder / "records.sqlite3", tenant, name)
 
 
-class FaissBurglar(Burglar):
-    TABLES = {"vector": ("vectors", "envelope"), "index_vector": ("index_vectors", "vector")}
+TABLES = {"vector": ("vectors", "envelope"), "index_vector": ("index_vectors", "vector")}
 
+
+class FaissBurglar(Burglar):
     def __init__(self, path, tenant, name):
         self.path = path
         ((self.number,),) = self.ask("SELECT id FROM collections WHERE tenant = ? AND name = ?", tenant, name)
@@ -52,7 +53,7 @@ class FaissBurglar(Burglar):
     def read(self, row, part):
         if part == "terms":
             return set(self.ask("SELECT field, kind, value FROM terms WHERE row = ?", row))
-        table, column = self.TABLES.get(part, ("records", part))
+        table, column = TABLES.get(part, ("records", part))
         found = self.ask(f"SELECT {column} FROM {table} WHERE row = ?", row)
         return found[0][0] if found else b""
 
@@ -64,7 +65,7 @@ class FaissBurglar(Burglar):
                     sql = "INSERT INTO terms (collection, field, kind, value, row) VALUES (?, ?, ?, ?, ?)"
                     self.ask(sql, self.number, *term, row)
             else:
-                table, column = self.TABLES.get(part, ("records", part))
+                table, column = TABLES.get(part, ("records", part))
                 self.ask(f"UPDATE {table} SET {column} = ? WHERE row = ?", value, row)
 
     def remove(self, row):

@@ -1,4 +1,4 @@
-"""Metrics: exact scores, and a lift whose inner products rank as the metric does, at every length a float32 can have."""
+"""Metrics: exact scores, and a lift whose inner products rank as the metric does, at every length of a float32."""
 
 import numpy as np
 import pytest
@@ -180,7 +180,7 @@ def test_unit_vectors_fit_a_max_norm_of_one(name, dim):
 
 @pytest.mark.parametrize("name", ["euclid", "", None, 1, "COSINE", ["cosine"], {}])
 def test_unknown_metrics(name):
-    with pytest.raises(MetricError, match="unknown metric .*; use one of cosine, l2, ip"):
+    with pytest.raises(MetricError, match=r"unknown metric .*; use one of cosine, l2, ip"):
         metric(name)
 
 

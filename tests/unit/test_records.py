@@ -1,4 +1,4 @@
-"""Records: ids, documents and metadata are checked, kept with their types, and never changed under the caller's hands."""
+"""Records: ids, documents and metadata are checked, kept with their types, and the caller's left alone."""
 
 import copy
 import datetime as dt
