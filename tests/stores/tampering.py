@@ -320,6 +320,17 @@ class TamperingContract:
                 reading()
         assert not things.verify().ok
 
+    @pytest.mark.timeout(30)
+    def test_a_list_of_rows_that_never_ends(self, stock, monkeypatch):
+        """A damaged index may give the same rows again and again: that is an error, not a wait."""
+        things = stock["things"]
+        backend = things._handle.backend
+        first = backend.rows()[:3]
+        monkeypatch.setattr(type(backend), "rows", lambda *_, **__: first)
+        for reading in (lambda: list(things.scroll()), lambda: things.count({"note": 1}), things.verify):
+            with pytest.raises(errors.StoreUnreachableError, match="out of order"):
+                reading()
+
     # What is not found without a manifest, so that nobody believes otherwise.
 
     def test_not_found_a_record_taken_away(self, stock):

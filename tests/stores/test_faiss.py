@@ -91,3 +91,19 @@ class TestFaiss(RacesContract, TamperingContract, StoreContract):
     def test_random_histories(self, tmp_path):
         folders = (tmp_path / str(n) for n in itertools.count())
         machine.run(lambda keyset: OpenedFaiss(keyset, next(folders)), examples=25)
+
+    @pytest.mark.timeout(60)
+    @pytest.mark.parametrize("saved", [False, True])
+    @pytest.mark.parametrize("table", ["vectors", "index_vectors", "terms", "spaces", "tombstones"])
+    def test_rows_taken_out_of_one_table(self, stock, store, table, saved):
+        """Neither wrong data nor an endless wait, and verify finds it."""
+        things = stock["things"]
+        if saved:
+            things.search([1.0] * 8)
+            things.flush()
+        burglar = stock["burglar"]
+        where = "" if table in ("spaces", "tombstones") else f" WHERE row = {burglar.rows()[0]}"
+        burglar.ask(f"DELETE FROM {table}{where}")
+        self.check_never_wrong(stock)
+        if table != "tombstones" and not (table == "index_vectors" and things.stats()["scheme"]["name"] == "sealed"):
+            self.check_found(stock)
