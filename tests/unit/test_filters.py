@@ -143,7 +143,6 @@ def test_unknown_fields_are_named():
         ("eq", (1, "1"), {"list"}),
         ("eq", float("nan"), {"nan"}),
     ],
-    ids=repr,
 )
 def test_every_operator(operator, operand, chosen):
     records = {

@@ -193,15 +193,13 @@ def test_a_mapping_of_any_kind_is_metadata():
     assert check_metadata([types.MappingProxyType({"a": 1}), OrderedDict(b=2)], 2) == [{"a": 1}, {"b": 2}]
 
 
-@pytest.mark.parametrize("metadata", [{}, {"a": 1}, [{}], [{}] * 3, "ab", 5, object(), iter([{}, {}])], ids=repr)
+@pytest.mark.parametrize("metadata", [{}, {"a": 1}, [{}], [{}] * 3, "ab", 5, object(), iter([{}, {}])])
 def test_as_many_metadata_as_ids(metadata):
     with pytest.raises((ShapeError, MetadataError), match=r"metadata"):
         check_metadata(metadata, 2)
 
 
-@pytest.mark.parametrize(
-    "documents", ["ab", b"ab", ["a"], ["a"] * 3, {"a": 1, "b": 2}, {"a", "b"}, 5, iter("ab")], ids=repr
-)
+@pytest.mark.parametrize("documents", ["ab", b"ab", ["a"], ["a"] * 3, {"a": 1, "b": 2}, {"a", "b"}, 5, iter("ab")])
 def test_as_many_documents_as_ids(documents):
     with pytest.raises(InputError, match="documents"):
         check_documents(documents, 2)

@@ -48,8 +48,9 @@ class Sap:
     leakage: ClassVar[str] = (
         "Approximate distances between records. Without other data the vectors are hidden, but an attacker who holds "
         "some thousand embeddings of a similar kind aligns the rotation at any useful beta, and some tens of known "
-        "pairs suffice too. Nearly equal vectors under several ids have independent noise, which averages out. A server that "
-        "sees queries learns the rotation from as many known queries as there are dimensions, unless query_beta is set."
+        "pairs suffice too. Nearly equal vectors under several ids have independent noise, which averages out. A "
+        "server that sees queries learns the rotation from as many known queries as there are dimensions, unless "
+        "query_beta is set."
     )
 
     def __post_init__(self) -> None:
