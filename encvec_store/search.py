@@ -46,7 +46,6 @@ def search(
     array = as_array(queries, "queries")
     single = array.ndim == 1
     matrix = as_vectors(array[None] if single else array, config.dim, name="queries")
-    config.metric.check(matrix, None, "queries")
     node = parse(where, config.policies)
     for attempt in range(_ATTEMPTS):
         try:
@@ -115,6 +114,7 @@ class _Query:
 
     def _from_opened(self, opened: OpenedVectors, predicate: Predicate | None) -> Candidates:
         allowed = None if predicate is None else self.handle.backend.rows(predicate)
+        self.config.metric.check(self.matrix, None, "queries")  # as lift_query does where there is an index
         opened.refresh()
 
         def candidates(positions: list[int], limit: int) -> list[Rows]:

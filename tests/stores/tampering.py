@@ -235,6 +235,22 @@ class TamperingContract:
         assert stock["things"].verify().ok
         assert len(stock["things"].search(np.ones(DIM), k=N)) == N
 
+    def test_the_token_of_an_envelope_is_authenticated(self, stock):
+        """Both envelopes of a record relabelled alike: nothing in the plaintext need be looked at to refuse them."""
+        burglar, things = stock["burglar"], stock["things"]
+        a, b = burglar.rows()[:2]
+        whole = burglar.steal(a)
+        relabelled = {part: burglar.read(b, "token") + whole[part][16:] for part in ("vector", "payload")}
+        burglar.write(a, relabelled)
+        with pytest.raises(errors.AuthenticationError):
+            things.get(["id-0"], include_vectors=False)
+        with pytest.raises(errors.AuthenticationError):
+            things._handle.open_vectors(np.array([a]))
+        with pytest.raises(errors.AuthenticationError):
+            things.search(np.ones(DIM), k=N)
+        burglar.write(a, whole)
+        assert things.verify().ok
+
     @pytest.mark.parametrize("scheme", [QUIET], ids=["sap"])
     def test_any_byte_of_an_index_vector(self, stock):
         burglar = stock["burglar"]

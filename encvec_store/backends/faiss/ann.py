@@ -45,6 +45,7 @@ class AnnIndex:
         self.kind, self.storage, self.m = kind, storage, m
         self._raw = raw
         self._flat = faiss.downcast_index(raw.storage) if kind == "hnsw" else raw
+        self._parameters: Any = None
 
     @classmethod
     def build(cls, kind: str, dim: int, options: Options, sample: Matrix, records: int) -> AnnIndex:
@@ -116,7 +117,7 @@ class AnnIndex:
             return self._scan(queries, k, mask)
         parameters: Any
         if self.kind == "hnsw":
-            parameters = faiss.SearchParametersHNSW(efSearch=min(ef, max(_EF_MOST, k)), sel=self._selector(mask))
+            parameters = self._hnsw_parameters(min(ef, max(_EF_MOST, k)), mask)
         else:
             probes = options.nprobe or max(4, math.ceil(self._raw.nlist / 12))
             probes = min(self._raw.nlist, math.ceil(probes / share))
@@ -137,6 +138,14 @@ class AnnIndex:
         with _one_thread(len(queries) == 1):
             labels: Rows = self._flat.search(np.ascontiguousarray(queries), k, params=parameters)[1]
         return labels
+
+    def _hnsw_parameters(self, ef: int, mask: npt.NDArray[np.uint8] | None) -> Any:
+        if mask is not None:
+            return faiss.SearchParametersHNSW(efSearch=ef, sel=self._selector(mask))
+        parameters = self._parameters  # kept: making one costs as much as a hundred distances
+        if parameters is None or parameters.efSearch != ef:
+            parameters = self._parameters = faiss.SearchParametersHNSW(efSearch=ef)
+        return parameters
 
     def _selector(self, mask: npt.NDArray[np.uint8] | None) -> Any:
         return None if mask is None else faiss.IDSelectorBitmap(mask)

@@ -45,6 +45,8 @@ class FaissCollection:
         self._cache = Cache(folder, collection, spec, options)
         self._lock = ReadWriteLock()
         self._saving = threading.Lock()
+        self._known = -1, -1
+        """A data version of the file, and the generation there was then at least."""
         self._reset()
 
     def _reset(self) -> None:
@@ -95,7 +97,12 @@ class FaissCollection:
         return self._records.audit(rows)
 
     def generation(self) -> int:
-        return self._records.generation()
+        version, generation = self._known
+        now = self._database.data_version()
+        if now != version:  # asked before the generation: a commit in between is seen the next time
+            generation = self._records.generation()
+            self._known = now, generation
+        return generation
 
     # index
 

@@ -60,13 +60,16 @@ class Database:
             poolclass=QueuePool,
             pool_size=8,
             max_overflow=-1,
+            pool_reset_on_return=None,  # every transaction is ended by hand
             hide_parameters=True,
         )
         event.listen(self.engine, "connect", self._connected)
         try:
             with self._translated("open"):
                 self._prepare()
+                # on a connection that never writes: SQLite does not count a connection's own commits
                 self._watch: PoolProxiedConnection = self.engine.raw_connection()
+                self._watching_cursor: Any = self._watch.cursor()
         except BaseException:
             self.engine.dispose()
             raise
@@ -122,11 +125,13 @@ class Database:
 
     def data_version(self) -> int:
         """Return a number that changes whenever anybody has committed anything. Microseconds."""
-        with self._translated("read"), self._watching:
+        with self._watching:
             if self._closed:
                 raise StoreClosedError("the store is closed")
-            # on a connection that never writes: SQLite does not count a connection's own commits
-            (version,) = self._watch.cursor().execute("PRAGMA data_version").fetchone()
+            try:  # no context manager: every search comes here several times
+                (version,) = self._watching_cursor.execute("PRAGMA data_version").fetchone()
+            except sqlite3.Error as error:
+                raise self._unreachable("read", error) from None
         return int(version)
 
     def size(self) -> int:
@@ -208,8 +213,11 @@ class Database:
             cause = getattr(error, "orig", None) or error
             if _is_busy(cause) and doing == "write to":
                 raise self._locked() from None
-            what = str(cause) if isinstance(cause, sqlite3.Error) else type(cause).__name__
-            raise StoreUnreachableError(f"cannot {doing} {self.path}: {what}") from None
+            raise self._unreachable(doing, cause) from None
+
+    def _unreachable(self, doing: str, cause: object) -> StoreUnreachableError:
+        what = str(cause) if isinstance(cause, sqlite3.Error) else type(cause).__name__
+        return StoreUnreachableError(f"cannot {doing} {self.path}: {what}")
 
     def _locked(self) -> StoreLockedError:
         return StoreLockedError(f"another process is writing to {self.path}; nothing was written, try again")
