@@ -107,7 +107,7 @@ class _MemoryCollection:
 
     def remove(self, rows: Rows) -> int:
         with self._lock:
-            gone = [row for row in map(int, rows) if row in self._rows]
+            gone = {row for row in map(int, rows) if row in self._rows}
             for row in gone:
                 del self._tokens[self._rows.pop(row).token]
             self._generation += bool(gone)
@@ -163,7 +163,8 @@ class _MemoryCollection:
 
     def index_vectors(self, rows: Rows) -> tuple[Rows, Matrix]:
         found, chosen = self._chosen(rows)
-        return found, np.array([row.index_vector for row in chosen], np.float32).reshape(-1, self.spec.index_dim)
+        stacked = np.array([row.index_vector for row in chosen], np.float32)
+        return found, stacked.reshape(len(chosen), self.spec.index_dim)
 
     def _chosen(self, rows: Rows) -> tuple[Rows, list[_Row]]:
         with self._lock:

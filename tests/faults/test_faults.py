@@ -390,6 +390,31 @@ def test_index_files_cut_short_missing_or_of_another_time(saved, keyset, tmp_pat
         backup.rename(folder)
 
 
+@pytest.mark.parametrize("loaded", [False, True], ids=["index unloaded", "index loaded"])
+def test_records_put_back_beside_a_newer_index(saved, keyset, tmp_path, loaded):
+    """A backup of the records, and then other writes than those that the index knows: as many, so it looks current."""
+    folder, expected = saved
+    shutil.copy(folder / "records.sqlite3", tmp_path / "backup")
+    store, things = open_again(folder, keyset)
+    things.upsert(*batch(3))
+    things.search(np.ones(DIM))
+    things.flush()
+    store.close()
+    for name in ("records.sqlite3", "records.sqlite3-wal", "records.sqlite3-shm"):
+        (folder / name).unlink(missing_ok=True)
+    shutil.copy(tmp_path / "backup", folder / "records.sqlite3")
+    store, things = open_again(folder, keyset)
+    if loaded:
+        check(things, expected)
+    things.upsert(*batch(4))
+    check(things, records([0, 1, 2, 4]))
+    things.flush()
+    store.close()
+    store, things = open_again(folder, keyset)
+    check(things, records([0, 1, 2, 4]))
+    store.close()
+
+
 def test_a_flipped_byte_of_a_key_file(tmp_path):
     path, rng = tmp_path / "keys.json", random.Random(9)
     ev.Keyset.create(f"file:{path}", passphrase=PASSPHRASE)

@@ -213,10 +213,11 @@ class RacesContract:
             report = mine.verify()
             assert report.ok, report
 
-    def test_calibration_in_the_middle_of_a_calibration(self, noisy, interrupt):
+    @pytest.mark.parametrize("method", ["vectors", "replace"])
+    def test_calibration_in_the_middle_of_a_calibration(self, noisy, interrupt, method):
         """The first to commit wins; the other says so, and has changed nothing."""
         mine, theirs = noisy
-        interrupt(mine, "replace", lambda: theirs.calibrate(target_recall=0.8, max_candidates=100))
+        interrupt(mine, method, lambda: theirs.calibrate(target_recall=0.8, max_candidates=100))
         with pytest.raises(errors.StaleConfigError, match="settings were changed"):
             mine.calibrate(target_recall=0.95, max_candidates=50)
         for things in noisy:
