@@ -89,7 +89,7 @@ class PgvectorCollection:
         return {
             "index": "+".join(sorted("exact" if kind == "none" else kind for kind in kinds)),
             "spaces": {
-                number: {
+                str(number): {
                     "index": state.kind,
                     "wanted": state.wanted,
                     "storage": "float16" if state.half else "float32",

@@ -38,7 +38,6 @@ _VISIT_COST = 6.0
 _LOOK_AGAIN = 5.0
 """Seconds for which we believe to know which indexes there are."""
 _CARRY = 4 << 20
-_CARRY_SECONDS = 1.0
 
 _OUTER: LiteralString = (
     "SELECT q.n, found.* FROM {queries} AS q CROSS JOIN LATERAL (SELECT string_agg(int8send(c.row), ''::bytea),"
@@ -52,13 +51,14 @@ _NARROW: LiteralString = (
     "WITH listed AS MATERIALIZED (SELECT row FROM ({listing}) AS l LIMIT {most} + 1), few AS MATERIALIZED"
     " (SELECT array_agg(row) AS rows FROM listed HAVING count(*) <= {most}) {outer}"
 )
+_CARRIED: LiteralString = ", string_agg(c.envelope, ''::bytea), (SELECT generation FROM {collections} WHERE id = {id})"
 _EXACT = {"jit": "off"}
 
 
 class _Carried(threading.local):
     rows: Rows | None = None
     envelopes: Bytes
-    until = 0.0
+    generation = 0
 
 
 class Searcher:
@@ -99,10 +99,12 @@ class Searcher:
     def carried(self, rows: Rows) -> Bytes | None:
         """Return the envelopes of rows that the last search of this thread brought along, once."""
         have, self._carried.rows = self._carried.rows, None
-        if have is None or time.monotonic() > self._carried.until:
+        if have is None:
             return None
         places = order_found(rows, have.tolist())
-        return self._carried.envelopes[places] if len(places) == len(rows) else None
+        if len(places) < len(rows) or self._records.generation() != self._carried.generation:
+            return None  # some were not among them, or somebody wrote since: a record may be gone
+        return self._carried.envelopes[places]
 
     def forget(self) -> None:
         """Drop what was brought along: this thread is about to write."""
@@ -258,7 +260,7 @@ class Searcher:
             limit=limit,
             envelope=SQL(", r.envelope" if carry else ""),
         )
-        envelopes = SQL(", string_agg(c.envelope, ''::bytea)" if carry else "")
+        envelopes = names.part(_CARRIED, id=self._records.collection) if carry else SQL("")
         sql = names.part(_OUTER, content, queries=queries, inner=inner, envelopes=envelopes)
         return sql, parameters
 
@@ -269,13 +271,16 @@ class Searcher:
             rows = rows_from(packed)
             # an index hands them out nearly in order, and aggregates promise none
             found[n - 1] = rows[np.lexsort((rows, np.frombuffer(distances or b"", ">f8")))]
-            envelopes += [(rows, carried[0] or b"")] if carried else []
-        if envelopes:
-            self._carry(envelopes)
+            if carried:
+                envelopes.append((rows, carried[0] or b""))
+                self._carried.generation = carried[1]
+        self._carry(envelopes)
         return found
 
     def _carry(self, parts: list[tuple[Rows, bytes]]) -> None:
+        if not parts:
+            self._carried.rows = None
+            return
         data = np.frombuffer(b"".join(part for _, part in parts), np.uint8)
         self._carried.rows = np.concatenate([rows for rows, _ in parts])
         self._carried.envelopes = data.reshape(-1, self._records.spec.envelope_size)
-        self._carried.until = time.monotonic() + _CARRY_SECONDS
