@@ -39,19 +39,20 @@ need() { # need PROGRAM PACKAGE
 
 install_packages() {
     say "installing $*"
-    if [ ! -e /etc/postgresql-common/createcluster.conf ]; then # no server that starts by itself
-        mkdir -p /etc/postgresql-common
-        echo 'create_main_cluster = false' >/etc/postgresql-common/createcluster.conf
-    fi
     apt-get update -qq
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+}
+
+find_mirror() { # where this machine gets Debian 12 from; known once apt-get update has run
+    # shellcheck disable=SC2016
+    apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Codename: bookworm' 'Label: Debian' | sed 1q
 }
 
 build() {
     local work release mirror keyring
     # shellcheck disable=SC1091
     release=$(. /etc/os-release && echo "${ID:-}-${VERSION_CODENAME:-}")
-    [ "$release" = debian-bookworm ] || die "this leg is for Debian 12 (bookworm), which has PostgreSQL $MAJOR; this is $release"
+    [ "$release" = debian-bookworm ] || die "this is for Debian 12, which has PostgreSQL $MAJOR; here is $release"
     need make make
     need gcc gcc
     need dpkg-source dpkg-dev
@@ -62,9 +63,8 @@ build() {
     trap "rm -rf '$work'" EXIT
     mkdir -p "$work/sources" "$work/lists/partial" "$work/cache" "$work/debs"
 
-    mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Codename: bookworm' 'Label: Debian' | head -n 1)
-    [ -n "$mirror" ] || { apt-get update -qq && mirror=$(apt-get indextargets --format '$(REPO_URI)' \
-        'Created-By: Packages' 'Codename: bookworm' 'Label: Debian' | head -n 1); }
+    mirror=$(find_mirror)
+    [ -n "$mirror" ] || { apt-get update -qq && mirror=$(find_mirror); }
     [ -n "$mirror" ] || die "found no mirror of Debian 12 in apt's sources"
     keyring=/usr/share/keyrings/debian-archive-keyring.gpg
     printf 'Types: deb\nURIs: %s\nSuites: bookworm\nComponents: main\nSigned-By: %s\n\n' "$mirror" "$keyring" \
@@ -83,6 +83,10 @@ build() {
     local built=$work/tree/usr/lib/postgresql/$MAJOR
     if ldd "$built/bin/postgres" | grep -q 'not found' || [ ! -e /usr/share/zoneinfo ]; then
         [ "$(id -u)" = 0 ] || die "libraries of PostgreSQL are missing: install Debian's package postgresql-$MAJOR"
+        if [ ! -e /etc/postgresql-common ]; then # else a server of the system's would be made, and started
+            mkdir /etc/postgresql-common
+            echo 'create_main_cluster = false' >/etc/postgresql-common/createcluster.conf
+        fi
         install_packages "postgresql-$MAJOR"
     fi
     say "building pgvector"
