@@ -55,7 +55,9 @@ def test_random_histories(pg_dsn):
         for step in range(60):
             n = int(rng.integers(0, 12))
             chosen = rng.choice(60, n + 3, replace=False)
-            terms = [(int(rng.integers(n)), FIELDS[rng.integers(4)], TERMS[rng.integers(len(TERMS))]) for _ in range(2 * n)]
+            terms = [
+                (int(rng.integers(n)), FIELDS[rng.integers(4)], TERMS[rng.integers(len(TERMS))]) for _ in range(2 * n)
+            ]
             retired = [known[i].tobytes() for i in chosen[n:]] if step % 3 == 0 else []
             written = batch(step, n, space=step % 2 + 1, tokens=known[chosen[:n]], terms=terms, retired=retired)
             if step % 20 == 19:
@@ -207,7 +209,7 @@ def test_creating_at_once_makes_one(pg_dsn):
         try:
             backend = PgvectorBackend(pg_dsn)
             made.append((backend, backend.create(spec(), b"settings")))
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             failed.append(error)
 
     threads = [threading.Thread(target=create) for _ in range(8)]

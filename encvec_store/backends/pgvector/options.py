@@ -45,7 +45,7 @@ class Options:
     lists: int = 0
     """IVFFlat lists; 0 is a thousandth of the records, or their square root above a million."""
     probes: int = 0
-    """IVFFlat lists searched; 0 is a tenth of them."""
+    """IVFFlat lists searched; 0 is an eighth of them, and at least ten: noise spreads neighbours over lists."""
     build_memory: str = "512MB"
     """`maintenance_work_mem` while an index is built: a graph that fits is built several times faster."""
     lock_timeout: float = 30.0
@@ -102,7 +102,11 @@ class Options:
 
     def lists_for(self, records: int) -> int:
         """Return how many IVFFlat lists suit so many records."""
-        return self.lists or max(10, records // 1000 if records <= 1_000_000 else int(records**0.5))
+        return self.lists or max(16, records // 1000 if records <= 1_000_000 else int(records**0.5))
+
+    def probes_for(self, records: int) -> int:
+        """Return how many of them a search looks into."""
+        return self.probes or max(10, self.lists_for(records) // 8)
 
 
 def parse_url(url: str, given: Mapping[str, Any]) -> tuple[str, str, Options]:

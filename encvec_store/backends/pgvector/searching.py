@@ -211,8 +211,7 @@ class Searcher:
     def _settings(self, limit: int, state: IndexState) -> dict[str, str]:
         options = self._options
         if state.kind == "ivfflat":
-            probes = options.probes or max(1, options.lists_for(state.records) // 10)
-            return {"ivfflat.probes": str(probes), "ivfflat.iterative_scan": "relaxed_order"}
+            return {"ivfflat.probes": str(options.probes_for(state.records)), "ivfflat.iterative_scan": "relaxed_order"}
         visits = 4 * limit * state.records // self._narrow_limit(state.records, limit)
         return {
             "hnsw.ef_search": str(min(_MOST_EF, max(options.ef_search, 2 * limit))),
