@@ -15,6 +15,7 @@ from .records import Records
 from .schema import Server
 from .searching import Searcher
 from .source import Source
+from .writer import Writer
 
 __all__ = ["PgvectorCollection"]
 
@@ -25,6 +26,7 @@ class PgvectorCollection:
     def __init__(self, source: Source, server: Server, collection: int, content: int, spec: CollectionSpec) -> None:
         self.spec = spec
         self._records = Records(source, server, collection, content, spec)
+        self._writer = Writer(self._records)
         self._searcher = Searcher(self._records)
 
     def config(self) -> bytes:
@@ -32,15 +34,15 @@ class PgvectorCollection:
 
     def put(self, batch: EncryptedBatch, *, under: bytes, config: bytes | None = None) -> None:
         self._searcher.forget()
-        self._records.put(batch, under, config)
+        self._writer.put(batch, under, config)
 
     def remove(self, rows: Rows) -> int:
         self._searcher.forget()
-        return self._records.remove(rows) if len(rows) else 0
+        return self._writer.remove(rows) if len(rows) else 0
 
     def replace(self, batches: Iterable[EncryptedBatch], config: bytes, *, under: bytes) -> None:
         self._searcher.forget()
-        self._records.replace(batches, under, config, self._searcher.index_new)
+        self._writer.replace(batches, under, config, self._searcher.index_new)
 
     def find(self, tokens: Bytes) -> Rows:
         return self._records.find(tokens)

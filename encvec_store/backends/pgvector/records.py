@@ -1,31 +1,23 @@
-"""One collection's records: every read is one statement, every write one transaction; imports schema, source, wire.
-
-Writers of a collection queue at its row in `collections`. That row hands out row numbers, so records are copied
-straight into their table: no staging, and no number is ever used twice.
-"""
+"""Reading one collection's records, each time by one statement; imports predicates, schema, source, wire."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any, LiteralString, TypeVar
 
 import numpy as np
 import psycopg
 from psycopg.sql import SQL
 
-from ...errors import CollectionNotFoundError, StaleConfigError
+from ...errors import CollectionNotFoundError
 from ...fields import Term
 from ...filters import AllOf, Predicate
-from ..base import Bytes, CollectionSpec, EncryptedBatch, Matrix, Rows, order_found
+from ..base import Bytes, CollectionSpec, Matrix, Rows, order_found
 from .faults import explained, is_outdated
 from .predicates import PredicateSql
-from .schema import Server, attach_content, create_content, drop_content, next_content
+from .schema import Server
 from .source import Cursor, Source
 from .wire import (
-    byte_arrays,
-    copy_records,
-    copy_terms,
     int8_array,
     packed_tokens,
     rows_from,
@@ -44,19 +36,6 @@ _ROWS = (
     " WHERE row > %(after)b::int8 ORDER BY row LIMIT %(limit)b::int8) AS found"
 )
 _FETCH = "SELECT string_agg(int8send(row), ''::bytea), {column} FROM {records} WHERE row = ANY(%b::int8[])"
-_RECORDS = "COPY {records} (row, space, token, envelope{vector}, payload) FROM STDIN (FORMAT binary)"
-_TERMS = "COPY {terms} (row, field, kind, key, rest) FROM STDIN (FORMAT binary)"
-_DELETE = (
-    "WITH gone AS (DELETE FROM {records} WHERE {which} RETURNING row, space),"
-    " freed AS (DELETE FROM {terms} t USING gone WHERE t.row = gone.row)"
-    " SELECT space, count(*) FROM gone GROUP BY space"
-)
-
-
-@dataclass
-class _State:
-    content: int
-    next_row: int
 
 
 class Records:
@@ -74,6 +53,10 @@ class Records:
     def content(self) -> int:
         """Number of the tables in use, as far as we know."""
         return self._content
+
+    def follow(self, content: int) -> None:
+        """Take note of the number of the tables in use."""
+        self._content = content
 
     # reads
 
@@ -106,10 +89,11 @@ class Records:
         except psycopg.Error as error:
             raise explained(error, "read", self.source.place) from None
         if row is None:
-            raise self._gone()
+            raise self.gone()
         return row[0]
 
-    def _gone(self) -> CollectionNotFoundError:
+    def gone(self) -> CollectionNotFoundError:
+        """Return the error that says so."""
         return CollectionNotFoundError(f"collection {self.spec.name!r} was dropped")
 
     def spaces(self) -> dict[int, int]:
@@ -208,124 +192,3 @@ class Records:
             if field is not None:
                 entry[3].add((field.decode("utf-8", "surrogatepass"), term_from(kind, key, rest)))
         return [found[row] for row in np.asarray(rows).tolist() if row in found]
-
-    # writes
-
-    def put(self, batch: EncryptedBatch, under: bytes, config: bytes | None) -> None:
-        """Insert or replace by token, and drop the retired tokens."""
-        with self.source.write() as cursor:
-            state = self._lock(cursor, under)
-            changes: dict[int, int] = {}
-            if state.next_row > 1:
-                for tokens in (packed_tokens(batch.tokens), byte_arrays(batch.retired) if batch.retired else None):
-                    if tokens is not None:
-                        self._delete(cursor, state.content, "token = ANY(%b::bytea[])", tokens, changes)
-            self._insert(cursor, state, batch, changes)
-            self._finish(cursor, state, changes, config)
-            self._content = state.content
-
-    def remove(self, rows: Rows) -> int:
-        """Delete rows; returns how many there were."""
-        with self.source.write() as cursor:
-            state = self._lock(cursor)
-            changes: dict[int, int] = {}
-            self._delete(cursor, state.content, "row = ANY(%b::int8[])", int8_array(rows), changes)
-            if changes:
-                self._finish(cursor, state, changes, None)
-            self._content = state.content
-        return -sum(changes.values())
-
-    def replace(
-        self,
-        batches: Iterable[EncryptedBatch],
-        under: bytes,
-        config: bytes,
-        index: Callable[[Cursor, int, dict[int, int]], None],
-    ) -> None:
-        """Replace everything by way of new tables, which `index` gets to index. Others read the old ones meanwhile."""
-        with self.source.write() as cursor:
-            state = self._lock(cursor, under)
-            old = state.content
-            changes: dict[int, int] = {}
-            state.content = next_content(cursor, self.names)
-            create_content(cursor, self.names, state.content, self.spec.index_dim, self.spec.envelope_size)
-            for batch in batches:
-                gone: dict[int, int] = {}
-                self._delete(
-                    cursor,
-                    state.content,
-                    "token = ANY(%b::bytea[])",
-                    byte_arrays([*map(bytes, batch.tokens), *batch.retired]),
-                    gone,
-                )
-                _add(changes, gone)
-                self._insert(cursor, state, batch, changes)
-            index(cursor, state.content, changes)
-            cursor.execute(self.names.sql("DELETE FROM {spaces} WHERE collection = {id}", id=self.collection))
-            self._finish(cursor, state, changes, config)
-            attach_content(cursor, self.names, state.content)
-            drop_content(cursor, self.names, old)
-        self._content = state.content
-
-    def _lock(self, cursor: Cursor, under: bytes | None = None) -> _State:
-        """Wait for other writers, and see that the settings are those that the caller knows."""
-        found = cursor.execute(
-            self.names.sql(
-                # columns of this one row only: others would be read as they were before we waited
-                "SELECT content, next_row, coalesce(%b::bytea = config, true) FROM {collections}"
-                " WHERE id = {id} FOR UPDATE",
-                id=self.collection,
-            ),
-            (under,),
-        ).fetchone()
-        if found is None:
-            raise self._gone()
-        content, next_row, same = found
-        if not same:
-            raise StaleConfigError("the collection's settings were changed meanwhile")
-        return _State(content, next_row)
-
-    def _insert(self, cursor: Cursor, state: _State, batch: EncryptedBatch, changes: dict[int, int]) -> None:
-        n = len(batch.payloads)
-        if not n:
-            return
-        rows = np.arange(state.next_row, state.next_row + n, dtype=np.int64)
-        state.next_row += n
-        with_vector = bool(self.spec.index_dim)
-        vector = SQL(", index_vector" if with_vector else "")
-        with cursor.copy(self.names.sql(_RECORDS, state.content, vector=vector)) as copy:
-            for chunk in copy_records(batch, rows, with_vector=with_vector):
-                copy.write(chunk)
-        if batch.terms:
-            with cursor.copy(self.names.sql(_TERMS, state.content)) as copy:
-                for chunk in copy_terms(batch, rows):
-                    copy.write(chunk)
-        _add(changes, {batch.space: n})
-
-    def _delete(self, cursor: Cursor, content: int, which: LiteralString, values: Any, changes: dict[int, int]) -> None:
-        gone = cursor.execute(self.names.sql(_DELETE, content, which=SQL(which)), (values,)).fetchall()
-        _add(changes, {space: -n for space, n in gone})
-
-    def _finish(self, cursor: Cursor, state: _State, changes: dict[int, int], config: bytes | None) -> None:
-        for space, n in sorted(changes.items()):
-            cursor.execute(
-                self.names.sql(
-                    "INSERT INTO {spaces} AS old VALUES ({id}, %s, %s) ON CONFLICT (collection, space)"
-                    " DO UPDATE SET records = old.records + excluded.records",
-                    id=self.collection,
-                ),
-                (space, n),
-            )
-        cursor.execute(
-            self.names.sql(
-                "UPDATE {collections} SET generation = generation + 1, next_row = %s, content = %s,"
-                " config = coalesce(%b::bytea, config) WHERE id = {id}",
-                id=self.collection,
-            ),
-            (state.next_row, state.content, config),
-        )
-
-
-def _add(changes: dict[int, int], more: dict[int, int]) -> None:
-    for space, n in more.items():
-        changes[space] = changes.get(space, 0) + n
