@@ -83,12 +83,12 @@ def test_searches_build_and_use_the_index(filled, options, kind):
         assert collection.stats()["index"] == kind
         assert set(collection.stats()["searches"]) == {kind if kind != "exact" else "exact"}
         if kind != "exact":
-            (plan,) = collection.explain(1, QUERIES[0], 10)
+            plan = collection.explain(1, QUERIES[0], 10)
             assert f"records_1_s1_{kind}" in plan
         found = collection.candidates(1, QUERIES, 1001)
         assert recall(found, exact(vectors, QUERIES, 1001)) == 1  # as sets: sums in float32 may trade places
         if kind != "exact":
-            (plan,) = collection.explain(1, QUERIES[0], 1001)
+            plan = collection.explain(1, QUERIES[0], 1001)
             assert "records_1_s1" not in plan
         assert collection.check() == []
 
@@ -233,7 +233,7 @@ def test_many_queries_at_once(filled):
         np.testing.assert_array_equal(envelopes, collection.vectors(asked, source=True)[1])
 
 
-def test_brought_envelopes_are_not_older_than_a_deletion(filled):
+def test_vectors_of_a_record_deleted_meanwhile(filled):
     dsn, _ = filled
     with opened(dsn, dim=DIM) as (_, mine), opened(dsn, dim=DIM) as (_, theirs):
         (rows,) = mine.candidates(1, QUERIES[:1], 10)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
-
 from ...fields import Term
 from ...filters import Predicate
 from ..base import Bytes, CacheAuthenticator, CollectionSpec, EncryptedBatch, Matrix, Rows
@@ -33,15 +31,12 @@ class PgvectorCollection:
         return self._records.config()
 
     def put(self, batch: EncryptedBatch, *, under: bytes, config: bytes | None = None) -> None:
-        self._searcher.forget()
         self._writer.put(batch, under, config)
 
     def remove(self, rows: Rows) -> int:
-        self._searcher.forget()
         return self._writer.remove(rows) if len(rows) else 0
 
     def replace(self, batches: Iterable[EncryptedBatch], config: bytes, *, under: bytes) -> None:
-        self._searcher.forget()
         self._writer.replace(batches, under, config, self._searcher.index_new)
 
     def find(self, tokens: Bytes) -> Rows:
@@ -60,9 +55,7 @@ class PgvectorCollection:
         return self._searcher.candidates(space, queries, limit, predicate)
 
     def vectors(self, rows: Rows, *, source: bool = False) -> tuple[Rows, Bytes]:
-        asked = np.asarray(rows, np.int64)
-        brought = self._searcher.carried(asked) if not source else None
-        return (asked, brought) if brought is not None else self._records.envelopes(asked)
+        return self._records.envelopes(rows)
 
     def payloads(self, rows: Rows) -> tuple[Rows, list[bytes]]:
         return self._records.payloads(rows)
@@ -80,7 +73,7 @@ class PgvectorCollection:
         pass  # there are no files of ours
 
     def drop_cache(self) -> None:
-        self._searcher.forget()
+        pass  # there is no second copy
 
     def check(self) -> list[str]:
         return self._records.on_content(lambda cursor, content: check_content(cursor, content, self._records))
@@ -105,8 +98,8 @@ class PgvectorCollection:
             "bytes": self._records.on_content(lambda cursor, content: sizes(cursor, content, self._records)),
         }
 
-    def explain(self, space: int, query: Matrix, limit: int, predicate: Predicate | None = None) -> list[str]:
-        """Return the server's plans for a search, as text."""
+    def explain(self, space: int, query: Matrix, limit: int, predicate: Predicate | None = None) -> str:
+        """Return the server's plan for a search of one query."""
         return self._searcher.explain(space, query, limit, predicate)
 
     def flush(self) -> None:

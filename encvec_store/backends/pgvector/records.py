@@ -12,7 +12,7 @@ from psycopg.sql import SQL
 from ...errors import CollectionNotFoundError
 from ...fields import Term
 from ...filters import AllOf, Predicate
-from ..base import Bytes, CollectionSpec, Matrix, Rows, order_found
+from ..base import Bytes, CollectionSpec, Matrix, Rows
 from .faults import explained, is_outdated
 from .predicates import PredicateSql
 from .schema import Server
@@ -35,7 +35,7 @@ _ROWS = (
     "SELECT string_agg(int8send(row), ''::bytea ORDER BY row) FROM (SELECT DISTINCT row FROM ({listing}) AS listed"
     " WHERE row > %(after)b::int8 ORDER BY row LIMIT %(limit)b::int8) AS found"
 )
-_FETCH = "SELECT string_agg(int8send(row), ''::bytea), {column} FROM {records} WHERE row = ANY(%b::int8[])"
+_FETCH = "SELECT row, {column} FROM {records} WHERE row = ANY(%b::int8[])"
 
 
 class Records:
@@ -134,46 +134,36 @@ class Records:
     def envelopes(self, rows: Rows) -> tuple[Rows, Bytes]:
         """Return (found rows in the order asked, (m, envelope_size) uint8)."""
         size = self.spec.envelope_size
-        found, packed = self._fetch("string_agg(envelope, ''::bytea)", rows, size)
-        data = np.frombuffer(b"".join(packed), np.uint8).reshape(-1, size)
-        order = order_found(rows, found.tolist())
-        return found[order], data[order]
+        found, parts = self._fetch("envelope", rows, size)
+        return found, np.frombuffer(b"".join(parts), np.uint8).reshape(-1, size)
 
     def index_vectors(self, rows: Rows) -> tuple[Rows, Matrix]:
         """Return (found rows in the order asked, (m, index_dim) float32)."""
         dim = self.spec.index_dim
-        found, packed = self._fetch("string_agg({vector_send}(index_vector), ''::bytea)", rows, 4 * dim)
-        data = vectors_from(b"".join(packed), dim) if dim else np.empty((len(found), 0), np.float32)
-        order = order_found(rows, found.tolist())
-        return found[order], data[order]
+        found, parts = self._fetch("{vector_send}(index_vector)" if dim else "''::bytea", rows, 4 * dim)
+        return found, vectors_from(b"".join(parts), dim) if dim else np.empty((len(found), 0), np.float32)
 
     def payloads(self, rows: Rows) -> tuple[Rows, list[bytes]]:
         """Return (found rows in the order asked, sealed payloads)."""
-        found, parts = self._fetch("array_agg(payload)", rows, 1 << 12)
-        payloads = [payload for part in parts for payload in part]
-        order = order_found(rows, found.tolist())
-        return found[order], [payloads[i] for i in order]
+        return self._fetch("payload", rows, 1 << 12)
 
-    def _fetch(self, column: LiteralString, rows: Rows, size: int) -> tuple[Rows, list[Any]]:
-        """Return (rows, parts) as the server came upon them, in chunks."""
+    def _fetch(self, column: LiteralString, rows: Rows, size: int) -> tuple[Rows, list[bytes]]:
+        """Return (found rows in the order asked, a column of theirs), read in chunks of about 64 MB."""
         asked = np.asarray(rows, np.int64)
         step = max(1, _AT_ONCE // max(size, 1))
-        found: list[Rows] = [np.empty(0, np.int64)]
-        parts: list[Any] = []
-
+        parts: dict[int, bytes] = {}
         for start in range(0, len(asked), step):
             some = int8_array(asked[start : start + step])
 
-            def work(cursor: Cursor, content: int, some: bytes = some) -> Any:
-                # both aggregates take the rows in one order, whatever it is
-                sql = self.names.sql(_FETCH, content, column=self.names.part(column))
-                return cursor.execute(sql, (some,)).fetchone()
+            # row by row: put together by the server, they would cost twice the time
+            def work(cursor: Cursor, content: int, some: bytes = some) -> list[Any]:
+                return cursor.execute(
+                    self.names.sql(_FETCH, content, column=self.names.part(column)), (some,)
+                ).fetchall()
 
-            packed, part = self.on_content(work)
-            if packed:
-                found.append(rows_from(packed))
-                parts.append(part or b"")
-        return np.concatenate(found), parts
+            parts.update(self.on_content(work))
+        present = [row for row in asked.tolist() if row in parts]
+        return np.array(present, np.int64), [parts[row] for row in present]
 
     def audit(self, rows: Rows) -> list[tuple[int, int, bytes, set[tuple[str, Term]]]]:
         """Return (row, space, token, {(field, term)}) of the rows found, in the order asked."""

@@ -4,14 +4,12 @@
     a filter that few records pass     narrow: they are listed by the index on terms, and compared exactly
     otherwise                          index: HNSW or IVFFlat, the filter checked on the way
 
-Whatever an index leaves out is made up for: where fewer come than were asked, the exact way is gone. Short
-answers bring the envelopes of the records with them, since those are asked for next.
+Whatever an index leaves out is made up for: where fewer come than were asked, the exact way is gone.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections import Counter
 from typing import Any, LiteralString
@@ -20,7 +18,7 @@ import numpy as np
 from psycopg.sql import SQL, Composable, Composed
 
 from ...filters import Predicate
-from ..base import Bytes, Matrix, Rows, order_found
+from ..base import Matrix, Rows
 from .index import Indexer, IndexState, expression
 from .predicates import PredicateSql
 from .records import Records
@@ -35,30 +33,24 @@ _MOST_EF = 1000
 _LEAST_NARROW = 1_000
 _VISIT_COST = 6.0
 """How much dearer a step in a graph is than comparing a listed record."""
+_TEXTS = 500
+"""Statements kept, since putting one together takes as long as sending it."""
 _LOOK_AGAIN = 5.0
 """Seconds for which we believe to know which indexes there are."""
-_CARRY = 4 << 20
 
 _OUTER: LiteralString = (
     "SELECT q.n, found.* FROM {queries} AS q CROSS JOIN LATERAL (SELECT string_agg(int8send(c.row), ''::bytea),"
-    " string_agg(float8send(c.d), ''::bytea){envelopes} FROM ({inner}) AS c) AS found"
+    " string_agg(float8send(c.d), ''::bytea) FROM ({inner}) AS c) AS found"
 )
 _INNER: LiteralString = (
-    "SELECT r.row, {on} {negative_inner_product} {query} AS d{envelope} FROM {records} AS r"
+    "SELECT r.row, {on} {negative_inner_product} {query} AS d FROM {records} AS r"
     " WHERE r.space = {space}{where} ORDER BY {on} {negative_inner_product} {query} LIMIT {limit}"
 )
 _NARROW: LiteralString = (
     "WITH listed AS MATERIALIZED (SELECT row FROM ({listing}) AS l LIMIT {most} + 1), few AS MATERIALIZED"
     " (SELECT array_agg(row) AS rows FROM listed HAVING count(*) <= {most}) {outer}"
 )
-_CARRIED: LiteralString = ", string_agg(c.envelope, ''::bytea), (SELECT generation FROM {collections} WHERE id = {id})"
 _EXACT = {"jit": "off"}
-
-
-class _Carried(threading.local):
-    rows: Rows | None = None
-    envelopes: Bytes
-    generation = 0
 
 
 class Searcher:
@@ -70,10 +62,10 @@ class Searcher:
         self._dim = records.spec.index_dim
         self._options = records.source.options
         self._indexer = Indexer(records.source, records.server, self._dim)
-        self._carried = _Carried()
         self._states: dict[int, IndexState] = {}
         self._seen = -_LOOK_AGAIN
         self._warned = False
+        self._texts: dict[tuple[Any, ...], bytes] = {}
         self.ways: Counter[str] = Counter()
         """Searches by way; `short` counts those that an index answered with too few."""
 
@@ -95,20 +87,6 @@ class Searcher:
             return found
         self.ways["short"] += 1
         return self._exact(space, asked, limit, predicate)
-
-    def carried(self, rows: Rows) -> Bytes | None:
-        """Return the envelopes of rows that the last search of this thread brought along, once."""
-        have, self._carried.rows = self._carried.rows, None
-        if have is None:
-            return None
-        places = order_found(rows, have.tolist())
-        if len(places) < len(rows) or self._records.generation() != self._carried.generation:
-            return None  # some were not among them, or somebody wrote since: a record may be gone
-        return self._carried.envelopes[places]
-
-    def forget(self) -> None:
-        """Drop what was brought along: this thread is about to write."""
-        self._carried.rows = None
 
     def states(self, *, fresh: bool = False) -> dict[int, IndexState]:
         """Return how each space is indexed, as of a moment ago."""
@@ -133,20 +111,17 @@ class Searcher:
         self._indexer.build_new(cursor, content, counts)
         self._seen = -_LOOK_AGAIN
 
-    def explain(self, space: int, query: Matrix, limit: int, predicate: Predicate | None = None) -> list[str]:
-        """Return the server's plan for each way that a search of one query may take."""
-        plans = []
+    def explain(self, space: int, query: Matrix, limit: int, predicate: Predicate | None = None) -> str:
+        """Return the server's plan for a search of one query, where its filter is not narrow."""
         state = self.states(fresh=True).get(space)
         indexed = state is not None and state.kind != "none" and limit <= _MOST_EF
-        for way in ("index",) if indexed else ("exact",):
-            on = self._on(state) if way == "index" else SQL("r.index_vector")
+        half = state.half if state is not None and indexed else None
 
-            def work(cursor: Cursor, content: int, on: Composable = on) -> list[Any]:
-                sql, parameters = self._statement(content, space, query.reshape(1, -1), limit, predicate, on)
-                return cursor.execute(b"EXPLAIN (COSTS OFF) " + sql.as_bytes(), parameters).fetchall()
+        def work(cursor: Cursor, content: int) -> list[Any]:
+            sql, parameters = self._statement(content, space, query.reshape(1, -1), limit, predicate, half)
+            return cursor.execute(b"EXPLAIN (COSTS OFF) " + sql, parameters).fetchall()
 
-            plans.append("\n".join(str(line) for (line,) in self._records.on_content(work)))
-        return plans
+        return "\n".join(str(line) for (line,) in self._records.on_content(work))
 
     def _state(self, space: int) -> IndexState | None:
         state = self.states().get(space)
@@ -167,28 +142,26 @@ class Searcher:
         """Records up to which listing and comparing them is cheaper than a graph that skips the others."""
         return max(_LEAST_NARROW, 2 * limit, int((_VISIT_COST * limit * records) ** 0.5))
 
-    def _on(self, state: IndexState | None) -> Composable:
-        return expression(self._names, "r.index_vector", self._dim, half=state is not None and state.half)
-
     def _exact(self, space: int, asked: Matrix, limit: int, predicate: Predicate | None) -> list[Rows]:
         self.ways["exact"] += 1
 
         def work(cursor: Cursor, content: int) -> list[Any]:
             # not the expression that indexes are on, so that none of them is used
-            sql, parameters = self._statement(content, space, asked, limit, predicate, SQL("r.index_vector"))
-            return cursor.execute(sql.as_bytes(), parameters).fetchall()
+            sql, parameters = self._statement(content, space, asked, limit, predicate, None)
+            return cursor.execute(sql, parameters).fetchall()
 
         return self._take(self._records.on_content(work, _EXACT), asked, limit)
 
     def _narrow(self, space: int, asked: Matrix, limit: int, predicate: Predicate, most: int) -> list[Rows] | None:
         def work(cursor: Cursor, content: int) -> list[Any]:
             compiled = PredicateSql(self._names.records(content), self._names.terms(content))
-            listing = compiled.listing(predicate)
-            outer, parameters = self._statement(content, space, asked, limit, None, SQL("r.index_vector"), few=True)
-            sql = self._names.sql(_NARROW, content, listing=listing, most=most, outer=outer)
+            few = SQL(" AND r.row = ANY(few.rows)")
+            outer = self._compose(content, space, limit, None, few, before="few CROSS JOIN ")
+            sql = self._names.sql(_NARROW, listing=compiled.listing(predicate), most=most, outer=outer)
+            parameters = {"queries": vector_array(asked, self._records.server.vector_oid)}
             return cursor.execute(sql, parameters | compiled.parameters).fetchall()
 
-        lines = self._records.on_content(work, _EXACT)
+        lines = self._records.on_content(work)
         if not lines:
             return None
         self.ways["narrow"] += 1
@@ -202,8 +175,8 @@ class Searcher:
 
         def work(cursor: Cursor, content: int) -> list[Any]:
             inline = None if predicate is not None else settings
-            sql, parameters = self._statement(content, space, asked, limit, predicate, self._on(state), inline)
-            return cursor.execute(sql.as_bytes(), parameters).fetchall()
+            sql, parameters = self._statement(content, space, asked, limit, predicate, state.half, inline)
+            return cursor.execute(sql, parameters).fetchall()
 
         # without a filter the statement sets them itself, which saves the transaction's round trips
         return self._take(self._records.on_content(work, settings if predicate is not None else None), asked, limit)
@@ -227,59 +200,49 @@ class Searcher:
         asked: Matrix,
         limit: int,
         predicate: Predicate | None,
-        on: Composable,
+        half: bool | None,
         inline: dict[str, str] | None = None,
-        *,
-        few: bool = False,
-    ) -> tuple[Composed, dict[str, Any]]:
+    ) -> tuple[bytes, dict[str, Any]]:
+        """Return a search and its parameters; `half` as in `_compose`."""
         names = self._names
-        carry = len(asked) * limit * self._records.spec.envelope_size <= _CARRY
         parameters: dict[str, Any] = {"queries": vector_array(asked, self._records.server.vector_oid)}
-        where: Composable = SQL(" AND r.row = ANY(few.rows)" if few else "")
         if predicate is not None:
             compiled = PredicateSql(names.records(content), names.terms(content))
             where = SQL(" AND {}").format(compiled.holds(predicate, SQL("r.row")))
-            parameters |= compiled.parameters
-        calls = [SQL(", set_config({}, {}, true)").format(setting, value) for setting, value in (inline or {}).items()]
-        queries = SQL("(SELECT u.v, u.n{} FROM unnest(%(queries)b::{}[]) WITH ORDINALITY AS u (v, n))").format(
-            SQL("").join(calls), names.sql_type(half=False)
-        )
-        if few:
-            queries = SQL("few CROSS JOIN {}").format(queries)
-        query: Composable = SQL("q.v")
-        if "halfvec" in on.as_string():
-            query = SQL("q.v::{}").format(names.sql_type(half=True))
-        inner = names.part(
-            _INNER,
-            content,
-            on=on,
-            query=query,
-            space=space,
-            where=where,
-            limit=limit,
-            envelope=SQL(", r.envelope" if carry else ""),
-        )
-        envelopes = names.part(_CARRIED, id=self._records.collection) if carry else SQL("")
-        sql = names.part(_OUTER, content, queries=queries, inner=inner, envelopes=envelopes)
+            composed = self._compose(content, space, limit, half, where, inline)
+            return composed.as_bytes(), parameters | compiled.parameters
+        key = (content, space, limit, half, *(inline or {}).values())
+        sql = self._texts.get(key, b"")
+        if not sql:
+            if len(self._texts) > _TEXTS:
+                self._texts.clear()
+            sql = self._texts[key] = self._compose(content, space, limit, half, SQL(""), inline).as_bytes()
         return sql, parameters
+
+    def _compose(
+        self,
+        content: int,
+        space: int,
+        limit: int,
+        half: bool | None,
+        where: Composable,
+        inline: dict[str, str] | None = None,
+        before: LiteralString = "",
+    ) -> Composed:
+        """Return a search. `half` says what the index keeps; None is for an expression that no index is on."""
+        names = self._names
+        calls = [SQL(", set_config({}, {}, true)").format(setting, value) for setting, value in (inline or {}).items()]
+        source: LiteralString = "{}(SELECT u.v, u.n{} FROM unnest(%(queries)b::{}[]) WITH ORDINALITY AS u (v, n))"
+        queries = SQL(source).format(SQL(before), SQL("").join(calls), names.sql_type(half=False))
+        on = SQL("r.index_vector") if half is None else expression(names, "r.index_vector", self._dim, half=half)
+        query = SQL("q.v::{}").format(names.sql_type(half=True)) if half else SQL("q.v")
+        inner = names.part(_INNER, content, on=on, query=query, space=space, where=where, limit=limit)
+        return names.part(_OUTER, queries=queries, inner=inner)
 
     def _take(self, lines: list[Any], asked: Matrix, limit: int) -> list[Rows]:
         found = [np.empty(0, np.int64) for _ in asked]
-        envelopes = []
-        for n, packed, distances, *carried in lines:
+        for n, packed, distances in lines:
             rows = rows_from(packed)
             # an index hands them out nearly in order, and aggregates promise none
             found[n - 1] = rows[np.lexsort((rows, np.frombuffer(distances or b"", ">f8")))]
-            if carried:
-                envelopes.append((rows, carried[0] or b""))
-                self._carried.generation = carried[1]
-        self._carry(envelopes)
         return found
-
-    def _carry(self, parts: list[tuple[Rows, bytes]]) -> None:
-        if not parts:
-            self._carried.rows = None
-            return
-        data = np.frombuffer(b"".join(part for _, part in parts), np.uint8)
-        self._carried.rows = np.concatenate([rows for rows, _ in parts])
-        self._carried.envelopes = data.reshape(-1, self._records.spec.envelope_size)
