@@ -1,0 +1,184 @@
+"""Reading one collection's records, each time by one statement; imports predicates, schema, source, wire."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, LiteralString, TypeVar
+
+import numpy as np
+import psycopg
+from psycopg.sql import SQL
+
+from ...errors import CollectionNotFoundError
+from ...fields import Term
+from ...filters import AllOf, Predicate
+from ..base import Bytes, CollectionSpec, Matrix, Rows
+from .faults import explained, is_outdated
+from .predicates import PredicateSql
+from .schema import Server
+from .source import Cursor, Source
+from .wire import (
+    int8_array,
+    packed_tokens,
+    rows_from,
+    term_from,
+    vectors_from,
+)
+
+__all__ = ["Records"]
+
+T = TypeVar("T")
+_AT_ONCE = 1 << 26
+"""Bytes fetched by one statement, about."""
+_ATTEMPTS = 5
+_ROWS = (
+    "SELECT string_agg(int8send(row), ''::bytea ORDER BY row) FROM (SELECT DISTINCT row FROM ({listing}) AS listed"
+    " WHERE row > %(after)b::int8 ORDER BY row LIMIT %(limit)b::int8) AS found"
+)
+_FETCH = "SELECT row, {column} FROM {records} WHERE row = ANY(%b::int8[])"
+
+
+class Records:
+    """Reads and writes of one collection."""
+
+    def __init__(self, source: Source, server: Server, collection: int, content: int, spec: CollectionSpec) -> None:
+        self.source = source
+        self.server = server
+        self.names = server.names
+        self.collection = collection
+        self.spec = spec
+        self._content = content
+
+    @property
+    def content(self) -> int:
+        """Number of the tables in use, as far as we know."""
+        return self._content
+
+    def follow(self, content: int) -> None:
+        """Take note of the number of the tables in use."""
+        self._content = content
+
+    # reads
+
+    def on_content(self, work: Callable[[Cursor, int], T], settings: dict[str, str] | None = None) -> T:
+        """Run a read on the tables in use, again where they were replaced under our hands."""
+        for attempt in range(_ATTEMPTS):
+            content = self._content
+            try:
+                return self.source.read(lambda cursor, content=content: work(cursor, content), settings)  # type: ignore[misc]
+            except psycopg.Error as error:
+                if not is_outdated(error) or attempt == _ATTEMPTS - 1:
+                    raise explained(error, "read", self.source.place) from None
+            self._content = self._column("content")
+        raise AssertionError("unreachable")
+
+    def config(self) -> bytes:
+        """Return the sealed settings."""
+        return bytes(self._column("config"))
+
+    def generation(self) -> int:
+        """Return the number of committed writes."""
+        return int(self._column("generation"))
+
+    def _column(self, name: LiteralString) -> Any:
+        statement = self.names.sql(
+            "SELECT {column} FROM {collections} WHERE id = {id}", column=SQL(name), id=self.collection
+        )
+        try:
+            row = self.source.read(lambda cursor: cursor.execute(statement).fetchone())
+        except psycopg.Error as error:
+            raise explained(error, "read", self.source.place) from None
+        if row is None:
+            raise self.gone()
+        return row[0]
+
+    def gone(self) -> CollectionNotFoundError:
+        """Return the error that says so."""
+        return CollectionNotFoundError(f"collection {self.spec.name!r} was dropped")
+
+    def spaces(self) -> dict[int, int]:
+        """Count records by space."""
+        statement = self.names.sql(
+            "SELECT space, records FROM {spaces} WHERE collection = {id} AND records > 0 ORDER BY space",
+            id=self.collection,
+        )
+        return self.on_content(lambda cursor, _: dict(cursor.execute(statement).fetchall()))
+
+    def find(self, tokens: Bytes) -> Rows:
+        """Return rows of (n, 16) tokens, 0 where there is none."""
+        wanted = np.ascontiguousarray(tokens)
+        if not len(wanted):
+            return np.empty(0, np.int64)
+
+        def work(cursor: Cursor, content: int) -> dict[bytes, int]:
+            sql = self.names.sql("SELECT token, row FROM {records} WHERE token = ANY(%b::bytea[])", content)
+            return dict(cursor.execute(sql, (packed_tokens(wanted),)).fetchall())
+
+        rows = self.on_content(work)
+        return np.fromiter((rows.get(token.tobytes(), 0) for token in wanted), np.int64, len(wanted))
+
+    def rows(self, predicate: Predicate | None, after: int, limit: int | None) -> Rows:
+        """Return rows above `after`, ascending."""
+
+        def work(cursor: Cursor, content: int) -> Rows:
+            compiled = PredicateSql(self.names.records(content), self.names.terms(content))
+            sql = self.names.sql(
+                _ROWS, content, listing=compiled.listing(AllOf(()) if predicate is None else predicate)
+            )
+            parameters = {"after": after, "limit": limit, **compiled.parameters}
+            (packed,) = cursor.execute(sql, parameters).fetchone() or (b"",)
+            return rows_from(packed)
+
+        return self.on_content(work)
+
+    def envelopes(self, rows: Rows) -> tuple[Rows, Bytes]:
+        """Return (found rows in the order asked, (m, envelope_size) uint8)."""
+        size = self.spec.envelope_size
+        found, parts = self._fetch("envelope", rows, size)
+        return found, np.frombuffer(b"".join(parts), np.uint8).reshape(-1, size)
+
+    def index_vectors(self, rows: Rows) -> tuple[Rows, Matrix]:
+        """Return (found rows in the order asked, (m, index_dim) float32)."""
+        dim = self.spec.index_dim
+        found, parts = self._fetch("{vector_send}(index_vector)" if dim else "''::bytea", rows, 4 * dim)
+        return found, vectors_from(b"".join(parts), dim) if dim else np.empty((len(found), 0), np.float32)
+
+    def payloads(self, rows: Rows) -> tuple[Rows, list[bytes]]:
+        """Return (found rows in the order asked, sealed payloads)."""
+        return self._fetch("payload", rows, 1 << 12)
+
+    def _fetch(self, column: LiteralString, rows: Rows, size: int) -> tuple[Rows, list[bytes]]:
+        """Return (found rows in the order asked, a column of theirs), read in chunks of about 64 MB."""
+        asked = np.asarray(rows, np.int64)
+        step = max(1, _AT_ONCE // max(size, 1))
+        parts: dict[int, bytes] = {}
+        for start in range(0, len(asked), step):
+            some = int8_array(asked[start : start + step])
+
+            # row by row: put together by the server, they would cost twice the time
+            def work(cursor: Cursor, content: int, some: bytes = some) -> list[Any]:
+                return cursor.execute(
+                    self.names.sql(_FETCH, content, column=self.names.part(column)), (some,)
+                ).fetchall()
+
+            parts.update(self.on_content(work))
+        present = [row for row in asked.tolist() if row in parts]
+        return np.array(present, np.int64), [parts[row] for row in present]
+
+    def audit(self, rows: Rows) -> list[tuple[int, int, bytes, set[tuple[str, Term]]]]:
+        """Return (row, space, token, {(field, term)}) of the rows found, in the order asked."""
+
+        def work(cursor: Cursor, content: int) -> list[Any]:
+            sql = self.names.sql(
+                "SELECT r.row, r.space, r.token, t.field, t.kind, t.key, t.rest FROM {records} r"
+                " LEFT JOIN {terms} t ON t.row = r.row WHERE r.row = ANY(%b::int8[])",
+                content,
+            )
+            return cursor.execute(sql, (int8_array(rows),)).fetchall()
+
+        found: dict[int, tuple[int, int, bytes, set[tuple[str, Term]]]] = {}
+        for row, space, token, field, kind, key, rest in self.on_content(work):
+            entry = found.setdefault(row, (row, space, token, set()))
+            if field is not None:
+                entry[3].add((field.decode("utf-8", "surrogatepass"), term_from(kind, key, rest)))
+        return [found[row] for row in np.asarray(rows).tolist() if row in found]

@@ -1,0 +1,251 @@
+"""Indexes of the PostgreSQL backend: when they are built, what they find, and that nothing depends on them."""
+
+import threading
+
+import numpy as np
+import pytest
+
+from encvec_store import errors
+from encvec_store.backends import EncryptedBatch
+from encvec_store.fields import Term
+from encvec_store.filters import AllOf, Match, Range
+from tests.backends.pgvector_kit import ask, batch, opened, spec
+
+DIM, N = 32, 6_000
+BROAD = Range("n", "number", 0.0, 3000.0)
+NARROW = Range("n", "number", 100.0, 119.0)
+
+
+def numbered(seed, n, **more):
+    return batch(seed, n, dim=DIM, terms=[(i, "n", Term("number", float(i))) for i in range(n)], **more)
+
+
+def exact(vectors, queries, limit, chosen=None):
+    """Rows nearest by inner product, where row i + 1 has vector i."""
+    similar = queries @ vectors.T
+    if chosen is not None:
+        similar[:, ~chosen] = -np.inf
+    return np.argsort(-similar, kind="stable")[:, :limit] + 1
+
+
+def recall(found, truth):
+    return np.mean([len(set(a.tolist()) & set(b.tolist())) / len(b) for a, b in zip(found, truth, strict=True)])
+
+
+@pytest.fixture(scope="module")
+def big(pg_server, pg_template):
+    """A database with 6,000 records, and their vectors."""
+    name = f"{pg_template}_index"
+    pg_server.execute("CREATE DATABASE {} TEMPLATE {}", name, pg_template)
+    written = numbered(1, N)
+    with opened(pg_server.dsn(name), dim=DIM, index="none") as (_, collection):
+        collection.put(written, under=b"settings")
+    yield name, written.index_vectors
+    pg_server.drop(name)
+
+
+@pytest.fixture
+def filled(big, pg_server, pg_template):
+    """A copy of it."""
+    name, vectors = big
+    copy = f"{name}_copy"
+    pg_server.execute("CREATE DATABASE {} TEMPLATE {}", copy, name)
+    yield pg_server.dsn(copy), vectors
+    pg_server.drop(copy)
+
+
+QUERIES = batch(2, 20, dim=DIM).index_vectors
+
+
+@pytest.mark.parametrize(
+    ("options", "kind"),
+    [
+        ({}, "hnsw"),
+        ({"storage": "float16"}, "hnsw"),
+        ({"index": "ivfflat", "lists": 20, "probes": 15}, "ivfflat"),
+        ({"index": "ivfflat", "storage": "float16"}, "ivfflat"),
+        ({"pooler": True}, "hnsw"),
+        ({"index": "none"}, "exact"),
+        ({"index_above": N}, "exact"),
+    ],
+    ids=str,
+)
+def test_searches_build_and_use_the_index(filled, options, kind):
+    dsn, vectors = filled
+    with opened(dsn, dim=DIM, **options) as (_, collection):
+        assert collection.stats()["index"] == "exact"
+        for limit in (1, 10, 100, 900):
+            found = collection.candidates(1, QUERIES, limit)
+            assert [len(rows) for rows in found] == [limit] * 20
+            assert recall(found, exact(vectors, QUERIES, limit)) >= (1 if kind == "exact" else 0.8)
+            one = collection.candidates(1, QUERIES[:1], limit)[0]
+            assert recall([one], exact(vectors, QUERIES[:1], limit)) >= (1 if kind == "exact" else 0.7)
+        assert collection.stats()["index"] == kind
+        assert set(collection.stats()["searches"]) == {kind if kind != "exact" else "exact"}
+        if kind != "exact":
+            plan = collection.explain(1, QUERIES[0], 10)
+            assert f"records_1_s1_{kind}" in plan
+        found = collection.candidates(1, QUERIES, 1001)
+        assert recall(found, exact(vectors, QUERIES, 1001)) == 1  # as sets: sums in float32 may trade places
+        if kind != "exact":
+            plan = collection.explain(1, QUERIES[0], 1001)
+            assert "records_1_s1" not in plan
+        assert collection.check() == []
+
+
+def test_filters_go_the_way_that_suits_them(filled):
+    dsn, vectors = filled
+    with opened(dsn, dim=DIM) as (_, collection):
+        collection.flush()
+        numbers = np.arange(N)
+        narrow = exact(vectors, QUERIES, 20, (numbers >= 100) & (numbers < 120))
+        for limit in (5, 20, 50):
+            found = collection.candidates(1, QUERIES, limit, NARROW)
+            np.testing.assert_array_equal(np.stack(found), narrow[:, : min(limit, 20)])
+        assert collection.stats()["searches"] == {"narrow": 3}
+        found = collection.candidates(1, QUERIES, 10, BROAD)
+        assert recall(found, exact(vectors, QUERIES, 10, numbers <= 3000)) >= 0.9
+        assert collection.stats()["searches"] == {"narrow": 3, "hnsw": 1}
+        assert all((rows <= 3001).all() for rows in found)
+        both = AllOf((BROAD, NARROW))
+        np.testing.assert_array_equal(np.stack(collection.candidates(1, QUERIES, 20, both)), narrow)
+        nothing = collection.candidates(1, QUERIES, 20, Match("n", (Term("number", -1.0),)))
+        assert [len(rows) for rows in nothing] == [0] * 20
+
+
+def test_deleted_records_do_not_shorten_answers(filled):
+    """Nine of ten records near the queries are deleted: the dead nodes of the graph must not use up the search."""
+    dsn, vectors = filled
+    with opened(dsn, dim=DIM) as (_, collection):
+        collection.flush()
+        order = exact(vectors, QUERIES[:1], N)[0]
+        assert collection.remove(order[:5400]) == 5400
+        for limit in (10, 300, 1000):
+            found = collection.candidates(1, QUERIES[:1], limit)[0]
+            assert len(found) == min(limit, 600)
+            assert recall([found], [order[5400 : 5400 + limit]]) >= 0.8
+            assert set(found.tolist()) <= set(order[5400:].tolist())
+
+
+def test_key_versions_have_indexes_of_their_own(filled):
+    dsn, vectors = filled
+    with opened(dsn, dim=DIM) as (_, collection):
+        other = numbered(3, N, space=2)
+        collection.put(other, under=b"settings")
+        collection.flush()
+        for space, data, first in ((1, vectors, 0), (2, other.index_vectors, N)):
+            found = collection.candidates(space, QUERIES, 10)
+            assert recall([rows - first for rows in found], exact(data, QUERIES, 10)) >= 0.9
+        names = {
+            name for (name,) in ask(dsn, "SELECT indexrelid::regclass::text FROM pg_index WHERE indpred IS NOT NULL")
+        }
+        assert names == {"encvec.records_1_s1_hnsw", "encvec.records_1_s2_hnsw"}
+        assert [len(rows) for rows in collection.candidates(3, QUERIES, 10)] == [0] * 20
+
+
+def test_replacement_comes_indexed(filled):
+    dsn, _ = filled
+    with opened(dsn, dim=DIM) as (_, mine), opened(dsn, dim=DIM) as (_, theirs):
+        theirs.flush()
+        new = numbered(4, N, space=2)
+        mine.replace([new], b"new", under=b"settings")
+        assert mine.stats()["index"] == "hnsw"
+        found = theirs.candidates(2, QUERIES, 10)
+        assert recall([rows - N for rows in found], exact(new.index_vectors, QUERIES, 10)) >= 0.9
+
+
+def test_a_large_index_is_not_built_by_a_search(filled, caplog):
+    dsn, vectors = filled
+    with opened(dsn, dim=DIM, index_in_search=N - 1) as (_, collection):
+        for _ in range(2):
+            np.testing.assert_array_equal(np.stack(collection.candidates(1, QUERIES, 5)), exact(vectors, QUERIES, 5))
+        assert [record.message.count("call flush()") for record in caplog.records] == [1]
+        collection.flush()
+        assert collection.stats()["index"] == "hnsw"
+        collection.candidates(1, QUERIES, 5)
+        assert collection.stats()["searches"] == {"exact": 2, "hnsw": 1}
+
+
+def test_what_an_interrupted_build_left_is_built_anew(filled):
+    dsn, _ = filled
+    with opened(dsn, dim=DIM) as (_, collection):
+        collection.flush()
+        ask(dsn, "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'encvec.records_1_s1_hnsw'::regclass")
+        assert collection.stats()["index"] == "exact"
+        np.testing.assert_array_equal(np.stack(collection.candidates(1, QUERIES, 5)).shape, (20, 5))
+        assert collection.stats()["index"] == "hnsw"
+
+
+def test_one_builds_while_others_search_and_write(filled):
+    dsn, _ = filled
+    failed = []
+    with opened(dsn, dim=DIM) as (_, mine), opened(dsn, dim=DIM) as (_, theirs):
+
+        def run(work):
+            try:
+                work()
+            except Exception as error:
+                failed.append(error)
+
+        def write():
+            for seed in range(10):
+                theirs.put(batch(100 + seed, 20, dim=DIM), under=b"settings")
+                theirs.candidates(1, QUERIES, 10)
+
+        threads = [threading.Thread(target=run, args=(work,)) for work in (mine.flush, theirs.flush, write)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert failed == []
+        assert mine.stats()["index"] == "hnsw"
+        assert mine.count() == N + 200
+        assert mine.check() == []
+
+
+def test_above_two_thousand_coordinates_the_index_halves(pg_dsn):
+    dim = 2_100
+    with opened(pg_dsn, dim=dim, index="hnsw") as (backend, collection):
+        written = batch(1, 200, dim=dim)
+        collection.put(written, under=b"settings")
+        found = collection.candidates(1, written.index_vectors[:5], 3)
+        np.testing.assert_array_equal([rows[0] for rows in found], np.arange(1, 6))
+        assert collection.stats()["spaces"]["1"]["storage"] == "float16"
+        assert ask(pg_dsn, "SELECT indisvalid FROM pg_index WHERE indexrelid::regclass::text ~ 'hnsw_half$'")
+        np.testing.assert_array_equal(collection.index_vectors(np.arange(1, 201))[1], written.index_vectors)
+        wide = backend.create(spec("wide", 5_000), b"settings")
+        wide.put(batch(2, 20, dim=5_000), under=b"settings")
+        assert wide.candidates(1, batch(2, 20, dim=5_000).index_vectors[3:4], 1)[0].tolist() == [4]
+        assert wide.stats()["index"] == "exact", "beyond what pgvector indexes"
+        with pytest.raises(errors.InputError, match="16000"):
+            backend.create(spec("wider", 16_001), b"settings")
+
+
+def test_many_queries_at_once(filled):
+    dsn, vectors = filled
+    queries = batch(7, 500, dim=DIM).index_vectors
+    with opened(dsn, dim=DIM) as (_, collection):
+        found = collection.candidates(1, queries, 50)
+        assert recall(found, exact(vectors, queries, 50)) >= 0.9
+        asked = np.concatenate(found)
+        rows, envelopes = collection.vectors(asked)
+        np.testing.assert_array_equal(rows, asked)
+        np.testing.assert_array_equal(envelopes, collection.vectors(asked, source=True)[1])
+
+
+def test_vectors_of_a_record_deleted_meanwhile(filled):
+    dsn, _ = filled
+    with opened(dsn, dim=DIM) as (_, mine), opened(dsn, dim=DIM) as (_, theirs):
+        (rows,) = mine.candidates(1, QUERIES[:1], 10)
+        theirs.remove(rows[:3])
+        np.testing.assert_array_equal(mine.vectors(rows)[0], rows[3:])
+
+
+def test_batches_with_equal_vectors(pg_dsn):
+    with opened(pg_dsn, index="hnsw") as (_, collection):
+        some = batch(1, 300)
+        vectors = np.repeat(some.index_vectors[:3], 100, axis=0)
+        collection.put(EncryptedBatch(1, some.tokens, vectors, some.vectors, some.payloads), under=b"settings")
+        found = collection.candidates(1, vectors[:1], 150)[0]
+        assert len(found) == 150
+        assert set(range(1, 101)) <= set(found.tolist())
