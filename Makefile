@@ -6,7 +6,7 @@ ARGS   ?=
 VENV   := .venv
 PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
-EXTRAS := cli,bench,dev
+EXTRAS := cli,bench,postgres,embedded,dev
 
 # The lock file is made for this platform; elsewhere the ranges in pyproject.toml decide.
 LOCKED_FOR := Linux x86_64
@@ -20,16 +20,19 @@ endif
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test bench peers lint format coverage hooks lock clean
+.PHONY: help demo test test-pg15 bench peers lint format coverage hooks lock clean
 
 help:  ## list the tasks
-	@grep -hE '^[a-z]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+	@grep -hE '^[a-z0-9-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z0-9-]+):.*## /  make \1\t/' | expand -t 18
 
 demo: $(STAMP)  ## the tour, on the data in the repository
 	@$(PY) -m benchmarks.demo $(ARGS)
 
 test: lint  ## lint, then every test
 	$(PY) -m pytest $(ARGS)
+
+test-pg15: $(STAMP)  ## the PostgreSQL tests on Debian 12's PostgreSQL 15 and pgvector 0.8.0
+	@PYTHON=$(PY) tests/debian_pg15.sh $(ARGS)
 
 bench: $(STAMP)  ## the measurements
 	@$(PY) -m benchmarks.run $(ARGS)

@@ -20,6 +20,7 @@ from . import admin, data, keys
 from .bench import bench
 from .calibrate import calibrate
 from .common import Failure, Interrupted, help_if_alone
+from .db import db
 from .ingest import ingest
 from .output import note, printable
 
@@ -102,6 +103,7 @@ for command in (
     admin.verify,
     admin.drop,
     bench,
+    db,
 ):
     cli.add_command(command)
 
