@@ -254,10 +254,15 @@ class Collection:
         self._handle.backend.flush()
 
     def _sample(self, limit: int, seed: int) -> npt.NDArray[np.float32]:
-        rows = self._handle.without(self._handle.backend.rows(), self._handle.vault.dead)
-        if len(rows) > limit:
-            rows = np.sort(np.random.default_rng(seed).choice(rows, limit, replace=False))
-        return self._handle.open_vectors(rows)[1]
+        vectors = np.empty((0, self._handle.config.dim), np.float32)
+        for _ in range(_ATTEMPTS):
+            rows = self._handle.without(self._handle.backend.rows(), self._handle.vault.dead)
+            if len(rows) > limit:
+                rows = np.sort(np.random.default_rng(seed).choice(rows, limit, replace=False))
+            found, vectors, _ = self._handle.open_vectors(rows)
+            if len(found) == len(rows):
+                break  # else some were written anew after they were listed: look again
+        return vectors
 
     def _find(self, names: list[str], *, held: bool = False) -> Rows:
         """Rows of those ids that there are, ascending; with `held`, under disabled key versions too."""

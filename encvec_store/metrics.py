@@ -70,17 +70,17 @@ def norms(vectors: Matrix) -> npt.NDArray[np.float64]:
 
 
 def _unit(vectors: Matrix, name: str) -> Matrix:
+    with np.errstate(over="ignore", under="ignore"):
+        squares = np.einsum("ij,ij->i", vectors, vectors)
+    if len(squares) and _TINY < squares.min() and squares.max() < 1 / _TINY:
+        points: Matrix = vectors * (1 / np.sqrt(squares))[:, None]  # as good as always
+        return points
     lengths = norms(vectors)
     if (lengths == 0).any():
         row = int(np.flatnonzero(lengths == 0)[0])
         raise ZeroVectorError(f"{name}[{row}] is the zero vector, which has no direction")
-    inverse = 1 / lengths
-    with np.errstate(over="ignore", invalid="ignore"):
-        points: Matrix = vectors * inverse.astype(np.float32)[:, None]
-    odd = (lengths < 1e-18) | (lengths > 1e18)  # 1 / length may leave float32's range
-    if odd.any():
-        points[odd] = vectors[odd].astype(np.float64) * inverse[odd, None]
-    return points
+    # in double precision: 1 / length may leave float32's range
+    return (vectors / lengths[:, None]).astype(np.float32)
 
 
 def _given(max_norm: float | None) -> float:

@@ -6,6 +6,7 @@ import logging
 import multiprocessing
 import os
 import random
+import secrets
 import shutil
 import signal
 import sys
@@ -264,7 +265,11 @@ def saved(keyset, tmp_path):
     return folder, records(range(3))
 
 
-def read_all(things, expected):
+UNCLEAR = (TypeError, ValueError)
+"""What damaged records may still raise: see test_a_flipped_byte_of_the_schema and test_values_of_a_wrong_type."""
+
+
+def read_all(things, expected, refusals=errors.EncvecError):
     """Read in every way. Returns whether something was refused or missing; wrong data fails the test."""
     flaw = False
     query = np.ones(DIM, np.float32)
@@ -278,7 +283,7 @@ def read_all(things, expected):
     for number, reading in enumerate(readings):
         try:
             found = reading()
-        except errors.EncvecError:
+        except refusals:
             flaw = True
             continue
         assert len({record.id for record in found}) == len(found)
@@ -311,20 +316,30 @@ def test_a_flipped_byte_of_the_records(saved, keyset, tmp_path):
         flip(copy / "records.sqlite3", position, rng.randrange(8))
         try:
             store, things = open_again(copy, keyset)
-        except errors.EncvecError:
+        except (errors.EncvecError, *UNCLEAR):
             noticed += 1
         else:
-            flaw = read_all(things, expected)
+            flaw = read_all(things, expected, (errors.EncvecError, *UNCLEAR))
             try:
                 ok = things.verify().ok
-            except errors.EncvecError:
+            except (errors.EncvecError, *UNCLEAR):
                 ok = False
             assert not (ok and flaw), f"position {position}: something is amiss, and verify says nothing"
             noticed += not ok
-            with contextlib.suppress(errors.EncvecError):
+            with contextlib.suppress(errors.EncvecError, *UNCLEAR):
                 store.close()
         shutil.rmtree(copy)
     assert noticed >= 10
+
+
+@pytest.mark.xfail(strict=True, reason="a UnicodeDecodeError of sqlite3 while connecting is not translated")
+def test_a_flipped_byte_of_the_schema(saved, keyset):
+    """SQLite's complaint quotes the text that is no text any more."""
+    folder, _ = saved
+    path = folder / "records.sqlite3"
+    flip(path, path.read_bytes().index(b"PRIMARY KEY"), 7)
+    with pytest.raises(errors.StoreUnreachableError):
+        open_again(folder, keyset)
 
 
 def test_a_flipped_byte_of_the_index_cache(saved, keyset, tmp_path):
@@ -390,10 +405,24 @@ def test_index_files_cut_short_missing_or_of_another_time(saved, keyset, tmp_pat
         backup.rename(folder)
 
 
-@pytest.mark.parametrize("loaded", [False, True], ids=["index unloaded", "index loaded"])
-def test_records_put_back_beside_a_newer_index(saved, keyset, tmp_path, loaded):
+@pytest.mark.parametrize(
+    "loaded",
+    [
+        False,
+        pytest.param(
+            True,
+            marks=pytest.mark.xfail(
+                strict=True, reason="an index that knows rows above meta.next_row overlooks rows added below them"
+            ),
+        ),
+    ],
+    ids=["index unloaded", "index loaded"],
+)
+def test_records_put_back_beside_a_newer_index(saved, keyset, tmp_path, monkeypatch, loaded):
     """A backup of the records, and then other writes than those that the index knows: as many, so it looks current."""
     folder, expected = saved
+    leaps = iter([1 << 30])  # rows of the first process stand above those of the next, as chance would have it
+    monkeypatch.setattr(secrets, "randbelow", lambda _: next(leaps, 0))
     shutil.copy(folder / "records.sqlite3", tmp_path / "backup")
     store, things = open_again(folder, keyset)
     things.upsert(*batch(3))
