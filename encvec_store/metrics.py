@@ -72,7 +72,7 @@ def norms(vectors: Matrix) -> npt.NDArray[np.float64]:
 def _unit(vectors: Matrix, name: str) -> Matrix:
     with np.errstate(over="ignore", under="ignore"):
         squares = np.einsum("ij,ij->i", vectors, vectors)
-    if len(squares) and _TINY < squares.min() and squares.max() < 1 / _TINY:
+    if len(squares) and squares.min() > _TINY and squares.max() < 1 / _TINY:
         points: Matrix = vectors * (1 / np.sqrt(squares))[:, None]  # as good as always
         return points
     lengths = norms(vectors)
