@@ -159,7 +159,7 @@ class Collection:
 
         A record that is updated meanwhile may come twice; every record that stays as it is comes once.
         """
-        self._handle.refresh()
+        parse(where, self._handle.refresh().policies)  # complain now, not at the first record
         return (record for _, record in self._matching(where, include_vectors=include_vectors))
 
     def index_vectors(self, ids: Sequence[str]) -> npt.NDArray[np.float32]:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from .backends import Rows
 from .crypto.envelope import PREFIX, TOKEN
@@ -100,15 +101,16 @@ def _look(handle: Handle, rows: Rows, report: VerifyReport) -> list[Damage]:
         except AuthenticationError:
             damaged.append(Damage(row, None, "payload"))
             continue
+        vector = _open_vector(handle, envelope, prefix)
         damaged.extend(
             Damage(row, id, part)
             for part in (
-                _vector_fault(handle, envelope, prefix),
+                "vector" if vector is None else None,
                 None
                 if handle.vault.cipher(version).tokens([id]).tobytes() == token == prefix[:TOKEN]
                 else "record token",
                 None if space == version else "key version",
-                _index_fault(handle, version, index_vectors.get(row), prefix),
+                None if vector is None else _index_fault(handle, version, vector, index_vectors.get(row), prefix),
                 None if _terms(handle, version, metadata) == have else "filter terms",
             )
             if part
@@ -116,22 +118,27 @@ def _look(handle: Handle, rows: Rows, report: VerifyReport) -> list[Damage]:
     return damaged
 
 
-def _vector_fault(handle: Handle, envelope: Any, prefix: bytes) -> str | None:
+def _open_vector(handle: Handle, envelope: npt.NDArray[np.uint8], prefix: bytes) -> npt.NDArray[np.float32] | None:
+    """Return the (1, dim) exact vector, or None where it does not open or belongs to another payload."""
     try:
         if not handle.vault.current(envelope[None], handle.config) or envelope[:PREFIX].tobytes() != prefix:
-            return "vector"
-        handle.vault.open_vectors(envelope[None])
+            return None
+        return handle.vault.open_vectors(envelope[None])
     except (AuthenticationError, KeyUnavailableError):
-        return "vector"
-    return None
-
-
-def _index_fault(handle: Handle, space: int, index_vector: Any, prefix: bytes) -> str | None:
-    if not handle.config.index_dim:
         return None
+
+
+def _index_fault(
+    handle: Handle,
+    version: int,
+    vector: npt.NDArray[np.float32],
+    index_vector: npt.NDArray[np.float32] | None,
+    prefix: bytes,
+) -> str | None:
     if index_vector is None:
-        return "index vector"
-    binding = handle.vault.cipher(space).bindings(index_vector[None]).tobytes()
+        return "index vector" if handle.config.index_dim else None
+    token = np.frombuffer(prefix[:TOKEN], np.uint8)
+    binding = handle.vault.cipher(version).bindings(token[None], vector, index_vector[None]).tobytes()
     return None if binding == prefix[TOKEN + 24 :] else "index vector"
 
 

@@ -113,7 +113,7 @@ def encrypt_batch(
     tokens = named[version]
     points = config.metric.lift(vectors, config.max_norm)
     index_vectors, nonces = vault.scheme(version, config).encrypt(points, tokens)
-    heads = headers(vault.stamp(version, config), nonces, cipher.bindings(index_vectors))
+    heads = headers(vault.stamp(version, config), nonces, cipher.bindings(tokens, vectors, index_vectors))
     return EncryptedBatch(
         space=version,
         tokens=tokens,

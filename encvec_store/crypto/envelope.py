@@ -5,8 +5,8 @@
 
 Integers are big-endian. A record has two envelopes, sealed under different subkeys: its exact vector
 (float32, little-endian) and its payload. The associated data of either is the tuple (format, purpose, tenant,
-collection), then token and header; the header's binding is a PMAC of the index vector. So no part of a
-record can be moved to another record, collection or tenant, and none can be joined to another write's part.
+collection), then token and header; the header's binding is a PMAC of token, exact vector and index vector. So
+no part of a record can be moved to another record, collection or tenant, nor joined to another write's part.
 
 AES-256-GCM with random 96-bit nonces (NIST SP 800-38D, 8.2.2): at most 2^32 writes a collection and key version.
 """
@@ -104,9 +104,14 @@ class RecordCipher:
         """Blind tokens of n (field, canonical value) pairs."""
         return _rows(self._blind.tags_of([encode(name, value) for name, value in values]))
 
-    def bindings(self, index_vectors: Matrix) -> Bytes:
-        """Tags that tie headers to their index vectors: (n, dim) float32 -> (n, 16) uint8."""
-        return self._binding.tags(np.ascontiguousarray(index_vectors).view(np.uint8))
+    def bindings(self, tokens: Bytes, vectors: Matrix, index_vectors: Matrix) -> Bytes:
+        """Tags that tie headers to what was written: (n, 16), (n, dim), (n, index_dim) -> (n, 16) uint8.
+
+        The exact vector is in it, so that no two writes of one id have the same header unless they are the same
+        write: else an older vector could stand beside a newer payload.
+        """
+        parts = (np.ascontiguousarray(part).view(np.uint8) for part in (vectors, index_vectors) if part.shape[1])
+        return self._binding.tags(tokens, *parts)
 
     def cache_tag(self, message: bytes) -> bytes:
         """Tag a description of index files, so that a forged index is never parsed."""

@@ -152,29 +152,15 @@ class Keyset:
         self._change(lambda versions: versions.__setitem__(version, replace(item, state=state, root=root)))
 
     def _change(self, edit: Callable[[dict[int, KeyVersion]], None], primary: int | None = None) -> None:
-        """Save the changed keyset, then take it over: a failed save leaves this object as it was."""
-        before = self._versions, self._primary
-        self._versions = dict(self._versions)
-        try:
-            edit(self._versions)
-            self._primary = primary or self._primary
-            self._home.save(self._document())
-        except BaseException:
-            self._versions, self._primary = before
-            raise
+        """Save the changed keyset, and only then take it over: nobody encrypts under a key that may get lost."""
+        versions = dict(self._versions)
+        edit(versions)
+        primary = primary or self._primary
+        self._home.save(_serialised(versions, primary))
+        self._versions, self._primary = versions, primary
 
     def _document(self) -> bytes:
-        versions = [
-            {
-                "version": item.version,
-                "state": item.state.value,
-                "created": item.created,
-                "root": base64.b64encode(item.root).decode(),
-            }
-            for _, item in sorted(self._versions.items())
-        ]
-        document = {"format": FORMAT, "primary": self._primary, "versions": versions}
-        return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
+        return _serialised(self._versions, self._primary)
 
     def __repr__(self) -> str:
         states = ", ".join(f"{item.version}: {item.state.value}" for item in self.versions)
@@ -182,6 +168,21 @@ class Keyset:
 
     def __reduce__(self) -> str:
         raise TypeError("a Keyset is not pickled: open it by its URI where it is needed")
+
+
+def _serialised(versions: dict[int, KeyVersion], primary: int) -> bytes:
+    items = [
+        {
+            "version": item.version,
+            "state": item.state.value,
+            "created": item.created,
+            "root": base64.b64encode(item.root).decode(),
+        }
+        for _, item in sorted(versions.items())
+    ]
+    return json.dumps(
+        {"format": FORMAT, "primary": primary, "versions": items}, sort_keys=True, separators=(",", ":")
+    ).encode()
 
 
 def _fresh(version: int) -> KeyVersion:

@@ -30,7 +30,7 @@ class Purpose(StrEnum):
     PAYLOAD = "payload"
     """AES-256-GCM of id, metadata and document."""
     BINDING = "binding"
-    """PMAC of an index vector, kept in the record's header."""
+    """PMAC of (record token, exact vector, index vector), kept in the record's header."""
     ROTATION = "rotation"
     """AES-CTR keystream from which the orthogonal transform is drawn."""
     SCALE = "scale"

@@ -236,7 +236,11 @@ def test_tokens_and_terms():
     assert tokens.shape == (6, 16)
     assert (of.tokens(ids[::-1]) == tokens[::-1]).all()
     terms = of.blind_tokens([("a", b"bc"), ("ab", b"c"), ("", b"abc"), ("a", b"b"), ("b", b"bc")])
-    everything = {*terms, *(token.tobytes() for token in tokens), of.bindings(np.zeros((1, 4), np.float32)).tobytes()}
+    everything = {
+        *terms,
+        *(token.tobytes() for token in tokens),
+        of.bindings(tokens[:1], np.zeros((1, 4), np.float32), np.zeros((1, 4), np.float32)).tobytes(),
+    }
     assert len(everything) == 12
     for other in (cipher(root=bytes(32)), cipher(tenant="x"), cipher(collection="x")):
         assert not (other.tokens(ids) == tokens).all(axis=1).any()
@@ -247,14 +251,15 @@ def test_tokens_and_terms():
 
 def test_bindings_depend_on_every_byte():
     of = cipher()
-    vector = vectors(1, 9)
-    tags = {of.bindings(vector).tobytes()}
-    for position in range(36):
-        changed = vector.copy()
-        changed.view(np.uint8)[0, position] ^= 1
-        tags.add(of.bindings(changed).tobytes())
-    assert len(tags) == 37
-    assert of.bindings(np.empty((3, 0), np.float32)).shape == (3, 16)
+    parts = [of.tokens(["a"]), vectors(1, 3), vectors(1, 9)]
+    tags = {of.bindings(*parts).tobytes()}
+    for number, part in enumerate(parts):
+        for position in range(part.nbytes):
+            changed = part.copy()
+            changed.view(np.uint8)[0, position] ^= 1
+            tags.add(of.bindings(*parts[:number], changed, *parts[number + 1 :]).tobytes())
+    assert len(tags) == 1 + 16 + 12 + 36
+    assert of.bindings(of.tokens(["a", "b"]), vectors(2, 3), np.empty((2, 0), np.float32)).shape == (2, 16)
 
 
 def test_cache_tags():

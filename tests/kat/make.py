@@ -81,7 +81,7 @@ def tokens():
             {"field": name, "value": value.hex(), "token": token.hex()}
             for (name, value), token in zip(terms, cipher().blind_tokens(terms), strict=True)
         ],
-        "binding": cipher().bindings(points(1, 5)).tobytes().hex(),
+        "binding": cipher().bindings(cipher().tokens(IDS[:1]), points(1, 3), points(1, 5)).tobytes().hex(),
         "index-cache": cipher().cache_tag(b"index").hex(),
     }
 
@@ -90,7 +90,7 @@ def envelopes():
     of, vectors = cipher(), points(2, 3)
     names = of.tokens(IDS[:2])
     nonces = np.arange(32, dtype=np.uint8).reshape(2, 16)
-    heads = headers(Stamp(1, 2, 1), nonces, of.bindings(points(2, 5)))
+    heads = headers(Stamp(1, 2, 1), nonces, of.bindings(names, vectors, points(2, 5)))
     payloads = [b"", b'["a",{"country":"de"},null]']
     with fixed_random():
         sealed = {

@@ -347,6 +347,19 @@ class TamperingContract:
             with pytest.raises(errors.StoreUnreachableError, match="out of order"):
                 reading()
 
+    @pytest.mark.parametrize("scheme", [QUIET], ids=["sap"])
+    def test_a_vector_of_another_length_from_an_older_write(self, stock):
+        """Which the metric cannot tell from the newer, but `get` can."""
+        things, burglar = stock["things"], stock["burglar"]
+        vector = oracle.vectors(1)
+        things.upsert(["id-0"], vector)
+        row = burglar.rows()[-1]
+        older = burglar.read(row, "vector")
+        things.upsert(["id-0"], 2 * vector)
+        burglar.write(burglar.rows()[-1], {"vector": older})
+        with pytest.raises(errors.AuthenticationError):
+            things.get(["id-0"])
+
     # What is not found without a manifest, so that nobody believes otherwise.
 
     def test_not_found_a_record_taken_away(self, stock):

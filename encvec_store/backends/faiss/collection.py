@@ -256,11 +256,12 @@ class FaissCollection:
             space = self._spaces.setdefault(number, Ordinals())
             rows = change.added.get(number, nothing)
             if change.whole:
-                space.keep(rows)
+                space.keep(rows, change.next_row)
             else:
                 space.append(rows)
                 space.kill(change.removed)
-            self._last = max([self._last, *rows[-1:].tolist()])
+        known = (int(space.rows[-1]) for space in self._spaces.values() if len(space.rows))
+        self._last = max(known, default=0)
         self._generation, self._stamp = change.generation, change.stamp
 
     def _fit(self) -> None:

@@ -208,7 +208,7 @@ class Database:
     def _translated(self, doing: str) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.Error, exc.SQLAlchemyError) as error:
+        except (sqlite3.Error, exc.SQLAlchemyError, UnicodeDecodeError) as error:  # the last: damaged text
             # the driver's message only: SQLAlchemy's would quote the statement, and `from None` hides both
             cause = getattr(error, "orig", None) or error
             if _is_busy(cause) and doing == "write to":

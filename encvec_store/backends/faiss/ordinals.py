@@ -67,13 +67,19 @@ class Ordinals:
             self.dead = len(self.live) - int(np.count_nonzero(self.live))
             self._choices = {}
 
-    def keep(self, rows: Rows) -> None:
-        """Take note of all rows there are, ascending: others went, those that we do not have are new."""
+    def keep(self, rows: Rows, next_row: int) -> None:
+        """Take note of all rows there are, ascending: others went, those that we do not have are new.
+
+        Args:
+            rows: all there are.
+            next_row: rows from here on have not been given out. If we know some, an older copy of the records
+                was put back, and theirs would come again, or others come below them.
+        """
         here = np.isin(self.rows, rows, assume_unique=True)
         last = int(self.rows[-1]) if len(self.rows) else 0
         new = rows[np.searchsorted(rows, last, side="right") :]
-        if np.count_nonzero(here) + len(new) < len(rows):
-            # some are new but not above ours: an older copy of the records was put back, and went on from there
+        if last >= next_row or np.count_nonzero(here) + len(new) < len(rows):
+            # some are new but not above ours, or will be: an older copy of the records was put back
             self._become(None, rows, np.ones(len(rows), bool))
             return
         self.live &= here

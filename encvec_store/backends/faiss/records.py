@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ...errors import CollectionNotFoundError, StaleConfigError
+from ...errors import CollectionNotFoundError, StaleConfigError, StoreUnreachableError
 from ...fields import Term
 from ...filters import Predicate
 from ..base import Bytes, CollectionSpec, EncryptedBatch, Matrix, Rows, order_found
@@ -50,6 +50,8 @@ class Change:
     """By space, ascending."""
     removed: Rows
     whole: bool
+    next_row: int = 1 << 62
+    """Rows from here on were never given out, as far as the database knows."""
 
 
 class Records:
@@ -69,7 +71,10 @@ class Records:
     def generation(self) -> int:
         """Return the number of committed writes."""
         with self.database.read() as cursor:
-            return int(self._known(cursor.execute(_STATE, (self.collection,)).fetchone())[0])
+            (generation, *_) = self._known(cursor.execute(_STATE, (self.collection,)).fetchone())
+        if not isinstance(generation, int):
+            raise StoreUnreachableError(f"{self.database.path} is damaged: a generation is no number")
+        return generation
 
     def put(self, batch: EncryptedBatch, under: bytes, config: bytes | None) -> None:
         """Insert or replace by token, and drop the retired tokens."""
@@ -171,7 +176,8 @@ class Records:
                 added[space] = ascending(cursor.execute(_ABOVE, values).fetchone()[0])
             sql = "SELECT group_concat(row) FROM tombstones WHERE collection = ? AND generation > ?"
             gone = None if whole else cursor.execute(sql, (self.collection, generation)).fetchone()[0]
-        return Change(state[0], state[2], added, ascending(gone), whole)
+            (next_row,) = cursor.execute("SELECT value FROM meta WHERE name = 'next_row'").fetchone()
+        return Change(state[0], state[2], added, ascending(gone), whole, next_row)
 
     def purge(self, above: int) -> None:
         """Forget the tombstones if there are more than `above`; others who follow will list what is there."""
@@ -259,7 +265,9 @@ class Records:
                 pairs += cursor.execute(select, (_as_json(some), self.collection)).fetchall()
         found = np.fromiter((row for row, _ in pairs), np.int64, len(pairs))
         order = order_found(asked, [row for row, _ in pairs])
-        return found[order], [pairs[i][1] for i in order.tolist()]
+        # SQLite keeps values of any type in any column; what is no blob was damaged, and opens as nothing
+        blobs = [blob if isinstance(blob, bytes) else b"" for _, blob in pairs]
+        return found[order], [blobs[i] for i in order.tolist()]
 
     def _known(self, row: T | None) -> T:
         if row is None:

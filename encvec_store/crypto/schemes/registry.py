@@ -25,7 +25,7 @@ def scheme(spec: str | Mapping[str, Any] | Scheme) -> Scheme:
         raise SchemeError(f"a scheme is a name, a mapping with a name, or a Scheme, not {spec!r}")
     parameters = dict(spec)
     name = parameters.pop("name", None)
-    if name not in SCHEMES:
+    if not isinstance(name, str) or name not in SCHEMES:
         raise SchemeError(f"unknown scheme {name!r}; use one of {', '.join(SCHEMES)}")
     try:
         return SCHEMES[name](**parameters)
