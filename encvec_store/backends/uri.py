@@ -13,6 +13,9 @@ __all__ = ["BACKENDS", "open_backend"]
 BACKENDS: dict[str, str] = {
     "memory": "encvec_store.backends.memory:MemoryBackend",
     "faiss": "encvec_store.backends.faiss:FaissBackend",
+    "postgresql": "encvec_store.backends.pgvector:PgvectorBackend",
+    "postgres": "encvec_store.backends.pgvector:PgvectorBackend",
+    "postgresql+psycopg": "encvec_store.backends.pgvector:PgvectorBackend",
 }
 """URL scheme -> module:class, called with the URL and options. Add an entry to bring your own."""
 

@@ -1,0 +1,134 @@
+"""`postgresql:` store: a schema of a database with pgvector; imports the files beside it."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg_pool import ConnectionPool
+
+from ...errors import CollectionNotFoundError, InputError, StoreClosedError
+from ..base import BackendCollection, CollectionSpec
+from .collection import PgvectorCollection
+from .faults import explained
+from .options import parse_url
+from .schema import attach_content, create_content, drop_content, next_content, prepare
+from .source import Cursor, Source
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+__all__ = ["PgvectorBackend"]
+
+_MOST_DIM = 16_000
+
+
+class PgvectorBackend:
+    """Collections in a PostgreSQL database. Any number of processes may open it.
+
+    A backend must not be used across a fork: open it in the child.
+
+    Args:
+        url: `postgresql://user@host/database`, with what libpq knows (`?sslmode=verify-full`) and options of ours
+            (`?schema=encvec&index=hnsw`); see `Options`. With a pool or an engine, `postgresql://` is enough.
+        pool: a `psycopg_pool.ConnectionPool` of the caller's, which is never closed by us.
+        engine: an SQLAlchemy engine over psycopg 3, likewise.
+        options: the same as in the URL, as keyword arguments.
+
+    Raises:
+        UriError: the URL or an option means nothing.
+        StoreUnreachableError: no connection, or the database lacks something; says what.
+    """
+
+    def __init__(
+        self, url: str, *, pool: ConnectionPool[Any] | None = None, engine: Engine | None = None, **options: Any
+    ) -> None:
+        target, self.url, self._options = parse_url(url, options)
+        if pool is not None and engine is not None:
+            raise InputError("give either a pool or an engine")
+        if pool is not None and not isinstance(pool, ConnectionPool):
+            raise InputError(f"pool is a psycopg_pool.ConnectionPool, not {type(pool).__name__}")
+        if engine is not None and not hasattr(engine, "raw_connection"):
+            raise InputError(f"engine is a synchronous SQLAlchemy Engine, not {type(engine).__name__}")
+        self._lock = threading.Lock()
+        self._open: dict[int, PgvectorCollection] = {}
+        self._closed = False
+        self._source = Source(target, self.url, self._options, pool, engine)
+        try:
+            self._server = prepare(self._source)
+        except BaseException:
+            self._source.close()
+            raise
+        self._names = self._server.names
+
+    def collections(self) -> list[tuple[str, str]]:
+        """List (tenant, name), sorted."""
+        found = self._read(self._names.sql("SELECT tenant, name FROM {collections}"), ())
+        return sorted((tenant, name) for tenant, name in found)
+
+    def open(self, tenant: str, name: str) -> BackendCollection | None:
+        """Open a collection, or return None where there is none. The same object every time."""
+        sql = self._names.sql(
+            "SELECT id, content, index_dim, envelope_size FROM {collections} WHERE tenant = %s AND name = %s"
+        )
+        found = self._read(sql, (tenant, name))
+        if not found:
+            return None
+        number, content, index_dim, envelope_size = found[0]
+        with self._lock:
+            if self._closed:
+                raise StoreClosedError("the store is closed")
+            if number not in self._open:
+                spec = CollectionSpec(tenant, name, index_dim, envelope_size)
+                self._open[number] = PgvectorCollection(self._source, self._server, number, content, spec)
+            return self._open[number]
+
+    def create(self, spec: CollectionSpec, config: bytes) -> BackendCollection:
+        """Create a collection, or open the one that another process created meanwhile."""
+        if spec.index_dim > _MOST_DIM:
+            raise InputError(f"pgvector keeps up to {_MOST_DIM} coordinates, not {spec.index_dim}")
+        with self._source.write() as cursor:
+            content = next_content(cursor, self._names)
+            made = cursor.execute(
+                self._names.sql(
+                    "INSERT INTO {collections} (tenant, name, index_dim, envelope_size, config, generation, next_row,"
+                    " content) VALUES (%s, %s, %s, %s, %b, 1, 1, %s) ON CONFLICT (tenant, name) DO NOTHING RETURNING id"
+                ),
+                (spec.tenant, spec.name, spec.index_dim, spec.envelope_size, config, content),
+            ).fetchone()
+            if made is not None:
+                create_content(cursor, self._names, content, spec.index_dim, spec.envelope_size)
+                attach_content(cursor, self._names, content)
+        collection = self.open(spec.tenant, spec.name)
+        if collection is None:
+            raise CollectionNotFoundError(f"collection {spec.name!r} was dropped by another process")
+        return collection
+
+    def drop(self, tenant: str, name: str) -> bool:
+        """Delete a collection and everything in it; False where there is none."""
+        with self._source.write() as cursor:
+            sql = self._names.sql("DELETE FROM {collections} WHERE tenant = %s AND name = %s RETURNING id, content")
+            gone = cursor.execute(sql, (tenant, name)).fetchone()
+            if gone is None:
+                return False
+            drop_content(cursor, self._names, gone[1])
+        with self._lock:
+            self._open.pop(gone[0], None)
+        return True
+
+    def close(self) -> None:
+        """Close our own connections; a caller's pool or engine stays as it is. Idempotent."""
+        with self._lock:
+            self._closed = True
+            self._open.clear()
+        self._source.close()
+
+    def _read(self, sql: bytes, parameters: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+        def work(cursor: Cursor) -> list[tuple[Any, ...]]:
+            return cursor.execute(sql, parameters).fetchall()
+
+        try:
+            return self._source.read(work)
+        except psycopg.Error as error:
+            raise explained(error, "read", self._source.place) from None

@@ -1,0 +1,111 @@
+"""A collection in PostgreSQL: records, searches and checks put together; imports the files beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from ...fields import Term
+from ...filters import Predicate
+from ..base import Bytes, CacheAuthenticator, CollectionSpec, EncryptedBatch, Matrix, Rows
+from .check import check_content, sizes
+from .records import Records
+from .schema import Server
+from .searching import Searcher
+from .source import Source
+
+__all__ = ["PgvectorCollection"]
+
+
+class PgvectorCollection:
+    """Implements `BackendCollection`. Nothing is cached but the names of tables and indexes."""
+
+    def __init__(self, source: Source, server: Server, collection: int, content: int, spec: CollectionSpec) -> None:
+        self.spec = spec
+        self._records = Records(source, server, collection, content, spec)
+        self._searcher = Searcher(self._records)
+
+    def config(self) -> bytes:
+        return self._records.config()
+
+    def put(self, batch: EncryptedBatch, *, under: bytes, config: bytes | None = None) -> None:
+        self._searcher.forget()
+        self._records.put(batch, under, config)
+
+    def remove(self, rows: Rows) -> int:
+        self._searcher.forget()
+        return self._records.remove(rows) if len(rows) else 0
+
+    def replace(self, batches: Iterable[EncryptedBatch], config: bytes, *, under: bytes) -> None:
+        self._searcher.forget()
+        self._records.replace(batches, under, config, self._searcher.index_new)
+
+    def find(self, tokens: Bytes) -> Rows:
+        return self._records.find(tokens)
+
+    def rows(self, predicate: Predicate | None = None, *, after: int = 0, limit: int | None = None) -> Rows:
+        return self._records.rows(predicate, after, limit)
+
+    def count(self) -> int:
+        return sum(self.spaces().values())
+
+    def spaces(self) -> dict[int, int]:
+        return self._records.spaces()
+
+    def candidates(self, space: int, queries: Matrix, limit: int, predicate: Predicate | None = None) -> list[Rows]:
+        return self._searcher.candidates(space, queries, limit, predicate)
+
+    def vectors(self, rows: Rows, *, source: bool = False) -> tuple[Rows, Bytes]:
+        asked = np.asarray(rows, np.int64)
+        brought = self._searcher.carried(asked) if not source else None
+        return (asked, brought) if brought is not None else self._records.envelopes(asked)
+
+    def payloads(self, rows: Rows) -> tuple[Rows, list[bytes]]:
+        return self._records.payloads(rows)
+
+    def index_vectors(self, rows: Rows) -> tuple[Rows, Matrix]:
+        return self._records.index_vectors(rows)
+
+    def audit(self, rows: Rows) -> list[tuple[int, int, bytes, set[tuple[str, Term]]]]:
+        return self._records.audit(rows)
+
+    def generation(self) -> int:
+        return self._records.generation()
+
+    def authenticate_cache(self, authenticator: CacheAuthenticator) -> None:
+        pass  # there are no files of ours
+
+    def drop_cache(self) -> None:
+        self._searcher.forget()
+
+    def check(self) -> list[str]:
+        return self._records.on_content(lambda cursor, content: check_content(cursor, content, self._records))
+
+    def stats(self) -> dict[str, Any]:
+        states = self._searcher.states(fresh=True)
+        kinds = {state.kind for state in states.values()} or {"none"}
+        return {
+            "index": "+".join(sorted("exact" if kind == "none" else kind for kind in kinds)),
+            "spaces": {
+                str(number): {
+                    "index": state.kind,
+                    "wanted": state.wanted,
+                    "storage": "float16" if state.half else "float32",
+                    "rows": state.records,
+                    "bytes": state.bytes,
+                }
+                for number, state in states.items()
+            },
+            "searches": dict(self._searcher.ways),
+            "pgvector": ".".join(map(str, self._records.server.version)),
+            "bytes": self._records.on_content(lambda cursor, content: sizes(cursor, content, self._records)),
+        }
+
+    def explain(self, space: int, query: Matrix, limit: int, predicate: Predicate | None = None) -> list[str]:
+        """Return the server's plans for a search, as text."""
+        return self._searcher.explain(space, query, limit, predicate)
+
+    def flush(self) -> None:
+        self._searcher.build()

@@ -1,0 +1,167 @@
+"""Options of the `postgresql:` store and the URL that may carry them; imports psycopg.conninfo, errors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from typing import Any
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+from ...errors import UriError
+
+__all__ = ["INDEX_KINDS", "SCHEMES", "STORAGES", "Options", "parse_url"]
+
+SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
+INDEX_KINDS = ("auto", "none", "hnsw", "ivfflat")
+STORAGES = ("auto", "float32", "float16")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to use the database. Any of these may stand in the URL (`?index=hnsw&m=24`) or be a keyword argument."""
+
+    schema: str = "encvec"
+    """Where the tables are."""
+    create: bool = True
+    """Create the extension, the schema and the tables where they are missing."""
+    index: str = "auto"
+    """`none` scans exactly, `hnsw` and `ivfflat` index from the start; `auto` is HNSW above `index_above` records."""
+    storage: str = "auto"
+    """How an index keeps vectors: `float32`, `float16` (halfvec), or `auto`, which halves above 2,000 coordinates."""
+    index_above: int = 5_000
+    """`auto` scans exactly up to this many records of a key version."""
+    index_in_search: int = 50_000
+    """A search builds a missing index for at most so many records; beyond, it scans until `flush()` builds it."""
+    m: int = 16
+    """HNSW links a node."""
+    ef_construction: int = 64
+    """Effort of building the HNSW graph."""
+    ef_search: int = 100
+    """Least number of HNSW nodes kept while searching; never below twice the candidates asked for."""
+    lists: int = 0
+    """IVFFlat lists; 0 is a thousandth of the records, or their square root above a million."""
+    probes: int = 0
+    """IVFFlat lists searched; 0 is a tenth of them."""
+    build_memory: str = "512MB"
+    """`maintenance_work_mem` while an index is built: a graph that fits is built several times faster."""
+    lock_timeout: float = 30.0
+    """Seconds to wait for another writer."""
+    statement_timeout: float = 0.0
+    """Seconds that a read may take; 0 leaves it to the server."""
+    pool_size: int = 10
+    """Most connections of our own pool."""
+    pool_timeout: float = 10.0
+    """Seconds to wait for a free connection."""
+    pooler: bool = False
+    """A pooler in transaction mode (PgBouncer) stands before the server: nothing may outlive a transaction."""
+
+    def __post_init__(self) -> None:
+        _one_of("index", self.index, INDEX_KINDS)
+        _one_of("storage", self.storage, STORAGES)
+        bounds = {
+            "m": (2, 100),
+            "ef_construction": (4, 1000),
+            "ef_search": (1, 1000),
+            "lists": (0, 32_768),
+            "probes": (0, 32_768),
+            "index_above": (0, 1 << 62),
+            "index_in_search": (0, 1 << 62),
+            "pool_size": (1, 10_000),
+            "lock_timeout": (0.001, 86_400),
+            "statement_timeout": (0, 86_400),
+            "pool_timeout": (0.001, 86_400),
+        }
+        for name, (low, high) in bounds.items():
+            if not low <= getattr(self, name) <= high:
+                raise UriError(f"postgresql store: {name} is {low} to {high}, not {getattr(self, name)}")
+        if self.ef_construction < 2 * self.m:
+            raise UriError("postgresql store: ef_construction is at least twice m")
+        if not re.fullmatch(r"\d{1,9}(kB|MB|GB|TB)", self.build_memory):
+            raise UriError(f"postgresql store: build_memory is like 512MB, not {self.build_memory!r}")
+        # 63 bytes is where the server cuts off; our own names are shorter
+        if not 1 <= len(self.schema.encode()) <= 63 or set(self.schema) & {"\0", "%"} or self.schema.startswith("pg_"):
+            raise UriError(
+                f"postgresql store: schema has 1 to 63 bytes, no % or NUL, and does not begin with pg_: {self.schema!r}"
+            )
+
+    def half(self, dim: int) -> bool:
+        """Say whether an index of so many coordinates keeps 16 bits each."""
+        return self.storage == "float16" or (self.storage == "auto" and dim > 2_000)
+
+    def kind_for(self, records: int, dim: int) -> str:
+        """Return the kind of index for so many records of one key version: none, hnsw or ivfflat."""
+        if not dim or dim > (4_000 if self.half(dim) else 2_000) or not records:
+            return "none"
+        if self.index == "auto":
+            return "hnsw" if records > self.index_above else "none"
+        return self.index
+
+    def lists_for(self, records: int) -> int:
+        """Return how many IVFFlat lists suit so many records."""
+        return self.lists or max(10, records // 1000 if records <= 1_000_000 else int(records**0.5))
+
+
+def parse_url(url: str, given: Mapping[str, Any]) -> tuple[str, str, Options]:
+    """Split a URL into what libpq connects to, the URL without secrets, and our options; keyword arguments win.
+
+    Raises:
+        UriError: no PostgreSQL URL, or an unknown or malformed option.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise UriError(f"malformed store URL: {error}") from None
+    if parts.scheme not in SCHEMES or not url[len(parts.scheme) :].startswith("://"):
+        raise UriError(f"a PostgreSQL store URL is like postgresql://user@host/database, not {parts.scheme or '?'}:...")
+    ours: dict[str, Any] = {}
+    theirs: list[tuple[str, str]] = []
+    known = {option.name: option.default for option in fields(Options)}
+    for name, text in parse_qsl(parts.query, keep_blank_values=True):
+        if name in ours:
+            raise UriError(f"postgresql store: option {name} is given twice")
+        if name in known:
+            ours[name] = text
+        else:
+            theirs.append((name, text))
+    target = _joined(parts.netloc, parts.path, theirs)
+    try:
+        conninfo_to_dict(target)
+    except psycopg.Error as error:
+        reason = str(error).strip().replace(parts.password or "\0", "***")
+        raise UriError(f"postgresql store: {reason}; our own options are {', '.join(sorted(known))}") from None
+    values: dict[str, Any] = {}
+    for name, value in (*ours.items(), *given.items()):
+        if known.get(name, MISSING) is MISSING:
+            raise UriError(f"postgresql store: unknown option {name!r}; the options are {', '.join(sorted(known))}")
+        values[name] = _converted(name, value, type(known[name]))
+    host = parts.netloc.rpartition("@")[2]
+    user = quote(parts.username or "", safe="%")
+    shown = [(name, text) for name, text in theirs if name not in ("password", "sslpassword", "passfile")]
+    return target, _joined(f"{user}@{host}" if user else host, parts.path, shown), Options(**values)
+
+
+def _joined(place: str, path: str, query: list[tuple[str, str]]) -> str:
+    # by hand: urlunsplit drops the slashes where there is no host
+    return f"postgresql://{place}{path}" + (f"?{urlencode(query, quote_via=quote, safe='/')}" if query else "")
+
+
+def _converted(name: str, value: Any, kind: type) -> Any:
+    if kind is bool:
+        switches = {"1": True, "0": False, "true": True, "false": False}
+        if str(value).lower() not in switches:
+            raise UriError(f"postgresql store: {name} is 1 or 0, not {value!r}")
+        return switches[str(value).lower()]
+    try:
+        return kind(value)
+    except (TypeError, ValueError):
+        what = {int: "a whole number", float: "a number"}.get(kind, "a text")
+        raise UriError(f"postgresql store: {name} is {what}, not {value!r}") from None
+
+
+def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise UriError(f"postgresql store: {name} is one of {', '.join(allowed)}, not {value!r}")

@@ -1,0 +1,119 @@
+"""The tables of the `postgresql:` store, in one place for SQLAlchemy and for migrations; imports sqlalchemy only.
+
+`records` and `terms` stay empty: they are the parents of one table each per collection, which inherit their
+columns (so a migration alters the parent and all follow) and are made like them, indexes included.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    Sequence,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.types import UserDefinedType
+
+__all__ = ["FORMAT", "IndexVector", "build_metadata", "is_content_table"]
+
+FORMAT = 1
+"""Version of this layout, kept in `meta`."""
+
+_NAMES = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+class IndexVector(UserDefinedType[Any]):
+    """pgvector's `vector` without a dimension: each collection has its own, held by a check on its table."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_options: Any) -> str:
+        """Return the type's name."""
+        return "vector"
+
+
+def is_content_table(name: str) -> bool:
+    """Say whether a table holds one collection's content, so that migrations leave it to its parent."""
+    parent, _, number = name.partition("_")
+    return parent in ("records", "terms") and number.isdigit()
+
+
+def build_metadata(schema: str = "encvec") -> MetaData:
+    """Return the metadata of a store's tables in `schema`."""
+    metadata = MetaData(schema=schema, naming_convention=_NAMES)
+    Table(
+        "meta",
+        metadata,
+        Column("name", Text, primary_key=True),
+        Column("value", BigInteger, nullable=False),
+    )
+    Sequence("contents", metadata=metadata, schema=schema)
+    Table(
+        "collections",
+        metadata,
+        Column("id", BigInteger, Identity(always=True), primary_key=True),
+        Column("tenant", Text(collation="C"), nullable=False),
+        Column("name", Text(collation="C"), nullable=False),
+        Column("index_dim", Integer, nullable=False),
+        Column("envelope_size", Integer, nullable=False),
+        Column("config", LargeBinary, nullable=False),
+        Column("generation", BigInteger, nullable=False),
+        Column("next_row", BigInteger, nullable=False),
+        Column("content", BigInteger, nullable=False),
+        UniqueConstraint("tenant", "name"),
+        UniqueConstraint("content"),
+        comment="Rows are numbered from next_row and never twice; records_<content> and terms_<content> hold them",
+        postgresql_with={"fillfactor": 50},  # updated by every write: keep the new version on the same page
+    )
+    Table(
+        "spaces",
+        metadata,
+        Column("collection", ForeignKey(f"{schema}.collections.id", ondelete="CASCADE"), nullable=False),
+        Column("space", BigInteger, nullable=False),
+        Column("records", BigInteger, nullable=False),
+        PrimaryKeyConstraint("collection", "space"),
+        comment="Counts of records, kept by every write so that counting costs nothing",
+        postgresql_with={"fillfactor": 50},
+    )
+    Table(
+        "records",
+        metadata,
+        Column("row", BigInteger, primary_key=True, autoincrement=False),
+        Column("space", BigInteger, nullable=False),
+        Column("token", LargeBinary, nullable=False),
+        Column("envelope", LargeBinary, nullable=False),
+        Column("payload", LargeBinary, nullable=False),
+        Column("index_vector", IndexVector, nullable=True),
+        UniqueConstraint("token"),
+        comment="Parent of one table a collection; empty itself",
+    )
+    Table(
+        "terms",
+        metadata,
+        Column("row", BigInteger, nullable=False),
+        # bytes: a field's name may hold what a text cannot
+        Column("field", LargeBinary, nullable=False),
+        Column("kind", Text(collation="C"), nullable=False),
+        Column("key", LargeBinary, nullable=False),
+        Column("rest", LargeBinary, nullable=True),
+        Index(None, "field", "kind", "key", "row"),
+        Index(None, "row"),
+        comment="Parent of one table a collection; empty itself. Values as bytes in the values' own order",
+    )
+    return metadata

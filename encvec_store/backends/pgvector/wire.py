@@ -1,0 +1,207 @@
+"""Arrays as PostgreSQL's binary format, without a Python step per number; imports psycopg.adapt, backends.base.
+
+A `Raw` is sent as it is, typed by the cast that stands behind its placeholder: `%b::vector`, `%b::int8[]`.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from psycopg.adapt import Dumper
+from psycopg.pq import Format
+
+from ...fields import Term
+from ..base import Bytes, EncryptedBatch, Matrix, Rows
+
+__all__ = [
+    "KEY",
+    "Raw",
+    "RawDumper",
+    "byte_arrays",
+    "copy_records",
+    "copy_terms",
+    "int8_array",
+    "packed_tokens",
+    "rows_from",
+    "split_value",
+    "term_from",
+    "typed_kind",
+    "vector",
+    "vector_array",
+    "vectors_from",
+]
+
+KEY = 512
+"""Bytes of a term that are indexed: a btree takes no more than 2,700, and texts may be longer."""
+_INT8, _BYTEA = 20, 17
+_HEAD = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
+_TAIL = b"\xff\xff"
+_CHUNK = 1 << 20
+
+
+class Raw(bytes):
+    """Bytes that are the binary form of a value already."""
+
+
+class RawDumper(Dumper):
+    """Sends a `Raw` untouched and leaves its type to the server."""
+
+    format = Format.BINARY
+    oid = 0
+
+    def dump(self, obj: Any) -> bytes:
+        """Return the bytes."""
+        return bytes(obj)
+
+
+def int8_array(numbers: npt.ArrayLike) -> Raw:
+    """Pack (n,) integers as int8[]."""
+    values = np.asarray(numbers, np.int64).ravel()
+    packed = np.empty(len(values), [("length", ">i4"), ("value", ">i8")])
+    packed["length"] = 8
+    packed["value"] = values
+    return Raw(_array_head(_INT8, len(values)) + packed.tobytes())
+
+
+def packed_tokens(tokens: Bytes) -> Raw:
+    """Pack (n, 16) uint8 as bytea[]."""
+    n, size = tokens.shape
+    packed = np.empty(n, [("length", ">i4"), ("value", np.uint8, (size,))])
+    packed["length"] = size
+    packed["value"] = tokens
+    return Raw(_array_head(_BYTEA, n) + packed.tobytes())
+
+
+def byte_arrays(values: Sequence[bytes]) -> Raw:
+    """Pack byte strings as bytea[]."""
+    body = b"".join(part for value in values for part in (len(value).to_bytes(4, "big"), value))
+    return Raw(_array_head(_BYTEA, len(values)) + body)
+
+
+def vector(values: Matrix) -> Raw:
+    """Pack (d,) float32 as vector."""
+    return Raw(struct.pack(">HH", len(values), 0) + values.astype(">f4").tobytes())
+
+
+def vector_array(values: Matrix, oid: int) -> Raw:
+    """Pack (n, d) float32 as vector[], where `oid` is the type vector's own."""
+    n, dim = values.shape
+    packed = np.empty((n, 8 + 4 * dim), np.uint8)
+    packed[:, :8] = np.frombuffer(struct.pack(">iHH", 4 + 4 * dim, dim, 0), np.uint8)
+    packed[:, 8:] = values.astype(">f4").view(np.uint8)
+    return Raw(_array_head(oid, n) + packed.tobytes())
+
+
+def _array_head(oid: int, n: int) -> bytes:
+    return struct.pack(">iiIii", 1, 0, oid, n, 1) if n else struct.pack(">iiI", 0, 0, oid)
+
+
+def rows_from(packed: bytes | None) -> Rows:
+    """Unpack `string_agg(int8send(row), '')`."""
+    return np.frombuffer(packed or b"", ">i8").astype(np.int64)
+
+
+def vectors_from(packed: bytes | None, dim: int) -> Matrix:
+    """Unpack `string_agg(vector_send(...), '')` to (n, dim)."""
+    if not dim:
+        return np.empty((0, 0), np.float32)
+    parts = np.frombuffer(packed or b"", np.uint8).reshape(-1, 4 + 4 * dim)[:, 4:]
+    return np.ascontiguousarray(parts).view(">f4").astype(np.float32)
+
+
+# Terms: every kind of value as bytes that sort as the values do, so that one index serves all.
+
+
+def split_value(value: str | float | bytes) -> tuple[bytes, bytes | None]:
+    """Return (the part that is indexed, the rest or None)."""
+    match value:
+        case str():
+            whole = value.encode("utf-8", "surrogatepass")  # bytes of UTF-8 sort as code points do
+        case bytes():
+            whole = value
+        case _:
+            (bits,) = struct.unpack(">Q", struct.pack(">d", float(value) + 0.0))  # + 0.0: one zero only
+            whole = (bits ^ ((1 << 64) - 1 if bits >> 63 else 1 << 63)).to_bytes(8, "big")
+    return (whole, None) if len(whole) <= KEY else (whole[:KEY], whole[KEY:])
+
+
+def typed_kind(kind: str, value: str | float | bytes) -> str:
+    """Return a term's kind with what its value was before it became bytes."""
+    return f"{'s' if isinstance(value, str) else 'b' if isinstance(value, bytes) else 'n'}:{kind}"
+
+
+def term_from(typed: str, key: bytes, rest: bytes | None) -> Term:
+    """Return the term that was stored."""
+    letter, _, kind = typed.partition(":")
+    whole = key + (rest or b"")
+    match letter:
+        case "s":
+            return Term(kind, whole.decode("utf-8", "surrogatepass"))
+        case "b":
+            return Term(kind, whole)
+    bits = int.from_bytes(whole, "big")
+    bits ^= 1 << 63 if bits >> 63 else (1 << 64) - 1
+    (number,) = struct.unpack(">d", bits.to_bytes(8, "big"))
+    return Term(kind, number)
+
+
+# COPY ... FROM STDIN BINARY
+
+
+def copy_records(batch: EncryptedBatch, rows: Rows, *, with_vector: bool) -> Iterator[bytes]:
+    """Yield (row, space, token, envelope[, index_vector], payload) as a binary COPY stream."""
+    n = len(rows)
+    parts: list[tuple[str, Any]] = [
+        ("row", np.asarray(rows, ">i8").view(np.uint8).reshape(n, 8)),
+        ("space", np.full(n, batch.space, ">i8").view(np.uint8).reshape(n, 8)),
+        ("token", batch.tokens),
+        ("envelope", batch.vectors),
+    ]
+    if with_vector:
+        dim = batch.index_vectors.shape[1]
+        head = np.frombuffer(struct.pack(">HH", dim, 0), np.uint8)
+        values = batch.index_vectors.astype(">f4").view(np.uint8).reshape(n, 4 * dim)
+        parts.append(("vector", np.hstack([np.broadcast_to(head, (n, 4)), values])))
+    layout: list[Any] = [("fields", ">i2")]
+    for name, part in parts:
+        layout += [(f"{name} length", ">i4"), (name, np.uint8, (part.shape[1],))]
+    layout.append(("payload length", ">i4"))
+    packed = np.empty(n, layout)
+    packed["fields"] = len(parts) + 1
+    for name, part in parts:
+        packed[f"{name} length"] = part.shape[1]
+        packed[name] = part
+    packed["payload length"] = np.fromiter(map(len, batch.payloads), np.int64, n)
+    yield _HEAD
+    step = packed.dtype.itemsize
+    whole = packed.tobytes()
+    at_once = max(1, _CHUNK // step)
+    for start in range(0, n, at_once):
+        yield b"".join(
+            part
+            for i, payload in enumerate(batch.payloads[start : start + at_once], start)
+            for part in (whole[i * step : (i + 1) * step], payload)
+        )
+    yield _TAIL
+
+
+def copy_terms(batch: EncryptedBatch, rows: Rows) -> Iterator[bytes]:
+    """Yield (row, field, kind, key, rest) as a binary COPY stream, every term of a record once."""
+    yield _HEAD
+    numbers = rows.tolist()
+    lines: list[bytes] = []
+    for position, name, term in dict.fromkeys(batch.terms):
+        key, rest = split_value(term.value)
+        texts = (name.encode("utf-8", "surrogatepass"), typed_kind(*term).encode(), key)
+        lines.append(struct.pack(">hiq", 5, 8, numbers[position]))
+        lines.extend(len(text).to_bytes(4, "big") + text for text in texts)
+        lines.append(b"\xff\xff\xff\xff" if rest is None else len(rest).to_bytes(4, "big") + rest)
+        if len(lines) > 20_000:
+            yield b"".join(lines)
+            lines.clear()
+    yield b"".join(lines)
+    yield _TAIL

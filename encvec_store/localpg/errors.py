@@ -1,0 +1,25 @@
+"""What goes wrong with a local server; imports errors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..errors import StoreError
+
+__all__ = ["LocalServerError", "with_log"]
+
+
+class LocalServerError(StoreError):
+    """A local PostgreSQL could not be found, started or stopped."""
+
+
+def with_log(message: str, log: Path, lines: int = 12) -> LocalServerError:
+    """Return an error that ends with the last lines of the server's log."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - 16_384))
+            tail = file.read().decode("utf-8", "replace").splitlines()[-lines:]
+    except OSError:
+        tail = []
+    said = "\n".join(f"  {line}" for line in tail) or "  (nothing)"
+    return LocalServerError(f"{message}\nThe end of {log}:\n{said}")

@@ -1,0 +1,174 @@
+"""The directory of a local server: what is where, who may read it, locks; imports this package only.
+
+home/         root's or ours; others pass through it at most
+├── pgdata/       the database cluster, of the user that runs the server
+├── sockets/      its unix socket, or a link to a shorter path: the system cuts them at about 100 characters
+├── pgpass        the superuser's password, for libpq's `passfile`; 0600
+├── server.log    what the server says; 0600
+├── listen.json   how it listens, kept for the next start
+├── lock          held while somebody starts or stops it
+└── lease         held by each process that uses a temporary server
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import secrets
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .account import Account, obstacle
+from .errors import LocalServerError
+from .processes import same_file
+
+__all__ = ["SUPERUSER", "Home", "HomeGoneError", "persistent", "temporary"]
+
+SUPERUSER = "postgres"
+LONGEST_SOCKET = 100 - len("/.s.PGSQL.65535")
+LARGEST_LOG = 16 * 2**20
+
+
+class HomeGoneError(LocalServerError):
+    """The directory of a shared server was removed by its last user while this one came in."""
+
+
+@dataclass(frozen=True)
+class Home:
+    """The paths of one server."""
+
+    path: Path
+    lasting: bool
+
+    @property
+    def pgdata(self) -> Path:
+        """The database cluster."""
+        return self.path / "pgdata"
+
+    @property
+    def passfile(self) -> Path:
+        """The password, as libpq reads it."""
+        return self.path / "pgpass"
+
+    @property
+    def log(self) -> Path:
+        """The server's log."""
+        return self.path / "server.log"
+
+    def make(self, account: Account) -> None:
+        """Make the directory, or check one that is there. Raises LocalServerError."""
+        try:
+            self.path.mkdir(parents=True, mode=0o700, exist_ok=True)
+            self._check()
+            self.path.chmod(0o711 if account.switch else 0o700)  # of what is inside, each has its own permissions
+        except FileNotFoundError as error:
+            raise HomeGoneError(f"{self.path} was removed") from error
+        except (FileExistsError, PermissionError) as error:
+            raise LocalServerError(f"{self.path}: {error.strerror}") from error
+        closed = obstacle(self.path, account)
+        if closed is not None:
+            raise LocalServerError(
+                f"{self.path}: the user {account.name!r}, who runs the server since root must not, may not enter "
+                f"{closed}: choose a directory such as /var/lib/encvec-store"
+            )
+
+    def _check(self) -> None:
+        names = {each.name for each in self.path.iterdir()}
+        if "PG_VERSION" in names:
+            raise LocalServerError(f"{self.path} is a cluster that something else made; start it by its own means")
+        if self.lasting and names and not names & {"lock", "pgdata"}:
+            raise LocalServerError(f"{self.path} holds other files: name an empty directory, or a new one")
+        if self.path.stat().st_uid != os.geteuid():
+            raise LocalServerError(f"{self.path} belongs to another user (uid {self.path.stat().st_uid})")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep others from starting or stopping this server. Raises HomeGoneError."""
+        while True:
+            try:
+                file = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            except FileNotFoundError as error:
+                raise HomeGoneError(f"{self.path} was removed") from error
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                if same_file(file, self.path / "lock"):  # else removed, with the directory, while this waited
+                    yield
+                    return
+            finally:
+                os.close(file)
+
+    def password(self) -> str:
+        """Make a new password, of which the only copy is the passfile."""
+        password = secrets.token_urlsafe(24)
+        self.write(self.passfile, f"*:*:*:{SUPERUSER}:{password}\n")
+        return password
+
+    def sockets(self, account: Account) -> Path:
+        """Return the directory of the socket, made where needed; only root and the account may use it."""
+        entry = self.path / "sockets"
+        if len(os.fsencode(entry)) <= LONGEST_SOCKET:
+            entry.mkdir(exist_ok=True)
+            account.own(entry, 0o700)
+            return entry
+        if entry.is_symlink():
+            short = entry.readlink()
+            with suppress(OSError):  # somebody cleans /tmp: then a new one
+                if short.lstat().st_uid == account.uid and not short.is_symlink():
+                    return short
+            entry.unlink()
+        short = Path(tempfile.mkdtemp(prefix="encvec-", dir="/tmp"))  # the point is that it is short
+        account.own(short, 0o700)
+        entry.symlink_to(short)
+        return short
+
+    def open_log(self) -> int:
+        """Open the log for the server to write; an overgrown one is put aside."""
+        with suppress(FileNotFoundError):
+            if self.log.stat().st_size > LARGEST_LOG:
+                self.log.replace(self.log.with_suffix(".log.1"))
+        return os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+
+    def listen(self) -> dict[str, Any]:
+        """Return how it listened the last time."""
+        try:
+            kept = json.loads((self.path / "listen.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return kept if isinstance(kept, dict) else {}
+
+    def keep_listen(self, **values: Any) -> None:
+        """Keep how it listens for the next start."""
+        self.write(self.path / "listen.json", json.dumps(values) + "\n")
+
+    def write(self, path: Path, text: str) -> None:
+        """Write a small file that only we can read, whole or not at all."""
+        file, name = tempfile.mkstemp(dir=self.path, prefix=".new-")
+        try:
+            with open(file, "w", encoding="utf-8") as stream:
+                stream.write(text)
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+
+def persistent(data: str | os.PathLike[str]) -> Home:
+    """Return the home of a server whose data stay."""
+    return Home(Path(data).expanduser().resolve(), lasting=True)
+
+
+def temporary(account: Account, share: str | None) -> Home:
+    """Return the home of a server that goes when its last user has gone; all who name the same `share` get the same."""
+    parents = [Path(each).resolve() for each in (tempfile.gettempdir(), "/var/tmp", "/tmp")]  # noqa: S108
+    parent = next((each for each in parents if each.is_dir() and obstacle(each, account) is None), None)
+    if parent is None:
+        raise LocalServerError(f"the user {account.name!r}, who runs the server, may enter none of {parents}")
+    if share is None:
+        return Home(Path(tempfile.mkdtemp(prefix="encvec-pg-", dir=parent)), lasting=False)
+    return Home(parent / f"encvec-pg-{os.geteuid()}-{re.sub(r'[^A-Za-z0-9_-]', '-', share)}", lasting=False)

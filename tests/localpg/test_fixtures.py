@@ -1,0 +1,38 @@
+"""The fixtures for tests on PostgreSQL: each test has a database of its own, and it goes."""
+
+import psycopg
+import pytest
+
+from tests.postgres import given_server
+
+seen = []
+
+
+@pytest.mark.parametrize("turn", [1, 2])
+def test_database_is_fresh(pg_dsn, turn):
+    with psycopg.connect(pg_dsn) as connection:
+        assert connection.execute("SELECT '[1]'::vector").fetchone() == ("[1]",)
+        assert connection.execute("SELECT to_regclass('mine')").fetchone() == (None,)
+        connection.execute("CREATE TABLE mine (v vector(3))")
+        seen.append(connection.info.dbname)
+    assert len(set(seen)) == len(seen)
+
+
+def test_databases_are_dropped(pg_server, pg_template):
+    with psycopg.connect(pg_server.dsn("postgres")) as connection:
+        names = {name for (name,) in connection.execute("SELECT datname FROM pg_database")}
+    assert pg_template in names
+    assert not names & set(seen)
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ("postgresql://me@host:5433/db?sslmode=require", "postgresql://me@host:5433/new?sslmode=require"),
+        ("postgresql://me@/db?host=/run/pg", "postgresql://me@/new?host=/run/pg"),
+        ("postgres://host", "postgres://host/new"),
+        ("user=me dbname=db host=/run/pg", "user=me dbname=new host=/run/pg"),
+    ],
+)
+def test_given_dsn_keeps_its_form(given, named):
+    assert sorted(given_server(given).dsn("new").split()) == sorted(named.split())

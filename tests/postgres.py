@@ -1,0 +1,93 @@
+"""Fixtures for tests on a real PostgreSQL: one server a run, a fresh database with pgvector for each test.
+
+A conftest takes them in by `from tests.postgres import pg_dsn, pg_server, pg_template  # noqa: F401`.
+
+The server is the one that ENCVEC_TEST_DSN names (its role must be able to create databases and the extension), else
+one of our own, from the wheel or from what is installed here. Where there is none the tests fail; they are never
+skipped. The processes of pytest-xdist share one server. Ours goes when the last of them has gone, also after Ctrl-C
+or kill -9; on a server of yours, kill -9 leaves databases behind whose names begin with `encvec_test_`.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from encvec_store.localpg import LocalServer
+
+DSN_VARIABLE = "ENCVEC_TEST_DSN"
+RUN = os.environ.get("PYTEST_XDIST_TESTRUNUID") or secrets.token_hex(8)
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server to test on: `dsn(name)` names a database in it; `local` is None for one of the user's own."""
+
+    dsn: Callable[[str], str]
+    maintenance: str
+    local: LocalServer | None
+
+    def execute(self, statement: str, *names: str) -> None:
+        """Run a statement outside any transaction, with quoted names for its {}."""
+        with psycopg.connect(self.dsn(self.maintenance), autocommit=True) as connection:
+            connection.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))
+
+    def drop(self, name: str) -> None:
+        """Drop a database, whoever is connected."""
+        self.execute("DROP DATABASE IF EXISTS {} WITH (FORCE)", name)
+
+
+def given_server(dsn: str) -> Server:
+    """The server of a DSN, a URL or keywords. Its URL form is kept: a store is opened by URL."""
+    known = conninfo_to_dict(dsn)
+
+    def named(name: str) -> str:
+        if "://" not in dsn:
+            return make_conninfo(dsn, dbname=name)
+        head, question, query = dsn.partition("?")
+        scheme, _, rest = head.partition("://")
+        return f"{scheme}://{rest.partition('/')[0]}/{name}{question}{query}"
+
+    return Server(named, str(known.get("dbname") or "postgres"), None)
+
+
+@pytest.fixture(scope="session")
+def pg_server() -> Iterator[Server]:
+    """The server of this run."""
+    given = os.environ.get(DSN_VARIABLE)
+    if given:
+        yield given_server(given)
+        return
+    with LocalServer(share=f"tests-{RUN}") as local:
+        yield Server(local.dsn, "postgres", local)
+
+
+@pytest.fixture(scope="session")
+def pg_template(pg_server: Server) -> Iterator[str]:
+    """The database that each test gets a copy of: empty, with pgvector. One for each process of pytest-xdist."""
+    name = f"encvec_test_{secrets.token_hex(6)}_template"
+    pg_server.execute("CREATE DATABASE {}", name)
+    try:
+        with psycopg.connect(pg_server.dsn(name), autocommit=True) as connection:
+            connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
+        yield name
+    finally:
+        pg_server.drop(name)
+
+
+@pytest.fixture
+def pg_dsn(pg_server: Server, pg_template: str) -> Iterator[str]:
+    """The DSN of a fresh database with pgvector; it is dropped after the test."""
+    name = f"encvec_test_{secrets.token_hex(6)}"
+    pg_server.execute("CREATE DATABASE {} TEMPLATE {}", name, pg_template)
+    try:
+        yield pg_server.dsn(name)
+    finally:
+        pg_server.drop(name)

@@ -1,0 +1,128 @@
+"""The contract, kept by the PostgreSQL store, on a real server."""
+
+import itertools
+
+import numpy as np
+import psycopg
+import pytest
+
+import encvec_store as ev
+from encvec_store.backends.pgvector.wire import Raw, RawDumper, split_value, term_from, typed_kind, vector
+from tests.stores import machine
+from tests.stores.base import Opened, StoreContract
+from tests.stores.races import RacesContract
+from tests.stores.tampering import Burglar, TamperingContract
+
+
+class OpenedPostgres(Opened):
+    """A schema of a database."""
+
+    def __init__(self, keyset, url, **options):
+        super().__init__(keyset)
+        self.url, self.options, self.opened = url, options, []
+
+    def connect(self, keyset=None):
+        self.opened.append(ev.connect(self.url, keyset=keyset or self.keyset, **self.options))
+        return self.opened[-1]
+
+    def reopen(self, store, keyset=None):
+        store.close()
+        return self.connect(keyset)
+
+    def close(self):
+        for store in self.opened:
+            store.close()
+
+    def burglar(self, name="things", tenant=""):
+        return PostgresBurglar(self.url, self.options.get("schema", "encvec"), tenant, name)
+
+
+def _column(part):
+    return "envelope" if part == "vector" else part
+
+
+class PostgresBurglar(Burglar):
+    def __init__(self, url, schema, tenant, name):
+        self.url, self.schema = url, schema
+        ((self.number, self.content),) = self.ask(
+            "SELECT id, content FROM {}.collections WHERE tenant = %s AND name = %s", tenant, name
+        )
+
+    def ask(self, sql, *values):
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.adapters.register_dumper(Raw, RawDumper)
+            cursor = connection.execute(sql.replace("{}", self.schema), values, binary=True)
+            return cursor.fetchall() if cursor.description else []
+
+    @property
+    def records(self):
+        return f"{{}}.records_{self.content}"
+
+    @property
+    def terms(self):
+        return f"{{}}.terms_{self.content}"
+
+    def rows(self):
+        return [row for (row,) in self.ask(f"SELECT row FROM {self.records} ORDER BY row")]
+
+    def read(self, row, part):
+        if part == "terms":
+            found = self.ask(f"SELECT field, kind, key, rest FROM {self.terms} WHERE row = %s", row)
+            return {(field.decode(), *term_from(kind, key, rest)) for field, kind, key, rest in found}
+        if part == "index_vector":
+            found = self.ask(f"SELECT vector_send(index_vector) FROM {self.records} WHERE row = %s", row)
+            return b"" if found[0][0] is None else np.frombuffer(found[0][0][4:], ">f4").astype("<f4").tobytes()
+        return self.ask(f"SELECT {_column(part)} FROM {self.records} WHERE row = %s", row)[0][0]
+
+    def write(self, row, parts):
+        for part, value in parts.items():
+            if part == "terms":
+                self.ask(f"DELETE FROM {self.terms} WHERE row = %s", row)
+                for field, kind, have in value:
+                    key = (typed_kind(kind, have), *split_value(have))
+                    self.ask(f"INSERT INTO {self.terms} VALUES (%s, %s, %s, %s, %s)", row, field.encode(), *key)
+            elif part == "index_vector":
+                if value:
+                    packed = vector(np.frombuffer(value, "<f4"))
+                    if np.isnan(np.frombuffer(value, "<f4")).any():
+                        # pgvector refuses to keep it; the next worst are products that overflow
+                        packed = vector(np.full(len(value) // 4, 3e38, np.float32))
+                    self.ask(f"UPDATE {self.records} SET index_vector = %b::vector WHERE row = %s", packed, row)
+            else:
+                self.ask(f"UPDATE {self.records} SET {_column(part)} = %s WHERE row = %s", value, row)
+
+    def remove(self, row):
+        for table in (self.terms, self.records):
+            self.ask(f"DELETE FROM {table} WHERE row = %s", row)
+
+    def move(self, row, other):
+        for mine, theirs in ((self.records, other.records), (self.terms, other.terms)):
+            self.ask(f"INSERT INTO {theirs} SELECT * FROM {mine} WHERE row = %s", row)
+        self.remove(row)
+
+    def config(self):
+        return self.ask("SELECT config FROM {}.collections WHERE id = %s", self.number)[0][0]
+
+    def set_config(self, sealed):
+        self.ask("UPDATE {}.collections SET config = %s WHERE id = %s", sealed, self.number)
+
+
+class TestPgvector(RacesContract, TamperingContract, StoreContract):
+    @pytest.fixture
+    def place(self, keyset, pg_dsn):
+        place = OpenedPostgres(keyset, pg_dsn)
+        yield place
+        place.close()
+
+    def test_random_histories(self, pg_dsn):
+        schemas = (f"history_{n}" for n in itertools.count())
+        places = []
+
+        def place(keyset):
+            for old in places:
+                old.close()
+            places[:] = [OpenedPostgres(keyset, pg_dsn, schema=next(schemas))]
+            return places[0]
+
+        machine.run(place, examples=15)
+        places[0].close()
