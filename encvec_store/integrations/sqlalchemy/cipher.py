@@ -1,0 +1,167 @@
+"""The cipher of one mapped column: vectors to index vectors and envelopes and back; imports config, crypto, vault.
+
+A column's keys are those of a collection whose root is a subkey of the keyset's. The header's `revision`, which is
+authenticated, says what the record token is: `BOUND`, the PMAC of the row's primary key; `FREE`, 16 random bytes.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+
+from ...config import CollectionConfig
+from ...crypto.envelope import TOKEN, Stamp, envelope_size, headers, key_versions
+from ...crypto.keyset import Keyset, KeyVersion
+from ...crypto.labels import Purpose, derive
+from ...errors import AuthenticationError
+from ...metrics import as_vectors
+from ...vault import Vault
+
+__all__ = ["BOUND", "FREE", "ColumnCipher", "KeysetSource"]
+
+Matrix = npt.NDArray[np.float32]
+Bytes = npt.NDArray[np.uint8]
+KeysetSource = Keyset | Callable[[], Keyset]
+
+BOUND, FREE = 1, 2
+_BINDING = slice(TOKEN + 24, TOKEN + 40)
+
+
+class _Roots:
+    """A keyset whose roots are subkeys of the column."""
+
+    def __init__(self, keyset: Keyset, tenant: str, place: str) -> None:
+        self._keyset = keyset
+        self._context = (tenant, place)
+
+    @property
+    def primary(self) -> int:
+        return self._keyset.primary
+
+    @property
+    def live(self) -> tuple[int, ...]:
+        return self._keyset.live
+
+    @property
+    def held(self) -> tuple[int, ...]:
+        return self._keyset.held
+
+    @property
+    def versions(self) -> tuple[KeyVersion, ...]:
+        return self._keyset.versions
+
+    def root(self, version: int, *, naming: bool = False) -> bytes:
+        return derive(self._keyset.root(version, naming=naming), Purpose.ORM_COLUMN, *self._context)
+
+
+class ColumnCipher:
+    """Encrypts and opens the vectors of one column. Never pickled, and its repr names no key."""
+
+    def __init__(self, keyset: KeysetSource, tenant: str, place: str, config: CollectionConfig) -> None:
+        self._source = keyset
+        self._tenant = tenant
+        self.place = place
+        self.config = config
+        self._opened: Vault | None = None
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"<ColumnCipher of {self.place}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a column's cipher holds keys and is not pickled")
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> ColumnCipher:
+        return self
+
+    @property
+    def _vault(self) -> Vault:
+        """The keys, asked for at first use: models are declared before a program has its passphrase."""
+        with self._lock:
+            if self._opened is None:
+                keyset = self._source() if callable(self._source) else self._source
+                self._opened = Vault(_Roots(keyset, self._tenant, self.place), self._tenant, self.place)
+            return self._opened
+
+    @property
+    def live(self) -> tuple[int, ...]:
+        """The key versions that read, the primary first."""
+        return self._vault.live
+
+    @property
+    def versions(self) -> tuple[KeyVersion, ...]:
+        """All key versions, without their roots."""
+        return self._vault.versions
+
+    def checked(self, vectors: Any, name: str = "vectors") -> Matrix:
+        """Return (n, dim) float32 vectors that can be encrypted. Raises InputError."""
+        array = as_vectors(vectors, self.config.dim, name=name)
+        self.config.metric.check(array, self.config.max_norm, name)
+        return array
+
+    def seal(self, vectors: Matrix, identities: Sequence[str | None]) -> tuple[Matrix, Bytes]:
+        """Encrypt n checked vectors of rows with these primary keys, None where not known.
+
+        Returns:
+            (n, index_dim) float32 index vectors and (n, size) uint8 envelopes.
+        """
+        vault, config = self._vault, self.config
+        version = vault.primary
+        cipher, scheme = vault.cipher(version), vault.scheme(version, config)
+        known = np.array([identity is not None for identity in identities], bool)
+        tokens = np.frombuffer(os.urandom(TOKEN * len(vectors)), np.uint8).reshape(-1, TOKEN).copy()
+        if known.any():
+            tokens[known] = cipher.tokens([identity for identity in identities if identity is not None])
+        index, nonces = scheme.encrypt(config.metric.lift(vectors, config.max_norm), tokens)
+        index = np.ascontiguousarray(index)
+        heads = headers(Stamp(config.scheme.number, FREE, version), nonces, cipher.bindings(index))
+        bound = Stamp(config.scheme.number, BOUND, version).pack()
+        heads[known, : len(bound)] = np.frombuffer(bound, np.uint8)
+        return index, cipher.seal_vectors(tokens, heads, vectors)
+
+    def open(self, envelope: bytes, index: Matrix, identity: str | None, *, bound: bool = False) -> Matrix:
+        """Open one row: its envelope, (index_dim,) index vector and primary key -> (dim,) float32.
+
+        Args:
+            envelope: the companion's bytes.
+            index: the index vector that stands in the row.
+            identity: the primary key of the row, None where it is of no type that can be bound.
+            bound: refuse a row whose primary key is not bound.
+
+        Raises:
+            AuthenticationError: wrong key, or the parts are not those of one row as it was written.
+        """
+        if len(envelope) != envelope_size(self.config.dim):
+            _refuse()
+        row = np.frombuffer(envelope, np.uint8).reshape(1, -1)
+        (vector,) = self._vault.open_vectors(row)
+        cipher = self._vault.cipher(int(key_versions(row)[0]))
+        binding = cipher.bindings(np.ascontiguousarray(index, np.float32).reshape(1, -1)).tobytes()
+        if not hmac.compare_digest(binding, envelope[_BINDING]):
+            _refuse()
+        revision = int.from_bytes(envelope[TOKEN + 2 : TOKEN + 4], "big")
+        if revision == BOUND:
+            if identity is None or not hmac.compare_digest(cipher.tokens([identity]).tobytes(), envelope[:TOKEN]):
+                _refuse()
+        elif revision != FREE or bound:
+            _refuse()
+        opened: Matrix = vector
+        return opened
+
+    def query(self, query: Any, version: int | None = None) -> Matrix:
+        """Encrypt a (dim,) query under a key version, the primary unless told: (index_dim,). Raises InputError."""
+        config = self.config
+        checked = as_vectors(np.asarray(query)[None], config.dim, name="query")
+        scheme = self._vault.scheme(self._vault.primary if version is None else version, config)
+        encrypted: Matrix = scheme.encrypt_query(config.metric.lift_query(checked, config.max_norm))[0]
+        return encrypted
+
+
+def _refuse() -> NoReturn:
+    raise AuthenticationError("a record could not be authenticated")
