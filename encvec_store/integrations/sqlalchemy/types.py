@@ -66,7 +66,7 @@ class EncryptedVector(TypeDecorator[Matrix]):
     def __init__(
         self,
         dim: int,
-        *,
+        # no `*` here: SQLAlchemy leaves what is keyword-only out of its cache keys
         keyset: KeysetSource,
         tenant: str = "",
         collection: str | None = None,
@@ -122,14 +122,15 @@ class EncryptedVector(TypeDecorator[Matrix]):
     # -- the table
 
     def copy(self, **kw: Any) -> EncryptedVector:
-        """Copy for another column; a table that is copied whole (SQLAlchemy passes `schema`) copies companions."""
+        """Copy for another column; of a column that has its companion already, which is then copied by itself."""
         made: EncryptedVector = super().copy(**kw)
-        made._companion = self._companion and "schema" not in kw
+        made._companion = self._companion and self._column is None
         return made
 
     def fresh(self) -> EncryptedVector:
         """Copy for a column of another table, or another of the same: with keys of its own."""
         made = self.copy()
+        made._companion = self._companion
         made._column = None
         if made._given is None:
             made._cipher = made.collection = None
