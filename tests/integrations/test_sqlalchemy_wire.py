@@ -82,10 +82,7 @@ def proxied(dsn):
         password = file.read().strip().rpartition(":")[2]
     here = f"{parts['user']}:{password}@127.0.0.1:{listener.getsockname()[1]}/{parts['dbname']}"
     try:
-        yield (
-            f"postgresql://{parts['user']}:{password}@{here}/{parts['dbname']}?sslmode=disable&gssencmode=disable",
-            seen,
-        )
+        yield f"postgresql://{here}?sslmode=disable&gssencmode=disable", seen
     finally:
         with contextlib.suppress(OSError):
             listener.shutdown(socket.SHUT_RDWR)
