@@ -342,7 +342,7 @@ def test_refused_at_the_last_door(session, made):
         assert str(V[1][0])[:6] not in str(caught.value)
         session.rollback()
     item.embedding = V[2]
-    session.commit()
+    session.flush()
     with pytest.raises(errors.InputError):  # its ciphertext went with the flush
         session.execute(update(made.Item).values(embedding=item.embedding))
 
