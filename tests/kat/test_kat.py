@@ -2,6 +2,7 @@
 
 import base64
 import json
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -80,8 +81,9 @@ def test_column_opens():
     for envelope, index, identity, vector in zip(
         data["envelopes"], data["index"], data["identities"], data["plain"], strict=True
     ):
-        opened = make.column_cipher().open(bytes.fromhex(envelope), np.array(index, np.float32), identity)
-        assert opened.tolist() == vector
+        sent = struct.pack(">HH", len(index), 0) + np.array(index, ">f4").tobytes()
+        row = bytes.fromhex(envelope) + sent + (identity or "").encode()
+        assert make.column_cipher().open([row]).tolist() == [vector]
 
 
 def check(keyset, data):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hmac
 import os
+import struct
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -30,7 +31,7 @@ Bytes = npt.NDArray[np.uint8]
 KeysetSource = Keyset | Callable[[], Keyset]
 
 BOUND, FREE = 1, 2
-_BINDING = slice(TOKEN + 24, TOKEN + 40)
+_REVISION, _BINDING = slice(TOKEN + 2, TOKEN + 4), slice(TOKEN + 24, TOKEN + 40)
 
 
 class _Roots:
@@ -39,6 +40,7 @@ class _Roots:
     def __init__(self, keyset: Keyset, tenant: str, place: str) -> None:
         self._keyset = keyset
         self._context = (tenant, place)
+        self._known: dict[int, bytes] = {}
 
     @property
     def primary(self) -> int:
@@ -57,7 +59,10 @@ class _Roots:
         return self._keyset.versions
 
     def root(self, version: int, *, naming: bool = False) -> bytes:
-        return derive(self._keyset.root(version, naming=naming), Purpose.ORM_COLUMN, *self._context)
+        root = self._keyset.root(version, naming=naming)  # asked every time: it refuses what is disabled
+        if version not in self._known:
+            self._known[version] = derive(root, Purpose.ORM_COLUMN, *self._context)
+        return self._known[version]
 
 
 class ColumnCipher:
@@ -125,34 +130,40 @@ class ColumnCipher:
         heads[known, : len(bound)] = np.frombuffer(bound, np.uint8)
         return index, cipher.seal_vectors(tokens, heads, vectors)
 
-    def open(self, envelope: bytes, index: Matrix, identity: str | None, *, bound: bool = False) -> Matrix:
-        """Open one row: its envelope, (index_dim,) index vector and primary key -> (dim,) float32.
+    def open(self, rows: Sequence[bytes], *, bound: bool = False) -> Matrix:
+        """Open n rows -> (n, dim) float32.
 
         Args:
-            envelope: the companion's bytes.
-            index: the index vector that stands in the row.
-            identity: the primary key of the row, None where it is of no type that can be bound.
-            bound: refuse a row whose primary key is not bound.
+            rows: of each the envelope, the index vector as pgvector sends it, and the primary key, empty where it is of
+                no kind that can be bound.
+            bound: refuse rows whose primary key is not bound.
 
         Raises:
             AuthenticationError: wrong key, or the parts are not those of one row as it was written.
         """
-        if len(envelope) != envelope_size(self.config.dim):
+        size, dim = envelope_size(self.config.dim), self.config.index_dim
+        start, end = size + 4, size + 4 + 4 * dim
+        head = struct.pack(">HH", dim, 0)
+        if any(len(row) < end or row[size:start] != head for row in rows):
             _refuse()
-        row = np.frombuffer(envelope, np.uint8).reshape(1, -1)
-        (vector,) = self._vault.open_vectors(row)
-        cipher = self._vault.cipher(int(key_versions(row)[0]))
-        binding = cipher.bindings(np.ascontiguousarray(index, np.float32).reshape(1, -1)).tobytes()
-        if not hmac.compare_digest(binding, envelope[_BINDING]):
+        fixed = np.frombuffer(b"".join(row[:end] for row in rows), np.uint8).reshape(-1, end)
+        envelopes = np.ascontiguousarray(fixed[:, :size])
+        index = np.ascontiguousarray(fixed[:, start:]).view(">f4").astype(np.float32)
+        vectors: Matrix = self._vault.open_vectors(envelopes)
+        # now the headers are authentic: what is left is that index vector and primary key are theirs
+        versions = key_versions(envelopes)
+        revisions = np.ascontiguousarray(envelopes[:, _REVISION]).view(">u2").ravel()
+        if not ((revisions == BOUND) | ((revisions == FREE) & (not bound))).all():
             _refuse()
-        revision = int.from_bytes(envelope[TOKEN + 2 : TOKEN + 4], "big")
-        if revision == BOUND:
-            if identity is None or not hmac.compare_digest(cipher.tokens([identity]).tobytes(), envelope[:TOKEN]):
-                _refuse()
-        elif revision != FREE or bound:
-            _refuse()
-        opened: Matrix = vector
-        return opened
+        for version in np.unique(versions):
+            cipher = self._vault.cipher(int(version))
+            chosen = np.flatnonzero(versions == version)
+            _compare(cipher.bindings(index[chosen]), envelopes[chosen, _BINDING])
+            known = chosen[revisions[chosen] == BOUND]
+            if len(known):
+                identities = [rows[i][end:].decode("utf-8", "replace") for i in known]
+                _compare(cipher.tokens(identities), envelopes[known, :TOKEN])
+        return vectors
 
     def query(self, query: Any, version: int | None = None) -> Matrix:
         """Encrypt a (dim,) query under a key version, the primary unless told: (index_dim,). Raises InputError."""
@@ -161,6 +172,11 @@ class ColumnCipher:
         scheme = self._vault.scheme(self._vault.primary if version is None else version, config)
         encrypted: Matrix = scheme.encrypt_query(config.metric.lift_query(checked, config.max_norm))[0]
         return encrypted
+
+
+def _compare(ours: Bytes, theirs: Bytes) -> None:
+    if not hmac.compare_digest(ours.tobytes(), theirs.tobytes()):
+        _refuse()
 
 
 def _refuse() -> NoReturn:

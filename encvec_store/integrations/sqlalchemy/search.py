@@ -63,7 +63,7 @@ def rerank(
     limit, rows = k * oversample, []
     before = _widen(bind, limit)
     for version, encrypted in queries.items():
-        asked = statement.add_columns(target).order_by(None).offset(None)
+        asked = statement.add_columns(kind.packed(_element(target))).order_by(None).offset(None)
         if len(cipher.versions) > 1:
             asked = asked.where(_bytes(sealed, *_VERSION) == version.to_bytes(4, "big"))
         asked = asked.order_by(distance(_element(target), encrypted)).limit(limit)
@@ -71,7 +71,8 @@ def rerank(
     _narrow(bind, before)
     if not rows:
         return []
-    scores = metric.scores(np.asarray(query, np.float32), np.stack([row[-1] for row in rows]))
+    vectors = cipher.open([bytes(row[-1]) for row in rows], bound=kind.require_identity)
+    scores = metric.scores(np.asarray(query, np.float32), vectors)
     order = np.argsort(metric.order(scores), kind="stable")[:k]
     return [Ranked(rows[i][0] if len(rows[i]) == 2 else tuple(rows[i][:-1]), float(scores[i])) for i in order]
 
@@ -87,16 +88,17 @@ def reencrypt(bind: Session | Connection, column: Any, *, limit: int = 1000) -> 
     kind: EncryptedVector = found.type  # type: ignore[assignment]
     keys = list(table.primary_key.columns)
     sealed, identity = kind.sibling(found)
-    version = kind.cipher.live[0].to_bytes(4, "big")
+    cipher = kind.cipher
+    version = cipher.live[0].to_bytes(4, "big")
     stale = _bytes(sealed, *_VERSION) != version
     if identity is not None:
         stale = or_(stale, _bytes(sealed, *_REVISION) != BOUND.to_bytes(2, "big"))
-    chosen = select(*keys, found).where(stale).order_by(*keys).limit(limit).with_for_update()
+    chosen = select(*keys, kind.packed(found)).where(stale).order_by(*keys).limit(limit).with_for_update()
     rows = [row for row in bind.execute(chosen).all() if row[-1] is not None]
     if not rows:
         return 0
     identities = [identity_of(table, dict(zip(keys, row, strict=False)).get) for row in rows]
-    index, envelopes = kind.sealed_many(np.stack([row[-1] for row in rows]), identities)
+    index, envelopes = kind.sealed_many(cipher.open([bytes(row[-1]) for row in rows]), identities)
     values = [
         {
             **{f"at_{i}": value for i, value in enumerate(row[:-1])},

@@ -10,7 +10,6 @@ vector. A vector that passed neither that nor the mapper's events is refused by 
 from __future__ import annotations
 
 import itertools
-import struct
 import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -25,8 +24,7 @@ from sqlalchemy.sql.elements import ClauseElement, ColumnElement, Label
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from ...config import CollectionConfig
-from ...crypto.envelope import envelope_size
-from ...errors import AuthenticationError, InputError, MetricError, NormError, SchemeError
+from ...errors import InputError, MetricError, NormError, SchemeError
 from .cipher import ColumnCipher, KeysetSource
 from .errors import unwrapped
 from .identity import identity_expression, identity_of
@@ -205,7 +203,11 @@ class EncryptedVector(TypeDecorator[Matrix]):
         return lambda value: self.process_bind_param(value, dialect)
 
     def column_expression(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
-        """Select everything that a row's vector is checked with, as one bytea."""
+        """Select what `packed` says, to be opened."""
+        return type_coerce(self.packed(column), self)
+
+    def packed(self, column: ColumnElement[Any]) -> ColumnElement[bytes]:
+        """Everything that a row's vector is checked with, as one bytea; NULL where there is none."""
         sealed, identity = self.sibling(column)
         vector, envelope = type_coerce(column, VECTOR()), type_coerce(sealed, LargeBinary())
         # half a pair is no NULL but a forgery: one part is missing in what then has to be opened
@@ -214,24 +216,14 @@ class EncryptedVector(TypeDecorator[Matrix]):
         packed: ColumnElement[Any] = func.coalesce(envelope, nothing).op("||")(func.coalesce(sent, nothing))
         if identity is not None:
             packed = packed.op("||")(func.convert_to(identity, literal_column("'UTF8'"), type_=LargeBinary()))
-        packed = case((or_(envelope.is_not(None), vector.is_not(None)), packed))
-        return type_coerce(packed, self)
+        return type_coerce(case((or_(envelope.is_not(None), vector.is_not(None)), packed)), LargeBinary())
 
     def result_processor(self, dialect: Dialect, coltype: Any) -> Any:
         """Return what opens such a value. Raises AuthenticationError."""
-        size, dim = envelope_size(self.dim), self._config.index_dim
-        end = size + 4 + 4 * dim
-        head = struct.pack(">HH", dim, 0)
         cipher, bound = self.cipher, self.require_identity
 
         def process(value: Any) -> Matrix | None:
-            if value is None:
-                return None
-            packed = bytes(value)
-            if len(packed) < end or packed[size : size + 4] != head:
-                raise AuthenticationError("a record could not be authenticated")
-            index = np.frombuffer(packed, ">f4", dim, size + 4).astype(np.float32)
-            return cipher.open(packed[:size], index, packed[end:].decode("utf-8", "replace") or None, bound=bound)
+            return None if value is None else cipher.open([bytes(value)], bound=bound)[0]
 
         return process
 
