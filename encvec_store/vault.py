@@ -5,18 +5,47 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 
 from .config import CollectionConfig
 from .crypto.envelope import RecordCipher, Stamp, claims, config_key_version, key_versions
-from .crypto.keyset import Keyset, KeyState, KeyVersion
+from .crypto.keyset import KeyState, KeyVersion
 from .crypto.prf import Bytes
 from .crypto.schemes import KeyedScheme
 from .errors import AuthenticationError, KeyUnavailableError
 from .fields import Term
 
-__all__ = ["Vault"]
+__all__ = ["Roots", "Vault"]
+
+
+class Roots(Protocol):
+    """Root keys by version: a `Keyset`, or a part of one."""
+
+    @property
+    def primary(self) -> int:
+        """The version that encrypts."""
+        ...
+
+    @property
+    def live(self) -> tuple[int, ...]:
+        """The enabled versions, the primary first."""
+        ...
+
+    @property
+    def held(self) -> tuple[int, ...]:
+        """The versions whose roots are here."""
+        ...
+
+    @property
+    def versions(self) -> tuple[KeyVersion, ...]:
+        """All versions, without their roots."""
+        ...
+
+    def root(self, version: int, *, naming: bool = False) -> bytes:
+        """Return a version's root. Raises KeyUnavailableError."""
+        ...
 
 
 class Vault:
@@ -26,7 +55,7 @@ class Vault:
     once, though its subkeys may be cached.
     """
 
-    def __init__(self, keyset: Keyset, tenant: str, collection: str) -> None:
+    def __init__(self, keyset: Roots, tenant: str, collection: str) -> None:
         self._keyset = keyset
         self._tenant = tenant
         self._collection = collection

@@ -45,6 +45,8 @@ class Purpose(StrEnum):
     """AES-CTR keystream from which a query's noise is drawn."""
     INDEX_CACHE = "index-cache"
     """PMAC over the digests of index files, so that a forged one is never parsed."""
+    ORM_COLUMN = "orm-column"
+    """The root of one mapped column: all its subkeys come from this, so that it shares none with a collection."""
 
 
 def encode(*parts: str | bytes | int) -> bytes:

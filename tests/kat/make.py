@@ -17,12 +17,14 @@ from unittest import mock
 import numpy as np
 from cryptography.exceptions import UnsupportedAlgorithm
 
+from encvec_store.config import CollectionConfig
 from encvec_store.crypto.envelope import RecordCipher, Stamp, headers
 from encvec_store.crypto.keyset import Keyset, KeyState, KeyVersion
 from encvec_store.crypto.labels import Purpose, derive, encode
 from encvec_store.crypto.prf import Keystream, Pmac
 from encvec_store.crypto.rotation import DENSE
 from encvec_store.crypto.schemes import scheme
+from encvec_store.integrations.sqlalchemy.cipher import ColumnCipher
 from encvec_store.keys.env import EnvHome
 from encvec_store.keys.file import FileHome
 
@@ -128,6 +130,27 @@ def sap():
     return {"root": ROOT.hex(), "tenant": TENANT, "collection": COLLECTION, "cases": cases}
 
 
+def column_cipher():
+    config = CollectionConfig.build(
+        dim=3, metric_name="l2", scheme_spec={"name": "sap", "beta": 2.0}, fields=None, max_norm=8.0, oversample=None
+    )
+    return ColumnCipher(keyset(EnvHome("UNUSED")), TENANT, "items.embedding", config)
+
+
+def column():
+    """A row of a mapped column whose primary key is bound, and one whose key is not known."""
+    of, vectors = column_cipher(), points(2, 3)
+    with fixed_random():
+        index, envelopes = of.seal(vectors, ["2:17", None])
+    return {
+        "root": ROOT.hex(),
+        "identities": ["2:17", None],
+        "index": index.astype(float).tolist(),
+        "envelopes": [row.tobytes().hex() for row in envelopes],
+        "plain": vectors.tolist(),
+    }
+
+
 def keyset(home):
     """A keyset with a version in each state, in the home given and unsaved."""
     created = "2026-11-23T00:00:00+00:00"
@@ -169,6 +192,7 @@ MAKERS = {
     "envelopes.json": envelopes,
     "sap.json": sap,
     "keysets.json": keysets,
+    "column.json": column,
 }
 
 

@@ -1,0 +1,38 @@
+"""SQLAlchemy: `EncryptedVector`, a column type in the place of pgvector's `Vector`, and helpers for many rows.
+
+    from encvec_store.integrations.sqlalchemy import EncryptedVector, bulk_insert, hnsw_index, rerank
+
+    class Item(Base):
+        __tablename__ = "items"
+        id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
+        embedding: Mapped[npt.NDArray[np.float32]] = mapped_column(EncryptedVector(384, keyset=keyset))
+
+    hnsw_index(Item.embedding)
+    session.scalars(select(Item).order_by(Item.embedding.cosine_distance(query)).limit(10))
+    rerank(session, select(Item), query, k=10)
+
+Needs the extra `postgres`: psycopg and pgvector. docs/decisions/0011 says how the column is built.
+"""
+
+from __future__ import annotations
+
+from .bulk import bulk_insert, ciphertexts
+from .mapping import listen
+from .migrations import hnsw_index, render_item
+from .search import Ranked, reencrypt, rerank
+from .types import EncryptedVector
+from .values import SealedVector
+
+__all__ = [
+    "EncryptedVector",
+    "Ranked",
+    "SealedVector",
+    "bulk_insert",
+    "ciphertexts",
+    "hnsw_index",
+    "reencrypt",
+    "render_item",
+    "rerank",
+]
+
+listen()

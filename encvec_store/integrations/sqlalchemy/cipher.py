@@ -1,0 +1,184 @@
+"""The cipher of one mapped column: vectors to index vectors and envelopes and back; imports config, crypto, vault.
+
+A column's keys are those of a collection whose root is a subkey of the keyset's. The header's `revision`, which is
+authenticated, says what the record token is: `BOUND`, the PMAC of the row's primary key; `FREE`, 16 random bytes.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import struct
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+
+from ...config import CollectionConfig
+from ...crypto.envelope import TOKEN, Stamp, envelope_size, headers, key_versions
+from ...crypto.keyset import Keyset, KeyVersion
+from ...crypto.labels import Purpose, derive
+from ...errors import AuthenticationError
+from ...metrics import as_vectors
+from ...vault import Vault
+
+__all__ = ["BOUND", "FREE", "ColumnCipher", "KeysetSource"]
+
+Matrix = npt.NDArray[np.float32]
+Bytes = npt.NDArray[np.uint8]
+KeysetSource = Keyset | Callable[[], Keyset]
+
+BOUND, FREE = 1, 2
+_REVISION, _BINDING = slice(TOKEN + 2, TOKEN + 4), slice(TOKEN + 24, TOKEN + 40)
+
+
+class _Roots:
+    """A keyset whose roots are subkeys of the column."""
+
+    def __init__(self, keyset: Keyset, tenant: str, place: str) -> None:
+        self._keyset = keyset
+        self._context = (tenant, place)
+        self._known: dict[int, bytes] = {}
+
+    @property
+    def primary(self) -> int:
+        return self._keyset.primary
+
+    @property
+    def live(self) -> tuple[int, ...]:
+        return self._keyset.live
+
+    @property
+    def held(self) -> tuple[int, ...]:
+        return self._keyset.held
+
+    @property
+    def versions(self) -> tuple[KeyVersion, ...]:
+        return self._keyset.versions
+
+    def root(self, version: int, *, naming: bool = False) -> bytes:
+        root = self._keyset.root(version, naming=naming)  # asked every time: it refuses what is disabled
+        if version not in self._known:
+            self._known[version] = derive(root, Purpose.ORM_COLUMN, *self._context)
+        return self._known[version]
+
+
+class ColumnCipher:
+    """Encrypts and opens the vectors of one column. Never pickled, and its repr names no key."""
+
+    def __init__(self, keyset: KeysetSource, tenant: str, place: str, config: CollectionConfig) -> None:
+        self._source = keyset
+        self._tenant = tenant
+        self.place = place
+        self.config = config
+        self._opened: Vault | None = None
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"<ColumnCipher of {self.place}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a column's cipher holds keys and is not pickled")
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> ColumnCipher:
+        return self
+
+    @property
+    def _vault(self) -> Vault:
+        """The keys, asked for at first use: models are declared before a program has its passphrase."""
+        with self._lock:
+            if self._opened is None:
+                keyset = self._source() if callable(self._source) else self._source
+                self._opened = Vault(_Roots(keyset, self._tenant, self.place), self._tenant, self.place)
+            return self._opened
+
+    @property
+    def live(self) -> tuple[int, ...]:
+        """The key versions that read, the primary first."""
+        return self._vault.live
+
+    @property
+    def versions(self) -> tuple[KeyVersion, ...]:
+        """All key versions, without their roots."""
+        return self._vault.versions
+
+    def checked(self, vectors: Any, name: str = "vectors") -> Matrix:
+        """Return (n, dim) float32 vectors that can be encrypted. Raises InputError."""
+        array = as_vectors(vectors, self.config.dim, name=name)
+        self.config.metric.check(array, self.config.max_norm, name)
+        return array
+
+    def seal(self, vectors: Matrix, identities: Sequence[str | None]) -> tuple[Matrix, Bytes]:
+        """Encrypt n checked vectors of rows with these primary keys, None where not known.
+
+        Returns:
+            (n, index_dim) float32 index vectors and (n, size) uint8 envelopes.
+        """
+        vault, config = self._vault, self.config
+        version = vault.primary
+        cipher, scheme = vault.cipher(version), vault.scheme(version, config)
+        known = np.array([identity is not None for identity in identities], bool)
+        tokens = np.frombuffer(os.urandom(TOKEN * len(vectors)), np.uint8).reshape(-1, TOKEN).copy()
+        if known.any():
+            tokens[known] = cipher.tokens([identity for identity in identities if identity is not None])
+        index, nonces = scheme.encrypt(config.metric.lift(vectors, config.max_norm), tokens)
+        index = np.ascontiguousarray(index)
+        heads = headers(Stamp(config.scheme.number, FREE, version), nonces, cipher.bindings(tokens, vectors, index))
+        bound = Stamp(config.scheme.number, BOUND, version).pack()
+        heads[known, : len(bound)] = np.frombuffer(bound, np.uint8)
+        return index, cipher.seal_vectors(tokens, heads, vectors)
+
+    def open(self, rows: Sequence[bytes], *, bound: bool = False) -> Matrix:
+        """Open n rows -> (n, dim) float32.
+
+        Args:
+            rows: of each the envelope, the index vector as pgvector sends it, and the primary key, empty where it is of
+                no kind that can be bound.
+            bound: refuse rows whose primary key is not bound.
+
+        Raises:
+            AuthenticationError: wrong key, or the parts are not those of one row as it was written.
+        """
+        size, dim = envelope_size(self.config.dim), self.config.index_dim
+        start, end = size + 4, size + 4 + 4 * dim
+        head = struct.pack(">HH", dim, 0)
+        if any(len(row) < end or row[size:start] != head for row in rows):
+            _refuse()
+        fixed = np.frombuffer(b"".join(row[:end] for row in rows), np.uint8).reshape(-1, end)
+        envelopes = np.ascontiguousarray(fixed[:, :size])
+        index = np.ascontiguousarray(fixed[:, start:]).view(">f4").astype(np.float32)
+        vectors: Matrix = self._vault.open_vectors(envelopes)
+        # now the headers are authentic: what is left is that index vector and primary key are theirs
+        versions = key_versions(envelopes)
+        revisions = np.ascontiguousarray(envelopes[:, _REVISION]).view(">u2").ravel()
+        if not ((revisions == BOUND) | ((revisions == FREE) & (not bound))).all():
+            _refuse()
+        for version in np.unique(versions):
+            cipher = self._vault.cipher(int(version))
+            chosen = np.flatnonzero(versions == version)
+            tokens = np.ascontiguousarray(envelopes[chosen, :TOKEN])
+            _compare(cipher.bindings(tokens, vectors[chosen], index[chosen]), envelopes[chosen, _BINDING])
+            known = chosen[revisions[chosen] == BOUND]
+            if len(known):
+                identities = [rows[i][end:].decode("utf-8", "replace") for i in known]
+                _compare(cipher.tokens(identities), envelopes[known, :TOKEN])
+        return vectors
+
+    def query(self, query: Any, version: int | None = None) -> Matrix:
+        """Encrypt a (dim,) query under a key version, the primary unless told: (index_dim,). Raises InputError."""
+        config = self.config
+        checked = as_vectors(np.asarray(query)[None], config.dim, name="query")
+        scheme = self._vault.scheme(self._vault.primary if version is None else version, config)
+        encrypted: Matrix = scheme.encrypt_query(config.metric.lift_query(checked, config.max_norm))[0]
+        return encrypted
+
+
+def _compare(ours: Bytes, theirs: Bytes) -> None:
+    if not hmac.compare_digest(ours.tobytes(), theirs.tobytes()):
+        _refuse()
+
+
+def _refuse() -> NoReturn:
+    raise AuthenticationError("a record could not be authenticated")

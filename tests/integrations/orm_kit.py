@@ -1,0 +1,70 @@
+"""Mapped classes with encrypted vectors, made anew for each test, and engines over its database."""
+
+import contextlib
+import uuid
+from types import SimpleNamespace
+
+import numpy as np
+from sqlalchemy import ForeignKey, create_engine, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
+
+import encvec_store as ev
+from encvec_store.integrations.sqlalchemy import EncryptedVector, hnsw_index
+
+DIM = 24
+
+
+def vectors(n, seed=0, dim=DIM):
+    return np.random.default_rng(seed).standard_normal((n, dim)).astype(np.float32)
+
+
+def models(keyset=None, **options):
+    """Item: a key made by Python. Auto: one made by the server. Tag: many to an item."""
+    keyset = keyset or ev.Keyset.create("memory:")
+    options = {"keyset": keyset, **options}
+
+    class Base(DeclarativeBase):
+        pass
+
+    class Item(Base):
+        __tablename__ = "items"
+        id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
+        title: Mapped[str] = mapped_column(default="untitled")
+        embedding: Mapped[np.ndarray | None] = mapped_column(EncryptedVector(DIM, **options))
+        tags: Mapped[list["Tag"]] = relationship()
+
+    class Auto(Base):
+        __tablename__ = "autos"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        title: Mapped[str | None]
+        embedding: Mapped[np.ndarray | None] = mapped_column(EncryptedVector(DIM, **options))
+
+    class Tag(Base):
+        __tablename__ = "tags"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        item_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("items.id"))
+
+    hnsw_index(Item.embedding)
+    return SimpleNamespace(Base=Base, Item=Item, Auto=Auto, Tag=Tag, keyset=keyset)
+
+
+def url(dsn):
+    return dsn.replace("postgresql://", "postgresql+psycopg://", 1)
+
+
+@contextlib.contextmanager
+def opened(dsn, made, **options):
+    """Yield a session over a database that has the tables."""
+    engine = create_engine(url(dsn), hide_parameters=True, **options)
+    try:
+        made.Base.metadata.create_all(engine)
+        with Session(engine) as session:
+            yield session
+    finally:
+        engine.dispose()
+
+
+def ask(session, statement, **values):
+    """Run SQL past all types; its rows where it has any."""
+    result = session.execute(text(statement), values)
+    return result.all() if result.returns_rows else []
