@@ -15,7 +15,7 @@ from typing import Any
 from .errors import FilterError, MetadataError, UnknownFieldError
 from .fields import WILDCARD, Policy, Term, canonical, kind, order_key, plain_term, unwrapped
 
-__all__ = ["AllOf", "AnyOf", "Filter", "Match", "Predicate", "Present", "Range", "parse", "pushdown"]
+__all__ = ["AllOf", "AnyOf", "Filter", "Match", "Predicate", "Present", "Range", "breadth", "parse", "pushdown"]
 
 ORDER_OPERATORS = ("lt", "lte", "gt", "gte")
 OPERATORS = ("eq", "ne", "in", "nin", *ORDER_OPERATORS, "exists")
@@ -227,6 +227,20 @@ class AnyOf:
 
 
 Predicate = Match | Range | Present | AllOf | AnyOf
+
+
+def breadth(node: Predicate) -> int:
+    """Guess, for an order in which to ask, how many records satisfy a predicate: 0 is the fewest."""
+    match node:
+        case Match():
+            return 0
+        case AllOf() | AnyOf():
+            return 1
+        case Range():
+            return 2
+    return 3
+
+
 Tokens = Callable[[str, bytes], tuple[Term, ...]]
 BLIND_COLUMN = ""
 """All blind tokens stand under one name: the field is bound into the token, so a store learns no field names."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ...filters import AllOf, AnyOf, Match, Predicate, Present, Range
+from ...filters import AllOf, AnyOf, Match, Predicate, Present, Range, breadth
 from ..base import Rows
 from .database import ascending
 
@@ -42,7 +42,7 @@ def _rows(
         case AllOf(parts):
             found = within
             # the most telling first: what is left may be few enough to look up
-            for part in sorted(parts, key=_breadth):
+            for part in sorted(parts, key=breadth):
                 few = found if found is not None and len(found) <= _FEW else None
                 rows = _rows(cursor, collection, part, after, None, few)
                 found = rows if found is None else np.intersect1d(found, rows, assume_unique=True)
@@ -99,14 +99,3 @@ def _all(cursor: sqlite3.Cursor, collection: int, after: int) -> Rows:
 
 def _listed(cursor: sqlite3.Cursor, sql: str, values: list[Any]) -> Rows:
     return ascending(cursor.execute(f"SELECT group_concat(row) FROM ({sql})", values).fetchone()[0])  # noqa: S608
-
-
-def _breadth(node: Predicate) -> int:
-    match node:
-        case Match():
-            return 0
-        case AllOf() | AnyOf():
-            return 1
-        case Range():
-            return 2
-    return 3

@@ -11,7 +11,7 @@ from typing import Any
 from psycopg.adapt import PyFormat
 from psycopg.sql import SQL, Composable, Composed, Identifier, Placeholder
 
-from ...filters import AllOf, AnyOf, Match, Predicate, Present, Range
+from ...filters import AllOf, AnyOf, Match, Predicate, Present, Range, breadth
 from .wire import KEY, byte_arrays, split_value, typed_kind
 
 __all__ = ["PredicateSql"]
@@ -35,7 +35,7 @@ class PredicateSql:
                 return SQL("SELECT row FROM {}").format(self._records)
             case AllOf(parts):
                 # the most telling first, the others as conditions; the planner may still turn it round
-                first, *others = sorted(parts, key=_breadth)
+                first, *others = sorted(parts, key=breadth)
                 alias = self._alias()
                 return SQL("SELECT {0}.row FROM ({1}) AS {0} WHERE {2}").format(
                     alias, self.listing(first), self.holds(AllOf(tuple(others)), SQL("{}.row").format(alias))
@@ -118,14 +118,3 @@ class PredicateSql:
     def _alias(self) -> Identifier:
         self._aliases += 1
         return Identifier(f"t{self._aliases}")
-
-
-def _breadth(node: Predicate) -> int:
-    match node:
-        case Match():
-            return 0
-        case AllOf() | AnyOf():
-            return 1
-        case Range():
-            return 2
-    return 3
