@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from .config import CollectionConfig
-from .crypto.envelope import RecordCipher, Stamp, claims, config_key_version, key_versions
+from .crypto.envelope import KEY_VERSION, RecordCipher, Stamp, claims, config_key_version, key_versions
 from .crypto.keyset import KeyState, KeyVersion
 from .crypto.prf import Bytes
 from .crypto.schemes import KeyedScheme
@@ -146,11 +146,11 @@ class Vault:
 
     def open_payloads(self, envelopes: Sequence[bytes]) -> list[bytes]:
         """Open payload envelopes, whichever key versions they are under. Raises AuthenticationError."""
-        versions = {envelope[20:24] for envelope in envelopes}
+        versions = {envelope[KEY_VERSION] for envelope in envelopes}
         if any(len(version) < 4 for version in versions):
             raise AuthenticationError("a record could not be authenticated")
         ciphers = {version: self._cipher_of(int.from_bytes(version, "big")) for version in versions}
-        return [ciphers[envelope[20:24]].open_payload(envelope) for envelope in envelopes]
+        return [ciphers[envelope[KEY_VERSION]].open_payload(envelope) for envelope in envelopes]
 
     def _cipher_of(self, version: int) -> RecordCipher:
         """Return the cipher that a stored record claims: a number no keyset knows is a forgery or a wrong key."""

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .backends import Rows
-from .crypto.envelope import PREFIX, TOKEN
+from .crypto.envelope import BINDING, KEY_VERSION, PREFIX, TOKEN
 from .errors import AuthenticationError, KeyUnavailableError
 from .fields import Term
 from .handle import Handle
@@ -89,7 +89,7 @@ def _look(handle: Handle, rows: Rows, report: VerifyReport) -> list[Damage]:
             damaged.append(Damage(row, None, f"{part} missing"))
             continue
         prefix = payload[:PREFIX]
-        version = int.from_bytes(prefix[TOKEN + 4 : TOKEN + 8], "big")
+        version = int.from_bytes(prefix[KEY_VERSION], "big")
         if version in dead:
             if space == version:
                 report.unreadable += 1
@@ -139,7 +139,7 @@ def _index_fault(
         return "index vector" if handle.config.index_dim else None
     token = np.frombuffer(prefix[:TOKEN], np.uint8)
     binding = handle.vault.cipher(version).bindings(token[None], vector, index_vector[None]).tobytes()
-    return None if binding == prefix[TOKEN + 24 :] else "index vector"
+    return None if binding == prefix[BINDING] else "index vector"
 
 
 def _terms(handle: Handle, space: int, metadata: dict[str, Any]) -> set[tuple[str, Term]]:

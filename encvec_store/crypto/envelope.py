@@ -29,11 +29,28 @@ from ..errors import AuthenticationError
 from .labels import FORMAT, Purpose, derive, encode
 from .prf import Bytes, Pmac
 
-__all__ = ["HEADER", "PREFIX", "TOKEN", "RecordCipher", "Stamp", "claims", "envelope_size", "headers", "key_versions"]
+__all__ = [
+    "BINDING",
+    "HEADER",
+    "KEY_VERSION",
+    "PREFIX",
+    "REVISION",
+    "TOKEN",
+    "RecordCipher",
+    "Stamp",
+    "claims",
+    "envelope_size",
+    "headers",
+    "key_versions",
+]
 
 TOKEN = 16
 HEADER = 40
 PREFIX = TOKEN + HEADER
+# where the header's fields stand in an envelope
+REVISION = slice(TOKEN + 2, TOKEN + 4)
+KEY_VERSION = slice(TOKEN + 4, TOKEN + 8)
+BINDING = slice(TOKEN + 24, PREFIX)
 NONCE = 12
 TAG = 16
 RECORD_FORMAT = 1
@@ -75,8 +92,7 @@ def claims(envelopes: Bytes, stamp: Stamp) -> bool:
 
 def key_versions(envelopes: Bytes) -> npt.NDArray[np.int64]:
     """Read the key version that each of (n, size) envelopes claims: (n,) int64."""
-    start = TOKEN + 4
-    return np.ascontiguousarray(envelopes[:, start : start + 4]).view(">u4").reshape(-1).astype(np.int64)
+    return np.ascontiguousarray(envelopes[:, KEY_VERSION]).view(">u4").reshape(-1).astype(np.int64)
 
 
 class RecordCipher:

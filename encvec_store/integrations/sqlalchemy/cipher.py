@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...config import CollectionConfig
-from ...crypto.envelope import TOKEN, Stamp, envelope_size, headers, key_versions
+from ...crypto.envelope import BINDING, REVISION, TOKEN, Stamp, envelope_size, headers, key_versions
 from ...crypto.keyset import Keyset, KeyVersion
 from ...crypto.labels import Purpose, derive
 from ...errors import AuthenticationError
@@ -31,7 +31,6 @@ Bytes = npt.NDArray[np.uint8]
 KeysetSource = Keyset | Callable[[], Keyset]
 
 BOUND, FREE = 1, 2
-_REVISION, _BINDING = slice(TOKEN + 2, TOKEN + 4), slice(TOKEN + 24, TOKEN + 40)
 
 
 class _Roots:
@@ -152,14 +151,14 @@ class ColumnCipher:
         vectors: Matrix = self._vault.open_vectors(envelopes)
         # now the headers are authentic: what is left is that index vector and primary key are theirs
         versions = key_versions(envelopes)
-        revisions = np.ascontiguousarray(envelopes[:, _REVISION]).view(">u2").ravel()
+        revisions = np.ascontiguousarray(envelopes[:, REVISION]).view(">u2").ravel()
         if not ((revisions == BOUND) | ((revisions == FREE) & (not bound))).all():
             _refuse()
         for version in np.unique(versions):
             cipher = self._vault.cipher(int(version))
             chosen = np.flatnonzero(versions == version)
             tokens = np.ascontiguousarray(envelopes[chosen, :TOKEN])
-            _compare(cipher.bindings(tokens, vectors[chosen], index[chosen]), envelopes[chosen, _BINDING])
+            _compare(cipher.bindings(tokens, vectors[chosen], index[chosen]), envelopes[chosen, BINDING])
             known = chosen[revisions[chosen] == BOUND]
             if len(known):
                 identities = [rows[i][end:].decode("utf-8", "replace") for i in known]
