@@ -3,6 +3,7 @@
 import itertools
 import logging
 import resource
+from pathlib import Path
 
 import numpy as np
 
@@ -13,7 +14,12 @@ SIZE = 20
 FIELDS = {"batch": "blind", "v": "plain", "*": "sealed"}
 VARIABLE = "ENCVEC_TEST_KEYSET"
 PASSPHRASE = "correct horse"
-URL = "faiss:{}?flat_limit=50"  # so that a graph is built, saved and loaded
+FAISS = "faiss:{}?flat_limit=50"  # so that a graph is built, saved and loaded
+
+
+def postgres(dsn):
+    """Return the URL of a store in a database, with a graph from 50 records on."""
+    return f"{dsn}{'&' if '?' in dsn else '?'}index_above=50"
 
 
 def batch(n, version=0):
@@ -23,23 +29,23 @@ def batch(n, version=0):
     return [f"{n}/{i}" for i in range(SIZE)], vectors, metadata, [f"text {n} {version}"] * SIZE
 
 
-def opened(folder):
+def opened(url):
     """Open the store and its collection."""
-    store = ev.connect(URL.format(folder), keyset=ev.Keyset.open(f"env:{VARIABLE}"))
+    store = ev.connect(url, keyset=ev.Keyset.open(f"env:{VARIABLE}"))
     return store, store.collection("things", dim=DIM, fields=FIELDS, oversample=10_000)
 
 
-def upsert(pipe, folder, start):
+def upsert(pipe, url, start):
     """Write batch after batch."""
-    _, things = opened(folder)
+    _, things = opened(url)
     for n in itertools.count(start):
         things.upsert(*batch(n))
         pipe.send(n)
 
 
-def update(pipe, folder, start):
+def update(pipe, url, start):
     """Write the same three batches again and again, all of them at once, with rising versions."""
-    _, things = opened(folder)
+    _, things = opened(url)
     for version in itertools.count(start):
         parts = [batch(n, version) for n in range(3)]
         ids, vectors, metadata, documents = (list(itertools.chain(*part)) for part in zip(*parts, strict=True))
@@ -47,9 +53,9 @@ def update(pipe, folder, start):
         pipe.send(version)
 
 
-def delete(pipe, folder, start):
+def delete(pipe, url, start):
     """Delete batch after batch, by filter and by ids in turn."""
-    _, things = opened(folder)
+    _, things = opened(url)
     for n in itertools.count(start):
         gone = things.delete(where={"batch": n}) if n % 2 else things.delete(batch(n)[0])
         if not gone:
@@ -58,10 +64,10 @@ def delete(pipe, folder, start):
     pipe.recv()  # wait to be killed
 
 
-def flush(pipe, folder, start):
+def flush(pipe, url, start):
     """Write batches, search, and save the index after each."""
     logging.disable()
-    _, things = opened(folder)
+    _, things = opened(url)
     for n in itertools.count(start):
         things.upsert(*batch(n))
         pipe.send(n)
@@ -69,9 +75,9 @@ def flush(pipe, folder, start):
         things.flush()
 
 
-def calibrate(pipe, folder, start):
+def calibrate(pipe, url, start):
     """Encrypt everything anew, over and over."""
-    _, things = opened(folder)
+    _, things = opened(url)
     for n in itertools.count(start):
         things.calibrate(k=2, target_recall=0.5 + 0.001 * (n % 100), max_candidates=100)
         pipe.send(n)
@@ -84,9 +90,9 @@ def rotate(pipe, path, start):
         pipe.send(keyset.rotate())
 
 
-def hold_the_lock(pipe, folder, start):
+def hold_the_lock(pipe, url, start):
     """Stop in the middle of a calibration until told to go on."""
-    store, things = opened(folder)
+    store, things = opened(url)
 
     def wait(done, total):
         pipe.send("holding")
@@ -97,20 +103,21 @@ def hold_the_lock(pipe, folder, start):
     pipe.send("done")
 
 
-def write_twenty(pipe, folder, start):
+def write_twenty(pipe, url, start):
     """Write twenty batches and stop."""
-    store, things = opened(folder)
+    store, things = opened(url)
     for n in range(start, start + 20):
         things.upsert(*batch(n))
     store.close()
     pipe.send("done")
 
 
-def fill_the_disk(pipe, folder, start):
+def fill_the_disk(pipe, url, start):
     """Write batches until no file may grow any more; report the error that comes."""
     logging.disable()
-    store, things = opened(folder)
+    store, things = opened(url)
     things.flush()
+    folder = Path(url.removeprefix("faiss:").partition("?")[0])
     largest = max(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     limit = largest + 100_000
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
@@ -130,6 +137,6 @@ def fill_the_disk(pipe, folder, start):
     pipe.send("done")
 
 
-def main(task, pipe, folder, start):
+def main(task, pipe, place, start):
     """Run a task by name."""
-    globals()[task](pipe, folder, start)
+    globals()[task](pipe, place, start)

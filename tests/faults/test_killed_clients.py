@@ -1,0 +1,92 @@
+"""Clients killed with SIGKILL at random moments: what was acknowledged is there, and nothing is half."""
+
+import random
+import sys
+
+import pytest
+
+import encvec_store as ev
+from tests.faults.kit import check, fill, kill_in_the_middle, open_again, records, settled
+from tests.faults.worker import PASSPHRASE
+
+pytestmark = [
+    pytest.mark.faults,
+    pytest.mark.skipif(sys.platform == "win32", reason="kills by signal, limits by setrlimit"),
+]
+
+
+def test_killed_while_writing(keyset, url):
+    rng, written = random.Random(1), 0
+    for _ in range(8):
+        acknowledged = kill_in_the_middle("upsert", url, written, rng)
+        assert acknowledged == list(range(written, acknowledged[-1] + 1))
+        store, things = open_again(url, keyset)
+        written = acknowledged[-1] + 1
+        written += settled(things, written) is not None  # committed, and killed before it said so
+        check(things, records(range(written)))
+        store.close()
+
+
+def test_killed_while_updating(keyset, url):
+    rng, version = random.Random(2), 0
+    for _ in range(6):
+        acknowledged = kill_in_the_middle("update", url, version + 1, rng)
+        store, things = open_again(url, keyset)
+        (version,) = {settled(things, n) for n in range(3)}
+        assert version in (acknowledged[-1], acknowledged[-1] + 1), "all three batches are one write"
+        check(things, records(range(3), version))
+        store.close()
+
+
+def test_killed_while_deleting(keyset, url):
+    rng, left = random.Random(3), 0
+    store, things = open_again(url, keyset)
+    fill(things, range(150))
+    store.close()
+    for _ in range(5):
+        acknowledged = kill_in_the_middle("delete", url, left, rng)
+        store, things = open_again(url, keyset)
+        left = acknowledged[-1] + 1
+        left += left < 150 and settled(things, left) is None
+        check(things, records(range(left, 150)))
+        store.close()
+        if left > 120:
+            break
+
+
+def test_killed_while_saving_the_index(keyset, url, caplog):
+    """The cache is whole, or it is not used: it never answers for records that are gone, nor misses any."""
+    rng, written = random.Random(4), 0
+    for _ in range(8):
+        acknowledged = kill_in_the_middle("flush", url, written, rng)
+        store, things = open_again(url, keyset)
+        written = acknowledged[-1] + 1
+        written += settled(things, written) is not None
+        check(things, records(range(written)))
+        things.flush()
+        assert "not used" not in caplog.text, "no half-written cache stood under the final name"
+        store.close()
+
+
+def test_killed_while_calibrating(keyset, url):
+    rng = random.Random(5)
+    store, things = open_again(url, keyset)
+    fill(things, range(15))
+    store.close()
+    for n in range(6):
+        kill_in_the_middle("calibrate", url, 10 * n, rng)
+        store, things = open_again(url, keyset)
+        stats = things.stats()
+        assert stats["scheme"]["beta"] == stats["calibration"]["beta"], "settings are all old or all new"
+        check(things, records(range(15)))
+        store.close()
+
+
+def test_killed_while_writing_a_key_file(tmp_path):
+    path, rng = tmp_path / "keys.json", random.Random(6)
+    ev.Keyset.create(f"file:{path}", passphrase=PASSPHRASE)
+    for _ in range(4):
+        acknowledged = kill_in_the_middle("rotate", path, 0, rng)
+        keyset = ev.Keyset.open(f"file:{path}", passphrase=PASSPHRASE)
+        assert keyset.primary in (acknowledged[-1], acknowledged[-1] + 1)
+        assert len(keyset.live) == keyset.primary, "no version is lost"
