@@ -13,7 +13,7 @@ import psycopg
 
 import encvec_store as ev
 from tests.faults import worker
-from tests.faults.worker import DIM, FIELDS, SIZE, VARIABLE, batch
+from tests.faults.worker import DIM, FIELDS, SIZE, VARIABLE, batch, dsn_of
 from tests.stores.oracle import assert_hits
 
 # Children come from a server that has imported everything: real processes, and a kill costs no second of imports.
@@ -72,7 +72,7 @@ def wait_for_the_end_of_sessions(place):
 def until(url, condition, seconds=20.0):
     """Wait for a condition, asked in SQL on a connection of our own; `{ours}` are the sessions of stores."""
     ours = "datname = current_database() AND application_name = 'encvec_store'"
-    with psycopg.connect(url.partition("?index_above")[0].partition("&index_above")[0], autocommit=True) as connection:
+    with psycopg.connect(dsn_of(url), autocommit=True) as connection:
         end = time.monotonic() + seconds
         while not (found := connection.execute(condition.format(ours=ours)).fetchone()) or not found[0]:
             assert time.monotonic() < end, f"never came: {condition}"

@@ -22,6 +22,11 @@ def postgres(dsn):
     return f"{dsn}{'&' if '?' in dsn else '?'}index_above=50"
 
 
+def dsn_of(url):
+    """Return what `postgres` was given."""
+    return url[: -len("?index_above=50")]
+
+
 def batch(n, version=0):
     """Return (ids, vectors, metadata, documents) of batch n, as of a version."""
     vectors = np.random.default_rng([n, version]).standard_normal((SIZE, DIM)).astype(np.float32)
@@ -29,10 +34,25 @@ def batch(n, version=0):
     return [f"{n}/{i}" for i in range(SIZE)], vectors, metadata, [f"text {n} {version}"] * SIZE
 
 
+# On a collection that holds the batches 0 to 9: each kind of write, in the middle of which something may happen.
+WRITES = {
+    "upsert": lambda things: things.upsert(*batch(20)),
+    "delete": lambda things: things.delete(batch(9)[0]),
+    "calibrate": lambda things: things.calibrate(k=2, target_recall=0.5, max_candidates=100),
+    "flush": lambda things: things.flush(),
+}
+
+
 def opened(url):
     """Open the store and its collection."""
     store = ev.connect(url, keyset=ev.Keyset.open(f"env:{VARIABLE}"))
     return store, store.collection("things", dim=DIM, fields=FIELDS, oversample=10_000)
+
+
+def write(pipe, url, kind):
+    """Do one of the writes."""
+    WRITES[kind](opened(url)[1])
+    pipe.send("done")
 
 
 def upsert(pipe, url, start):

@@ -69,6 +69,8 @@ class Source:
                 min_size=0,
                 max_size=options.pool_size,
                 timeout=options.pool_timeout,
+                # no attempts ever further apart: the first call after the server is back must not wait for the next
+                reconnect_timeout=0,
                 num_workers=2,
                 open=True,
                 name="encvec_store",
@@ -205,8 +207,8 @@ class Source:
                     self._connect().close()  # is it the server? Then say so now
                 if left <= _PATIENCE:
                     raise StoreUnreachableError(
-                        f"cannot reach {self.place}: all {pool.max_size} connections of the pool were in use"
-                        f" for {self.options.pool_timeout:g} s"
+                        f"cannot reach {self.place}: none of the pool's {pool.max_size} connections was free"
+                        f" within {self.options.pool_timeout:g} s; {self._advice}"
                     ) from None
 
     @contextmanager
@@ -235,6 +237,12 @@ class Source:
             raise
         finally:
             fairy.close()
+
+    @property
+    def _advice(self) -> str:
+        if self._own is None:
+            return "make the pool given larger (max_size), or wait longer (option pool_timeout)"
+        return "allow more (option pool_size), or wait longer (pool_timeout)"
 
     def _arguments(self) -> dict[str, Any]:
         # behind a pooler, the next statement may meet a session that never saw it prepared

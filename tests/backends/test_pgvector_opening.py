@@ -1,0 +1,136 @@
+"""Opening a PostgreSQL store: no server, no rights, no extension, none of our tables; each told apart."""
+
+import contextlib
+import time
+
+import pytest
+
+from encvec_store import errors
+from encvec_store.backends.pgvector import PgvectorBackend, schema
+from tests.backends.pgvector_kit import ask, batch, opened, oracle, sound, spec
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("postgresql://u:secret@127.0.0.1:1/db", "127.0.0.1.*(refused|failed)"),
+        ("postgresql://u:secret@/db?host=/nowhere", "/nowhere"),
+        ("postgresql://u:secret@no-such-host.invalid/db", "no-such-host"),
+    ],
+)
+def test_no_server(url, words):
+    with pytest.raises(errors.StoreUnreachableError, match=words) as caught:
+        PgvectorBackend(url)
+    assert "secret" not in str(caught.value)
+    assert caught.value.__suppress_context__
+
+
+def test_no_database(pg_dsn, pg_server):
+    with pytest.raises(errors.StoreUnreachableError, match=r"nowhere.* does not exist"):
+        PgvectorBackend(pg_server.dsn("nowhere"))
+
+
+def test_a_wrong_password(pg_dsn):
+    with pytest.raises(errors.StoreUnreachableError, match=r"authentication failed|does not exist") as caught:
+        PgvectorBackend(pg_dsn.replace("passfile=", "password=wrong-secret&application_name="))
+    assert "wrong-secret" not in str(caught.value)
+
+
+@contextlib.contextmanager
+def role(dsn, *rights):
+    """Yield the DSN of a role that may only connect, and what statements grant it."""
+    name = f"encvec_role_{time.time_ns()}"
+    ask(dsn, f"CREATE ROLE {name} LOGIN PASSWORD 'encvec'")
+    try:
+        for right in rights:
+            ask(dsn, right.format(name))
+        place, query = dsn.split("?", 1)
+        database = place.rpartition("/")[2]
+        host = place.partition("@")[2].rpartition("/")[0]
+        rest = "&".join(part for part in query.split("&") if not part.startswith("passfile="))
+        yield f"postgresql://{name}:encvec@{host}/{database}?{rest}"
+    finally:
+        ask(dsn, f"DROP OWNED BY {name}")
+        ask(dsn, f"DROP ROLE {name}")
+
+
+def test_no_extension_and_no_right_to_create_it(pg_dsn):
+    ask(pg_dsn, "DROP EXTENSION vector")
+    with role(pg_dsn) as theirs:
+        with pytest.raises(errors.StoreUnreachableError, match="superuser run CREATE EXTENSION vector"):
+            PgvectorBackend(theirs)
+        with pytest.raises(errors.StoreUnreachableError, match="lacks the extension pgvector"):
+            PgvectorBackend(theirs, create=False)
+    with opened(pg_dsn) as (_, collection):  # we may
+        assert collection.count() == 0
+
+
+def test_an_extension_in_a_schema_of_its_own(pg_dsn):
+    ask(pg_dsn, "DROP EXTENSION vector")
+    ask(pg_dsn, 'CREATE SCHEMA "Their ""own"""')
+    ask(pg_dsn, 'CREATE EXTENSION vector SCHEMA "Their ""own"""')
+    with opened(pg_dsn, index="hnsw", schema='My "own"') as (_, collection):
+        expected = oracle()
+        for store in (collection, expected):
+            store.put(batch(1, 300), under=b"settings")
+        sound(collection, expected)
+        collection.flush()
+        assert collection.candidates(1, batch(1, 300).index_vectors[7:8], 1)[0].tolist() == [8]
+        assert collection.stats()["index"] == "hnsw"
+
+
+def test_an_extension_that_is_too_old(pg_dsn, monkeypatch):
+    monkeypatch.setattr(schema, "_version", lambda text: (0, 7, 4))
+    with pytest.raises(errors.StoreUnreachableError, match=r"0\.8\.0 or later.*ALTER EXTENSION"):
+        PgvectorBackend(pg_dsn)
+    monkeypatch.setattr(schema, "_version", lambda text: (0, 8, 1))
+    with pytest.warns(RuntimeWarning, match=r"0\.8\.4"):
+        backend = PgvectorBackend(pg_dsn)
+    assert not backend._server.parallel
+    backend.close()
+
+
+def test_a_role_without_rights(pg_dsn):
+    with role(pg_dsn) as theirs:
+        with pytest.raises(errors.StoreUnreachableError, match=r"role lacks a right.*permission denied for database"):
+            PgvectorBackend(theirs)
+        with opened(pg_dsn) as (_, collection):
+            collection.put(batch(1, 3), under=b"settings")
+        with pytest.raises(errors.StoreUnreachableError, match=r"role lacks a right.*permission denied for schema"):
+            PgvectorBackend(theirs)
+    reading = (
+        "GRANT USAGE ON SCHEMA encvec TO {}",
+        "GRANT SELECT ON ALL TABLES IN SCHEMA encvec TO {}",
+    )
+    with role(pg_dsn, *reading) as theirs:
+        backend = PgvectorBackend(theirs)
+        collection = backend.open("tenant", "things")
+        assert len(collection.rows()) == 3
+        with pytest.raises(errors.StoreUnreachableError, match="role lacks a right"):
+            collection.put(batch(2, 3), under=b"settings")
+        backend.close()
+
+
+def test_a_database_without_our_tables(pg_dsn):
+    with pytest.raises(errors.StoreUnreachableError, match="no tables of encvec_store in schema 'encvec'"):
+        PgvectorBackend(pg_dsn, create=False)
+
+
+def test_tables_from_the_future(pg_dsn):
+    with opened(pg_dsn):
+        pass
+    ask(pg_dsn, "UPDATE encvec.meta SET value = 99 WHERE name = 'format'")
+    with pytest.raises(errors.StoreUnreachableError, match=r"format 99.*upgrade it"):
+        PgvectorBackend(pg_dsn)
+
+
+def test_repr_and_url_hide_the_password(pg_dsn):
+    with role(
+        pg_dsn, "GRANT ALL ON DATABASE " + ask(pg_dsn, "SELECT quote_ident(current_database())")[0][0] + " TO {}"
+    ) as theirs:
+        backend = PgvectorBackend(theirs)
+        assert ":encvec@" in theirs
+        assert ":encvec@" not in backend.url
+        backend.create(spec(), b"settings")
+        backend.close()
+        ask(pg_dsn, "DROP SCHEMA encvec CASCADE")
