@@ -23,7 +23,8 @@
     └── StoreError
         ├── StoreLockedError              another process holds the write lock; try again
         ├── StaleConfigError              the collection's settings were changed by another process meanwhile
-        ├── StoreUnreachableError         could not be opened or read; says nothing of forgery
+        ├── StoreUnreachableError         could not be opened, read or written; says nothing of forgery
+        │   └── OutcomeUnknownError       the connection was lost at the commit: perhaps written, perhaps not
         └── StoreClosedError              used after close()
 
 A failed authentication never says why: the difference between a wrong key and a forged byte
@@ -48,6 +49,7 @@ __all__ = [
     "MetricError",
     "NonFiniteError",
     "NormError",
+    "OutcomeUnknownError",
     "SchemeError",
     "ShapeError",
     "StaleConfigError",
@@ -155,6 +157,10 @@ class StaleConfigError(StoreError):
 
 class StoreUnreachableError(StoreError):
     """The store could not be opened, read or written."""
+
+
+class OutcomeUnknownError(StoreUnreachableError):
+    """The connection was lost while a write was committed: whole, or not at all. The same write again is safe."""
 
 
 class StoreClosedError(StoreError):

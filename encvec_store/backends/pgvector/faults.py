@@ -49,6 +49,7 @@ def translated(doing: str, place: str) -> Iterator[None]:
 def explained(error: psycopg.Error, doing: str, place: str) -> EncvecError:
     """Return the error of ours that says what happened."""
     what = _message(error)
+    end = "; nothing was written" if doing == "write to" else ""
     match error:
         case pg.LockNotAvailable():
             return StoreLockedError(f"another process is writing to {place}; nothing was written, try again")
@@ -57,16 +58,16 @@ def explained(error: psycopg.Error, doing: str, place: str) -> EncvecError:
                 f"another process wrote to {place} at the same time; nothing was written, try again"
             )
         case pg.QueryCanceled():
-            return StoreUnreachableError(f"cannot {doing} {place}: the server cancelled the statement ({what})")
+            return StoreUnreachableError(f"cannot {doing} {place}: the server cancelled the statement ({what}){end}")
         case pg.InsufficientPrivilege():
-            return StoreUnreachableError(f"cannot {doing} {place}: the role lacks a right: {what}")
+            return StoreUnreachableError(f"cannot {doing} {place}: the role lacks a right: {what}{end}")
         case pg.DiskFull() | pg.OutOfMemory():
-            return StoreUnreachableError(f"cannot {doing} {place}: the server is out of space ({what})")
+            return StoreUnreachableError(f"cannot {doing} {place}: the server is out of space ({what}){end}")
         case pg.ReadOnlySqlTransaction():
-            return StoreUnreachableError(f"cannot {doing} {place}: the server is read-only, a standby perhaps")
+            return StoreUnreachableError(f"cannot {doing} {place}: the server is read-only, a standby perhaps{end}")
         case pg.UndefinedTable() | pg.InvalidSchemaName():
-            return StoreUnreachableError(f"cannot {doing} {place}: the tables of the store are missing")
-    return StoreUnreachableError(f"cannot {doing} {place}: {what}")
+            return StoreUnreachableError(f"cannot {doing} {place}: the tables of the store are missing{end}")
+    return StoreUnreachableError(f"cannot {doing} {place}: {what}{end}")
 
 
 def _message(error: psycopg.Error) -> str:

@@ -1,8 +1,9 @@
 """Connections: a pool of our own, or the caller's pool or SQLAlchemy engine; imports options, faults, wire.
 
 Reads are single statements, or one transaction where they need settings; they are repeated once on a connection
-that turns out to be dead. A write is one transaction and is never repeated after it began. Settings are always
-local to a transaction, so that a pooler in transaction mode may stand between.
+that turns out to be dead. A write is one transaction and is never repeated after it began; where its COMMIT was not
+answered, the server is asked what became of it. Settings are always local to a transaction, so that a pooler in
+transaction mode may stand between.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, LiteralString, TypeVar
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
@@ -18,7 +19,7 @@ from psycopg.pq import Format
 from psycopg.rows import tuple_row
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
-from ...errors import StoreClosedError, StoreUnreachableError
+from ...errors import OutcomeUnknownError, StoreClosedError, StoreError, StoreUnreachableError
 from .faults import explained, is_lost
 from .options import Options
 from .wire import Raw, RawDumper
@@ -41,6 +42,10 @@ _DEFAULTS = {
     "application_name": "encvec_store",
 }
 _PATIENCE = 1.0
+_SETTLING = 5.0
+"""Seconds to wait for a transaction to end whose connection was lost at its COMMIT."""
+_NUMBER = "CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_current_xact_id()::text END"
+"""Of the transaction, for `pg_xact_status`; a standby gives none and cannot write."""
 
 
 class Source:
@@ -105,15 +110,21 @@ class Source:
 
         Raises:
             StoreLockedError: another writer held the lock for longer than the lock timeout.
-            StoreUnreachableError: no connection, or the transaction failed.
+            StoreUnreachableError: no connection, or the transaction failed; nothing was written.
+            OutcomeUnknownError: the connection was lost while it was committed, and it cannot be told whether it was.
         """
+        number = ""
         try:
             with ExitStack() as stack:
-                yield self._begin(stack)
+                cursor, begun = self._begin(stack)
+                yield cursor
+                number = begun
         except psycopg.Error as error:
-            raise explained(error, "write to", self.place) from None
+            if not (number and is_lost(error) and self._was_committed(number)):
+                raise explained(error, "write to", self.place) from None
 
-    def _begin(self, stack: ExitStack) -> Cursor:
+    def _begin(self, stack: ExitStack) -> tuple[Cursor, str]:
+        """Return a cursor in a transaction and the transaction's number."""
         local = {
             "lock_timeout": f"{round(self.options.lock_timeout * 1000)}ms",
             "idle_in_transaction_session_timeout": "0",  # batches may take their time to be made
@@ -124,13 +135,35 @@ class Source:
                 with ExitStack() as trial:
                     cursor = trial.enter_context(self._cursor())
                     trial.enter_context(cursor.connection.transaction())
-                    self.set_local(cursor, local)
+                    number = self.set_local(cursor, local, _NUMBER)
                     stack.push(trial.pop_all())
-                    return cursor
+                    return cursor, number
             except psycopg.Error as error:
                 attempt += 1
                 if not self._again(error, attempt):
                     raise
+
+    def _was_committed(self, number: str) -> bool:
+        """Ask what became of a transaction whose COMMIT was not answered.
+
+        Raises:
+            OutcomeUnknownError: the server cannot be asked, or does not know yet.
+        """
+        deadline = time.monotonic() + _SETTLING
+        with suppress(psycopg.Error, StoreError):
+            while True:
+                status = self.read(
+                    lambda cursor: cursor.execute(b"SELECT pg_xact_status(%s::text::xid8)", (number,)).fetchone()
+                )
+                if status in (("committed",), ("aborted",)):
+                    return status == ("committed",)
+                if status != ("in progress",) or time.monotonic() > deadline:
+                    break
+                time.sleep(0.05)
+        raise OutcomeUnknownError(
+            f"the connection to {self.place} was lost while a write was committed:"
+            " it may or may not have been written; do the same again to be sure"
+        )
 
     @contextmanager
     def session(self) -> Iterator[Cursor]:
@@ -139,13 +172,14 @@ class Source:
             with self._cursor() as cursor:
                 yield cursor
         except psycopg.Error as error:
-            raise explained(error, "write to", self.place) from None
+            raise explained(error, "build an index in", self.place) from None
 
     @staticmethod
-    def set_local(cursor: Cursor, settings: Mapping[str, str]) -> None:
-        """Set configuration until the end of the transaction."""
-        calls = ", ".join(["set_config(%s, %s, true)"] * len(settings))
-        cursor.execute(f"SELECT {calls}".encode(), [part for item in settings.items() for part in item])
+    def set_local(cursor: Cursor, settings: Mapping[str, str], also: LiteralString = "NULL") -> Any:
+        """Set configuration until the end of the transaction; returns the value of an expression."""
+        calls = "set_config(%s, %s, true), " * len(settings)
+        values = [part for item in settings.items() for part in item]
+        return (cursor.execute(f"SELECT {calls}{also}".encode(), values).fetchone() or (None,))[-1]
 
     def close(self) -> None:
         """Close our own pool; a caller's stays open. Idempotent."""
