@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from .backends import BackendCollection, Rows
 from .config import CollectionConfig
-from .crypto.envelope import PREFIX
+from .crypto.envelope import PREFIX, envelope_size
 from .errors import AuthenticationError, StaleConfigError, StoreUnreachableError
 from .filters import Predicate
 from .vault import Vault
@@ -31,6 +31,11 @@ class Handle:
         self._lock = threading.Lock()
         self._generation = backend.generation()
         self.config = vault.open_config(backend.config())
+        if (backend.spec.index_dim, backend.spec.envelope_size) != (
+            self.config.index_dim,
+            envelope_size(self.config.dim),
+        ):
+            raise AuthenticationError("the collection's settings could not be authenticated")
         backend.authenticate_cache(vault)
 
     def refresh(self) -> CollectionConfig:

@@ -43,14 +43,14 @@ def things(proxy, keyset):
     store.close()
 
 
-@pytest.mark.parametrize("cut", [{}, {"deliver": True}, {"answer": 1}, {"answer": 200}], ids=str)
 @pytest.mark.parametrize("kind", READS)
-def test_a_read_is_asked_once_more(proxy, things, kind, cut):
+def test_a_read_is_asked_once_more(proxy, things, kind):
+    """Cut before the server has the question, before it answers, and in the middle of its answer."""
     whole = READS[kind](things)
-    proxy.cut(b"records_", **cut)
-    again = READS[kind](things)
-    assert str(again) == str(whole)
-    assert proxy.left == 0
+    for cut in ({}, {"deliver": True}, {"answer": 1}, {"answer": 200}):
+        proxy.cut(b"records_", **cut)
+        assert str(READS[kind](things)) == str(whole)
+        assert proxy.left == 0
 
 
 def test_but_not_for_ever(proxy, things):

@@ -13,7 +13,7 @@ from ...errors import EncvecError, StoreLockedError, StoreUnreachableError
 __all__ = ["is_lost", "is_outdated", "translated"]
 
 _LOST = (pg.AdminShutdown, pg.CrashShutdown, pg.DatabaseDropped, pg.IdleSessionTimeout)
-_TELLING = ("08", "28", "3D", "42501", "53", "54", "57", "58", "XX")
+_TELLING = ("08", "25P", "28", "3D", "42501", "53", "54", "57", "58", "XX")
 """SQL states whose message names objects and limits, never a value."""
 
 
@@ -51,6 +51,8 @@ def explained(error: psycopg.Error, doing: str, place: str) -> EncvecError:
     what = _message(error)
     end = "; nothing was written" if doing == "write to" else ""
     match error:
+        case pg.LockNotAvailable() if doing != "write to":
+            return StoreLockedError(f"cannot {doing} {place}: another process's transaction is in the way, try again")
         case pg.LockNotAvailable():
             return StoreLockedError(f"another process is writing to {place}; nothing was written, try again")
         case pg.SerializationFailure() | pg.DeadlockDetected():
@@ -65,6 +67,10 @@ def explained(error: psycopg.Error, doing: str, place: str) -> EncvecError:
             return StoreUnreachableError(f"cannot {doing} {place}: the server is out of space ({what}){end}")
         case pg.ReadOnlySqlTransaction():
             return StoreUnreachableError(f"cannot {doing} {place}: the server is read-only, a standby perhaps{end}")
+        case pg.DataException() if doing == "read" and error.sqlstate == "22000":  # vectors of different dimensions
+            return StoreUnreachableError(
+                f"cannot {doing} {place}: an index vector has the wrong dimension; verify() says which"
+            )
         case pg.UndefinedTable() | pg.InvalidSchemaName():
             return StoreUnreachableError(f"cannot {doing} {place}: the tables of the store are missing{end}")
     return StoreUnreachableError(f"cannot {doing} {place}: {what}{end}")

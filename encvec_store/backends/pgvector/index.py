@@ -6,9 +6,11 @@ It is built beside reads and writes, and by one process at a time.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import LiteralString
 
+import psycopg
 from psycopg import errors as pg
 from psycopg.sql import SQL, Composed, Identifier
 
@@ -25,6 +27,10 @@ _EXISTING = (
 )
 _LOCK = 0x656E7658
 """First half of the advisory lock; the number of the tables is the other."""
+
+
+_DROP = SQL("DROP INDEX CONCURRENTLY IF EXISTS {}")
+"""Without keeping readers out while it waits for one that does not end."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,8 @@ class Indexer:
         """Build the index that a space lacks; False where another process is at it.
 
         Raises:
-            StoreUnreachableError: the server failed or was too short of memory.
+            StoreLockedError: a transaction of another process did not end within the lock timeout.
+            StoreUnreachableError: the server failed, refused, or was too short of memory or space.
         """
         statement = self._statement(content, space, state, concurrently=not self._options.pooler)
         if self._options.pooler:
@@ -88,8 +95,13 @@ class Indexer:
                 for _, setting, value in self._settings():
                     cursor.execute(b"SELECT set_config(%s, %s, false)", (setting, value))
                 # what an interrupted build left is of no use to searches, and slows down writes
-                cursor.execute(SQL("DROP INDEX IF EXISTS {}").format(name))
-                self._with_less(cursor, statement)
+                cursor.execute(_DROP.format(name))
+                try:
+                    self._with_less(cursor, statement, name)
+                except (pg.DiskFull, pg.OutOfMemory):
+                    with suppress(psycopg.Error):  # give the space back
+                        cursor.execute(_DROP.format(name))
+                    raise
             finally:
                 if not cursor.connection.closed:
                     for reset, _, _ in self._settings():
@@ -121,14 +133,13 @@ class Indexer:
             cursor.execute(statement)
         return True
 
-    def _with_less(self, cursor: Cursor, statement: bytes) -> None:
+    def _with_less(self, cursor: Cursor, statement: bytes, name: Identifier) -> None:
         try:
             cursor.execute(statement)
         except (pg.DiskFull, pg.OutOfMemory):
             # in containers, shared memory for parallel workers is often tiny
             cursor.execute(b"SELECT set_config('max_parallel_maintenance_workers', '0', false)")
-            name = statement.split(b" ON ")[0].split()[-1]
-            cursor.execute(b"DROP INDEX IF EXISTS " + self._names.sql("{schema}.") + name)
+            cursor.execute(_DROP.format(name))
             cursor.execute(statement)
 
     def _settings(self) -> list[tuple[bytes, str, str]]:
@@ -137,7 +148,7 @@ class Indexer:
             ("maintenance_work_mem", self._options.build_memory),
             ("statement_timeout", "0"),
             *workers,
-            ("lock_timeout", "0"),
+            ("lock_timeout", f"{round(self._options.lock_timeout * 1000)}ms"),
         ]
         return [(b"RESET " + name.encode(), name, value) for name, value in settings]
 

@@ -135,13 +135,13 @@ class Records:
         """Return (found rows in the order asked, (m, envelope_size) uint8)."""
         size = self.spec.envelope_size
         found, parts = self._fetch("envelope", rows, size)
-        return found, np.frombuffer(b"".join(parts), np.uint8).reshape(-1, size)
+        return found, np.frombuffer(_joined(parts, size), np.uint8).reshape(-1, size)
 
     def index_vectors(self, rows: Rows) -> tuple[Rows, Matrix]:
         """Return (found rows in the order asked, (m, index_dim) float32)."""
         dim = self.spec.index_dim
         found, parts = self._fetch("{vector_send}(index_vector)" if dim else "''::bytea", rows, 4 * dim)
-        return found, vectors_from(b"".join(parts), dim) if dim else np.empty((len(found), 0), np.float32)
+        return found, vectors_from(_joined(parts, 4 + 4 * dim), dim) if dim else np.empty((len(found), 0), np.float32)
 
     def payloads(self, rows: Rows) -> tuple[Rows, list[bytes]]:
         """Return (found rows in the order asked, sealed payloads)."""
@@ -182,3 +182,8 @@ class Records:
             if field is not None:
                 entry[3].add((field.decode("utf-8", "surrogatepass"), term_from(kind, key, rest)))
         return [found[row] for row in np.asarray(rows).tolist() if row in found]
+
+
+def _joined(parts: list[bytes], size: int) -> bytes:
+    """Join parts of one size. Zeros stand for one of another size, which is damage: they are authentic nowhere."""
+    return b"".join(part if part is not None and len(part) == size else bytes(size) for part in parts)

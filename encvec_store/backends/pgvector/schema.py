@@ -18,6 +18,8 @@ from .source import Cursor, Source
 
 __all__ = ["Server", "attach_content", "create_content", "drop_content", "next_content", "prepare"]
 
+_OLDEST = 15
+"""Major version of PostgreSQL."""
 _NEEDED = (0, 8, 0)
 _SOUND = (0, 8, 4)
 _PARALLEL = (0, 8, 2)
@@ -54,6 +56,11 @@ def prepare(source: Source) -> Server:
         StoreUnreachableError: something is missing or too old, and could not be created.
     """
     try:
+        release = source.read(lambda cursor: cursor.connection.info.server_version)
+        if release < _OLDEST * 10_000:
+            raise StoreUnreachableError(
+                f"{source.place} is PostgreSQL {release // 10_000}; {_OLDEST} or later is needed: upgrade the server"
+            )
         found = source.read(lambda cursor: cursor.execute(_EXTENSION).fetchone())
         if found is None and source.options.create:
             _create_extension(source)

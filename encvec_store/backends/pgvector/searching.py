@@ -17,6 +17,7 @@ from typing import Any, LiteralString
 import numpy as np
 from psycopg.sql import SQL, Composable, Composed
 
+from ...errors import StoreError
 from ...filters import Predicate
 from ..base import Matrix, Rows
 from .index import Indexer, IndexState, expression
@@ -37,9 +38,12 @@ _TEXTS = 500
 """Statements kept, since putting one together takes as long as sending it."""
 _LOOK_AGAIN = 5.0
 """Seconds for which we believe to know which indexes there are."""
+_BUILD_AGAIN = 300.0
+"""Seconds until a search tries again to build an index that could not be built."""
 
 _OUTER: LiteralString = (
-    "SELECT q.n, found.* FROM {queries} AS q CROSS JOIN LATERAL (SELECT string_agg(int8send(c.row), ''::bytea),"
+    "SELECT q.n, found.* FROM {queries} AS q CROSS JOIN LATERAL (SELECT string_agg(int8send(c.row), ''::bytea)"
+    " FILTER (WHERE c.d IS NOT NULL),"  # none should be, but for damage
     " string_agg(float8send(c.d), ''::bytea) FROM ({inner}) AS c) AS found"
 )
 _INNER: LiteralString = (
@@ -65,6 +69,7 @@ class Searcher:
         self._states: dict[int, IndexState] = {}
         self._seen = -_LOOK_AGAIN
         self._warned = False
+        self._build_after = 0.0
         self._texts: dict[tuple[Any, ...], bytes] = {}
         self.ways: Counter[str] = Counter()
         """Searches by way; `short` counts those that an index answered with too few."""
@@ -128,7 +133,8 @@ class Searcher:
         if state is None or state.kind != "none" or state.wanted == "none":
             return state
         if state.records <= self._options.index_in_search:
-            self.build(space)
+            if time.monotonic() > self._build_after:
+                self._try_to_build(space)
         elif not self._warned:
             self._warned = True
             log.warning(
@@ -137,6 +143,14 @@ class Searcher:
                 state.records,
             )
         return self._states.get(space)
+
+    def _try_to_build(self, space: int) -> None:
+        """Build an index if the server lets us: a replica or a role that only reads can be searched without."""
+        try:
+            self.build(space)
+        except StoreError as error:
+            self._build_after = time.monotonic() + _BUILD_AGAIN
+            log.warning("searches of collection %r compare all records: %s", self._records.spec.name, error)
 
     def _narrow_limit(self, records: int, limit: int) -> int:
         """Records up to which listing and comparing them is cheaper than a graph that skips the others."""
