@@ -134,18 +134,18 @@ class Collection:
         if (ids is None) == (where is None):
             raise InputError("delete takes either ids or where")
         self._handle.refresh()
-        if ids is None:
-            if not where:
-                raise InputError("an empty filter would delete everything; drop the collection instead")
-            rows = np.array([row for row, _ in self._matching(where, include_vectors=False)], np.int64)
-            return self._handle.backend.remove(rows) if len(rows) else 0
-        names, removed = check_ids(ids, unique=False), 0
+        if ids is None and not where:
+            raise InputError("an empty filter would delete everything; drop the collection instead")
+        names, removed = None if ids is None else check_ids(ids, unique=False), 0
         for _ in range(_ATTEMPTS):
-            rows = self._find(names, held=True)
+            if names is not None:
+                rows = self._find(names, held=True)
+            else:
+                rows = np.array([row for row, _ in self._matching(where, include_vectors=False)], np.int64)
             gone = self._handle.backend.remove(rows) if len(rows) else 0
             removed += gone
             if gone == len(rows):
-                break  # else some were written anew after they were found: look again
+                break  # else some were written or calibrated anew after they were found: look again
         return removed
 
     def count(self, where: Mapping[str, Any] | None = None) -> int:

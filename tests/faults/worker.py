@@ -157,6 +157,13 @@ def fill_the_disk(pipe, url, start):
     pipe.send("done")
 
 
+def soak(pipe, url, task):
+    """Take part in the soak test."""
+    from tests.faults.soak import run
+
+    run(pipe, url, task)
+
+
 def main(task, pipe, place, start):
     """Run a task by name."""
     globals()[task](pipe, place, start)

@@ -190,6 +190,16 @@ class RacesContract:
             assert things.verify().ok
         assert theirs.stats()["scheme"]["beta"] > 0
 
+    @pytest.mark.parametrize("method", ["payloads", "remove"])
+    @pytest.mark.parametrize("given", [{"ids": ["id-0", "id-1"]}, {"where": {"n": {"lt": 2}}}], ids=["ids", "where"])
+    def test_calibration_in_the_middle_of_a_deletion(self, noisy, interrupt, calibrate, method, given):
+        """It gives every record another row; still they go."""
+        mine, theirs = noisy
+        interrupt(mine, "remove" if "ids" in given else method, calibrate)
+        assert mine.delete(**given) == 2
+        assert theirs.get(["id-0", "id-1"]) == []
+        assert theirs.count() == 398
+
     @pytest.mark.parametrize("method", ["find", "payloads", "vectors"])
     def test_calibration_in_the_middle_of_get(self, noisy, interrupt, calibrate, method):
         mine, _ = noisy
