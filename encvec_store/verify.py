@@ -20,6 +20,7 @@ from .writing import terms
 __all__ = ["Damage", "VerifyReport", "verify"]
 
 _CHUNK = 2048
+_ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,13 @@ def verify(handle: Handle, progress: Callable[[int, int], None] | None = None) -
     total = handle.backend.count()
     for rows in handle.pages(_CHUNK):
         damaged = _look(handle, rows, report)
-        if damaged:
+        for _ in range(_ATTEMPTS):
+            if not damaged:
+                break
             # a record that was written or calibrated anew while we read its parts looks damaged: look again
             handle.refresh()
-            report.damaged += _look(handle, np.unique([item.row for item in damaged]), VerifyReport())
+            damaged = _look(handle, np.unique([item.row for item in damaged]), VerifyReport())
+        report.damaged += damaged
         if progress is not None:
             progress(len(rows), total)
     return report

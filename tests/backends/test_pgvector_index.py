@@ -249,3 +249,19 @@ def test_batches_with_equal_vectors(pg_dsn):
         found = collection.candidates(1, vectors[:1], 150)[0]
         assert len(found) == 150
         assert set(range(1, 101)) <= set(found.tolist())
+
+
+def test_tables_replaced_while_their_index_is_built(pg_dsn, monkeypatch):
+    """The new ones bring their own."""
+    with opened(pg_dsn, index="hnsw") as (_, mine), opened(pg_dsn, index="hnsw") as (_, theirs):
+        mine.put(batch(1, 50), under=b"settings")
+        build = mine._searcher._indexer.build
+
+        def late(*arguments):
+            theirs.replace([batch(2, 50)], b"settings", under=b"settings")
+            return build(*arguments)
+
+        monkeypatch.setattr(mine._searcher._indexer, "build", late)
+        mine.flush()
+        assert mine.stats()["index"] == "hnsw"
+        assert len(mine.candidates(1, batch(2, 1).index_vectors, 5)[0]) == 5

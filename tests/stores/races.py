@@ -223,6 +223,14 @@ class RacesContract:
             report = mine.verify()
             assert report.ok, report
 
+    def test_calibration_and_then_a_write_in_the_middle_of_verify(self, noisy, interrupt):
+        """What looked damaged is looked at again, and is then written under our eyes again."""
+        mine, theirs = noisy
+        interrupt(mine, "rows", lambda: theirs.calibrate(target_recall=0.9, max_candidates=60))
+        interrupt(mine, "payloads", lambda: theirs.delete(["id-1"]), skip=1)
+        report = mine.verify()
+        assert report.ok, report
+
     @pytest.mark.parametrize("method", ["vectors", "replace"])
     def test_calibration_in_the_middle_of_a_calibration(self, noisy, interrupt, method):
         """The first to commit wins; the other says so, and has changed nothing."""

@@ -58,6 +58,11 @@ class Records:
         """Take note of the number of the tables in use."""
         self._content = content
 
+    def replaced(self, content: int) -> bool:
+        """Say whether tables are no longer those in use, after looking it up."""
+        self._content = self._column("content")
+        return self._content != content
+
     # reads
 
     def on_content(self, work: Callable[[Cursor, int], T], settings: dict[str, str] | None = None) -> T:

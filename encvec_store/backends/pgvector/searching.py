@@ -108,7 +108,12 @@ class Searcher:
         for number, state in self.states(fresh=True).items():
             if state.wanted not in (state.kind, "none") and space in (None, number):
                 content = self._records.content
-                self._indexer.build(content, number, state)
+                try:
+                    self._indexer.build(content, number, state)
+                except StoreError:
+                    if not self._records.replaced(content):
+                        raise
+                    break  # by new tables, with their indexes
         self.states(fresh=True)
 
     def index_new(self, cursor: Cursor, content: int, counts: dict[int, int]) -> None:
