@@ -1,5 +1,6 @@
 """Connections of a PostgreSQL store: dropped, used up, timed out, waiting for a lock."""
 
+import contextlib
 import time
 
 import numpy as np
@@ -79,15 +80,29 @@ def test_a_connection_lost_in_the_middle_of_a_write(pg_dsn):
         sound(collection, expected)
 
 
-def test_an_exhausted_pool(pg_dsn):
-    with opened(pg_dsn, pool_size=1, pool_timeout=0.5) as (_, collection):
+EXHAUSTED = {
+    "own": r"none of the pool's 1 connections was free within 0\.5 s; allow more \(option pool_size\)",
+    "pool": r"none of the pool's 1 connections was free within 0\.5 s; make the pool given larger \(max_size\)",
+    "engine": r"all connections of the engine are in use; make its pool larger \(pool_size of create_engine\)",
+}
+
+
+@pytest.mark.parametrize("given", EXHAUSTED)
+def test_an_exhausted_pool(pg_dsn, given):
+    with contextlib.ExitStack() as stack:
+        options = {"pool_size": 1, "pool_timeout": 0.5}
+        if given == "pool":
+            options["pool"] = stack.enter_context(ConnectionPool(pg_dsn, min_size=1, max_size=1, open=True))
+        if given == "engine":
+            target = pg_dsn.replace("postgresql:", "postgresql+psycopg:")
+            options["engine"] = create_engine(target, pool_size=1, max_overflow=0, pool_timeout=0.5)
+            stack.callback(options["engine"].dispose)
+        _, collection = stack.enter_context(opened(pg_dsn, **options))
 
         def batches():
-            with pytest.raises(
-                errors.StoreUnreachableError,
-                match=r"none of the pool.s 1 connections was free within 0\.5 s; allow more \(option pool_size\)",
-            ):
-                collection.count()
+            for _ in range(2):
+                with pytest.raises(errors.StoreUnreachableError, match=EXHAUSTED[given]):
+                    collection.count()
             yield batch(1, 5)
 
         collection.replace(batches(), b"new", under=b"settings")

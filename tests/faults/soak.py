@@ -11,7 +11,7 @@ from encvec_store import errors
 from tests.faults.worker import DIM, opened
 
 TASKS = {
-    "write": ("upsert", "delete", "delete where", "get", "search", "scroll"),
+    "write": ("upsert", "delete", "delete_where", "get", "search", "scroll"),
     "read": ("search", "filter", "get", "scroll", "verify"),
     "calibrate": ("calibrate", "flush"),
 }
@@ -34,56 +34,70 @@ def whole(found):
 
 
 def same(found, expected):
+    """Compare, with both sides told: asserts are not rewritten here."""
     assert found == expected, f"{found} where {expected} should be"
 
 
-def write(things, number, end):
-    """Write, update and delete records of its own, and see that what is read is what was written last."""
-    rng, log, versions, counts = random.Random(number), {}, Counter(), Counter()
-    names = [f"{number}/{i}" for i in range(IDS)]
-    while time.monotonic() < end:
-        some = rng.sample(names, rng.randint(1, 25))
-        task = rng.choice((*TASKS["write"], "upsert", "upsert"))
-        if task == "upsert":
-            for id in some:
-                versions[id] += 1
-            vectors, metadata, documents = zip(*(record(id, versions[id]) for id in some), strict=True)
-            try:
-                things.upsert(some, np.array(vectors), metadata, documents)
-            except (errors.StoreLockedError, errors.StaleConfigError):
-                counts["refused"] += 1  # nothing was written, it says
-                continue
-            log |= {id: versions[id] for id in some}
-        elif task == "delete":
-            some = some[:8]
-            try:
-                same(things.delete(some), len(log.keys() & set(some)))
-            except errors.StoreLockedError:
-                # the ids are looked for in turns, so some may be gone
-                log = {found.id: found.metadata["v"] for found in things.scroll(where={"batch": number})}
-                counts["refused"] += 1
-                continue
-            log = {id: version for id, version in log.items() if id not in some}
-        elif task == "delete where":
-            version = rng.choice(list(log.values()) or [0])
-            gone = {id for id, v in log.items() if v == version}
-            same(things.delete(where={"batch": number, "v": version}), len(gone))
-            log = {id: v for id, v in log.items() if id not in gone}
-        elif task == "get":
-            found = things.get(some)
-            same({one.id: one.metadata["v"] for one in found}, {id: log[id] for id in some if id in log})
-            for one in found:
-                whole(one)
-        elif task == "search" and log:
-            id = rng.choice(list(log))
-            (hit,) = things.search(record(id, log[id])[0], k=1, include_vectors=True)
-            assert hit.id == id, f"{id} is not found"
+class Writer:
+    """Writes, updates and deletes records of its own, and sees that what is read is what was written last."""
+
+    def __init__(self, things, number):
+        self.things, self.number, self.rng = things, number, random.Random(number)
+        self.names = [f"{number}/{i}" for i in range(IDS)]
+        self.versions = Counter()  # that were given out, to be written or not
+        self.log = {}  # id -> version acknowledged
+
+    def some(self, most):
+        return self.rng.sample(self.names, self.rng.randint(1, most))
+
+    def upsert(self):
+        some = self.some(25)
+        self.versions.update(some)
+        vectors, metadata, documents = zip(*(record(id, self.versions[id]) for id in some), strict=True)
+        self.things.upsert(some, np.array(vectors), metadata, documents)
+        self.log |= {id: self.versions[id] for id in some}
+
+    def delete(self):
+        chosen = set(self.some(8))
+        self.gone(chosen, ids=list(chosen))
+
+    def delete_where(self):
+        version = self.rng.choice(list(self.log.values()) or [0])
+        chosen = {id for id, v in self.log.items() if v == version}
+        self.gone(chosen, where={"batch": self.number, "v": version})
+
+    def gone(self, ids, **how):
+        same(self.things.delete(**how), len(ids & self.log.keys()))
+        self.log = {id: version for id, version in self.log.items() if id not in ids}
+
+    def get(self):
+        some = self.some(25)
+        found = self.things.get(some)
+        same({one.id: one.metadata["v"] for one in found}, {id: self.log[id] for id in some if id in self.log})
+        for one in found:
+            whole(one)
+
+    def search(self):
+        for id in self.rng.sample(list(self.log), min(1, len(self.log))):
+            (hit,) = self.things.search(record(id, self.log[id])[0], k=1, include_vectors=True)
+            same(hit.id, id)
             whole(hit)
-        elif task == "scroll":
-            found = {one.id: one.metadata["v"] for one in things.scroll(where={"batch": number})}
-            same(found, log)
+
+    def scroll(self):
+        same({one.id: one.metadata["v"] for one in self.things.scroll(where={"batch": self.number})}, self.log)
+
+
+def write(things, number, end):
+    """Be a writer; what is refused was not done, and is counted."""
+    writer, counts = Writer(things, number), Counter()
+    while time.monotonic() < end:
+        task = writer.rng.choice((*TASKS["write"], "upsert", "upsert"))
+        try:
+            getattr(writer, task)()
+        except (errors.StoreLockedError, errors.StaleConfigError):
+            task = "refused"
         counts[task] += 1
-    return {"log": log, **counts}
+    return {"log": writer.log, **counts}
 
 
 def read(things, number, end):

@@ -29,6 +29,7 @@ KINDS = ["write"] * 4 + ["read"] * 3 + ["calibrate"]
 
 def test_soak(keyset, url):
     seconds = float(os.environ.get("ENCVEC_SOAK_SECONDS") or SECONDS["faiss" if "faiss" in url else "postgresql"])
+    url += "&lock_timeout=60"
     store, things = open_again(url, keyset)
     with contextlib.ExitStack() as stack:
         pipes = [stack.enter_context(child("soak", url, (kind, n, seconds)))[0] for n, kind in enumerate(KINDS)]
@@ -42,6 +43,7 @@ def test_soak(keyset, url):
     for kind, counts in done.items():
         print(kind, dict(counts))
         assert all(counts[task] for task in soak.TASKS[kind]), f"{kind} did not come to everything: {counts}"
+        assert counts["refused"] <= counts.total() / 10, f"{kind} was refused too often: {counts}"
     report = things.verify()
     assert report.ok, report
     found = {record.id: record for record in things.scroll()}

@@ -120,7 +120,7 @@ class Source:
                 yield cursor
                 number = begun
         except psycopg.Error as error:
-            if not (number and is_lost(error) and self._was_committed(number)):
+            if not (number and self._was_committed(number)):
                 raise explained(error, "write to", self.place) from None
 
     def _begin(self, stack: ExitStack) -> tuple[Cursor, str]:
@@ -254,7 +254,8 @@ class Source:
             fairy = self._engine.raw_connection()
         except exc.TimeoutError:
             raise StoreUnreachableError(
-                f"cannot reach {self.place}: all connections of the engine are in use"
+                f"cannot reach {self.place}: all connections of the engine are in use;"
+                " make its pool larger (pool_size of create_engine)"
             ) from None
         except exc.DBAPIError as error:
             cause = error.orig if isinstance(error.orig, psycopg.Error) else psycopg.OperationalError("")
