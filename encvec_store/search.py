@@ -88,6 +88,8 @@ class _Query:
         """Return the hits; None when rows vanished meanwhile and it is worth another try."""
         rows = self._collect()
         hits = self._rank(rows)
+        if self.lost and self.handle.refresh() is not self.config:
+            raise StaleConfigError("the collection was rewritten under other settings meanwhile")
         return hits if last or not self.lost else None
 
     def _from_index(self, predicate: Predicate | None) -> Candidates:

@@ -10,11 +10,15 @@ from tests.stores.oracle import assert_hits
 
 
 class Interposed:
-    """A backend collection that runs `work` once, right before (or after) a method does its own."""
+    """A backend collection that runs `work` once, or so many times, right before (or after) a method does its own."""
 
-    def __init__(self, backend, method, work, *, after=False, skip=0):
+    def __init__(self, backend, method, work, *, after=False, skip=0, times=1):
         self._backend, self._method, self._work, self._after, self._skip = backend, method, work, after, skip
-        self.ran = False
+        self._times = times
+
+    @property
+    def ran(self):
+        return not self._times
 
     def __getattr__(self, name):
         found = getattr(self._backend, name)
@@ -25,7 +29,7 @@ class Interposed:
             if self._skip:
                 self._skip -= 1
                 return found(*args, **kwargs)
-            self.ran = True
+            self._times -= 1
             if not self._after:
                 self._work()
                 return found(*args, **kwargs)
@@ -166,7 +170,7 @@ class RacesContract:
     @pytest.fixture(params=["theirs", "mine"])
     def calibrate(self, noisy, request):
         """By the other opening, or by another thread of this one."""
-        things = noisy[request.param == "mine"]
+        things = noisy[request.param == "theirs"]
         return lambda: things.calibrate(target_recall=0.9, max_candidates=60)
 
     @pytest.mark.parametrize("method", ["candidates", "vectors", "payloads"])
@@ -179,6 +183,14 @@ class RacesContract:
         order, _ = oracle.nearest("cosine", query, stored, 10)
         assert len(hits) == 10
         assert len({f"id-{i}" for i in order} & {hit.id for hit in hits}) >= 4
+
+    def test_calibrations_without_end_in_the_middle_of_searches(self, noisy, interrupt):
+        """Every candidate is gone each time: that is no empty collection, and is not answered as if it were."""
+        mine, theirs = noisy
+        interrupt(mine, "vectors", lambda: theirs.calibrate(target_recall=0.9, max_candidates=60), times=4)
+        with pytest.raises(errors.StaleConfigError, match="rewritten under other settings"):
+            mine.search(oracle.vectors(1, 16, seed=1)[0], k=10)
+        assert len(mine.search(oracle.vectors(1, 16, seed=1)[0], k=10)) == 10
 
     def test_calibration_in_the_middle_of_an_upsert(self, noisy, interrupt, calibrate):
         mine, theirs = noisy
