@@ -3,13 +3,14 @@
 The walks are written once, as plain functions. `spawn` runs one in a greenlet, as SQLAlchemy's asyncio extension does
 with its own: where the walk must wait, `wait_for` hands an awaitable to the event loop, and the walk goes on with what
 came of it. No lock of `threading` may be held meanwhile: the next walk runs in the same thread, and would wait for it
-for good. `Lock` may. In a plain call `offload`, `each` and `Lock` are what they look like.
+for good. `Lock` may. In a plain call `offload`, `each`, `sleep` and `Lock` are what they look like.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future
@@ -20,7 +21,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from .errors import StoreUnreachableError
 
-__all__ = ["Lock", "each", "entered", "in_walk", "offload", "spawn", "wait_for"]
+__all__ = ["Lock", "each", "entered", "in_walk", "offload", "sleep", "spawn", "wait_for"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -69,6 +70,14 @@ def wait_for(awaitable: Awaitable[T]) -> T:
     from sqlalchemy.util import await_only
 
     return await_only(awaitable)
+
+
+def sleep(seconds: float) -> None:
+    """Wait for some time, in the event loop or in the thread."""
+    if in_walk():
+        wait_for(asyncio.sleep(seconds))
+    else:
+        time.sleep(seconds)
 
 
 @contextmanager

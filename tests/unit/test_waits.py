@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy.exc import MissingGreenlet
 
 from encvec_store import errors
-from encvec_store.waits import Lock, each, entered, in_walk, offload, spawn, wait_for
+from encvec_store.waits import Lock, each, entered, in_walk, offload, sleep, spawn, wait_for
 
 LARGE = 10_000
 
@@ -24,6 +24,9 @@ def test_a_plain_call_is_a_plain_call():
     here = threading.get_ident()
     assert offload(LARGE, where) == (here, False)
     assert list(each(LARGE, iter("abc"))) == ["a", "b", "c"]
+    began = time.monotonic()
+    sleep(0.02)
+    assert time.monotonic() - began > 0.015
     with pytest.raises(MissingGreenlet):
         wait_for(asyncio.sleep(0))
 
@@ -35,7 +38,8 @@ def test_a_walk_waits_in_the_loop():
         assert in_walk()
         for _ in range(3):
             order.append(name)
-            assert wait_for(asyncio.sleep(0.01, name)) == name
+            sleep(0.01)
+            assert wait_for(asyncio.sleep(0, name)) == name
             assert in_walk()
         return name
 

@@ -60,6 +60,9 @@ class Cursor(Protocol):
 class Connection(Protocol):
     """What a `psycopg.Connection` can do."""
 
+    prepare_threshold: int | None
+    """How often a statement is run before it is prepared; None for never."""
+
     @property
     def closed(self) -> bool:
         """Whether it is of no more use."""

@@ -56,6 +56,14 @@ class _Connection:
         self.of = connection
 
     @property
+    def prepare_threshold(self) -> int | None:
+        return self.of.prepare_threshold
+
+    @prepare_threshold.setter
+    def prepare_threshold(self, value: int | None) -> None:
+        self.of.prepare_threshold = value
+
+    @property
     def closed(self) -> bool:
         return self.of.closed
 
