@@ -22,6 +22,8 @@ DIM = 8
 OURS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'encvec_store'"
 WAITING = f"{OURS} AND wait_event_type = 'Lock'"
 AT_WORK = f"{OURS} AND state <> 'idle'"
+BUSY = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state <> 'idle'"
+BLOCKED = f"{BUSY} AND wait_event_type = 'Lock'"
 
 
 @pytest.fixture
@@ -137,7 +139,7 @@ class Ticker:
 
     def check(self):
         """The loop's own thread never computed for long at a stretch, and turns came often."""
-        assert max(np.diff(self.turns)) < 0.1
+        assert max(np.diff(self.turns)) < 0.2
         # on average over all: single turns may be late on a busy machine
         assert len(self.turns) > self.took / 0.1
 
@@ -462,6 +464,25 @@ def test_the_callers_own_connections(keyed, own):
                     assert (await mine.get_raw_connection()).driver_connection.autocommit is False
             with pytest.raises(errors.StoreClosedError):
                 await things.count()
+
+    run(main)
+
+
+def test_cancelled_on_the_callers_own_connections(keyed, own, pg_dsn):
+    async def main():
+        async with own() as (option, _), keyed("postgresql://", **option) as store:
+            things = await store.collection("things", dim=DIM)
+            for work in (things.count, lambda: things.upsert(ids(5), vectors(5))):
+                with held(pg_dsn):
+                    tasks = [asyncio.create_task(work()) for _ in range(2)]
+                    await until(lambda: counted(pg_dsn, BLOCKED) == 2)
+                    for task in tasks:
+                        task.cancel()
+                    results = await asyncio.gather(*tasks, return_exceptions=True)
+                    assert {type(result) for result in results} == {asyncio.CancelledError}
+                await until(lambda: counted(pg_dsn, BUSY) == 1)  # whoever asks
+                async with asyncio.timeout(30):
+                    assert set(await asyncio.gather(*[things.count() for _ in range(10)])) == {0}
 
     run(main)
 
