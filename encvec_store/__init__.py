@@ -11,7 +11,7 @@ with ev.connect("faiss:///data", keyset=keyset) as store:
 
 from __future__ import annotations
 
-from . import errors
+from . import aio, errors
 from .collection import Collection
 from .crypto.keyset import Keyset
 from .records import Hit
@@ -19,4 +19,4 @@ from .store import Store, connect
 
 __version__ = "0.1.0.dev0"
 
-__all__ = ["Collection", "Hit", "Keyset", "Store", "__version__", "connect", "errors"]
+__all__ = ["Collection", "Hit", "Keyset", "Store", "__version__", "aio", "connect", "errors"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import length_hint
 from typing import Any, overload
 
 import numpy as np
@@ -18,6 +19,7 @@ from .records import Hit, Record, check_ids, decode_payload
 from .rerank import OpenedVectors
 from .search import search
 from .verify import VerifyReport, verify
+from .waits import offload
 from .writing import rewrite, upsert
 
 __all__ = ["Collection"]
@@ -141,7 +143,8 @@ class Collection:
             if names is not None:
                 rows = self._find(names, held=True)
             else:
-                rows = np.array([row for row, _ in self._matching(where, include_vectors=False)], np.int64)
+                pages = self._matching(where, include_vectors=False)
+                rows = np.array([row for page in pages for row, _ in page], np.int64)
             gone = self._handle.backend.remove(rows) if len(rows) else 0
             removed += gone
             if gone == len(rows):
@@ -152,15 +155,19 @@ class Collection:
         """Count records; with a filter those that satisfy it, and can be opened to find out."""
         if parse(where, self._handle.refresh().policies) is None:
             return self._handle.backend.count()
-        return sum(1 for _ in self._matching(where, include_vectors=False))
+        return sum(map(len, self._matching(where, include_vectors=False)))
 
     def scroll(self, where: Mapping[str, Any] | None = None, *, include_vectors: bool = True) -> Iterator[Record]:
         """Iterate over readable records in the order of their last write, with little memory.
 
         A record that is updated meanwhile may come twice; every record that stays as it is comes once.
         """
+        return (record for page in self._pages(where, include_vectors=include_vectors) for record in page)
+
+    def _pages(self, where: Mapping[str, Any] | None, *, include_vectors: bool) -> Iterator[list[Record]]:
         parse(where, self._handle.refresh().policies)  # complain now, not at the first record
-        return (record for _, record in self._matching(where, include_vectors=include_vectors))
+        pages = self._matching(where, include_vectors=include_vectors)
+        return ([record for _, record in page] for page in pages)
 
     def index_vectors(self, ids: Sequence[str]) -> npt.NDArray[np.float32]:
         """Return what a thief would read from the store's index for these ids: (n, index_dim) ciphertexts.
@@ -206,11 +213,17 @@ class Collection:
         config = handle.refresh()
         candidates = max_candidates if max_candidates is not None else k * handle.oversample
         size = handle.backend.count()
-        vectors = self._sample(calibration.MAX_SAMPLE, seed) if sample is None else as_vectors(sample, config.dim)
+        vectors = (
+            self._sample(calibration.MAX_SAMPLE, seed)
+            if sample is None
+            else offload(length_hint(sample), as_vectors, sample, config.dim)
+        )
         if config.metric.bounded and config.max_norm is None and len(vectors):
             config = config.bounded_by(float(norms(vectors).max()))
         config.metric.check(vectors, config.max_norm, "sample")
-        found = calibration.simulate(
+        found = offload(
+            len(vectors) * calibration.MAX_QUERIES,
+            calibration.simulate,
             config,
             vectors,
             k=k,
@@ -266,34 +279,37 @@ class Collection:
 
     def _find(self, names: list[str], *, held: bool = False) -> Rows:
         """Rows of those ids that there are, ascending; with `held`, under disabled key versions too."""
-        tokens = self._handle.vault.tokens(names, held=held).values()
+        tokens = offload(len(names), self._handle.vault.tokens, names, held=held).values()
         rows = np.unique([self._handle.backend.find(part) for part in tokens])
         return rows[rows > 0]
 
     def _places(self, names: list[str]) -> Rows:
         """Rows of ids, 0 where there is none; a record is looked for under every live key version."""
         found = np.zeros(len(names), np.int64)
-        for tokens in self._handle.vault.tokens(names).values():
+        for tokens in offload(len(names), self._handle.vault.tokens, names).values():
             missing = found == 0
             if names and missing.any():
                 found[missing] = self._handle.backend.find(tokens[missing])
         return found
 
-    def _matching(self, where: Mapping[str, Any] | None, *, include_vectors: bool) -> Iterator[tuple[int, Record]]:
+    def _matching(
+        self, where: Mapping[str, Any] | None, *, include_vectors: bool
+    ) -> Iterator[list[tuple[int, Record]]]:
+        """Yield (row, record) of what satisfies a filter, a page at a time."""
         handle = self._handle
         node = parse(where, handle.config.policies)
         predicate = pushdown(node, handle.config.policies, handle.vault.blind_terms)
         for rows in handle.pages(_CHUNK, predicate):
             readable = handle.without(rows, handle.vault.dead)
             found, records = self._read_rows(readable, include_vectors=include_vectors)
-            for row, record in zip(found.tolist(), records, strict=True):
-                if node is None or node(record.metadata):
-                    yield row, record
+            pairs = zip(found.tolist(), records, strict=True)
+            yield [(row, record) for row, record in pairs if node is None or node(record.metadata)]
 
     def _read_rows(self, rows: Rows, *, include_vectors: bool) -> tuple[Rows, list[Record]]:
         """Open rows whole. Raises AuthenticationError where the parts of a record do not belong together."""
         found, payloads, prefixes = self._handle.open_payloads(rows)
-        records = [Record(id, None, fields, text) for id, fields, text in map(decode_payload, payloads)]
+        decoded = offload(len(payloads), list, map(decode_payload, payloads))
+        records = [Record(id, None, fields, text) for id, fields, text in decoded]
         if include_vectors and len(found):
             having, vectors, heads = self._handle.open_vectors(found)
             if len(having) != len(found):  # deleted between the two reads: neither here nor there

@@ -15,6 +15,7 @@ from .crypto.envelope import PREFIX, envelope_size
 from .errors import AuthenticationError, StaleConfigError, StoreUnreachableError
 from .filters import Predicate
 from .vault import Vault
+from .waits import offload
 
 __all__ = ["Handle"]
 
@@ -40,14 +41,18 @@ class Handle:
 
     def refresh(self) -> CollectionConfig:
         """Return the settings as they stand now: another process may have calibrated meanwhile."""
-        if self.backend.generation() != self._generation:
-            with self._lock:
-                generation = self.backend.generation()
-                sealed = self.backend.config()
-                if sealed != self.config.sealed:
-                    self.config = self.vault.open_config(sealed)
-                self._generation = generation
-        return self.config
+        while True:
+            known = self._generation
+            generation = self.backend.generation()
+            if generation == known:
+                return self.config
+            sealed = self.backend.config()
+            with self._lock:  # not while the backend works: see `waits`
+                if self._generation == known:  # else somebody refreshed meanwhile: look whether that was later
+                    if sealed != self.config.sealed:
+                        self.config = self.vault.open_config(sealed)
+                    self._generation = generation
+                    return self.config
 
     @property
     def oversample(self) -> int:
@@ -108,9 +113,10 @@ class Handle:
                 raise AuthenticationError("a record could not be authenticated")
             if config is not None or not self.vault.current(envelopes, now):
                 raise StaleConfigError("the collection was rewritten under other settings meanwhile")
-        return self.vault.open_vectors(envelopes)
+        return offload(len(envelopes), self.vault.open_vectors, envelopes)
 
     def open_payloads(self, rows: Rows) -> tuple[Rows, list[bytes], list[bytes]]:
         """Fetch and open payloads: (found rows in order, payloads, PREFIX bytes of token and header each)."""
         found, envelopes = self.backend.payloads(rows)
-        return found, self.vault.open_payloads(envelopes), [envelope[:PREFIX] for envelope in envelopes]
+        opened = offload(len(envelopes), self.vault.open_payloads, envelopes)
+        return found, opened, [envelope[:PREFIX] for envelope in envelopes]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import threading
-
 import numpy as np
 import numpy.typing as npt
 
 from .backends import Rows
 from .handle import Handle
 from .metrics import Metric
+from .waits import Lock, offload
 
 __all__ = ["OpenedVectors", "best"]
 
@@ -52,17 +51,18 @@ class OpenedVectors:
         self._opened = np.empty(0, np.int64), np.empty((0, handle.config.dim), np.float32)
         """Rows and their vectors: one attribute, as other threads read it while one refreshes."""
         self._seen: tuple[int, set[int]] | None = None
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     def refresh(self) -> None:
         """Open what was written since the last time, and forget what was deleted or may not be read any more."""
+        if self._state() == self._seen:
+            return
         with self._lock:
-            dead = self._handle.vault.dead
-            state = self._handle.backend.generation(), dead
+            state = self._state()
             if state == self._seen:
                 return
             have, held = self._opened
-            now = self._handle.without(self._handle.backend.rows(), dead)
+            now = self._handle.without(self._handle.backend.rows(), state[1])
             kept = np.isin(have, now, assume_unique=True)
             rows, vectors = [have[kept]], [held[kept]]
             new = np.setdiff1d(now, have, assume_unique=True)
@@ -70,8 +70,14 @@ class OpenedVectors:
                 found, opened, _ = self._handle.open_vectors(new[start : start + _CHUNK])
                 rows.append(found)
                 vectors.append(opened)
-            self._opened = np.concatenate(rows), np.concatenate(vectors)
+            self._opened = np.concatenate(rows), offload(len(now), np.concatenate, vectors)
             self._seen = state
+
+    def _state(self) -> tuple[int, set[int]]:
+        return self._handle.backend.generation(), self._handle.vault.dead
+
+    def __len__(self) -> int:
+        return len(self._opened[0])
 
     def nearest(self, query: npt.NDArray[np.float32], limit: int, allowed: Rows | None) -> Rows:
         """Return up to `limit` rows, exactly nearest first, among `allowed` where given."""

@@ -20,6 +20,7 @@ from .handle import Handle
 from .metrics import as_array, as_vectors
 from .records import Hit, decode_payload
 from .rerank import OpenedVectors, best
+from .waits import offload
 
 __all__ = ["search"]
 
@@ -98,7 +99,8 @@ class _Query:
         spaces = handle.vault.live
         if len(spaces) > 1:
             spaces = tuple(space for space in spaces if space in handle.backend.spaces())
-        encrypted = {space: handle.vault.scheme(space, config).encrypt_query(points) for space in spaces}
+        keyed = {space: handle.vault.scheme(space, config) for space in spaces}
+        encrypted = {space: offload(len(points), scheme.encrypt_query, points) for space, scheme in keyed.items()}
 
         def candidates(positions: list[int], limit: int) -> list[Rows]:
             every = len(positions) == len(points)
@@ -120,7 +122,7 @@ class _Query:
         opened.refresh()
 
         def candidates(positions: list[int], limit: int) -> list[Rows]:
-            return [opened.nearest(self.matrix[i], limit, allowed) for i in positions]
+            return [offload(len(opened), opened.nearest, self.matrix[i], limit, allowed) for i in positions]
 
         return candidates
 
@@ -136,11 +138,14 @@ class _Query:
             self._decode(np.unique(np.concatenate(lists)))
             short = []
             for position, rows in zip(positions, lists, strict=True):
-                chosen[position] = rows[[self._passes(int(row)) for row in rows]] if len(rows) else rows
+                chosen[position] = offload(len(rows), self._filtered, rows)
                 if len(chosen[position]) < self.wanted and limit < total:
                     short.append(position)
             positions, limit = short, limit * _GROWTH
         return chosen
+
+    def _filtered(self, rows: Rows) -> Rows:
+        return rows[[self._passes(int(row)) for row in rows]] if len(rows) else rows
 
     def _passes(self, row: int) -> bool:
         held = self.decoded.get(row)
@@ -153,8 +158,8 @@ class _Query:
             return
         found, payloads, prefixes = self.handle.open_payloads(missing)
         self.lost |= len(found) < len(missing)
-        for row, payload, prefix in zip(found.tolist(), payloads, prefixes, strict=True):
-            self.decoded[row] = decode_payload(payload), prefix
+        decoded = offload(len(payloads), list, map(decode_payload, payloads))
+        self.decoded.update(zip(found.tolist(), zip(decoded, prefixes, strict=True), strict=True))
 
     def _rank(self, lists: list[Rows]) -> list[list[Hit]]:
         """Open the candidates' vectors, score them exactly, and make hits of the best k."""
@@ -166,7 +171,8 @@ class _Query:
         picks: list[tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]] = []
         for position, asked in enumerate(lists):
             place = None if len(lists) == 1 else np.flatnonzero(np.isin(rows, asked, assume_unique=True))
-            picks.append(best(self.config.metric, self.matrix[position], vectors, place, self.k))
+            size = len(rows) if place is None else len(place)
+            picks.append(offload(size, best, self.config.metric, self.matrix[position], vectors, place, self.k))
         chosen = [rows[places] for places, _ in picks]
         self._decode(chosen[0] if len(chosen) == 1 else np.unique(np.concatenate(chosen)))
         return [self._hits(rows, vectors, heads, places, scores) for places, scores in picks]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
-from .backends import Backend, CollectionSpec, open_backend
+from .backends import BACKENDS, Backend, CollectionSpec, open_backend
 from .collection import Collection
 from .config import CollectionConfig, check_oversample
 from .crypto.envelope import envelope_size
@@ -16,7 +16,7 @@ from .handle import Handle
 from .vault import Vault
 from .writing import reseal
 
-__all__ = ["Store", "connect"]
+__all__ = ["Store", "connect", "open_store"]
 
 MAX_NAME_BYTES = 255
 
@@ -33,9 +33,14 @@ def connect(url: str, *, keyset: Keyset, **options: Any) -> Store:
         UriError: unknown kind of store or option.
         StoreUnreachableError: it could not be opened.
     """
+    return open_store(url, keyset, options)
+
+
+def open_store(url: str, keyset: Keyset, options: Mapping[str, Any], table: Mapping[str, str] = BACKENDS) -> Store:
+    """Do as `connect` says, with a backend of a table."""
     if not isinstance(keyset, Keyset):
         raise InputError(f"keyset is a Keyset, not {type(keyset).__name__}: use Keyset.open(uri) or Keyset.create(uri)")
-    return Store(open_backend(url, **options), keyset)
+    return Store(open_backend(url, table, **options), keyset)
 
 
 class Store:

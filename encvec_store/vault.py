@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
@@ -16,6 +15,7 @@ from .crypto.prf import Bytes
 from .crypto.schemes import KeyedScheme
 from .errors import AuthenticationError, KeyUnavailableError
 from .fields import Term
+from .waits import Lock, offload
 
 __all__ = ["Roots", "Vault"]
 
@@ -61,7 +61,7 @@ class Vault:
         self._collection = collection
         self._ciphers: dict[int, RecordCipher] = {}
         self._schemes: dict[tuple[int, object, int], KeyedScheme] = {}
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     @property
     def primary(self) -> int:
@@ -93,22 +93,23 @@ class Vault:
         return self._cipher(version, self._keyset.root(version))
 
     def _cipher(self, version: int, root: bytes) -> RecordCipher:
-        with self._lock:
-            found = self._ciphers.get(version)
-            if found is None:
-                found = self._ciphers[version] = RecordCipher(root, version, self._tenant, self._collection)
-            return found
+        found = self._ciphers.get(version)
+        if found is None:  # quickly made: no harm if two threads do
+            found = self._ciphers.setdefault(version, RecordCipher(root, version, self._tenant, self._collection))
+        return found
 
     def scheme(self, version: int, config: CollectionConfig) -> KeyedScheme:
         """Return the collection's scheme under a key version. Raises KeyUnavailableError."""
         root = self._keyset.root(version)
         place = (version, config.scheme, config.point_dim)
-        with self._lock:
-            found = self._schemes.get(place)
-            if found is None:
-                found = config.scheme.keyed(root, self._tenant, self._collection, config.point_dim)
-                self._schemes[place] = found
-            return found
+        found = self._schemes.get(place)
+        if found is None:
+            with self._lock:  # rotations of many dimensions take long to make
+                found = self._schemes.get(place)
+                if found is None:
+                    made = (root, self._tenant, self._collection, config.point_dim)
+                    found = self._schemes[place] = offload(config.point_dim, config.scheme.keyed, *made)
+        return found
 
     def seal_config(self, config: CollectionConfig) -> bytes:
         """Seal settings under the primary."""

@@ -15,6 +15,7 @@ from .errors import AuthenticationError, KeyUnavailableError
 from .fields import Term
 from .handle import Handle
 from .records import decode_payload
+from .waits import offload
 from .writing import terms
 
 __all__ = ["Damage", "VerifyReport", "verify"]
@@ -76,11 +77,23 @@ def verify(handle: Handle, progress: Callable[[int, int], None] | None = None) -
 
 def _look(handle: Handle, rows: Rows, report: VerifyReport) -> list[Damage]:
     """Count rows in the report, and return their damage."""
-    dead = handle.vault.dead
     known = {int(row): (space, token, have) for row, space, token, have in handle.backend.audit(rows)}
     vectors = _by_row(*handle.backend.vectors(rows, source=True))
     payloads = _by_row(*handle.backend.payloads(rows))
     index_vectors = _by_row(*handle.backend.index_vectors(rows)) if handle.config.index_dim else {}
+    return offload(len(rows), _compare, handle, rows, report, known, vectors, payloads, index_vectors)
+
+
+def _compare(
+    handle: Handle,
+    rows: Rows,
+    report: VerifyReport,
+    known: dict[int, tuple[int, bytes, set[tuple[str, Term]]]],
+    vectors: dict[int, Any],
+    payloads: dict[int, Any],
+    index_vectors: dict[int, Any],
+) -> list[Damage]:
+    dead = handle.vault.dead
     damaged: list[Damage] = []
     for row in rows.tolist():
         if row not in known:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from operator import length_hint
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from .handle import Handle
 from .metrics import as_vectors, norms
 from .records import check_documents, check_ids, check_metadata, decode_payload, encode_payload
 from .vault import Vault
+from .waits import offload
 
 __all__ = ["REWRITE_CHUNK", "encrypt_batch", "reseal", "rewrite", "upsert"]
 
@@ -38,23 +40,14 @@ def upsert(
 ) -> None:
     """Write a batch, all or nothing. See `Collection.upsert`."""
     config = handle.refresh()
-    names = check_ids(ids)
-    matrix = as_vectors(vectors, config.dim)
-    if len(matrix) != len(names):
-        raise ShapeError(f"{len(names)} ids but {len(matrix)} vectors")
-    fields = check_metadata(metadata, len(names))
-    payloads = [
-        encode_payload(name, item, text)
-        for name, item, text in zip(names, fields, check_documents(documents, len(names)), strict=True)
-    ]
+    names, matrix, payloads, fields = offload(length_hint(ids), _checked, config, ids, vectors, metadata, documents)
     if not names:
         return
-    config.metric.check(matrix, config.max_norm)
     for attempt in range(_ATTEMPTS):
         fresh = config
         if config.metric.bounded and config.max_norm is None:
             fresh = config.bounded_by(float(norms(matrix).max()))
-        batch = encrypt_batch(handle.vault, fresh, names, matrix, payloads, fields)
+        batch = offload(len(names), encrypt_batch, handle.vault, fresh, names, matrix, payloads, fields)
         try:
             handle.backend.put(batch, under=config.sealed, config=_new_config(handle.vault, config, fresh))
             handle.refresh()
@@ -65,6 +58,28 @@ def upsert(
             config.metric.check(matrix, config.max_norm)
             if attempt == _ATTEMPTS - 1:
                 raise
+
+
+def _checked(
+    config: CollectionConfig,
+    ids: Sequence[str],
+    vectors: Any,
+    metadata: Sequence[Mapping[str, Any] | None] | None,
+    documents: Sequence[str | None] | None,
+) -> tuple[list[str], Matrix, list[bytes], list[dict[str, Any]]]:
+    """Return (ids, (n, dim) vectors, payloads, metadata), or raise InputError."""
+    names = check_ids(ids)
+    matrix = as_vectors(vectors, config.dim)
+    if len(matrix) != len(names):
+        raise ShapeError(f"{len(names)} ids but {len(matrix)} vectors")
+    fields = check_metadata(metadata, len(names))
+    payloads = [
+        encode_payload(name, item, text)
+        for name, item, text in zip(names, fields, check_documents(documents, len(names)), strict=True)
+    ]
+    if names:
+        config.metric.check(matrix, config.max_norm)
+    return names, matrix, payloads, fields
 
 
 def _new_config(vault: Vault, config: CollectionConfig, fresh: CollectionConfig) -> bytes | None:
@@ -163,13 +178,16 @@ def rewrite(handle: Handle, config: CollectionConfig, progress: Any = None) -> N
             _, payloads, prefixes = handle.open_payloads(found)
             if len(found) != len(kept) or [head.tobytes() for head in heads] != prefixes:
                 raise AuthenticationError("a record could not be authenticated")
-            decoded = [decode_payload(payload) for payload in payloads]
-            ids, metadata = [item[0] for item in decoded], [item[1] for item in decoded]
-            batch = encrypt_batch(handle.vault, fresh, ids, vectors, payloads, metadata)
-            batch.retired.clear()  # the old rows go all together
-            yield batch
+            yield offload(len(kept), again, vectors, payloads)
             if progress is not None:
                 progress(len(rows), total)
+
+    def again(vectors: Matrix, payloads: list[bytes]) -> EncryptedBatch:
+        decoded = [decode_payload(payload) for payload in payloads]
+        ids, metadata = [item[0] for item in decoded], [item[1] for item in decoded]
+        batch = encrypt_batch(handle.vault, fresh, ids, vectors, payloads, metadata)
+        batch.retired.clear()  # the old rows go all together
+        return batch
 
     handle.backend.replace(batches(), handle.vault.seal_config(fresh), under=config.sealed)
     handle.refresh()

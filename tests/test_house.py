@@ -29,7 +29,7 @@ def test_version_is_one():
 
 
 def test_exported_names_are_pinned():
-    names = ["Collection", "Hit", "Keyset", "Store", "__version__", "connect", "errors"]
+    names = ["Collection", "Hit", "Keyset", "Store", "__version__", "aio", "connect", "errors"]
     assert sorted(encvec_store.__all__) == names
     assert [name for name in names if not hasattr(encvec_store, name)] == []
 
@@ -45,7 +45,18 @@ def test_command_is_there():
 
 def test_import_needs_no_extra():
     """The core must import where only the core dependencies are installed."""
-    blocked = ["click", "rich", "pyarrow", "h5py", "matplotlib", "psutil", "psycopg", "pytest", "hypothesis"]
+    blocked = [
+        "click",
+        "rich",
+        "pyarrow",
+        "h5py",
+        "matplotlib",
+        "psutil",
+        "psycopg",
+        "greenlet",
+        "pytest",
+        "hypothesis",
+    ]
     code = f"import sys; sys.modules.update(dict.fromkeys({blocked})); import encvec_store"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from .base import Backend, BackendCollection, CacheAuthenticator, CollectionSpec, EncryptedBatch, Rows
-from .uri import BACKENDS, open_backend
+from .uri import ASYNC_BACKENDS, BACKENDS, open_backend, waits_in_loop
 
 __all__ = [
+    "ASYNC_BACKENDS",
     "BACKENDS",
     "Backend",
     "BackendCollection",
@@ -14,4 +15,5 @@ __all__ = [
     "EncryptedBatch",
     "Rows",
     "open_backend",
+    "waits_in_loop",
 ]

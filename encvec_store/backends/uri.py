@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from typing import Any, cast
 
 from ..errors import UriError
 from .base import Backend
 
-__all__ = ["BACKENDS", "open_backend"]
+__all__ = ["ASYNC_BACKENDS", "BACKENDS", "open_backend", "waits_in_loop"]
 
 BACKENDS: dict[str, str] = {
     "memory": "encvec_store.backends.memory:MemoryBackend",
@@ -19,12 +20,22 @@ BACKENDS: dict[str, str] = {
 }
 """URL scheme -> module:class, called with the URL and options. Add an entry to bring your own."""
 
+ASYNC_BACKENDS: dict[str, str] = dict.fromkeys(
+    ("postgresql", "postgres", "postgresql+psycopg"), "encvec_store.backends.pgvector:AsyncPgvectorBackend"
+)
+"""The same for async callers: backends that wait in the event loop (`waits.wait_for`). Others are called in threads."""
 
-def open_backend(url: str, **options: Any) -> Backend:
-    """Open the backend that a URL names. Raises UriError, StoreUnreachableError."""
+
+def waits_in_loop(url: str) -> bool:
+    """Say whether async callers have a backend of their own for a URL."""
+    return isinstance(url, str) and url.partition(":")[0] in ASYNC_BACKENDS
+
+
+def open_backend(url: str, table: Mapping[str, str] = BACKENDS, /, **options: Any) -> Backend:
+    """Open the backend that a URL names in a table. Raises UriError, StoreUnreachableError."""
     scheme, colon, _ = url.partition(":") if isinstance(url, str) else ("", "", "")
-    if not colon or scheme not in BACKENDS:
-        known = ", ".join(f"{name}:" for name in BACKENDS)
+    if not colon or scheme not in table:
+        known = ", ".join(f"{name}:" for name in table)
         raise UriError(f"no store for {url!r}; a store URL begins with one of {known}")
-    module, _, name = BACKENDS[scheme].partition(":")
+    module, _, name = table[scheme].partition(":")
     return cast(Backend, getattr(importlib.import_module(module), name)(url, **options))

@@ -7,6 +7,7 @@ import pytest
 
 from encvec_store import errors
 from encvec_store.backends import EncryptedBatch
+from encvec_store.backends.pgvector import searching
 from encvec_store.fields import Term
 from encvec_store.filters import AllOf, Match, Range
 from tests.backends.pgvector_kit import ask, batch, opened, spec
@@ -143,7 +144,11 @@ def test_key_versions_have_indexes_of_their_own(filled):
         assert [len(rows) for rows in collection.candidates(3, QUERIES, 10)] == [0] * 20
 
 
-def test_replacement_comes_indexed(filled):
+@pytest.mark.parametrize("later", [False, True])
+def test_replacement_comes_indexed(filled, later, monkeypatch):
+    """Another process looks for it at once, or when what it knew of the indexes has grown old."""
+    if later:
+        monkeypatch.setattr(searching, "_LOOK_AGAIN", 0)
     dsn, _ = filled
     with opened(dsn, dim=DIM) as (_, mine), opened(dsn, dim=DIM) as (_, theirs):
         theirs.flush()

@@ -19,6 +19,6 @@ except ImportError as error:
         f"the postgresql store needs psycopg ({error}): pip install 'encvec-store[postgres]'"
     ) from None
 
-from .backend import PgvectorBackend
+from .backend import AsyncPgvectorBackend, PgvectorBackend
 
-__all__ = ["PgvectorBackend"]
+__all__ = ["AsyncPgvectorBackend", "PgvectorBackend"]

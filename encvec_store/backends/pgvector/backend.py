@@ -1,25 +1,29 @@
-"""`postgresql:` store: a schema of a database with pgvector; imports the files beside it."""
+"""`postgresql:` store, plain and async: a schema of a database with pgvector; imports the files beside it."""
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from psycopg_pool import ConnectionPool
+from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
-from ...errors import CollectionNotFoundError, InputError, StoreClosedError
+from ...errors import CollectionNotFoundError, InputError, StoreClosedError, StoreUnreachableError
 from ..base import BackendCollection, CollectionSpec
 from .collection import PgvectorCollection
+from .driver import Blocking
 from .faults import explained
+from .inloop import InLoop, LoopPool
 from .options import parse_url
 from .schema import attach_content, create_content, drop_content, next_content, prepare
 from .source import Cursor, Source
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
-__all__ = ["PgvectorBackend"]
+__all__ = ["AsyncPgvectorBackend", "PgvectorBackend"]
 
 _MOST_DIM = 16_000
 
@@ -47,14 +51,10 @@ class PgvectorBackend:
         target, self.url, self._options = parse_url(url, options)
         if pool is not None and engine is not None:
             raise InputError("give either a pool or an engine")
-        if pool is not None and not isinstance(pool, ConnectionPool):
-            raise InputError(f"pool is a psycopg_pool.ConnectionPool, not {type(pool).__name__}")
-        if engine is not None and not hasattr(engine, "raw_connection"):
-            raise InputError(f"engine is a synchronous SQLAlchemy Engine, not {type(engine).__name__}")
         self._lock = threading.Lock()
         self._open: dict[int, PgvectorCollection] = {}
         self._closed = False
-        self._source = Source(target, self.url, self._options, pool, engine)
+        self._source = self._connected(target, pool, engine)
         try:
             self._server = prepare(self._source)
         except BaseException:
@@ -124,6 +124,16 @@ class PgvectorBackend:
             self._open.clear()
         self._source.close()
 
+    def _connected(self, target: str, pool: Any, engine: Any) -> Source:
+        """Return the connections of a plain store, having checked what the caller gave."""
+        from sqlalchemy import Engine
+
+        if pool is not None and not isinstance(pool, ConnectionPool):
+            raise InputError(f"pool is a psycopg_pool.ConnectionPool, not {type(pool).__name__}")
+        if engine is not None and not isinstance(engine, Engine):
+            raise InputError(f"engine is a synchronous SQLAlchemy Engine, not {type(engine).__name__}")
+        return Source(target, self.url, self._options, Blocking(), pool, engine)
+
     def _read(self, sql: bytes, parameters: tuple[Any, ...]) -> list[tuple[Any, ...]]:
         def work(cursor: Cursor) -> list[tuple[Any, ...]]:
             return cursor.execute(sql, parameters).fetchall()
@@ -132,3 +142,47 @@ class PgvectorBackend:
             return self._source.read(work)
         except psycopg.Error as error:
             raise explained(error, "read", self._source.place) from None
+
+
+class AsyncPgvectorBackend(PgvectorBackend):
+    """The same for async callers: every call waits in their event loop, and belongs in a walk of `waits.spawn`.
+
+    Args:
+        url: as above.
+        pool: a `psycopg_pool.AsyncConnectionPool` of the caller's, open, which is never closed by us.
+        engine: an `AsyncEngine` over psycopg 3, likewise.
+        options: as above.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        pool: AsyncConnectionPool[Any] | None = None,
+        engine: AsyncEngine | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(url, pool=pool, engine=engine, **options)  # type: ignore[arg-type]
+
+    def _connected(self, target: str, pool: Any, engine: Any) -> Source:
+        from sqlalchemy.ext.asyncio import AsyncEngine
+
+        # psycopg would say so too, but at each connection, as a server that cannot be reached
+        if isinstance(asyncio.get_running_loop(), getattr(asyncio, "ProactorEventLoop", ())):
+            raise StoreUnreachableError(
+                "psycopg cannot use Windows' ProactorEventLoop: run your program with"
+                " asyncio.run(main(), loop_factory=asyncio.SelectorEventLoop), or before Python 3.12 after"
+                " asyncio.set_event_loop_policy(asyncio.WindowsSelectorEventLoopPolicy())"
+            )
+        if pool is not None and not isinstance(pool, AsyncConnectionPool):
+            raise InputError(f"pool is a psycopg_pool.AsyncConnectionPool, not {type(pool).__name__}")
+        if engine is not None and not isinstance(engine, AsyncEngine):
+            raise InputError(f"engine is an SQLAlchemy AsyncEngine, not {type(engine).__name__}")
+        return Source(
+            target,
+            self.url,
+            self._options,
+            InLoop(),
+            None if pool is None else LoopPool(pool),
+            None if engine is None else engine.sync_engine,
+        )

@@ -23,8 +23,9 @@ __all__ = ["IndexState", "Indexer", "expression"]
 
 _EXISTING = (
     "SELECT c.relname, i.indisvalid, pg_relation_size(c.oid) FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid"
-    " WHERE i.indrelid = to_regclass(format('%%I.%%I', %s::text, %s::text))"
+    " WHERE i.indrelid = format('%%I.%%I', %s::text, %s::text)::regclass"
 )
+"""Fails where the table is gone: it was replaced, and must not look like one without indexes."""
 _LOCK = 0x656E7658
 """First half of the advisory lock; the number of the tables is the other."""
 

@@ -1,4 +1,4 @@
-"""Connections: a pool of our own, or the caller's pool or SQLAlchemy engine; imports options, faults, wire.
+"""Connections: a pool of our own, or the caller's pool or SQLAlchemy engine; imports driver, options, faults.
 
 Reads are single statements, or one transaction where they need settings; they are repeated once on a connection
 that turns out to be dead. A write is one transaction and is never repeated after it began; where its COMMIT was not
@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, Any, LiteralString, TypeVar
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.pq import Format
-from psycopg.rows import tuple_row
-from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
+from psycopg_pool import PoolClosed, PoolTimeout
 
 from ...errors import OutcomeUnknownError, StoreClosedError, StoreError, StoreUnreachableError
+from ...waits import sleep
+from .driver import Connection, Cursor, Driver, Pool
 from .faults import explained, is_lost
 from .options import Options
-from .wire import Raw, RawDumper
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
 __all__ = ["Cursor", "Source"]
 
 T = TypeVar("T")
-Row = tuple[Any, ...]
-Cursor = psycopg.Cursor[Row]
 _DEFAULTS = {
     "connect_timeout": "10",
     # a peer that vanished without a word is noticed within a minute, not after two hours
@@ -56,20 +53,21 @@ class Source:
         target: str,
         place: str,
         options: Options,
-        pool: ConnectionPool[Any] | None = None,
+        driver: Driver,
+        pool: Pool | None = None,
         engine: Engine | None = None,
     ) -> None:
         self.place = place
         self.options = options
+        self._driver = driver
         self._parameters = {**_DEFAULTS, **conninfo_to_dict(target)}
         self._pool = pool
         self._engine = engine
-        self._own: ConnectionPool[Any] | None = None
+        self._own: Pool | None = None
         self._closed = False
         if pool is None and engine is None:
             self._connect().close()  # the pool would retry in silence: fail here, and say why
-            self._own = self._pool = ConnectionPool(
-                "",
+            self._own = self._pool = driver.pool(
                 kwargs=self._arguments(),
                 min_size=0,
                 max_size=options.pool_size,
@@ -77,7 +75,6 @@ class Source:
                 # no attempts ever further apart: the first call after the server is back must not wait for the next
                 reconnect_timeout=0,
                 num_workers=2,
-                open=True,
                 name="encvec_store",
             )
 
@@ -159,7 +156,7 @@ class Source:
                     return status == ("committed",)
                 if status != ("in progress",) or time.monotonic() > deadline:
                     break
-                time.sleep(0.05)
+                sleep(0.05)
         raise OutcomeUnknownError(
             f"the connection to {self.place} was lost while a write was committed:"
             " it may or may not have been written; do the same again to be sure"
@@ -206,31 +203,28 @@ class Source:
             if not before:
                 connection.set_autocommit(True)
             try:
-                cursor = psycopg.Cursor(connection, row_factory=tuple_row)
-                cursor.format = Format.BINARY
-                cursor.adapters.register_dumper(Raw, RawDumper)
-                yield cursor
+                yield self._driver.cursor(connection)
             finally:
                 if not before and not connection.closed:
                     connection.set_autocommit(False)
 
-    def _connection(self) -> AbstractContextManager[psycopg.Connection[Any]]:
+    def _connection(self) -> AbstractContextManager[Connection]:
         return self._from_pool(self._pool) if self._pool is not None else self._from_engine()
 
     @contextmanager
-    def _from_pool(self, pool: ConnectionPool[Any]) -> Iterator[psycopg.Connection[Any]]:
+    def _from_pool(self, pool: Pool) -> Iterator[Connection]:
         connection = self._get(pool)
         try:
             yield connection
         finally:
             pool.putconn(connection)
 
-    def _get(self, pool: ConnectionPool[Any]) -> psycopg.Connection[Any]:
+    def _get(self, pool: Pool) -> Connection:
         deadline = time.monotonic() + self.options.pool_timeout
         while True:
             left = deadline - time.monotonic()
             try:
-                connection: psycopg.Connection[Any] = pool.getconn(timeout=min(_PATIENCE, max(left, 0.001)))
+                connection: Connection = pool.getconn(timeout=min(_PATIENCE, max(left, 0.001)))
                 return connection
             except PoolClosed:
                 if self._closed:
@@ -246,7 +240,7 @@ class Source:
                     ) from None
 
     @contextmanager
-    def _from_engine(self) -> Iterator[psycopg.Connection[Any]]:
+    def _from_engine(self) -> Iterator[Connection]:
         from sqlalchemy import exc
 
         assert self._engine is not None  # noqa: S101
@@ -260,8 +254,8 @@ class Source:
         except exc.DBAPIError as error:
             cause = error.orig if isinstance(error.orig, psycopg.Error) else psycopg.OperationalError("")
             raise explained(cause, "reach", self.place) from None
-        connection = fairy.driver_connection
-        if not isinstance(connection, psycopg.Connection):
+        connection = self._driver.wrap(fairy.driver_connection)
+        if connection is None:
             fairy.close()
             raise StoreUnreachableError("the engine must use psycopg 3: create_engine('postgresql+psycopg://...')")
         try:
@@ -283,8 +277,8 @@ class Source:
         # behind a pooler, the next statement may meet a session that never saw it prepared
         return {**self._parameters, "autocommit": True, "prepare_threshold": None if self.options.pooler else 5}
 
-    def _connect(self) -> psycopg.Connection[Any]:
+    def _connect(self) -> Connection:
         try:
-            return psycopg.connect("", **self._arguments())
+            return self._driver.connect(self._arguments())
         except psycopg.Error as error:
             raise explained(error, "reach", self.place) from None

@@ -14,6 +14,7 @@ import numpy as np
 from psycopg.sql import SQL
 
 from ...errors import StaleConfigError
+from ...waits import each
 from ..base import EncryptedBatch, Rows
 from .records import Records
 from .schema import attach_content, create_content, drop_content, next_content
@@ -129,11 +130,11 @@ class Writer:
         with_vector = bool(self._spec.index_dim)
         vector = SQL(", index_vector" if with_vector else "")
         with cursor.copy(self._names.sql(_RECORDS, state.content, vector=vector)) as copy:
-            for chunk in copy_records(batch, rows, with_vector=with_vector):
+            for chunk in each(n, copy_records(batch, rows, with_vector=with_vector)):
                 copy.write(chunk)
         if batch.terms:
             with cursor.copy(self._names.sql(_TERMS, state.content)) as copy:
-                for chunk in copy_terms(batch, rows):
+                for chunk in each(n, copy_terms(batch, rows)):
                     copy.write(chunk)
         _add(changes, {batch.space: n})
 

@@ -1,0 +1,212 @@
+"""The store for asyncio: every method of `Store` and `Collection` that may wait is a coroutine here; imports store.
+
+async with ev.aio.connect("postgresql://...", keyset=keyset) as store:
+    faces = await store.collection("faces", dim=512)
+    hits = await faces.search(query, k=10)
+
+A PostgreSQL store waits in the event loop, on psycopg's asyncio connections, and hands long computations to worker
+threads. The other stores compute and read files: there every call runs in a worker thread as a whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Mapping
+from types import TracebackType
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+
+from .backends import ASYNC_BACKENDS, BACKENDS, waits_in_loop
+from .collection import Collection
+from .crypto.keyset import Keyset
+from .errors import InputError
+from .records import Record
+from .store import Store, open_store
+from .waits import spawn
+
+__all__ = ["AsyncCollection", "AsyncStore", "Opening", "connect"]
+
+P = ParamSpec("P")
+S = TypeVar("S", Store, Collection)
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class _Runner(Protocol):
+    """Calls a function so that the event loop goes on meanwhile."""
+
+    def __call__(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]: ...
+
+
+class _OfLoop:
+    """Calls what may wait, from the one event loop that the store was opened in."""
+
+    def __init__(self, run: _Runner) -> None:
+        self._run = run
+        self._loop = asyncio.get_running_loop()
+
+    async def __call__(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        if asyncio.get_running_loop() is not self._loop:
+            raise InputError("the store belongs to the event loop that it was opened in; open one in each loop")
+        return await self._run(fn, *args, **kwargs)
+
+
+def _coroutine(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]:
+    """Make the async twin of a method: the same parameters, result and docstring."""
+    return _made(method, lambda _, result: result)
+
+
+def _made(
+    method: Callable[Concatenate[S, P], T], turn: Callable[[Any, T], R]
+) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, R]]:
+    """Make the async twin of a method, with another result: turn(self, the method's)."""
+
+    @functools.wraps(method)
+    async def twin(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return turn(self, await self._call(method, self._of, *args, **kwargs))
+
+    twin.__qualname__ = f"Async{method.__qualname__}"
+    twin.__module__ = __name__
+    return twin
+
+
+class AsyncCollection:
+    """A `Collection` for asyncio. Get one from `AsyncStore.collection`.
+
+    Any number of tasks may use it. Every write is durable when the coroutine returns, and all or nothing, also where
+    its task is cancelled. Until then leave the arrays alone that you passed. `progress` is called in the event loop
+    of a PostgreSQL store, in a worker thread with the others.
+    """
+
+    def __init__(self, of: Collection, call: _Runner) -> None:
+        self._of = of
+        self._call = call
+
+    @property
+    def name(self) -> str:
+        """The collection's name."""
+        return self._of.name
+
+    @property
+    def tenant(self) -> str:
+        """The tenant it belongs to; "" where there is none."""
+        return self._of.tenant
+
+    @property
+    def dim(self) -> int:
+        """Coordinates of a vector."""
+        return self._of.dim
+
+    @property
+    def metric(self) -> str:
+        """cosine, l2 or ip."""
+        return self._of.metric
+
+    upsert = _coroutine(Collection.upsert)
+    search = _coroutine(Collection.search)
+    get = _coroutine(Collection.get)
+    delete = _coroutine(Collection.delete)
+    count = _coroutine(Collection.count)
+    index_vectors = _coroutine(Collection.index_vectors)
+    calibrate = _coroutine(Collection.calibrate)
+    verify = _coroutine(Collection.verify)
+    stats = _coroutine(Collection.stats)
+    flush = _coroutine(Collection.flush)
+
+    async def scroll(  # noqa: D102
+        self, where: Mapping[str, Any] | None = None, *, include_vectors: bool = True
+    ) -> AsyncIterator[Record]:
+        pages = await self._call(self._of._pages, where, include_vectors=include_vectors)
+        while (page := await self._call(next, pages, None)) is not None:
+            for record in page:
+                yield record
+
+    scroll.__doc__ = Collection.scroll.__doc__
+
+    def __repr__(self) -> str:
+        return f"Async{self._of!r}"
+
+
+class AsyncStore:
+    """A `Store` for asyncio. Close it, or use it in an `async with` statement. It belongs to one event loop."""
+
+    def __init__(self, of: Store, run: _Runner) -> None:
+        self._of = of
+        self._call = _OfLoop(run)
+
+    @property
+    def url(self) -> str:
+        """Where the store is."""
+        return self._of.url
+
+    @property
+    def keyset(self) -> Keyset:
+        """The keys in use."""
+        return self._of.keyset
+
+    def _collection(self, made: Collection) -> AsyncCollection:
+        return AsyncCollection(made, self._call)
+
+    collection = _made(Store.collection, _collection)
+    collections = _coroutine(Store.collections)
+    drop = _coroutine(Store.drop)
+    close = _coroutine(Store.close)
+
+    async def __aenter__(self) -> AsyncStore:
+        """Enter an `async with` statement."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the store."""
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"AsyncStore({self.url!r})"
+
+
+class Opening:
+    """What `connect` returns: await it, or enter it by `async with`."""
+
+    def __init__(self, url: str, keyset: Keyset, options: Mapping[str, Any]) -> None:
+        self._given = (url, keyset, options)
+        self._store: AsyncStore | None = None
+
+    async def _open(self) -> AsyncStore:
+        in_loop = waits_in_loop(self._given[0])
+        run: _Runner = asyncio.to_thread
+        if in_loop:
+            run = spawn
+        return AsyncStore(await run(open_store, *self._given, ASYNC_BACKENDS if in_loop else BACKENDS), run)
+
+    def __await__(self) -> Generator[Any, None, AsyncStore]:
+        return self._open().__await__()
+
+    async def __aenter__(self) -> AsyncStore:
+        """Open the store."""
+        self._store = await self._open()
+        return self._store
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close it."""
+        if self._store is not None:
+            await self._store.close()
+
+
+def connect(url: str, *, keyset: Keyset, **options: Any) -> Opening:
+    """Open a store for asyncio. Await what this returns, or enter it by `async with`.
+
+    Args:
+        url: as for `encvec_store.connect`.
+        keyset: the keys; see `Keyset.create` and `Keyset.open`.
+        options: the backend's own. `pool` is an open `psycopg_pool.AsyncConnectionPool`, `engine` an `AsyncEngine`
+            over psycopg 3; neither is ever closed by us.
+
+    Raises:
+        UriError: unknown kind of store or option.
+        StoreUnreachableError: it could not be opened.
+    """
+    return Opening(url, keyset, options)

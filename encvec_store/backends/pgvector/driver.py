@@ -1,0 +1,159 @@
+"""The part of psycopg that the store uses, and psycopg itself as one way to have it; imports wire.
+
+The other way is `inloop`: the same calls, which wait in the event loop of an async caller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+import psycopg
+from psycopg.pq import Format
+from psycopg.rows import tuple_row
+from psycopg.sql import Composed
+from psycopg_pool import ConnectionPool
+
+from .wire import Raw, RawDumper
+
+__all__ = ["Blocking", "Connection", "Copy", "Cursor", "Driver", "Pool", "Row", "set_up"]
+
+Row = tuple[Any, ...]
+Query = bytes | Composed
+Parameters = Sequence[Any] | Mapping[str, Any]
+
+
+class Copy(Protocol):
+    """A running COPY ... FROM STDIN."""
+
+    def write(self, buffer: bytes) -> None:
+        """Send some of the data."""
+        ...
+
+
+class Cursor(Protocol):
+    """What a `psycopg.Cursor` can do."""
+
+    @property
+    def connection(self) -> Connection:
+        """The connection it is on."""
+        ...
+
+    def execute(self, query: Query, params: Parameters | None = None) -> Cursor:
+        """Run a statement and return this cursor."""
+        ...
+
+    def fetchone(self) -> Row | None:
+        """Return the next row."""
+        ...
+
+    def fetchall(self) -> list[Row]:
+        """Return the rows that are left."""
+        ...
+
+    def copy(self, statement: Query) -> AbstractContextManager[Copy]:
+        """Begin a COPY; an error inside breaks it off."""
+        ...
+
+
+class Connection(Protocol):
+    """What a `psycopg.Connection` can do."""
+
+    prepare_threshold: int | None
+    """How often a statement is run before it is prepared; None for never."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is of no more use."""
+        ...
+
+    @property
+    def autocommit(self) -> bool:
+        """Whether statements outside of `transaction()` are committed on their own."""
+        ...
+
+    def set_autocommit(self, value: bool) -> None:
+        """Change that."""
+        ...
+
+    def transaction(self) -> AbstractContextManager[Any]:
+        """Begin a transaction; commit it, or roll it back on an error."""
+        ...
+
+    def close(self) -> None:
+        """Close it."""
+        ...
+
+
+class Pool(Protocol):
+    """What a `psycopg_pool.ConnectionPool` can do."""
+
+    @property
+    def max_size(self) -> int:
+        """Most connections."""
+        ...
+
+    def getconn(self, timeout: float | None = None) -> Any:
+        """Take a connection out. Raises PoolTimeout, PoolClosed."""
+        ...
+
+    def putconn(self, conn: Any) -> None:
+        """Put it back."""
+        ...
+
+    def check(self) -> None:
+        """Discard the connections that are dead."""
+        ...
+
+    def get_stats(self) -> dict[str, int]:
+        """Return counts, such as pool_size."""
+        ...
+
+    def close(self) -> None:
+        """Close all connections."""
+        ...
+
+
+class Driver(Protocol):
+    """Makes connections, pools and cursors of one way to wait."""
+
+    def connect(self, arguments: dict[str, Any]) -> Connection:
+        """Connect, as `psycopg.connect`."""
+        ...
+
+    def pool(self, **options: Any) -> Pool:
+        """Open a pool, as `psycopg_pool.ConnectionPool`."""
+        ...
+
+    def wrap(self, connection: Any) -> Connection | None:
+        """Return a psycopg connection as ours; None where it is of another kind."""
+        ...
+
+    def cursor(self, connection: Any) -> Cursor:
+        """Return a cursor for binary results and `Raw` parameters."""
+        ...
+
+
+class Blocking:
+    """psycopg as it is: calls wait in their thread."""
+
+    def connect(self, arguments: dict[str, Any]) -> Connection:
+        return psycopg.connect("", **arguments)
+
+    def pool(self, **options: Any) -> Pool:
+        return ConnectionPool("", open=True, **options)
+
+    def wrap(self, connection: Any) -> Connection | None:
+        return connection if isinstance(connection, psycopg.Connection) else None
+
+    def cursor(self, connection: Any) -> Cursor:
+        cursor = psycopg.Cursor(connection, row_factory=tuple_row)
+        set_up(cursor)
+        return cursor
+
+
+def set_up(cursor: psycopg.Cursor[Row] | psycopg.AsyncCursor[Row]) -> None:
+    """Ask for binary results, and teach a cursor to send `Raw`."""
+    cursor.format = Format.BINARY
+    cursor.adapters.register_dumper(Raw, RawDumper)

@@ -1,0 +1,130 @@
+"""psycopg's asyncio connections behind the calls of `driver`, each of which waits in the event loop; imports waits.
+
+Only for walks that `waits.spawn` runs. Cancelling such a walk's task cancels its statement on the server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import psycopg
+from psycopg.rows import tuple_row
+from psycopg_pool import AsyncConnectionPool
+
+from ...waits import entered, wait_for
+from . import driver
+from .driver import Parameters, Query, Row, set_up
+
+__all__ = ["InLoop", "LoopPool"]
+
+
+class _Copy:
+    def __init__(self, copy: psycopg.AsyncCopy) -> None:
+        self._copy = copy
+
+    def write(self, buffer: bytes) -> None:
+        wait_for(self._copy.write(buffer))
+
+
+class _Cursor:
+    def __init__(self, connection: _Connection) -> None:
+        self.connection: driver.Connection = connection
+        self._cursor: psycopg.AsyncCursor[Row] = psycopg.AsyncCursor(connection.of, row_factory=tuple_row)
+        set_up(self._cursor)
+
+    def execute(self, query: Query, params: Parameters | None = None) -> _Cursor:
+        wait_for(self._cursor.execute(query, params))
+        return self
+
+    def fetchone(self) -> Row | None:
+        return wait_for(self._cursor.fetchone())
+
+    def fetchall(self) -> list[Row]:
+        return wait_for(self._cursor.fetchall())
+
+    @contextmanager
+    def copy(self, statement: Query) -> Iterator[_Copy]:
+        with entered(self._cursor.copy(statement)) as copy:
+            yield _Copy(copy)
+
+
+class _Connection:
+    def __init__(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        self.of = connection
+
+    @property
+    def prepare_threshold(self) -> int | None:
+        return self.of.prepare_threshold
+
+    @prepare_threshold.setter
+    def prepare_threshold(self, value: int | None) -> None:
+        self.of.prepare_threshold = value
+
+    @property
+    def closed(self) -> bool:
+        return self.of.closed
+
+    @property
+    def autocommit(self) -> bool:
+        return self.of.autocommit
+
+    def set_autocommit(self, value: bool) -> None:
+        wait_for(self.of.set_autocommit(value))
+
+    def transaction(self) -> AbstractContextManager[Any]:
+        return entered(self.of.transaction())
+
+    def close(self) -> None:
+        wait_for(self.of.close())
+
+
+class LoopPool:
+    """An `AsyncConnectionPool` as `driver.Pool`."""
+
+    def __init__(self, pool: AsyncConnectionPool[Any]) -> None:
+        self._pool = pool
+        self._returning: set[asyncio.Task[None]] = set()
+
+    @property
+    def max_size(self) -> int:
+        return self._pool.max_size
+
+    def getconn(self, timeout: float | None = None) -> _Connection:
+        return _Connection(wait_for(self._pool.getconn(timeout)))
+
+    def putconn(self, conn: _Connection) -> None:
+        # a task of its own: if ours is cancelled now, the connection would be lost to the pool
+        task = asyncio.get_running_loop().create_task(self._pool.putconn(conn.of))
+        self._returning.add(task)
+        task.add_done_callback(self._returning.discard)
+        wait_for(asyncio.shield(task))
+
+    def check(self) -> None:
+        wait_for(self._pool.check())
+
+    def get_stats(self) -> dict[str, int]:
+        return self._pool.get_stats()
+
+    def close(self) -> None:
+        wait_for(self._pool.close())
+
+
+class InLoop:
+    """psycopg's asyncio side: calls wait in the event loop."""
+
+    def connect(self, arguments: dict[str, Any]) -> driver.Connection:
+        return _Connection(wait_for(psycopg.AsyncConnection.connect("", **arguments)))
+
+    def pool(self, **options: Any) -> driver.Pool:
+        pool: AsyncConnectionPool[Any] = AsyncConnectionPool("", open=False, **options)
+        wait_for(pool.open())
+        return LoopPool(pool)
+
+    def wrap(self, connection: Any) -> driver.Connection | None:
+        return _Connection(connection) if isinstance(connection, psycopg.AsyncConnection) else None
+
+    def cursor(self, connection: Any) -> driver.Cursor:
+        return _Cursor(connection)

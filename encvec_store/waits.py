@@ -1,0 +1,161 @@
+"""Where a call waits: in its thread, or in the event loop of the async caller that made it; imports errors.
+
+The walks are written once, as plain functions. `spawn` runs one in a greenlet, as SQLAlchemy's asyncio extension does
+with its own: where the walk must wait, `wait_for` hands an awaitable to the event loop, and the walk goes on with what
+came of it. No lock of `threading` may be held meanwhile: the next walk runs in the same thread, and would wait for it
+for good. `Lock` may. In a plain call `offload`, `each`, `sleep` and `Lock` are what they look like.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import Future
+from contextlib import AbstractAsyncContextManager, contextmanager
+from contextvars import ContextVar
+from types import TracebackType
+from typing import Any, ParamSpec, TypeVar
+
+from .errors import StoreUnreachableError
+
+__all__ = ["Lock", "each", "entered", "in_walk", "offload", "sleep", "spawn", "wait_for"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_INLINE = 256
+_walk: ContextVar[Any] = ContextVar("encvec_store_walk", default=None)
+"""The greenlet of the walk that this task runs. Its worker threads inherit the variable, but are no greenlet."""
+
+
+async def spawn(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call a function that may wait by `wait_for`. Cancelling the task raises CancelledError where it waits.
+
+    Raises:
+        StoreUnreachableError: greenlet is not installed.
+    """
+    try:
+        from greenlet import getcurrent
+    except ImportError as error:
+        raise StoreUnreachableError(
+            f"the async postgresql store needs greenlet ({error}): pip install 'encvec-store[postgres]'"
+        ) from None
+    from sqlalchemy.util import greenlet_spawn
+
+    def walk() -> T:
+        token = _walk.set(getcurrent())
+        try:
+            return fn(*args, **kwargs)
+        finally:
+            _walk.reset(token)
+
+    return await greenlet_spawn(walk)
+
+
+def in_walk() -> bool:
+    """Say whether we are in a function that `spawn` runs, and not in a worker thread of its."""
+    mine = _walk.get()
+    if mine is None:
+        return False
+    from greenlet import getcurrent
+
+    return mine is getcurrent()
+
+
+def wait_for(awaitable: Awaitable[T]) -> T:
+    """Wait in the event loop; other tasks run meanwhile. Only in a walk."""
+    from sqlalchemy.util import await_only
+
+    return await_only(awaitable)
+
+
+def sleep(seconds: float) -> None:
+    """Wait for some time, in the event loop or in the thread."""
+    if in_walk():
+        wait_for(asyncio.sleep(seconds))
+    else:
+        time.sleep(seconds)
+
+
+@contextmanager
+def entered(manager: AbstractAsyncContextManager[T]) -> Iterator[T]:
+    """Enter and leave an async context manager. Only in a walk."""
+    value = wait_for(manager.__aenter__())
+    try:
+        yield value
+    except BaseException as error:
+        if not wait_for(manager.__aexit__(type(error), error, error.__traceback__)):
+            raise
+    else:
+        wait_for(manager.__aexit__(None, None, None))
+
+
+def offload(size: int, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call a function that only computes; in a walk, and where it takes long, in a worker thread.
+
+    If the task is cancelled meanwhile, the thread computes to the end and nobody asks for the result.
+
+    Args:
+        size: records that the function works on; a few hundred take some milliseconds and stay in the event loop.
+        fn: the function. It must neither wait for I/O nor change what others see.
+        args: its arguments.
+        kwargs: likewise.
+    """
+    if size <= _INLINE or not in_walk():
+        return fn(*args, **kwargs)
+    return wait_for(asyncio.to_thread(fn, *args, **kwargs))
+
+
+def each(size: int, items: Iterator[T]) -> Iterator[T]:
+    """Iterate over what takes long to make: `offload` for every item."""
+    end = object()
+    while (item := offload(size, next, items, end)) is not end:
+        yield item  # type: ignore[misc]
+
+
+class Lock:
+    """A mutex that may be held while waiting. First come, first served; not reentrant.
+
+    Walks wait for it in their event loop, other callers in their thread, and each excludes the other.
+    """
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()  # never held while waiting
+        self._held = False
+        self._queue: deque[Future[None]] = deque()
+
+    def __enter__(self) -> None:
+        with self._guard:
+            if not self._held:
+                self._held = True
+                return
+            turn: Future[None] = Future()
+            self._queue.append(turn)
+        try:
+            if in_walk():
+                wait_for(asyncio.wrap_future(turn))
+            else:
+                turn.result()
+        except BaseException:
+            with self._guard:
+                given = turn not in self._queue
+                if not given:
+                    self._queue.remove(turn)
+            if given:  # just as we gave up
+                self._release()
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._release()
+
+    def _release(self) -> None:
+        with self._guard:
+            self._held = bool(self._queue)
+            turn = self._queue.popleft() if self._queue else None
+        if turn is not None and turn.set_running_or_notify_cancel():
+            turn.set_result(None)
