@@ -45,7 +45,7 @@ def test_command_is_there():
 
 def test_import_needs_no_extra():
     """The core must import where only the core dependencies are installed."""
-    blocked = ["click", "rich", "pyarrow", "h5py", "matplotlib", "psutil", "psycopg", "pytest", "hypothesis"]
+    blocked = ["alembic", "click", "rich", "pyarrow", "h5py", "matplotlib", "psutil", "psycopg", "pytest", "hypothesis"]
     code = f"import sys; sys.modules.update(dict.fromkeys({blocked})); import encvec_store"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr

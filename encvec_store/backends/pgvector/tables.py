@@ -25,10 +25,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import UserDefinedType
 
-__all__ = ["FORMAT", "IndexVector", "build_metadata", "is_content_table"]
-
-FORMAT = 1
-"""Version of this layout, kept in `meta`."""
+__all__ = ["IndexVector", "build_metadata", "is_content_table"]
 
 _NAMES = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
