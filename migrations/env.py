@@ -40,7 +40,7 @@ def ours(name: str | None, kind: str, parents: Any) -> bool:
     return kind != "table" or not is_content_table(str(name))
 
 
-def note_in_meta(*, ctx: Any, heads: set[str], **_: Any) -> None:
+def note_in_meta(ctx: Any, step: Any, heads: Any, run_args: Any) -> None:
     """Write into `meta`, beside Alembic's own notes, what every code reads before it uses the tables."""
     at = f"{ctx.dialect.identifier_preparer.quote(SCHEMA)}." if SCHEMA else ""
     for head in heads:  # none after the last downgrade: then there is no `meta` either

@@ -1,24 +1,24 @@
+<%! from encvec_store.backends.revisions import FORMAT %>\
 """${message.capitalize()}."""
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = ${repr(up_revision)}
-down_revision = ${repr(down_revision)}
+revision = "${up_revision}"
+down_revision = "${down_revision}"
 
-# The least FORMAT of a code that can read and write these tables. Only adding keeps that of the revision before.
-min_reader = 1
-# What a downgrade deletes, and how it is counted: {"notes": "SELECT count(*) FROM {at}notes"}.
+# The least FORMAT of a code that can read and write these tables: as before, where they only get more.
+min_reader = ${FORMAT}
+# What a downgrade deletes, and how it is counted, such as {"notes": "SELECT count(*) FROM {at}notes"}.
 loses: dict[str, str] = {}
 
 
-
-
 def upgrade() -> None:
-    """Change the tables; on SQLite (`op.get_bind().dialect.name`) the same where it can be."""
+    """Say what is done, and why."""
+    schema = op.get_context().version_table_schema  # None: SQLite
     ${upgrades if upgrades else "pass"}
 
 
 def downgrade() -> None:
-    """Undo `upgrade`."""
+    """Undo it."""
     ${downgrades if downgrades else "pass"}
