@@ -73,6 +73,7 @@ def current(url: str) -> Version:
 
 def history() -> list[Revision]:
     """Return all revisions, oldest first."""
+    _alembic()
     return [
         Revision(int(found.revision), found.doc.rstrip("."), found.module.min_reader)
         for found in reversed(list(_scripts(_config()).walk_revisions()))
@@ -88,8 +89,7 @@ def upgrade(url: str, revision: int | str = "head") -> tuple[Version, Version]:
         StoreLockedError: somebody uses the tables, for longer than the lock timeout. Nothing was changed.
         StoreUnreachableError: no connection, or no right to; says what the owner must run. Nothing was changed.
     """
-    from alembic import command
-
+    command = _alembic()
     with _opened(url, write=True) as store:
         config, target = _adopted(store), _number(revision)
         if target < store.revision:
@@ -106,8 +106,7 @@ def downgrade(url: str, revision: int | str, *, accept_data_loss: bool = False) 
         DataLossError: data that the earlier tables have no place for would be lost, and that was not accepted.
         UriError, InputError, StoreLockedError, StoreUnreachableError: as for `upgrade`.
     """
-    from alembic import command
-
+    command = _alembic()
     with _opened(url, write=True) as store:
         config, target = _adopted(store), _number(revision)
         if target > store.revision:
@@ -133,8 +132,7 @@ def sql(url: str, revision: int | str = "head", *, start: int | str = 0, with_ex
         UriError: no PostgreSQL store, or no such revision.
         InputError: there is nothing between the two.
     """
-    from alembic import command
-
+    command = _alembic()
     if url.partition(":")[0] == "faiss":
         raise UriError("sql is for PostgreSQL: nobody but `encvec db upgrade` changes the file of a faiss: store")
     first, last = _number(start), _number(revision)
@@ -169,11 +167,17 @@ def _folder() -> Path:
     return shipped if shipped.is_dir() else package.parent / "migrations"
 
 
-def _config(*, schema: str | None = None, output: io.StringIO | None = None) -> Config:
+def _alembic() -> Any:
+    """Return Alembic's commands. Raises StoreError where it is not installed."""
     try:
-        from alembic.config import Config
+        return importlib.import_module("alembic.command")
     except ImportError:
         raise StoreError("migrations need Alembic: pip install 'encvec-store[cli]'") from None
+
+
+def _config(*, schema: str | None = None, output: io.StringIO | None = None) -> Config:
+    from alembic.config import Config
+
     config = Config(output_buffer=output)
     config.set_main_option("script_location", str(_folder()).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
@@ -203,6 +207,7 @@ def _adopted(store: Migrating) -> Config:
     They are missing where `connect` made the tables, and `meta` is what every code reads.
     """
     from alembic.migration import MigrationContext
+    from sqlalchemy import text
 
     config = _config(schema=store.schema)
     config.attributes["connection"] = store.connection
@@ -222,15 +227,21 @@ def _adopted(store: Migrating) -> Config:
         raise StoreUnreachableError(
             f"{store.place}: {VERSION_TABLE} does not agree with meta, which says revision {store.revision}"
         )
+    if store.meta is not None and "revision" not in store.meta:
+        store.connection.execute(text(f"INSERT INTO {_at(store)}meta VALUES ('revision', 1)"))  # noqa: S608
     return config
+
+
+def _at(store: Migrating) -> str:
+    """Return what stands before a table's name."""
+    return f"{store.connection.dialect.identifier_preparer.quote(store.schema)}." if store.schema else ""
 
 
 def _lost(store: Migrating, scripts: ScriptDirectory, target: int) -> list[str]:
     """Count what a downgrade would lose, by what each revision says of itself."""
     from sqlalchemy import text
 
-    quote = store.connection.dialect.identifier_preparer.quote
-    at = f"{quote(store.schema)}." if store.schema else ""
+    at = _at(store)
     if at and store.revision:  # every write updates a row of this: none may come in between
         store.connection.execute(text(f"LOCK TABLE {at}collections IN EXCLUSIVE MODE"))
     lost = []
@@ -247,9 +258,7 @@ def _after(store: Migrating) -> Version:
 
     meta = None
     if inspect(store.connection).has_table("meta", schema=store.schema):
-        quote = store.connection.dialect.identifier_preparer.quote
-        at = f"{quote(store.schema)}." if store.schema else ""
-        rows = store.connection.execute(text(f"SELECT name, value FROM {at}meta")).all()  # noqa: S608
+        rows = store.connection.execute(text(f"SELECT name, value FROM {_at(store)}meta")).all()  # noqa: S608
         meta = {row[0]: row[1] for row in rows}
     return _version(Migrating(store.connection, store.place, store.schema, meta))
 

@@ -13,7 +13,6 @@ from typing import Any
 import click
 
 from .. import migrate
-from ..backends.revisions import REVISION
 from .common import Place, confirmed, store_options
 from .output import emit, facts, note, table
 
@@ -61,7 +60,9 @@ def current(place: Place, as_json: bool) -> int:
     else:
         facts((name, {True: "yes", False: "no"}.get(value, value)) for name, value in document.items())
         if not version.usable:
-            note("`encvec db upgrade` brings them up" if version.revision < REVISION else "a newer encvec is needed")
+            note(
+                "`encvec db upgrade` brings them up" if version.revision < version.head else "a newer encvec is needed"
+            )
     return 0 if version.usable else 1
 
 

@@ -63,7 +63,9 @@ def offline(schema: str, *, start: int, with_extension: bool) -> list[str]:
     """
     at = Identifier(schema)
     meta = Identifier(schema, "meta")
-    statements = ["CREATE EXTENSION IF NOT EXISTS vector"] if with_extension else []
+    statements = ["SET LOCAL client_min_messages = warning"]  # that something is there already is no news
+    if with_extension:
+        statements.append("CREATE EXTENSION IF NOT EXISTS vector")
     if not start:
         statements.append(SQL("CREATE SCHEMA IF NOT EXISTS {}").format(at).as_string())
     statements.append(SQL(_PREAMBLE).format(lock=Literal(LOCK)).as_string())
