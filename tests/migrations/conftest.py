@@ -8,6 +8,7 @@ import pytest
 
 import encvec_store as ev
 from encvec_store import migrate
+from encvec_store.backends.revisions import REVISION
 from tests.migrations.kit import DATA, KEYS_VARIABLE, add_revision, catalog, keyset
 from tests.postgres import pg_dsn, pg_server, pg_template  # noqa: F401
 
@@ -41,6 +42,12 @@ class Place:
         else:
             with psycopg.connect(self.where) as connection:
                 connection.execute(script)
+        return self
+
+    def loaded(self):
+        """The same, brought up to what this code works on."""
+        self.load()
+        migrate.upgrade(self.url, REVISION)
         return self
 
     def catalog(self):

@@ -14,7 +14,7 @@ from encvec_store import errors, migrate
 from encvec_store.backends import revisions
 from encvec_store.localpg import LocalServer
 from tests.migrations.conftest import Place
-from tests.migrations.kit import N, add_revision, check, edit, fill, records, write_on
+from tests.migrations.kit import DATA, N, add_revision, check, edit, fill, records, write_on
 from tests.stores.base import StoreContract
 from tests.stores.test_faiss import OpenedFaiss
 from tests.stores.test_pgvector import OpenedPostgres
@@ -22,22 +22,34 @@ from tests.stores.test_pgvector import OpenedPostgres
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_a_store_from_before_revisions_were_counted(place):
-    """Its `meta` says a format only; this code reads it, writes it, and takes it into the chain."""
-    place.load()
-    assert place.ask("SELECT value FROM {at}meta WHERE name = 'revision'") == []
-    if revisions.REVISION == 1:
-        with place.connect() as store:
-            check(store)
-            write_on(store)
-            check(store)
+def test_every_revision_has_its_store():
+    """So that the next one is tested on it; see CONTRIBUTING.md."""
+    wanted = {f"{n + 1:04d}.{dialect}.sql" for n in range(revisions.REVISION) for dialect in ("sqlite", "postgresql")}
+    assert {path.name for path in DATA.glob("*.sql")} == wanted
+
+
+@pytest.mark.parametrize("revision", range(1, revisions.REVISION + 1))
+def test_a_store_of_an_earlier_revision(place, revision):
+    """As it was left by the code of its day: migrated, it is read and written by this code."""
+    place.load(revision)
     before, after = migrate.upgrade(place.url)
-    assert (before.revision, after.revision) == (1, revisions.REVISION)
+    assert (before.revision, after.revision) == (revision, revisions.REVISION)
     assert place.ask("SELECT version_num FROM {at}schema_revision") == [(f"{revisions.REVISION:04d}",)]
+    assert place.ask("SELECT value FROM {at}meta WHERE name = 'revision'") == [(revisions.REVISION,)]
     with place.connect() as store:
         check(store)
         write_on(store)
         check(store)
+
+
+def test_a_store_from_before_revisions_were_counted(place, monkeypatch):
+    """Its `meta` says a format only, which means revision 1; opening it writes nothing of the kind."""
+    monkeypatch.setattr(revisions, "REVISION", 1)
+    place.load()
+    with place.connect() as store:
+        assert len(store.collections()) == 2
+    assert migrate.current(place.url).revision == 1
+    assert place.ask("SELECT value FROM {at}meta WHERE name = 'revision'") == []
 
 
 def test_an_adopted_store_is_like_a_new_one(place):
@@ -58,8 +70,7 @@ def test_an_adopted_store_is_like_a_new_one(place):
 
 def test_this_code_goes_on_while_the_tables_get_more(place, further):
     """The expand phase: a store that is open notices nothing, and so does one that opens later."""
-    place.load()
-    migrate.upgrade(place.url, 1)
+    place.loaded()
     with place.connect() as store:
         check(store)
         migrate.upgrade(place.url)
@@ -113,32 +124,35 @@ class TestPgvectorOnNewerTables(OnNewerTables):
 
 def test_tables_that_this_code_cannot_use_are_refused(place, tmp_path, monkeypatch):
     """The contract phase: the format went up, and nothing is touched."""
-    add_revision(tmp_path / "further", min_reader=revisions.FORMAT + 1)
-    place.load()
+    number = add_revision(tmp_path / "further", min_reader=revisions.FORMAT + 1)
+    place.loaded()
     with monkeypatch.context() as patch:
         patch.setattr(migrate, "_folder", lambda: tmp_path / "further")
         assert not migrate.upgrade(place.url)[1].usable
     before = place.catalog()
-    with pytest.raises(errors.StoreUnreachableError, match=r"has format 2; .* reads up to 1: upgrade it"):
+    words = rf"has format {revisions.FORMAT + 1}; .* reads up to {revisions.FORMAT}: upgrade it"
+    with pytest.raises(errors.StoreUnreachableError, match=words):
         place.connect()
-    for call in (migrate.upgrade, lambda url: migrate.downgrade(url, 1)):
-        with pytest.raises(errors.StoreUnreachableError, match=r"revision 2, which .* does not know: upgrade it"):
+    for call in (migrate.upgrade, lambda url: migrate.downgrade(url, revisions.REVISION)):
+        with pytest.raises(
+            errors.StoreUnreachableError, match=rf"revision {number}, which .* does not know: upgrade it"
+        ):
             call(place.url)
     assert migrate.current(place.url).usable is False
     assert place.catalog() == before
     monkeypatch.setattr(migrate, "_folder", lambda: tmp_path / "further")
-    migrate.downgrade(place.url, 1)  # by the code that knows it
+    migrate.downgrade(place.url, revisions.REVISION)  # by the code that knows it
     with place.connect() as store:
         check(store)
 
 
 def test_tables_that_are_too_old_say_what_to_run(place, further, monkeypatch):
     """What code with one revision more says to a store of today, until it is upgraded."""
-    place.load()
+    place.loaded()
     before = place.catalog()
+    words = rf"tables of revision {revisions.REVISION}; .* needs {further}: run `encvec db upgrade` \(pip install"
     for module in (revisions, migrate):
         monkeypatch.setattr(module, "REVISION", further)
-    words = rf"tables of revision 1; .* needs {further}: run `encvec db upgrade` \(pip install 'encvec-store\[cli\]'\)"
     with pytest.raises(errors.StoreUnreachableError, match=words):
         place.connect()
     assert place.catalog() == before
@@ -190,8 +204,7 @@ migrate.upgrade(sys.argv[1])
 @pytest.mark.faults
 def test_killed_in_the_middle_of_a_migration(place, further):
     """Nothing of it is left, not even its lock; the next attempt does all of it."""
-    place.load()
-    migrate.upgrade(place.url, 1)
+    place.loaded()
     before = place.catalog()
     done = subprocess.run(
         [sys.executable, "-c", DYING, place.url, str(migrate._folder())],
@@ -200,7 +213,7 @@ def test_killed_in_the_middle_of_a_migration(place, further):
         check=False,
     )
     assert done.returncode == -signal.SIGKILL
-    assert migrate.current(place.url).revision == 1
+    assert migrate.current(place.url).revision == revisions.REVISION
     assert place.catalog() == before
     with place.connect() as store:
         check(store)
@@ -219,8 +232,7 @@ def test_the_server_is_killed_in_the_middle_of_a_migration(tmp_path, further, pl
     safe = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
     with LocalServer(settings=safe) as server:
         server.ensure_database("killed")
-        place = Place("postgresql", server.dsn("killed")).load()
-        migrate.upgrade(place.url, 1)
+        place = Place("postgresql", server.dsn("killed")).loaded()
         before = place.catalog()
         raised = []
 
@@ -249,21 +261,20 @@ def test_the_server_is_killed_in_the_middle_of_a_migration(tmp_path, further, pl
 
 def test_one_migrates_at_a_time(place, further):
     """The others wait, and find nothing left to do."""
-    place.load()
+    place.loaded()
     answers = []
     threads = [threading.Thread(target=lambda: answers.append(migrate.upgrade(place.url))) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(before.revision for before, _ in answers) == [1, further, further, further]
+    assert sorted(before.revision for before, _ in answers) == [revisions.REVISION, further, further, further]
     assert {after.revision for _, after in answers} == {further}
 
 
 def test_somebody_uses_the_tables(place, further):
     """A migration waits for the lock timeout, then gives up with nothing changed."""
-    place.load()
-    migrate.upgrade(place.url, 1)
+    place.loaded()
     before = place.catalog()
     url = place.url + ("&" if "?" in place.url else "?") + "lock_timeout=0.3"
     with place.connect() as store:
@@ -285,7 +296,7 @@ def test_records_are_not_lost_with_the_tables_they_refer_to(place, further, tmp_
         "        batch.alter_column('index_dim', existing_type=sa.Integer(), type_=sa.BigInteger())\n    if os.environ"
     )
     edit(tmp_path / "further", "if os.environ", rebuilt)
-    place.load()
+    place.loaded()
     migrate.upgrade(place.url)
     assert "BIGINT" in str(place.catalog()).upper()
     with place.connect() as store:
@@ -297,7 +308,7 @@ def test_records_are_not_lost_with_the_tables_they_refer_to(place, further, tmp_
 @pytest.mark.parametrize("dialect", ["sqlite"])
 def test_a_migration_that_would_leave_orphans_is_undone(tmp_path, place, further):
     edit(tmp_path / "further", "if os.environ", "op.execute('DELETE FROM collections')\n    if os.environ")
-    place.load()
+    place.loaded()
     before = place.catalog()
     with pytest.raises(errors.StoreError, match="rows that refer to nothing; nothing was changed"):
         migrate.upgrade(place.url)

@@ -89,22 +89,21 @@ def test_caches_go_with_the_collections(place):
 
 
 def test_up_and_down_a_revision_with_data(place, further):
-    place.load()
+    place.loaded()
     with place.connect() as store:
         check(store)
-    migrate.upgrade(place.url, 1)
     before = place.catalog()
-    assert [version.revision for version in migrate.upgrade(place.url)] == [1, further]
+    assert [version.revision for version in migrate.upgrade(place.url)] == [REVISION, further]
     assert place.ask("SELECT DISTINCT weight FROM {at}records") == [(1,)]
     with place.connect() as store:
         store.collection("late", dim=4).upsert(["a"], [[1, 2, 3, 4]])  # made after the upgrade: it has the column too
     place.ask("INSERT INTO {at}notes VALUES (1, NULL)")
     with pytest.raises(errors.DataLossError, match="delete 1 notes; nothing was changed"):
-        migrate.downgrade(place.url, 1)
+        migrate.downgrade(place.url, REVISION)
     place.ask("DELETE FROM {at}notes")
     with place.connect() as store:
         assert store.drop("late")
-    migrate.downgrade(place.url, 1)
+    migrate.downgrade(place.url, REVISION)
     changed = {"next_row", "sequence"}
     assert [row for row in place.catalog() if row[0] not in changed] == [row for row in before if row[0] not in changed]
     with place.connect() as store:
@@ -116,7 +115,7 @@ def test_a_column_is_dropped_from_tables_made_since(place, further):
     migrate.upgrade(place.url)
     with place.connect() as store:
         fill(store)
-        migrate.downgrade(place.url, 1)
+        migrate.downgrade(place.url, REVISION)
         check(store)
     with pytest.raises(Exception, match="weight"):
         place.ask("SELECT weight FROM {at}records" + ("_1" if place.dialect == "postgresql" else ""))
@@ -133,12 +132,12 @@ def test_no_such_revision(place, revision):
 
 
 def test_wrong_way(place, further):
-    migrate.upgrade(place.url, 1)
+    migrate.upgrade(place.url, REVISION)
     with pytest.raises(errors.InputError, match="`upgrade` goes forward"):
         migrate.downgrade(place.url, further)
     migrate.upgrade(place.url)
     with pytest.raises(errors.InputError, match="`downgrade` goes back"):
-        migrate.upgrade(place.url, 1)
+        migrate.upgrade(place.url, REVISION)
     assert migrate.current(place.url).revision == further
 
 
@@ -222,14 +221,14 @@ def test_sql_for_a_dba(place, by):
 @pytest.mark.parametrize("dialect", ["postgresql"])
 @pytest.mark.parametrize("noted", [False, True])
 def test_sql_of_one_step(place, further, noted):
-    place.load()
-    if noted:
-        migrate.upgrade(place.url, 1)
-    script = migrate.sql(place.url, start=1)
+    place.loaded()
+    if not noted:  # as `connect` leaves a store
+        place.ask("DROP TABLE {at}schema_revision")
+    script = migrate.sql(place.url, start=REVISION)
     run_by_psql(place.url, script)
     assert migrate.current(place.url).revision == further
     assert migrate.upgrade(place.url)[0].revision == further
-    with psycopg.connect(place.url) as connection, pytest.raises(psycopg.Error, match="not of revision 1"):
+    with psycopg.connect(place.url) as connection, pytest.raises(psycopg.Error, match=f"not of revision {REVISION}"):
         connection.execute(script)
     with pytest.raises(errors.InputError, match="nothing to do"):
         migrate.sql(place.url, start=further)
@@ -252,7 +251,7 @@ def test_each_missing_right_names_its_statement(place, further):
             migrate.upgrade(theirs)
         place.ask("CREATE EXTENSION vector")
         place.ask(f"REVOKE CREATE ON DATABASE {database} FROM {name}")
-        migrate.upgrade(place.url, 1)
+        migrate.upgrade(place.url, REVISION)
         with pytest.raises(errors.StoreUnreachableError, match="role lacks a right"):
             migrate.upgrade(theirs)
         place.ask(f"GRANT USAGE, CREATE ON SCHEMA encvec TO {name}")
@@ -265,7 +264,7 @@ def test_each_missing_right_names_its_statement(place, further):
         assert place.catalog() == before
         place.ask("DROP SCHEMA encvec CASCADE")
         place.ask(f"CREATE SCHEMA encvec AUTHORIZATION {name}")
-        migrate.upgrade(theirs, 1)
+        migrate.upgrade(theirs, REVISION)
         assert migrate.current(theirs).usable
         place.ask("DROP SCHEMA encvec CASCADE")
 
