@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from urllib.parse import quote
 
 import psycopg
 import pytest
@@ -216,6 +217,30 @@ def test_sql_for_a_dba(place, by):
         fill(store)
         check(store)
     migrate.upgrade(place.url)
+
+
+@pytest.mark.parametrize("dialect", ["postgresql"])
+def test_odd_names_and_an_extension_in_a_schema_of_its_own(place, further):
+    place.ask("DROP EXTENSION vector")
+    place.ask('CREATE SCHEMA "Their ""own"""')
+    place.ask('CREATE EXTENSION vector SCHEMA "Their ""own"""')
+    for schema in ("My 'own'", 'My "own"'):
+        url = f"{place.url}&schema={quote(schema)}"
+        migrate.upgrade(url, REVISION)
+        with place.connect(schema=schema) as store:
+            fill(store)
+            migrate.upgrade(url)
+            check(store)
+            migrate.downgrade(url, REVISION)
+            check(store)
+        migrate.downgrade(url, 0, accept_data_loss=True)
+        run_by_psql(place.url, migrate.sql(f"{url}%202", REVISION))
+        with place.connect(schema=f"{schema} 2", create=False) as store:
+            fill(store)
+            check(store)
+    for call in (migrate.upgrade, migrate.current, migrate.sql):
+        with pytest.raises(errors.UriError, match="no schema with a colon"):
+            call(f"{place.url}&schema=a:b")
 
 
 @pytest.mark.parametrize("dialect", ["postgresql"])

@@ -12,7 +12,7 @@ from psycopg.sql import SQL, Identifier, Literal
 from sqlalchemy import create_engine, exc
 from sqlalchemy.pool import NullPool
 
-from ...errors import StoreUnreachableError
+from ...errors import StoreUnreachableError, UriError
 from ..revisions import VERSION_TABLE, Migrating
 from .faults import explained
 from .names import Names
@@ -50,7 +50,7 @@ _NOTES = (
 
 def schema_of(url: str) -> str:
     """Return the schema that a store's URL names. Raises UriError."""
-    return parse_url(url, {})[2].schema
+    return _parsed(url)[2].schema
 
 
 def offline(schema: str, *, start: int, with_extension: bool) -> list[str]:
@@ -88,7 +88,7 @@ def opened(url: str, *, write: bool) -> Iterator[Migrating]:
         StoreUnreachableError: no connection, no right, or the extension is missing and cannot be created.
         StoreLockedError: somebody uses the tables, for longer than the lock timeout.
     """
-    target, place, options = parse_url(url, {})
+    target, place, options = _parsed(url)
     parameters: dict[str, Any] = {"connect_timeout": 10, "application_name": "encvec_store", **conninfo_to_dict(target)}
     engine = create_engine(
         "postgresql+psycopg://",
@@ -110,6 +110,15 @@ def opened(url: str, *, write: bool) -> Iterator[Migrating]:
         raise _explained(error, None, place) from None
     finally:
         engine.dispose()
+
+
+def _parsed(url: str) -> tuple[str, str, Options]:
+    parsed = parse_url(url, {})
+    if ":" in parsed[2].schema:
+        raise UriError(
+            f"migrations take no schema with a colon, SQLAlchemy's mark of a parameter: {parsed[2].schema!r}"
+        )
+    return parsed
 
 
 def _prepare(cursor: Any, options: Options, place: str) -> None:

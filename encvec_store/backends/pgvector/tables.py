@@ -59,7 +59,8 @@ def on_each_content(schema: str, parent: str, action: str) -> str:
         parent: records or terms.
         action: a statement with `%s` for the table's name, and `%%` for a percent sign.
     """
-    above = f'"{schema}".{parent}'.replace("'", "''")
+    quoted = schema.replace('"', '""')
+    above = f'"{quoted}".{parent}'.replace("'", "''")
     action = action.replace("'", "''")
     return (
         "DO $each$ DECLARE content regclass; BEGIN"  # noqa: S608 - names and statements of ours
