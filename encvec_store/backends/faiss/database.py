@@ -1,4 +1,4 @@
-"""Opening `records.sqlite3`: connections, transactions and errors; imports tables, errors.
+"""Opening `records.sqlite3`: connections, transactions and errors; imports tables, revisions, errors.
 
 Reads are single statements or a snapshot; every write is one `BEGIN IMMEDIATE` transaction. Cursors are the
 driver's own, from SQLAlchemy's pool: its row processing doubles the time of reading a hundred rows.
@@ -23,7 +23,8 @@ from sqlalchemy.pool import PoolProxiedConnection, QueuePool
 
 from ...errors import StoreClosedError, StoreLockedError, StoreUnreachableError
 from ..base import Rows
-from .tables import FORMAT, PAGE_SIZE, metadata
+from ..revisions import FORMAT, REVISION, VERSION_TABLE, judge
+from .tables import PAGE_SIZE, metadata
 
 __all__ = ["FILE_NAME", "Database", "ascending"]
 
@@ -186,23 +187,19 @@ class Database:
                     raise
                 time.sleep(0.01)
         with self.engine.connect() as connection:
-            names = inspect(connection).get_table_names()
-        if not names:
+            names = set(inspect(connection).get_table_names())
+        if not names - {VERSION_TABLE}:  # what is left after a downgrade to nothing
             with self.engine.connect() as connection:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
                 metadata.create_all(connection)
-                for name, value in (("format", FORMAT), ("next_row", 1)):
+                for name, value in (("format", FORMAT), ("revision", REVISION), ("next_row", 1)):
                     connection.exec_driver_sql("INSERT OR IGNORE INTO meta VALUES (?, ?)", (name, value))
                 connection.commit()
         elif "meta" not in names:
             raise StoreUnreachableError(f"{self.path} is a database of something else")
         with self._cursor() as cursor:
-            found = cursor.execute("SELECT value FROM meta WHERE name = 'format'").fetchone()
-        if found is None or found[0] > FORMAT:
-            written = "an unknown format" if found is None else f"format {found[0]}"
-            raise StoreUnreachableError(
-                f"{self.path} has {written}; this version of encvec_store reads up to {FORMAT}: upgrade it"
-            )
+            said = dict(cursor.execute("SELECT name, value FROM meta").fetchall())
+        judge(str(self.path), said)
 
     @contextmanager
     def _translated(self, doing: str) -> Iterator[None]:

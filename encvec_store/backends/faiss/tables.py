@@ -19,10 +19,8 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-__all__ = ["FORMAT", "PAGE_SIZE", "collections", "meta", "metadata", "records", "spaces", "terms"]
+__all__ = ["PAGE_SIZE", "collections", "meta", "metadata", "records", "spaces", "terms"]
 
-FORMAT = 1
-"""Version of this layout, kept in `meta`."""
 PAGE_SIZE = 8192
 """Two-kilobyte vectors waste half of SQLite's usual pages of four."""
 
@@ -41,7 +39,7 @@ meta = Table(
     Column("name", Text, primary_key=True),
     Column("value", Integer, nullable=False),
 )
-"""`format`, and `next_row` of the whole file."""
+"""`format` and `revision` (see `backends.revisions`), and `next_row` of the whole file."""
 
 collections = Table(
     "collections",

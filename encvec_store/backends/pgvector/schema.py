@@ -1,6 +1,7 @@
-"""The extension, the schema and the tables: found, checked and, where allowed, created; imports source, names, tables.
+"""The extension, the schema and the tables: found, checked and, where allowed, created.
 
-Tables of one collection are made like the parents and inherit from them; `docs/decisions/0010` says why.
+Imports source, names, tables, revisions. Tables of one collection are made like the parents and inherit from them;
+`docs/decisions/0010` says why.
 """
 
 from __future__ import annotations
@@ -10,13 +11,27 @@ import warnings
 from dataclasses import dataclass
 
 import psycopg
+from psycopg import errors as pg
+from psycopg.sql import Identifier
 
 from ...errors import StoreUnreachableError
+from ..revisions import FORMAT, REVISION, judge
 from .faults import explained
 from .names import Names
 from .source import Cursor, Source
 
-__all__ = ["Server", "attach_content", "create_content", "drop_content", "next_content", "prepare"]
+__all__ = [
+    "EXTENSION",
+    "LOCK",
+    "Server",
+    "attach_content",
+    "checked_version",
+    "create_content",
+    "drop_content",
+    "make_schema",
+    "next_content",
+    "prepare",
+]
 
 _OLDEST = 15
 """Major version of PostgreSQL."""
@@ -25,13 +40,14 @@ _SOUND = (0, 8, 4)
 _PARALLEL = (0, 8, 2)
 _PAGE = 8160
 """`toast_tuple_target`: whole records stay on their page as long as they fit, since they are read together."""
-_LOCK = 0x656E63766563
-"""Advisory lock held while the schema is made."""
+LOCK = 0x656E63766563
+"""Advisory lock held while the schema is made or migrated."""
 
-_EXTENSION = (
+EXTENSION = (
     b"SELECT n.nspname, e.extversion, t.oid::bigint FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace"
     b" JOIN pg_type t ON t.typnamespace = n.oid AND t.typname = 'vector' WHERE e.extname = 'vector'"
 )
+"""Where the extension is, its version, and the type's number."""
 
 
 @dataclass(frozen=True)
@@ -61,32 +77,42 @@ def prepare(source: Source) -> Server:
             raise StoreUnreachableError(
                 f"{source.place} is PostgreSQL {release // 10_000}; {_OLDEST} or later is needed: upgrade the server"
             )
-        found = source.read(lambda cursor: cursor.execute(_EXTENSION).fetchone())
+        found = source.read(lambda cursor: cursor.execute(EXTENSION).fetchone())
         if found is None and source.options.create:
             _create_extension(source)
-            found = source.read(lambda cursor: cursor.execute(_EXTENSION).fetchone())
+            found = source.read(lambda cursor: cursor.execute(EXTENSION).fetchone())
         if found is None:
             raise StoreUnreachableError(
                 f"{source.place} lacks the extension pgvector: let a superuser run CREATE EXTENSION vector there"
             )
         where, text, oid = found
-        version = _version(text)
-        if version < _NEEDED:
-            raise StoreUnreachableError(
-                f"{source.place} has pgvector {text}; 0.8.0 or later is needed:"
-                " install it on the server, then run ALTER EXTENSION vector UPDATE"
-            )
-        if version < _SOUND:
-            warnings.warn(
-                f"pgvector {text} has defects that may damage indexes; upgrade the server's to 0.8.4 or later",
-                RuntimeWarning,
-                stacklevel=4,
-            )
+        version = checked_version(text, source.place)
         names = Names(source.options.schema, where)
         _prepare_tables(source, names, where)
     except psycopg.Error as error:
         raise explained(error, "open", source.place) from None
     return Server(names, int(oid), version)
+
+
+def checked_version(text: str, place: str) -> tuple[int, ...]:
+    """Return the extension's version as numbers.
+
+    Raises:
+        StoreUnreachableError: it is too old.
+    """
+    version = _version(text)
+    if version < _NEEDED:
+        raise StoreUnreachableError(
+            f"{place} has pgvector {text}; 0.8.0 or later is needed:"
+            " install it on the server, then run ALTER EXTENSION vector UPDATE"
+        )
+    if version < _SOUND:
+        warnings.warn(
+            f"pgvector {text} has defects that may damage indexes; upgrade the server's to 0.8.4 or later",
+            RuntimeWarning,
+            stacklevel=5,
+        )
+    return version
 
 
 def _version(text: str) -> tuple[int, ...]:
@@ -105,27 +131,21 @@ def _create_extension(source: Source) -> None:
 
 
 def _prepare_tables(source: Source, names: Names, extension: str) -> None:
-    from .tables import FORMAT
-
-    def written(cursor: Cursor) -> int | None:
+    def written(cursor: Cursor) -> dict[str, int] | None:
         there = cursor.execute(
             b"SELECT to_regclass(format('%%I.%%I', %s::text, 'meta')) IS NOT NULL", (names.schema,)
         ).fetchone()
         if there != (True,):
             return None
-        row = cursor.execute(names.sql("SELECT value FROM {meta} WHERE name = 'format'")).fetchone()
-        return row[0] if row else 0
+        return dict(cursor.execute(names.sql("SELECT name, value FROM {meta}")).fetchall())
 
     found = source.read(written)
-    if found is None:
-        if not source.options.create:
-            raise StoreUnreachableError(f"{source.place} has no tables of encvec_store in schema {names.schema!r}")
+    if found is not None:
+        judge(f"{source.place} in schema {names.schema!r}", found)
+    elif source.options.create:
         create_schema(source, names, extension)
-    elif found != FORMAT:
-        raise StoreUnreachableError(
-            f"{source.place} has format {found} in schema {names.schema!r}; this version of encvec_store reads"
-            f" {FORMAT}: {'upgrade it' if found > FORMAT else 'migrate the tables'}"
-        )
+    else:
+        raise StoreUnreachableError(f"{source.place} has no tables of encvec_store in schema {names.schema!r}")
 
 
 def create_schema(source: Source, names: Names, extension: str) -> None:
@@ -133,7 +153,7 @@ def create_schema(source: Source, names: Names, extension: str) -> None:
     from sqlalchemy.dialects.postgresql import psycopg as dialect
     from sqlalchemy.schema import CreateIndex, CreateSequence, CreateTable, ExecutableDDLElement, SetTableComment
 
-    from .tables import FORMAT, build_metadata
+    from .tables import build_metadata
 
     metadata = build_metadata(names.schema)
     language = dialect.dialect()  # type: ignore[no-untyped-call]
@@ -144,8 +164,8 @@ def create_schema(source: Source, names: Names, extension: str) -> None:
         elements += [SetTableComment(table)] if table.comment else []
     statements = [str(element.compile(dialect=language)) for element in elements]
     with source.write() as cursor:
-        cursor.execute(b"SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
-        cursor.execute(names.sql("CREATE SCHEMA IF NOT EXISTS {schema}"))
+        cursor.execute(b"SELECT pg_advisory_xact_lock(%s)", (LOCK,))
+        make_schema(cursor, names, source.place)
         (there,) = cursor.execute(
             b"SELECT to_regclass(format('%%I.%%I', %s::text, 'meta')) IS NOT NULL", (names.schema,)
         ).fetchone() or (False,)
@@ -154,7 +174,30 @@ def create_schema(source: Source, names: Names, extension: str) -> None:
         source.set_local(cursor, {"search_path": f'pg_catalog, "{extension.replace(chr(34), chr(34) * 2)}"'})
         for statement in statements:
             cursor.execute(statement.encode())
-        cursor.execute(names.sql("INSERT INTO {meta} VALUES ('format', {format})", format=FORMAT))
+        cursor.execute(
+            names.sql(
+                "INSERT INTO {meta} VALUES ('format', {format}), ('revision', {revision})",
+                format=FORMAT,
+                revision=REVISION,
+            )
+        )
+
+
+def make_schema(cursor: Cursor, names: Names, place: str) -> None:
+    """Create the schema where it is missing; IF NOT EXISTS alone would ask for the right to even where it is there.
+
+    Raises:
+        StoreUnreachableError: the role may not; says what somebody else must run.
+    """
+    try:
+        if cursor.execute(b"SELECT to_regnamespace(quote_ident(%s)) IS NULL", (names.schema,)).fetchone() == (True,):
+            cursor.execute(names.sql("CREATE SCHEMA IF NOT EXISTS {schema}"))
+    except pg.InsufficientPrivilege as error:
+        role = Identifier(cursor.connection.info.user)
+        statement = names.sql("CREATE SCHEMA {schema} AUTHORIZATION {role}", role=role).decode()
+        raise StoreUnreachableError(
+            f"{explained(error, 'open', place)}; let the database's owner run {statement}"
+        ) from None
 
 
 # The tables of one collection

@@ -25,10 +25,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import UserDefinedType
 
-__all__ = ["FORMAT", "IndexVector", "build_metadata", "is_content_table"]
-
-FORMAT = 1
-"""Version of this layout, kept in `meta`."""
+__all__ = ["IndexVector", "build_metadata", "is_content_table", "on_each_content"]
 
 _NAMES = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -52,6 +49,24 @@ def is_content_table(name: str) -> bool:
     """Say whether a table holds one collection's content, so that migrations leave it to its parent."""
     parent, _, number = name.partition("_")
     return parent in ("records", "terms") and number.isdigit()
+
+
+def on_each_content(schema: str, parent: str, action: str) -> str:
+    """Return SQL that does to each collection's table what inheritance does not pass on: indexes, policies, drops.
+
+    Args:
+        schema: where the store's tables are.
+        parent: records or terms.
+        action: a statement with `%s` for the table's name, and `%%` for a percent sign.
+    """
+    quoted = schema.replace('"', '""')
+    above = f'"{quoted}".{parent}'.replace("'", "''")
+    action = action.replace("'", "''")
+    return (
+        "DO $each$ DECLARE content regclass; BEGIN"  # noqa: S608 - names and statements of ours
+        f" FOR content IN SELECT inhrelid FROM pg_inherits WHERE inhparent = '{above}'::regclass LOOP"
+        f" EXECUTE format('{action}', content); END LOOP; END $each$"
+    )
 
 
 def build_metadata(schema: str = "encvec") -> MetaData:

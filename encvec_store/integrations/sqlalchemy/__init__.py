@@ -17,8 +17,8 @@ Needs the extra `postgres`: psycopg and pgvector. docs/decisions/0011 says how t
 from __future__ import annotations
 
 from .bulk import bulk_insert, ciphertexts
+from .indexes import hnsw_index
 from .mapping import listen
-from .migrations import hnsw_index, render_item
 from .search import Ranked, reencrypt, rerank
 from .types import EncryptedVector
 from .values import SealedVector
@@ -31,7 +31,6 @@ __all__ = [
     "ciphertexts",
     "hnsw_index",
     "reencrypt",
-    "render_item",
     "rerank",
 ]
 

@@ -1,0 +1,160 @@
+"""A PostgreSQL store opened for migrations, and the SQL before them; imports schema, options, names, faults."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.sql import SQL, Identifier, Literal
+from sqlalchemy import create_engine, exc
+from sqlalchemy.pool import NullPool
+
+from ...errors import StoreUnreachableError, UriError
+from ..revisions import VERSION_TABLE, Migrating
+from .faults import explained
+from .names import Names
+from .options import Options, parse_url
+from .schema import EXTENSION, LOCK, checked_version, make_schema
+
+__all__ = ["offline", "opened", "schema_of"]
+
+_PREAMBLE = """\
+DO $$
+DECLARE place name;
+BEGIN
+    SELECT n.nspname INTO place FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
+        WHERE e.extname = 'vector' AND string_to_array(e.extversion, '.')::int[] >= ARRAY[0, 8, 0];
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'pgvector 0.8.0 or later is needed here'
+            USING HINT = 'Let a superuser run CREATE EXTENSION vector, or ALTER EXTENSION vector UPDATE.';
+    END IF;
+    PERFORM set_config('search_path', 'pg_catalog, ' || quote_ident(place), true);
+    PERFORM pg_advisory_xact_lock({lock});
+END $$"""
+_CHECKED = """\
+DO $$
+BEGIN
+    IF coalesce((SELECT max(value) FROM {meta} WHERE name = 'revision'), 1) <> {revision} THEN
+        RAISE EXCEPTION 'these tables are not of revision {revision}';
+    END IF;
+END $$"""
+# Alembic's own notes are missing where the store was made by `connect`
+_NOTES = (
+    "CREATE TABLE IF NOT EXISTS {notes} (version_num VARCHAR(32) NOT NULL, CONSTRAINT {key} PRIMARY KEY (version_num))",
+    "INSERT INTO {notes} SELECT {version} WHERE NOT EXISTS (SELECT FROM {notes})",
+)
+
+
+def schema_of(url: str) -> str:
+    """Return the schema that a store's URL names. Raises UriError."""
+    return _parsed(url)[2].schema
+
+
+def offline(schema: str, *, start: int, with_extension: bool) -> list[str]:
+    """Return the statements before those of the revisions, for a script that somebody else runs.
+
+    Args:
+        schema: where the tables are.
+        start: revision that the script begins at; 0 where there are no tables yet.
+        with_extension: create the extension too, which takes a superuser.
+    """
+    at = Identifier(schema)
+    meta = Identifier(schema, "meta")
+    statements = ["SET LOCAL client_min_messages = warning"]  # that something is there already is no news
+    if with_extension:
+        statements.append("CREATE EXTENSION IF NOT EXISTS vector")
+    if not start:
+        statements.append(SQL("CREATE SCHEMA IF NOT EXISTS {}").format(at).as_string())
+    statements.append(SQL(_PREAMBLE).format(lock=Literal(LOCK)).as_string())
+    if start:
+        statements.append(SQL(_CHECKED).format(meta=meta, revision=Literal(start)).as_string())
+        parts = {"notes": Identifier(schema, VERSION_TABLE), "key": Identifier(f"{VERSION_TABLE}_pkc")}
+        statements += [SQL(note).format(**parts, version=Literal(f"{start:04d}")).as_string() for note in _NOTES]
+    return statements
+
+
+@contextmanager
+def opened(url: str, *, write: bool) -> Iterator[Migrating]:
+    """Open the database of a store in a transaction: committed at the end, rolled back if anything is raised.
+
+    Args:
+        url: the store's.
+        write: find or make extension and schema, and keep out others who migrate. Otherwise only look.
+
+    Raises:
+        StoreUnreachableError: no connection, no right, or the extension is missing and cannot be created.
+        StoreLockedError: somebody uses the tables, for longer than the lock timeout.
+    """
+    target, place, options = _parsed(url)
+    parameters: dict[str, Any] = {"connect_timeout": 10, "application_name": "encvec_store", **conninfo_to_dict(target)}
+    engine = create_engine(
+        "postgresql+psycopg://",
+        creator=lambda: psycopg.connect("", **parameters),
+        poolclass=NullPool,
+        hide_parameters=True,
+    )
+    try:
+        with engine.begin() as connection:
+            driver: Any = connection.connection.driver_connection
+            with driver.cursor() as cursor:
+                if write:
+                    _prepare(cursor, options, place)
+                meta = _meta(cursor, Names(options.schema, ""))
+            yield Migrating(connection, place, options.schema, meta)
+    except exc.DBAPIError as error:
+        raise _explained(error.orig, error.statement, place) from None
+    except psycopg.Error as error:
+        raise _explained(error, None, place) from None
+    finally:
+        engine.dispose()
+
+
+def _parsed(url: str) -> tuple[str, str, Options]:
+    parsed = parse_url(url, {})
+    if ":" in parsed[2].schema:
+        raise UriError(
+            f"migrations take no schema with a colon, SQLAlchemy's mark of a parameter: {parsed[2].schema!r}"
+        )
+    return parsed
+
+
+def _prepare(cursor: Any, options: Options, place: str) -> None:
+    """Take the lock, and see to the extension, the schema and the search path."""
+    cursor.execute("SELECT set_config('lock_timeout', %s, true)", (f"{round(options.lock_timeout * 1000)}ms",))
+    cursor.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
+    found = cursor.execute(EXTENSION).fetchone()
+    if found is None:
+        try:
+            cursor.execute("CREATE EXTENSION vector")
+        except psycopg.Error as error:
+            raise StoreUnreachableError(
+                f"{explained(error, 'open', place)}. The extension pgvector is needed: install it on the server,"
+                " and let a superuser run CREATE EXTENSION vector"
+            ) from None
+        found = cursor.execute(EXTENSION).fetchone()
+    where, text, _ = found
+    checked_version(text, place)
+    make_schema(cursor, Names(options.schema, where), place)
+    cursor.execute("SELECT set_config('search_path', 'pg_catalog, ' || quote_ident(%s), true)", (where,))
+
+
+def _meta(cursor: Any, names: Names) -> dict[str, int] | None:
+    there = cursor.execute("SELECT to_regclass(format('%%I.%%I', %s::text, 'meta')) IS NOT NULL", (names.schema,))
+    if there.fetchone() != (True,):
+        return None
+    return dict(cursor.execute(names.sql("SELECT name, value FROM {meta}")).fetchall())
+
+
+def _explained(error: BaseException | None, statement: str | None, place: str) -> Exception:
+    if not isinstance(error, psycopg.Error):
+        return StoreUnreachableError(f"cannot migrate {place}: {type(error).__name__}")
+    told = explained(error, "migrate", place)
+    if isinstance(error, psycopg.errors.InsufficientPrivilege) and statement:
+        # a statement of ours, without parameters: there is nothing to hide in it
+        return StoreUnreachableError(
+            f"{told}. Let the tables' owner run {' '.join(statement.split())}, or all of what `encvec db sql` prints"
+        )
+    return told

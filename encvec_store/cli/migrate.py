@@ -1,0 +1,106 @@
+"""`encvec db upgrade`, `downgrade`, `current`, `history`, `sql`: revisions of tables; imports common, migrate, output.
+
+Exit codes as everywhere: 0 fine; 1 it ran, and the answer is bad (`current`: this version cannot use the tables;
+`downgrade`: you answered no); 2 not done.
+"""
+# ruff: noqa: D301 - for click, a line of \b keeps the next lines as they are
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from .. import migrate
+from .common import Place, confirmed, store_options
+from .output import emit, facts, note, table
+
+__all__ = ["current", "downgrade", "history", "sql", "upgrade"]
+
+
+@click.command()
+@click.argument("revision", metavar="[REV]", default="head")
+@store_options
+def upgrade(revision: str, place: Place, as_json: bool) -> None:
+    """Bring the store's tables up to REV (default: the newest).
+
+    Makes them where there are none. All of it happens, or nothing. Older versions of encvec go on as long as `encvec
+    db history` gives the new revision a format that they read. Wants the tables' owner in PostgreSQL.
+    """
+    _told(*migrate.upgrade(place.store_url, revision), as_json)
+
+
+@click.command()
+@click.argument("revision", metavar="REV")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--accept-data-loss", is_flag=True, help="Delete what earlier tables have no place for.")
+@store_options
+def downgrade(revision: str, yes: bool, accept_data_loss: bool, place: Place, as_json: bool) -> int:
+    """Bring the store's tables back to REV; 0 is none at all.
+
+    Refuses where that would delete data, unless you accept it.
+    """
+    url = place.store_url
+    fate = " What it has no place for will be deleted." if accept_data_loss else ""
+    if not confirmed(f"Take the tables of {migrate.current(url).store} back to revision {revision}?{fate}", yes):
+        return 1
+    _told(*migrate.downgrade(url, revision, accept_data_loss=accept_data_loss), as_json)
+    return 0
+
+
+@click.command()
+@store_options
+def current(place: Place, as_json: bool) -> int:
+    """Tell which revision the store's tables are of; exit code 1 where this version cannot use them."""
+    version = migrate.current(place.store_url)
+    document = asdict(version) | {"usable": version.usable}
+    if as_json:
+        emit(document)
+    else:
+        facts((name, {True: "yes", False: "no"}.get(value, value)) for name, value in document.items())
+        if not version.usable:
+            note(
+                "`encvec db upgrade` brings them up" if version.revision < version.head else "a newer encvec is needed"
+            )
+    return 0 if version.usable else 1
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def history(as_json: bool) -> None:
+    """List all revisions, and the least format that a version of encvec must read to use the tables after each."""
+    found = [asdict(revision) for revision in migrate.history()]
+    if as_json:
+        emit({"revisions": found})
+    else:
+        table(["revision", "format", "what"], [[entry["number"], entry["format"], entry["title"]] for entry in found])
+
+
+@click.command()
+@click.argument("revision", metavar="[REV]", default="head")
+@click.option("--from", "start", metavar="REV", default="0", help="Where the tables are [default: not there yet].")
+@click.option("--with-extension", is_flag=True, help="Begin with CREATE EXTENSION, which takes a superuser.")
+@store_options
+def sql(revision: str, start: str, with_extension: bool, place: Place, as_json: bool) -> None:
+    """Print the SQL of an upgrade to REV, for a DBA who runs it himself.
+
+    No server is asked; of a PostgreSQL --store, only the option `schema` matters.
+
+    \b
+    Example:
+      encvec db sql --store postgresql:///vectors | psql -v ON_ERROR_STOP=1 vectors
+    """
+    text = migrate.sql(place.store_url, revision, start=start, with_extension=with_extension)
+    if as_json:
+        emit({"sql": text})
+    else:
+        click.echo(text, nl=False)
+
+
+def _told(before: migrate.Version, after: migrate.Version, as_json: bool) -> None:
+    document: dict[str, Any] = {"store": after.store, "before": before.revision, "revision": after.revision}
+    if as_json:
+        emit(document)
+    else:
+        facts(document.items())

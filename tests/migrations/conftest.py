@@ -1,0 +1,76 @@
+"""A store's place in either dialect, empty or as it was at the first revision; and scripts with a revision more."""
+
+import sqlite3
+from contextlib import closing
+
+import psycopg
+import pytest
+
+import encvec_store as ev
+from encvec_store import migrate
+from encvec_store.backends.revisions import REVISION
+from tests.migrations.kit import DATA, KEYS_VARIABLE, add_revision, catalog, keyset
+from tests.postgres import pg_dsn, pg_server, pg_template  # noqa: F401
+
+
+class Place:
+    """Where a store is, or may be."""
+
+    def __init__(self, dialect, where):
+        self.dialect = dialect
+        self.where = where
+        self.url = f"faiss://{where}" if dialect == "sqlite" else where
+
+    def connect(self, **options):
+        return ev.connect(self.url, keyset=keyset(), **options)
+
+    def ask(self, statement):
+        """Run SQL past everything; `{at}` is the schema."""
+        if self.dialect == "sqlite":
+            with closing(sqlite3.connect(self.where / "records.sqlite3")) as connection, connection:
+                return connection.execute(statement.format(at="")).fetchall()
+        with psycopg.connect(self.where, autocommit=True) as connection:
+            cursor = connection.execute(statement.format(at="encvec."))
+            return cursor.fetchall() if cursor.description else []
+
+    def load(self, revision=1):
+        """Put there what a store of that revision looked like."""
+        script = (DATA / f"{revision:04d}.{self.dialect}.sql").read_text(encoding="utf-8")
+        if self.dialect == "sqlite":
+            with closing(sqlite3.connect(self.where / "records.sqlite3")) as connection:
+                connection.executescript("PRAGMA page_size = 8192; PRAGMA journal_mode = WAL;" + script)
+        else:
+            with psycopg.connect(self.where) as connection:
+                connection.execute(script)
+        return self
+
+    def loaded(self):
+        """The same, brought up to what this code works on."""
+        self.load()
+        migrate.upgrade(self.url, REVISION)
+        return self
+
+    def catalog(self):
+        return catalog(self.where)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def dialect(request):
+    return request.param
+
+
+@pytest.fixture
+def place(dialect, request, tmp_path, monkeypatch):
+    monkeypatch.setenv(KEYS_VARIABLE, (DATA / "keyset.txt").read_text(encoding="ascii").strip())
+    if dialect == "postgresql":
+        return Place(dialect, request.getfixturevalue("pg_dsn"))
+    (tmp_path / "store").mkdir()
+    return Place(dialect, tmp_path / "store")
+
+
+@pytest.fixture
+def further(tmp_path, monkeypatch):
+    """Scripts with one revision more, which only adds; gives its number."""
+    number = add_revision(tmp_path / "further")
+    monkeypatch.setattr(migrate, "_folder", lambda: tmp_path / "further")
+    return number
