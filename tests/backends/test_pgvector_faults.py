@@ -1,6 +1,5 @@
 """What goes wrong around a PostgreSQL store: each time a clear error, no half batch, and a retry that succeeds."""
 
-import contextlib
 import threading
 import time
 
@@ -14,6 +13,7 @@ from encvec_store import errors
 from encvec_store.backends.pgvector import PgvectorBackend, schema
 from encvec_store.localpg import LocalServer
 from tests.backends.pgvector_kit import ask, batch, opened, oracle, sound, spec
+from tests.postgres import role
 
 OTHERS = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
@@ -53,24 +53,6 @@ def test_a_wrong_password(pg_dsn):
     with pytest.raises(errors.StoreUnreachableError, match=r"authentication failed|does not exist") as caught:
         PgvectorBackend(pg_dsn.replace("passfile=", "password=wrong-secret&application_name="))
     assert "wrong-secret" not in str(caught.value)
-
-
-@contextlib.contextmanager
-def role(dsn, *rights):
-    """Yield the DSN of a role that may only connect, and what statements grant it."""
-    name = f"encvec_role_{time.time_ns()}"
-    ask(dsn, f"CREATE ROLE {name} LOGIN PASSWORD 'encvec'")
-    try:
-        for right in rights:
-            ask(dsn, right.format(name))
-        place, query = dsn.split("?", 1)
-        database = place.rpartition("/")[2]
-        host = place.partition("@")[2].rpartition("/")[0]
-        rest = "&".join(part for part in query.split("&") if not part.startswith("passfile="))
-        yield f"postgresql://{name}:encvec@{host}/{database}?{rest}"
-    finally:
-        ask(dsn, f"DROP OWNED BY {name}")
-        ask(dsn, f"DROP ROLE {name}")
 
 
 def test_no_extension_and_no_right_to_create_it(pg_dsn):

@@ -15,6 +15,7 @@ from .faults import explained
 from .options import parse_url
 from .schema import attach_content, create_content, drop_content, next_content, prepare
 from .source import Cursor, Source
+from .tenancy import for_tenant
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -62,17 +63,19 @@ class PgvectorBackend:
             raise
         self._names = self._server.names
 
-    def collections(self) -> list[tuple[str, str]]:
-        """List (tenant, name), sorted."""
-        found = self._read(self._names.sql("SELECT tenant, name FROM {collections}"), ())
-        return sorted((tenant, name) for tenant, name in found)
+    def collections(self, tenant: str | None = None) -> list[tuple[str, str]]:
+        """List (tenant, name), sorted. Under row-level security a tenant must be named, or it is the tenant ""."""
+        sql = self._names.sql("SELECT tenant, name FROM {collections}")
+        where = b"" if tenant is None else b" WHERE tenant = %s"
+        found = self._read(sql + where, () if tenant is None else (tenant,), tenant or "")
+        return sorted((owner, name) for owner, name in found)
 
     def open(self, tenant: str, name: str) -> BackendCollection | None:
         """Open a collection, or return None where there is none. The same object every time."""
         sql = self._names.sql(
             "SELECT id, content, index_dim, envelope_size FROM {collections} WHERE tenant = %s AND name = %s"
         )
-        found = self._read(sql, (tenant, name))
+        found = self._read(sql, (tenant, name), tenant)
         if not found:
             return None
         number, content, index_dim, envelope_size = found[0]
@@ -81,14 +84,14 @@ class PgvectorBackend:
                 raise StoreClosedError("the store is closed")
             if number not in self._open:
                 spec = CollectionSpec(tenant, name, index_dim, envelope_size)
-                self._open[number] = PgvectorCollection(self._source, self._server, number, content, spec)
+                self._open[number] = PgvectorCollection(self._of(tenant), self._server, number, content, spec)
             return self._open[number]
 
     def create(self, spec: CollectionSpec, config: bytes) -> BackendCollection:
         """Create a collection, or open the one that another process created meanwhile."""
         if spec.index_dim > _MOST_DIM:
             raise InputError(f"pgvector keeps up to {_MOST_DIM} coordinates, not {spec.index_dim}")
-        with self._source.write() as cursor:
+        with self._of(spec.tenant).write() as cursor:
             content = next_content(cursor, self._names)
             made = cursor.execute(
                 self._names.sql(
@@ -107,7 +110,7 @@ class PgvectorBackend:
 
     def drop(self, tenant: str, name: str) -> bool:
         """Delete a collection and everything in it; False where there is none."""
-        with self._source.write() as cursor:
+        with self._of(tenant).write() as cursor:
             sql = self._names.sql("DELETE FROM {collections} WHERE tenant = %s AND name = %s RETURNING id, content")
             gone = cursor.execute(sql, (tenant, name)).fetchone()
             if gone is None:
@@ -124,11 +127,14 @@ class PgvectorBackend:
             self._open.clear()
         self._source.close()
 
-    def _read(self, sql: bytes, parameters: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+    def _of(self, tenant: str) -> Source:
+        return self._source if self._server.row_security == "off" else for_tenant(self._source, tenant)
+
+    def _read(self, sql: bytes, parameters: tuple[Any, ...], tenant: str) -> list[tuple[Any, ...]]:
         def work(cursor: Cursor) -> list[tuple[Any, ...]]:
             return cursor.execute(sql, parameters).fetchall()
 
         try:
-            return self._source.read(work)
+            return self._of(tenant).read(work)
         except psycopg.Error as error:
             raise explained(error, "read", self._source.place) from None

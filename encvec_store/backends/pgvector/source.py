@@ -7,6 +7,8 @@ local to a transaction, so that a pooler in transaction mode may stand between.
 
 from __future__ import annotations
 
+import copy
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
@@ -60,7 +62,8 @@ class Source:
         self._pool = pool
         self._engine = engine
         self._own: ConnectionPool[Any] | None = None
-        self._closed = False
+        self._local: Mapping[str, str] = {}
+        self._shut = threading.Event()
         if pool is None and engine is None:
             self._connect().close()  # the pool would retry in silence: fail here, and say why
             self._own = self._pool = ConnectionPool(
@@ -82,7 +85,9 @@ class Source:
             psycopg.Error: a table went meanwhile; see `faults.is_outdated`.
         """
         limit = self.options.statement_timeout
-        local = {**(settings or {}), **({"statement_timeout": f"{round(limit * 1000)}ms"} if limit else {})}
+        local = {**self._local, **(settings or {})}
+        if limit:
+            local["statement_timeout"] = f"{round(limit * 1000)}ms"
         attempt = 0
         while True:
             try:
@@ -113,6 +118,7 @@ class Source:
 
     def _begin(self, stack: ExitStack) -> Cursor:
         local = {
+            **self._local,
             "lock_timeout": f"{round(self.options.lock_timeout * 1000)}ms",
             "idle_in_transaction_session_timeout": "0",  # batches may take their time to be made
         }
@@ -139,6 +145,16 @@ class Source:
         except psycopg.Error as error:
             raise explained(error, "write to", self.place) from None
 
+    def with_settings(self, settings: Mapping[str, str]) -> Source:
+        """Return the same connections, with settings for each transaction; a read is always one then."""
+        other = copy.copy(self)
+        other._local = {**self._local, **settings}
+        return other
+
+    @property
+    def _closed(self) -> bool:
+        return self._shut.is_set()
+
     @staticmethod
     def set_local(cursor: Cursor, settings: Mapping[str, str]) -> None:
         """Set configuration until the end of the transaction."""
@@ -147,7 +163,7 @@ class Source:
 
     def close(self) -> None:
         """Close our own pool; a caller's stays open. Idempotent."""
-        self._closed = True
+        self._shut.set()
         if self._own is not None:
             self._own.close()
 
@@ -169,12 +185,16 @@ class Source:
             before = connection.autocommit
             if not before:
                 connection.set_autocommit(True)
+            prepared = connection.prepare_threshold
+            if self.options.pooler:  # a caller's connection; the next statement may meet another session
+                connection.prepare_threshold = None
             try:
                 cursor = psycopg.Cursor(connection, row_factory=tuple_row)
                 cursor.format = Format.BINARY
                 cursor.adapters.register_dumper(Raw, RawDumper)
                 yield cursor
             finally:
+                connection.prepare_threshold = prepared
                 if not before and not connection.closed:
                     connection.set_autocommit(False)
 
