@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib
 import os
@@ -36,6 +37,7 @@ __all__ = [
     "open_store",
     "passphrase_for",
     "place_options",
+    "store_options",
     "tenant_option",
 ]
 
@@ -82,8 +84,18 @@ class Place:
 def place_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add --dir, --store, --keys and --json; the command takes `place` and `as_json`."""
 
-    @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
     @click.option("--keys", metavar="URI", envvar="ENCVEC_KEYS", help="Keyset, if not DIR/keys.json.")
+    @functools.wraps(command)
+    def with_keys(*args: Any, place: Place, keys: str | None, **kwargs: Any) -> Any:
+        return command(*args, place=dataclasses.replace(place, keys=keys), **kwargs)
+
+    return store_options(with_keys)
+
+
+def store_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --dir, --store and --json, for commands that need no keys; the command takes `place` and `as_json`."""
+
+    @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
     @click.option("--store", metavar="URL", envvar="ENCVEC_STORE", help="Store, if not DIR/store.")
     @click.option(
         "--dir",
@@ -95,11 +107,11 @@ def place_options(command: Callable[..., Any]) -> Callable[..., Any]:
         help="Folder made by `encvec init` [default: .].",
     )
     @functools.wraps(command)
-    def with_place(*args: Any, folder: Path, store: str | None, keys: str | None, **kwargs: Any) -> Any:
+    def with_place(*args: Any, folder: Path, store: str | None, **kwargs: Any) -> Any:
         typed = click.get_current_context().get_parameter_source("store") is ParameterSource.COMMANDLINE
         if store and typed and urlsplit(store).password:
             raise click.UsageError("a password on the command line can be seen by others: put the URL in ENCVEC_STORE")
-        return command(*args, place=Place(folder, store, keys), **kwargs)
+        return command(*args, place=Place(folder, store, None), **kwargs)
 
     return with_place
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import StoreError, StoreUnreachableError
+from .tenants import tenants
 
 if TYPE_CHECKING:
     from ..localpg import LocalServer
@@ -119,6 +120,9 @@ def url(data: Path, database: str, as_json: bool) -> None:
         _emit({"url": server.dsn(database)})
     else:
         click.echo(server.dsn(database))
+
+
+db.add_command(tenants)
 
 
 @db.command()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, LiteralString
 
 import psycopg
 from psycopg_pool import ConnectionPool
 
-from ...errors import CollectionNotFoundError, InputError, StoreClosedError
+from ...errors import CollectionNotFoundError, InputError, StoreClosedError, StoreError
 from ..base import BackendCollection, CollectionSpec
 from .collection import PgvectorCollection
 from .faults import explained
@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 __all__ = ["PgvectorBackend"]
 
 _MOST_DIM = 16_000
+_TENANTS: LiteralString = (
+    "SELECT tenant, count(*), coalesce(sum(n), 0)::int8, coalesce(sum(pg_total_relation_size(to_regclass(format("
+    "'%%I.%%I', %(schema)s::text, 'records_' || content))) + pg_total_relation_size(to_regclass(format('%%I.%%I',"
+    " %(schema)s::text, 'terms_' || content)))), 0)::int8 FROM {collections} c LEFT JOIN (SELECT collection,"
+    " sum(records) AS n FROM {spaces} GROUP BY 1) s ON s.collection = c.id GROUP BY 1 ORDER BY 4 DESC, 1"
+)
 
 
 class PgvectorBackend:
@@ -69,6 +75,20 @@ class PgvectorBackend:
         where = b"" if tenant is None else b" WHERE tenant = %s"
         found = self._read(sql + where, () if tenant is None else (tenant,), tenant or "")
         return sorted((owner, name) for owner, name in found)
+
+    def tenants(self) -> list[dict[str, Any]]:
+        """Return (tenant, collections, records, bytes) of every tenant, the largest first.
+
+        Raises:
+            StoreError: row-level security shows this role one tenant at a time.
+        """
+        if self._server.row_security == "on":
+            raise StoreError(
+                f"row-level security in {self.url} shows this role one tenant at a time: connect as a superuser"
+                " or a role with BYPASSRLS to see them all"
+            )
+        found = self._read(self._names.sql(_TENANTS), {"schema": self._names.schema}, "")
+        return [dict(zip(("tenant", "collections", "records", "bytes"), row, strict=True)) for row in found]
 
     def open(self, tenant: str, name: str) -> BackendCollection | None:
         """Open a collection, or return None where there is none. The same object every time."""
@@ -130,7 +150,7 @@ class PgvectorBackend:
     def _of(self, tenant: str) -> Source:
         return self._source if self._server.row_security == "off" else for_tenant(self._source, tenant)
 
-    def _read(self, sql: bytes, parameters: tuple[Any, ...], tenant: str) -> list[tuple[Any, ...]]:
+    def _read(self, sql: bytes, parameters: tuple[Any, ...] | dict[str, Any], tenant: str) -> list[tuple[Any, ...]]:
         def work(cursor: Cursor) -> list[tuple[Any, ...]]:
             return cursor.execute(sql, parameters).fetchall()
 
