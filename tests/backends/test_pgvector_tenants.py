@@ -1,7 +1,9 @@
 """Tenants kept apart by PostgreSQL itself: row-level security on every table, also for the role that owns them."""
 
 import contextlib
+import json
 import logging
+import time
 
 import numpy as np
 import psycopg
@@ -10,6 +12,7 @@ import pytest
 from encvec_store import errors
 from encvec_store.backends import CollectionSpec
 from encvec_store.backends.pgvector import PgvectorBackend
+from encvec_store.cli.app import run
 from encvec_store.fields import Term
 from encvec_store.filters import Match
 from tests.backends.pgvector_kit import DIM, SIZE, ask, batch, oracle, sound
@@ -316,3 +319,91 @@ def test_without_it_nothing_changes(pg_dsn):
         assert make(backend, "acme").stats()["row_security"] == "off"
         assert not any(enabled or forced for _, enabled, forced in tables(pg_dsn))
         assert backend.collections() == [("acme", "things")]
+
+
+def test_tenants_and_their_sizes(pg_dsn, filled):
+    backend, _ = filled
+    make(backend, "acme", "empty")
+    make(backend, "globex", "large").put(batch(9, 3000), under=b"settings")
+    with opened(pg_dsn) as administrator:
+        found = administrator.tenants()
+    assert [(entry["tenant"], entry["collections"], entry["records"]) for entry in found] == [
+        ("globex", 2, 3030),
+        ("acme", 2, 30),
+        ("", 1, 30),
+    ]
+    numbers = ask(pg_dsn, "SELECT content FROM encvec.collections WHERE tenant = 'globex'")
+    sizes = [
+        ask(pg_dsn, f"SELECT pg_total_relation_size('encvec.{kind}_{n}')")[0][0]
+        for (n,) in numbers
+        for kind in ("records", "terms")
+    ]
+    assert found[0]["bytes"] == sum(sizes)
+    with pytest.raises(errors.StoreError, match="one tenant at a time: connect as a superuser"):
+        backend.tenants()
+
+
+def test_the_command_that_lists_tenants(pg_dsn, owner, filled, capfd, monkeypatch):
+    monkeypatch.delenv("ENCVEC_KEYS", raising=False)
+    for name, url in (("administrator", pg_dsn), ("owner", owner), ("folder", "faiss:///nowhere")):
+        monkeypatch.setenv("ENCVEC_STORE", url)
+        capfd.readouterr()
+        code = run(["db", "tenants", "--json"])
+        out, err = capfd.readouterr()
+        if name == "administrator":
+            assert code == 0
+            found = json.loads(out)["tenants"]
+            assert {entry["tenant"]: entry["records"] for entry in found} == dict.fromkeys(TENANTS, 30)
+            assert run(["db", "tenants"]) == 0
+            assert "acme" in capfd.readouterr().out
+        else:
+            assert (code, out) == (2, "")
+            assert ("one tenant at a time" if name == "owner" else "of a PostgreSQL store") in err
+            assert ":encvec@" not in err
+
+
+def fastest(work, rounds=15):
+    """Seconds of the quickest of several calls: the machine has other work, too."""
+    times = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+@pytest.mark.slow
+def test_a_thousand_tenants_cost_a_search_nothing(pg_dsn, owner):
+    """Opening, listing, searching and writing take as long beside 1,000 tenants as beside one."""
+    query = batch(3, 1).index_vectors
+    predicate = Match("country", (Term("str", "de"),))
+
+    def open_and_search():
+        with opened(owner, row_security=True) as fresh:
+            assert len(fresh.open("acme", "things").candidates(1, query, 5)[0]) == 5
+
+    with opened(owner, row_security=True) as backend:
+        collection = make(backend, "acme")
+        collection.put(batch(1, 30, terms=terms(30)), under=b"settings")
+        works = {
+            "search": lambda: collection.candidates(1, query, 5),
+            "filtered search": lambda: collection.candidates(1, query, 5, predicate),
+            "write": lambda: collection.put(batch(2, 3), under=b"settings"),
+            "list": lambda: backend.collections("acme"),
+            "open and search": open_and_search,
+        }
+        alone = {name: fastest(work) for name, work in works.items()}
+        for n in range(1_000):
+            make(backend, f"tenant {n}").put(batch(n, 3), under=b"settings")
+        crowded = {name: fastest(work) for name, work in works.items()}
+        for name, seconds in crowded.items():
+            # anything done once a tenant would take a thousand times something
+            assert seconds < 3 * alone[name] + 0.01, (name, alone[name], seconds)
+        with opened(pg_dsn) as administrator:
+            assert len(administrator.tenants()) == 1_001
+        assert backend.drop("tenant 7", "things")
+        assert backend.collections("tenant 7") == []
+    # some at a time: the locks for all tables are more than this server has
+    left = [f"encvec.{name}" for name, *_ in tables(pg_dsn) if name.rpartition("_")[2].isdigit()]
+    for start in range(0, len(left), 200):
+        ask(pg_dsn, f"DROP TABLE {', '.join(left[start : start + 200])}")

@@ -1,8 +1,9 @@
-"""A table per collection against LIST partitions per tenant: locks, planning, first use; imports localpg, psycopg.
+"""Tenants in PostgreSQL: a table each against LIST partitions, and the price of row-level security; imports the store.
 
-    python -m benchmarks.partitions [--tenants 1000 5000]
+    python -m benchmarks.tenants [--tenants 1000 5000] [--records 20000]
 
-Same server, same columns and index, a few rows a tenant. Decision 0012 quotes what it prints.
+First table: same server, same columns and index, a few rows a tenant. Second: the store itself with row-level security
+off and on, as a role that it binds, in turns. Decision 0012 quotes what this prints.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ import statistics
 import time
 from collections.abc import Callable
 
+import numpy as np
 import psycopg
 
+import encvec_store as ev
 from encvec_store.localpg import LocalServer
 
 Connection = psycopg.Connection[tuple[object, ...]]
@@ -139,11 +142,52 @@ def measure(dsn: str, layout: Inherited | Partitioned, tenants: int) -> list[str
     return [layout.name, f"{tenants:,}", *figures, create_lock, drop_lock]
 
 
+def row_security(server: LocalServer, records: int) -> None:
+    """Print what writes and searches cost without and with row-level security."""
+    keyset, rng = ev.Keyset.create("memory:"), np.random.default_rng(1)
+    vectors = rng.standard_normal((records, 384)).astype(np.float32)
+    ids, metadata = [f"r{n}" for n in range(records)], [{"group": n % 200} for n in range(records)]
+    server.ensure_database("apart")
+    dsn = server.dsn("apart")
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("CREATE ROLE app LOGIN PASSWORD 'app'")
+        connection.execute("GRANT CREATE ON DATABASE apart TO app")
+    url = dsn.replace("postgresql://postgres@", "postgresql://app:app@").partition("&passfile")[0]
+    stores = [ev.connect(url, keyset=keyset, schema=f"s{on}", row_security=bool(on)) for on in (0, 1)]
+    things = [store.collection("things", dim=384, tenant="acme", fields={"group": "blind"}) for store in stores]
+    rates: list[list[float]] = [[], []]
+    for start in range(0, records, 2_000):
+        part = slice(start, start + 2_000)
+        for rate, collection in zip(rates, things, strict=True):
+            begun = time.perf_counter()
+            collection.upsert(ids[part], vectors[part], metadata[part])
+            rate.append(len(ids[part]) / (time.perf_counter() - begun))
+    for collection in things:
+        collection.flush()
+    found: list[list[float]] = []
+    for where in (None, {"group": 3}):
+        times: list[list[float]] = [[], []]
+        for query in vectors[:200] + 0.1:
+            for taken, collection in zip(times, things, strict=True):
+                begun = time.perf_counter()
+                collection.search(query, k=10, where=where)
+                taken.append(1e3 * (time.perf_counter() - begun))
+        found.append([statistics.median(taken) for taken in times])
+    for store in stores:
+        store.close()
+    print(f"\n| {records:,} records of 384, row-level security | off | on | ratio |\n|---|---|---|---|")
+    off, on = (statistics.median(rate) for rate in rates)
+    print(f"| records written per second | {off:,.0f} | {on:,.0f} | {on / off:.2f} |")
+    for name, (off, on) in zip(("search", "filtered search"), found, strict=True):
+        print(f"| {name}, p50 ms | {off:.2f} | {on:.2f} | {on / off:.2f} |")
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tenants", type=int, nargs="+", default=[1_000, 5_000])
-    sizes = parser.parse_args().tenants
+    parser.add_argument("--records", type=int, default=20_000)
+    given = parser.parse_args()
     heads = [
         "layout",
         "tenants",
@@ -158,7 +202,7 @@ def main() -> None:
     with LocalServer() as server:
         server.ensure_database("partitions")
         dsn = server.dsn("partitions")
-        for tenants in sizes:
+        for tenants in given.tenants:
             for layout in (Inherited(), Partitioned(), Attached()):
                 print("| " + " | ".join(measure(dsn, layout, tenants)) + " |", flush=True)
         with psycopg.connect(dsn) as connection:
@@ -169,6 +213,7 @@ def main() -> None:
                 connection.execute("ALTER TABLE two DETACH PARTITION two_1 CONCURRENTLY")
             except psycopg.Error as error:
                 print(f"\nDETACH PARTITION ... CONCURRENTLY in a transaction: {error.diag.message_primary}")
+        row_security(server, given.records)
 
 
 if __name__ == "__main__":
