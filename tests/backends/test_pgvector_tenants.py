@@ -8,6 +8,7 @@ import time
 import numpy as np
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from encvec_store import errors
 from encvec_store.backends import CollectionSpec
@@ -155,11 +156,14 @@ def test_no_tenant_shows_in_the_catalog(pg_dsn, owner, filled):
         assert "acme" not in told
 
 
-def test_two_roles_bound_to_a_tenant_each(pg_dsn, filled):
+def test_two_roles_bound_to_a_tenant_each(pg_dsn, owner, filled):
     """An administrator's policy on `collections` alone says which role may be whom; all tables follow."""
+    maker = conninfo_to_dict(owner)["user"]
     rights = (
         "GRANT USAGE ON SCHEMA encvec TO {}",
         "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA encvec TO {}",
+        f"ALTER DEFAULT PRIVILEGES FOR ROLE {maker} IN SCHEMA encvec GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES"
+        " TO {}",
     )
     bound = "CREATE POLICY {{0}}_is ON encvec.collections AS RESTRICTIVE TO {{0}} USING (tenant = '{0}')"
     with (
@@ -172,6 +176,7 @@ def test_two_roles_bound_to_a_tenant_each(pg_dsn, filled):
         assert first._server.row_security == second._server.row_security == "on", "the tables say so, not the options"
         assert (first.open("globex", "things"), second.open("acme", "things")) == (None, None)
         assert first.collections("globex") == []
+        assert {tenant for tenant, _ in first.collections("acme")} == {"acme"}
         expected = oracle()
         for store in (mine, expected):
             store.put(batch(7, 5, terms=terms(5)), under=b"settings")
@@ -180,6 +185,9 @@ def test_two_roles_bound_to_a_tenant_each(pg_dsn, filled):
         with psycopg.connect(acme) as connection:
             connection.execute("SELECT set_config('encvec.tenant', '=globex', true)")
             assert set(seen(connection, contents(pg_dsn).values())) == {0}
+        _, collections = filled
+        collections["acme"].replace([batch(3, 9)], b"new", under=b"settings")
+        assert (len(mine.rows()), mine.config()) == (9, b"new"), "new tables are open to the same roles"
 
 
 def test_collections_are_listed_by_tenant(pg_dsn, filled):
