@@ -111,7 +111,8 @@ class Store:
     def collections(self, tenant: str | None = None) -> list[tuple[str, str]]:
         """List (tenant, name) of the collections, those of one tenant if it is given.
 
-        PostgreSQL with row-level security shows one tenant at a time: without `tenant`, those of the tenant "".
+        Raises:
+            InputError: PostgreSQL's row-level security shows one tenant at a time, and none was given.
         """
         return self._backend.collections(tenant)
 

@@ -10,6 +10,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
+import encvec_store as ev
 from encvec_store import errors
 from encvec_store.backends import CollectionSpec
 from encvec_store.backends.pgvector import PgvectorBackend
@@ -196,7 +197,9 @@ def test_collections_are_listed_by_tenant(pg_dsn, filled):
     assert backend.collections("acme") == [("acme", "more"), ("acme", "things")]
     assert backend.collections("globex") == [("globex", "things")]
     assert backend.collections("nobody") == []
-    assert backend.collections() == [("", "things")], "the tenant without a name: a session is one tenant"
+    assert backend.collections("") == [("", "things")]
+    with pytest.raises(errors.InputError, match="one tenant at a time: name it"):
+        backend.collections()
     with opened(pg_dsn) as administrator:
         assert len(administrator.collections()) == 4
 
@@ -347,7 +350,7 @@ def test_tenants_and_their_sizes(pg_dsn, filled):
         for kind in ("records", "terms")
     ]
     assert found[0]["bytes"] == sum(sizes)
-    with pytest.raises(errors.StoreError, match="one tenant at a time: connect as a superuser"):
+    with pytest.raises(errors.InputError, match="one tenant at a time: name it, or connect as a superuser"):
         backend.tenants()
 
 
@@ -368,6 +371,35 @@ def test_the_command_that_lists_tenants(pg_dsn, owner, filled, capfd, monkeypatc
             assert (code, out) == (2, "")
             assert ("one tenant at a time" if name == "owner" else "of a PostgreSQL store") in err
             assert ":encvec@" not in err
+
+
+def test_commands_under_row_security(owner, capfd, monkeypatch):
+    """None takes the tenant it sees for the whole store."""
+    monkeypatch.setenv("ENCVEC_STORE", owner)
+    monkeypatch.setenv("ENCVEC_KEYS", "env:ENCVEC_TEST_KEYSET")
+    monkeypatch.setenv("ENCVEC_TEST_KEYSET", "")
+    keyset = ev.Keyset.create("env:ENCVEC_TEST_KEYSET")
+    with ev.connect(owner, keyset=keyset, row_security=True) as store:
+        for tenant in TENANTS:
+            store.collection("docs", dim=DIM, tenant=tenant).upsert(["a"], np.ones((1, DIM)))
+
+    def encvec(*args):
+        capfd.readouterr()
+        return run([*args, "--json"]), *capfd.readouterr()
+
+    for command in ("collections", "verify"):
+        code, _, err = encvec(command)
+        assert code == 2
+        assert "one tenant at a time: name it" in err
+        code, out, _ = encvec(command, "--tenant", "acme")
+        assert code == 0
+        assert [entry["tenant"] for entry in json.loads(out)["collections"]] == ["acme"]
+    code, _, err = encvec("count", "dcos", "--tenant", "acme")
+    assert code == 2
+    assert "there are: 'docs' of tenant 'acme'" in err
+    assert encvec("drop", "docs", "--tenant", "acme", "--yes")[0] == 0
+    with ev.connect(owner, keyset=keyset) as store:
+        assert [store.collections(tenant) for tenant in ("acme", "globex")] == [[], [("globex", "docs")]]
 
 
 def fastest(work, rounds=15):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, LiteralString
 import psycopg
 from psycopg_pool import ConnectionPool
 
-from ...errors import CollectionNotFoundError, InputError, StoreClosedError, StoreError
+from ...errors import CollectionNotFoundError, InputError, StoreClosedError
 from ..base import BackendCollection, CollectionSpec
 from .collection import PgvectorCollection
 from .faults import explained
@@ -70,7 +70,14 @@ class PgvectorBackend:
         self._names = self._server.names
 
     def collections(self, tenant: str | None = None) -> list[tuple[str, str]]:
-        """List (tenant, name), sorted. Under row-level security a tenant must be named, or it is the tenant ""."""
+        """List (tenant, name), sorted.
+
+        Raises:
+            InputError: no tenant is named, and row-level security shows this role one at a time. A list of some
+                would pass for all.
+        """
+        if tenant is None:
+            self._see_all()
         sql = self._names.sql("SELECT tenant, name FROM {collections}")
         where = b"" if tenant is None else b" WHERE tenant = %s"
         found = self._read(sql + where, () if tenant is None else (tenant,), tenant or "")
@@ -80,13 +87,9 @@ class PgvectorBackend:
         """Return (tenant, collections, records, bytes) of every tenant, the largest first.
 
         Raises:
-            StoreError: row-level security shows this role one tenant at a time.
+            InputError: row-level security shows this role one tenant at a time.
         """
-        if self._server.row_security == "on":
-            raise StoreError(
-                f"row-level security in {self.url} shows this role one tenant at a time: connect as a superuser"
-                " or a role with BYPASSRLS to see them all"
-            )
+        self._see_all()
         found = self._read(self._names.sql(_TENANTS), {"schema": self._names.schema}, "")
         return [dict(zip(("tenant", "collections", "records", "bytes"), row, strict=True)) for row in found]
 
@@ -146,6 +149,13 @@ class PgvectorBackend:
             self._closed = True
             self._open.clear()
         self._source.close()
+
+    def _see_all(self) -> None:
+        if self._server.row_security == "on" and not self._closed:
+            raise InputError(
+                f"row-level security in {self.url} shows this role one tenant at a time: name it, or connect as"
+                " a superuser or a role with BYPASSRLS to see all"
+            )
 
     def _of(self, tenant: str) -> Source:
         return self._source if self._server.row_security == "off" else for_tenant(self._source, tenant)
