@@ -150,6 +150,7 @@ class AsyncStore:
     collection = _made(Store.collection, _collection)
     collections = _coroutine(Store.collections)
     drop = _coroutine(Store.drop)
+    drop_tenant = _coroutine(Store.drop_tenant)
     close = _coroutine(Store.close)
 
     async def __aenter__(self) -> AsyncStore:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from . import calibrate as calibration
 from .backends import Rows
 from .errors import AuthenticationError, InputError
+from .explain import explain
 from .filters import parse, pushdown
 from .handle import Handle
 from .metrics import as_vectors, norms
@@ -117,6 +118,13 @@ class Collection:
             AuthenticationError: a record among the candidates was altered, or the key is wrong.
         """
         return search(self._handle, self._opened, queries, k, where, include_vectors)
+
+    def explain(self, query: npt.ArrayLike, k: int = 10, where: Mapping[str, Any] | None = None) -> str:
+        """Say how `search` would answer one query: what is filtered where, by index or by scan, the server's plan.
+
+        For people to read: the text changes between versions. Raises InputError as `search` does.
+        """
+        return explain(self._handle, query, k, where)
 
     def get(self, ids: Sequence[str], *, include_vectors: bool = True) -> list[Record]:
         """Return the records of ids, in the order asked; unknown ids are left out."""

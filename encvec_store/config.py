@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from .crypto.schemes import Scheme, scheme
 from .errors import AuthenticationError, ConfigMismatchError, InputError, ShapeError
 from .fields import Policy, parse_policies
@@ -145,6 +147,13 @@ class CollectionConfig:
             revision=fields["revision"],
             calibration=fields["calibration"],
         )
+
+
+def check_k(k: Any) -> int:
+    """Return the hits asked for. Raises InputError."""
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
+        raise InputError(f"k is a whole number from 1, not {k!r}")
+    return int(k)
 
 
 def check_oversample(oversample: int | None) -> int:

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from .backends import Rows
-from .config import CollectionConfig
-from .errors import AuthenticationError, InputError, StaleConfigError
+from .config import CollectionConfig, check_k
+from .errors import AuthenticationError, StaleConfigError
 from .filters import Filter, Predicate, parse, pushdown
 from .handle import Handle
 from .metrics import as_array, as_vectors
@@ -42,17 +42,14 @@ def search(
 ) -> list[Hit] | list[list[Hit]]:
     """Find the k nearest records of each query. See `Collection.search`."""
     config = handle.refresh()
-    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
-        raise InputError(f"k is a whole number from 1, not {k!r}")
+    k = check_k(k)
     array = as_array(queries, "queries")
     single = array.ndim == 1
     matrix = as_vectors(array[None] if single else array, config.dim, name="queries")
     node = parse(where, config.policies)
     for attempt in range(_ATTEMPTS):
         try:
-            hits = _Query(handle, opened, config, matrix, int(k), node, include_vectors).run(
-                last=attempt == _ATTEMPTS - 1
-            )
+            hits = _Query(handle, opened, config, matrix, k, node, include_vectors).run(last=attempt == _ATTEMPTS - 1)
         except StaleConfigError:
             if attempt == _ATTEMPTS - 1:
                 raise

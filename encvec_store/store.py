@@ -114,12 +114,24 @@ class Store:
         return Collection(handle)
 
     def collections(self, tenant: str | None = None) -> list[tuple[str, str]]:
-        """List (tenant, name) of the collections, those of one tenant if it is given."""
-        return [place for place in self._backend.collections() if tenant is None or place[0] == tenant]
+        """List (tenant, name) of the collections, those of one tenant if it is given.
+
+        Raises:
+            InputError: PostgreSQL's row-level security shows one tenant at a time, and none was given.
+        """
+        return self._backend.collections(tenant)
 
     def drop(self, name: str, *, tenant: str = "") -> bool:
         """Delete a collection and all its records; False where there is none."""
         return self._backend.drop(tenant, name)
+
+    def drop_tenant(self, tenant: str) -> int:
+        """Delete all collections of a tenant; returns how many there were.
+
+        Each goes in a transaction of its own: whatever stops this, a second call does the rest.
+        """
+        _check_name("tenant", tenant, 0)
+        return sum(self._backend.drop(tenant, name) for _, name in self._backend.collections(tenant))
 
     def close(self) -> None:
         """Save indexes and release files. A second call does nothing."""

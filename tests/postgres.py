@@ -13,7 +13,9 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 import psycopg
 import pytest
@@ -91,3 +93,24 @@ def pg_dsn(pg_server: Server, pg_template: str) -> Iterator[str]:
         yield pg_server.dsn(name)
     finally:
         pg_server.drop(name)
+
+
+@contextmanager
+def role(dsn: str, *rights: str) -> Iterator[str]:
+    """Yield the URL of a database for a new role that may only connect, and what statements with {} grant it.
+
+    What it owns in that database goes with it.
+    """
+    name = f"encvec_role_{secrets.token_hex(6)}"
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD 'encvec'").format(sql.Identifier(name)))
+        try:
+            for right in rights:
+                connection.execute(right.format(name))  # type: ignore[call-overload]
+            parts = urlsplit(dsn)
+            known = [item for item in parse_qsl(parts.query) if item[0] not in ("passfile", "password")]
+            query = urlencode(known, quote_via=quote)
+            yield f"postgresql://{name}:encvec@{parts.netloc.rpartition('@')[2]}{parts.path}?{query}"
+        finally:
+            connection.execute(sql.SQL("DROP OWNED BY {}").format(sql.Identifier(name)))
+            connection.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))

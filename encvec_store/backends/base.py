@@ -162,6 +162,10 @@ class BackendCollection(Protocol):
         """Return descriptions of damage that can be seen without keys; empty when sound."""
         ...
 
+    def explain(self, space: int, query: Matrix, limit: int, predicate: Predicate | None = None) -> str:
+        """Say in a line or more how `candidates` would answer (index_dim,) of a space."""
+        ...
+
     def stats(self) -> dict[str, Any]:
         """Describe the index: at least `index`, `bytes` (by part)."""
         ...
@@ -176,8 +180,8 @@ class Backend(Protocol):
 
     url: str
 
-    def collections(self) -> list[tuple[str, str]]:
-        """List (tenant, name), sorted."""
+    def collections(self, tenant: str | None = None) -> list[tuple[str, str]]:
+        """List (tenant, name), sorted; of one tenant if it is given."""
         ...
 
     def open(self, tenant: str, name: str) -> BackendCollection | None:

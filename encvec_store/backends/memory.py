@@ -37,9 +37,9 @@ class MemoryBackend:
         self._collections: dict[tuple[str, str], _MemoryCollection] = {}
         self._closed = False
 
-    def collections(self) -> list[tuple[str, str]]:
+    def collections(self, tenant: str | None = None) -> list[tuple[str, str]]:
         """List (tenant, name), sorted."""
-        return sorted(self._open_collections())
+        return sorted(place for place in self._open_collections() if tenant in (None, place[0]))
 
     def open(self, tenant: str, name: str) -> BackendCollection | None:
         """Return the collection, or None."""
@@ -191,6 +191,12 @@ class _MemoryCollection:
 
     def check(self) -> list[str]:
         return []
+
+    def explain(self, space: int, query: Matrix, limit: int, predicate: Predicate | None = None) -> str:
+        with self._lock:
+            there = [row for row in self._rows.values() if row.space == space]
+        matching = sum(_holds(predicate, row.terms) for row in there)
+        return f"scan, {matching:,} of {len(there):,} records to choose from"
 
     def stats(self) -> dict[str, Any]:
         with self._lock:

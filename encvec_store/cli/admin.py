@@ -206,7 +206,7 @@ def _label(report: dict[str, Any]) -> str:
 def drop(collection: str, yes: bool, tenant: str, place: Place, as_json: bool) -> int:
     """Delete COLLECTION and all its records."""
     with open_store(place) as store:
-        if (tenant, collection) not in store.collections():
+        if (tenant, collection) not in store.collections(tenant):
             raise not_found(store, collection, tenant)
         if not yes:
             try:

@@ -20,7 +20,7 @@ from click.core import ParameterSource
 
 from ..collection import Collection
 from ..crypto.keyset import Keyset
-from ..errors import CollectionNotFoundError, KeysetError
+from ..errors import CollectionNotFoundError, InputError, KeysetError
 from ..keys.file import PASSPHRASE_FILE_VARIABLE, PASSPHRASE_VARIABLE
 from ..store import Store, connect
 from .output import printable
@@ -190,7 +190,10 @@ def open_collection(store: Store, name: str, tenant: str, **settings: Any) -> Co
 def not_found(store: Store, name: str, tenant: str) -> CollectionNotFoundError:
     """Return the error that says which collections there are."""
     owner = f" of tenant {tenant!r}" if tenant else ""
-    there = [(whose, other) for whose, other in store.collections() if other == name or whose == tenant]
+    try:
+        there = [(whose, other) for whose, other in store.collections() if other == name or whose == tenant]
+    except InputError:  # the store shows one tenant at a time
+        there = store.collections(tenant)
     if not there:
         return CollectionNotFoundError(f"no collection {name!r}{owner}; `encvec ingest` makes one")
     labels = [repr(other) + (f" of tenant {whose!r}" if whose else "") for whose, other in there]

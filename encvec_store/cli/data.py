@@ -16,7 +16,7 @@ from ..collection import Collection
 from ..errors import InputError, ShapeError
 from ..records import Hit, Record
 from .common import Place, confirmed, open_collection, open_store, place_options, tenant_option
-from .output import emit, facts, note, snippet, table
+from .output import emit, facts, note, printable, snippet, table
 from .values import parse_where, queries_from, read_queries, record_to_json
 
 __all__ = ["count", "delete", "get", "search"]
@@ -32,6 +32,7 @@ vectors_option = click.option("--vectors", is_flag=True, help="Give the vectors 
 @click.option("--id", "id", metavar="ID", help="Search by the vector of this record (which then comes first).")
 @click.option("-k", type=click.IntRange(1), default=10, show_default=True, help="Hits per query.")
 @click.option("--oversample", type=click.IntRange(1, 10_000), help="Candidates re-ranked per hit, for this search.")
+@click.option("--explain", is_flag=True, help="Say how it would be answered, instead of answering.")
 @where_option
 @vectors_option
 @tenant_option
@@ -43,6 +44,7 @@ def search(
     id: str | None,
     k: int,
     oversample: int | None,
+    explain: bool,
     where: str | None,
     vectors: bool,
     tenant: str,
@@ -77,6 +79,13 @@ def search(
             queries = _stored(target, str(id))
         elif queries.shape[1] != target.dim:
             raise ShapeError(f"a query of {queries.shape[1]} numbers, where {collection!r} has vectors of {target.dim}")
+        if explain:
+            told = target.explain(queries[0], k, condition) if len(queries) else ""
+            if as_json:
+                emit({"explain": told})
+            else:
+                click.echo("\n".join(map(printable, told.splitlines())))
+            return
         answers: list[list[Hit]] = target.search(queries, k, condition, include_vectors=vectors)
     for number, hits in enumerate(answers):
         if as_json:

@@ -18,6 +18,7 @@ import click
 
 from ..errors import StoreError, StoreUnreachableError
 from . import migrate
+from .tenants import tenants
 
 if TYPE_CHECKING:
     from ..localpg import LocalServer
@@ -128,6 +129,9 @@ def url(data: Path, database: str, as_json: bool) -> None:
         _emit({"url": server.dsn(database)})
     else:
         click.echo(server.dsn(database))
+
+
+db.add_command(tenants)
 
 
 @db.command()

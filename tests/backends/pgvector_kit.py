@@ -1,7 +1,6 @@
 """Batches, an oracle beside the backend, and statements past it, for the tests of the PostgreSQL backend."""
 
 import contextlib
-import time
 
 import numpy as np
 import psycopg
@@ -46,24 +45,6 @@ def ask(dsn, statement, *values):
     with psycopg.connect(dsn, autocommit=True) as connection:
         cursor = connection.execute(statement, values or None)
         return cursor.fetchall() if cursor.description else []
-
-
-@contextlib.contextmanager
-def role(dsn, *rights):
-    """Yield the DSN of a role that may only connect, and what statements grant it."""
-    name = f"encvec_role_{time.time_ns()}"
-    ask(dsn, f"CREATE ROLE {name} LOGIN PASSWORD 'encvec'")
-    try:
-        for right in rights:
-            ask(dsn, right.format(name))
-        place, query = dsn.split("?", 1)
-        database = place.rpartition("/")[2]
-        host = place.partition("@")[2].rpartition("/")[0]
-        rest = "&".join(part for part in query.split("&") if not part.startswith("passfile="))
-        yield f"postgresql://{name}:encvec@{host}/{database}?{rest}"
-    finally:
-        ask(dsn, f"DROP OWNED BY {name}")
-        ask(dsn, f"DROP ROLE {name}")
 
 
 def sound(collection, expected):

@@ -270,3 +270,53 @@ def test_tables_replaced_while_their_index_is_built(pg_dsn, monkeypatch):
         mine.flush()
         assert mine.stats()["index"] == "hnsw"
         assert len(mine.candidates(1, batch(2, 1).index_vectors, 5)[0]) == 5
+
+
+def test_a_shortfall_is_made_up_for_counted_and_told_once(filled, caplog):
+    """An index that stops before it has found enough, here because the server forbids it to look further."""
+    dsn, vectors = filled
+    ((name,),) = ask(dsn, "SELECT quote_ident(current_database())")
+    ask(dsn, f"ALTER DATABASE {name} SET ivfflat.max_probes = 1")
+    with opened(dsn, dim=DIM, index="ivfflat", lists=16, probes=1) as (_, collection):
+        collection.flush()
+        for _ in range(2):
+            found = collection.candidates(1, QUERIES, 900)
+            assert recall(found, exact(vectors, QUERIES, 900)) == 1
+        searches = collection.stats()["searches"]
+        assert (searches["ivfflat"], searches["short"], searches["exact"]) == (2, 2, 2)
+        (told,) = [record.getMessage() for record in caplog.records]
+        assert "collection 'things': its ivfflat index gave fewer candidates" in told
+        assert "Raise probes" in told
+
+
+def test_fewer_records_than_asked_for_are_no_shortfall_to_tell(pg_dsn, caplog):
+    with opened(pg_dsn, index="hnsw") as (_, collection):
+        collection.put(batch(1, 50), under=b"settings")
+        collection.flush()
+        assert len(collection.candidates(1, batch(2, 1).index_vectors, 80)[0]) == 50
+        assert caplog.records == []
+
+
+def test_explain_tells_the_way_of_the_search(filled):
+    dsn, _ = filled
+    query = QUERIES[0]
+    with opened(dsn, dim=DIM, index="none") as (_, collection):
+        assert collection.explain(1, query, 10).startswith("scan, 6,000 records\n")
+        assert collection.explain(9, query, 10) == "nothing to compare"
+    with opened(dsn, dim=DIM, index="hnsw") as (_, collection):
+        assert collection.explain(1, query, 10).startswith("scan, 6,000 records"), "explaining builds nothing"
+        collection.flush()
+        for predicate, way, node in (
+            (None, "hnsw index", "_s1_hnsw"),
+            (BROAD, "hnsw index", "_s1_hnsw"),
+            (NARROW, "filter first, which at most 1,000 records pass", "Sort Key"),
+        ):
+            before = dict(collection.stats()["searches"])
+            told = collection.explain(1, query, 10, predicate)
+            assert told.startswith(f"{way}, 6,000 records\n")
+            assert node in told
+            assert collection.stats()["searches"] == before, "nor is it counted as a search"
+            collection.candidates(1, query[None], 10, predicate)
+            (ran,) = {name for name, n in collection.stats()["searches"].items() if n > before.get(name, 0)}
+            assert ran in way or (ran, predicate) == ("narrow", NARROW)
+        assert "filter" not in collection.explain(1, query, 1001), "more than an index gives out"

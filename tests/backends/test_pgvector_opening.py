@@ -5,7 +5,8 @@ import pytest
 
 from encvec_store import errors
 from encvec_store.backends.pgvector import PgvectorBackend
-from tests.backends.pgvector_kit import ask, batch, opened, oracle, role, sound, spec
+from tests.backends.pgvector_kit import ask, batch, opened, oracle, sound, spec
+from tests.postgres import role
 
 
 @pytest.mark.parametrize(

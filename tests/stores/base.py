@@ -43,6 +43,10 @@ class Opened:
         """Close and open again."""
         raise NotImplementedError
 
+    def collections(self, store, tenants):
+        """List all collections, which are of these tenants."""
+        return store.collections()
+
     def burglar(self, name="things", tenant=""):
         """Return a `tampering.Burglar` that reads and writes what is stored of a collection."""
         raise NotImplementedError
@@ -220,6 +224,28 @@ class StoreContract:
             for hit in hits:
                 assert hit.score == pytest.approx(own[names.index(hit.id)], rel=1e-9)
         assert found >= 0.8 * 200
+
+    def test_explain(self, make, scheme):
+        things = make(fields={"n": "blind", "s": "sealed"}, oversample=2)
+        assert isinstance(things.explain(np.ones(DIM)), str)
+        things.upsert(oracle.ids(30), oracle.vectors(30), [{"n": i % 3, "s": i} for i in range(30)])
+        plain = things.explain(np.ones(DIM), k=5)
+        assert ("10, of which the nearest 5" in plain) is (scheme != "sealed")
+        assert "30" in plain
+        assert "filter" not in plain
+        pushed = things.explain(np.ones(DIM), 5, {"n": 1, "s": {"lt": 9}})
+        assert "blind and plain fields are checked by the store" in pushed
+        assert "10" in pushed
+        assert "checked here, on opened records" in things.explain(np.ones(DIM), 5, {"s": 1})
+        for wrong in (
+            lambda: things.explain(np.ones((2, DIM))),
+            lambda: things.explain(np.ones(DIM + 1)),
+            lambda: things.explain(np.zeros(DIM)),
+            lambda: things.explain(np.ones(DIM), k=0),
+            lambda: things.explain(np.ones(DIM), where={"unknown": 1}),
+        ):
+            with pytest.raises(errors.InputError):
+                wrong()
 
     def test_hits_do_not_share_their_metadata(self, make):
         things = make()
@@ -528,7 +554,7 @@ class StoreContract:
         with pytest.raises(errors.NormError):
             fixed.upsert(["a"], [[2.0] * DIM])
 
-    def test_creating_and_opening(self, store, scheme):
+    def test_creating_and_opening(self, place, store, scheme):
         with pytest.raises(
             errors.CollectionNotFoundError, match=r"no collection 'things'; give dim=\.\.\. to create it"
         ):
@@ -550,16 +576,16 @@ class StoreContract:
         ):
             with pytest.raises(errors.ConfigMismatchError, match=part):
                 store.collection("things", **given)
-        assert store.collections() == [("", "things")]
+        assert place.collections(store, {""}) == [("", "things")]
 
     @pytest.mark.parametrize("name", ["", "x" * 256, "ü" * 128, "a\0b", 5, None, "\ud800", b"a"])
-    def test_bad_names(self, store, name):
+    def test_bad_names(self, place, store, name):
         with pytest.raises(errors.InputError, match="collection name"):
             store.collection(name, dim=DIM)
         if name:
             with pytest.raises(errors.InputError, match="tenant"):
                 store.collection("things", dim=DIM, tenant=name)
-        assert store.collections() == []
+        assert place.collections(store, {""}) == []
 
     def test_names_of_every_kind(self, place, store):
         names = [
@@ -585,16 +611,17 @@ class StoreContract:
         for i, (tenant, name) in enumerate(places):
             things = store.collection(name, dim=2, scheme="sealed" if i % 2 else "sap", tenant=tenant)
             things.upsert([f"of {i}"], [[1.0, i]])
-        assert store.collections() == sorted(set(places))
+        tenants = {tenant for tenant, _ in places}
+        assert place.collections(store, tenants) == sorted(set(places))
         for i, (tenant, name) in enumerate(places):
             assert [r.id for r in store.collection(name, tenant=tenant).scroll()] == [f"of {i}"]
         assert store.collections("a") == sorted(("a", name) for tenant, name in places if tenant == "a")
         store = place.reopen(store)
-        assert store.collections() == sorted(set(places))
+        assert place.collections(store, tenants) == sorted(set(places))
         assert store.collection("../a").count() == 1
         store.close()
 
-    def test_tenants_see_nothing_of_each_other(self, store, scheme):
+    def test_tenants_see_nothing_of_each_other(self, place, store, scheme):
         a = store.collection("things", dim=DIM, scheme=scheme, tenant="a")
         b = store.collection("things", dim=DIM, scheme=scheme, tenant="b")
         nobody = store.collection("things", dim=DIM, scheme=scheme)
@@ -611,14 +638,26 @@ class StoreContract:
             b.upsert(["x"], stored[:1])
             assert not np.allclose(a.index_vectors(["x"]), b.index_vectors(["x"]), atol=0.1), "keys of their own"
         assert store.drop("things", tenant="a")
-        assert store.collections() == [("", "things"), ("b", "things")]
+        assert place.collections(store, {"", "a", "b"}) == [("", "things"), ("b", "things")]
+
+    def test_dropping_a_tenant(self, place, store, scheme):
+        for tenant in ("", "a", "b"):
+            for name in ("x", "y", "z"):
+                store.collection(name, dim=DIM, scheme=scheme, tenant=tenant).upsert(["r"], oracle.vectors(1))
+        assert store.drop_tenant("a") == 3
+        assert store.drop_tenant("a") == store.drop_tenant("nobody") == 0
+        left = [(tenant, name) for tenant in ("", "b") for name in ("x", "y", "z")]
+        assert place.collections(store, {"", "a", "b"}) == left
+        assert store.collection("x", tenant="b").get(["r"])[0].id == "r"
+        with pytest.raises(errors.InputError, match="tenant is a string"):
+            store.drop_tenant(None)
 
     def test_drop(self, place, store, scheme):
         things = store.collection("things", dim=DIM, scheme=scheme)
         things.upsert(oracle.ids(5), oracle.vectors(5), [{"a": 1}] * 5)
         assert store.drop("things") is True
         assert store.drop("things") is False
-        assert store.collections() == []
+        assert place.collections(store, {""}) == []
         with pytest.raises(errors.CollectionNotFoundError):
             store.collection("things")
         again = store.collection("things", dim=3, metric="l2", scheme="sap")
@@ -885,7 +924,7 @@ class StoreContract:
             stranger.collection("things")
         with pytest.raises(errors.AuthenticationError):
             stranger.collection("things", dim=DIM)
-        assert stranger.collections() == [("", "things")]
+        assert place.collections(stranger, {""}) == [("", "things")]
         assert things.get(["a"])[0].id == "a", "nothing was harmed"
         assert things.verify().ok
 

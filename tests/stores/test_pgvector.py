@@ -8,6 +8,7 @@ import pytest
 
 import encvec_store as ev
 from encvec_store.backends.pgvector.wire import Raw, RawDumper, split_value, term_from, typed_kind, vector
+from tests.postgres import role
 from tests.stores import machine
 from tests.stores.base import Opened, StoreContract
 from tests.stores.races import RacesContract
@@ -17,9 +18,9 @@ from tests.stores.tampering import Burglar, TamperingContract
 class OpenedPostgres(Opened):
     """A schema of a database."""
 
-    def __init__(self, keyset, url, **options):
+    def __init__(self, keyset, url, administrator=None, **options):
         super().__init__(keyset)
-        self.url, self.options, self.opened = url, options, []
+        self.url, self.administrator, self.options, self.opened = url, administrator or url, options, []
 
     def connect(self, keyset=None):
         self.opened.append(ev.connect(self.url, keyset=keyset or self.keyset, **self.options))
@@ -34,7 +35,7 @@ class OpenedPostgres(Opened):
             store.close()
 
     def burglar(self, name="things", tenant=""):
-        return PostgresBurglar(self.url, self.options.get("schema", "encvec"), tenant, name)
+        return PostgresBurglar(self.administrator, self.options.get("schema", "encvec"), tenant, name)
 
 
 def _column(part):
@@ -107,22 +108,49 @@ class PostgresBurglar(Burglar):
         self.ask("UPDATE {}.collections SET config = %s WHERE id = %s", sealed, self.number)
 
 
-class TestPgvector(RacesContract, TamperingContract, StoreContract):
+class Apart(OpenedPostgres):
+    """The same with row-level security, as a role without privileges that owns the tables."""
+
+    def collections(self, store, tenants):
+        return sorted(found for tenant in tenants for found in store.collections(tenant))
+
+
+class Contract(RacesContract, TamperingContract, StoreContract):
     @pytest.fixture
-    def place(self, keyset, pg_dsn):
-        place = OpenedPostgres(keyset, pg_dsn)
+    def opening(self, pg_dsn):
+        """Return what makes an `Opened` of a keyset and options."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def place(self, keyset, opening):
+        place = opening(keyset)
         yield place
         place.close()
 
-    def test_random_histories(self, pg_dsn):
+    def test_random_histories(self, opening):
         schemas = (f"history_{n}" for n in itertools.count())
         places = []
 
         def place(keyset):
             for old in places:
                 old.close()
-            places[:] = [OpenedPostgres(keyset, pg_dsn, schema=next(schemas))]
+            places[:] = [opening(keyset, schema=next(schemas))]
             return places[0]
 
         machine.run(place, examples=15)
         places[0].close()
+
+
+class TestPgvector(Contract):
+    @pytest.fixture
+    def opening(self, pg_dsn):
+        return lambda keyset, **options: OpenedPostgres(keyset, pg_dsn, **options)
+
+
+class TestRowSecurity(Contract):
+    """The whole contract by a role without privileges, each tenant behind row-level security."""
+
+    @pytest.fixture
+    def opening(self, pg_dsn):
+        with role(pg_dsn, f"GRANT CREATE ON DATABASE {pg_dsn.partition('?')[0].rpartition('/')[2]} TO {{}}") as url:
+            yield lambda keyset, **options: Apart(keyset, url, pg_dsn, row_security=True, **options)

@@ -108,25 +108,33 @@ class AnnIndex:
             mask: a bit for each ordinal that may be returned, little-endian; None for all.
             matching: how many bits are set.
         """
-        n = len(self)
-        share = matching / n
-        # nodes that the mask rejects take places in the list, too; and four standard deviations of luck
-        ef = math.ceil(max(options.ef_search, k + 4 * math.sqrt(k * (1 - share))) / share)
-        scan = matching + (0 if mask is None else n * _BIT)
-        if self.kind == "flat" or 3 * k >= matching or (self.kind == "hnsw" and scan <= _NODE * ef):
+        effort = self.effort(k, options, matching, masked=mask is not None)
+        if not effort:
             return self._scan(queries, k, mask)
         parameters: Any
         if self.kind == "hnsw":
-            parameters = self._hnsw_parameters(min(ef, max(_EF_MOST, k)), mask)
+            parameters = self._hnsw_parameters(effort, mask)
         else:
-            probes = options.nprobe or max(4, math.ceil(self._raw.nlist / 12))
-            probes = min(self._raw.nlist, math.ceil(probes / share))
-            parameters = faiss.SearchParametersIVF(nprobe=probes, sel=self._selector(mask))
+            parameters = faiss.SearchParametersIVF(nprobe=effort, sel=self._selector(mask))
         labels: Rows = self._raw.search(np.ascontiguousarray(queries), k, params=parameters)[1]
         short = (labels < 0).any(axis=1)
         if short.any():
             labels[short] = self._scan(queries[short], k, mask)
         return labels
+
+    def effort(self, k: int, options: Options, matching: int, *, masked: bool) -> int:
+        """Return the nodes of HNSW kept, or lists of IVF probed, by such a search; 0 where a scan is cheaper."""
+        n = len(self)
+        share = matching / n
+        # nodes that the mask rejects take places in the list, too; and four standard deviations of luck
+        ef = math.ceil(max(options.ef_search, k + 4 * math.sqrt(k * (1 - share))) / share)
+        scan = matching + (n * _BIT if masked else 0)
+        if self.kind == "flat" or 3 * k >= matching or (self.kind == "hnsw" and scan <= _NODE * ef):
+            return 0
+        if self.kind == "hnsw":
+            return min(ef, max(_EF_MOST, k))
+        probes = options.nprobe or max(4, math.ceil(self._raw.nlist / 12))
+        return min(int(self._raw.nlist), math.ceil(probes / share))
 
     def _scan(self, queries: Matrix, k: int, mask: npt.NDArray[np.uint8] | None) -> Rows:
         """Compare with every vector kept."""

@@ -40,10 +40,11 @@ class FaissBackend:
         self._closed = False
         self._database = Database(self._folder, self._options.lock_timeout)
 
-    def collections(self) -> list[tuple[str, str]]:
+    def collections(self, tenant: str | None = None) -> list[tuple[str, str]]:
         """List (tenant, name), sorted."""
+        sql = "SELECT tenant, name FROM collections WHERE ? IS NULL OR tenant = ?"
         with self._database.read() as cursor:
-            return sorted(cursor.execute("SELECT tenant, name FROM collections").fetchall())
+            return sorted(cursor.execute(sql, (tenant, tenant)).fetchall())
 
     def open(self, tenant: str, name: str) -> BackendCollection | None:
         """Open a collection, or return None where there is none. The same object every time."""

@@ -111,15 +111,28 @@ class FaissCollection:
         nothing = [np.empty(0, np.int64) for _ in asked]
         if not self.spec.index_dim or not nothing or limit <= 0:
             return nothing
+        with self._fitted(space) as ordinals:
+            if ordinals is None:
+                return nothing
+            return ordinals.search(asked, limit, predicate, self._matching, self._options)
+
+    def explain(self, space: int, query: Matrix, limit: int, predicate: Predicate | None = None) -> str:
+        with self._fitted(space) as ordinals:
+            if ordinals is None:
+                return "nothing to compare"
+            return ordinals.explain(limit, predicate, self._matching, self._options)
+
+    @contextmanager
+    def _fitted(self, space: int) -> Iterator[Ordinals | None]:
+        """Hold the shared lock and give a space's index, up to date; None where there is none."""
         self._follow()
         while True:
             with self._lock.shared():
                 if self._loaded:
                     ordinals = self._spaces.get(space)
-                    if ordinals is None:
-                        return nothing
-                    if not ordinals.stale(self._options):
-                        return ordinals.search(asked, limit, predicate, self._matching, self._options)
+                    if ordinals is None or not ordinals.stale(self._options):
+                        yield ordinals
+                        return
             self._follow()  # another thread may have dropped the cache
             self._fit()
 

@@ -172,6 +172,17 @@ class Ordinals:
         labels = self.ann.search(queries, k, options, mask, matching)
         return [self.rows[line[line >= 0]] for line in labels]
 
+    def explain(
+        self, limit: int, predicate: Predicate | None, lookup: Callable[[Predicate], Rows], options: Options
+    ) -> str:
+        """Say how `search` would go about it."""
+        mask, matching = self._choice(predicate, lookup)
+        if self.ann is None or not matching:
+            return "nothing to compare"
+        effort = self.ann.effort(min(limit, matching), options, matching, masked=mask is not None)
+        way = f"{self.ann.kind} index, {'ef' if self.ann.kind == 'hnsw' else 'lists'} {effort}" if effort else "scan"
+        return f"{way}, {matching:,} of {len(self.rows):,} records to choose from"
+
     def _choice(self, predicate: Predicate | None, lookup: Callable[[Predicate], Rows]) -> Choice:
         """Return a bit for each ordinal that may be found, and how many there are.
 

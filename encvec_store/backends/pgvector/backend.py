@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, LiteralString
 
 import psycopg
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
@@ -18,6 +18,7 @@ from .inloop import InLoop, LoopPool
 from .options import parse_url
 from .schema import attach_content, create_content, drop_content, next_content, prepare
 from .source import Cursor, Source
+from .tenancy import for_tenant
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -26,6 +27,12 @@ if TYPE_CHECKING:
 __all__ = ["AsyncPgvectorBackend", "PgvectorBackend"]
 
 _MOST_DIM = 16_000
+_TENANTS: LiteralString = (
+    "SELECT tenant, count(*), coalesce(sum(n), 0)::int8, coalesce(sum(pg_total_relation_size(to_regclass(format("
+    "'%%I.%%I', %(schema)s::text, 'records_' || content))) + pg_total_relation_size(to_regclass(format('%%I.%%I',"
+    " %(schema)s::text, 'terms_' || content)))), 0)::int8 FROM {collections} c LEFT JOIN (SELECT collection,"
+    " sum(records) AS n FROM {spaces} GROUP BY 1) s ON s.collection = c.id GROUP BY 1 ORDER BY 4 DESC, 1"
+)
 
 
 class PgvectorBackend:
@@ -62,17 +69,36 @@ class PgvectorBackend:
             raise
         self._names = self._server.names
 
-    def collections(self) -> list[tuple[str, str]]:
-        """List (tenant, name), sorted."""
-        found = self._read(self._names.sql("SELECT tenant, name FROM {collections}"), ())
-        return sorted((tenant, name) for tenant, name in found)
+    def collections(self, tenant: str | None = None) -> list[tuple[str, str]]:
+        """List (tenant, name), sorted.
+
+        Raises:
+            InputError: no tenant is named, and row-level security shows this role one at a time. A list of some
+                would pass for all.
+        """
+        if tenant is None:
+            self._see_all()
+        sql = self._names.sql("SELECT tenant, name FROM {collections}")
+        where = b"" if tenant is None else b" WHERE tenant = %s"
+        found = self._read(sql + where, () if tenant is None else (tenant,), tenant or "")
+        return sorted((owner, name) for owner, name in found)
+
+    def tenants(self) -> list[dict[str, Any]]:
+        """Return (tenant, collections, records, bytes) of every tenant, the largest first.
+
+        Raises:
+            InputError: row-level security shows this role one tenant at a time.
+        """
+        self._see_all()
+        found = self._read(self._names.sql(_TENANTS), {"schema": self._names.schema}, "")
+        return [dict(zip(("tenant", "collections", "records", "bytes"), row, strict=True)) for row in found]
 
     def open(self, tenant: str, name: str) -> BackendCollection | None:
         """Open a collection, or return None where there is none. The same object every time."""
         sql = self._names.sql(
             "SELECT id, content, index_dim, envelope_size FROM {collections} WHERE tenant = %s AND name = %s"
         )
-        found = self._read(sql, (tenant, name))
+        found = self._read(sql, (tenant, name), tenant)
         if not found:
             return None
         number, content, index_dim, envelope_size = found[0]
@@ -81,14 +107,14 @@ class PgvectorBackend:
                 raise StoreClosedError("the store is closed")
             if number not in self._open:
                 spec = CollectionSpec(tenant, name, index_dim, envelope_size)
-                self._open[number] = PgvectorCollection(self._source, self._server, number, content, spec)
+                self._open[number] = PgvectorCollection(self._of(tenant), self._server, number, content, spec)
             return self._open[number]
 
     def create(self, spec: CollectionSpec, config: bytes) -> BackendCollection:
         """Create a collection, or open the one that another process created meanwhile."""
         if spec.index_dim > _MOST_DIM:
             raise InputError(f"pgvector keeps up to {_MOST_DIM} coordinates, not {spec.index_dim}")
-        with self._source.write() as cursor:
+        with self._of(spec.tenant).write() as cursor:
             content = next_content(cursor, self._names)
             made = cursor.execute(
                 self._names.sql(
@@ -107,7 +133,7 @@ class PgvectorBackend:
 
     def drop(self, tenant: str, name: str) -> bool:
         """Delete a collection and everything in it; False where there is none."""
-        with self._source.write() as cursor:
+        with self._of(tenant).write() as cursor:
             sql = self._names.sql("DELETE FROM {collections} WHERE tenant = %s AND name = %s RETURNING id, content")
             gone = cursor.execute(sql, (tenant, name)).fetchone()
             if gone is None:
@@ -134,12 +160,22 @@ class PgvectorBackend:
             raise InputError(f"engine is a synchronous SQLAlchemy Engine, not {type(engine).__name__}")
         return Source(target, self.url, self._options, Blocking(), pool, engine)
 
-    def _read(self, sql: bytes, parameters: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+    def _see_all(self) -> None:
+        if self._server.row_security == "on" and not self._closed:
+            raise InputError(
+                f"row-level security in {self.url} shows this role one tenant at a time: name it, or connect as"
+                " a superuser or a role with BYPASSRLS to see all"
+            )
+
+    def _of(self, tenant: str) -> Source:
+        return self._source if self._server.row_security == "off" else for_tenant(self._source, tenant)
+
+    def _read(self, sql: bytes, parameters: tuple[Any, ...] | dict[str, Any], tenant: str) -> list[tuple[Any, ...]]:
         def work(cursor: Cursor) -> list[tuple[Any, ...]]:
             return cursor.execute(sql, parameters).fetchall()
 
         try:
-            return self._source.read(work)
+            return self._of(tenant).read(work)
         except psycopg.Error as error:
             raise explained(error, "read", self._source.place) from None
 

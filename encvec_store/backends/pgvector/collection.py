@@ -94,6 +94,7 @@ class PgvectorCollection:
                 for number, state in states.items()
             },
             "searches": dict(self._searcher.ways),
+            "row_security": self._records.server.row_security,
             "pgvector": ".".join(map(str, self._records.server.version)),
             "bytes": self._records.on_content(lambda cursor, content: sizes(cursor, content, self._records)),
         }

@@ -64,6 +64,11 @@ class Connection(Protocol):
     """How often a statement is run before it is prepared; None for never."""
 
     @property
+    def info(self) -> psycopg.ConnectionInfo:
+        """Facts about the server and the session, known without asking."""
+        ...
+
+    @property
     def closed(self) -> bool:
         """Whether it is of no more use."""
         ...

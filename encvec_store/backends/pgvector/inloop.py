@@ -64,6 +64,10 @@ class _Connection:
         self.of.prepare_threshold = value
 
     @property
+    def info(self) -> psycopg.ConnectionInfo:
+        return self.of.info
+
+    @property
     def closed(self) -> bool:
         return self.of.closed
 

@@ -56,6 +56,8 @@ class Options:
     """Most connections of our own pool."""
     pool_timeout: float = 10.0
     """Seconds to wait for a free connection."""
+    row_security: bool = False
+    """Turn row-level security on: PostgreSQL shows each tenant's rows to that tenant only. Where it is on, it stays."""
     pooler: bool = False
     """A pooler in transaction mode (PgBouncer) stands before the server: nothing may outlive a transaction."""
 

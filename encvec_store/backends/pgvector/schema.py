@@ -1,11 +1,12 @@
 """The extension, the schema and the tables: found, checked and, where allowed, created.
 
-Imports source, names, tables, revisions. Tables of one collection are made like the parents and inherit from them;
-`docs/decisions/0010` says why.
+Imports source, names, tables, tenancy, revisions. Tables of one collection are made like the parents and inherit from
+them; `docs/decisions/0010` says why.
 """
 
 from __future__ import annotations
 
+import logging
 import re
 import warnings
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from ..revisions import FORMAT, REVISION, judge
 from .faults import explained
 from .names import Names
 from .source import Cursor, Source
+from .tenancy import bypasses, is_protected, protect, protect_content
 
 __all__ = [
     "EXTENSION",
@@ -32,6 +34,8 @@ __all__ = [
     "next_content",
     "prepare",
 ]
+
+log = logging.getLogger("encvec_store")
 
 _OLDEST = 15
 """Major version of PostgreSQL."""
@@ -58,6 +62,8 @@ class Server:
     vector_oid: int
     version: tuple[int, ...]
     """Of pgvector."""
+    row_security: str = "off"
+    """on, off, or bypassed: the role is a superuser or has BYPASSRLS, which nothing binds."""
 
     @property
     def parallel(self) -> bool:
@@ -89,9 +95,10 @@ def prepare(source: Source) -> Server:
         version = checked_version(text, source.place)
         names = Names(source.options.schema, where)
         _prepare_tables(source, names, where)
+        row_security = _row_security(source, names)
     except psycopg.Error as error:
         raise explained(error, "open", source.place) from None
-    return Server(names, int(oid), version)
+    return Server(names, int(oid), version, row_security)
 
 
 def checked_version(text: str, place: str) -> tuple[int, ...]:
@@ -146,6 +153,20 @@ def _prepare_tables(source: Source, names: Names, extension: str) -> None:
         create_schema(source, names, extension)
     else:
         raise StoreUnreachableError(f"{source.place} has no tables of encvec_store in schema {names.schema!r}")
+
+
+def _row_security(source: Source, names: Names) -> str:
+    """Turn row-level security on where the options ask for it; return how it stands."""
+    if not source.read(lambda cursor: is_protected(cursor, names)):
+        if not source.options.row_security:
+            return "off"
+        protect(source, names)
+    if not source.read(bypasses):
+        return "on"
+    log.warning(
+        "row-level security is on in %s, but does not bind this role: it is a superuser or has BYPASSRLS", source.place
+    )
+    return "bypassed"
 
 
 def create_schema(source: Source, names: Names, extension: str) -> None:
@@ -235,7 +256,12 @@ def create_content(cursor: Cursor, names: Names, number: int, index_dim: int, en
 
 
 def attach_content(cursor: Cursor, names: Names, content: int) -> None:
-    """Put tables under their parents, so that migrations reach them. Last, since it locks out other creators."""
+    """Put tables under their parents, so that migrations reach them. Last, since it locks out other creators.
+
+    Where tenants are kept apart, these tables are closed to the others from now on.
+    """
+    if is_protected(cursor, names):
+        protect_content(cursor, names, content)
     cursor.execute(names.sql("ALTER TABLE {records} INHERIT {all_records}", content))
     cursor.execute(names.sql("ALTER TABLE {terms} INHERIT {all_terms}", content))
 

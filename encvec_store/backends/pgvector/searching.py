@@ -68,7 +68,7 @@ class Searcher:
         self._indexer = Indexer(records.source, records.server, self._dim)
         self._states: dict[int, IndexState] = {}
         self._seen = -_LOOK_AGAIN
-        self._warned = False
+        self._warned = self._told = False
         self._build_after = 0.0
         self._texts: dict[tuple[Any, ...], bytes] = {}
         self.ways: Counter[str] = Counter()
@@ -91,7 +91,18 @@ class Searcher:
         if all(len(rows) == limit for rows in found):
             return found
         self.ways["short"] += 1
-        return self._exact(space, asked, limit, predicate)
+        exact = self._exact(space, asked, limit, predicate)
+        if not self._told and sum(map(len, exact)) > sum(map(len, found)):
+            self._told = True
+            log.warning(
+                "collection %r: its %s index gave fewer candidates than asked for, so all records were compared:"
+                " no answer is lost, but that is slow (told once; stats() counts them as short). Raise %s, or filter"
+                " on fields that select fewer records",
+                self._records.spec.name,
+                state.kind,
+                "ef_search" if state.kind == "hnsw" else "probes",
+            )
+        return exact
 
     def states(self, *, fresh: bool = False) -> dict[int, IndexState]:
         """Return how each space is indexed, as of a moment ago."""
@@ -122,16 +133,24 @@ class Searcher:
         self._seen = -_LOOK_AGAIN
 
     def explain(self, space: int, query: Matrix, limit: int, predicate: Predicate | None = None) -> str:
-        """Return the server's plan for a search of one query, where its filter is not narrow."""
+        """Return which way a search of one query goes, and the server's plan for it. Builds no index."""
         state = self.states(fresh=True).get(space)
-        indexed = state is not None and state.kind != "none" and limit <= _MOST_EF
-        half = state.half if state is not None and indexed else None
+        if state is None:
+            return "nothing to compare"
+        asked, indexed = query.reshape(1, -1), state.kind != "none" and limit <= _MOST_EF
+        most = self._narrow_limit(state.records, limit) if indexed and predicate is not None else 0
 
-        def work(cursor: Cursor, content: int) -> list[Any]:
-            sql, parameters = self._statement(content, space, query.reshape(1, -1), limit, predicate, half)
-            return cursor.execute(b"EXPLAIN (COSTS OFF) " + sql, parameters).fetchall()
+        def work(cursor: Cursor, content: int) -> tuple[str, list[Any]]:
+            way = f"{state.kind} index" if indexed else "scan"
+            sql, parameters = self._statement(content, space, asked, limit, predicate, state.half if indexed else None)
+            if predicate is not None and most:
+                narrow = self._narrow_statement(content, space, asked, limit, predicate, most)
+                if cursor.execute(*narrow).fetchall():
+                    way, (sql, parameters) = f"filter first, which at most {most:,} records pass", narrow
+            return way, cursor.execute(b"EXPLAIN (COSTS OFF) " + sql, parameters).fetchall()
 
-        return "\n".join(str(line) for (line,) in self._records.on_content(work))
+        way, plan = self._records.on_content(work)
+        return "\n".join([f"{way}, {state.records:,} records", *(f"  {line}" for (line,) in plan)])
 
     def _state(self, space: int) -> IndexState | None:
         state = self.states().get(space)
@@ -172,19 +191,25 @@ class Searcher:
         return self._take(self._records.on_content(work, _EXACT), asked, limit)
 
     def _narrow(self, space: int, asked: Matrix, limit: int, predicate: Predicate, most: int) -> list[Rows] | None:
-        def work(cursor: Cursor, content: int) -> list[Any]:
-            compiled = PredicateSql(self._names.records(content), self._names.terms(content))
-            few = SQL(" AND r.row = ANY(few.rows)")
-            outer = self._compose(content, space, limit, None, few, before="few CROSS JOIN ")
-            sql = self._names.sql(_NARROW, listing=compiled.listing(predicate), most=most, outer=outer)
-            parameters = {"queries": vector_array(asked, self._records.server.vector_oid)}
-            return cursor.execute(sql, parameters | compiled.parameters).fetchall()
-
-        lines = self._records.on_content(work)
+        lines = self._records.on_content(
+            lambda cursor, content: cursor.execute(
+                *self._narrow_statement(content, space, asked, limit, predicate, most)
+            ).fetchall()
+        )
         if not lines:
             return None
         self.ways["narrow"] += 1
         return self._take(lines, asked, limit)
+
+    def _narrow_statement(
+        self, content: int, space: int, asked: Matrix, limit: int, predicate: Predicate, most: int
+    ) -> tuple[bytes, dict[str, Any]]:
+        compiled = PredicateSql(self._names.records(content), self._names.terms(content))
+        few = SQL(" AND r.row = ANY(few.rows)")
+        outer = self._compose(content, space, limit, None, few, before="few CROSS JOIN ")
+        sql = self._names.sql(_NARROW, listing=compiled.listing(predicate), most=most, outer=outer)
+        parameters = {"queries": vector_array(asked, self._records.server.vector_oid)}
+        return sql, parameters | compiled.parameters
 
     def _indexed(
         self, space: int, asked: Matrix, limit: int, predicate: Predicate | None, state: IndexState

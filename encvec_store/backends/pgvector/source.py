@@ -8,6 +8,8 @@ transaction mode may stand between.
 
 from __future__ import annotations
 
+import copy
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
@@ -64,7 +66,8 @@ class Source:
         self._pool = pool
         self._engine = engine
         self._own: Pool | None = None
-        self._closed = False
+        self._local: Mapping[str, str] = {}
+        self._shut = threading.Event()
         if pool is None and engine is None:
             self._connect().close()  # the pool would retry in silence: fail here, and say why
             self._own = self._pool = driver.pool(
@@ -86,7 +89,9 @@ class Source:
             psycopg.Error: a table went meanwhile; see `faults.is_outdated`.
         """
         limit = self.options.statement_timeout
-        local = {**(settings or {}), **({"statement_timeout": f"{round(limit * 1000)}ms"} if limit else {})}
+        local = {**self._local, **(settings or {})}
+        if limit:
+            local["statement_timeout"] = f"{round(limit * 1000)}ms"
         attempt = 0
         while True:
             try:
@@ -123,6 +128,7 @@ class Source:
     def _begin(self, stack: ExitStack) -> tuple[Cursor, str]:
         """Return a cursor in a transaction and the transaction's number."""
         local = {
+            **self._local,
             "lock_timeout": f"{round(self.options.lock_timeout * 1000)}ms",
             "idle_in_transaction_session_timeout": "0",  # batches may take their time to be made
         }
@@ -171,6 +177,16 @@ class Source:
         except psycopg.Error as error:
             raise explained(error, "build an index in", self.place) from None
 
+    def with_settings(self, settings: Mapping[str, str]) -> Source:
+        """Return the same connections, with settings for each transaction; a read is always one then."""
+        other = copy.copy(self)
+        other._local = {**self._local, **settings}
+        return other
+
+    @property
+    def _closed(self) -> bool:
+        return self._shut.is_set()
+
     @staticmethod
     def set_local(cursor: Cursor, settings: Mapping[str, str], also: LiteralString = "NULL") -> Any:
         """Set configuration until the end of the transaction; returns the value of an expression."""
@@ -180,7 +196,7 @@ class Source:
 
     def close(self) -> None:
         """Close our own pool; a caller's stays open. Idempotent."""
-        self._closed = True
+        self._shut.set()
         if self._own is not None:
             self._own.close()
 
@@ -202,9 +218,13 @@ class Source:
             before = connection.autocommit
             if not before:
                 connection.set_autocommit(True)
+            prepared = connection.prepare_threshold
+            if self.options.pooler:  # a caller's connection; the next statement may meet another session
+                connection.prepare_threshold = None
             try:
                 yield self._driver.cursor(connection)
             finally:
+                connection.prepare_threshold = prepared
                 if not before and not connection.closed:
                     connection.set_autocommit(False)
 

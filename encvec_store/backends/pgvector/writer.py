@@ -19,6 +19,7 @@ from ..base import EncryptedBatch, Rows
 from .records import Records
 from .schema import attach_content, create_content, drop_content, next_content
 from .source import Cursor
+from .tenancy import insert_batch
 from .wire import byte_arrays, copy_records, copy_terms, int8_array, packed_tokens
 
 __all__ = ["Writer"]
@@ -56,7 +57,8 @@ class Writer:
                 for tokens in (packed_tokens(batch.tokens), byte_arrays(batch.retired) if batch.retired else None):
                     if tokens is not None:
                         self._delete(cursor, state.content, "token = ANY(%b::bytea[])", tokens, changes)
-            self._insert(cursor, state, batch, changes)
+            protected = self._records.server.row_security != "off"
+            self._insert(cursor, state, batch, changes, copying=not protected)
             self._finish(cursor, state, changes, config)
             self._records.follow(state.content)
 
@@ -121,12 +123,18 @@ class Writer:
             raise StaleConfigError("the collection's settings were changed meanwhile")
         return _State(content, next_row)
 
-    def _insert(self, cursor: Cursor, state: _State, batch: EncryptedBatch, changes: dict[int, int]) -> None:
+    def _insert(
+        self, cursor: Cursor, state: _State, batch: EncryptedBatch, changes: dict[int, int], *, copying: bool = True
+    ) -> None:
         n = len(batch.payloads)
         if not n:
             return
         rows = np.arange(state.next_row, state.next_row + n, dtype=np.int64)
         state.next_row += n
+        _add(changes, {batch.space: n})
+        if not copying:
+            insert_batch(cursor, self._names, state.content, batch, rows, self._records.server.vector_oid)
+            return
         with_vector = bool(self._spec.index_dim)
         vector = SQL(", index_vector" if with_vector else "")
         with cursor.copy(self._names.sql(_RECORDS, state.content, vector=vector)) as copy:
@@ -136,7 +144,6 @@ class Writer:
             with cursor.copy(self._names.sql(_TERMS, state.content)) as copy:
                 for chunk in each(n, copy_terms(batch, rows)):
                     copy.write(chunk)
-        _add(changes, {batch.space: n})
 
     def _delete(self, cursor: Cursor, content: int, which: LiteralString, values: Any, changes: dict[int, int]) -> None:
         gone = cursor.execute(self._names.sql(_DELETE, content, which=SQL(which)), (values,)).fetchall()
