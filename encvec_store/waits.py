@@ -3,7 +3,7 @@
 The walks are written once, as plain functions. `spawn` runs one in a greenlet, as SQLAlchemy's asyncio extension does
 with its own: where the walk must wait, `wait_for` hands an awaitable to the event loop, and the walk goes on with what
 came of it. No lock of `threading` may be held meanwhile: the next walk runs in the same thread, and would wait for it
-for good. `Lock` may. In a plain call `offload`, `each`, `sleep` and `Lock` are what they look like.
+for good. `Lock` may. In a plain call `offload`, `each`, `result`, `sleep` and `Lock` are what they look like.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from .errors import StoreUnreachableError
 
-__all__ = ["Lock", "each", "entered", "in_walk", "offload", "sleep", "spawn", "wait_for"]
+__all__ = ["Lock", "each", "entered", "in_walk", "offload", "result", "sleep", "spawn", "wait_for"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -70,6 +70,11 @@ def wait_for(awaitable: Awaitable[T]) -> T:
     from sqlalchemy.util import await_only
 
     return await_only(awaitable)
+
+
+def result(future: Future[T]) -> T:
+    """Wait for what another thread makes, in the event loop or in the thread."""
+    return wait_for(asyncio.wrap_future(future)) if in_walk() else future.result()
 
 
 def sleep(seconds: float) -> None:
@@ -135,10 +140,7 @@ class Lock:
             turn: Future[None] = Future()
             self._queue.append(turn)
         try:
-            if in_walk():
-                wait_for(asyncio.wrap_future(turn))
-            else:
-                turn.result()
+            result(turn)
         except BaseException:
             with self._guard:
                 given = turn not in self._queue

@@ -66,9 +66,9 @@ class Writer:
         chosen = {id for id, v in self.log.items() if v == version}
         self.gone(chosen, where={"batch": self.number, "v": version})
 
-    def gone(self, ids, **how):
-        same(self.things.delete(**how), len(ids & self.log.keys()))
-        self.log = {id: version for id, version in self.log.items() if id not in ids}
+    def gone(self, chosen, **how):
+        same(self.things.delete(**how), len(chosen & self.log.keys()))
+        self.log = {id: version for id, version in self.log.items() if id not in chosen}
 
     def get(self):
         some = self.some(25)

@@ -6,12 +6,13 @@ import random
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from sqlalchemy.exc import MissingGreenlet
 
 from encvec_store import errors
-from encvec_store.waits import Lock, each, entered, in_walk, offload, sleep, spawn, wait_for
+from encvec_store.waits import Lock, each, entered, in_walk, offload, result, sleep, spawn, wait_for
 
 LARGE = 10_000
 
@@ -66,6 +67,25 @@ def test_what_takes_long_goes_to_a_thread():
             offload(LARGE, {}.__getitem__, "a")
 
     asyncio.run(spawn(walk))
+
+
+def test_another_threads_result_is_waited_for_in_the_loop():
+    """Two walks, each of whose threads waits for the other: neither may stop the loop."""
+    meeting = threading.Barrier(2)
+
+    def walk(worker):
+        assert result(worker.submit(meeting.wait, 20)) in (0, 1)
+        with pytest.raises(KeyError):
+            result(worker.submit({}.__getitem__, "a"))
+        return result(worker.submit(where))
+
+    async def main(worker):
+        for _, inside in await asyncio.gather(spawn(walk, worker), spawn(walk, worker)):
+            assert inside is False
+
+    with ThreadPoolExecutor(2) as worker:
+        asyncio.run(main(worker))
+        assert result(worker.submit(int, "5")) == 5
 
 
 def test_an_error_leaves_by_the_context_managers():
@@ -143,8 +163,8 @@ def test_lock_excludes_threads_and_walks():
             quitters = rng.sample(tasks, 2)
             for task in quitters:
                 task.cancel()
-            for result in await asyncio.gather(*tasks, return_exceptions=True):
-                cancelled += isinstance(result, asyncio.CancelledError)
+            for outcome in await asyncio.gather(*tasks, return_exceptions=True):
+                cancelled += isinstance(outcome, asyncio.CancelledError)
         for thread in threads:
             await asyncio.to_thread(thread.join, 30)
         return cancelled
