@@ -104,6 +104,7 @@ class AsyncCollection:
 
     upsert = _coroutine(Collection.upsert)
     search = _coroutine(Collection.search)
+    explain = _coroutine(Collection.explain)
     get = _coroutine(Collection.get)
     delete = _coroutine(Collection.delete)
     count = _coroutine(Collection.count)
