@@ -1,0 +1,16 @@
+"""Moving in and out: plaintext pgvector tables, FAISS indexes and arrays to and from a collection.
+
+    source = TableSource("postgresql://...", "public.items")    or VectorFile("index.faiss")
+    load(source, collection)                                    whole batches; run again, it goes on where it was
+    compare(source, collection).ok                              every record read back, opened and compared
+
+Imports store and what is below.
+"""
+
+from __future__ import annotations
+
+from .batch import Batch, Fault, Source
+from .compare import Comparison, Mismatch, compare
+from .load import Loaded, load
+
+__all__ = ["Batch", "Comparison", "Fault", "Loaded", "Mismatch", "Source", "compare", "load"]
