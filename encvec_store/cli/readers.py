@@ -21,7 +21,7 @@ from ..moving.typed import from_json, metadata_from_json
 from .common import need
 from .values import vector_of
 
-__all__ = ["FORMATS", "Batch", "Columns", "Reader", "RowError", "open_reader"]
+__all__ = ["FORMATS", "Columns", "open_reader", "text_id"]
 
 FORMATS = {
     ".npy": "npy",

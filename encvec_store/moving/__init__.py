@@ -3,6 +3,7 @@
     source = TableSource("postgresql://...", "public.items")    or VectorFile("index.faiss")
     load(source, collection)                                    whole batches; run again, it goes on where it was
     compare(source, collection).ok                              every record read back, opened and compared
+    to_table(collection, "postgresql://...", "public.items")    and out again, in clear; or to_file(collection, path)
 
 Imports store and what is below.
 """

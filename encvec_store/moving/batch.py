@@ -67,7 +67,7 @@ class Reader(Protocol):
     metric: str | None
     """The metric that the file names, if it does."""
 
-    def batches(self, size: int) -> Iterator[Batch]:
+    def batches(self, size: int) -> Generator[Batch] | Iterator[Batch]:
         """Yield the records in order, at most `size` at a time. Raises InputError."""
         ...
 

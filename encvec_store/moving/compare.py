@@ -187,7 +187,7 @@ class _Nearest:
     def judge(self, report: Comparison, collection: Collection) -> None:
         """Search for the queries, and count what was found of the truth."""
         finite = np.isfinite(self._scores).all(axis=1)
-        queries = self._queries[finite]
+        queries: Any = self._queries[finite]
         report.queries = len(queries)
         if not len(queries):
             return

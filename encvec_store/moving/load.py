@@ -17,7 +17,7 @@ from .batch import Batch, Fault, RowError, Source
 from .same import difference
 from .trial import faults_of
 
-__all__ = ["BATCH", "Loaded", "load"]
+__all__ = ["BATCH", "Loaded", "load", "refuse"]
 
 BATCH = 2048
 _LISTED = 1000
@@ -88,7 +88,7 @@ def load(
     try:
         for batch in source.batches(batch_size):
             done.read += len(batch.ids) + len(batch.faults)
-            _refuse(done, source, batch.faults, on_error)
+            refuse(done, source, batch.faults, on_error)
             wanted, there = _wanted(collection, batch) if known else (batch, set())
             done.unchanged += len(batch.ids) - len(wanted.ids)
             try:
@@ -100,7 +100,7 @@ def load(
                 if not bad:
                     raise
             if bad:
-                _refuse(done, source, bad, on_error)
+                refuse(done, source, bad, on_error)
                 names = {fault.id for fault in bad}
                 wanted = wanted.take([place for place, id in enumerate(wanted.ids) if id not in names])
                 if not dry_run:
@@ -131,7 +131,7 @@ def _wanted(collection: Collection, batch: Batch) -> tuple[Batch, set[str]]:
     return batch.take(keep), set(there)
 
 
-def _refuse(done: Loaded, source: Source, faults: list[Fault], on_error: OnError) -> None:
+def refuse(done: Loaded, source: Source, faults: list[Fault], on_error: OnError) -> None:
     """Take note of rows that cannot be stored. Raises RowError where they are to stop the run."""
     done.skipped += len(faults)
     done.faults += faults[: _LISTED - len(done.faults)]
