@@ -39,8 +39,8 @@ def remains(name: str, *, in_table: bool) -> None:
         click.echo(
             "When your application uses the encrypted collection, and you have tried to restore it from a backup:\n"
             f"  DROP TABLE {name};    or, to keep the rest: ALTER TABLE ... DROP COLUMN ..., then VACUUM FULL {name};\n"
-            "Replicas follow. Archived WAL, base backups, dumps and snapshots of the disk from before hold the vectors\n"
-            "in clear until you delete them."
+            "Replicas follow. Archived WAL, base backups, dumps and disk snapshots from before hold the vectors in\n"
+            "clear until you delete them."
         )
     else:
         click.echo("Delete it, its copies and its backups when your application uses the encrypted collection.")

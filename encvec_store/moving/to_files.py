@@ -122,16 +122,15 @@ def _faiss(kind: str) -> Any:
 
         metric = faiss.METRIC_L2 if collection.metric == "l2" else faiss.METRIC_INNER_PRODUCT
         index: Any = faiss.index_factory(collection.dim, "HNSW32,Flat" if kind == "hnsw" else "Flat", metric)
-        labels: list[int] = []
+        mapped, labels = faiss.IndexIDMap(index), []
         for chunk in chunks(collection, progress):
             index.add(_stacked(chunk))
             lines.writelines(map(_line, chunk))
             labels += [int(record.id) for record in chunk if _LABEL.fullmatch(record.id)]
         n = int(index.ntotal)
         if n and len(labels) == n:
-            held, index = index, faiss.IndexIDMap(index)
-            faiss.copy_array_to_vector(np.array(labels, np.int64), index.id_map)
-            index.ntotal = held.ntotal
+            faiss.copy_array_to_vector(np.array(labels, np.int64), mapped.id_map)
+            mapped.ntotal, index = n, mapped
         main.write(faiss.serialize_index(index).tobytes())
         return n
 
