@@ -146,11 +146,12 @@ def test_an_array_is_numpy_s(docs, tmp_path):
 def test_an_index_is_faiss_s_with_whole_numbers_as_its_ids(docs, plain, tmp_path, kind):
     to_file(plain, tmp_path / "a.faiss", index=kind)
     index = faiss.read_index(str(tmp_path / "a.faiss"))
-    query = vectors()[17]
-    assert index.search(query[None], 1)[1][0, 0] == np.argmax(vectors() @ query)
+    found = index.search(vectors(), 10)[1]
+    nearest = np.argmax(vectors() @ vectors().T, axis=1)
+    assert np.mean(found == nearest[:, None]) * 10 > (0.99 if kind == "flat" else 0.8)
     assert faiss.vector_to_array(index.id_map).tolist() == list(range(N))
     to_file(docs, tmp_path / "b.faiss", index=kind)
-    index = faiss.downcast_index(faiss.read_index(str(tmp_path / "b.faiss")))
+    index = faiss.read_index(str(tmp_path / "b.faiss"))
     assert (index.ntotal, hasattr(index, "id_map")) == (N, False)
 
 

@@ -138,7 +138,9 @@ def create_schema(source: Source, names: Names, extension: str) -> None:
     statements = [str(element.compile(dialect=language)) for element in elements]
     with source.write() as cursor:
         cursor.execute(b"SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
-        cursor.execute(names.sql("CREATE SCHEMA IF NOT EXISTS {schema}"))
+        # looked for first: IF NOT EXISTS asks for the right to make schemas also where there is one
+        if not cursor.execute(b"SELECT FROM pg_namespace WHERE nspname = %s", (names.schema,)).fetchall():
+            cursor.execute(names.sql("CREATE SCHEMA {schema}"))
         (there,) = cursor.execute(
             b"SELECT to_regclass(format('%%I.%%I', %s::text, 'meta')) IS NOT NULL", (names.schema,)
         ).fetchone() or (False,)
