@@ -102,9 +102,11 @@ def psql():
 @pytest.fixture
 def machine(pg_dsn, pg_server, tmp_path, monkeypatch):  # noqa: F811
     """A copy of docker/ whose up.sh meets the stand-in, and the database it is to set up."""
-    with psycopg.connect(pg_dsn, autocommit=True) as connection:
-        if connection.execute("SELECT 1 FROM pg_roles WHERE rolname = 'encvec'").fetchone():
-            pytest.skip("this server has a role encvec, which is not ours to change")
+    guard = psycopg.connect(pg_server.dsn(pg_server.maintenance), autocommit=True)
+    guard.execute("SELECT pg_advisory_lock(20261123)")  # roles are the whole server's, and tests may run side by side
+    if guard.execute("SELECT 1 FROM pg_roles WHERE rolname = 'encvec'").fetchone():
+        guard.close()
+        pytest.skip("this server has a role encvec, which is not ours to change")
     folder = tmp_path / "docker"
     shutil.copytree(DOCKER, folder, ignore=shutil.ignore_patterns("secrets", ".env"))
     programs = tmp_path / "bin"
@@ -133,6 +135,7 @@ def machine(pg_dsn, pg_server, tmp_path, monkeypatch):  # noqa: F811
         if connection.execute("SELECT 1 FROM pg_roles WHERE rolname = 'encvec'").fetchone():
             connection.execute("DROP OWNED BY encvec CASCADE")
             connection.execute("DROP ROLE encvec")
+    guard.close()
 
 
 def up(folder):

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+import secrets
 import uuid
 from decimal import Decimal
 
@@ -182,24 +183,25 @@ def test_what_cannot_be_read_is_said_before_anything_is(items, statement, option
         TableSource(items, **{"table": "items", **options})
 
 
-def test_a_role_without_rights_and_a_server_that_is_not_there(items, encvec):
-    ask(items, "CREATE ROLE nobody_special LOGIN PASSWORD 'x'")
+def test_a_role_without_rights(items, monkeypatch):
+    role = f"encvec_test_{secrets.token_hex(6)}"
+    ask(items, f"CREATE ROLE {role}")
+    connect = TableSource._connect
+
+    def limited(self):
+        connection = connect(self)
+        connection.execute(f"SET ROLE {role}")
+        return connection
+
+    monkeypatch.setattr(TableSource, "_connect", limited)
     try:
-        connection = TableSource._connect
-
-        def limited(self):
-            opened = connection(self)
-            opened.execute("SET ROLE nobody_special")
-            return opened
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(TableSource, "_connect", limited)
-            with pytest.raises(
-                errors.StoreUnreachableError, match="role lacks a right: permission denied for table items"
-            ):
-                TableSource(items, "items")
+        with pytest.raises(errors.StoreUnreachableError, match="role lacks a right: permission denied for table items"):
+            TableSource(items, "items")
     finally:
-        ask(items, "DROP ROLE nobody_special")
+        ask(items, f"DROP ROLE {role}")
+
+
+def test_a_server_that_is_not_there(encvec):
     answer = encvec("import", "postgresql://127.0.0.1:1/x", "docs", "--table", "items")
     assert answer.code == 2
     assert "cannot read postgresql://127.0.0.1:1/x" in answer.err
