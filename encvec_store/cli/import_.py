@@ -224,8 +224,9 @@ def _so_far(done: Loaded) -> str:
 
 
 def _show(answer: dict[str, Any], done: Loaded, report: Comparison | None, low: float | None, source: str) -> None:
-    hidden = ("tenant", "faults", "verification", "ok", "lossy", "dry_run", "created")
-    facts((name.replace("_", " "), value) for name, value in answer.items() if name not in hidden or value is True)
+    hidden, seldom = ("faults", "verification", "ok", "lossy"), ("tenant", "dry_run", "created")
+    shown = [(name, value) for name, value in answer.items() if name not in hidden and (value or name not in seldom)]
+    facts((name.replace("_", " "), value) for name, value in shown)
     for fault in done.faults[:20]:
         note(f"skipped id {fault.id!r}: {fault.reason}")
     if answer.get("dry_run"):

@@ -116,7 +116,7 @@ def find_table(
     """
     try:
         found = cursor.execute("SELECT to_regclass(%s)::oid", [wanted]).fetchone()
-    except psycopg.errors.SyntaxError:
+    except (psycopg.errors.SyntaxError, psycopg.errors.InvalidName, psycopg.errors.FeatureNotSupported):
         raise InputError(f"{wanted!r} is no name of a table") from None
     if found is None or found[0] is None:
         raise InputError(
@@ -125,11 +125,11 @@ def find_table(
         )
     oid = found[0]
     cursor.execute(
-        "SELECT nspname, relname FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE c.oid = %s",
+        "SELECT nspname, relname, quote_ident(nspname) || '.' || quote_ident(relname) FROM pg_class c "
+        "JOIN pg_namespace n ON n.oid = relnamespace WHERE c.oid = %s",
         [oid],
     )
-    (schema, name) = map(str, cursor.fetchall()[0])
-    shown = f"{schema}.{name}"
+    (schema, name, shown) = map(str, cursor.fetchall()[0])
     columns = {str(row[0]): Column(*row) for row in cursor.execute(_COLUMNS, [oid]).fetchall()}  # type: ignore[arg-type]
     keys = cursor.execute(_KEYS, [oid]).fetchall()
 

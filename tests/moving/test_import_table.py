@@ -148,7 +148,10 @@ def test_a_sample_compares_so_many(source, docs):
     ("statement", "options", "said"),
     [
         ("", {"table": "nothing"}, "no table 'nothing' in the database"),
-        ("", {"table": "a.b.c.d"}, "is no name of a table|no table|improper"),
+        ("", {"table": "a.b.c.d"}, "'a.b.c.d' is no name of a table"),
+        ("", {"table": "other.public.items"}, "'other.public.items' is no name of a table"),
+        ("", {"table": 'a"'}, "is no name of a table"),
+        ("", {"table": "items; DROP TABLE items"}, "no table|is no name of a table"),
         ("", {"id": "nope"}, "public.items has no column 'nope'; it has: id, embedding"),
         ("", {"id": "price"}, "column 'price' is numeric: an id is text, uuid or a whole number"),
         ("", {"vector": "n"}, "column 'n' is integer, not vector or halfvec"),
@@ -255,6 +258,7 @@ def test_a_jsonb_column_metadata_gives_its_keys(pg_dsn, docs):
     ask(pg_dsn, insert, uuid.uuid4(), text(np.ones(8)), '{"lang": 1}', "de")
     ask(pg_dsn, insert, uuid.uuid4(), text(np.ones(8)), "[1]", "de")
     source = TableSource(pg_dsn, '"My.Table"')
+    assert source.name == 'public."My.Table"'
     done = load(source, docs, on_error="skip")
     assert docs.get([str(key)])[0].metadata == {"a": 1, "b": key, "lang": "de"}
     assert sorted(fault.reason for fault in done.faults) == [
