@@ -274,6 +274,20 @@ def test_writers_meanwhile_do_not_disturb_the_snapshot(source, items, docs):
     assert sum(len(batch.ids) for batch in batches) == N - 100
 
 
+def test_a_connection_that_breaks_keeps_what_was_written_and_a_new_run_goes_on(items, docs):
+    source = TableSource(items, "items")
+    end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'encvec import'"
+    with pytest.raises(errors.StoreUnreachableError, match="cannot read postgresql://"):
+        load(source, docs, batch_size=100, progress=lambda done, total: ask(items, end))
+    source.close()
+    assert docs.count() == 100
+    source = TableSource(items, "items")
+    done = load(source, docs, batch_size=100)
+    assert (done.unchanged, done.written) == (100, N - 100)
+    assert compare(source, docs).ok
+    source.close()
+
+
 # -------------------------------------------------------------------------------------- command line
 
 
