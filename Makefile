@@ -20,10 +20,10 @@ endif
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-pg15 bench peers lint format revision coverage hooks lock clean
+.PHONY: help demo test test-pg15 docker-up docker-down bench peers lint format revision coverage hooks lock clean
 
 help:  ## list the tasks
-	@grep -hE '^[a-z0-9-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z0-9-]+):.*## /  make \1\t/' | expand -t 18
+	@grep -hE '^[a-z0-9-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z0-9-]+):.*## /  make \1\t/' | expand -t 20
 
 demo: $(STAMP)  ## the tour, on the data in the repository
 	@$(PY) -m benchmarks.demo $(ARGS)
@@ -34,17 +34,25 @@ test: lint  ## lint, then every test
 test-pg15: $(STAMP)  ## the PostgreSQL tests on Debian 12's PostgreSQL 15 and pgvector 0.8.0
 	@PYTHON=$(PY) tests/debian_pg15.sh $(ARGS)
 
+docker-up:  ## PostgreSQL and encvec in containers: docker/README.md
+	@docker/up.sh
+
+docker-down:  ## stop them; data and secrets stay
+	docker compose --file docker/compose.yaml --profile tools down
+
 bench: $(STAMP)  ## the measurements
 	@$(PY) -m benchmarks.run $(ARGS)
 
 peers: $(STAMP)  ## install what `make bench ARGS=--peers` compares with
 	@$(PY) -m benchmarks.peers
 
-lint: $(STAMP)  ## style, types and the import rules
+lint: $(STAMP)  ## style, types, the import rules, shell scripts and the Dockerfile
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-logo
+	$(VENV)/bin/shellcheck .ci/run docker/up.sh tests/*.sh
+	$(VENV)/bin/hadolint docker/Dockerfile
 
 format: $(STAMP)  ## put the code in shape
 	$(VENV)/bin/ruff check --fix .

@@ -21,6 +21,8 @@ from .bench import bench
 from .calibrate import calibrate
 from .common import Failure, Interrupted, help_if_alone
 from .db import db
+from .export import export
+from .import_ import import_
 from .ingest import ingest
 from .output import note, printable
 
@@ -93,6 +95,8 @@ for command in (
     admin.init,
     keys.keys,
     ingest,
+    import_,
+    export,
     data.search,
     data.get,
     data.delete,

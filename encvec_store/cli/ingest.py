@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,12 +19,13 @@ from ..config import NORM_MARGIN
 from ..crypto.keyset import Keyset
 from ..errors import CollectionNotFoundError, EncvecError, InputError, ShapeError
 from ..metrics import METRICS, norms
+from ..moving.batch import Batch, Reader
 from ..store import Store, connect
 from .common import Failure, Interrupted, Place, open_store, place_options, tenant_option
 from .output import emit, facts, note, progress
-from .readers import FORMATS, Batch, Columns, Reader, open_reader
+from .readers import FORMATS, Columns, open_reader
 
-__all__ = ["ingest"]
+__all__ = ["Tally", "ingest", "new_collection_options", "new_settings", "open_or_make"]
 
 _CHECK_ROWS = 65_536
 
@@ -52,6 +54,25 @@ class Tally:
         }
 
 
+def new_collection_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the settings of a collection that is made on the way; the command takes them as `options`."""
+
+    @click.option("--dim", type=click.IntRange(1), help="New collection: coordinates, if you want them checked.")
+    @click.option("--metric", type=click.Choice(list(METRICS)), help="New collection: metric [default: cosine].")
+    @click.option("--scheme", metavar="NAME", help="New collection: sap or sealed [default: sap].")
+    @click.option("--beta", type=float, help="New collection: noise of sap. `encvec calibrate` finds it, also later.")
+    @click.option("--max-norm", type=float, help="New collection, l2 or ip: length of the longest vector to come.")
+    @click.option("--oversample", type=click.IntRange(1, 10_000), help="New collection: candidates re-ranked per hit.")
+    @click.option(
+        "--field", "fields", multiple=True, metavar="NAME=POLICY", help="New collection: sealed, blind or plain."
+    )
+    @functools.wraps(command)
+    def with_options(*args: Any, **kwargs: Any) -> Any:
+        return command(*args, **kwargs)
+
+    return with_options
+
+
 @click.command()
 @click.argument("collection")
 @click.argument("file", metavar="FILE")
@@ -64,19 +85,7 @@ class Tally:
 @click.option("--limit", type=click.IntRange(0), metavar="N", help="Only the first N records.")
 @click.option("--resume", is_flag=True, help="Skip records whose ids are stored already.")
 @click.option("--no-index", is_flag=True, help="Leave the index to the first search.")
-@click.option("--dim", type=click.IntRange(1), help="New collection: coordinates, if you want them checked.")
-@click.option("--metric", type=click.Choice(list(METRICS)), help="New collection: metric [default: cosine].")
-@click.option("--scheme", metavar="NAME", help="New collection: sap or sealed [default: sap].")
-@click.option("--beta", type=float, help="New collection: noise of sap. `encvec calibrate` finds it, also later.")
-@click.option("--max-norm", type=float, help="New collection, l2 or ip: length of the longest vector to come.")
-@click.option("--oversample", type=click.IntRange(1, 10_000), help="New collection: candidates re-ranked per hit.")
-@click.option(
-    "--field",
-    "fields",
-    multiple=True,
-    metavar="NAME=POLICY",
-    help="New collection: sealed, blind or plain. Repeatable.",
-)
+@new_collection_options
 @tenant_option
 @place_options
 def ingest(
@@ -123,7 +132,7 @@ def ingest(
       my-encoder texts.txt | encvec ingest docs -
     """
     reader = open_reader(file, kind, Columns(id_column, vector_column, document_column, id_prefix))
-    settings = _settings(options)
+    settings = new_settings(options)
     with open_store(place, create=True) as store:
         tally = Tally()
         target: Collection | None = None
@@ -132,7 +141,7 @@ def ingest(
             with progress(f"encrypting into {collection}", total) as advance:
                 for batch in _limited(reader, batch_size, limit):
                     if target is None:
-                        target = _open(store, collection, tenant, settings, reader, batch, tally)
+                        target = open_or_make(store, collection, tenant, settings, reader, batch, tally)
                     _write(target, reader, batch, resume, tally)
                     advance(len(batch.ids), None)
             tally.seconds = time.perf_counter() - tally.started
@@ -154,7 +163,7 @@ def ingest(
         facts((name, value) for name, value in summary.items() if name not in ("tenant", "created") or value)
 
 
-def _settings(options: dict[str, Any]) -> dict[str, Any]:
+def new_settings(options: dict[str, Any]) -> dict[str, Any]:
     """Turn the options of a new collection into arguments of `Store.collection`."""
     scheme, beta, fields = options.pop("scheme"), options.pop("beta"), options.pop("fields")
     if beta is not None:
@@ -182,7 +191,7 @@ def _limited(reader: Reader, size: int, limit: int | None) -> Iterator[Batch]:
                 return
 
 
-def _open(
+def open_or_make(
     store: Store, name: str, tenant: str, settings: dict[str, Any], reader: Reader, first: Batch, tally: Tally
 ) -> Collection:
     """Open the collection, or create it once its settings and the first batch have proved good."""

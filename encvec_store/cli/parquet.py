@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError
+from ..moving.batch import Batch, RowError
 from .common import need
-from .readers import Batch, Columns, RowError, text_id
+from .readers import Columns, text_id
 
 __all__ = ["ParquetReader"]
 
@@ -39,9 +40,11 @@ class ParquetReader:
         names: list[str] = schema.names
         if len(set(names)) != len(names):
             raise InputError(f"{path} has two columns of one name: {', '.join(names)}")
-        self._vector = self._pick(names, columns.vector, "vector", required=True)
+        self._vector = self._pick(names, columns.vector, "vector", required=True) if columns.vectors else None
         self._id = self._pick(names, columns.id, "id", required=columns.id is not None)
         self._document = self._pick(names, columns.document, "document", required=columns.document is not None)
+        if self._vector is None:
+            return
         kind = schema.field(self._vector).type
         if not self._is_list(kind) or not self._is_number(kind.value_type):
             raise InputError(f"{path}: column {self._vector!r} is {kind}, not a list of numbers")
@@ -67,8 +70,9 @@ class ParquetReader:
 
     def scan(self, size: int) -> Generator[npt.NDArray[Any]]:
         """Yield the vector column alone."""
-        for start, piece in self._pieces(size, [self._vector]):
-            yield self._vectors(piece.column(self._vector), start)
+        wanted = [] if self._vector is None else [self._vector]
+        for start, piece in self._pieces(size, wanted):
+            yield self._vectors(piece.column(*wanted), start)
 
     def _pieces(self, size: int, columns: list[str] | None) -> Iterator[tuple[int, Any]]:
         start = 0
@@ -86,7 +90,9 @@ class ParquetReader:
 
     def _batch(self, piece: Any, start: int) -> Batch:
         rows = range(start, start + piece.num_rows)
-        vectors = self._vectors(piece.column(self._vector), start)
+        vectors = np.empty((len(rows), 0), np.float32)
+        if self._vector is not None:
+            vectors = self._vectors(piece.column(self._vector), start)
         ids = [f"{self._columns.prefix}:{row}" for row in rows]
         documents: list[Any] | None = None
         metadata: list[dict[str, Any]] = [{} for _ in rows]

@@ -7,19 +7,21 @@ wrong; whether a vector or a value can be stored is for the library to say.
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError, ShapeError
+from ..moving.batch import Batch, Reader, RowError
+from ..moving.typed import from_json, metadata_from_json
 from .common import need
-from .values import from_json, metadata_from_json, vector_of
+from .values import vector_of
 
-__all__ = ["FORMATS", "Batch", "Columns", "Reader", "RowError", "open_reader"]
+__all__ = ["FORMATS", "Columns", "open_reader", "text_id"]
 
 FORMATS = {
     ".npy": "npy",
@@ -33,10 +35,6 @@ FORMATS = {
 """File suffix -> format."""
 
 
-class RowError(InputError):
-    """A row of a file is wrong."""
-
-
 @dataclass
 class Columns:
     """Which columns hold what. None: the usual name, and for `id` none is needed."""
@@ -46,48 +44,8 @@ class Columns:
     document: str | None = None
     prefix: str | None = None
     """Of the ids of rows that bring none: `prefix:row`."""
-
-
-@dataclass
-class Batch:
-    """Some consecutive rows, ready to be upserted."""
-
-    positions: Sequence[int]
-    """Row of each record, from 0; in JSON lines the line, from 1."""
-    ids: list[str]
-    vectors: npt.NDArray[Any]
-    """(n, dim)."""
-    metadata: list[dict[str, Any]] | None = None
-    documents: list[Any] | None = None
-
-    def take(self, keep: Sequence[int]) -> Batch:
-        """Return the records at these places of the batch."""
-        return Batch(
-            [self.positions[i] for i in keep],
-            [self.ids[i] for i in keep],
-            self.vectors[list(keep)],
-            None if self.metadata is None else [self.metadata[i] for i in keep],
-            None if self.documents is None else [self.documents[i] for i in keep],
-        )
-
-
-class Reader(Protocol):
-    """A file of embeddings."""
-
-    name: str
-    unit: str
-    """row or line: what `Batch.positions` counts."""
-    total: int | None
-    metric: str | None
-    """The metric that the file names, if it does."""
-
-    def batches(self, size: int) -> Iterator[Batch]:
-        """Yield the file's records in order, at most `size` at a time. Raises InputError."""
-        ...
-
-    def scan(self, size: int) -> Generator[npt.NDArray[Any]]:
-        """Yield the vectors alone, before or after `batches`; nothing where a file can be read once only."""
-        ...
+    vectors: bool = True
+    """Whether there are vectors: a file of metadata has none."""
 
 
 def open_reader(path: str, kind: str | None, columns: Columns) -> Reader:
@@ -250,11 +208,7 @@ class _Lines:
             raise InputError(f"not JSON that can be read: {error}") from None
         if not isinstance(item, dict):
             raise InputError(f"a record is an object, not {line[:40].decode(errors='replace')!r}")
-        name = columns.vector or "vector"
-        if name not in item:
-            keys = ", ".join(map(repr, list(item)[:20])) or "none"
-            raise InputError(f"no key {name!r}; there are: {keys}. Name the vector's with --vector-column")
-        vector = vector_of(item.pop(name), repr(name))
+        vector = self._vector(item) if columns.vectors else np.empty(0, np.float32)
         document = item.pop(columns.document or "document", None)
         key = columns.id or "id"
         if key in item:
@@ -271,6 +225,13 @@ class _Lines:
         if twice := metadata.keys() & item.keys():
             raise InputError(f"{min(twice)!r} stands both in 'metadata' and beside it")
         return id, vector, metadata_from_json(metadata) | {k: from_json(v) for k, v in item.items()}, document
+
+    def _vector(self, item: dict[str, Any]) -> npt.NDArray[Any]:
+        name = self._columns.vector or "vector"
+        if name not in item:
+            keys = ", ".join(map(repr, list(item)[:20])) or "none"
+            raise InputError(f"no key {name!r}; there are: {keys}. Name the vector's with --vector-column")
+        return vector_of(item.pop(name), repr(name))
 
 
 def text_id(value: Any, column: str) -> str:

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from encvec_store.cli.output import printable, snippet
-from encvec_store.cli.values import from_json, metadata_from_json, parse_where, queries_from, to_json
+from encvec_store.cli.values import parse_where, queries_from
 from encvec_store.errors import FilterError, InputError, ShapeError
 from encvec_store.filters import parse
+from encvec_store.moving.typed import from_json, metadata_from_json, to_json
 from encvec_store.records import encode_payload
 from tests.strategies import TEXT, VALUES
 

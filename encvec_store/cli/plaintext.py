@@ -1,0 +1,46 @@
+"""What `import` and `export` share: databases in clear, and what remains of them; imports common."""
+
+from __future__ import annotations
+
+from urllib.parse import parse_qs, urlsplit
+
+import click
+
+from .common import Failure
+
+__all__ = ["checked_table", "is_url", "remains"]
+
+
+def is_url(place: str) -> bool:
+    """Say whether it names a database."""
+    return place.startswith(("postgresql:", "postgres:"))
+
+
+def checked_table(url: str, table_name: str | None) -> str:
+    """Return the name of the table, once the URL is fit to be seen and there is a driver."""
+    if urlsplit(url).password or {"password", "sslpassword"} & parse_qs(urlsplit(url).query).keys():
+        raise click.UsageError(
+            "a password on the command line can be seen by others: put it in a password file (PGPASSFILE, ~/.pgpass), "
+            "a service, or PGPASSWORD"
+        )
+    if table_name is None:
+        raise click.UsageError("which table? --table SCHEMA.TABLE")
+    try:
+        import psycopg  # noqa: F401
+    except ImportError as error:
+        raise Failure("ImportError", f"{error.name} is not installed: pip install 'encvec-store[postgres]'") from None
+    return table_name
+
+
+def remains(name: str, *, in_table: bool) -> None:
+    """Say what importing does not do."""
+    click.echo(f"\nThe plaintext is still there: {name}.")
+    if in_table:
+        click.echo(
+            "When your application uses the encrypted collection, and you have tried to restore it from a backup:\n"
+            f"  DROP TABLE {name};    or, to keep the rest: ALTER TABLE ... DROP COLUMN ..., then VACUUM FULL {name};\n"
+            "Replicas follow. Archived WAL, base backups, dumps and disk snapshots from before hold the vectors in\n"
+            "clear until you delete them."
+        )
+    else:
+        click.echo("Delete it, its copies and its backups when your application uses the encrypted collection.")

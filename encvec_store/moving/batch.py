@@ -1,0 +1,101 @@
+"""Records on their way in or out, some at a time, and where they come from; imports errors."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import InputError
+
+__all__ = ["Batch", "Fault", "Reader", "RowError", "Source"]
+
+
+class RowError(InputError):
+    """A row of a file is wrong."""
+
+
+class Fault(NamedTuple):
+    """A row that cannot be stored, and why."""
+
+    id: str
+    reason: str
+
+
+@dataclass
+class Batch:
+    """Some consecutive rows, ready to be upserted."""
+
+    positions: Sequence[Any]
+    """What names each row: its number, from 0; in JSON lines the line, from 1; in tables the id."""
+    ids: list[str]
+    vectors: npt.NDArray[Any]
+    """(n, dim)."""
+    metadata: list[dict[str, Any]] | None = None
+    documents: list[Any] | None = None
+    faults: list[Fault] = field(default_factory=list)
+    """Rows of which no record could be made; they are not among the others."""
+
+    def take(self, keep: Sequence[int]) -> Batch:
+        """Return the records at these places of the batch."""
+        return Batch(
+            [self.positions[i] for i in keep],
+            [self.ids[i] for i in keep],
+            self.vectors[np.asarray(keep, np.int64)],
+            None if self.metadata is None else [self.metadata[i] for i in keep],
+            None if self.documents is None else [self.documents[i] for i in keep],
+        )
+
+    def fields(self, place: int) -> tuple[dict[str, Any] | None, Any]:
+        """Return metadata and document of the record at a place."""
+        return (
+            None if self.metadata is None else self.metadata[place],
+            None if self.documents is None else self.documents[place],
+        )
+
+
+class Reader(Protocol):
+    """Embeddings that can be read a batch at a time."""
+
+    name: str
+    unit: str
+    """row, line or id: what `Batch.positions` holds."""
+    total: int | None
+    metric: str | None
+    """The metric that the file names, if it does."""
+
+    def batches(self, size: int) -> Generator[Batch] | Iterator[Batch]:
+        """Yield the records in order, at most `size` at a time. Raises InputError."""
+        ...
+
+    def scan(self, size: int) -> Generator[npt.NDArray[Any]]:
+        """Yield the vectors alone, before or after `batches`; nothing where a file can be read once only."""
+        ...
+
+
+class Source(Reader, Protocol):
+    """A reader that can be read again, and compared with what was made of it."""
+
+    dim: int
+    """Coordinates of a vector."""
+    lossy: str
+    """Why its vectors are not those that were put in; "" where they are."""
+
+    def sample(self, n: int, seed: int) -> npt.NDArray[np.float32]:
+        """Return at most n of its vectors by chance, (m, dim)."""
+        ...
+
+    def again(self) -> None:
+        """Look at the present content from now on; what was read before stays to be had by `as_read`."""
+        ...
+
+    def as_read(self, ids: Sequence[str]) -> Batch:
+        """Return those of these ids that were there before `again`, as they were."""
+        ...
+
+    def close(self) -> None:
+        """Let go of files and connections."""
+        ...

@@ -1,0 +1,142 @@
+"""The walk in: source -> what is missing or differs -> whole batches; imports store, compare, trial, batch, errors.
+
+There is no file of progress to lose or to trust: a record that the collection holds already, equal bit for bit, is
+left alone. So the same call, after a kill at any moment, goes on where it was; and later it brings what has changed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ..collection import Collection
+from ..errors import InputError
+from .batch import Batch, Fault, RowError, Source
+from .same import difference
+from .trial import faults_of
+
+__all__ = ["BATCH", "Loaded", "load", "refuse"]
+
+BATCH = 2048
+_LISTED = 1000
+_TOLD = 5
+
+OnError = Literal["stop", "skip"]
+
+
+@dataclass
+class Loaded:
+    """What a run has done so far."""
+
+    read: int = 0
+    written: int = 0
+    """Records that were not there."""
+    updated: int = 0
+    """Records that were there and differed."""
+    unchanged: int = 0
+    """Records that were there, equal."""
+    skipped: int = 0
+    """Rows that cannot be stored."""
+    faults: list[Fault] = field(default_factory=list)
+    """The first of them, and why."""
+    seconds: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the counts as JSON values."""
+        rate = self.read / self.seconds if self.seconds else None
+        return {
+            "read": self.read,
+            "written": self.written,
+            "updated": self.updated,
+            "unchanged": self.unchanged,
+            "skipped": self.skipped,
+            "faults": [fault._asdict() for fault in self.faults],
+            "seconds": round(self.seconds, 3),
+            "records_per_second": rate and round(rate, 1),
+        }
+
+
+def load(
+    source: Source,
+    collection: Collection,
+    *,
+    batch_size: int = BATCH,
+    on_error: OnError = "stop",
+    dry_run: bool = False,
+    progress: Callable[[int, int | None], None] | None = None,
+    loaded: Loaded | None = None,
+) -> Loaded:
+    """Make the collection hold what the source holds; records of other ids stay as they are.
+
+    Args:
+        source: where from; it is not closed.
+        collection: where to.
+        batch_size: records a write; each write is durable, and all or nothing.
+        on_error: at rows that cannot be stored, `stop` before their batch, or `skip` them and go on.
+        dry_run: look only, and count what would be done.
+        progress: called with (rows done since the last call, rows in all).
+        loaded: counts into this, so that they can be had after an error.
+
+    Raises:
+        RowError: with `stop`, and names the rows; batches before theirs are written.
+    """
+    done = loaded if loaded is not None else Loaded()
+    started = time.perf_counter()
+    known = collection.count() > 0
+    try:
+        for batch in source.batches(batch_size):
+            done.read += len(batch.ids) + len(batch.faults)
+            refuse(done, source, batch.faults, on_error)
+            wanted, there = _wanted(collection, batch) if known else (batch, set())
+            done.unchanged += len(batch.ids) - len(wanted.ids)
+            try:
+                bad = faults_of(collection, wanted) if dry_run else []
+                if not dry_run:
+                    _write(collection, wanted)
+            except InputError:
+                bad = faults_of(collection, wanted)
+                if not bad:
+                    raise
+            if bad:
+                refuse(done, source, bad, on_error)
+                names = {fault.id for fault in bad}
+                wanted = wanted.take([place for place, id in enumerate(wanted.ids) if id not in names])
+                if not dry_run:
+                    _write(collection, wanted)
+            updates = sum(id in there for id in wanted.ids)
+            done.updated += updates
+            done.written += len(wanted.ids) - updates
+            done.seconds = time.perf_counter() - started
+            if progress is not None:
+                progress(len(batch.ids) + len(batch.faults), source.total)
+    finally:
+        done.seconds = time.perf_counter() - started
+    return done
+
+
+def _write(collection: Collection, batch: Batch) -> None:
+    collection.upsert(batch.ids, batch.vectors, batch.metadata, batch.documents)
+
+
+def _wanted(collection: Collection, batch: Batch) -> tuple[Batch, set[str]]:
+    """Return the rows that the collection lacks or has otherwise, and the ids that it has."""
+    there = {record.id: record for record in collection.get(batch.ids)}
+    keep = []
+    for place, id in enumerate(batch.ids):
+        record = there.get(id)
+        if record is None or difference(record, batch.vectors[place], *batch.fields(place)):
+            keep.append(place)
+    return batch.take(keep), set(there)
+
+
+def refuse(done: Loaded, source: Source, faults: list[Fault], on_error: OnError) -> None:
+    """Take note of rows that cannot be stored. Raises RowError where they are to stop the run."""
+    done.skipped += len(faults)
+    done.faults += faults[: _LISTED - len(done.faults)]
+    if faults and on_error == "stop":
+        listed = "; ".join(f"id {f.id!r}: {f.reason}" for f in faults[:_TOLD])
+        more = f"; and {len(faults) - _TOLD:,} more" if len(faults) > _TOLD else ""
+        what = "a row cannot be stored" if len(faults) == 1 else f"{len(faults):,} rows cannot be stored"
+        raise RowError(f"{source.name}: {what}, and nothing of their batch was: {listed}{more}")

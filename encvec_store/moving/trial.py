@@ -1,0 +1,44 @@
+"""Which rows of a batch cannot be stored, in the library's own words, without writing; imports store, keyset, batch."""
+
+from __future__ import annotations
+
+import re
+
+from ..collection import Collection
+from ..crypto.keyset import Keyset
+from ..errors import InputError
+from ..store import connect
+from .batch import Batch, Fault
+
+__all__ = ["faults_of"]
+
+_PARTS = {"ids": "the id", "vectors": "the vector", "documents": "the document", "metadata": "the metadata"}
+_PLACE = re.compile(r"\b(ids|vectors|documents|metadata)\[0\]")
+_UNBOUNDED = 9e29
+
+
+def faults_of(collection: Collection, batch: Batch) -> list[Fault]:
+    """Try rows out on a collection like this one in memory, one by one where they don't pass together."""
+    bound = collection.stats()["max_norm"] if collection.metric != "cosine" else None
+    if collection.metric != "cosine" and bound is None:
+        bound = _UNBOUNDED  # the first write will set it
+    with connect("memory:", keyset=Keyset.create("memory:")) as store:
+        trial = store.collection("trial", collection.dim, collection.metric, "sealed", max_norm=bound)
+        try:
+            _put(trial, batch)
+        except InputError:
+            found = []
+            for place, id in enumerate(batch.ids):
+                try:
+                    _put(trial, batch.take([place]))
+                except InputError as error:
+                    reason = re.sub(
+                        r"\b(ids|vectors|documents|metadata)\[0\]", lambda part: _PARTS[part[1]], str(error)
+                    )
+                    found.append(Fault(id, reason))
+            return found
+    return []
+
+
+def _put(trial: Collection, batch: Batch) -> None:
+    trial.upsert(batch.ids, batch.vectors, batch.metadata, batch.documents)

@@ -1,0 +1,38 @@
+"""The walk out: every record, opened, each once; imports store, records, errors. Where to is for to_table and to_files.
+
+What is written is plaintext. Nothing stands under its name before all of it is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+
+from ..collection import Collection
+from ..errors import StaleConfigError
+from ..records import Record
+
+__all__ = ["Progress", "chunks"]
+
+Progress = Callable[[int, int | None], None]
+_CHUNK = 2048
+
+
+def chunks(collection: Collection, progress: Progress | None = None, *, vectors: bool = True) -> Iterator[list[Record]]:
+    """Yield all readable records, some at a time.
+
+    Raises:
+        StaleConfigError: a record came twice, since somebody wrote it meanwhile.
+    """
+    total, seen = collection.count(), set[str]()
+    records = collection.scroll(include_vectors=vectors)
+    while chunk := list(islice(records, _CHUNK)):
+        for record in chunk:
+            if record.id in seen:
+                raise StaleConfigError(
+                    f"record {record.id!r} was written while it was exported: nothing was kept, try again"
+                )
+            seen.add(record.id)
+        yield chunk
+        if progress is not None:
+            progress(len(chunk), total)

@@ -1,0 +1,14 @@
+"""A plaintext table in a real PostgreSQL, a store of files, and `encvec` called in this process."""
+
+import pytest
+
+from tests.cli.conftest import encvec, home  # noqa: F401
+from tests.moving.kit import make_items
+from tests.postgres import pg_dsn, pg_server, pg_template  # noqa: F401
+
+
+@pytest.fixture
+def items(pg_dsn):  # noqa: F811
+    """The URL of a database with the table public.items: 300 rows of every type that metadata can hold."""
+    make_items(pg_dsn)
+    return pg_dsn
