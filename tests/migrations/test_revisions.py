@@ -20,8 +20,8 @@ from encvec_store.backends import open_backend
 from encvec_store.backends.revisions import FORMAT, REVISION
 from encvec_store.localpg.errors import LocalServerError
 from encvec_store.localpg.install import find_installation
-from tests.backends.test_pgvector_faults import role
 from tests.migrations.kit import check, fill
+from tests.postgres import role
 
 
 @pytest.fixture
