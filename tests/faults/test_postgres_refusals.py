@@ -93,7 +93,8 @@ def test_a_read_only_database(url, keyset):
         connection.execute("SET default_transaction_read_only = off")
         connection.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = off")
         connection.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'encvec_store'"
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND application_name = 'encvec_store'"
         )
     for kind in ("flush", "upsert"):
         WRITES[kind](things)
