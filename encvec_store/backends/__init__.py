@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .base import Backend, BackendCollection, CacheAuthenticator, CollectionSpec, EncryptedBatch, Rows
+from .base import Backend, BackendCollection, CacheAuthenticator, CollectionSpec, EncryptedBatch, Nearest, Rows, union
 from .uri import BACKENDS, open_backend
 
 __all__ = [
@@ -12,6 +12,8 @@ __all__ = [
     "CacheAuthenticator",
     "CollectionSpec",
     "EncryptedBatch",
+    "Nearest",
     "Rows",
     "open_backend",
+    "union",
 ]

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from ..fields import Term
 from ..filters import Predicate
 
-__all__ = ["Backend", "BackendCollection", "CacheAuthenticator", "CollectionSpec", "EncryptedBatch", "Rows"]
+__all__ = ["Backend", "BackendCollection", "CacheAuthenticator", "CollectionSpec", "EncryptedBatch", "Nearest", "Rows"]
 
 Rows = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
@@ -53,6 +53,20 @@ class EncryptedBatch:
     """(position in the batch, field, term) of every value that may be filtered by the backend."""
     retired: list[bytes] = field(default_factory=list)
     """Tokens of other spaces to remove in the same transaction: older names of these records."""
+
+
+@dataclass
+class Nearest:
+    """Candidates of some queries, and what came along."""
+
+    lists: list[Rows]
+    """Rows of each query."""
+    rows: Rows
+    """(m,) rows of all of them that were found, once each."""
+    vectors: Bytes
+    """(m, envelope_size) uint8: their vector envelopes."""
+    payloads: dict[int, bytes] = field(default_factory=dict)
+    """Payload envelopes by row, of as many as cost next to nothing."""
 
 
 class CacheAuthenticator(Protocol):
@@ -125,6 +139,10 @@ class BackendCollection(Protocol):
         """
         ...
 
+    def nearest(self, space: int, queries: Matrix, limit: int, predicate: Predicate | None = None) -> Nearest:
+        """Return `candidates`, in any order, with their vector envelopes: what a search reads, in one go."""
+        ...
+
     def vectors(self, rows: Rows, *, source: bool = False) -> tuple[Rows, Bytes]:
         """Return vector envelopes of rows: (found rows in the order asked, (m, envelope_size) uint8).
 
@@ -195,6 +213,11 @@ class Backend(Protocol):
     def close(self) -> None:
         """Save indexes and release everything. Idempotent."""
         ...
+
+
+def union(lists: Sequence[Rows]) -> Rows:
+    """Return every row of the lists once."""
+    return lists[0] if len(lists) == 1 else np.unique(np.concatenate([np.empty(0, np.int64), *lists]))
 
 
 def order_found(asked: Rows, found: Sequence[int]) -> npt.NDArray[np.intp]:

@@ -85,16 +85,20 @@ class RacesContract:
         assert theirs.count() == 28
 
     @pytest.mark.parametrize("method", ["vectors", "payloads"])
-    @pytest.mark.parametrize("where", [None, {"n": 0}], ids=["all", "filtered"])
+    @pytest.mark.parametrize(
+        "where", [None, {"n": 0}, {"n": 0, "v": {"ne": 2}}], ids=["all", "filtered", "filtered here too"]
+    )
     def test_writes_in_the_middle_of_search(self, pair, interrupt, method, where):
         mine, theirs = pair
+        # where the store filters alone, candidates come with their vectors
+        whole = method == "vectors" and mine.index_vectors(["id-0"]).size and (where is None or "v" not in where)
         new = oracle.vectors(6, seed=3)
 
         def work():
             theirs.upsert(oracle.ids(6), new, [{"n": 0}] * 6)
             theirs.delete(["id-6", "id-7"])
 
-        interrupt(mine, method, work)
+        interrupt(mine, "nearest" if whole else method, work, after=whole)
         stored = oracle.vectors(30)
         stored[:6] = new
         names = [f"id-{i}" for i in range(30) if i not in (6, 7) and (not where or i < 6 or i % 2 == 0)]
@@ -169,13 +173,15 @@ class RacesContract:
         things = noisy[request.param == "mine"]
         return lambda: things.calibrate(target_recall=0.9, max_candidates=60)
 
-    @pytest.mark.parametrize("method", ["candidates", "vectors", "payloads"])
+    @pytest.mark.parametrize("method", ["nearest", "candidates", "vectors", "payloads"])
     def test_calibration_in_the_middle_of_search(self, noisy, interrupt, calibrate, method):
         """A query encrypted under the old scheme must not rank the new index vectors."""
         mine, _ = noisy
         interrupt(mine, method, calibrate)
         stored, query = oracle.vectors(400, 16), oracle.vectors(1, 16, seed=1)[0]
-        hits = mine.search(query, k=10)
+        # where the filter is checked here, candidates and their vectors are read one after the other
+        where = {"n": {"gte": 0}} if method in ("candidates", "vectors") else None
+        hits = mine.search(query, k=10, where=where)
         order, _ = oracle.nearest("cosine", query, stored, 10)
         assert len(hits) == 10
         assert len({f"id-{i}" for i in order} & {hit.id for hit in hits}) >= 4

@@ -16,7 +16,7 @@ import numpy as np
 
 from ...fields import Term
 from ...filters import Predicate
-from ..base import Bytes, CacheAuthenticator, CollectionSpec, EncryptedBatch, Matrix, Rows
+from ..base import Bytes, CacheAuthenticator, CollectionSpec, EncryptedBatch, Matrix, Nearest, Rows, union
 from .cache import Cache
 from .check import check_records
 from .database import Database
@@ -122,6 +122,10 @@ class FaissCollection:
                         return ordinals.search(asked, limit, predicate, self._matching, self._options)
             self._follow()  # another thread may have dropped the cache
             self._fit()
+
+    def nearest(self, space: int, queries: Matrix, limit: int, predicate: Predicate | None = None) -> Nearest:
+        lists = self.candidates(space, queries, limit, predicate)
+        return Nearest(lists, *self.vectors(union(lists)))
 
     def vectors(self, rows: Rows, *, source: bool = False) -> tuple[Rows, Bytes]:
         asked = np.asarray(rows, np.int64)

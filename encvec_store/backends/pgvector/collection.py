@@ -7,7 +7,7 @@ from typing import Any
 
 from ...fields import Term
 from ...filters import Predicate
-from ..base import Bytes, CacheAuthenticator, CollectionSpec, EncryptedBatch, Matrix, Rows
+from ..base import Bytes, CacheAuthenticator, CollectionSpec, EncryptedBatch, Matrix, Nearest, Rows
 from .check import check_content, sizes
 from .records import Records
 from .schema import Server
@@ -54,6 +54,9 @@ class PgvectorCollection:
     def candidates(self, space: int, queries: Matrix, limit: int, predicate: Predicate | None = None) -> list[Rows]:
         return self._searcher.candidates(space, queries, limit, predicate)
 
+    def nearest(self, space: int, queries: Matrix, limit: int, predicate: Predicate | None = None) -> Nearest:
+        return self._searcher.nearest(space, queries, limit, predicate)
+
     def vectors(self, rows: Rows, *, source: bool = False) -> tuple[Rows, Bytes]:
         return self._records.envelopes(rows)
 
@@ -87,7 +90,7 @@ class PgvectorCollection:
                 str(number): {
                     "index": state.kind,
                     "wanted": state.wanted,
-                    "storage": "float16" if state.half else "float32",
+                    "storage": state.storage,
                     "rows": state.records,
                     "bytes": state.bytes,
                 }

@@ -58,6 +58,10 @@ class Records:
         """Take note of the number of the tables in use."""
         self._content = content
 
+    def find_content(self) -> None:
+        """Look the number of the tables in use up."""
+        self._content = self._column("content")
+
     # reads
 
     def on_content(self, work: Callable[[Cursor, int], T], settings: dict[str, str] | None = None) -> T:
@@ -69,7 +73,7 @@ class Records:
             except psycopg.Error as error:
                 if not is_outdated(error) or attempt == _ATTEMPTS - 1:
                     raise explained(error, "read", self.source.place) from None
-            self._content = self._column("content")
+            self.find_content()
         raise AssertionError("unreachable")
 
     def config(self) -> bytes:
@@ -122,9 +126,8 @@ class Records:
 
         def work(cursor: Cursor, content: int) -> Rows:
             compiled = PredicateSql(self.names.records(content), self.names.terms(content))
-            sql = self.names.sql(
-                _ROWS, content, listing=compiled.listing(AllOf(()) if predicate is None else predicate)
-            )
+            listing = SQL(compiled.listing(AllOf(()) if predicate is None else predicate))
+            sql = self.names.sql(_ROWS, content, listing=listing)
             parameters = {"after": after, "limit": limit, **compiled.parameters}
             (packed,) = cursor.execute(sql, parameters).fetchone() or (b"",)
             return rows_from(packed)
