@@ -93,7 +93,9 @@ class BackendCollection(Protocol):
         """Return the sealed settings."""
         ...
 
-    def put(self, batch: EncryptedBatch, *, under: bytes, config: bytes | None = None) -> None:
+    def put(
+        self, batch: EncryptedBatch, *, under: bytes, config: bytes | None = None, more: Iterable[EncryptedBatch] = ()
+    ) -> None:
         """Insert or replace records by token, and the settings where given, in one durable transaction.
 
         Args:
@@ -101,6 +103,8 @@ class BackendCollection(Protocol):
             under: the sealed settings that the batch was made under. If the stored ones differ by now,
                 StaleConfigError is raised and nothing is written.
             config: new settings.
+            more: further parts of the same write, made while those before are being written. If it raises,
+                nothing is written.
         """
         ...
 

@@ -90,10 +90,14 @@ class _MemoryCollection:
     def config(self) -> bytes:
         return self._config
 
-    def put(self, batch: EncryptedBatch, *, under: bytes, config: bytes | None = None) -> None:
+    def put(
+        self, batch: EncryptedBatch, *, under: bytes, config: bytes | None = None, more: Iterable[EncryptedBatch] = ()
+    ) -> None:
+        parts = [batch, *more]
         with self._lock:
             self._require(under)
-            self._insert(batch)
+            for part in parts:
+                self._insert(part)
             self._config = config or self._config
             self._generation += 1
 

@@ -43,7 +43,9 @@ class RacesContract:
     def pair(self, place, make):
         """The same collection twice: `mine` is interrupted, `theirs` interrupts."""
         mine = make(fields={"n": "blind", "*": "sealed"})
-        mine.upsert(oracle.ids(30), oracle.vectors(30), [{"n": i % 2, "v": 1} for i in range(30)])
+        # documents too long to come along with candidates: payloads are read by themselves
+        metadata = [{"n": i % 2, "v": 1} for i in range(30)]
+        mine.upsert(oracle.ids(30), oracle.vectors(30), metadata, ["long " * 60] * 30)
         mine.search(np.ones(DIM))
         theirs = place.connect().collection("things", oversample=EVERYTHING)
         return mine, theirs
@@ -163,7 +165,7 @@ class RacesContract:
     def noisy(self, place, store):
         """As `pair`, but 400 records in 16 dimensions under sap without noise, few candidates."""
         mine = store.collection("things", dim=16, scheme={"name": "sap", "beta": 0.0}, oversample=3)
-        mine.upsert(oracle.ids(400), oracle.vectors(400, 16), [{"n": i} for i in range(400)])
+        mine.upsert(oracle.ids(400), oracle.vectors(400, 16), [{"n": i} for i in range(400)], ["long " * 60] * 400)
         mine.search(np.ones(16))
         return mine, place.connect().collection("things")
 

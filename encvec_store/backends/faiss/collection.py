@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +67,10 @@ class FaissCollection:
     def config(self) -> bytes:
         return self._records.config()
 
-    def put(self, batch: EncryptedBatch, *, under: bytes, config: bytes | None = None) -> None:
-        self._records.put(batch, under, config)
+    def put(
+        self, batch: EncryptedBatch, *, under: bytes, config: bytes | None = None, more: Iterable[EncryptedBatch] = ()
+    ) -> None:
+        self._records.put(chain([batch], more), under, config)
 
     def remove(self, rows: Rows) -> int:
         return self._records.remove(rows) if len(rows) else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import chain
 from typing import Any
 
 from ...fields import Term
@@ -30,8 +31,10 @@ class PgvectorCollection:
     def config(self) -> bytes:
         return self._records.config()
 
-    def put(self, batch: EncryptedBatch, *, under: bytes, config: bytes | None = None) -> None:
-        self._writer.put(batch, under, config)
+    def put(
+        self, batch: EncryptedBatch, *, under: bytes, config: bytes | None = None, more: Iterable[EncryptedBatch] = ()
+    ) -> None:
+        self._writer.put(chain([batch], more), under, config)
 
     def remove(self, rows: Rows) -> int:
         return self._writer.remove(rows) if len(rows) else 0

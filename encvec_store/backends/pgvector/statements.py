@@ -41,8 +41,9 @@ _SIGNS: LiteralString = (
     "SELECT {columns} FROM (SELECT * FROM {records} AS r WHERE r.space = {space}{where}"
     " ORDER BY {on} {operator} {query} LIMIT {wide}) AS r ORDER BY {distance} LIMIT {limit}"
 )
-# not through the sort of an exact scan: that copies every record, where this reads the chosen ones once more
-_AFTERWARDS: LiteralString = "SELECT {columns} FROM ({inner}) AS n JOIN {records} AS r ON r.row = n.row"
+# Not through a sort, which would copy every record: the chosen ones are read once more. Within one statement a place
+# is as good as a key, and nearer.
+_AFTERWARDS: LiteralString = "SELECT {columns} FROM ({inner}) AS n JOIN {records} AS r ON r.ctid = n.place"
 _NARROW: LiteralString = (
     "WITH listed AS MATERIALIZED (SELECT row FROM ({hole}) AS l LIMIT {most} + 1), few AS MATERIALIZED"
     " (SELECT array_agg(row) AS rows FROM listed HAVING count(*) <= {most}) {outer}"
@@ -81,13 +82,12 @@ class Statements:
 
     def __init__(self, records: Records) -> None:
         self._names = records.names
-        self._dim = records.spec.index_dim
         self._vector_oid = records.server.vector_oid
         self._kept: dict[tuple[Any, ...], tuple[bytes, bytes]] = {}
 
     def search(self, content: int, ask: Ask, way: Way) -> tuple[bytes, dict[str, Any]]:
         """Return a search and its parameters. Its lines are those of `_WHOLE` or `_WIDE`."""
-        key = (content, ask.space, ask.limit, ask.predicate is None, ask.whole, way)
+        key = (content, ask.space, ask.queries.shape[1], ask.limit, ask.predicate is None, ask.whole, way)
         text = self._kept.get(key)
         if text is None:
             if len(self._kept) > _KEPT:
@@ -106,12 +106,15 @@ class Statements:
     def _compose(self, content: int, ask: Ask, way: Way) -> Composed:
         names = self._names
         narrow = way.kind == "narrow"
-        joined = ask.whole and way.kind == "exact"
-        exact = names.measure("exact", self._dim, "r.index_vector", "q.v")
+        joined = ask.whole and way.storage == "exact"
+        dim = ask.queries.shape[1]
+        exact = names.measure("exact", dim, "r.index_vector", "q.v")
         distance = SQL(" ").join([exact["on"], exact["operator"], exact["query"]])
-        columns = SQL(_COLUMNS) if ask.whole and not joined else SQL("r.row, {} AS d").format(distance)
+        columns = (
+            SQL("r.ctid AS place") if joined else SQL(_COLUMNS) if ask.whole else SQL("r.row, {} AS d").format(distance)
+        )
         where = " AND r.row = ANY(few.rows)" if narrow else f" AND {_HOLE}" if ask.predicate is not None else ""
-        parts: dict[str, Composable | int] = {**names.measure(way.storage, self._dim, "r.index_vector", "q.v")}
+        parts: dict[str, Composable | int] = {**names.measure(way.storage, dim, "r.index_vector", "q.v")}
         parts |= {"columns": columns, "space": ask.space, "where": SQL(where), "limit": ask.limit}
         parts |= {"distance": distance, "wide": way.wide}
         inner = names.part(_SIGNS if way.kind == "bit" else _INNER, content, **parts)

