@@ -6,7 +6,7 @@ Usage: python -m benchmarks.pgvector [--quick]
 The baseline is what somebody who wants speed writes by hand: psycopg, binary COPY of lines that NumPy packed, binary
 parameters, prepared statements, a table of an id, the vector and the field that is filtered. By turns on both sides:
 
-    ingest     records per second, batches of 5,000, each durable; before any index
+    ingest     records per second, batches of 5,000, each durable, and processor time; before any index
     search     one query at a time, by kind of index, at several ef_search and candidates re-ranked
     filter     a field that 1% of the records have: plaintext by btree and then exactly, ours by blind and plain field
 
@@ -18,7 +18,7 @@ Imports encvec_store, benchmarks.report, benchmarks.datasets, benchmarks.postgre
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -26,7 +26,7 @@ import click
 import numpy as np
 
 from benchmarks.datasets import Dataset, load, synthetic
-from benchmarks.postgres import Database, Memory, PlainTable, Watched, database
+from benchmarks.postgres import Database, Memory, PlainTable, Watched, database, spent
 from benchmarks.report import Row, Show, Target, one_thread, options, publish
 from encvec_store import Collection, Keyset, Store, connect
 from encvec_store.bench.encrypted import BATCH, fill
@@ -80,22 +80,12 @@ class Contest:
 
     def kind(self, kind: str) -> list[Row]:
         """Load both tables, index them, and search them."""
-        n, dim = self.data.vectors.shape
+        dim = self.data.dim
         with ExitStack() as open_now:
             plain = open_now.enter_context(PlainTable(self.db, f"plain_{kind}", dim))
             store, collection = create(self.db.url, self.keys, kind, dim)
             open_now.callback(store.close)
-            with self.show.stage(f"{kind}: ingest", 2 * n) as done:
-                loaded = plain.load(self.data.vectors, BATCH, done)
-                before = time.process_time()
-                written = fill(collection, self.data.vectors, done)
-                cpu = 1e6 * (time.process_time() - before) / n
-            sizes = collection.stats()["store"]["bytes"]
-            size = {"plaintext": plain.size(), "encrypted": sum(sizes.values())}
-            rows = [
-                self.row("ingest", "plaintext", kind, per_s=n / loaded, bytes=size["plaintext"]),
-                self.row("ingest", "encrypted", kind, per_s=n / written, bytes=size["encrypted"], us=cpu),
-            ]
+            rows = self._ingest(kind, plain, collection)
             with self.show.stage(f"{kind}: indexes", 2) as done:
                 build = {"plaintext": plain.index(kind)}
                 done(1)
@@ -123,11 +113,38 @@ class Contest:
                 variants[f"encrypted {oversample * K}"] = self._watched(found)
             return rows + self._searches(kind, "search", variants, self.truth)
 
-    def _watched(self, collection: Collection, where: dict[str, Any] | None = None) -> Watched:
+    def _ingest(self, kind: str, plain: PlainTable, collection: Collection) -> list[Row]:
+        vectors = self.data.vectors
+        writes: dict[str, Callable[[Any, int], None]] = {
+            "plaintext": plain.load,
+            "encrypted": lambda some, first: collection.upsert([str(first + i) for i in range(len(some))], some),
+        }
+        pids = {"plaintext": plain.pid, "encrypted": self._pid(collection)}
+        took = {what: np.zeros(3) for what in writes}
+        with self.show.stage(f"{kind}: ingest", len(vectors)) as done:
+            for first in range(0, len(vectors), BATCH):
+                some = vectors[first : first + BATCH]
+                for what, write in writes.items():
+                    before = np.array([time.perf_counter(), time.process_time(), spent(pids[what])])
+                    write(some, first)
+                    took[what] += np.array([time.perf_counter(), time.process_time(), spent(pids[what])]) - before
+                done(len(some))
+        size = {"plaintext": plain.size(), "encrypted": sum(collection.stats()["store"]["bytes"].values())}
+        rows = []
+        for what, (clock, client, server) in took.items():
+            row = self.row("ingest", what, kind, per_s=len(vectors) / clock, us=1e6 * client / len(vectors))
+            row["server_us"] = None if np.isnan(server) else 1e6 * server / len(vectors)
+            rows.append({**row, "bytes": size[what]})
+        return rows
+
+    def _pid(self, collection: Collection) -> int | None:
         backend: Any = collection._handle.backend
-        ask = "SELECT pg_backend_pid()"  # that of the only connection that a pool opens for one search at a time
+        ask = "SELECT pg_backend_pid()"  # that of the only connection that a pool opens for one call at a time
         (pid,) = backend._records.source.read(lambda cursor: cursor.execute(ask).fetchone())
-        return Watched(lambda query: collection.search(query, K, where), None if self.db.pid is None else pid)
+        return None if self.db.pid is None else pid
+
+    def _watched(self, collection: Collection, where: dict[str, Any] | None = None) -> Watched:
+        return Watched(lambda query: collection.search(query, K, where), self._pid(collection))
 
     def _searches(
         self, kind: str, part: str, variants: dict[str, Watched], truth: Truth, places: Any = None
@@ -153,7 +170,7 @@ class Contest:
         chosen = np.flatnonzero(groups == 0)
         with ExitStack() as open_now:
             plain = open_now.enter_context(PlainTable(self.db, "plain_filter", dim))
-            plain.load(self.data.vectors, BATCH, None, groups)
+            plain.load(self.data.vectors, 0, groups)
             plain.index_groups()
             fields = {"blind": "blind", "plain": "plain"}
             store, collection = create(self.db.url, self.keys, "filter", dim, fields=fields)

@@ -64,6 +64,12 @@ def database() -> Iterator[Database]:
             connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
+def spent(pid: int | None) -> float:
+    """Return the seconds that a process has run; NaN where that cannot be told (Linux tells)."""
+    schedule = Path(f"/proc/{pid}/schedstat")
+    return int(schedule.read_bytes().split()[0]) / 1e9 if pid and schedule.exists() else float("nan")
+
+
 class Watched:
     """A search, and the processor time that it takes at both ends.
 
@@ -72,24 +78,18 @@ class Watched:
 
     def __init__(self, search: Callable[[Floats], Sequence[Any]], pid: int | None) -> None:
         self._search = search
-        self._schedule = None if pid is None else Path(f"/proc/{pid}/schedstat")
+        self._pid = pid
         self._client = self._server = 0.0
         self._asked = 0
 
     def __call__(self, query: Floats) -> Sequence[Any]:
         """Search."""
-        server, client = self._spent(), time.thread_time()
+        server, client = spent(self._pid), time.thread_time()
         answer = self._search(query)
         self._client += time.thread_time() - client
-        self._server += self._spent() - server
+        self._server += spent(self._pid) - server
         self._asked += 1
         return answer
-
-    def _spent(self) -> float:
-        """Return the seconds that the server's process has run; Linux only."""
-        if self._schedule is None or not self._schedule.exists():
-            return float("nan")
-        return int(self._schedule.read_bytes().split()[0]) / 1e9
 
     def row(self) -> dict[str, float | None]:
         """Return milliseconds a query."""
@@ -120,27 +120,18 @@ class PlainTable:
         self._connection.execute(f"DROP TABLE {self._name}")
         self._connection.close()
 
-    def load(
-        self,
-        vectors: Floats,
-        batch: int,
-        progress: Callable[[int], None] | None,
-        groups: NDArray[np.int64] | None = None,
-    ) -> float:
-        """Copy (n, d) vectors, one transaction a batch; returns seconds."""
-        self._rows = len(vectors)
+    @property
+    def pid(self) -> int | None:
+        """Process of the server that loads, if the server is our own."""
+        return self._connection.info.backend_pid if self._local else None
+
+    def load(self, vectors: Floats, first: int, groups: NDArray[np.int64] | None = None) -> None:
+        """Copy (n, d) vectors in one transaction, under the ids from `first` on."""
+        self._rows += len(vectors)
         parts = np.zeros(len(vectors), np.int64) if groups is None else groups
-        took = 0.0
-        for first in range(0, len(vectors), batch):
-            some = slice(first, min(first + batch, len(vectors)))
-            start = time.perf_counter()
-            with self._connection.cursor() as cursor, cursor.copy(f"COPY {self._name} FROM STDIN BINARY") as copy:
-                for chunk in _packed(first, vectors[some], parts[some]):
-                    copy.write(chunk)
-            took += time.perf_counter() - start
-            if progress is not None:
-                progress(some.stop - some.start)
-        return took
+        with self._connection.cursor() as cursor, cursor.copy(f"COPY {self._name} FROM STDIN BINARY") as copy:
+            for chunk in _packed(first, vectors, parts):
+                copy.write(chunk)
 
     def index(self, kind: str) -> float:
         """Build an index with the parameters that the store chooses; returns seconds."""

@@ -69,6 +69,7 @@ _COLUMNS: dict[str, tuple[str, int]] = {
     "per_s": ("per second", 0),
     "per_s_median": ("median", 0),
     "us": ("us each", 2),
+    "server_us": ("server us each", 2),
     "sap_takes": ("sap takes x", 2),
     "build_s": ("build s", 2),
     "bytes": ("bytes", 0),
