@@ -110,9 +110,7 @@ def test_signs_are_compared_again_by_whole_vectors(filled):
     assert recalls[2] > 0.8
 
 
-@pytest.mark.parametrize(
-    "options", [{}, {"index": "bit"}, {"index": "ivfflat", "lists": 10}, {"index": "none"}], ids=str
-)
+@pytest.mark.parametrize("index", ["auto", "bit", "ivfflat", "none"])
 def test_nearest_brings_what_is_read_of_candidates(filled, index):
     """The same rows as `candidates`, each with its envelope; small payloads come along, whatever the filter."""
     dsn, _ = filled
