@@ -48,6 +48,8 @@ class Records:
         self.collection = collection
         self.spec = spec
         self._content = content
+        self._fetches: dict[str, tuple[int, bytes]] = {}
+        """Statements of `_fetch` by column, for the tables of a number: kept, as a search waits for them."""
 
     @property
     def content(self) -> int:
@@ -160,13 +162,17 @@ class Records:
 
             # row by row: put together by the server, they would cost twice the time
             def work(cursor: Cursor, content: int, some: bytes = some) -> list[Any]:
-                return cursor.execute(
-                    self.names.sql(_FETCH, content, column=self.names.part(column)), (some,)
-                ).fetchall()
+                return cursor.execute(self._fetching(column, content), (some,)).fetchall()
 
             parts.update(self.on_content(work))
         present = [row for row in asked.tolist() if row in parts]
         return np.array(present, np.int64), [parts[row] for row in present]
+
+    def _fetching(self, column: LiteralString, content: int) -> bytes:
+        known = self._fetches.get(column)
+        if known is None or known[0] != content:
+            known = self._fetches[column] = content, self.names.sql(_FETCH, content, column=self.names.part(column))
+        return known[1]
 
     def audit(self, rows: Rows) -> list[tuple[int, int, bytes, set[tuple[str, Term]]]]:
         """Return (row, space, token, {(field, term)}) of the rows found, in the order asked."""
