@@ -13,10 +13,10 @@ from pathlib import Path
 
 import click
 
-from benchmarks import ingest, kernel, search
+from benchmarks import ingest, kernel, pgvector, search
 from benchmarks.report import Row, Show, Target, one_thread, publish
 
-ALL = ("kernel", "ingest", "search")
+ALL = ("kernel", "ingest", "search", "pgvector")
 
 
 @click.command()
@@ -31,6 +31,7 @@ def main(quick: bool, peers: bool, only: tuple[str, ...], out: str | None, as_js
         "kernel": lambda show: kernel.run(quick, show, with_peers=peers),
         "ingest": lambda show: ingest.run(quick, show),
         "search": lambda show: search.run(quick, show),
+        "pgvector": lambda show: pgvector.run(quick, show),
     }
     for name in only or ALL:
         publish(name, measures[name], quick, as_json, str(Path(out) / f"{name}.jsonl") if out else None)

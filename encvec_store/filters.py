@@ -15,7 +15,19 @@ from typing import Any
 from .errors import FilterError, MetadataError, UnknownFieldError
 from .fields import WILDCARD, Policy, Term, canonical, kind, order_key, plain_term, unwrapped
 
-__all__ = ["AllOf", "AnyOf", "Filter", "Match", "Predicate", "Present", "Range", "breadth", "parse", "pushdown"]
+__all__ = [
+    "AllOf",
+    "AnyOf",
+    "Filter",
+    "Match",
+    "Predicate",
+    "Present",
+    "Range",
+    "breadth",
+    "is_covered",
+    "parse",
+    "pushdown",
+]
 
 ORDER_OPERATORS = ("lt", "lte", "gt", "gte")
 OPERATORS = ("eq", "ne", "in", "nin", *ORDER_OPERATORS, "exists")
@@ -267,6 +279,16 @@ def pushdown(node: Filter | None, policies: Mapping[str, Policy] | None, tokens:
             pushed = [pushdown(child, policies, tokens) for child in node.children]
             return AnyOf(tuple(p for p in pushed if p is not None)) if None not in pushed else None
     return None
+
+
+def is_covered(node: Filter | None, policies: Mapping[str, Policy] | None) -> bool:
+    """Say whether `pushdown` leaves no part of a filter to the client: what the store lets pass then hardly fails."""
+    match node:
+        case Condition():
+            return pushdown(node, policies, lambda _field, _value: ()) is not None
+        case And() | Or():
+            return all(is_covered(child, policies) for child in node.children)
+    return node is None
 
 
 def _push_condition(node: Condition, policy: Policy, tokens: Tokens) -> Predicate | None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import numpy.typing as npt
 
-from .backends import BackendCollection, Rows
+from .backends import BackendCollection, Nearest, Rows
 from .config import CollectionConfig
 from .crypto.envelope import PREFIX, envelope_size
 from .errors import AuthenticationError, StaleConfigError, StoreUnreachableError
@@ -54,6 +54,15 @@ class Handle:
                     self._generation = generation
                     return self.config
 
+    def settings(self) -> CollectionConfig:
+        """Return settings to search under, without asking the store where the records that come will tell.
+
+        Every record names the revision it was written under, and `open_vectors` compares. The bound of lengths,
+        which the first write sets, has no revision of its own.
+        """
+        config = self.config
+        return config if config.index_dim and (config.max_norm or not config.metric.bounded) else self.refresh()
+
     @property
     def oversample(self) -> int:
         """Candidates per hit: this opening's choice, else the collection's."""
@@ -93,7 +102,27 @@ class Handle:
             AuthenticationError: wrong key, or a record was altered.
             StaleConfigError: the records were rewritten under other settings meanwhile; search again.
         """
-        found, envelopes = self.backend.vectors(rows)
+        return self._opened(rows, *self.backend.vectors(rows), config)
+
+    def nearest(
+        self,
+        space: int,
+        queries: npt.NDArray[np.float32],
+        limit: int,
+        predicate: Predicate | None,
+        config: CollectionConfig,
+    ) -> tuple[Nearest, npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
+        """Fetch the candidates of queries and open their exact vectors: (candidates, vectors, tokens and headers).
+
+        Raises what `open_vectors` does.
+        """
+        found = self.backend.nearest(space, queries, limit, predicate)
+        found.rows, vectors, heads = self._opened(found.rows, found.rows, found.vectors, config)
+        return found, vectors, heads
+
+    def _opened(
+        self, rows: Rows, found: Rows, envelopes: npt.NDArray[np.uint8], config: CollectionConfig | None
+    ) -> tuple[Rows, npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
         try:
             return found, self._open(envelopes, config), envelopes[:, :PREFIX]
         except AuthenticationError:
@@ -115,8 +144,20 @@ class Handle:
                 raise StaleConfigError("the collection was rewritten under other settings meanwhile")
         return offload(len(envelopes), self.vault.open_vectors, envelopes)
 
-    def open_payloads(self, rows: Rows) -> tuple[Rows, list[bytes], list[bytes]]:
-        """Fetch and open payloads: (found rows in order, payloads, PREFIX bytes of token and header each)."""
-        found, envelopes = self.backend.payloads(rows)
+    def open_payloads(
+        self, rows: Rows, have: Mapping[int, bytes] | None = None
+    ) -> tuple[Rows, list[bytes], list[bytes]]:
+        """Fetch and open payloads: (found rows, payloads, PREFIX bytes of token and header each).
+
+        Args:
+            rows: (n,) rows.
+            have: envelopes of some of them, already fetched.
+        """
+        known = have or {}
+        here = [row for row in rows.tolist() if row in known]
+        found, envelopes = np.array(here, np.int64), [known[row] for row in here]
+        if len(here) < len(rows):
+            more, fetched = self.backend.payloads(np.setdiff1d(rows, found) if here else rows)
+            found, envelopes = np.concatenate([found, more]), envelopes + fetched
         opened = offload(len(envelopes), self.vault.open_payloads, envelopes)
         return found, opened, [envelope[:PREFIX] for envelope in envelopes]

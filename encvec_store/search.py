@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .backends import Rows
+from .backends import Rows, union
 from .config import CollectionConfig, check_k
 from .errors import AuthenticationError, StaleConfigError
-from .filters import Filter, Predicate, parse, pushdown
+from .filters import Filter, Predicate, is_covered, parse, pushdown
 from .handle import Handle
 from .metrics import as_array, as_vectors
 from .records import Hit, decode_payload
@@ -28,6 +28,8 @@ _GROWTH = 4
 _ATTEMPTS = 4
 
 Decoded = tuple[str, dict[str, Any], str | None]
+Found = tuple[list[Rows], Rows, npt.NDArray[np.float32], npt.NDArray[np.uint8]]
+"""Rows of each query; rows that were opened, their vectors, and their tokens and headers."""
 Candidates = Callable[[list[int], int], list[Rows]]
 """(positions of queries, limit) -> rows for each of them, nearest first."""
 
@@ -41,7 +43,7 @@ def search(
     include_vectors: bool,
 ) -> list[Hit] | list[list[Hit]]:
     """Find the k nearest records of each query. See `Collection.search`."""
-    config = handle.refresh()
+    config = handle.settings()
     k = check_k(k)
     array = as_array(queries, "queries")
     single = array.ndim == 1
@@ -54,8 +56,14 @@ def search(
             if attempt == _ATTEMPTS - 1:
                 raise
             hits, config = None, handle.refresh()
-        if hits is not None:
-            return hits[0] if single else hits
+        if hits is None:
+            continue
+        if attempt < _ATTEMPTS - 1 and any(len(found) < k for found in hits):
+            # what was opened proves its settings; what is missing does not
+            stale, config = config, handle.refresh()
+            if config is not stale:
+                continue
+        return hits[0] if single else hits
     raise AssertionError("unreachable")
 
 
@@ -75,17 +83,22 @@ class _Query:
         self.handle, self.matrix, self.k, self.node, self.include_vectors = handle, matrix, k, node, include_vectors
         self.config = config
         self.decoded: dict[int, tuple[Decoded, bytes]] = {}  # row -> payload and its token and header
+        self.sealed: dict[int, bytes] = {}  # row -> sealed payload that came with a candidate
         self.lost = False  # a row vanished under our hands: written anew by someone else
-        predicate = pushdown(node, self.config.policies, handle.vault.blind_terms)
+        self.predicate = pushdown(node, self.config.policies, handle.vault.blind_terms)
+        self.encrypted: dict[int, npt.NDArray[np.float32]] = {}  # space -> queries
         if self.config.index_dim:
-            self.candidates, self.wanted = self._from_index(predicate), k * handle.oversample
+            self.candidates, self.wanted = self._from_index(self.predicate), k * handle.oversample
         else:
-            self.candidates, self.wanted = self._from_opened(opened, predicate), k
+            self.candidates, self.wanted = self._from_opened(opened, self.predicate), k
 
     def run(self, *, last: bool) -> list[list[Hit]] | None:
         """Return the hits; None when rows vanished meanwhile and it is worth another try."""
-        rows = self._collect()
-        hits = self._rank(rows)
+        if not len(self.matrix):
+            return []
+        hits = self._rank(*self._nearest()) if is_covered(self.node, self.config.policies) else None
+        if hits is None:  # not every candidate passes, so each is looked at
+            hits = self._rank(*self._open(self._collect())) or []
         if self.lost and self.handle.refresh() is not self.config:
             raise StaleConfigError("the collection was rewritten under other settings meanwhile")
         return hits if last or not self.lost else None
@@ -98,6 +111,7 @@ class _Query:
             spaces = tuple(space for space in spaces if space in handle.backend.spaces())
         keyed = {space: handle.vault.scheme(space, config) for space in spaces}
         encrypted = {space: offload(len(points), scheme.encrypt_query, points) for space, scheme in keyed.items()}
+        self.encrypted = encrypted
 
         def candidates(positions: list[int], limit: int) -> list[Rows]:
             every = len(positions) == len(points)
@@ -123,20 +137,42 @@ class _Query:
 
         return candidates
 
+    def _nearest(self) -> Found:
+        """Fetch and open `wanted` candidates of every query, leaving the filter to the store."""
+        parts = [
+            self.handle.nearest(space, queries, self.wanted, self.predicate, self.config)
+            for space, queries in self.encrypted.items()
+        ]
+        if not parts:
+            return self._open(self.candidates(list(range(len(self.matrix))), self.wanted))
+        found, vectors, heads = parts[0]
+        lists, rows = found.lists, found.rows
+        if len(parts) > 1:
+            lists = [np.concatenate(each) for each in zip(*(part.lists for part, _, _ in parts), strict=True)]
+            rows = np.concatenate([part.rows for part, _, _ in parts])
+            vectors, heads = (np.concatenate([part[i] for part in parts]) for i in (1, 2))
+        for part, _, _ in parts:
+            self.sealed.update(part.payloads)
+        self.lost |= len(rows) < len(union(lists))
+        return lists, rows, vectors, heads
+
+    def _open(self, lists: list[Rows]) -> Found:
+        asked = union(lists)
+        rows, vectors, heads = self.handle.open_vectors(asked, self.config)
+        self.lost |= len(rows) < len(asked)
+        return lists, rows, vectors, heads
+
     def _collect(self) -> list[Rows]:
         """Gather rows that pass the filter, at least `wanted` of them for every query where so many exist."""
         positions, limit = list(range(len(self.matrix))), self.wanted
-        if self.node is None:
-            return self.candidates(positions, limit) if positions else []
         chosen: list[Rows] = [np.empty(0, np.int64) for _ in positions]
-        total = self.handle.backend.count()
         while positions:
             lists = self.candidates(positions, limit)
-            self._decode(np.unique(np.concatenate(lists)))
+            self._decode(union(lists))
             short = []
             for position, rows in zip(positions, lists, strict=True):
                 chosen[position] = offload(len(rows), self._filtered, rows)
-                if len(chosen[position]) < self.wanted and limit < total:
+                if len(chosen[position]) < self.wanted and len(rows) >= limit:  # else the store has no more of them
                     short.append(position)
             positions, limit = short, limit * _GROWTH
         return chosen
@@ -146,32 +182,31 @@ class _Query:
 
     def _passes(self, row: int) -> bool:
         held = self.decoded.get(row)
-        return held is not None and self.node is not None and self.node(held[0][1])
+        return held is not None and (self.node is None or self.node(held[0][1]))
 
     def _decode(self, rows: Rows) -> None:
         """Open the payloads of rows that are not open yet."""
         missing = np.array([row for row in rows.tolist() if row not in self.decoded], np.int64)
         if not len(missing):
             return
-        found, payloads, prefixes = self.handle.open_payloads(missing)
+        found, payloads, prefixes = self.handle.open_payloads(missing, self.sealed)
         self.lost |= len(found) < len(missing)
         decoded = offload(len(payloads), list, map(decode_payload, payloads))
         self.decoded.update(zip(found.tolist(), zip(decoded, prefixes, strict=True), strict=True))
 
-    def _rank(self, lists: list[Rows]) -> list[list[Hit]]:
-        """Open the candidates' vectors, score them exactly, and make hits of the best k."""
-        if not lists:
-            return []
-        union = lists[0] if len(lists) == 1 else np.unique(np.concatenate(lists))
-        rows, vectors, heads = self.handle.open_vectors(union, self.config)
-        self.lost |= len(rows) < len(union)
+    def _rank(
+        self, lists: list[Rows], rows: Rows, vectors: npt.NDArray[np.float32], heads: npt.NDArray[np.uint8]
+    ) -> list[list[Hit]] | None:
+        """Score opened candidates exactly and make hits of the best k; None where one of these fails the filter."""
         picks: list[tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]] = []
         for position, asked in enumerate(lists):
             place = None if len(lists) == 1 else np.flatnonzero(np.isin(rows, asked, assume_unique=True))
             size = len(rows) if place is None else len(place)
             picks.append(offload(size, best, self.config.metric, self.matrix[position], vectors, place, self.k))
-        chosen = [rows[places] for places, _ in picks]
-        self._decode(chosen[0] if len(chosen) == 1 else np.unique(np.concatenate(chosen)))
+        chosen = union([rows[places] for places, _ in picks])
+        self._decode(chosen)
+        if self.node is not None and not all(map(self._passes, chosen.tolist())):
+            return None
         return [self._hits(rows, vectors, heads, places, scores) for places, scores in picks]
 
     def _hits(

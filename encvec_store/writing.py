@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from operator import length_hint
@@ -21,11 +22,13 @@ from .handle import Handle
 from .metrics import as_vectors, norms
 from .records import check_documents, check_ids, check_metadata, decode_payload, encode_payload
 from .vault import Vault
-from .waits import offload
+from .waits import offload, result
 
-__all__ = ["REWRITE_CHUNK", "encrypt_batch", "reseal", "rewrite", "upsert"]
+__all__ = ["REWRITE_CHUNK", "WRITE_CHUNK", "encrypt_batch", "reseal", "rewrite", "upsert"]
 
 REWRITE_CHUNK = 4096
+WRITE_CHUNK = 2048
+"""Records encrypted at once: enough for numpy, and an upsert of more begins to be written early."""
 _ATTEMPTS = 3
 
 Matrix = npt.NDArray[np.float32]
@@ -47,9 +50,12 @@ def upsert(
         fresh = config
         if config.metric.bounded and config.max_norm is None:
             fresh = config.bounded_by(float(norms(matrix).max()))
-        batch = offload(len(names), encrypt_batch, handle.vault, fresh, names, matrix, payloads, fields)
+        parts = _encrypted(handle.vault, fresh, names, matrix, payloads, fields)
+        if len(names) > WRITE_CHUNK:
+            parts = _ahead(parts)
         try:
-            handle.backend.put(batch, under=config.sealed, config=_new_config(handle.vault, config, fresh))
+            first, changed = next(parts), _new_config(handle.vault, config, fresh)
+            handle.backend.put(first, under=config.sealed, config=changed, more=parts)
             handle.refresh()
             return
         except StaleConfigError:
@@ -58,6 +64,31 @@ def upsert(
             config.metric.check(matrix, config.max_norm)
             if attempt == _ATTEMPTS - 1:
                 raise
+        finally:
+            parts.close()
+
+
+def _encrypted(
+    vault: Vault,
+    config: CollectionConfig,
+    ids: Sequence[str],
+    vectors: Matrix,
+    payloads: Sequence[bytes],
+    metadata: Sequence[Mapping[str, Any]],
+) -> Generator[EncryptedBatch, None, None]:
+    """Encrypt checked records in parts."""
+    for start in range(0, len(ids), WRITE_CHUNK):
+        part = slice(start, start + WRITE_CHUNK)
+        yield encrypt_batch(vault, config, ids[part], vectors[part], payloads[part], metadata[part])
+
+
+def _ahead(batches: Iterator[EncryptedBatch]) -> Generator[EncryptedBatch, None, None]:
+    """Make each batch in a thread of its own while the one before it is being written."""
+    with ThreadPoolExecutor(1, "encvec-encrypt") as worker:
+        coming = worker.submit(next, batches, None)
+        while (batch := result(coming)) is not None:
+            coming = worker.submit(next, batches, None)
+            yield batch
 
 
 def _checked(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .base import Backend, BackendCollection, CacheAuthenticator, CollectionSpec, EncryptedBatch, Rows
+from .base import Backend, BackendCollection, CacheAuthenticator, CollectionSpec, EncryptedBatch, Nearest, Rows, union
 from .uri import ASYNC_BACKENDS, BACKENDS, open_backend, waits_in_loop
 
 __all__ = [
@@ -13,7 +13,9 @@ __all__ = [
     "CacheAuthenticator",
     "CollectionSpec",
     "EncryptedBatch",
+    "Nearest",
     "Rows",
     "open_backend",
+    "union",
     "waits_in_loop",
 ]

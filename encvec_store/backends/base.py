@@ -17,7 +17,7 @@ import numpy.typing as npt
 from ..fields import Term
 from ..filters import Predicate
 
-__all__ = ["Backend", "BackendCollection", "CacheAuthenticator", "CollectionSpec", "EncryptedBatch", "Rows"]
+__all__ = ["Backend", "BackendCollection", "CacheAuthenticator", "CollectionSpec", "EncryptedBatch", "Nearest", "Rows"]
 
 Rows = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
@@ -55,6 +55,20 @@ class EncryptedBatch:
     """Tokens of other spaces to remove in the same transaction: older names of these records."""
 
 
+@dataclass
+class Nearest:
+    """Candidates of some queries, and what came along."""
+
+    lists: list[Rows]
+    """Rows of each query."""
+    rows: Rows
+    """(m,) rows of all of them that were found, once each."""
+    vectors: Bytes
+    """(m, envelope_size) uint8: their vector envelopes."""
+    payloads: dict[int, bytes] = field(default_factory=dict)
+    """Payload envelopes by row, of as many as cost next to nothing."""
+
+
 class CacheAuthenticator(Protocol):
     """Lets a backend prove that a file it cached is its own, without seeing a key."""
 
@@ -79,7 +93,9 @@ class BackendCollection(Protocol):
         """Return the sealed settings."""
         ...
 
-    def put(self, batch: EncryptedBatch, *, under: bytes, config: bytes | None = None) -> None:
+    def put(
+        self, batch: EncryptedBatch, *, under: bytes, config: bytes | None = None, more: Iterable[EncryptedBatch] = ()
+    ) -> None:
         """Insert or replace records by token, and the settings where given, in one durable transaction.
 
         Args:
@@ -87,6 +103,8 @@ class BackendCollection(Protocol):
             under: the sealed settings that the batch was made under. If the stored ones differ by now,
                 StaleConfigError is raised and nothing is written.
             config: new settings.
+            more: further parts of the same write, made while those before are being written. If it raises,
+                nothing is written.
         """
         ...
 
@@ -123,6 +141,10 @@ class BackendCollection(Protocol):
 
         Approximate: an index may miss rows, but returns min(limit, matching rows) of them. Never a stale row.
         """
+        ...
+
+    def nearest(self, space: int, queries: Matrix, limit: int, predicate: Predicate | None = None) -> Nearest:
+        """Return `candidates`, in any order, with their vector envelopes: what a search reads, in one go."""
         ...
 
     def vectors(self, rows: Rows, *, source: bool = False) -> tuple[Rows, Bytes]:
@@ -199,6 +221,11 @@ class Backend(Protocol):
     def close(self) -> None:
         """Save indexes and release everything. Idempotent."""
         ...
+
+
+def union(lists: Sequence[Rows]) -> Rows:
+    """Return every row of the lists once."""
+    return lists[0] if len(lists) == 1 else np.unique(np.concatenate([np.empty(0, np.int64), *lists]))
 
 
 def order_found(asked: Rows, found: Sequence[int]) -> npt.NDArray[np.intp]:

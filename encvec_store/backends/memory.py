@@ -12,7 +12,17 @@ import numpy as np
 from ..errors import StaleConfigError, StoreClosedError, UriError
 from ..fields import Term
 from ..filters import AllOf, AnyOf, Match, Predicate, Present
-from .base import BackendCollection, Bytes, CacheAuthenticator, CollectionSpec, EncryptedBatch, Matrix, Rows
+from .base import (
+    BackendCollection,
+    Bytes,
+    CacheAuthenticator,
+    CollectionSpec,
+    EncryptedBatch,
+    Matrix,
+    Nearest,
+    Rows,
+    union,
+)
 
 __all__ = ["MemoryBackend"]
 
@@ -80,10 +90,14 @@ class _MemoryCollection:
     def config(self) -> bytes:
         return self._config
 
-    def put(self, batch: EncryptedBatch, *, under: bytes, config: bytes | None = None) -> None:
+    def put(
+        self, batch: EncryptedBatch, *, under: bytes, config: bytes | None = None, more: Iterable[EncryptedBatch] = ()
+    ) -> None:
+        parts = [batch, *more]
         with self._lock:
             self._require(under)
-            self._insert(batch)
+            for part in parts:
+                self._insert(part)
             self._config = config or self._config
             self._generation += 1
 
@@ -152,6 +166,11 @@ class _MemoryCollection:
         numbers = np.array([n for n, _ in chosen], np.int64)
         similar = queries @ np.stack([vector for _, vector in chosen]).T
         return [numbers[np.argsort(-line, kind="stable")[:limit]] for line in similar]
+
+    def nearest(self, space: int, queries: Matrix, limit: int, predicate: Predicate | None = None) -> Nearest:
+        self.generation()  # complains where the store is closed
+        lists = self.candidates(space, queries, limit, predicate)
+        return Nearest(lists, *self.vectors(union(lists)))
 
     def vectors(self, rows: Rows, *, source: bool = False) -> tuple[Rows, Bytes]:
         found, chosen = self._chosen(rows)

@@ -372,7 +372,7 @@ def test_an_exhausted_pool_says_so(keyed, pg_dsn):
             with held(pg_dsn):
                 first = asyncio.create_task(things.count())
                 await until(lambda: counted(pg_dsn, WAITING) == 1)
-                with pytest.raises(errors.StoreUnreachableError, match="none of the pool.s 1 connections was free"):
+                with pytest.raises(errors.StoreUnreachableError, match=r"none of the pool.s 1 connections was free"):
                     await things.count()
             assert await first == 0
 

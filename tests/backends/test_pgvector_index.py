@@ -94,6 +94,52 @@ def test_searches_build_and_use_the_index(filled, options, kind):
         assert collection.check() == []
 
 
+def test_signs_are_compared_again_by_whole_vectors(filled):
+    """More of them, better answers: 32 signs say little."""
+    dsn, vectors = filled
+    recalls = []
+    for wide in (1, 5, 50):
+        with opened(dsn, dim=DIM, index="bit", bit_oversample=wide) as (_, collection):
+            found = collection.candidates(1, QUERIES, 20)
+            recalls.append(recall(found, exact(vectors, QUERIES, 20)))
+            sums = [(vectors[rows - 1] @ query).tolist() for rows, query in zip(found, QUERIES, strict=True)]
+            assert all(line == pytest.approx(sorted(line, reverse=True)) for line in sums)
+            assert collection.stats()["spaces"]["1"]["storage"] == "bit"
+            assert set(collection.stats()["searches"]) == {"bit"}
+            assert "binary_quantize" in collection.explain(1, QUERIES[0], 20)
+    assert recalls[0] < recalls[1] < recalls[2]
+    assert recalls[2] > 0.8
+
+
+@pytest.mark.parametrize("index", ["auto", "bit", "ivfflat", "none"])
+def test_nearest_brings_what_is_read_of_candidates(filled, index):
+    """The same rows as `candidates`, each with its envelope; small payloads come along, whatever the filter."""
+    dsn, _ = filled
+    with opened(dsn, dim=DIM, index=index) as (_, collection):
+        collection.flush()
+        for predicate in (None, NARROW, BROAD, Match("n", (Term("number", -1.0),))):
+            for queries in (QUERIES[:1], QUERIES[:3], QUERIES[:0]):
+                found = collection.nearest(1, queries, 30, predicate)
+                lists = collection.candidates(1, queries, 30, predicate)
+                assert [sorted(rows.tolist()) for rows in found.lists] == [sorted(rows.tolist()) for rows in lists]
+                rows, envelopes = collection.vectors(found.rows)
+                assert sorted(rows.tolist()) == sorted({int(row) for some in lists for row in some})
+                np.testing.assert_array_equal(found.vectors, envelopes)
+                chosen = np.array(sorted(found.payloads), np.int64)
+                assert collection.payloads(chosen)[1] == [found.payloads[row] for row in chosen.tolist()]
+                assert len(chosen) == (len(rows) if len(queries) == 1 else 0)
+
+
+def test_large_payloads_stay_where_they_are(pg_dsn):
+    with opened(pg_dsn, index="none") as (_, collection):
+        some = batch(1, 3)
+        some.payloads[:] = [b"s" * 256, b"l" * 257, b"x" * 100_000]
+        collection.put(some, under=b"settings")
+        found = collection.nearest(1, some.index_vectors[:1], 3)
+        assert found.payloads == {1: some.payloads[0]}
+        assert sorted(found.rows.tolist()) == [1, 2, 3]
+
+
 def test_filters_go_the_way_that_suits_them(filled):
     dsn, vectors = filled
     with opened(dsn, dim=DIM) as (_, collection):
@@ -155,6 +201,7 @@ def test_replacement_comes_indexed(filled, later, monkeypatch):
         new = numbered(4, N, space=2)
         mine.replace([new], b"new", under=b"settings")
         assert mine.stats()["index"] == "hnsw"
+        theirs._searcher._seen = float("-inf")  # as if time had passed: looked for on the tables that are gone
         found = theirs.candidates(2, QUERIES, 10)
         assert recall([rows - N for rows in found], exact(new.index_vectors, QUERIES, 10)) >= 0.9
 

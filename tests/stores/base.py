@@ -11,7 +11,7 @@ import pytest
 
 import encvec_store as ev
 from encvec_store import collection as collection_module
-from encvec_store import errors
+from encvec_store import errors, writing
 from tests.stores import oracle
 from tests.stores.oracle import FILTERS, METRICS, assert_hits, exact, mixed_metadata
 from tests.strategies import accepts
@@ -360,6 +360,34 @@ class StoreContract:
         assert sorted(hit.id for hit in things.search(second[0], k=10)) == ["a", "b", "c", "d"]
         assert things.search(second[0], k=1)[0].id == "b"
         assert [record.id for record in things.scroll()] == ["a", "c", "b", "d"], "in the order of the last write"
+
+    def test_a_large_upsert_is_written_in_parts(self, make, monkeypatch):
+        """Of which all or none come to be."""
+        monkeypatch.setattr(writing, "WRITE_CHUNK", 7)
+        things, names = make(fields={"n": "blind"}), oracle.ids(30)
+        things.upsert(names[:20], oracle.vectors(20), [{"n": i % 2} for i in range(20)])
+        encrypt, made = writing.encrypt_batch, []
+
+        def fail(*arguments):
+            made.append(arguments)
+            if len(made) == 3:
+                raise MemoryError
+            return encrypt(*arguments)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(writing, "encrypt_batch", fail)
+            with pytest.raises(MemoryError):
+                things.upsert(names, oracle.vectors(30, seed=1), [{"n": 2}] * 30)
+        assert things.count() == things.count({"n": {"in": [0, 1]}}) == 20
+        np.testing.assert_array_equal(things.get(names[:1])[0].vector, oracle.vectors(20)[0])
+        new = oracle.vectors(30, seed=2)
+        things.upsert(names, new, [{"n": 2}] * 30, [f"text {i}" for i in range(30)])
+        assert things.count() == things.count({"n": 2}) == 30
+        records = list(things.scroll())
+        assert [record.id for record in records] == names, "in the order given"
+        np.testing.assert_array_equal(np.stack([record.vector for record in records]), new)
+        assert [record.document for record in records] == [f"text {i}" for i in range(30)]
+        assert things.verify().ok
 
     def test_get(self, make):
         things = make()

@@ -47,7 +47,9 @@ class RacesContract:
     def pair(self, place, make):
         """The same collection twice: `mine` is interrupted, `theirs` interrupts."""
         mine = make(fields={"n": "blind", "*": "sealed"})
-        mine.upsert(oracle.ids(30), oracle.vectors(30), [{"n": i % 2, "v": 1} for i in range(30)])
+        # documents too long to come along with candidates: payloads are read by themselves
+        metadata = [{"n": i % 2, "v": 1} for i in range(30)]
+        mine.upsert(oracle.ids(30), oracle.vectors(30), metadata, ["long " * 60] * 30)
         mine.search(np.ones(DIM))
         theirs = place.connect().collection("things", oversample=EVERYTHING)
         return mine, theirs
@@ -89,16 +91,20 @@ class RacesContract:
         assert theirs.count() == 28
 
     @pytest.mark.parametrize("method", ["vectors", "payloads"])
-    @pytest.mark.parametrize("where", [None, {"n": 0}], ids=["all", "filtered"])
+    @pytest.mark.parametrize(
+        "where", [None, {"n": 0}, {"n": 0, "v": {"ne": 2}}], ids=["all", "filtered", "filtered here too"]
+    )
     def test_writes_in_the_middle_of_search(self, pair, interrupt, method, where):
         mine, theirs = pair
+        # where the store filters alone, candidates come with their vectors
+        whole = method == "vectors" and mine.index_vectors(["id-0"]).size and (where is None or "v" not in where)
         new = oracle.vectors(6, seed=3)
 
         def work():
             theirs.upsert(oracle.ids(6), new, [{"n": 0}] * 6)
             theirs.delete(["id-6", "id-7"])
 
-        interrupt(mine, method, work)
+        interrupt(mine, "nearest" if whole else method, work, after=whole)
         stored = oracle.vectors(30)
         stored[:6] = new
         names = [f"id-{i}" for i in range(30) if i not in (6, 7) and (not where or i < 6 or i % 2 == 0)]
@@ -163,7 +169,7 @@ class RacesContract:
     def noisy(self, place, store):
         """As `pair`, but 400 records in 16 dimensions under sap without noise, few candidates."""
         mine = store.collection("things", dim=16, scheme={"name": "sap", "beta": 0.0}, oversample=3)
-        mine.upsert(oracle.ids(400), oracle.vectors(400, 16), [{"n": i} for i in range(400)])
+        mine.upsert(oracle.ids(400), oracle.vectors(400, 16), [{"n": i} for i in range(400)], ["long " * 60] * 400)
         mine.search(np.ones(16))
         return mine, place.connect().collection("things")
 
@@ -173,13 +179,15 @@ class RacesContract:
         things = noisy[request.param == "theirs"]
         return lambda: things.calibrate(target_recall=0.9, max_candidates=60)
 
-    @pytest.mark.parametrize("method", ["candidates", "vectors", "payloads"])
+    @pytest.mark.parametrize("method", ["nearest", "candidates", "vectors", "payloads"])
     def test_calibration_in_the_middle_of_search(self, noisy, interrupt, calibrate, method):
         """A query encrypted under the old scheme must not rank the new index vectors."""
         mine, _ = noisy
         interrupt(mine, method, calibrate)
         stored, query = oracle.vectors(400, 16), oracle.vectors(1, 16, seed=1)[0]
-        hits = mine.search(query, k=10)
+        # where the filter is checked here, candidates and their vectors are read one after the other
+        where = {"n": {"gte": 0}} if method in ("candidates", "vectors") else None
+        hits = mine.search(query, k=10, where=where)
         order, _ = oracle.nearest("cosine", query, stored, 10)
         assert len(hits) == 10
         assert len({f"id-{i}" for i in order} & {hit.id for hit in hits}) >= 4

@@ -7,6 +7,7 @@ import psycopg
 import pytest
 
 import encvec_store as ev
+from encvec_store.backends.pgvector.source import Source
 from encvec_store.backends.pgvector.wire import Raw, RawDumper, split_value, term_from, typed_kind, vector
 from tests.postgres import role
 from tests.stores import machine
@@ -126,6 +127,26 @@ class Contract(RacesContract, TamperingContract, StoreContract):
         place = opening(keyset)
         yield place
         place.close()
+
+    @pytest.mark.parametrize("where", [None, {"n": 1}], ids=["all", "filtered"])
+    def test_a_search_is_one_statement(self, place, make, monkeypatch, where):
+        """Documents make it two; what another opening wrote is noticed without asking."""
+        mine = make("small", scheme={"name": "sap", "beta": 1.0}, fields={"n": "blind"})
+        names, metadata = [f"id-{i}" for i in range(40)], [{"n": i % 2} for i in range(40)]
+        vectors = np.random.default_rng(0).standard_normal((40, mine.dim))
+        mine.upsert(names, vectors, metadata)
+        mine.search(vectors[1], where=where)
+        read, asked = Source.read, []
+        monkeypatch.setattr(Source, "read", lambda self, *more: asked.append(1) or read(self, *more))
+        assert mine.search(vectors[1], where=where)[0].id == "id-1"
+        assert len(asked) == 1
+        with place.connect() as other:
+            theirs = other.collection("small")
+            theirs.upsert(names, vectors, metadata, ["long " * 100] * 40)
+            theirs.delete(["id-1"])
+        asked.clear()
+        assert {hit.document for hit in mine.search(vectors[1], where=where)} == {"long " * 100}
+        assert len(asked) == 2
 
     def test_random_histories(self, opening):
         schemas = (f"history_{n}" for n in itertools.count())

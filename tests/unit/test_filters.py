@@ -15,7 +15,7 @@ from encvec_store.backends.memory import _holds
 from encvec_store.config import CollectionConfig
 from encvec_store.errors import FilterError, UnknownFieldError
 from encvec_store.fields import Policy, Term, parse_policies
-from encvec_store.filters import AllOf, AnyOf, Match, Present, Range, parse, pushdown
+from encvec_store.filters import AllOf, AnyOf, Match, Present, Range, is_covered, parse, pushdown
 from encvec_store.records import decode_payload, encode_payload
 from encvec_store.vault import Vault
 from encvec_store.writing import terms
@@ -293,3 +293,19 @@ def test_blind_terms_name_neither_field_nor_value():
     assert len(set(others)) == len(others)
     for a, b in itertools.combinations(others, 2):
         assert a != b
+
+
+def test_what_is_covered():
+    """Where the store checks all of a filter, a search need not look at every candidate."""
+    policies = parse_policies({"s": "sealed", "b": "blind", "p": "plain"})
+
+    def covered(where):
+        return is_covered(parse(where, policies), policies)
+
+    assert is_covered(None, policies)
+    whole = ({"b": "x"}, {"p": {"lt": 3}}, {"p": 1, "b": 2}, {"or": [{"p": {"exists": True}}, {"b": {"in": [1]}}]})
+    assert all(map(covered, whole))
+    partly = ({"s": "x"}, {"b": {"gt": "x"}}, {"not": {"p": 1}}, {"p": {"ne": 1}}, {"p": 1, "s": 1})
+    assert not any(map(covered, partly))
+    assert not covered({"or": [{"p": 1}, {"and": [{"b": 1}, {"s": 1}]}]})
+    assert not is_covered(parse({"b": 1}), None)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 
 from ...fields import Term
 from ...filters import Predicate
-from ..base import Bytes, CacheAuthenticator, CollectionSpec, EncryptedBatch, Matrix, Rows
+from ..base import Bytes, CacheAuthenticator, CollectionSpec, EncryptedBatch, Matrix, Nearest, Rows, union
 from .cache import Cache
 from .check import check_records
 from .database import Database
@@ -66,8 +67,10 @@ class FaissCollection:
     def config(self) -> bytes:
         return self._records.config()
 
-    def put(self, batch: EncryptedBatch, *, under: bytes, config: bytes | None = None) -> None:
-        self._records.put(batch, under, config)
+    def put(
+        self, batch: EncryptedBatch, *, under: bytes, config: bytes | None = None, more: Iterable[EncryptedBatch] = ()
+    ) -> None:
+        self._records.put(chain([batch], more), under, config)
 
     def remove(self, rows: Rows) -> int:
         return self._records.remove(rows) if len(rows) else 0
@@ -135,6 +138,10 @@ class FaissCollection:
                         return
             self._follow()  # another thread may have dropped the cache
             self._fit()
+
+    def nearest(self, space: int, queries: Matrix, limit: int, predicate: Predicate | None = None) -> Nearest:
+        lists = self.candidates(space, queries, limit, predicate)
+        return Nearest(lists, *self.vectors(union(lists)))
 
     def vectors(self, rows: Rows, *, source: bool = False) -> tuple[Rows, Bytes]:
         asked = np.asarray(rows, np.int64)

@@ -76,11 +76,12 @@ class Records:
             raise StoreUnreachableError(f"{self.database.path} is damaged: a generation is no number")
         return generation
 
-    def put(self, batch: EncryptedBatch, under: bytes, config: bytes | None) -> None:
+    def put(self, batches: Iterable[EncryptedBatch], under: bytes, config: bytes | None) -> None:
         """Insert or replace by token, and drop the retired tokens."""
         with self.database.write() as cursor:
             generation = self._begin(cursor, under, config)
-            self._insert(cursor, batch, generation)
+            for batch in batches:
+                self._insert(cursor, batch, generation)
 
     def remove(self, rows: Rows) -> int:
         """Delete rows; returns how many there were."""

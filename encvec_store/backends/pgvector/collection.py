@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import chain
 from typing import Any
 
 from ...fields import Term
 from ...filters import Predicate
-from ..base import Bytes, CacheAuthenticator, CollectionSpec, EncryptedBatch, Matrix, Rows
+from ..base import Bytes, CacheAuthenticator, CollectionSpec, EncryptedBatch, Matrix, Nearest, Rows
 from .check import check_content, sizes
 from .records import Records
 from .schema import Server
@@ -30,8 +31,10 @@ class PgvectorCollection:
     def config(self) -> bytes:
         return self._records.config()
 
-    def put(self, batch: EncryptedBatch, *, under: bytes, config: bytes | None = None) -> None:
-        self._writer.put(batch, under, config)
+    def put(
+        self, batch: EncryptedBatch, *, under: bytes, config: bytes | None = None, more: Iterable[EncryptedBatch] = ()
+    ) -> None:
+        self._writer.put(chain([batch], more), under, config)
 
     def remove(self, rows: Rows) -> int:
         return self._writer.remove(rows) if len(rows) else 0
@@ -53,6 +56,9 @@ class PgvectorCollection:
 
     def candidates(self, space: int, queries: Matrix, limit: int, predicate: Predicate | None = None) -> list[Rows]:
         return self._searcher.candidates(space, queries, limit, predicate)
+
+    def nearest(self, space: int, queries: Matrix, limit: int, predicate: Predicate | None = None) -> Nearest:
+        return self._searcher.nearest(space, queries, limit, predicate)
 
     def vectors(self, rows: Rows, *, source: bool = False) -> tuple[Rows, Bytes]:
         return self._records.envelopes(rows)
@@ -87,7 +93,7 @@ class PgvectorCollection:
                 str(number): {
                     "index": state.kind,
                     "wanted": state.wanted,
-                    "storage": "float16" if state.half else "float32",
+                    "storage": state.storage,
                     "rows": state.records,
                     "bytes": state.bytes,
                 }

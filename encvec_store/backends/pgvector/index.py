@@ -6,26 +6,27 @@ It is built beside reads and writes, and by one process at a time.
 
 from __future__ import annotations
 
+import itertools
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import LiteralString
 
 import psycopg
 from psycopg import errors as pg
-from psycopg.sql import SQL, Composed, Identifier
+from psycopg.sql import SQL, Identifier
 
-from .names import Names
 from .options import Options
 from .schema import Server
 from .source import Cursor, Source
 
-__all__ = ["IndexState", "Indexer", "expression"]
+__all__ = ["IndexState", "Indexer"]
 
 _EXISTING = (
     "SELECT c.relname, i.indisvalid, pg_relation_size(c.oid) FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid"
     " WHERE i.indrelid = format('%%I.%%I', %s::text, %s::text)::regclass"
 )
 """Fails where the table is gone: it was replaced, and must not look like one without indexes."""
+_INDEXES = (("bit", "bit"), *itertools.product(("hnsw", "ivfflat"), ("float32", "float16")))
+"""(kind, storage); of several that are there, the last is used."""
 _LOCK = 0x656E7658
 """First half of the advisory lock; the number of the tables is the other."""
 
@@ -40,16 +41,12 @@ class IndexState:
 
     records: int
     kind: str
-    """Of the index there is: none, hnsw, ivfflat."""
+    """Of the index there is: none, hnsw, ivfflat, bit."""
     wanted: str
     """That the options ask for."""
-    half: bool
+    storage: str
+    """What the index keeps of a vector: float32, float16, bit."""
     bytes: int
-
-
-def expression(names: Names, column: LiteralString, dim: int, *, half: bool) -> Composed:
-    """Return the expression that an index of `dim` coordinates is on; a search must order by the same."""
-    return SQL("({}::{}({}))").format(SQL(column), names.sql_type(half=half), SQL(str(dim)))
 
 
 class Indexer:
@@ -68,13 +65,13 @@ class Indexer:
         valid = {name: size for name, sound, size in existing if sound}
         found = {}
         for space, records in counts.items():
-            kind, half, size = "none", False, 0
-            for candidate, halved in (("hnsw", False), ("hnsw", True), ("ivfflat", False), ("ivfflat", True)):
-                name = self._name(content, space, candidate, half=halved)
+            kind, storage, size = "none", "float32", 0
+            for candidate, kept in _INDEXES:
+                name = self._name(content, space, candidate, kept)
                 if name in valid and self._options.index in ("auto", candidate):
-                    kind, half, size = candidate, halved, valid[name]
+                    kind, storage, size = candidate, kept, valid[name]
             wanted = self._options.kind_for(records, self._dim)
-            found[space] = IndexState(records, kind, wanted, half, size)
+            found[space] = IndexState(records, kind, wanted, storage, size)
         return found
 
     def build(self, content: int, space: int, state: IndexState) -> bool:
@@ -92,7 +89,7 @@ class Indexer:
             if cursor.execute(b"SELECT pg_try_advisory_lock(%s::int4, %s::int4)", lock).fetchone() != (True,):
                 return False
             try:
-                name = Identifier(self._names.schema, self._name(content, space, state.wanted, half=self._half))
+                name = Identifier(self._names.schema, self._name(content, space, state.wanted, self._storage))
                 for _, setting, value in self._settings():
                     cursor.execute(b"SELECT set_config(%s, %s, false)", (setting, value))
                 # what an interrupted build left is of no use to searches, and slows down writes
@@ -117,13 +114,13 @@ class Indexer:
         for space, records in counts.items():
             wanted = self._options.kind_for(records, self._dim)
             if wanted != "none":
-                state = IndexState(records, "none", wanted, self._half, 0)
+                state = IndexState(records, "none", wanted, self._storage, 0)
                 cursor.execute(self._statement(content, space, state, concurrently=False))
         cursor.execute(self._names.sql("ANALYZE {terms}", content))
 
     @property
-    def _half(self) -> bool:
-        return self._options.half(self._dim)
+    def _storage(self) -> str:
+        return self._options.storage_for(self._dim)
 
     def _build_in_transaction(self, content: int, statement: bytes) -> bool:
         with self._source.write() as cursor:
@@ -153,26 +150,25 @@ class Indexer:
         ]
         return [(b"RESET " + name.encode(), name, value) for name, value in settings]
 
-    def _name(self, content: int, space: int, kind: str, *, half: bool) -> str:
-        return f"records_{content}_s{space}_{kind}{'_half' if half else ''}"
+    def _name(self, content: int, space: int, kind: str, storage: str) -> str:
+        return f"records_{content}_s{space}_{kind}{'_half' if storage == 'float16' else ''}"
 
     def _statement(self, content: int, space: int, state: IndexState, *, concurrently: bool) -> bytes:
         options = self._options
-        half = self._half
+        lists = state.wanted == "ivfflat"
         parameters = (
-            SQL("m = {}, ef_construction = {}").format(options.m, options.ef_construction)
-            if state.wanted == "hnsw"
-            else SQL("lists = {}").format(options.lists_for(state.records))
+            SQL("lists = {}").format(options.lists_for(state.records))
+            if lists
+            else SQL("m = {}, ef_construction = {}").format(options.m, options.ef_construction)
         )
         return self._names.sql(
             "CREATE INDEX {concurrently} {name} ON {records} USING {kind} ({on} {opclass})"
             " WITH ({parameters}) WHERE space = {space}",
             content,
             concurrently=SQL("CONCURRENTLY" if concurrently else ""),
-            name=Identifier(self._name(content, space, state.wanted, half=half)),
-            kind=SQL("hnsw" if state.wanted == "hnsw" else "ivfflat"),
-            on=expression(self._names, "index_vector", self._dim, half=half),
-            opclass=self._names.opclass(half=half),
+            name=Identifier(self._name(content, space, state.wanted, self._storage)),
+            kind=SQL("ivfflat" if lists else "hnsw"),
             parameters=parameters,
             space=space,
+            **self._names.measure(self._storage, self._dim, "index_vector"),
         )

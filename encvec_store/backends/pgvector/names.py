@@ -2,11 +2,33 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import LiteralString
 
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
-__all__ = ["Names"]
+__all__ = ["Measure", "Names"]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """How an index compares: what belongs together, from one setting. The protocol has inner products throughout."""
+
+    on: LiteralString
+    """Expression of a column `{v}` of type vector: what an index keeps, and what a search must order by."""
+    opclass: LiteralString
+    operator: LiteralString
+    query: LiteralString
+    """Expression of a query `{v}` of type vector."""
+
+
+MEASURES = {
+    "exact": Measure("{v}", "", "<#>", "{v}"),
+    "float32": Measure("({v}::{vector}({dim}))", "{vector_ip_ops}", "<#>", "{v}"),
+    "float16": Measure("({v}::{halfvec}({dim}))", "{halfvec_ip_ops}", "<#>", "{v}::{halfvec}"),
+    "bit": Measure("({signs}({v})::bit({dim}))", "{bit_hamming_ops}", "<~>", "{signs}({v})"),
+}
+"""By storage: `exact` is an expression that no index is on, `bit` keeps signs only."""
 
 
 class Names:
@@ -14,6 +36,7 @@ class Names:
 
     def __init__(self, schema: str, extension: str) -> None:
         self.schema = schema
+        self._extension = Identifier(extension)
         self._parts: dict[str, Composable] = {
             "schema": Identifier(schema),
             "meta": Identifier(schema, "meta"),
@@ -30,7 +53,8 @@ class Names:
             "vector_send": Identifier(extension, "vector_send"),
             "vector_ip_ops": Identifier(extension, "vector_ip_ops"),
             "halfvec_ip_ops": Identifier(extension, "halfvec_ip_ops"),
-            "negative_inner_product": SQL("OPERATOR({}.<#>)").format(Identifier(extension)),
+            "bit_hamming_ops": Identifier(extension, "bit_hamming_ops"),
+            "signs": Identifier(extension, "binary_quantize"),
         }
 
     def sql(self, template: LiteralString, content: int | None = None, **parts: Composable | int) -> bytes:
@@ -53,13 +77,22 @@ class Names:
         known |= {name: Literal(part) if isinstance(part, int) else part for name, part in parts.items()}
         return SQL(template).format(**known)
 
-    def sql_type(self, *, half: bool) -> Composable:
-        """Return the type that an index keeps."""
-        return self._parts["halfvec" if half else "vector"]
+    def measure(self, storage: str, dim: int, column: LiteralString, query: LiteralString = "") -> dict[str, Composed]:
+        """Return the parts `on`, `opclass`, `operator` and `query` of statements about index vectors.
 
-    def opclass(self, *, half: bool) -> Composable:
-        """Return the operator class: inner product throughout, as the protocol has it."""
-        return self._parts["halfvec_ip_ops" if half else "vector_ip_ops"]
+        Args:
+            storage: what the index keeps: float32, float16 or bit; or exact, where none shall be used.
+            dim: coordinates.
+            column: SQL that gives the stored vector.
+            query: SQL that gives the other one.
+        """
+        measure = MEASURES[storage]
+        return {
+            "on": self.part(measure.on, v=SQL(column), dim=SQL(str(dim))),
+            "opclass": self.part(measure.opclass),
+            "operator": SQL("OPERATOR({}.{})").format(self._extension, SQL(measure.operator)),
+            "query": self.part(measure.query, v=SQL(query)),
+        }
 
     def records(self, content: int) -> Identifier:
         """Name of a collection's table of records."""

@@ -16,8 +16,10 @@ from ...errors import UriError
 __all__ = ["INDEX_KINDS", "SCHEMES", "STORAGES", "Options", "parse_url"]
 
 SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
-INDEX_KINDS = ("auto", "none", "hnsw", "ivfflat")
+INDEX_KINDS = ("auto", "none", "hnsw", "ivfflat", "bit")
 STORAGES = ("auto", "float32", "float16")
+_MOST_DIM = {"float32": 2_000, "float16": 4_000, "bit": 64_000}
+"""That pgvector indexes."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,8 @@ class Options:
     create: bool = True
     """Create the extension, the schema and the tables where they are missing."""
     index: str = "auto"
-    """`none` scans exactly, `hnsw` and `ivfflat` index from the start; `auto` is HNSW above `index_above` records."""
+    """`none` scans exactly; `hnsw`, `ivfflat` and `bit` (HNSW over the signs) index from the start; `auto` is `hnsw`
+    above `index_above` records."""
     storage: str = "auto"
     """How an index keeps vectors: `float32`, `float16` (halfvec), or `auto`, which halves above 2,000 coordinates."""
     index_above: int = 5_000
@@ -41,7 +44,9 @@ class Options:
     ef_construction: int = 64
     """Effort of building the HNSW graph."""
     ef_search: int = 100
-    """Least number of HNSW nodes kept while searching; never below twice the candidates asked for."""
+    """Least number of HNSW nodes kept while searching; never below the candidates asked for, at most 1,000."""
+    bit_oversample: int = 5
+    """`bit`: records that the server compares by their whole index vectors, per candidate asked for."""
     lists: int = 0
     """IVFFlat lists; 0 is a thousandth of the records, or their square root above a million."""
     probes: int = 0
@@ -68,6 +73,7 @@ class Options:
             "m": (2, 100),
             "ef_construction": (4, 1000),
             "ef_search": (1, 1000),
+            "bit_oversample": (1, 1000),
             "lists": (0, 32_768),
             "probes": (0, 32_768),
             "index_above": (0, 1 << 62),
@@ -90,13 +96,17 @@ class Options:
                 f"postgresql store: schema has 1 to 63 bytes, no % or NUL, and does not begin with pg_: {self.schema!r}"
             )
 
-    def half(self, dim: int) -> bool:
-        """Say whether an index of so many coordinates keeps 16 bits each."""
-        return self.storage == "float16" or (self.storage == "auto" and dim > 2_000)
+    def storage_for(self, dim: int) -> str:
+        """Return what an index of so many coordinates keeps of them: float32, float16 or bit."""
+        if self.index == "bit":
+            return "bit"
+        if self.storage == "auto":
+            return "float16" if dim > _MOST_DIM["float32"] else "float32"
+        return self.storage
 
     def kind_for(self, records: int, dim: int) -> str:
-        """Return the kind of index for so many records of one key version: none, hnsw or ivfflat."""
-        if not dim or dim > (4_000 if self.half(dim) else 2_000) or not records:
+        """Return the kind of index for so many records of one key version: none, hnsw, ivfflat or bit."""
+        if not dim or dim > _MOST_DIM[self.storage_for(dim)] or not records:
             return "none"
         if self.index == "auto":
             return "hnsw" if records > self.index_above else "none"

@@ -25,7 +25,7 @@ from .wire import (
     vectors_from,
 )
 
-__all__ = ["Records"]
+__all__ = ["Records", "joined"]
 
 T = TypeVar("T")
 _AT_ONCE = 1 << 26
@@ -48,6 +48,8 @@ class Records:
         self.collection = collection
         self.spec = spec
         self._content = content
+        self._fetches: dict[str, tuple[int, bytes]] = {}
+        """Statements of `_fetch` by column, for the tables of a number: kept, as a search waits for them."""
 
     @property
     def content(self) -> int:
@@ -127,9 +129,8 @@ class Records:
 
         def work(cursor: Cursor, content: int) -> Rows:
             compiled = PredicateSql(self.names.records(content), self.names.terms(content))
-            sql = self.names.sql(
-                _ROWS, content, listing=compiled.listing(AllOf(()) if predicate is None else predicate)
-            )
+            listing = SQL(compiled.listing(AllOf(()) if predicate is None else predicate))
+            sql = self.names.sql(_ROWS, content, listing=listing)
             parameters = {"after": after, "limit": limit, **compiled.parameters}
             (packed,) = cursor.execute(sql, parameters).fetchone() or (b"",)
             return rows_from(packed)
@@ -140,13 +141,13 @@ class Records:
         """Return (found rows in the order asked, (m, envelope_size) uint8)."""
         size = self.spec.envelope_size
         found, parts = self._fetch("envelope", rows, size)
-        return found, np.frombuffer(_joined(parts, size), np.uint8).reshape(-1, size)
+        return found, np.frombuffer(joined(parts, size), np.uint8).reshape(-1, size)
 
     def index_vectors(self, rows: Rows) -> tuple[Rows, Matrix]:
         """Return (found rows in the order asked, (m, index_dim) float32)."""
         dim = self.spec.index_dim
         found, parts = self._fetch("{vector_send}(index_vector)" if dim else "''::bytea", rows, 4 * dim)
-        return found, vectors_from(_joined(parts, 4 + 4 * dim), dim) if dim else np.empty((len(found), 0), np.float32)
+        return found, vectors_from(joined(parts, 4 + 4 * dim), dim) if dim else np.empty((len(found), 0), np.float32)
 
     def payloads(self, rows: Rows) -> tuple[Rows, list[bytes]]:
         """Return (found rows in the order asked, sealed payloads)."""
@@ -162,13 +163,17 @@ class Records:
 
             # row by row: put together by the server, they would cost twice the time
             def work(cursor: Cursor, content: int, some: bytes = some) -> list[Any]:
-                return cursor.execute(
-                    self.names.sql(_FETCH, content, column=self.names.part(column)), (some,)
-                ).fetchall()
+                return cursor.execute(self._fetching(column, content), (some,)).fetchall()
 
             parts.update(self.on_content(work))
         present = [row for row in asked.tolist() if row in parts]
         return np.array(present, np.int64), [parts[row] for row in present]
+
+    def _fetching(self, column: LiteralString, content: int) -> bytes:
+        known = self._fetches.get(column)
+        if known is None or known[0] != content:
+            known = self._fetches[column] = content, self.names.sql(_FETCH, content, column=self.names.part(column))
+        return known[1]
 
     def audit(self, rows: Rows) -> list[tuple[int, int, bytes, set[tuple[str, Term]]]]:
         """Return (row, space, token, {(field, term)}) of the rows found, in the order asked."""
@@ -189,6 +194,6 @@ class Records:
         return [found[row] for row in np.asarray(rows).tolist() if row in found]
 
 
-def _joined(parts: list[bytes], size: int) -> bytes:
+def joined(parts: list[bytes], size: int) -> bytes:
     """Join parts of one size. Zeros stand for one of another size, which is damage: they are authentic nowhere."""
     return b"".join(part if part is not None and len(part) == size else bytes(size) for part in parts)

@@ -1,10 +1,11 @@
-"""Candidates: which way to search, and the statements for it; imports index, predicates, records, wire.
+"""Candidates: which way to search, and the statements for it; imports index, records, statements, wire.
 
     few records, many candidates       exact: every record of the space is compared
     a filter that few records pass     narrow: they are listed by the index on terms, and compared exactly
-    otherwise                          index: HNSW or IVFFlat, the filter checked on the way
+    otherwise                          index: HNSW (of vectors or signs) or IVFFlat, the filter checked on the way
 
-Whatever an index leaves out is made up for: where fewer come than were asked, the exact way is gone.
+Whatever an index leaves out is made up for: where fewer come than were asked, the exact way is gone. A search of one
+query is one statement, which brings the sealed vectors along.
 """
 
 from __future__ import annotations
@@ -12,19 +13,18 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from typing import Any, LiteralString
+from typing import Any
 
 import numpy as np
-from psycopg.sql import SQL, Composable, Composed
 
 from ...errors import StoreError
 from ...filters import Predicate
-from ..base import Matrix, Rows
-from .index import Indexer, IndexState, expression
-from .predicates import PredicateSql
-from .records import Records
+from ..base import Matrix, Nearest, Rows, union
+from .index import Indexer, IndexState
+from .records import Records, joined
 from .source import Cursor
-from .wire import rows_from, vector_array
+from .statements import Ask, Statements, Way
+from .wire import rows_from
 
 __all__ = ["Searcher"]
 
@@ -34,27 +34,14 @@ _MOST_EF = 1000
 _LEAST_NARROW = 1_000
 _VISIT_COST = 6.0
 """How much dearer a step in a graph is than comparing a listed record."""
-_TEXTS = 500
-"""Statements kept, since putting one together takes as long as sending it."""
+_VISITS = 20_000
+"""HNSW nodes that the server visits at most, unless told otherwise."""
 _LOOK_AGAIN = 5.0
 """Seconds for which we believe to know which indexes there are."""
 _BUILD_AGAIN = 300.0
 """Seconds until a search tries again to build an index that could not be built."""
-
-_OUTER: LiteralString = (
-    "SELECT q.n, found.* FROM {queries} AS q CROSS JOIN LATERAL (SELECT string_agg(int8send(c.row), ''::bytea)"
-    " FILTER (WHERE c.d IS NOT NULL),"  # none should be, but for damage
-    " string_agg(float8send(c.d), ''::bytea) FROM ({inner}) AS c) AS found"
-)
-_INNER: LiteralString = (
-    "SELECT r.row, {on} {negative_inner_product} {query} AS d FROM {records} AS r"
-    " WHERE r.space = {space}{where} ORDER BY {on} {negative_inner_product} {query} LIMIT {limit}"
-)
-_NARROW: LiteralString = (
-    "WITH listed AS MATERIALIZED (SELECT row FROM ({listing}) AS l LIMIT {most} + 1), few AS MATERIALIZED"
-    " (SELECT array_agg(row) AS rows FROM listed HAVING count(*) <= {most}) {outer}"
-)
-_EXACT = {"jit": "off"}
+_JIT_ABOVE = 100_000
+"""Records from which on the server might compile an exact scan, which costs more than it saves."""
 
 
 class Searcher:
@@ -70,29 +57,40 @@ class Searcher:
         self._seen = -_LOOK_AGAIN
         self._warned = self._told = False
         self._build_after = 0.0
-        self._texts: dict[tuple[Any, ...], bytes] = {}
+        self._statements = Statements(records)
         self.ways: Counter[str] = Counter()
         """Searches by way; `short` counts those that an index answered with too few."""
 
     def candidates(self, space: int, queries: Matrix, limit: int, predicate: Predicate | None) -> list[Rows]:
         """Return up to `limit` rows for each of (q, index_dim) queries, nearest first."""
+        return self._search(space, queries, limit, predicate, whole=False).lists
+
+    def nearest(self, space: int, queries: Matrix, limit: int, predicate: Predicate | None) -> Nearest:
+        """Return the same in any order, with their envelopes."""
+        if len(queries) == 1:
+            return self._search(space, queries, limit, predicate, whole=True)
+        lists = self.candidates(space, queries, limit, predicate)
+        return Nearest(lists, *self._records.envelopes(union(lists)))
+
+    def _search(self, space: int, queries: Matrix, limit: int, predicate: Predicate | None, *, whole: bool) -> Nearest:
+        """Return candidates; the envelopes and small payloads of the only query's, if `whole`."""
         asked = np.ascontiguousarray(queries, np.float32)
         if not self._dim or not len(asked) or limit <= 0:
-            return [np.empty(0, np.int64) for _ in asked]
+            return self._take(Ask(space, asked, 0, None, whole), [])
+        ask = Ask(space, asked, limit, predicate, whole)
         state = self._state(space)
         if state is None or state.kind == "none" or limit > _MOST_EF:
-            return self._exact(space, asked, limit, predicate)
+            return self._exact(ask, state)
         if predicate is not None:
-            most = self._narrow_limit(state.records, limit)
-            found = self._narrow(space, asked, limit, predicate, most)
+            found = self._narrow(ask, self._narrow_limit(state.records, limit))
             if found is not None:
                 return found
-        found = self._indexed(space, asked, limit, predicate, state)
-        if all(len(rows) == limit for rows in found):
+        found = self._indexed(ask, state)
+        if all(len(rows) == limit for rows in found.lists):
             return found
         self.ways["short"] += 1
-        exact = self._exact(space, asked, limit, predicate)
-        if not self._told and sum(map(len, exact)) > sum(map(len, found)):
+        exact = self._exact(ask, state)
+        if not self._told and sum(map(len, exact.lists)) > sum(map(len, found.lists)):
             self._told = True
             log.warning(
                 "collection %r: its %s index gave fewer candidates than asked for, so all records were compared:"
@@ -137,17 +135,19 @@ class Searcher:
         state = self.states(fresh=True).get(space)
         if state is None:
             return "nothing to compare"
-        asked, indexed = query.reshape(1, -1), state.kind != "none" and limit <= _MOST_EF
-        most = self._narrow_limit(state.records, limit) if indexed and predicate is not None else 0
+        indexed = state.kind != "none" and limit <= _MOST_EF
+        ask = Ask(space, query.reshape(1, -1), limit, predicate, whole=True)
+        ways = [(f"{state.kind} index", self._way(state, limit)) if indexed else ("scan", Way("exact"))]
+        if indexed and predicate is not None:
+            most = self._narrow_limit(state.records, limit)
+            ways.insert(0, (f"filter first, which at most {most:,} records pass", Way("narrow", most=most)))
 
         def work(cursor: Cursor, content: int) -> tuple[str, list[Any]]:
-            way = f"{state.kind} index" if indexed else "scan"
-            sql, parameters = self._statement(content, space, asked, limit, predicate, state.half if indexed else None)
-            if predicate is not None and most:
-                narrow = self._narrow_statement(content, space, asked, limit, predicate, most)
-                if cursor.execute(*narrow).fetchall():
-                    way, (sql, parameters) = f"filter first, which at most {most:,} records pass", narrow
-            return way, cursor.execute(b"EXPLAIN (COSTS OFF) " + sql, parameters).fetchall()
+            for name, way in ways:
+                sql, parameters = self._statements.search(content, ask, way)
+                if way.kind != "narrow" or cursor.execute(sql, parameters).fetchall():
+                    return name, cursor.execute(b"EXPLAIN (COSTS OFF) " + sql, parameters).fetchall()
+            raise AssertionError("unreachable")
 
         way, plan = self._records.on_content(work)
         return "\n".join([f"{way}, {state.records:,} records", *(f"  {line}" for (line,) in plan)])
@@ -180,113 +180,58 @@ class Searcher:
         """Records up to which listing and comparing them is cheaper than a graph that skips the others."""
         return max(_LEAST_NARROW, 2 * limit, int((_VISIT_COST * limit * records) ** 0.5))
 
-    def _exact(self, space: int, asked: Matrix, limit: int, predicate: Predicate | None) -> list[Rows]:
+    def _exact(self, ask: Ask, state: IndexState | None) -> Nearest:
         self.ways["exact"] += 1
+        # set before the statement is planned, which costs round trips
+        settings = {"jit": "off"} if state is None or state.records > _JIT_ABOVE else None
 
         def work(cursor: Cursor, content: int) -> list[Any]:
-            # not the expression that indexes are on, so that none of them is used
-            sql, parameters = self._statement(content, space, asked, limit, predicate, None)
-            return cursor.execute(sql, parameters).fetchall()
+            return cursor.execute(*self._statements.search(content, ask, Way("exact"))).fetchall()
 
-        return self._take(self._records.on_content(work, _EXACT), asked, limit)
+        return self._take(ask, self._records.on_content(work, settings))
 
-    def _narrow(self, space: int, asked: Matrix, limit: int, predicate: Predicate, most: int) -> list[Rows] | None:
-        lines = self._records.on_content(
-            lambda cursor, content: cursor.execute(
-                *self._narrow_statement(content, space, asked, limit, predicate, most)
-            ).fetchall()
-        )
+    def _narrow(self, ask: Ask, most: int) -> Nearest | None:
+        def work(cursor: Cursor, content: int) -> list[Any]:
+            return cursor.execute(*self._statements.search(content, ask, Way("narrow", most=most))).fetchall()
+
+        lines = self._records.on_content(work)
         if not lines:
             return None
         self.ways["narrow"] += 1
-        return self._take(lines, asked, limit)
+        return self._take(ask, lines)
 
-    def _narrow_statement(
-        self, content: int, space: int, asked: Matrix, limit: int, predicate: Predicate, most: int
-    ) -> tuple[bytes, dict[str, Any]]:
-        compiled = PredicateSql(self._names.records(content), self._names.terms(content))
-        few = SQL(" AND r.row = ANY(few.rows)")
-        outer = self._compose(content, space, limit, None, few, before="few CROSS JOIN ")
-        sql = self._names.sql(_NARROW, listing=compiled.listing(predicate), most=most, outer=outer)
-        parameters = {"queries": vector_array(asked, self._records.server.vector_oid)}
-        return sql, parameters | compiled.parameters
-
-    def _indexed(
-        self, space: int, asked: Matrix, limit: int, predicate: Predicate | None, state: IndexState
-    ) -> list[Rows]:
+    def _indexed(self, ask: Ask, state: IndexState) -> Nearest:
         self.ways[state.kind] += 1
-        settings = self._settings(limit, state)
+        way = self._way(state, ask.limit)
 
         def work(cursor: Cursor, content: int) -> list[Any]:
-            inline = None if predicate is not None else settings
-            sql, parameters = self._statement(content, space, asked, limit, predicate, state.half, inline)
-            return cursor.execute(sql, parameters).fetchall()
+            return cursor.execute(*self._statements.search(content, ask, way)).fetchall()
 
-        # without a filter the statement sets them itself, which saves the transaction's round trips
-        return self._take(self._records.on_content(work, settings if predicate is not None else None), asked, limit)
+        return self._take(ask, self._records.on_content(work))
 
-    def _settings(self, limit: int, state: IndexState) -> dict[str, str]:
+    def _way(self, state: IndexState, limit: int) -> Way:
         options = self._options
         if state.kind == "ivfflat":
-            return {"ivfflat.probes": str(options.probes_for(state.records)), "ivfflat.iterative_scan": "relaxed_order"}
-        visits = 4 * limit * state.records // self._narrow_limit(state.records, limit)
-        return {
-            "hnsw.ef_search": str(min(_MOST_EF, max(options.ef_search, 2 * limit))),
-            "hnsw.iterative_scan": "relaxed_order",
-            "hnsw.max_scan_tuples": str(max(20_000, visits)),
-            "hnsw.scan_mem_multiplier": "4",
-        }
+            probes = ("ivfflat.probes", str(options.probes_for(state.records)))
+            return Way(state.kind, state.storage, (probes, ("ivfflat.iterative_scan", "relaxed_order")))
+        wide = min(_MOST_EF, limit * options.bit_oversample) if state.kind == "bit" else limit
+        ef = min(_MOST_EF, max(options.ef_search, wide))
+        settings = [("hnsw.ef_search", str(ef)), ("hnsw.iterative_scan", "relaxed_order")]
+        visits = 4 * wide * state.records // self._narrow_limit(state.records, wide)
+        if visits > _VISITS:
+            settings.append(("hnsw.max_scan_tuples", str(visits)))
+        return Way(state.kind, state.storage, (*settings, ("hnsw.scan_mem_multiplier", "4")), wide=wide)
 
-    def _statement(
-        self,
-        content: int,
-        space: int,
-        asked: Matrix,
-        limit: int,
-        predicate: Predicate | None,
-        half: bool | None,
-        inline: dict[str, str] | None = None,
-    ) -> tuple[bytes, dict[str, Any]]:
-        """Return a search and its parameters; `half` as in `_compose`."""
-        names = self._names
-        parameters: dict[str, Any] = {"queries": vector_array(asked, self._records.server.vector_oid)}
-        if predicate is not None:
-            compiled = PredicateSql(names.records(content), names.terms(content))
-            where = SQL(" AND {}").format(compiled.holds(predicate, SQL("r.row")))
-            composed = self._compose(content, space, limit, half, where, inline)
-            return composed.as_bytes(), parameters | compiled.parameters
-        key = (content, space, limit, half, *(inline or {}).values())
-        sql = self._texts.get(key, b"")
-        if not sql:
-            if len(self._texts) > _TEXTS:
-                self._texts.clear()
-            sql = self._texts[key] = self._compose(content, space, limit, half, SQL(""), inline).as_bytes()
-        return sql, parameters
-
-    def _compose(
-        self,
-        content: int,
-        space: int,
-        limit: int,
-        half: bool | None,
-        where: Composable,
-        inline: dict[str, str] | None = None,
-        before: LiteralString = "",
-    ) -> Composed:
-        """Return a search. `half` says what the index keeps; None is for an expression that no index is on."""
-        names = self._names
-        calls = [SQL(", set_config({}, {}, true)").format(setting, value) for setting, value in (inline or {}).items()]
-        source: LiteralString = "{}(SELECT u.v, u.n{} FROM unnest(%(queries)b::{}[]) WITH ORDINALITY AS u (v, n))"
-        queries = SQL(source).format(SQL(before), SQL("").join(calls), names.sql_type(half=False))
-        on = SQL("r.index_vector") if half is None else expression(names, "r.index_vector", self._dim, half=half)
-        query = SQL("q.v::{}").format(names.sql_type(half=True)) if half else SQL("q.v")
-        inner = names.part(_INNER, content, on=on, query=query, space=space, where=where, limit=limit)
-        return names.part(_OUTER, queries=queries, inner=inner)
-
-    def _take(self, lines: list[Any], asked: Matrix, limit: int) -> list[Rows]:
-        found = [np.empty(0, np.int64) for _ in asked]
+    def _take(self, ask: Ask, lines: list[Any]) -> Nearest:
+        size = self._records.spec.envelope_size
+        if ask.whole:
+            lines = lines if lines and lines[0][0] is not None else []
+            rows = np.array([row for row, _, _ in lines], np.int64)
+            vectors = np.frombuffer(joined([envelope for _, envelope, _ in lines], size), np.uint8).reshape(-1, size)
+            return Nearest([rows], rows, vectors, {row: payload for row, _, payload in lines if payload is not None})
+        found = [np.empty(0, np.int64) for _ in ask.queries]
         for n, packed, distances in lines:
             rows = rows_from(packed)
             # an index hands them out nearly in order, and aggregates promise none
             found[n - 1] = rows[np.lexsort((rows, np.frombuffer(distances or b"", ">f8")))]
-        return found
+        return Nearest(found, np.empty(0, np.int64), np.empty((0, size), np.uint8))

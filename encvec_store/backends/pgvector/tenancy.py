@@ -13,6 +13,7 @@ from typing import Any, LiteralString
 
 from psycopg.sql import SQL, Composable
 
+from ...waits import offload
 from ..base import EncryptedBatch, Rows
 from .names import Names
 from .source import Cursor, Source
@@ -104,17 +105,10 @@ def insert_batch(
 ) -> None:
     """Insert a batch under these rows by INSERT, in the place of COPY."""
     with_vector = batch.index_vectors.shape[1] > 0
-    vectors: Composable = SQL(", unnest(%b::{}[])").format(names.sql_type(half=False)) if with_vector else SQL("")
+    vectors: Composable = names.part(", unnest(%b::{vector}[])") if with_vector else SQL("")
     sql = names.sql(_RECORDS, content, column=SQL(", index_vector" if with_vector else ""), vectors=vectors)
     for part in _parts(batch):
-        values: list[Any] = [
-            int8_array(rows[part]),
-            int8_array([batch.space] * len(rows[part])),
-            packed_tokens(batch.tokens[part]),
-            packed_tokens(batch.vectors[part]),
-            byte_arrays(batch.payloads[part]),
-        ]
-        cursor.execute(sql, [*values, vector_array(batch.index_vectors[part], vector_oid)] if with_vector else values)
+        cursor.execute(sql, offload(len(rows[part]), _packed, batch, rows, part, vector_oid if with_vector else None))
     terms = list(dict.fromkeys(batch.terms))
     for start in range(0, len(terms), 10_000):
         some = terms[start : start + 10_000]
@@ -127,6 +121,18 @@ def insert_batch(
             byte_arrays([rest or b"" for _, rest in keys]),
         )
         cursor.execute(names.sql(_TERMS, content), arrays)
+
+
+def _packed(batch: EncryptedBatch, rows: Rows, part: slice, vector_oid: int | None) -> list[Any]:
+    """Return the parameters of `_RECORDS` for a part of a batch; without vectors where their type is None."""
+    values: list[Any] = [
+        int8_array(rows[part]),
+        int8_array([batch.space] * len(rows[part])),
+        packed_tokens(batch.tokens[part]),
+        packed_tokens(batch.vectors[part]),
+        byte_arrays(batch.payloads[part]),
+    ]
+    return values if vector_oid is None else [*values, vector_array(batch.index_vectors[part], vector_oid)]
 
 
 def _parts(batch: EncryptedBatch) -> Iterator[slice]:

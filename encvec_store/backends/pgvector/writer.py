@@ -48,17 +48,17 @@ class Writer:
         self._spec = records.spec
         self._collection = records.collection
 
-    def put(self, batch: EncryptedBatch, under: bytes, config: bytes | None) -> None:
+    def put(self, batches: Iterable[EncryptedBatch], under: bytes, config: bytes | None) -> None:
         """Insert or replace by token, and drop the retired tokens."""
         with self._records.source.write() as cursor:
             state = self._lock(cursor, under)
             changes: dict[int, int] = {}
-            if state.next_row > 1:
+            empty = state.next_row == 1
+            for batch in batches:
                 for tokens in (packed_tokens(batch.tokens), byte_arrays(batch.retired) if batch.retired else None):
-                    if tokens is not None:
+                    if tokens is not None and not empty:
                         self._delete(cursor, state.content, "token = ANY(%b::bytea[])", tokens, changes)
-            protected = self._records.server.row_security != "off"
-            self._insert(cursor, state, batch, changes, copying=not protected)
+                self._insert(cursor, state, batch, changes, copying=self._records.server.row_security == "off")
             self._finish(cursor, state, changes, config)
             self._records.follow(state.content)
 

@@ -1,0 +1,292 @@
+"""The `postgresql:` store beside plaintext pgvector, on one server, in one run.
+
+Usage: python -m benchmarks.pgvector [--quick]
+       python -m benchmarks.pgvector --scale 200000 --dim 768
+
+The baseline is what somebody who wants speed writes by hand: psycopg, binary COPY of lines that NumPy packed, binary
+parameters, prepared statements, a table of an id, the vector and the field that is filtered. By turns on both sides:
+
+    ingest     records per second, batches of 5,000, each durable, and processor time; before any index
+    search     one query at a time, by kind of index, at several ef_search and candidates re-ranked
+    filter     a field that 1% of the records have: plaintext by btree and then exactly, ours by blind and plain field
+
+The server is the one of ENCVEC_TEST_DSN (a role that may create databases), else one of our own, which keeps its
+promises: fsync is on. --scale loads and indexes a larger collection piece by piece and reports memory.
+Imports encvec_store, benchmarks.report, benchmarks.datasets, benchmarks.postgres.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import click
+import numpy as np
+
+from benchmarks.datasets import Dataset, load, synthetic
+from benchmarks.postgres import Database, Memory, PlainTable, Watched, database, spent
+from benchmarks.report import Row, Show, Target, one_thread, options, publish
+from encvec_store import Collection, Keyset, Store, connect
+from encvec_store.bench.encrypted import BATCH, fill
+from encvec_store.bench.timing import Truth, interleave
+from encvec_store.metrics import metric
+
+DATA, QUICK = "synthetic:50000x384", "synthetic:1500x384"
+BETA, K, RECALL = 2.0, 10, 0.99
+KINDS: dict[str, dict[str, Any]] = {
+    "hnsw": {"index": "hnsw"},
+    "halfvec": {"index": "hnsw", "storage": "float16"},
+    "ivfflat": {"index": "ivfflat"},
+    "bit": {"index": "bit", "bit_oversample": 8},
+}
+EFFORTS = {"ivfflat": (3, 6, 12, 25), "bit": (64, 100, 200, 400)}
+"""Of plaintext: probes, or ef_search; for bit these are re-ranked too."""
+EFS = (16, 24, 40, 64, 100)
+OVERSAMPLES = (4, 6, 8, 10, 20)
+QUERIES, QUICK_QUERIES = 300, 40
+GROUPS = 100
+PIECE = 20_000
+
+
+def ours(url: str, keys: Keyset, name: str, **how: Any) -> tuple[Store, Collection]:
+    """Open a store of its own options and its collection."""
+    oversample = how.pop("oversample", None)
+    store = connect(url, keyset=keys, **how)
+    return store, store.collection(name, oversample=oversample)
+
+
+def create(url: str, keys: Keyset, name: str, dim: int, **more: Any) -> tuple[Store, Collection]:
+    """Make an empty collection that no search indexes."""
+    store = connect(url, keyset=keys, index="none")
+    return store, store.collection(name, dim, "cosine", {"name": "sap", "beta": BETA}, **more)
+
+
+class Contest:
+    """One data set in one database, both ways."""
+
+    def __init__(self, data: Dataset, db: Database, queries: int, show: Show) -> None:
+        self.data, self.db, self.show = data, db, show
+        self.keys = Keyset.create("memory:")
+        self.queries = data.queries[:queries]
+        self.truth = Truth(metric("cosine"), data.vectors, self.queries, K)
+
+    def row(self, part: str, what: str, index: str, **more: Any) -> Row:
+        """Begin a row of results."""
+        n, dim = self.data.vectors.shape
+        begun: Row = {"bench": "pgvector", "part": part, "dataset": self.data.name, "n": n, "d": dim}
+        return {**begun, "index": index, "what": what, **self.db.versions, **more}
+
+    def kind(self, kind: str) -> list[Row]:
+        """Load both tables, index them, and search them."""
+        dim = self.data.dim
+        with ExitStack() as open_now:
+            plain = open_now.enter_context(PlainTable(self.db, f"plain_{kind}", dim))
+            store, collection = create(self.db.url, self.keys, kind, dim)
+            open_now.callback(store.close)
+            rows = self._ingest(kind, plain, collection)
+            with self.show.stage(f"{kind}: indexes", 2) as done:
+                build = {"plaintext": plain.index(kind)}
+                done(1)
+                indexing, indexed = ours(self.db.url, self.keys, kind, **KINDS[kind])
+                open_now.callback(indexing.close)
+                start = time.perf_counter()
+                indexed.flush()
+                build["encrypted"] = time.perf_counter() - start
+                done(1)
+            index = {"plaintext": plain.index_size(), "encrypted": indexed.stats()["store"]["bytes"]["index"]}
+            rows += [self.row("build", what, kind, build_s=build[what], index_mb=index[what] / 1e6) for what in build]
+            variants: dict[str, Watched] = {}
+            for effort in EFFORTS.get(kind, EFS):
+                variants[f"plaintext {effort}"] = plain.searching(kind, effort, K)
+            for oversample in OVERSAMPLES:
+                opened, found = ours(
+                    self.db.url,
+                    self.keys,
+                    kind,
+                    oversample=oversample,
+                    ef_search=max(40, K * oversample),
+                    **KINDS[kind],
+                )
+                open_now.callback(opened.close)
+                variants[f"encrypted {oversample * K}"] = self._watched(found)
+            return rows + self._searches(kind, "search", variants, self.truth)
+
+    def _ingest(self, kind: str, plain: PlainTable, collection: Collection) -> list[Row]:
+        vectors = self.data.vectors
+        writes: dict[str, Callable[[Any, int], None]] = {
+            "plaintext": plain.load,
+            "encrypted": lambda some, first: collection.upsert([str(first + i) for i in range(len(some))], some),
+        }
+        pids = {"plaintext": plain.pid, "encrypted": self._pid(collection)}
+        took = {what: np.zeros(3) for what in writes}
+        with self.show.stage(f"{kind}: ingest", len(vectors)) as done:
+            for first in range(0, len(vectors), BATCH):
+                some = vectors[first : first + BATCH]
+                for what, write in writes.items():
+                    before = np.array([time.perf_counter(), time.process_time(), spent(pids[what])])
+                    write(some, first)
+                    took[what] += np.array([time.perf_counter(), time.process_time(), spent(pids[what])]) - before
+                done(len(some))
+        size = {"plaintext": plain.size(), "encrypted": sum(collection.stats()["store"]["bytes"].values())}
+        rows = []
+        for what, (clock, client, server) in took.items():
+            row = self.row("ingest", what, kind, per_s=len(vectors) / clock, us=1e6 * client / len(vectors))
+            row["server_us"] = None if np.isnan(server) else 1e6 * server / len(vectors)
+            rows.append({**row, "bytes": size[what]})
+        return rows
+
+    def _pid(self, collection: Collection) -> int | None:
+        backend: Any = collection._handle.backend
+        ask = "SELECT pg_backend_pid()"  # that of the only connection that a pool opens for one call at a time
+        (pid,) = backend._records.source.read(lambda cursor: cursor.execute(ask).fetchone())
+        return None if self.db.pid is None else pid
+
+    def _watched(self, collection: Collection, where: dict[str, Any] | None = None) -> Watched:
+        return Watched(lambda query: collection.search(query, K, where), self._pid(collection))
+
+    def _searches(
+        self, kind: str, part: str, variants: dict[str, Watched], truth: Truth, places: Any = None
+    ) -> list[Row]:
+        """Time searches by turns; `places` turns ids into positions in what `truth` knows."""
+        with self.show.stage(f"{kind}: {part}", len(self.queries)) as done:
+            timed = interleave(variants, self.queries, progress=done)
+        rows = []
+        for name, measured in timed.items():
+            what, _, effort = name.rpartition(" ")
+            found = [np.array([int(getattr(hit, "id", hit)) for hit in hits], np.int64) for hits in measured.answers]
+            answers = found if places is None else [places[some] for some in found]
+            row = self.row(part, what, kind, **{"ef_search" if what == "plaintext" else "candidates": int(effort)})
+            rows.append({**row, **measured.row(), **variants[name].row(), "recall@10": truth.recall(answers, K)})
+        good = [row for row in rows if row["recall@10"] >= RECALL]
+        base = min((float(row["p50_ms"]) for row in good if row["what"] == "plaintext"), default=None)
+        return [{**row, "p50_ratio": row["p50_ms"] / base if base and row in good else None} for row in rows]
+
+    def filtered(self) -> list[Row]:
+        """Search among the 1% of a group."""
+        n, dim = self.data.vectors.shape
+        groups = np.arange(n) * 7919 % GROUPS  # no neighbourhood of theirs
+        chosen = np.flatnonzero(groups == 0)
+        with ExitStack() as open_now:
+            plain = open_now.enter_context(PlainTable(self.db, "plain_filter", dim))
+            plain.load(self.data.vectors, 0, groups)
+            plain.index_groups()
+            fields = {"blind": "blind", "plain": "plain"}
+            store, collection = create(self.db.url, self.keys, "filter", dim, fields=fields)
+            open_now.callback(store.close)
+            metadata = [{"blind": int(group), "plain": int(group)} for group in groups]
+            with self.show.stage("filter: ingest", n) as done:
+                fill(collection, self.data.vectors, done, metadata=metadata)
+            opened, found = ours(self.db.url, self.keys, "filter")
+            open_now.callback(opened.close)
+            found.flush()
+            variants: dict[str, Watched] = {"plaintext 0": plain.filtering(0, K)}
+            for field in fields:
+                variants[f"encrypted, {field} field {10 * K}"] = self._watched(found, {field: 0})
+            truth = Truth(metric("cosine"), self.data.vectors[chosen], self.queries, K)
+            places = np.zeros(n, np.int64)
+            places[chosen] = np.arange(len(chosen))
+            return self._searches("btree", "filter 1%", variants, truth, places)
+
+
+def run(quick: bool, show: Show) -> tuple[list[Row], list[Target]]:
+    """Measure every kind of index."""
+    data = load(QUICK if quick else DATA)
+    rows: list[Row] = []
+    with database() as db:
+        contest = Contest(data, db, QUICK_QUERIES if quick else QUERIES, show)
+        for kind in KINDS:
+            rows += contest.kind(kind)
+        rows += contest.filtered()
+    for part in dict.fromkeys(row["part"] for row in rows):
+        hidden = ("dataset", "n", "d")
+        some = [{key: row[key] for key in row if key not in hidden} for row in rows if row["part"] == part]
+        show.table(f"{data.name}: {part}", some)
+    return rows, targets(rows)
+
+
+def targets(rows: list[Row]) -> list[Target]:
+    """Compare with what is promised."""
+
+    def rate(what: str) -> float:
+        return float(np.median([row["per_s"] for row in rows if row["part"] == "ingest" and row["what"] == what]))
+
+    def cheapest(part: str, index: str, key: str) -> float:
+        found = [row for row in rows if row["part"] == part and row["index"] == index and row["what"] != "plaintext"]
+        reached = [row for row in found if row["p50_ratio"]]
+        return float(min(reached, key=lambda row: float(row["p50_ratio"]))[key]) if reached else float("nan")
+
+    at = f"at recall@10 >= {RECALL}"
+    return [
+        Target("ingest: records/s over plaintext COPY's", rate("encrypted") / rate("plaintext"), ">=", 0.7),
+        Target(f"hnsw: cheapest p50 {at} over plaintext's", cheapest("search", "hnsw", "p50_ratio"), "<=", 1.5),
+        Target("hnsw: client CPU of that search, ms", cheapest("search", "hnsw", "cpu_ms"), "<=", 0.5),
+        Target(f"1% filter: p50 {at} over plaintext btree's", cheapest("filter 1%", "btree", "p50_ratio"), "<=", 1.5),
+    ]
+
+
+def scale(n: int, dim: int, show: Show) -> tuple[list[Row], list[Target]]:
+    """Load and index n vectors piece by piece, and watch the memory of both ends."""
+    keys, queries = Keyset.create("memory:"), synthetic(PIECE, dim, queries=50).queries
+    nearest = np.full((len(queries), K), -np.inf)
+
+    def pieces() -> Iterator[Any]:
+        for start in range(0, n, PIECE):
+            yield start, synthetic(min(PIECE, n - start), dim, queries=50, seed=start // PIECE).vectors
+
+    with database() as db:
+        store = connect(db.url, keyset=keys, index="hnsw", storage="float16")
+        collection = store.collection("scale", dim, "cosine", {"name": "sap", "beta": BETA})
+        row: Row = {"bench": "pgvector", "part": "scale", "what": "encrypted", "index": "hnsw", "storage": "float16"}
+        row |= {"n": n, "d": dim, **db.versions}
+        written = 0.0
+        with show.stage("ingest", n) as done, Memory(db) as used:
+            for start, vectors in pieces():
+                similar = np.concatenate([nearest, queries @ vectors.T], axis=1)
+                nearest = -np.sort(-similar, axis=1)[:, :K]
+                ids = [str(start + i) for i in range(len(vectors))]
+                begun = time.perf_counter()
+                for first in range(0, len(ids), BATCH):
+                    collection.upsert(ids[first : first + BATCH], vectors[first : first + BATCH])
+                written += time.perf_counter() - begun
+                done(len(ids))
+        row |= {"per_s": n / written, **used.row("ingest")}
+        with show.stage("index", 1), Memory(db) as used:
+            start = time.perf_counter()
+            collection.flush()
+            row |= {"build_s": time.perf_counter() - start}
+        row |= used.row("build")
+        with show.stage("search", len(queries)), Memory(db) as used:
+            answers = [collection.search(query, K) for query in queries]
+            limits = nearest[:, K - 1] - 1e-6
+            right = sum(hit.score >= limit for hits, limit in zip(answers, limits, strict=True) for hit in hits)
+            times = []
+            for query in queries:
+                begun = time.perf_counter()
+                collection.search(query, K)
+                times.append(time.perf_counter() - begun)
+        sizes = collection.stats()["store"]["bytes"]
+        row |= {"recall@10": right / (K * len(queries)), "p50_ms": 1e3 * float(np.median(times)), **used.row("search")}
+        row |= {"bytes": sum(sizes.values()), "index_mb": sizes["index"] / 1e6}
+        store.close()
+    show.table(f"{n:,} x {dim}, loaded in batches of {BATCH:,}", [row])
+    show.table("Memory, MiB at most", used.table(row))
+    return [row], []
+
+
+@click.command()
+@click.option("--scale", "n", type=int, help="Load and index so many vectors, and report memory.")
+@click.option("--dim", type=int, default=768, show_default=True, help="Their coordinates.")
+@options
+def main(n: int | None, dim: int, quick: bool, as_json: bool, out: str | None) -> None:
+    """Measure the PostgreSQL store."""
+    if n is not None:
+        publish("pgvector-scale", lambda show: scale(n, dim, show), quick, as_json, out)
+    else:
+        publish("pgvector", lambda show: run(quick, show), quick, as_json, out)
+
+
+if __name__ == "__main__":
+    one_thread("benchmarks.pgvector")
+    main()
