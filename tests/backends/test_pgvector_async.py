@@ -105,7 +105,7 @@ def test_searches_wait_side_by_side(keyed, pg_dsn):
             stored = vectors(50)
             await things.upsert(ids(50), stored)
             before = threading.active_count()
-            with held(pg_dsn):
+            with held(pg_dsn, "encvec.records_1"):
                 searches = [asyncio.create_task(things.search(stored[i], k=1)) for i in range(50)]
                 await until(lambda: counted(pg_dsn, WAITING) == 4)
                 assert threading.active_count() == before
@@ -203,7 +203,7 @@ def test_a_cancelled_search_leaves_nothing_behind(keyed, pg_dsn, size, times):
         async with keyed(pool_size=size) as store:
             things = await store.collection("things", dim=DIM)
             await things.upsert(ids(10), vectors(10))
-            with held(pg_dsn):
+            with held(pg_dsn, "encvec.records_1"):
                 searches = [asyncio.create_task(things.search(np.ones(DIM))) for _ in range(size)]
                 await until(lambda: counted(pg_dsn, WAITING) == size)
                 for _ in range(times):  # the second time, while the first is being cleaned up after
