@@ -22,6 +22,7 @@ from .calibrate import calibrate
 from .common import Failure, Interrupted, help_if_alone
 from .db import db
 from .ingest import ingest
+from .leakage import leakage
 from .output import note, printable
 
 __all__ = ["cli", "run"]
@@ -82,6 +83,7 @@ def cli(context: click.Context) -> None:
     Exit codes:
       0  fine
       1  it ran, and the answer is bad: verify found damage, calibrate missed its target,
+         leakage identified records,
          get does not know an id, you answered no
       2  not done, or not all of it: usage, input, keys, store
       130 interrupted; 141 the reader of a pipe has gone
@@ -103,6 +105,7 @@ for command in (
     admin.verify,
     admin.drop,
     bench,
+    leakage,
     db,
 ):
     cli.add_command(command)

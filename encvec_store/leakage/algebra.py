@@ -33,7 +33,7 @@ def float32(values: npt.ArrayLike) -> Matrix:
     return np.ascontiguousarray(values, dtype=np.float32)
 
 
-def unit(points: Matrix) -> Matrix:
+def unit(points: npt.NDArray[np.floating]) -> Matrix:
     """Put (n, d) points on the unit sphere; a zero stays where it is."""
     length = np.linalg.norm(points, axis=1, keepdims=True)
     result: Matrix = points / np.maximum(length, np.float32(1e-12))
@@ -57,7 +57,7 @@ def blocks(count: int, size: int = _BLOCK) -> Iterator[slice]:
         yield slice(start, min(start + size, count))
 
 
-def eigen(symmetric: Matrix) -> tuple[Matrix, Matrix]:
+def eigen(symmetric: npt.NDArray[np.floating]) -> tuple[Matrix, Matrix]:
     """Eigenvalues, largest first, and the eigenvectors in columns, in double precision inside."""
     values, vectors = np.linalg.eigh(symmetric.astype(np.float64))
     return float32(values[::-1]), float32(vectors[:, ::-1])
@@ -88,7 +88,7 @@ def mutual(a: Matrix, b: Matrix, neighbours: int = _CSLS) -> tuple[Indices, Indi
     return rows, forward[rows], similar[rows, forward[rows]]
 
 
-def procrustes(a: Matrix, b: Matrix, rank: int | None = None) -> Matrix:
+def procrustes(a: npt.NDArray[np.floating], b: npt.NDArray[np.floating], rank: int | None = None) -> Matrix:
     """Return the orthogonal matrix R that brings a @ R closest to b (Schonemann, Psychometrika 31, 1966).
 
     With a rank, only that many leading directions are mapped and the rest goes to zero: all that a few pairs tell.

@@ -11,7 +11,7 @@ __all__ = ["text_like"]
 
 
 def text_like(
-    count: int, dim: int = 96, *, seed: int = 0, kind: int = 0, topics: int = 24
+    count: int, dim: int = 40, *, seed: int = 0, kind: int = 0, topics: int = 40
 ) -> tuple[Matrix, npt.NDArray[np.int64]]:
     """Draw unit vectors (count, dim) and their topics (count,).
 
@@ -20,15 +20,15 @@ def text_like(
     "language"; another seed gives other texts in it.
     """
     world = np.random.default_rng([kind, dim, topics])
-    spectrum = (1 + np.arange(dim)) ** -0.45
-    mixing, _ = np.linalg.qr(world.standard_normal((dim, dim)))
-    loading = world.standard_normal((dim, dim)) * 0.15 + np.eye(dim)
-    centres = world.standard_normal((topics, dim)) * (world.random((topics, dim)) < 0.3)
-    popular = np.sort(world.random(topics))[::-1] + 0.2
+    spectrum = (1 + np.arange(dim)) ** -0.6
+    turn, _ = np.linalg.qr(world.standard_normal((dim, dim)))
+    loading = world.standard_normal((dim, dim)) * 0.05 + np.eye(dim)
+    centres = world.standard_normal((topics, dim))
+    popular = (1 + np.arange(topics)) ** -0.7
     mean = world.standard_normal(dim) * 0.3
 
     rng = np.random.default_rng([kind, dim, topics, 1 + seed])
     labels = rng.choice(topics, count, p=popular / popular.sum())
-    factors = rng.exponential(1.0, (count, dim)) * (rng.random((count, dim)) < 0.25) * np.sign(world.random(dim) - 0.3)
-    points = (factors @ loading + 1.2 * centres[labels] + 0.25 * rng.standard_normal((count, dim))) * spectrum
-    return unit(float32((points + mean * spectrum) @ mixing)), labels.astype(np.int64)
+    factors = rng.exponential(1.0, (count, dim)) * (rng.random((count, dim)) < 0.2)
+    points = factors @ loading + centres[labels] + 0.2 * rng.standard_normal((count, dim)) + mean
+    return unit(float32((points * spectrum) @ turn)), labels.astype(np.int64)

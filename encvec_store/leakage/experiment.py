@@ -43,7 +43,7 @@ class Experiment:
     Args:
         victim: (v, d) vectors of the victim, of unit length; each trial stores `n` of them.
         corpus: (m, d) vectors of the adversary, none of the victim's.
-        subjects: name -> subject.
+        subjects: pairs of a name and a subject; a name may come again with other parameters.
         attacks: names of attacks; None is the whole table.
         sizes: records under one key.
         keys: number of keys; each also draws other records.
@@ -54,7 +54,7 @@ class Experiment:
 
     victim: Matrix
     corpus: Matrix
-    subjects: Mapping[str, Subject]
+    subjects: Sequence[tuple[str, Subject]]
     attacks: Sequence[str] | None = None
     sizes: Sequence[int] = (1000, 4000)
     keys: int = 3
@@ -79,9 +79,7 @@ class Experiment:
     def trials(self) -> int:
         """At most as many rows as there will be."""
         chosen = [ATTACKS[name] for name in self.attacks or ATTACKS]
-        each = sum(
-            len(a.views) * (len(self.adversaries) if a.holds == "corpus" else len(self.pairs)) for a in chosen
-        )
+        each = sum(len(a.views) * (len(self.adversaries) if a.holds == "corpus" else len(self.pairs)) for a in chosen)
         return each * len(self.subjects) * len(self.sizes) * self.keys
 
 
@@ -155,9 +153,7 @@ def _identity(row: Mapping[str, Any]) -> str:
 def _rows(experiment: Experiment, done: set[str], progress: Callable[[int], None]) -> Iterator[Row]:
     libraries = {name: version(name) for name in ("encvec-store", "numpy", "scipy")}
     chosen = list(experiment.attacks or ATTACKS)
-    for (name, subject), n, key in itertools.product(
-        experiment.subjects.items(), experiment.sizes, range(experiment.keys)
-    ):
+    for (name, subject), n, key in itertools.product(experiment.subjects, experiment.sizes, range(experiment.keys)):
         rng = np.random.default_rng([key, n])
         order = rng.permutation(len(experiment.victim))
         truth = experiment.victim[order[:n]]
@@ -175,13 +171,11 @@ def _rows(experiment: Experiment, done: set[str], progress: Callable[[int], None
                         if locked is None:
                             locked = _lock(experiment, subject, key, truth, order[n:])
                         keyed, stored, recall = locked
-                        corpus = {
-                            "disjoint": lambda: experiment.corpus,
-                            "same": lambda: truth[np.random.default_rng(key).permutation(n)],
-                            "superset": lambda: np.concatenate([experiment.corpus, truth]),
-                        }[adversary]()
+                        corpus = _corpus(adversary, experiment, truth, key)
                         known = np.random.default_rng([key, pairs]).choice(n, min(pairs, n), replace=False)
-                        case = Case(stored, corpus, np.random.default_rng([key, n, 7]), keyed.noise, known, truth[known])
+                        case = Case(
+                            stored, corpus, np.random.default_rng([key, n, 7]), keyed.noise, known, truth[known]
+                        )
                         for row in _attacked(attack, case, truth, (looked,)):
                             yield {**head, **row, "recall@10": recall, "versions": libraries}
                     progress(1)
@@ -192,6 +186,15 @@ def _situations(experiment: Experiment, chosen: Sequence[str]) -> list[tuple[str
     if any(ATTACKS[name].holds == "pairs" for name in chosen):
         found += [("disjoint", pairs) for pairs in experiment.pairs]
     return found
+
+
+def _corpus(adversary: str, experiment: Experiment, truth: Matrix, key: int) -> Matrix:
+    match adversary:
+        case "same":
+            return truth[np.random.default_rng(key).permutation(len(truth))]
+        case "superset":
+            return np.concatenate([experiment.corpus, truth])
+    return experiment.corpus
 
 
 def _lock(
@@ -239,8 +242,8 @@ def _decoded(located: Matrix, noisy: Callable[[Matrix], Matrix], case: Case, tru
     frame = noisy(learnt)
     scale = np.float32(np.sqrt(np.square(frame).mean() / max(1e-20, float(np.square(located).mean()))))
     matrix, offset = decoder(frame, learnt)
-    guess = located * scale @ matrix + offset
+    guess = float32(located * scale @ matrix + offset)
     return {
         "cosine": round(mean_cosine(guess, truth), 4),
-        "cosine_centered": round(mean_cosine(guess, truth, case.corpus.mean(axis=0)), 4),
+        "cosine_centered": round(mean_cosine(guess, truth, float32(case.corpus.mean(axis=0))), 4),
     }

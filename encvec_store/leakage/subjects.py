@@ -17,7 +17,19 @@ from ..crypto.schemes import KeyedScheme, scheme
 from ..errors import InputError
 from .algebra import Matrix, blocks, centred, eigen, float32, unit
 
-__all__ = ["SUBJECTS", "Keyed", "Pipeline", "Registered", "Statistics", "Subject", "ball", "haar", "subject"]
+__all__ = [
+    "CONTROLS",
+    "SUBJECTS",
+    "Foreign",
+    "Keyed",
+    "Pipeline",
+    "Registered",
+    "Statistics",
+    "Subject",
+    "ball",
+    "haar",
+    "subject",
+]
 
 _FLOOR = 1e-3
 """Eigenvalues below this share of the largest count as that share: directions without data must not be blown up."""
@@ -26,8 +38,10 @@ _FLOOR = 1e-3
 class Keyed(Protocol):
     """A subject under one key."""
 
-    noise: float
-    """Radius of the noise ball, relative to points of length 1: a parameter, which the adversary knows."""
+    @property
+    def noise(self) -> float:
+        """Radius of the noise ball, relative to points of length 1: a parameter, which the adversary knows."""
+        ...
 
     def store(self, vectors: Matrix) -> Matrix:
         """Index vectors (n, k) of (n, d) unit vectors."""
@@ -77,7 +91,7 @@ class Statistics:
     def fit(cls, vectors: Matrix, dims: int | None = None) -> Statistics:
         """From (n, d) vectors; `dims` at most d are kept."""
         away = centred(vectors)
-        values, basis = eigen(away.T @ away / len(away))
+        values, basis = eigen(away.T @ away / np.float32(len(away)))
         values = np.maximum(values[:dims], _FLOOR * values[0])
         return cls(vectors.mean(axis=0), float32(basis[:, :dims]), np.sqrt(values))
 
@@ -192,7 +206,7 @@ class _PipelineKeyed:
         out = self._points(vectors) @ self._mix
         if self._pipeline.beta:
             for rows in blocks(len(out)):
-                out[rows] += np.float32(self.noise * self._length) * ball(*out[rows].shape, self._rng)
+                out[rows] += np.float32(self.noise * self._length) * ball(len(out[rows]), out.shape[1], self._rng)
         return out
 
     def ask(self, queries: Matrix) -> Matrix:
@@ -200,6 +214,38 @@ class _PipelineKeyed:
             return unit(queries) @ self._mix
         power = -2 * self._pipeline.gamma if self._pipeline.whitening else 0.0
         return unit(self._statistics.whitened(queries, power)) @ self._mix
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """Somebody else's encryption: a function of vectors (n, d), beta and the key's number. Queries go the same way."""
+
+    beta: float
+    encrypt: Callable[[Matrix, float, int], Matrix]
+
+    def parameters(self) -> Mapping[str, Any]:
+        """The noise."""
+        return {"beta": self.beta}
+
+    def keyed(self, key: int, profile: Matrix) -> Keyed:
+        """Bind the key."""
+        return _ForeignKeyed(self, key)
+
+
+@dataclass(frozen=True)
+class _ForeignKeyed:
+    foreign: Foreign
+    key: int
+
+    @property
+    def noise(self) -> float:
+        return self.foreign.beta / 4
+
+    def store(self, vectors: Matrix) -> Matrix:
+        return float32(self.foreign.encrypt(vectors, self.foreign.beta, self.key))
+
+    def ask(self, queries: Matrix) -> Matrix:
+        return self.store(queries)
 
 
 # ------------------------------------------------------------------------------------------- the table
@@ -226,6 +272,9 @@ SUBJECTS: dict[str, Callable[[int, int | None, float], Subject]] = {
     "no-noise": lambda dim, k, beta: Pipeline(_sketch(k, dim), 1.0),
 }
 """Name -> how to build it from the dimension, the sketch's size (None: half the dimension) and beta."""
+
+CONTROLS = frozenset(SUBJECTS) - {"sap", "sketch"}
+"""Those that exist to be broken."""
 
 
 def subject(name: str, dim: int, *, k: int | None = None, beta: float = 2.0) -> Subject:

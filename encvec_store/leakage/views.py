@@ -18,8 +18,6 @@ class Case:
     """What an adversary holds: never the key, always the algorithm and its parameters.
 
     `pairs` are rows of the ciphertexts whose vectors he knows, and `pair_vectors` are these vectors (p, d).
-    `repeats` (t, n, k) are further encryptions of the same records, where he could get them.
-    `labels` (m,) belong to the corpus.
     """
 
     ciphertexts: Matrix
@@ -28,7 +26,6 @@ class Case:
     noise: float = 0.0
     pairs: Indices = field(default_factory=lambda: np.zeros(0, np.intp))
     pair_vectors: Matrix = field(default_factory=lambda: np.zeros((0, 0), np.float32))
-    repeats: Matrix | None = None
 
 
 @dataclass(frozen=True)
@@ -79,7 +76,7 @@ def _whitened(case: Case) -> View:
 
 
 def _sphere(case: Case) -> View:
-    """The ciphertexts as they are against the adversary's own sketch: statistics of a few ciphertexts only add noise."""
+    """The ciphertexts as they are, against the adversary's own sketch: few ciphertexts make poor statistics."""
     fit = Statistics.fit(case.corpus, case.ciphertexts.shape[1])
 
     def frame(vectors: Matrix) -> Matrix:
@@ -87,7 +84,7 @@ def _sphere(case: Case) -> View:
 
     def noisy(vectors: Matrix) -> Matrix:
         points = frame(vectors)
-        return unit(points + np.float32(case.noise) * ball(*points.shape, case.rng))
+        return unit(points + np.float32(case.noise) * ball(len(points), points.shape[1], case.rng))
 
     return View("sphere", unit(centred(case.ciphertexts)), frame, noisy)
 
@@ -98,7 +95,7 @@ def _plain(fit: Statistics) -> Callable[[Matrix], Matrix]:
 
 def _before(case: Case, frame: Callable[[Matrix], Matrix]) -> Callable[[Matrix], Matrix]:
     """Noise as the scheme adds it to unit vectors, before the adversary's own steps."""
-    return lambda vectors: frame(vectors + np.float32(case.noise) * ball(*vectors.shape, case.rng))
+    return lambda vectors: frame(vectors + np.float32(case.noise) * ball(len(vectors), vectors.shape[1], case.rng))
 
 
 def _covariance(points: Matrix) -> Matrix:

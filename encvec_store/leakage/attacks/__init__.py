@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..algebra import Matrix
+from ..algebra import Matrix, centred
 from ..views import Case, View
 from .coordinates import coordinates
 from .icp import principal
@@ -37,7 +37,7 @@ class Attack:
 
 def _as_it_is(view: View, case: Case) -> Matrix:
     """No alignment at all: what demonstrations of safety usually measure."""
-    return view.cipher - view.cipher.mean(axis=0)
+    return centred(view.cipher)
 
 
 _ISOMETRIC = ("centred", "recoloured")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from ..algebra import Indices, Matrix, centred
+from ..algebra import Indices, Matrix, centred, float32
 from ..views import Case, View
 
 __all__ = ["coordinates", "permuted"]
@@ -56,7 +56,7 @@ def _moments(points: Matrix) -> Matrix:
     scale = away.std()
     deviation = away.std(axis=0)
     third = np.cbrt((away**3).mean(axis=0))
-    return np.stack([points.mean(axis=0), deviation, third], axis=1) / scale
+    return float32(np.stack([points.mean(axis=0), deviation, third], axis=1) / scale)
 
 
 def _signature(points: Matrix) -> Matrix:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..algebra import Matrix, centred, eigen, mutual, procrustes, sample, unit
+from ..algebra import Matrix, centred, eigen, float32, mutual, procrustes, sample, unit
 from ..views import Case, View
 
 __all__ = ["grow", "polish", "principal", "signed_components"]
@@ -68,7 +68,7 @@ def polish(
 ) -> Matrix:
     """Refine a map in all dimensions on larger draws. With bases, `turn` is between coordinates in these."""
     if bases is not None:
-        turn = bases[0] @ turn @ bases[1].T
+        turn = float32(bases[0] @ turn @ bases[1].T)
     for _ in range(rounds):
         turn = _step(unit(sample(a, _POLISH, rng)), unit(sample(b, _POLISH, rng)), turn, anchors)
     return turn

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from ..algebra import Indices, Matrix, centred, sample
+from ..algebra import Indices, Matrix, centred, float32, sample
 from ..subjects import haar
 from ..views import Case, View, whitening
 from .icp import grow, polish
@@ -98,7 +98,7 @@ def _joint(sources: Matrix) -> tuple[Matrix, Matrix]:
     odd = sources.T @ squares / len(sources)
     np.fill_diagonal(even, 0)
     np.fill_diagonal(odd, 0)
-    return even, odd
+    return float32(even), float32(odd)
 
 
 def _white(points: Matrix) -> Matrix:

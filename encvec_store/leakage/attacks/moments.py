@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from ..algebra import Matrix, blocks, centred, eigen, sample, unit
+from ..algebra import Matrix, blocks, centred, eigen, float32, sample, unit
 from ..views import Case, View
 from .icp import grow, polish
 
@@ -81,4 +81,4 @@ def _crowded(points: Matrix, *, power: int, rng: np.random.Generator) -> Matrix:
         cosines[cosines > 1 - 1e-5] = 0  # itself
         found[rows] = (cosines**power).mean(axis=1)
     found = (found - found.mean()) / found.std()
-    return np.clip(found, -_CLIP, _CLIP)
+    return float32(np.clip(found, -_CLIP, _CLIP))

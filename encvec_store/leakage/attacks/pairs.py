@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from ..algebra import Matrix, centred, procrustes, unit
+from ..algebra import Matrix, centred, float32, procrustes, unit
 from ..views import Case, View
 from .coordinates import permuted
 from .icp import grow, polish, signed_components
@@ -46,8 +46,8 @@ def anchored(view: View, case: Case) -> Matrix:
     if view.name == "centred":
         a, b = signed_components(view.cipher), signed_components(targets)
         grown = a @ grow(view.cipher @ a, targets @ b, case.rng, anchors=a.T @ anchors @ b) @ b.T
-        if _fit(known @ grown, truth) > _fit(known @ turn, truth):
-            turn = grown
+        if _fit(known @ float32(grown), truth) > _fit(known @ turn, truth):
+            turn = float32(grown)
     return view.cipher @ turn
 
 

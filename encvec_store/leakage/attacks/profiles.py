@@ -70,4 +70,3 @@ def anchored_by_seeds(view: View, case: Case, a: Matrix, b: Matrix) -> Matrix:
     targets = view.frame(case.corpus)
     turn = polish(view.cipher, targets, turn, case.rng)
     return view.cipher @ turn
-

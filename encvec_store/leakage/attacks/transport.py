@@ -61,7 +61,10 @@ def clusters(view: View, case: Case) -> Matrix:
         (left, right) = (side @ side.T for side in (a, b))
         seed = int(case.rng.integers(2**31))
         found = quadratic_assignment(
-            left, right, method="faq", options={"maximize": True, "P0": "randomized", "rng": np.random.default_rng(seed)}
+            left,
+            right,
+            method="faq",
+            options={"maximize": True, "P0": "randomized", "rng": np.random.default_rng(seed)},
         )
         if found.fun / np.linalg.norm(left) / np.linalg.norm(right) > best:
             best = found.fun / np.linalg.norm(left) / np.linalg.norm(right)
