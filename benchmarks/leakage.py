@@ -19,7 +19,7 @@ import numpy as np
 
 from encvec_store.leakage import Experiment, Subject, run, subject, worst
 from encvec_store.leakage.algebra import Matrix, unit
-from encvec_store.leakage.subjects import Foreign
+from encvec_store.leakage.subjects import CONTROLS, Foreign
 
 from .datasets import load
 from .peers import alloy_encrypt, missing
@@ -27,16 +27,6 @@ from .peers import alloy_encrypt, missing
 RESULTS = Path(__file__).parent / "results" / "leakage.jsonl"
 DIM = 384
 ALIGNING = ("pca-icp", "components")
-CONTROLS = (
-    "plain",
-    "public-constant",
-    "shuffle",
-    "haar",
-    "foreign-statistics",
-    "half-whitening",
-    "norm-kept",
-    "no-noise",
-)
 
 
 def data(wordnet: str | None) -> tuple[str, Matrix, Matrix]:
@@ -64,32 +54,30 @@ def sap(beta: float) -> tuple[str, Subject]:
 
 def parts() -> dict[str, dict[str, Any]]:
     """Name -> what is tried, cheap ones first."""
-    few = (250, 500, 1000, 2000)
+    alone = {"attacks": ("components",), "views": ("sphere",)}  # the strongest against sketches, see "everything"
+    grid = [sketch(k, beta) for k in (128, 192, 256) for beta in (1.2, 1.8, 2.5, 3.6)]
+    shuffled = ("shuffle-sap", subject("shuffle-sap", DIM, beta=2.5))
     return {
         "controls": {
-            "subjects": [(name, subject(name, DIM, k=192, beta=1.8)) for name in CONTROLS],
+            "subjects": [(name, subject(name, DIM, k=192, beta=1.8)) for name in sorted(CONTROLS)],
             "attacks": ("naive", "coordinates", "pca-icp", "components", "fobi"),
             "sizes": (4000,),
             "keys": 1,
         },
-        "sketch-floor": {"subjects": [sketch(192, 1.8)], "attacks": ("components",), "sizes": (4000, 8000)},
-        "sap-few": {"subjects": [sap(2.0), sap(3.6)], "attacks": ALIGNING, "sizes": (250, 500, 1000)},
-        "sketch-few": {
+        "floor": {**alone, "subjects": [sketch(192, 1.8)], "sizes": (4000, 8000)},
+        "few": {
+            **alone,
             "subjects": [sketch(192, 1.8), sketch(192, 2.5), sketch(256, 3.6)],
-            "attacks": ("components",),
-            "sizes": few,
+            "sizes": (250, 500, 1000, 2000),
             "adversaries": ("disjoint", "superset"),
         },
-        "sketch-k": {
-            "subjects": [sketch(k, beta) for k in (128, 192, 256) for beta in (1.2, 1.8, 2.5, 3.6)],
-            "attacks": ("components",),
-            "sizes": (1000, 4000, 8000),
-        },
-        "large": {"subjects": [sketch(192, 1.8), sketch(256, 3.6)], "attacks": ("components",), "sizes": (15000, 30000)},
-        "sap-budget": {"subjects": [sap(b) for b in (2.0, 2.5, 3.6, 5.0)], "attacks": ALIGNING, "sizes": (1000, 4000, 8000)},
-        "everything": {"subjects": [sketch(192, 2.5)], "attacks": None, "sizes": (500, 1000)},
+        "grid": {**alone, "subjects": grid, "sizes": (1000, 4000, 8000)},
+        "large": {**alone, "subjects": [sketch(192, 1.8), sketch(256, 3.6)], "sizes": (15000, 30000)},
+        "sap-few": {"subjects": [sap(2.0), sap(3.6)], "attacks": ALIGNING, "sizes": (250, 500, 1000)},
+        "sap": {"subjects": [sap(b) for b in (2.0, 2.5, 3.6, 5.0)], "attacks": ALIGNING, "sizes": (1000, 4000, 8000)},
+        "everything": {"subjects": [sketch(192, 2.5)], "sizes": (500, 1000)},
         "pairs": {
-            "subjects": [sketch(192, 2.5), sap(2.5), ("shuffle-sap", subject("shuffle-sap", DIM, beta=2.5))],
+            "subjects": [sketch(192, 2.5), sap(2.5), shuffled],
             "attacks": ("pairs-permutation", "pairs-rotation", "pairs-ridge", "pairs-anchored"),
             "sizes": (4000,),
             "pairs": (5, 10, 20, 50, 100, 400),
@@ -101,7 +89,7 @@ def parts() -> dict[str, dict[str, Any]]:
             "pairs": (5, 10, 20),
             "keys": 1,
         },
-    }  # fmt: skip
+    }
 
 
 def main(argv: Sequence[str] | None = None) -> None:

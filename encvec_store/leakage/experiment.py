@@ -10,7 +10,7 @@ import itertools
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import numpy as np
 
 from ..errors import InputError
 from .algebra import Matrix, float32, sample, unit
-from .attacks import ATTACKS
+from .attacks import ATTACKS, Attack
 from .metrics import decoder, hits, mean_cosine, recall_in_candidates, wilson
 from .subjects import Keyed, Subject
 from .views import Case, view
@@ -50,6 +50,8 @@ class Experiment:
         adversaries: of ADVERSARIES.
         pairs: numbers of known pairs, for attacks that need them.
         name: what the data is called in rows.
+        candidates: numbers of re-ranked records for which the honest user's recall is measured.
+        views: only these; None is all in which an attack is tried.
     """
 
     victim: Matrix
@@ -61,7 +63,8 @@ class Experiment:
     adversaries: Sequence[str] = ("disjoint", "same")
     pairs: Sequence[int] = (50,)
     name: str = "data"
-    candidates: Sequence[int] = field(default=CANDIDATES)
+    candidates: Sequence[int] = CANDIDATES
+    views: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         for side in (self.victim, self.corpus):
@@ -76,10 +79,15 @@ class Experiment:
         if not self.sizes or not 10 <= min(self.sizes) <= max(self.sizes) <= len(self.victim):
             raise InputError(f"sizes are from 10 to the victim's {len(self.victim)} records, not {list(self.sizes)}")
 
+    def looks(self, attack: Attack) -> tuple[str, ...]:
+        """Views in which an attack is tried."""
+        return tuple(name for name in attack.views if self.views is None or name in self.views)
+
     def trials(self) -> int:
         """At most as many rows as there will be."""
         chosen = [ATTACKS[name] for name in self.attacks or ATTACKS]
-        each = sum(len(a.views) * (len(self.adversaries) if a.holds == "corpus" else len(self.pairs)) for a in chosen)
+        times = {"corpus": len(self.adversaries), "pairs": len(self.pairs)}
+        each = sum(len(self.looks(attack)) * times[attack.holds] for attack in chosen)
         return each * len(self.subjects) * len(self.sizes) * self.keys
 
 
@@ -162,7 +170,7 @@ def _rows(experiment: Experiment, done: set[str], progress: Callable[[int], None
             for attack in chosen:
                 if (ATTACKS[attack].holds == "pairs") != bool(pairs):
                     continue
-                for looked in ATTACKS[attack].views:
+                for looked in experiment.looks(ATTACKS[attack]):
                     head = {
                         "subject": name, "parameters": dict(subject.parameters()), "attack": attack, "view": looked,
                         "adversary": adversary, "pairs": pairs, "corpus": experiment.name, "n": n, "key": key,
