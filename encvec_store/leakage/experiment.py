@@ -179,11 +179,7 @@ def _rows(experiment: Experiment, done: set[str], progress: Callable[[int], None
                         if locked is None:
                             locked = _lock(experiment, subject, key, truth, order[n:])
                         keyed, stored, recall = locked
-                        corpus = _corpus(adversary, experiment, truth, key)
-                        known = np.random.default_rng([key, pairs]).choice(n, min(pairs, n), replace=False)
-                        case = Case(
-                            stored, corpus, np.random.default_rng([key, n, 7]), keyed.noise, known, truth[known]
-                        )
+                        case = _case(experiment, adversary, pairs, key, truth, keyed, stored)
                         for row in _attacked(attack, case, truth, (looked,)):
                             yield {**head, **row, "recall@10": recall, "versions": libraries}
                     progress(1)
@@ -194,6 +190,16 @@ def _situations(experiment: Experiment, chosen: Sequence[str]) -> list[tuple[str
     if any(ATTACKS[name].holds == "pairs" for name in chosen):
         found += [("disjoint", pairs) for pairs in experiment.pairs]
     return found
+
+
+def _case(
+    experiment: Experiment, adversary: str, pairs: int, key: int, truth: Matrix, keyed: Keyed, stored: Matrix
+) -> Case:
+    n = len(truth)
+    corpus = _corpus(adversary, experiment, truth, key)
+    known = np.random.default_rng([key, pairs]).choice(n, min(pairs, n), replace=False)
+    rng = np.random.default_rng([key, n, 7])
+    return Case(stored, corpus, rng, keyed.noise, keyed.public, known, truth[known])
 
 
 def _corpus(adversary: str, experiment: Experiment, truth: Matrix, key: int) -> Matrix:

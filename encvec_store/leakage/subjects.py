@@ -43,6 +43,11 @@ class Keyed(Protocol):
         """Radius of the noise ball, relative to points of length 1: a parameter, which the adversary knows."""
         ...
 
+    @property
+    def public(self) -> Callable[[Matrix], Matrix] | None:
+        """Steps before the secret ones, (n, d) -> (n, k), where they depend on nothing secret; else None."""
+        ...
+
     def store(self, vectors: Matrix) -> Matrix:
         """Index vectors (n, k) of (n, d) unit vectors."""
         ...
@@ -130,6 +135,7 @@ class _RegisteredKeyed:
     scheme: KeyedScheme
     noise: float
     rng: np.random.Generator
+    public: Callable[[Matrix], Matrix] | None = None
 
     def store(self, vectors: Matrix) -> Matrix:
         tokens = self.rng.integers(0, 256, (len(vectors), 16), dtype=np.uint8)
@@ -196,6 +202,7 @@ class _PipelineKeyed:
         points = self._points(profile[:1000])
         self._length = float(np.linalg.norm(points, axis=1).mean())
         self.noise = pipeline.beta / 4
+        self.public = self._points if pipeline.foreign else None  # somebody else's statistics are no secret
 
     def _points(self, vectors: Matrix) -> Matrix:
         if self._statistics is not None:
@@ -236,6 +243,7 @@ class Foreign:
 class _ForeignKeyed:
     foreign: Foreign
     key: int
+    public: Callable[[Matrix], Matrix] | None = None
 
     @property
     def noise(self) -> float:

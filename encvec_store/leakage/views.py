@@ -17,13 +17,15 @@ __all__ = ["VIEWS", "Case", "View", "view", "whitening"]
 class Case:
     """What an adversary holds: never the key, always the algorithm and its parameters.
 
-    `pairs` are rows of the ciphertexts whose vectors he knows, and `pair_vectors` are these vectors (p, d).
+    `public` is what the scheme does before its secret steps, where that depends on nothing secret. `pairs` are rows of
+    the ciphertexts whose vectors he knows, `pair_vectors` (p, d).
     """
 
     ciphertexts: Matrix
     corpus: Matrix
     rng: np.random.Generator
     noise: float = 0.0
+    public: Callable[[Matrix], Matrix] | None = None
     pairs: Indices = field(default_factory=lambda: np.zeros(0, np.intp))
     pair_vectors: Matrix = field(default_factory=lambda: np.zeros((0, 0), np.float32))
 
@@ -89,6 +91,17 @@ def _sphere(case: Case) -> View:
     return View("sphere", unit(centred(case.ciphertexts)), frame, noisy)
 
 
+def _public(case: Case) -> View | None:
+    """The scheme's own steps up to the rotation, where their statistics are no secret."""
+    if case.public is None:
+        return None
+    steps = case.public
+    mean = steps(case.corpus).mean(axis=0)
+    return View(
+        "public", centred(case.ciphertexts), lambda x: steps(x) - mean, _before(case, lambda x: steps(x) - mean)
+    )
+
+
 def _plain(fit: Statistics) -> Callable[[Matrix], Matrix]:
     return lambda vectors: fit.whitened(vectors, 0.0)
 
@@ -123,6 +136,7 @@ VIEWS: dict[str, Callable[[Case], View | None]] = {
     "raw": _raw,
     "centred": _centred,
     "recoloured": _recoloured,
+    "public": _public,
     "whitened": _whitened,
     "sphere": _sphere,
 }

