@@ -199,7 +199,8 @@ def _case(
     corpus = _corpus(adversary, experiment, truth, key)
     known = np.random.default_rng([key, pairs]).choice(n, min(pairs, n), replace=False)
     rng = np.random.default_rng([key, n, 7])
-    return Case(stored, corpus, rng, keyed.noise, keyed.public, known, truth[known])
+    background = experiment.corpus if adversary == "same" else None
+    return Case(stored, corpus, rng, keyed.noise, background, keyed.public, known, truth[known])
 
 
 def _corpus(adversary: str, experiment: Experiment, truth: Matrix, key: int) -> Matrix:

@@ -17,6 +17,7 @@ __all__ = ["VIEWS", "Case", "View", "view", "whitening"]
 class Case:
     """What an adversary holds: never the key, always the algorithm and its parameters.
 
+    `background` (b, d) are further vectors of the kind, for statistics only: a few hundred texts make poor ones.
     `public` is what the scheme does before its secret steps, where that depends on nothing secret. `pairs` are rows of
     the ciphertexts whose vectors he knows, `pair_vectors` (p, d).
     """
@@ -25,6 +26,7 @@ class Case:
     corpus: Matrix
     rng: np.random.Generator
     noise: float = 0.0
+    background: Matrix | None = None
     public: Callable[[Matrix], Matrix] | None = None
     pairs: Indices = field(default_factory=lambda: np.zeros(0, np.intp))
     pair_vectors: Matrix = field(default_factory=lambda: np.zeros((0, 0), np.float32))
@@ -58,13 +60,13 @@ def _raw(case: Case) -> View | None:
 
 def _centred(case: Case) -> View:
     """Principal components of both sides, lengths as they are: for isometries."""
-    fit = Statistics.fit(case.corpus, case.ciphertexts.shape[1])
+    fit = _statistics(case)
     return View("centred", centred(case.ciphertexts), _plain(fit), _before(case, _plain(fit)))
 
 
 def _recoloured(case: Case) -> View:
     """The spectrum of the ciphertexts made that of the corpus: undoes partial whitening, whatever its power."""
-    fit = Statistics.fit(case.corpus, case.ciphertexts.shape[1])
+    fit = _statistics(case)
     white = _whiten(case.ciphertexts)
     _, basis = eigen(_covariance(case.ciphertexts))
     cipher = white @ basis * fit.spread
@@ -73,13 +75,13 @@ def _recoloured(case: Case) -> View:
 
 def _whitened(case: Case) -> View:
     """Both sides whitened with the adversary's own statistics, norms kept."""
-    fit = Statistics.fit(case.corpus, case.ciphertexts.shape[1])
+    fit = _statistics(case)
     return View("whitened", _whiten(case.ciphertexts), fit.whitened, _before(case, fit.whitened))
 
 
 def _sphere(case: Case) -> View:
     """The ciphertexts as they are, against the adversary's own sketch: few ciphertexts make poor statistics."""
-    fit = Statistics.fit(case.corpus, case.ciphertexts.shape[1])
+    fit = _statistics(case)
 
     def frame(vectors: Matrix) -> Matrix:
         return unit(fit.whitened(vectors))
@@ -109,6 +111,11 @@ def _plain(fit: Statistics) -> Callable[[Matrix], Matrix]:
 def _before(case: Case, frame: Callable[[Matrix], Matrix]) -> Callable[[Matrix], Matrix]:
     """Noise as the scheme adds it to unit vectors, before the adversary's own steps."""
     return lambda vectors: frame(vectors + np.float32(case.noise) * ball(len(vectors), vectors.shape[1], case.rng))
+
+
+def _statistics(case: Case) -> Statistics:
+    known = case.corpus if case.background is None else np.concatenate([case.corpus, case.background])
+    return Statistics.fit(known, case.ciphertexts.shape[1])
 
 
 def _covariance(points: Matrix) -> Matrix:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from ..algebra import Matrix, centred
 from ..views import Case, View
+from .cliques import cliques
 from .coordinates import coordinates
 from .icp import principal
 from .independent import components
@@ -54,6 +55,7 @@ ATTACKS: dict[str, Attack] = {
         Attack("density", "corpus", density, ("sphere",)),
         Attack("profiles", "corpus", profiles, ("centred", "sphere")),
         Attack("graph", "corpus", spectral, ("centred", "sphere")),
+        Attack("cliques", "corpus", cliques, ("sphere", "centred")),
         Attack("transport", "corpus", transport, ("centred", "sphere")),
         Attack("clusters", "corpus", clusters, ("centred", "sphere")),
         Attack("pairs-permutation", "pairs", permutation, ("raw",)),
