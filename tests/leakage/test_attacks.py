@@ -45,11 +45,10 @@ def identified(name, attack, view, adversary="disjoint", *, n=N, beta=1.2, k=K, 
         ("haar", "pca-icp", "centred", "disjoint"),
         ("sap", "pca-icp", "centred", "disjoint"),
         ("sap", "profiles", "centred", "same"),
-        ("foreign-statistics", "pca-icp", "public", "disjoint"),
+        ("foreign-statistics", "pca-icp", "public", "same"),
         ("half-whitening", "pca-icp", "recoloured", "same"),
         ("norm-kept", "components", "whitened", "same"),
         ("no-noise", "components", "whitened", "same"),
-        ("sketch", "components", "whitened", "same"),
     ],
     ids=str,
 )
@@ -70,6 +69,11 @@ def test_breaks(name, attack, view, adversary):
 def test_pairs_break_everything(name, attack, view):
     """Some tens of known pairs are the end of each scheme of this family."""
     assert identified(name, attack, view, pairs=40) > 0.5
+
+
+def test_many_records_under_a_key_break_a_sketch():
+    """The finding that set the budgets: full whitening on the sphere, with noise, falls to independent components."""
+    assert identified("sketch", "components", "sphere", "same", n=2500) > 0.5
 
 
 def test_few_records_do_not_hide_from_who_has_the_texts():
@@ -119,8 +123,7 @@ def test_every_attack_runs_in_every_view_of_its_own():
     keyed = subject("shuffle-sap", DIM, beta=1.0).keyed(0, VICTIM)
     stored = keyed.store(VICTIM[:120])
     known = np.arange(30)
-    public = subject("foreign-statistics", DIM, k=K).keyed(0, VICTIM).public
-    case = Case(stored, CORPUS[:150], np.random.default_rng(0), keyed.noise, None, public, known, VICTIM[:30])
+    case = Case(stored, CORPUS[:150], np.random.default_rng(0), keyed.noise, None, unit, known, VICTIM[:30])
     for attack in ATTACKS.values():
         for name in attack.views:
             seen = VIEWS[name](case)
