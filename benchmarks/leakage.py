@@ -1,0 +1,128 @@
+"""What each scheme gives away, by attack, at several sizes: makes results/leakage.jsonl. Imports encvec_store.leakage.
+
+    python -m benchmarks.leakage [--part NAME ...] [--wordnet FILE.npz] [--keys 3] [--out FILE]
+
+Victim and adversary hold MiniLM embeddings of different texts of one kind: Banking77 (in the repository) or WordNet
+glosses, once `python -m benchmarks.embed.make_data text --wordnet DIR` has made the file. A run that was stopped goes
+on; each row says what was attacked, how, and what the honest user's recall is on the very same ciphertexts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from encvec_store.leakage import Experiment, Subject, run, subject, worst
+from encvec_store.leakage.algebra import Matrix, unit
+from encvec_store.leakage.subjects import CONTROLS, Foreign
+
+from .datasets import load
+from .peers import alloy_encrypt, missing
+
+RESULTS = Path(__file__).parent / "results" / "leakage.jsonl"
+DIM = 384
+ALIGNING = ("pca-icp", "components")
+
+
+def data(wordnet: str | None) -> tuple[str, Matrix, Matrix]:
+    """Name, victim's and adversary's vectors."""
+    if wordnet:
+        with np.load(wordnet, allow_pickle=False) as stored:
+            vectors = unit(stored["vectors"].astype(np.float32))
+        half = len(vectors) // 2
+        return "wordnet", vectors[:half], vectors[half:]
+    found = load("banking77")
+    pool = np.concatenate([found.vectors, found.queries])
+    pool = unit(pool[np.random.default_rng(0).permutation(len(pool))])
+    return "banking77", pool[:8500], pool[8500:]
+
+
+def sketch(k: int, beta: float) -> tuple[str, Subject]:
+    """A sketch of k dimensions."""
+    return "sketch", subject("sketch", DIM, k=k, beta=beta)
+
+
+def sap(beta: float) -> tuple[str, Subject]:
+    """`sap` with that noise."""
+    return "sap", subject("sap", DIM, beta=beta)
+
+
+def parts() -> dict[str, dict[str, Any]]:
+    """Name -> what is tried, cheap ones first."""
+    alone = {"attacks": ("components",), "views": ("sphere",)}  # the strongest against sketches, see "everything"
+    grid = [sketch(k, beta) for k in (128, 192, 256) for beta in (1.2, 1.8, 2.5, 3.6)]
+    shuffled = ("shuffle-sap", subject("shuffle-sap", DIM, beta=2.5))
+    return {
+        "controls": {
+            "subjects": [(name, subject(name, DIM, k=192, beta=1.8)) for name in sorted(CONTROLS)],
+            "attacks": ("naive", "coordinates", "pca-icp", "components", "fobi"),
+            "sizes": (4000,),
+            "keys": 1,
+        },
+        "floor": {**alone, "subjects": [sketch(192, 1.8)], "sizes": (4000, 8000)},
+        "few": {
+            **alone,
+            "subjects": [sketch(192, 1.8), sketch(192, 2.5), sketch(256, 3.6)],
+            "sizes": (250, 500, 1000, 2000),
+            "adversaries": ("disjoint", "superset"),
+        },
+        "grid": {**alone, "subjects": grid, "sizes": (1000, 4000, 8000)},
+        "large": {**alone, "subjects": [sketch(192, 1.8), sketch(256, 3.6)], "sizes": (15000, 30000)},
+        "sap-few": {"subjects": [sap(2.0), sap(3.6)], "attacks": ALIGNING, "sizes": (250, 500, 1000)},
+        "sap": {"subjects": [sap(b) for b in (2.0, 2.5, 3.6, 5.0)], "attacks": ALIGNING, "sizes": (1000, 4000, 8000)},
+        "everything": {"subjects": [sketch(192, 2.5)], "sizes": (500, 1000)},
+        "pairs": {
+            "subjects": [sketch(192, 2.5), sap(2.5), shuffled],
+            "attacks": ("pairs-permutation", "pairs-rotation", "pairs-ridge", "pairs-anchored"),
+            "sizes": (4000,),
+            "pairs": (5, 10, 20, 50, 100, 400),
+        },
+        "ironcore-alloy": {
+            "subjects": [("ironcore-alloy", Foreign(2.5, alloy_encrypt))],
+            "attacks": ("coordinates", "pca-icp", "pairs-permutation"),
+            "sizes": (4000,),
+            "pairs": (5, 10, 20),
+            "keys": 1,
+        },
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the parts and print the worst of each subject."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    every = parts()
+    parser.add_argument("--part", nargs="+", choices=list(every), default=list(every))
+    parser.add_argument("--wordnet", metavar="FILE", help="embeddings of WordNet glosses, in place of Banking77")
+    parser.add_argument("--keys", type=int, help="number of keys, in place of each part's own")
+    parser.add_argument("--sizes", type=int, nargs="+", help="records under a key, in place of each part's own")
+    parser.add_argument("--adversaries", nargs="+", help="in place of each part's own")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    options = parser.parse_args(argv)
+    name, victim, corpus = data(options.wordnet)
+    rows: list[dict[str, Any]] = []
+    for part in options.part:
+        if part == "ironcore-alloy" and (reason := missing()):
+            print(f"ironcore-alloy is left out: {reason}")
+            continue
+        what = every[part]
+        for option in ("keys", "sizes", "adversaries"):
+            if getattr(options, option):
+                what[option] = getattr(options, option)
+        what["sizes"] = [n for n in what["sizes"] if n <= len(victim)]
+        if what["sizes"]:
+            rows = run(Experiment(victim, corpus, name=name, **what), options.out)
+    for row in worst(rows):
+        print(
+            f"{row['corpus']:10s} {row['subject']:18s} {json.dumps(row['parameters']):45s} {row['adversary']:8s} "
+            f"pairs {row['pairs']:3d} n {row['n']:6d}  {row['identified']:7.2%} (median of {row['keys']} keys "
+            f"{row['identified_median']:7.2%})  {row['attack']}/{row['view']}"
+        )
+
+
+if __name__ == "__main__":
+    main()

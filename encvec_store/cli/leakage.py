@@ -1,0 +1,178 @@
+"""`encvec leakage`: what ciphertexts give away, by attack; imports leakage, readers, output, errors."""
+# ruff: noqa: D301 - for click, a line of \b keeps the next lines as they are
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import InputError
+from .common import Failure
+from .output import emit, progress, table
+from .readers import Columns, open_reader
+
+__all__ = ["leakage"]
+
+_BATCH = 10_000
+_LIMIT = 0.01
+Matrix = npt.NDArray[np.float32]
+
+
+@click.command()
+@click.option("--data", metavar="FILE", help="Vectors to protect: npy, parquet, jsonl, hdf5 [default: built-in ones].")
+@click.option("--corpus", metavar="FILE", help="The adversary's vectors, none of the first [default: half of FILE].")
+@click.option(
+    "--subject", "names", multiple=True, metavar="NAME", help="What to attack; again for more [default: sketch]."
+)
+@click.option(
+    "--attack", "attacks", multiple=True, metavar="NAME", help="Attacks to run; again for more [default: all]."
+)
+@click.option("--adversary", "adversaries", multiple=True, type=click.Choice(["disjoint", "same", "superset"]),
+              default=("disjoint", "same"), show_default=True, help="What the adversary's corpus is.")  # fmt: skip
+@click.option(
+    "-n", "--records", "sizes", type=click.IntRange(10), multiple=True, help="Records under one key; again for more."
+)
+@click.option(
+    "--pairs", type=click.IntRange(1), multiple=True, help="Known pairs, for attacks that need them; again for more."
+)
+@click.option("-k", "--dims", type=click.IntRange(1), help="Dimensions of a sketch [default: half of the data's].")
+@click.option("--beta", type=click.FloatRange(0), default=2.0, show_default=True, help="Noise.")
+@click.option("--keys", type=click.IntRange(1), default=3, show_default=True, help="Keys tried; the worst counts.")
+@click.option(
+    "--out", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path), help="Keep rows here, and go on."
+)
+@click.option("--quick", is_flag=True, help="One key, few records, the strongest attacks.")
+@click.option("--list", "show", is_flag=True, help="List subjects and attacks.")
+@click.option("--json", "as_json", is_flag=True, help="Print every trial as a JSON line.")
+def leakage(
+    data: str | None,
+    corpus: str | None,
+    names: tuple[str, ...],
+    attacks: tuple[str, ...],
+    adversaries: tuple[str, ...],
+    sizes: tuple[int, ...],
+    pairs: tuple[int, ...],
+    dims: int | None,
+    beta: float,
+    keys: int,
+    out: Path | None,
+    quick: bool,
+    show: bool,
+    as_json: bool,
+) -> int:
+    """Attack index vectors without the key, and say how many records are identified.
+
+    Every attack that applies is tried, by an adversary who holds other vectors of the kind (disjoint), the very same
+    ones unordered (same), or these among others (superset). The worst row of each subject is printed, with chance and
+    with the honest user's recall@10 in 100 candidates from the same ciphertexts. Controls (plain, public-constant,
+    shuffle, haar, and sketches with one step wrong) must break: a test that they pass is no test.
+
+    \b
+    Examples:
+      encvec leakage --quick
+      encvec leakage --data docs.npy --subject sap --subject sketch --beta 2.5 -n 500 -n 4000
+      encvec leakage --data docs.npy --corpus public.npy --subject sketch -k 192 --json
+
+    Exit code 1 where more than 1% of the records of a subject that is no control are identified without pairs.
+    """
+    if importlib.util.find_spec("scipy") is None:
+        raise Failure("ImportError", "scipy is not installed: pip install 'encvec-store[leakage]'")
+    from ..leakage import ATTACKS, SUBJECTS, Experiment, run, subject, worst
+    from ..leakage.data import text_like
+
+    if show:
+        if as_json:
+            emit({"subjects": list(SUBJECTS), "attacks": {name: attack.holds for name, attack in ATTACKS.items()}})
+        else:
+            table(["subject"], [[name] for name in SUBJECTS])
+            table(["attack", "needs", "views"], [[a.name, a.holds, ", ".join(a.views)] for a in ATTACKS.values()])
+        return 0
+    victim, others = _load(data, corpus, text_like)
+    chosen: list[str] | None = list(attacks) or None
+    if quick:
+        sizes, keys = sizes or (min(1000, len(victim)),), 1
+        chosen = chosen or ["coordinates", "pca-icp", "components", "density"]
+    if chosen is None and not pairs:
+        chosen = [name for name, attack in ATTACKS.items() if attack.holds == "corpus"]
+    dim = victim.shape[1]
+    experiment = Experiment(
+        victim,
+        others,
+        [(name, subject(name, dim, k=dims, beta=beta)) for name in names or ("sketch",)],
+        chosen,
+        sizes or tuple(n for n in (1000, 4000) if n <= len(victim)) or (len(victim),),
+        keys,
+        adversaries,
+        pairs or (50,),
+        Path(data).stem if data else "built-in",
+    )
+    with progress("attacking", experiment.trials()) as advance:
+        rows = run(experiment, out, lambda done: advance(done, None))
+    found = worst(rows)
+    if as_json:
+        for row in rows:
+            emit(row)
+    else:
+        table(_TITLES, [_line(row) for row in found])
+    return int(
+        any(r["identified"] > _LIMIT and r["chance"] < _LIMIT and not r["pairs"] and not _control(r) for r in found)
+    )
+
+
+def _control(row: dict[str, Any]) -> bool:
+    from ..leakage.subjects import CONTROLS
+
+    return row["subject"] in CONTROLS
+
+
+_TITLES = ("subject", "n", "adversary", "pairs", "best attack", "identified %", "median %", "95% from", "to",
+           "chance %", "cosine", "recall@10 in 100")  # fmt: skip
+
+
+def _line(row: dict[str, Any]) -> list[Any]:
+    share = (row["identified"], row["identified_median"], row["ci_low"], row["ci_high"], row["chance"])
+    return [
+        row["subject"],
+        row["n"],
+        row["adversary"],
+        row["pairs"],
+        f"{row['attack']}, {row['view']}",
+        *(round(100 * value, 2) for value in share),
+        row["cosine_centered"],
+        row["recall@10"].get("100"),
+    ]
+
+
+def _load(data: str | None, corpus: str | None, built_in: Any) -> tuple[Matrix, Matrix]:
+    if data is None:
+        if corpus is not None:
+            raise click.UsageError("--corpus goes with --data")
+        return built_in(6000, seed=1)[0], built_in(6000, seed=2)[0]
+    victim = _read(data)
+    if corpus is not None:
+        others = _read(corpus)
+        if others.shape[1] != victim.shape[1]:
+            raise InputError(f"{corpus} has vectors of {others.shape[1]}, {data} of {victim.shape[1]}")
+        return victim, others
+    if len(victim) < 40:
+        raise InputError(f"{data} has {len(victim)} vectors; give at least 40, or a --corpus")
+    order = np.random.default_rng(0).permutation(len(victim))
+    half = len(victim) // 2
+    return victim[order[:half]], victim[order[half:]]
+
+
+def _read(path: str) -> Matrix:
+    parts = [np.asarray(batch.vectors, np.float32) for batch in open_reader(path, None, Columns()).batches(_BATCH)]
+    if not parts:
+        raise InputError(f"{path} holds no vectors")
+    vectors: Matrix = np.concatenate(parts)
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    if not np.isfinite(lengths).all() or not lengths.all():
+        raise InputError(f"{path}: every vector must be finite and not zero")
+    vectors /= lengths
+    return vectors

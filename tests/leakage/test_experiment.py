@@ -1,0 +1,117 @@
+"""Runs are told in rows, can be stopped and go on, and refuse what makes no sense; the command line on top."""
+
+import json
+
+import numpy as np
+import pytest
+
+pytest.importorskip("scipy")
+
+from encvec_store.cli.app import run as encvec
+from encvec_store.errors import InputError
+from encvec_store.leakage import Experiment, run, subject, worst
+from encvec_store.leakage.data import text_like
+
+pytestmark = pytest.mark.leakage
+
+DIM = 24
+VICTIM, CORPUS = text_like(400, DIM, seed=1)[0], text_like(300, DIM, seed=2)[0]
+
+
+def trial(**changes):
+    given = {"attacks": ["naive", "coordinates"], "sizes": [100], "keys": 2, "adversaries": ["disjoint", "same"]}
+    return Experiment(VICTIM, CORPUS, [("shuffle", subject("shuffle", DIM))], **(given | changes))
+
+
+def test_rows_are_json_and_complete():
+    calls = []
+    rows = run(trial(), progress=calls.append)
+    assert len(rows) == len(calls) == trial().trials() == 8
+    for row in json.loads(json.dumps(rows)):
+        assert row.keys() >= {
+            "subject", "parameters", "attack", "view", "adversary", "pairs", "corpus", "n", "key", "identified",
+            "ci_low", "ci_high", "chance", "cosine", "cosine_centered", "recall@10", "seconds", "versions",
+        }  # fmt: skip
+        assert row["chance"] == 0.01
+        assert row["recall@10"] == {"10": 1.0, "50": 1.0, "100": 1.0}, "a shuffle without noise loses nothing"
+    (first, second) = sorted(worst(rows), key=lambda row: row["adversary"])
+    assert first["keys"] == second["keys"] == 2
+    assert first["attack"] == "coordinates"
+    assert first["identified"] >= first["identified_median"] > 0.5
+
+
+def test_a_run_is_repeatable():
+    timeless = [[{k: v for k, v in row.items() if k != "seconds"} for row in run(trial(keys=1))] for _ in range(2)]
+    assert timeless[0] == timeless[1]
+
+
+def test_a_stopped_run_goes_on(tmp_path):
+    out = tmp_path / "rows.jsonl"
+    whole = run(trial(), out)
+    lines = out.read_text().splitlines(keepends=True)
+    assert len(lines) == len(whole) == 8
+    out.write_text("".join(lines[:5]) + lines[5][:40])  # killed while a row was written
+    assert len(run(trial(), out)) == 8
+    assert [json.loads(line)["key"] for line in out.read_text().splitlines()] == [row["key"] for row in whole]
+    assert len(run(trial(), out)) == 8, "nothing is tried twice"
+    assert len(out.read_text().splitlines()) == 8
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"attacks": ["voodoo"]},
+        {"adversaries": ["nobody"]},
+        {"sizes": [401]},
+        {"sizes": [9]},
+        {"sizes": []},
+        {"corpus": CORPUS[:, :3]},
+        {"victim": np.full_like(VICTIM, np.nan)},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_bad_input_is_refused(changes):
+    given = {"victim": VICTIM, "corpus": CORPUS, "subjects": [], "sizes": [100]}
+    with pytest.raises(InputError):
+        Experiment(**(given | changes))
+
+
+def test_unknown_subject_is_refused():
+    with pytest.raises(InputError, match="sketch"):
+        subject("voodoo", DIM)
+    with pytest.raises(InputError, match="30"):
+        subject("sketch", 40, k=30).keyed(0, VICTIM)
+
+
+def test_command_line(tmp_path, capsys):
+    np.save(tmp_path / "own.npy", np.concatenate([VICTIM, CORPUS]) * 3)
+    arguments = ["leakage", "--data", str(tmp_path / "own.npy"), "-n", "200", "--keys", "1", "--attack", "coordinates"]
+    assert encvec([*arguments, "--subject", "shuffle"]) == 0, "a control that breaks is as it should be"
+    shown = capsys.readouterr().out
+    assert "shuffle" in shown
+    assert "coordinates, raw" in shown
+    assert encvec([*arguments, "--subject", "shuffle", "--json"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {row["adversary"] for row in rows} == {"disjoint", "same"}
+    assert rows[0]["corpus"] == "own"
+
+
+def test_command_line_says_when_a_scheme_breaks(tmp_path, capsys):
+    np.save(tmp_path / "own.npy", VICTIM)
+    np.save(tmp_path / "corpus.npy", VICTIM[::-1])
+    code = encvec(
+        ["leakage", "--data", str(tmp_path / "own.npy"), "--corpus", str(tmp_path / "corpus.npy"), "--subject", "sap",
+         "--beta", "0.4", "-n", "400", "--keys", "1", "--attack", "pca-icp", "--adversary", "disjoint"]
+    )  # fmt: skip
+    assert code == 1
+    assert "pca-icp" in capsys.readouterr().out
+
+
+def test_command_line_refuses(tmp_path, capsys):
+    np.save(tmp_path / "zero.npy", np.zeros((100, 8)))
+    assert encvec(["leakage", "--data", str(tmp_path / "zero.npy")]) == 2
+    assert encvec(["leakage", "--corpus", str(tmp_path / "zero.npy")]) == 2
+    assert encvec(["leakage", "--attack", "voodoo", "-n", "50"]) == 2
+    assert "voodoo" in capsys.readouterr().err
+    assert encvec(["leakage", "--list"]) == 0
+    assert "components" in capsys.readouterr().out
