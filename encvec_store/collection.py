@@ -10,15 +10,16 @@ import numpy.typing as npt
 
 from . import calibrate as calibration
 from .backends import Rows
-from .errors import AuthenticationError, InputError
+from .errors import AuthenticationError, CalibrationError, InputError
 from .filters import parse, pushdown
 from .handle import Handle
+from .lifecycle import Lifecycle
 from .metrics import as_vectors, norms
 from .records import Hit, Record, check_ids, decode_payload
 from .rerank import OpenedVectors
 from .search import search
 from .verify import VerifyReport, verify
-from .writing import rewrite, upsert
+from .writing import upsert
 
 __all__ = ["Collection"]
 
@@ -38,6 +39,7 @@ class Collection:
     def __init__(self, handle: Handle) -> None:
         self._handle = handle
         self._opened = OpenedVectors(handle)
+        self._lifecycle = Lifecycle(handle)
 
     @property
     def name(self) -> str:
@@ -80,6 +82,7 @@ class Collection:
             StoreLockedError: another process is writing.
         """
         upsert(self._handle, ids, vectors, metadata, documents)
+        self._lifecycle.wrote()
 
     @overload
     def search(
@@ -184,10 +187,15 @@ class Collection:
         max_candidates: int | None = None,
         planned_size: int | None = None,
         apply: bool = True,
+        accept_less_noise: bool = False,
+        attack: calibration.Attack | None = None,
         seed: int = 0,
         progress: Progress | None = None,
     ) -> calibration.Calibration:
         """Choose the largest noise that holds a recall target, and encrypt the collection anew under it.
+
+        For `sketch` it chooses the dimensions and the exponent on queries too. The profile is always fitted on the
+        collection's own vectors, whatever the sample; with too few of them yet, the choice is kept until then.
 
         Args:
             sample: (n, dim) vectors like those to be stored; by default up to 20,000 of the collection's own.
@@ -196,17 +204,20 @@ class Collection:
             max_candidates: records re-ranked per search; by default k times the collection's oversample.
             planned_size: records the collection shall hold; by default what it holds now.
             apply: take the result over. False only reports.
+            accept_less_noise: take it over even below the floor at which our own attacks on `sketch` succeed.
+            attack: called with the lifted sample and the scheme chosen; its JSON report is kept.
             seed: of the simulation.
             progress: called while records are encrypted anew.
 
         Raises:
-            CalibrationError: the target cannot be met, or the sample is too small.
+            CalibrationError: the target cannot be met, or only below the floor, or the sample is too small.
+            ProfileError: the vectors vary in too few directions.
         """
         handle = self._handle
         config = handle.refresh()
         candidates = max_candidates if max_candidates is not None else k * handle.oversample
         size = handle.backend.count()
-        vectors = self._sample(calibration.MAX_SAMPLE, seed) if sample is None else as_vectors(sample, config.dim)
+        vectors = handle.sample(calibration.MAX_SAMPLE, seed) if sample is None else as_vectors(sample, config.dim)
         if config.metric.bounded and config.max_norm is None and len(vectors):
             config = config.bounded_by(float(norms(vectors).max()))
         config.metric.check(vectors, config.max_norm, "sample")
@@ -218,11 +229,29 @@ class Collection:
             max_candidates=candidates,
             planned_size=planned_size if planned_size is not None else size,
             seed=seed,
+            attack=attack,
         )
         if apply:
-            rewrite(handle, calibration.apply(config, found), progress)
+            if found.weak and not accept_less_noise:
+                raise CalibrationError(found.weakness())
+            self._lifecycle.take_over(config, found, progress)
             handle.oversample = found.oversample
         return found
+
+    def refit(self, *, progress: Progress | None = None) -> None:
+        """Fit the profile of `sketch` anew on the vectors there are, and encrypt everything under it.
+
+        One transaction: readers see the old content until it commits, and after a crash it is simply run again.
+
+        Args:
+            progress: called while records are encrypted anew.
+
+        Raises:
+            ProfileError: too few records, or they vary in too few directions.
+            CalibrationError: another scheme, which has no profile.
+            StaleConfigError: another process did the like meanwhile.
+        """
+        self._lifecycle.fit(self._handle.refresh(), progress)
 
     def verify(self, *, progress: Progress | None = None) -> VerifyReport:
         """Open every record, check that its parts belong together, and let the store check itself."""
@@ -241,6 +270,7 @@ class Collection:
             "max_norm": config.max_norm,
             "scheme": {"name": config.scheme.name, **config.scheme.parameters()},
             "leakage": config.scheme.leakage,
+            "profile": self._lifecycle.stats(),
             "fields": config.policies and {name: policy.value for name, policy in config.policies.items()},
             "oversample": handle.oversample,
             "calibration": config.calibration,
@@ -252,17 +282,6 @@ class Collection:
     def flush(self) -> None:
         """Save the index, so that the next opening is quick. Records are durable without it."""
         self._handle.backend.flush()
-
-    def _sample(self, limit: int, seed: int) -> npt.NDArray[np.float32]:
-        vectors = np.empty((0, self._handle.config.dim), np.float32)
-        for _ in range(_ATTEMPTS):
-            rows = self._handle.without(self._handle.backend.rows(), self._handle.vault.dead)
-            if len(rows) > limit:
-                rows = np.sort(np.random.default_rng(seed).choice(rows, limit, replace=False))
-            found, vectors, _ = self._handle.open_vectors(rows)
-            if len(found) == len(rows):
-                break  # else some were written anew after they were listed: look again
-        return vectors
 
     def _find(self, names: list[str], *, held: bool = False) -> Rows:
         """Rows of those ids that there are, ascending; with `held`, under disabled key versions too."""

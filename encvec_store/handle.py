@@ -1,10 +1,11 @@
-"""An open collection: its backend, keys and current settings, kept together; imports backends, vault, config."""
+"""An open collection: its backend, keys and current settings, kept together; imports backends, vault, drift, config."""
 
 from __future__ import annotations
 
 import logging
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -12,13 +13,16 @@ import numpy.typing as npt
 from .backends import BackendCollection, Rows
 from .config import CollectionConfig
 from .crypto.envelope import PREFIX
+from .crypto.schemes.sketch import Sketch
+from .drift import Drift
 from .errors import AuthenticationError, StaleConfigError, StoreUnreachableError
 from .filters import Predicate
-from .vault import Vault
+from .vault import PROFILE, Vault
 
 __all__ = ["Handle"]
 
 log = logging.getLogger("encvec_store")
+_ATTEMPTS = 4
 
 
 class Handle:
@@ -30,7 +34,8 @@ class Handle:
         self._oversample = oversample
         self._lock = threading.Lock()
         self._generation = backend.generation()
-        self.config = vault.open_config(backend.config())
+        self.drift = Drift()
+        self.config = self._open_config(backend.config())
         backend.authenticate_cache(vault)
 
     def refresh(self) -> CollectionConfig:
@@ -40,9 +45,27 @@ class Handle:
                 generation = self.backend.generation()
                 sealed = self.backend.config()
                 if sealed != self.config.sealed:
-                    self.config = self.vault.open_config(sealed)
+                    self.config = self._open_config(sealed)
                 self._generation = generation
         return self.config
+
+    def _open_config(self, sealed: bytes) -> CollectionConfig:
+        """Open settings and the profile they name, which may be replaced between the two reads."""
+        for _ in range(_ATTEMPTS):
+            config = self.vault.open_config(sealed)
+            digest = config.scheme.profile if isinstance(config.scheme, Sketch) else None
+            if digest is None:
+                return config
+            artefact = self.backend.artefact(PROFILE)
+            try:
+                if artefact is None:
+                    raise AuthenticationError("the collection's profile is missing: it was removed")
+                return replace(config, profile=self.vault.open_profile(artefact, digest))
+            except AuthenticationError:
+                before, sealed = sealed, self.backend.config()
+                if sealed == before:
+                    raise
+        raise StaleConfigError("the collection's settings change all the time")
 
     @property
     def oversample(self) -> int:
@@ -61,6 +84,18 @@ class Handle:
                 raise StoreUnreachableError("the store lists its records out of order: it is damaged")
             after = int(rows[-1])
             yield rows
+
+    def sample(self, limit: int, seed: int) -> npt.NDArray[np.float32]:
+        """Open up to `limit` vectors drawn at random, (n, dim), in the order of their writes."""
+        vectors = np.empty((0, self.config.dim), np.float32)
+        for _ in range(_ATTEMPTS):
+            rows = self.without(self.backend.rows(), self.vault.dead)
+            if len(rows) > limit:
+                rows = np.sort(np.random.default_rng(seed).choice(rows, limit, replace=False))
+            found, vectors, _ = self.open_vectors(rows)
+            if len(found) == len(rows):
+                break  # else some were written anew after they were listed: look again
+        return vectors
 
     def without(self, rows: Rows, versions: set[int]) -> Rows:
         """Leave out rows that the store keeps under these key versions."""

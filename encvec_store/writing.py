@@ -56,8 +56,9 @@ def upsert(
             fresh = config.bounded_by(float(norms(matrix).max()))
         batch = encrypt_batch(handle.vault, fresh, names, matrix, payloads, fields)
         try:
-            handle.backend.put(batch, under=config.sealed, config=_new_config(handle.vault, config, fresh))
+            handle.backend.put(batch, under=config.sealed, **_new_config(handle.vault, config, fresh))
             handle.refresh()
+            handle.drift.add(fresh.scheme, batch.space, batch.index_vectors)
             return
         except StaleConfigError:
             # calibrated, or given its max_norm, by another process between our reading and writing
@@ -67,14 +68,14 @@ def upsert(
                 raise
 
 
-def _new_config(vault: Vault, config: CollectionConfig, fresh: CollectionConfig) -> bytes | None:
-    """Return sealed settings to be stored with a write: when they changed, or the primary key version did.
+def _new_config(vault: Vault, config: CollectionConfig, fresh: CollectionConfig) -> dict[str, Any]:
+    """Return sealed settings and artefacts to be stored with a write: when they or the primary key version changed.
 
     So settings are readable whenever some record is: destroying an old key version loses old records only.
     """
     if fresh is config and config_key_version(config.sealed) == vault.primary:
-        return None
-    return vault.seal_config(fresh)
+        return {}
+    return {"config": vault.seal_config(fresh), "artefacts": vault.seal_artefacts(fresh)}
 
 
 def reseal(handle: Handle) -> None:
@@ -94,7 +95,7 @@ def reseal(handle: Handle) -> None:
         payloads=[],
     )
     with suppress(StoreError):
-        handle.backend.put(nothing, under=config.sealed, config=vault.seal_config(config))
+        handle.backend.put(nothing, under=config.sealed, **_new_config(vault, config, config))
         handle.refresh()
 
 
@@ -171,5 +172,12 @@ def rewrite(handle: Handle, config: CollectionConfig, progress: Any = None) -> N
             if progress is not None:
                 progress(len(rows), total)
 
-    handle.backend.replace(batches(), handle.vault.seal_config(fresh), under=config.sealed)
+    vault = handle.vault
+    handle.backend.replace(
+        batches(),
+        vault.seal_config(fresh),
+        under=config.sealed,
+        index_dim=fresh.index_dim,
+        artefacts=vault.seal_artefacts(fresh),
+    )
     handle.refresh()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ...fields import Term
@@ -30,14 +30,32 @@ class PgvectorCollection:
     def config(self) -> bytes:
         return self._records.config()
 
-    def put(self, batch: EncryptedBatch, *, under: bytes, config: bytes | None = None) -> None:
-        self._writer.put(batch, under, config)
+    def artefact(self, name: str) -> bytes | None:
+        return self._records.artefact(name)
+
+    def put(
+        self,
+        batch: EncryptedBatch,
+        *,
+        under: bytes,
+        config: bytes | None = None,
+        artefacts: Mapping[str, bytes] | None = None,
+    ) -> None:
+        self._writer.put(batch, under, config, artefacts)
 
     def remove(self, rows: Rows) -> int:
         return self._writer.remove(rows) if len(rows) else 0
 
-    def replace(self, batches: Iterable[EncryptedBatch], config: bytes, *, under: bytes) -> None:
-        self._writer.replace(batches, under, config, self._searcher.index_new)
+    def replace(
+        self,
+        batches: Iterable[EncryptedBatch],
+        config: bytes,
+        *,
+        under: bytes,
+        index_dim: int,
+        artefacts: Mapping[str, bytes] | None = None,
+    ) -> None:
+        self._writer.replace(batches, under, config, index_dim, artefacts, self._searcher.index_new)
 
     def find(self, tokens: Bytes) -> Rows:
         return self._records.find(tokens)

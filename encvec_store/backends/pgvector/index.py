@@ -6,6 +6,7 @@ It is built beside reads and writes, and by one process at a time.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import LiteralString
 
@@ -48,25 +49,25 @@ def expression(names: Names, column: LiteralString, dim: int, *, half: bool) -> 
 class Indexer:
     """Builds the indexes of one collection."""
 
-    def __init__(self, source: Source, server: Server, dim: int) -> None:
+    def __init__(self, source: Source, server: Server, dim_of: Callable[[int], int]) -> None:
         self._source = source
         self._server = server
         self._names = server.names
         self._options: Options = source.options
-        self._dim = dim
+        self._dim_of = dim_of
 
     def states(self, cursor: Cursor, content: int, counts: dict[int, int]) -> dict[int, IndexState]:
         """Return how each space is indexed."""
         existing = cursor.execute(_EXISTING.encode(), (self._names.schema, f"records_{content}")).fetchall()
         valid = {name: size for name, sound, size in existing if sound}
-        found = {}
+        found, dim = {}, self._dim_of(content)
         for space, records in counts.items():
             kind, half, size = "none", False, 0
             for candidate, halved in (("hnsw", False), ("hnsw", True), ("ivfflat", False), ("ivfflat", True)):
                 name = self._name(content, space, candidate, half=halved)
                 if name in valid and self._options.index in ("auto", candidate):
                     kind, half, size = candidate, halved, valid[name]
-            wanted = self._options.kind_for(records, self._dim)
+            wanted = self._options.kind_for(records, dim)
             found[space] = IndexState(records, kind, wanted, half, size)
         return found
 
@@ -76,7 +77,9 @@ class Indexer:
         Raises:
             StoreUnreachableError: the server failed or was too short of memory.
         """
-        statement = self._statement(content, space, state, concurrently=not self._options.pooler)
+        dim = self._dim_of(content)
+        half = self._options.half(dim)
+        statement = self._statement(content, space, state, dim, concurrently=not self._options.pooler)
         if self._options.pooler:
             return self._build_in_transaction(content, statement)
         with self._source.session() as cursor:
@@ -84,7 +87,7 @@ class Indexer:
             if cursor.execute(b"SELECT pg_try_advisory_lock(%s::int4, %s::int4)", lock).fetchone() != (True,):
                 return False
             try:
-                name = Identifier(self._names.schema, self._name(content, space, state.wanted, half=self._half))
+                name = Identifier(self._names.schema, self._name(content, space, state.wanted, half=half))
                 for _, setting, value in self._settings():
                     cursor.execute(b"SELECT set_config(%s, %s, false)", (setting, value))
                 # what an interrupted build left is of no use to searches, and slows down writes
@@ -98,19 +101,15 @@ class Indexer:
             cursor.execute(self._names.sql("ANALYZE {terms}", content))
         return True
 
-    def build_new(self, cursor: Cursor, content: int, counts: dict[int, int]) -> None:
+    def build_new(self, cursor: Cursor, content: int, counts: dict[int, int], dim: int) -> None:
         """Index tables that nobody else sees yet, in the transaction that made them."""
         self._source.set_local(cursor, {setting: value for _, setting, value in self._settings()[:-1]})
         for space, records in counts.items():
-            wanted = self._options.kind_for(records, self._dim)
+            wanted = self._options.kind_for(records, dim)
             if wanted != "none":
-                state = IndexState(records, "none", wanted, self._half, 0)
-                cursor.execute(self._statement(content, space, state, concurrently=False))
+                state = IndexState(records, "none", wanted, self._options.half(dim), 0)
+                cursor.execute(self._statement(content, space, state, dim, concurrently=False))
         cursor.execute(self._names.sql("ANALYZE {terms}", content))
-
-    @property
-    def _half(self) -> bool:
-        return self._options.half(self._dim)
 
     def _build_in_transaction(self, content: int, statement: bytes) -> bool:
         with self._source.write() as cursor:
@@ -144,9 +143,9 @@ class Indexer:
     def _name(self, content: int, space: int, kind: str, *, half: bool) -> str:
         return f"records_{content}_s{space}_{kind}{'_half' if half else ''}"
 
-    def _statement(self, content: int, space: int, state: IndexState, *, concurrently: bool) -> bytes:
+    def _statement(self, content: int, space: int, state: IndexState, dim: int, *, concurrently: bool) -> bytes:
         options = self._options
-        half = self._half
+        half = options.half(dim)
         parameters = (
             SQL("m = {}, ef_construction = {}").format(options.m, options.ef_construction)
             if state.wanted == "hnsw"
@@ -159,7 +158,7 @@ class Indexer:
             concurrently=SQL("CONCURRENTLY" if concurrently else ""),
             name=Identifier(self._name(content, space, state.wanted, half=half)),
             kind=SQL("hnsw" if state.wanted == "hnsw" else "ivfflat"),
-            on=expression(self._names, "index_vector", self._dim, half=half),
+            on=expression(self._names, "index_vector", dim, half=half),
             opclass=self._names.opclass(half=half),
             parameters=parameters,
             space=space,

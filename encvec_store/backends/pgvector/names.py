@@ -18,6 +18,7 @@ class Names:
             "schema": Identifier(schema),
             "meta": Identifier(schema, "meta"),
             "collections": Identifier(schema, "collections"),
+            "artefacts": Identifier(schema, "artefacts"),
             "spaces": Identifier(schema, "spaces"),
             "contents": Literal(Identifier(schema, "contents").as_string()),
             "all_records": Identifier(schema, "records"),

@@ -48,14 +48,21 @@ class Records:
         self.collection = collection
         self.spec = spec
         self._content = content
+        self._dims = {content: spec.index_dim}
 
     @property
     def content(self) -> int:
         """Number of the tables in use, as far as we know."""
         return self._content
 
-    def follow(self, content: int) -> None:
-        """Take note of the number of the tables in use."""
+    def dim_of(self, content: int) -> int:
+        """Return how many coordinates an index vector has in the tables of a number that we followed."""
+        return self._dims[content]
+
+    def follow(self, content: int, index_dim: int | None = None) -> None:
+        """Take note of the number of the tables in use, and of their dimension where they are new to us."""
+        if index_dim is not None:
+            self._dims[content] = index_dim
         self._content = content
 
     # reads
@@ -69,20 +76,28 @@ class Records:
             except psycopg.Error as error:
                 if not is_outdated(error) or attempt == _ATTEMPTS - 1:
                     raise explained(error, "read", self.source.place) from None
-            self._content = self._column("content")
+            self.follow(*self._columns("content, index_dim"))
         raise AssertionError("unreachable")
 
     def config(self) -> bytes:
         """Return the sealed settings."""
-        return bytes(self._column("config"))
+        return bytes(self._columns("config")[0])
 
     def generation(self) -> int:
         """Return the number of committed writes."""
-        return int(self._column("generation"))
+        return int(self._columns("generation")[0])
 
-    def _column(self, name: LiteralString) -> Any:
+    def artefact(self, name: str) -> bytes | None:
+        """Return a sealed artefact, or None."""
         statement = self.names.sql(
-            "SELECT {column} FROM {collections} WHERE id = {id}", column=SQL(name), id=self.collection
+            "SELECT content FROM {artefacts} WHERE collection = {id} AND name = %s", id=self.collection
+        )
+        row = self.on_content(lambda cursor, _: cursor.execute(statement, (name,)).fetchone())
+        return None if row is None else bytes(row[0])
+
+    def _columns(self, names: LiteralString) -> tuple[Any, ...]:
+        statement = self.names.sql(
+            "SELECT {columns} FROM {collections} WHERE id = {id}", columns=SQL(names), id=self.collection
         )
         try:
             row = self.source.read(lambda cursor: cursor.execute(statement).fetchone())
@@ -90,7 +105,7 @@ class Records:
             raise explained(error, "read", self.source.place) from None
         if row is None:
             raise self.gone()
-        return row[0]
+        return row
 
     def gone(self) -> CollectionNotFoundError:
         """Return the error that says so."""
@@ -139,8 +154,8 @@ class Records:
 
     def index_vectors(self, rows: Rows) -> tuple[Rows, Matrix]:
         """Return (found rows in the order asked, (m, index_dim) float32)."""
-        dim = self.spec.index_dim
-        found, parts = self._fetch("{vector_send}(index_vector)" if dim else "''::bytea", rows, 4 * dim)
+        found, parts = self._fetch("coalesce({vector_send}(index_vector), '')", rows, 4 * self.dim_of(self.content))
+        dim = self.dim_of(self.content)
         return found, vectors_from(b"".join(parts), dim) if dim else np.empty((len(found), 0), np.float32)
 
     def payloads(self, rows: Rows) -> tuple[Rows, list[bytes]]:

@@ -17,6 +17,7 @@ from typing import Any, LiteralString
 import numpy as np
 from psycopg.sql import SQL, Composable, Composed
 
+from ...errors import StaleConfigError
 from ...filters import Predicate
 from ..base import Matrix, Rows
 from .index import Indexer, IndexState, expression
@@ -59,9 +60,8 @@ class Searcher:
     def __init__(self, records: Records) -> None:
         self._records = records
         self._names = records.names
-        self._dim = records.spec.index_dim
         self._options = records.source.options
-        self._indexer = Indexer(records.source, records.server, self._dim)
+        self._indexer = Indexer(records.source, records.server, records.dim_of)
         self._states: dict[int, IndexState] = {}
         self._seen = -_LOOK_AGAIN
         self._warned = False
@@ -72,7 +72,7 @@ class Searcher:
     def candidates(self, space: int, queries: Matrix, limit: int, predicate: Predicate | None) -> list[Rows]:
         """Return up to `limit` rows for each of (q, index_dim) queries, nearest first."""
         asked = np.ascontiguousarray(queries, np.float32)
-        if not self._dim or not len(asked) or limit <= 0:
+        if not asked.shape[1] or not len(asked) or limit <= 0:
             return [np.empty(0, np.int64) for _ in asked]
         state = self._state(space)
         if state is None or state.kind == "none" or limit > _MOST_EF:
@@ -106,9 +106,9 @@ class Searcher:
                 self._indexer.build(content, number, state)
         self.states(fresh=True)
 
-    def index_new(self, cursor: Cursor, content: int, counts: dict[int, int]) -> None:
-        """Index the tables of `Records.replace`."""
-        self._indexer.build_new(cursor, content, counts)
+    def index_new(self, cursor: Cursor, content: int, counts: dict[int, int], dim: int) -> None:
+        """Index the tables of `Writer.replace`."""
+        self._indexer.build_new(cursor, content, counts, dim)
         self._seen = -_LOOK_AGAIN
 
     def explain(self, space: int, query: Matrix, limit: int, predicate: Predicate | None = None) -> str:
@@ -156,6 +156,7 @@ class Searcher:
         def work(cursor: Cursor, content: int) -> list[Any]:
             compiled = PredicateSql(self._names.records(content), self._names.terms(content))
             few = SQL(" AND r.row = ANY(few.rows)")
+            self._check_dim(content, asked)
             outer = self._compose(content, space, limit, None, few, before="few CROSS JOIN ")
             sql = self._names.sql(_NARROW, listing=compiled.listing(predicate), most=most, outer=outer)
             parameters = {"queries": vector_array(asked, self._records.server.vector_oid)}
@@ -205,6 +206,7 @@ class Searcher:
     ) -> tuple[bytes, dict[str, Any]]:
         """Return a search and its parameters; `half` as in `_compose`."""
         names = self._names
+        self._check_dim(content, asked)
         parameters: dict[str, Any] = {"queries": vector_array(asked, self._records.server.vector_oid)}
         if predicate is not None:
             compiled = PredicateSql(names.records(content), names.terms(content))
@@ -234,10 +236,18 @@ class Searcher:
         calls = [SQL(", set_config({}, {}, true)").format(setting, value) for setting, value in (inline or {}).items()]
         source: LiteralString = "{}(SELECT u.v, u.n{} FROM unnest(%(queries)b::{}[]) WITH ORDINALITY AS u (v, n))"
         queries = SQL(source).format(SQL(before), SQL("").join(calls), names.sql_type(half=False))
-        on = SQL("r.index_vector") if half is None else expression(names, "r.index_vector", self._dim, half=half)
+        on = (
+            SQL("r.index_vector")
+            if half is None
+            else expression(names, "r.index_vector", self._records.dim_of(content), half=half)
+        )
         query = SQL("q.v::{}").format(names.sql_type(half=True)) if half else SQL("q.v")
         inner = names.part(_INNER, content, on=on, query=query, space=space, where=where, limit=limit)
         return names.part(_OUTER, queries=queries, inner=inner)
+
+    def _check_dim(self, content: int, asked: Matrix) -> None:
+        if asked.shape[1] != self._records.dim_of(content):
+            raise StaleConfigError("the collection's settings were changed meanwhile")
 
     def _take(self, lines: list[Any], asked: Matrix, limit: int) -> list[Rows]:
         found = [np.empty(0, np.int64) for _ in asked]

@@ -6,7 +6,7 @@ straight into their table: no staging, and no number is ever used twice.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, LiteralString
 
@@ -34,6 +34,7 @@ _DELETE = (
 @dataclass
 class _State:
     content: int
+    index_dim: int
     next_row: int
 
 
@@ -46,7 +47,9 @@ class Writer:
         self._spec = records.spec
         self._collection = records.collection
 
-    def put(self, batch: EncryptedBatch, under: bytes, config: bytes | None) -> None:
+    def put(
+        self, batch: EncryptedBatch, under: bytes, config: bytes | None, artefacts: Mapping[str, bytes] | None
+    ) -> None:
         """Insert or replace by token, and drop the retired tokens."""
         with self._records.source.write() as cursor:
             state = self._lock(cursor, under)
@@ -56,8 +59,9 @@ class Writer:
                     if tokens is not None:
                         self._delete(cursor, state.content, "token = ANY(%b::bytea[])", tokens, changes)
             self._insert(cursor, state, batch, changes)
+            self._keep(cursor, artefacts)
             self._finish(cursor, state, changes, config)
-            self._records.follow(state.content)
+            self._records.follow(state.content, state.index_dim)
 
     def remove(self, rows: Rows) -> int:
         """Delete rows; returns how many there were."""
@@ -67,7 +71,7 @@ class Writer:
             self._delete(cursor, state.content, "row = ANY(%b::int8[])", int8_array(rows), changes)
             if changes:
                 self._finish(cursor, state, changes, None)
-            self._records.follow(state.content)
+            self._records.follow(state.content, state.index_dim)
         return -sum(changes.values())
 
     def replace(
@@ -75,15 +79,17 @@ class Writer:
         batches: Iterable[EncryptedBatch],
         under: bytes,
         config: bytes,
-        index: Callable[[Cursor, int, dict[int, int]], None],
+        index_dim: int,
+        artefacts: Mapping[str, bytes] | None,
+        index: Callable[[Cursor, int, dict[int, int], int], None],
     ) -> None:
         """Replace everything by way of new tables, which `index` gets to index. Others read the old ones meanwhile."""
         with self._records.source.write() as cursor:
             state = self._lock(cursor, under)
             old = state.content
             changes: dict[int, int] = {}
-            state.content = next_content(cursor, self._names)
-            create_content(cursor, self._names, state.content, self._spec.index_dim, self._spec.envelope_size)
+            state.content, state.index_dim = next_content(cursor, self._names), index_dim
+            create_content(cursor, self._names, state.content, index_dim, self._spec.envelope_size)
             for batch in batches:
                 gone: dict[int, int] = {}
                 self._delete(
@@ -95,19 +101,20 @@ class Writer:
                 )
                 _add(changes, gone)
                 self._insert(cursor, state, batch, changes)
-            index(cursor, state.content, changes)
+            index(cursor, state.content, changes, index_dim)
             cursor.execute(self._names.sql("DELETE FROM {spaces} WHERE collection = {id}", id=self._collection))
+            self._keep(cursor, artefacts)
             self._finish(cursor, state, changes, config)
             attach_content(cursor, self._names, state.content)
             drop_content(cursor, self._names, old)
-        self._records.follow(state.content)
+        self._records.follow(state.content, index_dim)
 
     def _lock(self, cursor: Cursor, under: bytes | None = None) -> _State:
         """Wait for other writers, and see that the settings are those that the caller knows."""
         found = cursor.execute(
             self._names.sql(
                 # columns of this one row only: others would be read as they were before we waited
-                "SELECT content, next_row, coalesce(%b::bytea = config, true) FROM {collections}"
+                "SELECT content, index_dim, next_row, coalesce(%b::bytea = config, true) FROM {collections}"
                 " WHERE id = {id} FOR UPDATE",
                 id=self._collection,
             ),
@@ -115,10 +122,10 @@ class Writer:
         ).fetchone()
         if found is None:
             raise self._records.gone()
-        content, next_row, same = found
+        content, index_dim, next_row, same = found
         if not same:
             raise StaleConfigError("the collection's settings were changed meanwhile")
-        return _State(content, next_row)
+        return _State(content, index_dim, next_row)
 
     def _insert(self, cursor: Cursor, state: _State, batch: EncryptedBatch, changes: dict[int, int]) -> None:
         n = len(batch.payloads)
@@ -126,7 +133,7 @@ class Writer:
             return
         rows = np.arange(state.next_row, state.next_row + n, dtype=np.int64)
         state.next_row += n
-        with_vector = bool(self._spec.index_dim)
+        with_vector = bool(state.index_dim)
         vector = SQL(", index_vector" if with_vector else "")
         with cursor.copy(self._names.sql(_RECORDS, state.content, vector=vector)) as copy:
             for chunk in copy_records(batch, rows, with_vector=with_vector):
@@ -136,6 +143,15 @@ class Writer:
                 for chunk in copy_terms(batch, rows):
                     copy.write(chunk)
         _add(changes, {batch.space: n})
+
+    def _keep(self, cursor: Cursor, artefacts: Mapping[str, bytes] | None) -> None:
+        if artefacts is None:
+            return
+        cursor.execute(self._names.sql("DELETE FROM {artefacts} WHERE collection = {id}", id=self._collection))
+        for name, content in artefacts.items():
+            cursor.execute(
+                self._names.sql("INSERT INTO {artefacts} VALUES ({id}, %s, %b)", id=self._collection), (name, content)
+            )
 
     def _delete(self, cursor: Cursor, content: int, which: LiteralString, values: Any, changes: dict[int, int]) -> None:
         gone = cursor.execute(self._names.sql(_DELETE, content, which=SQL(which)), (values,)).fetchall()
@@ -154,10 +170,10 @@ class Writer:
         cursor.execute(
             self._names.sql(
                 "UPDATE {collections} SET generation = generation + 1, next_row = %s, content = %s,"
-                " config = coalesce(%b::bytea, config) WHERE id = {id}",
+                " index_dim = %s, config = coalesce(%b::bytea, config) WHERE id = {id}",
                 id=self._collection,
             ),
-            (state.next_row, state.content, config),
+            (state.next_row, state.content, state.index_dim, config),
         )
 
 
