@@ -54,7 +54,8 @@ class Sample:
         known = self._nearest.get((k, share))
         if known is None:
             exact = self._exact[:, self.part(share)]
-            known = self._nearest[k, share] = np.argpartition(-exact, k - 1, axis=1)[:, :k]
+            most = min(k, exact.shape[1])
+            known = self._nearest[k, share] = np.argpartition(-exact, most - 1, axis=1)[:, :most]
         return known
 
 

@@ -113,14 +113,14 @@ class BackendCollection(Protocol):
         config: bytes,
         *,
         under: bytes,
-        index_dim: int,
+        index_dim: int | None = None,
         artefacts: Mapping[str, bytes] | None = None,
     ) -> None:
         """Replace all content and the settings in one durable transaction; `under` and `artefacts` as in `put`.
 
         The write lock is taken before the first batch is asked for, and the old content can be read while
-        batches are made. If the iterable raises, nothing has changed. From then on index vectors have `index_dim`
-        coordinates, in every process.
+        batches are made. If the iterable raises, nothing has changed. Where `index_dim` is given, index vectors have
+        so many coordinates from then on, in every process.
         """
         ...
 

@@ -131,7 +131,7 @@ class _MemoryCollection:
         config: bytes,
         *,
         under: bytes,
-        index_dim: int,
+        index_dim: int | None = None,
         artefacts: Mapping[str, bytes] | None = None,
     ) -> None:
         with self._lock:
@@ -140,7 +140,8 @@ class _MemoryCollection:
             fresh._next = self._next
             for batch in batches:
                 fresh._insert(batch)
-            self.spec = replace(self.spec, index_dim=index_dim)
+            if index_dim is not None:
+                self.spec = replace(self.spec, index_dim=index_dim)
             self._artefacts = self._artefacts if artefacts is None else dict(artefacts)
             self._rows, self._tokens, self._next = fresh._rows, fresh._tokens, fresh._next
             self._config = config

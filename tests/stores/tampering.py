@@ -49,6 +49,14 @@ class Burglar:
         """Overwrite the sealed settings."""
         raise NotImplementedError
 
+    def artefact(self):
+        """Return the sealed profile."""
+        raise NotImplementedError
+
+    def set_artefact(self, sealed):
+        """Overwrite it, or with None remove it."""
+        raise NotImplementedError
+
     def steal(self, row):
         """Return a copy of every part of a row."""
         return {part: copy.deepcopy(self.read(row, part)) for part in self.PARTS}

@@ -10,6 +10,7 @@ import encvec_store as ev
 from encvec_store.backends.pgvector.wire import Raw, RawDumper, split_value, term_from, typed_kind, vector
 from tests.stores import machine
 from tests.stores.base import Opened, StoreContract
+from tests.stores.moving import MovingContract
 from tests.stores.races import RacesContract
 from tests.stores.tampering import Burglar, TamperingContract
 
@@ -106,8 +107,18 @@ class PostgresBurglar(Burglar):
     def set_config(self, sealed):
         self.ask("UPDATE {}.collections SET config = %s WHERE id = %s", sealed, self.number)
 
+    def artefact(self):
+        return self.ask("SELECT content FROM {}.artefacts WHERE collection = %s AND name = 'profile'", self.number)[0][
+            0
+        ]
 
-class TestPgvector(RacesContract, TamperingContract, StoreContract):
+    def set_artefact(self, sealed):
+        self.ask("DELETE FROM {}.artefacts WHERE collection = %s", self.number)
+        if sealed is not None:
+            self.ask("INSERT INTO {}.artefacts VALUES (%s, 'profile', %s)", self.number, sealed)
+
+
+class TestPgvector(MovingContract, RacesContract, TamperingContract, StoreContract):
     @pytest.fixture
     def place(self, keyset, pg_dsn):
         place = OpenedPostgres(keyset, pg_dsn)

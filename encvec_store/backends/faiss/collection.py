@@ -90,7 +90,7 @@ class FaissCollection:
         config: bytes,
         *,
         under: bytes,
-        index_dim: int,
+        index_dim: int | None = None,
         artefacts: Mapping[str, bytes] | None = None,
     ) -> None:
         self._records.replace(batches, under, config, index_dim, artefacts)

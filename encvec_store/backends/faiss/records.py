@@ -115,14 +115,15 @@ class Records:
         batches: Iterable[EncryptedBatch],
         under: bytes,
         config: bytes,
-        index_dim: int,
+        index_dim: int | None,
         artefacts: Mapping[str, bytes] | None,
     ) -> None:
         """Replace everything. Others read the old content until the end."""
         with self.database.write() as cursor:
             generation = self._begin(cursor, under, config)
             self._keep(cursor, artefacts)
-            cursor.execute("UPDATE collections SET index_dim = ? WHERE id = ?", (index_dim, self.collection))
+            sql = "UPDATE collections SET index_dim = coalesce(?, index_dim) WHERE id = ?"
+            cursor.execute(sql, (index_dim, self.collection))
             for table in ("records", "spaces", "tombstones"):
                 cursor.execute(f"DELETE FROM {table} WHERE collection = ?", (self.collection,))  # noqa: S608
             # no tombstone each: everybody who follows lists anew

@@ -52,7 +52,7 @@ class PgvectorCollection:
         config: bytes,
         *,
         under: bytes,
-        index_dim: int,
+        index_dim: int | None = None,
         artefacts: Mapping[str, bytes] | None = None,
     ) -> None:
         self._writer.replace(batches, under, config, index_dim, artefacts, self._searcher.index_new)

@@ -79,7 +79,7 @@ class Writer:
         batches: Iterable[EncryptedBatch],
         under: bytes,
         config: bytes,
-        index_dim: int,
+        index_dim: int | None,
         artefacts: Mapping[str, bytes] | None,
         index: Callable[[Cursor, int, dict[int, int], int], None],
     ) -> None:
@@ -88,8 +88,9 @@ class Writer:
             state = self._lock(cursor, under)
             old = state.content
             changes: dict[int, int] = {}
-            state.content, state.index_dim = next_content(cursor, self._names), index_dim
-            create_content(cursor, self._names, state.content, index_dim, self._spec.envelope_size)
+            state.content = next_content(cursor, self._names)
+            state.index_dim = state.index_dim if index_dim is None else index_dim
+            create_content(cursor, self._names, state.content, state.index_dim, self._spec.envelope_size)
             for batch in batches:
                 gone: dict[int, int] = {}
                 self._delete(
@@ -101,13 +102,13 @@ class Writer:
                 )
                 _add(changes, gone)
                 self._insert(cursor, state, batch, changes)
-            index(cursor, state.content, changes, index_dim)
+            index(cursor, state.content, changes, state.index_dim)
             cursor.execute(self._names.sql("DELETE FROM {spaces} WHERE collection = {id}", id=self._collection))
             self._keep(cursor, artefacts)
             self._finish(cursor, state, changes, config)
             attach_content(cursor, self._names, state.content)
             drop_content(cursor, self._names, old)
-        self._records.follow(state.content, index_dim)
+        self._records.follow(state.content, state.index_dim)
 
     def _lock(self, cursor: Cursor, under: bytes | None = None) -> _State:
         """Wait for other writers, and see that the settings are those that the caller knows."""
