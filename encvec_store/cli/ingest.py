@@ -66,8 +66,9 @@ class Tally:
 @click.option("--no-index", is_flag=True, help="Leave the index to the first search.")
 @click.option("--dim", type=click.IntRange(1), help="New collection: coordinates, if you want them checked.")
 @click.option("--metric", type=click.Choice(list(METRICS)), help="New collection: metric [default: cosine].")
-@click.option("--scheme", metavar="NAME", help="New collection: sap or sealed [default: sap].")
-@click.option("--beta", type=float, help="New collection: noise of sap. `encvec calibrate` finds it, also later.")
+@click.option("--scheme", metavar="NAME", help="New collection: sketch, sap or sealed [default: sketch].")
+@click.option("--beta", type=float, help="New collection: noise. `encvec calibrate` finds it, also later.")
+@click.option("--threat", metavar="NAME", help="New collection: stolen-data or watching-server [default: stolen-data].")
 @click.option("--max-norm", type=float, help="New collection, l2 or ip: length of the longest vector to come.")
 @click.option("--oversample", type=click.IntRange(1, 10_000), help="New collection: candidates re-ranked per hit.")
 @click.option(
@@ -156,9 +157,10 @@ def ingest(
 
 def _settings(options: dict[str, Any]) -> dict[str, Any]:
     """Turn the options of a new collection into arguments of `Store.collection`."""
-    scheme, beta, fields = options.pop("scheme"), options.pop("beta"), options.pop("fields")
-    if beta is not None:
-        scheme = {"name": scheme or "sap", "beta": beta}
+    scheme, fields = options.pop("scheme"), options.pop("fields")
+    given = {name: value for name in ("beta", "threat") if (value := options.pop(name)) is not None}
+    if given:
+        scheme = {"name": scheme or "sketch", **given}
     policies: dict[str, str] | None = None
     if fields:
         policies = {}

@@ -56,7 +56,7 @@ def test_search_filters_and_gives_vectors(encvec, docs):
 
 def test_oversample_is_for_this_search(home, encvec, vectors):
     np.save("a.npy", vectors)
-    assert encvec("ingest", "noisy", "a.npy", "--beta", "8").code == 0
+    assert encvec("ingest", "noisy", "a.npy", "--scheme", "sap", "--beta", "8").code == 0
     exact = {f"a:{n}" for n in np.argsort(-nearest_scores(vectors, vectors[0]))[:10]}
 
     def found(*options):

@@ -45,15 +45,17 @@ def _column(part):
 class PostgresBurglar(Burglar):
     def __init__(self, url, schema, tenant, name):
         self.url, self.schema = url, schema
-        ((self.number, self.content),) = self.ask(
-            "SELECT id, content FROM {}.collections WHERE tenant = %s AND name = %s", tenant, name
-        )
+        ((self.number,),) = self.ask("SELECT id FROM {}.collections WHERE tenant = %s AND name = %s", tenant, name)
 
     def ask(self, sql, *values):
         with psycopg.connect(self.url, autocommit=True) as connection:
             connection.adapters.register_dumper(Raw, RawDumper)
             cursor = connection.execute(sql.replace("{}", self.schema), values, binary=True)
             return cursor.fetchall() if cursor.description else []
+
+    @property
+    def content(self):
+        return self.ask("SELECT content FROM {}.collections WHERE id = %s", self.number)[0][0]
 
     @property
     def records(self):
