@@ -61,12 +61,12 @@ def _run(keyset, task, pipe, folder, start):
     worker.main(task, pipe, folder, start)
 
 
-def kill_in_the_middle(task, folder, start, rng):
+def kill_in_the_middle(task, folder, start, rng, within=0.1):
     """Let a task acknowledge something, kill -9 at a random moment, and return all that it acknowledged."""
     with child(task, folder, start) as (pipe, process):
         assert pipe.poll(30), "the child does nothing"
         acknowledged = [pipe.recv()]
-        time.sleep(rng.uniform(0, 0.1))
+        time.sleep(rng.uniform(0, within))
         os.kill(process.pid, signal.SIGKILL)
         process.join(20)
         assert process.exitcode == -signal.SIGKILL, "it ended before it was killed"
@@ -80,7 +80,8 @@ def kill_in_the_middle(task, folder, start, rng):
 
 def open_again(folder, keyset):
     store = ev.connect(worker.URL.format(folder), keyset=keyset)
-    return store, store.collection("things", dim=DIM, fields=FIELDS, oversample=10_000)
+    scheme = None if store.collections() else "sap"
+    return store, store.collection("things", dim=DIM, scheme=scheme, fields=FIELDS, oversample=10_000)
 
 
 def check(things, expected):
@@ -184,6 +185,29 @@ def test_killed_while_calibrating(keyset, tmp_path):
         assert stats["scheme"]["beta"] == stats["calibration"]["beta"], "settings are all old or all new"
         check(things, records(range(15)))
         store.close()
+
+
+def test_killed_while_moving(keyset, tmp_path):
+    """Settings, profile and index vectors are all sealed, all of one sketch, or all of the next."""
+    rng, states, digests = random.Random(7), set(), set()
+    for n in range(8):
+        folder = tmp_path / str(n // 4)
+        if n % 4 == 0:
+            store = ev.connect(worker.URL.format(folder), keyset=keyset)
+            things = store.collection("things", dim=DIM, fields=FIELDS, oversample=10_000)
+            for number in range(14):
+                things.upsert(*batch(number))
+            store.close()
+        kill_in_the_middle("move", folder, 0, rng, within=1.0)
+        store, things = open_again(folder, keyset)
+        stats = things.stats()
+        states.add(stats["profile"]["state"])
+        digests.add(stats["scheme"]["profile"])
+        check(things, records(range(14 + (things.count() > 14 * SIZE))))
+        width = things.index_vectors(["0/0"]).shape[1]
+        assert width == (stats["scheme"]["k"] if stats["scheme"]["profile"] else 0)
+        store.close()
+    assert "sketch" in states, "it never got that far"
 
 
 def test_killed_while_writing_a_key_file(tmp_path):
