@@ -86,7 +86,7 @@ class Drift:
         if self.verdict.stale:
             log.warning(
                 "the profile no longer fits what is written (largest eigenvalue %.2f, mean %.2f): the sketch protects "
-                "less than it should; call refit()",
+                "less than it should; it is fitted anew when the collection has doubled, or by refit()",
                 self.verdict.largest,
                 self.verdict.mean,
             )

@@ -76,8 +76,12 @@ class Records:
             except psycopg.Error as error:
                 if not is_outdated(error) or attempt == _ATTEMPTS - 1:
                     raise explained(error, "read", self.source.place) from None
-            self.follow(*self._columns("content, index_dim"))
+            self.catch_up()
         raise AssertionError("unreachable")
+
+    def catch_up(self) -> None:
+        """Ask which tables are in use."""
+        self.follow(*self._columns("content, index_dim"))
 
     def config(self) -> bytes:
         """Return the sealed settings."""

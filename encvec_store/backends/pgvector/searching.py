@@ -74,6 +74,9 @@ class Searcher:
         asked = np.ascontiguousarray(queries, np.float32)
         if not asked.shape[1] or not len(asked) or limit <= 0:
             return [np.empty(0, np.int64) for _ in asked]
+        if asked.shape[1] != self._records.dim_of(self._records.content):
+            self._records.catch_up()  # another process moved the collection to a sketch, or to another one
+            self._seen = -_LOOK_AGAIN
         state = self._state(space)
         if state is None or state.kind == "none" or limit > _MOST_EF:
             return self._exact(space, asked, limit, predicate)
