@@ -158,7 +158,7 @@ class CollectionConfig:
             oversample=fields["oversample"],
             revision=fields["revision"],
             calibration=fields["calibration"],
-            fitted=fields["fitted"],
+            fitted=fields.get("fitted"),
         )
 
 

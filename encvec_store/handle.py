@@ -49,6 +49,14 @@ class Handle:
                 self._generation = generation
         return self.config
 
+    def check(self) -> list[str]:
+        """Open what is stored of settings and profile anew; describe what does not open."""
+        try:
+            self._open_config(self.backend.config())
+        except AuthenticationError as error:
+            return [str(error)]
+        return []
+
     def _open_config(self, sealed: bytes) -> CollectionConfig:
         """Open settings and the profile they name, which may be replaced between the two reads."""
         for _ in range(_ATTEMPTS):

@@ -31,6 +31,9 @@ _DOUBLED = 2
 _REFIT_MOST = 100_000
 """Records up to which a stale profile is fitted anew by itself: beyond, it takes too long to happen unasked."""
 _LATER = 1.25
+BUDGET = 30_000
+"""Records under one key up to which the floor was measured; beyond, more noise is advised."""
+BUDGET_BETA = 2.5
 
 log = logging.getLogger("encvec_store")
 
@@ -136,13 +139,19 @@ class Lifecycle:
                 "until": None if self._too_narrow(config, scheme) else profiles.least_records(scheme.k),
                 "failed": self._failed,
             }
+        advice = [
+            "refit: recent records differ from those it was fitted on" if self._stale(config) else "",
+            f"calibrate: above {BUDGET} records a key our measurements stand for beta {BUDGET_BETA} and more"
+            if (scheme.beta or 0.0) < BUDGET_BETA and max(self._handle.backend.spaces().values(), default=0) > BUDGET
+            else "",
+        ]
         return {
             "state": "sketch",
             "fitted": config.fitted,
             "sample": config.profile.records,
             "broad": config.profile.broad,
             "drift": verdict.to_dict() if verdict and verdict.profile == scheme.profile else None,
-            "advice": "refit: recent records differ from those it was fitted on" if self._stale(config) else None,
+            "advice": "; ".join(filter(None, advice)) or None,
             "failed": self._failed,
         }
 

@@ -58,7 +58,7 @@ def upsert(
         try:
             handle.backend.put(batch, under=config.sealed, **_new_config(handle.vault, config, fresh))
             handle.refresh()
-            handle.drift.add(fresh.scheme, batch.space, batch.index_vectors)
+            handle.drift.add(fresh.scheme, fresh.profile, batch.space, batch.index_vectors)
             return
         except StaleConfigError:
             # calibrated, or given its max_norm, by another process between our reading and writing

@@ -6,7 +6,7 @@ import logging
 import numpy as np
 import pytest
 
-from encvec_store import errors
+from encvec_store import errors, lifecycle
 from encvec_store.crypto import profile as profiles
 from encvec_store.crypto.schemes.sketch import THREATS
 from tests.stores import oracle
@@ -298,6 +298,14 @@ class MovingContract:
         assert profile["fitted"]["records"] == 300
         assert "refit" in profile["advice"]
 
+    def test_too_many_records_for_the_noise(self, grown, monkeypatch):
+        mine, _ = grown
+        assert mine.stats()["profile"]["advice"] is None
+        monkeypatch.setattr(lifecycle, "BUDGET", 299)
+        assert mine.stats()["profile"]["advice"] is None, "2.5 is enough"
+        monkeypatch.setattr(lifecycle, "BUDGET_BETA", 3.0)
+        assert mine.stats()["profile"]["advice"].startswith("calibrate: above 299 records a key")
+
     # ------------------------------------------------------------------------------------------- keys
 
     def test_the_profile_outlives_the_version_that_sealed_it(self, grown, keyset, place, store):
@@ -353,6 +361,7 @@ class MovingContract:
             }[change]()
         )
         again = place.connect()
+        assert any("could not be authenticated" in line or "profile" in line for line in mine.verify().store)
         with pytest.raises(errors.AuthenticationError) as caught:
             again.collection("things")
         assert "profile" in str(caught.value) or change in ("empty", "version")
