@@ -147,7 +147,7 @@ class TamperingContract:
 
     @pytest.fixture
     def stock(self, place, store, make, keyset):
-        """Twelve records under version 3 of three (1 is disabled), each written twice, an older one, and the burglar."""
+        """Twelve records under version 3 of three (1 is disabled), each written twice, an older one, the burglar."""
         keyset.rotate()
         keyset.rotate()
         keyset.disable(1)
