@@ -82,7 +82,7 @@ def measure(data: Dataset, batch: int, *, texts: bool, repeats: int, folder: Pat
     for turn in range(repeats):
         place = folder / f"{data.name}-{batch}-{texts}-{turn}".replace(":", "-")
         with connect(f"faiss:{place}", keyset=Keyset.create("memory:")) as store:
-            collection = store.collection("bench", dim=dim, fields={"intent": "blind"} if texts else None)
+            collection = store.collection("bench", dim, scheme="sap", fields={"intent": "blind"} if texts else None)
             runs: dict[str, Callable[[], float]] = {
                 "whole": lambda c=collection: whole(c, data, batch, texts),  # type: ignore[misc]
                 "encrypt": lambda c=collection: encrypt(c, data, batch),  # type: ignore[misc]

@@ -39,6 +39,7 @@ _REDRAW = 0.2
 # Titles and digits of the columns that tables may show, in their order there.
 _COLUMNS: dict[str, tuple[str, int]] = {
     "what": ("", 0),
+    "scheme": ("scheme", 0),
     "kernel": ("kernel", 0),
     "dataset": ("data", 0),
     "n": ("n", 0),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from operator import length_hint
 from typing import Any, overload
 
 import numpy as np
@@ -15,13 +14,14 @@ from .errors import AuthenticationError, InputError
 from .explain import explain
 from .filters import parse, pushdown
 from .handle import Handle
-from .metrics import as_vectors, norms
+from .lifecycle import Lifecycle
+from .recall import RecallWatch
 from .records import Hit, Record, check_ids, decode_payload
 from .rerank import OpenedVectors
 from .search import search
 from .verify import VerifyReport, verify
 from .waits import offload
-from .writing import rewrite, upsert
+from .writing import upsert
 
 __all__ = ["Collection"]
 
@@ -41,6 +41,8 @@ class Collection:
     def __init__(self, handle: Handle) -> None:
         self._handle = handle
         self._opened = OpenedVectors(handle)
+        self._lifecycle = Lifecycle(handle)
+        self._watch: RecallWatch | None = None
 
     @property
     def name(self) -> str:
@@ -83,6 +85,7 @@ class Collection:
             StoreLockedError: another process is writing.
         """
         upsert(self._handle, ids, vectors, metadata, documents)
+        self._lifecycle.wrote()
 
     @overload
     def search(
@@ -117,7 +120,18 @@ class Collection:
             InputError: wrong shape, NaN, zero query under cosine, malformed filter, unknown field.
             AuthenticationError: a record among the candidates was altered, or the key is wrong.
         """
-        return search(self._handle, self._opened, queries, k, where, include_vectors)
+        hits = search(self._handle, self._opened, queries, k, where, include_vectors)
+        if self._watch is not None and where is None:
+            self._watch.saw(queries, k, hits)
+        return hits
+
+    def watch_recall(self, share: float = 0.01, sample: int = 2_000) -> None:
+        """Estimate the recall of this opening's searches, for `stats`, by checking a random share of them.
+
+        A check compares the query with `sample` records, drawn and opened once and kept in memory: about a
+        millisecond for each thousand. Searches with a filter are not checked. Off until called; share 0 turns it off.
+        """
+        self._watch = RecallWatch(self._handle, share, sample) if share else None
 
     def explain(self, query: npt.ArrayLike, k: int = 10, where: Mapping[str, Any] | None = None) -> str:
         """Say how `search` would answer one query: what is filtered where, by index or by scan, the server's plan.
@@ -199,10 +213,15 @@ class Collection:
         max_candidates: int | None = None,
         planned_size: int | None = None,
         apply: bool = True,
+        accept_less_noise: bool = False,
+        attack: calibration.Attack | None = None,
         seed: int = 0,
         progress: Progress | None = None,
     ) -> calibration.Calibration:
         """Choose the largest noise that holds a recall target, and encrypt the collection anew under it.
+
+        For `sketch` it chooses the dimensions and the exponent on queries too. The profile is always fitted on the
+        collection's own vectors, whatever the sample; with too few of them yet, the choice is kept until then.
 
         Args:
             sample: (n, dim) vectors like those to be stored; by default up to 20,000 of the collection's own.
@@ -211,39 +230,42 @@ class Collection:
             max_candidates: records re-ranked per search; by default k times the collection's oversample.
             planned_size: records the collection shall hold; by default what it holds now.
             apply: take the result over. False only reports.
+            accept_less_noise: take it over even below the floor at which our own attacks on `sketch` succeed.
+            attack: called with the lifted sample and the scheme chosen; its JSON report is kept.
             seed: of the simulation.
             progress: called while records are encrypted anew.
 
         Raises:
-            CalibrationError: the target cannot be met, or the sample is too small.
+            CalibrationError: the target cannot be met, or only below the floor, or the sample is too small.
+            ProfileError: the vectors vary in too few directions.
         """
-        handle = self._handle
-        config = handle.refresh()
-        candidates = max_candidates if max_candidates is not None else k * handle.oversample
-        size = handle.backend.count()
-        vectors = (
-            self._sample(calibration.MAX_SAMPLE, seed)
-            if sample is None
-            else offload(length_hint(sample), as_vectors, sample, config.dim)
-        )
-        if config.metric.bounded and config.max_norm is None and len(vectors):
-            config = config.bounded_by(float(norms(vectors).max()))
-        config.metric.check(vectors, config.max_norm, "sample")
-        found = offload(
-            len(vectors) * calibration.MAX_QUERIES,
-            calibration.simulate,
-            config,
-            vectors,
+        return self._lifecycle.calibrate(
+            sample,
             k=k,
             target_recall=target_recall,
-            max_candidates=candidates,
-            planned_size=planned_size if planned_size is not None else size,
+            max_candidates=max_candidates,
+            planned_size=planned_size,
+            apply=apply,
+            accept_less_noise=accept_less_noise,
+            attack=attack,
             seed=seed,
+            progress=progress,
         )
-        if apply:
-            rewrite(handle, calibration.apply(config, found), progress)
-            handle.oversample = found.oversample
-        return found
+
+    def refit(self, *, progress: Progress | None = None) -> None:
+        """Fit the profile of `sketch` anew on the vectors there are, and encrypt everything under it.
+
+        One transaction: readers see the old content until it commits, and after a crash it is simply run again.
+
+        Args:
+            progress: called while records are encrypted anew.
+
+        Raises:
+            ProfileError: too few records, or they vary in too few directions.
+            CalibrationError: another scheme, which has no profile.
+            StaleConfigError: another process did the like meanwhile.
+        """
+        self._lifecycle.fit(self._handle.refresh(), progress)
 
     def verify(self, *, progress: Progress | None = None) -> VerifyReport:
         """Open every record, check that its parts belong together, and let the store check itself."""
@@ -262,6 +284,8 @@ class Collection:
             "max_norm": config.max_norm,
             "scheme": {"name": config.scheme.name, **config.scheme.parameters()},
             "leakage": config.scheme.leakage,
+            "profile": self._lifecycle.stats(),
+            "recall": None if self._watch is None else self._watch.stats(),
             "fields": config.policies and {name: policy.value for name, policy in config.policies.items()},
             "oversample": handle.oversample,
             "calibration": config.calibration,
@@ -273,17 +297,6 @@ class Collection:
     def flush(self) -> None:
         """Save the index, so that the next opening is quick. Records are durable without it."""
         self._handle.backend.flush()
-
-    def _sample(self, limit: int, seed: int) -> npt.NDArray[np.float32]:
-        vectors = np.empty((0, self._handle.config.dim), np.float32)
-        for _ in range(_ATTEMPTS):
-            rows = self._handle.without(self._handle.backend.rows(), self._handle.vault.dead)
-            if len(rows) > limit:
-                rows = np.sort(np.random.default_rng(seed).choice(rows, limit, replace=False))
-            found, vectors, _ = self._handle.open_vectors(rows)
-            if len(found) == len(rows):
-                break  # else some were written anew after they were listed: look again
-        return vectors
 
     def _find(self, names: list[str], *, held: bool = False) -> Rows:
         """Rows of those ids that there are, ascending; with `held`, under disabled key versions too."""

@@ -1,4 +1,4 @@
-"""A collection's settings, as given and as sealed with it; imports crypto.schemes, fields, metrics, errors."""
+"""A collection's settings, as given and as sealed with it; imports crypto, fields, metrics, errors."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from .crypto.profile import Profile
 from .crypto.schemes import Scheme, scheme
-from .errors import AuthenticationError, ConfigMismatchError, InputError, ShapeError
+from .crypto.schemes.sketch import Sketch
+from .errors import AuthenticationError, ConfigMismatchError, InputError, SchemeError, ShapeError
 from .fields import Policy, parse_policies
 from .metrics import Metric, metric
 
@@ -19,6 +21,7 @@ __all__ = ["DEFAULT_OVERSAMPLE", "CollectionConfig"]
 FORMAT = 1
 MAX_DIM = 16_000
 DEFAULT_OVERSAMPLE = 10
+DEFAULT_SCHEME = "sketch"
 NORM_MARGIN = 1.25
 
 
@@ -38,8 +41,12 @@ class CollectionConfig:
     """Counts changes of the scheme's parameters."""
     calibration: dict[str, Any] | None = None
     """The report of the last `calibrate`."""
+    fitted: dict[str, Any] | None = None
+    """When the profile was fitted (`at`, UTC), how many records there were, which parameters were chosen then."""
     sealed: bytes = field(default=b"", compare=False, repr=False)
     """The sealed form these settings were opened from: a write says under which settings it was made."""
+    profile: Profile | None = field(default=None, compare=False, repr=False)
+    """What the scheme names by its digest. Kept beside the settings: it is too large to go along with every write."""
 
     @classmethod
     def build(
@@ -56,10 +63,16 @@ class CollectionConfig:
         if isinstance(dim, bool) or not isinstance(dim, int) or not 0 < dim <= MAX_DIM:
             raise ShapeError(f"dim is a number from 1 to {MAX_DIM}, not {dim!r}")
         measure = metric(metric_name if metric_name is not None else "cosine")
+        chosen = scheme(scheme_spec if scheme_spec is not None else DEFAULT_SCHEME)
+        if isinstance(chosen, Sketch):
+            if chosen.profile is not None:
+                raise SchemeError("sketch: a profile is fitted by the collection, not given")
+            if chosen.k is not None and chosen.k > dim + measure.extra:
+                raise SchemeError(f"sketch: k is at most {dim + measure.extra} here, not {chosen.k}")
         return cls(
             dim=dim,
             metric=measure,
-            scheme=scheme(scheme_spec if scheme_spec is not None else "sap"),
+            scheme=chosen,
             policies=parse_policies(fields),
             max_norm=_check_max_norm(max_norm, measure),
             oversample=check_oversample(oversample),
@@ -113,7 +126,7 @@ class CollectionConfig:
     def _same_scheme(self, spec: Any) -> bool:
         # a bare name asks for that scheme, whatever parameters calibration has chosen
         wanted = scheme(spec)
-        return wanted.name == self.scheme.name if isinstance(spec, str) else wanted == self.scheme
+        return wanted.name == self.scheme.name and (isinstance(spec, str) or self.scheme.accepts(wanted))
 
     def to_json(self) -> bytes:
         """Serialise, to be sealed."""
@@ -128,6 +141,7 @@ class CollectionConfig:
             "oversample": self.oversample,
             "revision": self.revision,
             "calibration": self.calibration,
+            "fitted": self.fitted,
         }
         return json.dumps(document, sort_keys=True).encode()
 
@@ -146,6 +160,7 @@ class CollectionConfig:
             oversample=fields["oversample"],
             revision=fields["revision"],
             calibration=fields["calibration"],
+            fitted=fields.get("fitted"),
         )
 
 
@@ -176,4 +191,5 @@ def _check_max_norm(max_norm: float | None, measure: Metric) -> float | None:
 
 
 def _describe(value: Scheme) -> str:
-    return f"{value.name}({', '.join(f'{k}={v:g}' for k, v in value.parameters().items())})"
+    shown = {name: item for name, item in value.parameters().items() if item is not None and name != "profile"}
+    return f"{value.name}({', '.join(f'{name}={item:g}' for name, item in shown.items())})"

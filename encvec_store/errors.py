@@ -15,6 +15,7 @@
     │   │   └── UnknownFieldError         a field that the collection does not declare
     │   ├── UriError                      a store or key URI that means nothing
     │   ├── CalibrationError              no setting within the limits meets the target
+    │   ├── ProfileError                  vectors that no profile can be fitted on
     │   ├── ConfigMismatchError           the collection exists with other settings
     │   └── DataLossError                 a downgrade would delete data
     ├── CollectionNotFoundError           no such collection, and too little given to create it
@@ -52,6 +53,7 @@ __all__ = [
     "NonFiniteError",
     "NormError",
     "OutcomeUnknownError",
+    "ProfileError",
     "SchemeError",
     "ShapeError",
     "StaleConfigError",
@@ -123,6 +125,10 @@ class UriError(InputError):
 
 class CalibrationError(InputError):
     """No setting within the limits given meets the recall target."""
+
+
+class ProfileError(InputError):
+    """A sample is too small or too uniform for a profile to be fitted on, or a profile is not what it should be."""
 
 
 class ConfigMismatchError(InputError):

@@ -1,10 +1,11 @@
-"""An open collection: its backend, keys and current settings, kept together; imports backends, vault, config."""
+"""An open collection: its backend, keys and current settings, kept together; imports backends, vault, drift, config."""
 
 from __future__ import annotations
 
 import logging
 import threading
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -12,14 +13,17 @@ import numpy.typing as npt
 from .backends import BackendCollection, Nearest, Rows
 from .config import CollectionConfig
 from .crypto.envelope import PREFIX, envelope_size
+from .crypto.schemes.sketch import Sketch
+from .drift import Drift
 from .errors import AuthenticationError, StaleConfigError, StoreUnreachableError
 from .filters import Predicate
-from .vault import Vault
+from .vault import PROFILE, Vault
 from .waits import offload
 
 __all__ = ["Handle"]
 
 log = logging.getLogger("encvec_store")
+_ATTEMPTS = 4
 
 
 class Handle:
@@ -31,11 +35,9 @@ class Handle:
         self._oversample = oversample
         self._lock = threading.Lock()
         self._generation = backend.generation()
-        self.config = vault.open_config(backend.config())
-        if (backend.spec.index_dim, backend.spec.envelope_size) != (
-            self.config.index_dim,
-            envelope_size(self.config.dim),
-        ):
+        self.drift = Drift()
+        self.config = self._open_config(backend.config())
+        if backend.spec.envelope_size != envelope_size(self.config.dim):
             raise AuthenticationError("the collection's settings could not be authenticated")
         backend.authenticate_cache(vault)
 
@@ -46,12 +48,11 @@ class Handle:
             generation = self.backend.generation()
             if generation == known:
                 return self.config
-            sealed = self.backend.config()
+            sealed, held = self.backend.config(), self.config
+            config = held if sealed == held.sealed else self._open_config(sealed)
             with self._lock:  # not while the backend works: see `waits`
                 if self._generation == known:  # else somebody refreshed meanwhile: look whether that was later
-                    if sealed != self.config.sealed:
-                        self.config = self.vault.open_config(sealed)
-                    self._generation = generation
+                    self.config, self._generation = config, generation
                     return self.config
 
     def settings(self) -> CollectionConfig:
@@ -62,6 +63,32 @@ class Handle:
         """
         config = self.config
         return config if config.index_dim and (config.max_norm or not config.metric.bounded) else self.refresh()
+
+    def check(self) -> list[str]:
+        """Open what is stored of settings and profile anew; describe what does not open."""
+        try:
+            self._open_config(self.backend.config())
+        except AuthenticationError as error:
+            return [str(error)]
+        return []
+
+    def _open_config(self, sealed: bytes) -> CollectionConfig:
+        """Open settings and the profile they name, which may be replaced between the two reads."""
+        for _ in range(_ATTEMPTS):
+            config = self.vault.open_config(sealed)
+            digest = config.scheme.profile if isinstance(config.scheme, Sketch) else None
+            if digest is None:
+                return config
+            artefact = self.backend.artefact(PROFILE)
+            try:
+                if artefact is None:
+                    raise AuthenticationError("the collection's profile is missing: it was removed")
+                return replace(config, profile=self.vault.open_profile(artefact, digest))
+            except AuthenticationError:
+                before, sealed = sealed, self.backend.config()
+                if sealed == before:
+                    raise
+        raise StaleConfigError("the collection's settings change all the time")
 
     @property
     def oversample(self) -> int:
@@ -80,6 +107,18 @@ class Handle:
                 raise StoreUnreachableError("the store lists its records out of order: it is damaged")
             after = int(rows[-1])
             yield rows
+
+    def sample(self, limit: int, seed: int) -> npt.NDArray[np.float32]:
+        """Open up to `limit` vectors drawn at random, (n, dim), in the order of their writes."""
+        vectors = np.empty((0, self.config.dim), np.float32)
+        for _ in range(_ATTEMPTS):
+            rows = self.without(self.backend.rows(), self.vault.dead)
+            if len(rows) > limit:
+                rows = np.sort(np.random.default_rng(seed).choice(rows, limit, replace=False))
+            found, vectors, _ = self.open_vectors(rows)
+            if len(found) == len(rows):
+                break  # else some were written anew after they were listed: look again
+        return vectors
 
     def without(self, rows: Rows, versions: set[int]) -> Rows:
         """Leave out rows that the store keeps under these key versions."""

@@ -13,6 +13,7 @@ from .waits import Lock, offload
 __all__ = ["OpenedVectors", "best"]
 
 _CHUNK = 8192
+_ATTEMPTS = 4
 
 
 def best(
@@ -61,17 +62,24 @@ class OpenedVectors:
             state = self._state()
             if state == self._seen:
                 return
-            have, held = self._opened
-            now = self._handle.without(self._handle.backend.rows(), state[1])
-            kept = np.isin(have, now, assume_unique=True)
-            rows, vectors = [have[kept]], [held[kept]]
-            new = np.setdiff1d(now, have, assume_unique=True)
-            for start in range(0, len(new), _CHUNK):
-                found, opened, _ = self._handle.open_vectors(new[start : start + _CHUNK])
-                rows.append(found)
-                vectors.append(opened)
-            self._opened = np.concatenate(rows), offload(len(now), np.concatenate, vectors)
+            for _ in range(_ATTEMPTS):
+                if self._update(state[1]):
+                    break  # else some were written anew after they were listed, or all of them: look again
             self._seen = state
+
+    def _update(self, dead: set[int]) -> bool:
+        """Bring what is opened up to date; False where rows vanished meanwhile."""
+        have, held = self._opened
+        now = self._handle.without(self._handle.backend.rows(), dead)
+        kept = np.isin(have, now, assume_unique=True)
+        rows, vectors = [have[kept]], [held[kept]]
+        new = np.setdiff1d(now, have, assume_unique=True)
+        for start in range(0, len(new), _CHUNK):
+            found, opened, _ = self._handle.open_vectors(new[start : start + _CHUNK])
+            rows.append(found)
+            vectors.append(opened)
+        self._opened = np.concatenate(rows), offload(len(now), np.concatenate, vectors)
+        return len(self._opened[0]) == len(now)
 
     def _state(self) -> tuple[int, set[int]]:
         return self._handle.backend.generation(), self._handle.vault.dead

@@ -78,8 +78,9 @@ class Store:
             name: 1 to 255 bytes.
             dim: coordinates of a vector; needed to create.
             metric: cosine (default), l2 or ip.
-            scheme: how index vectors are encrypted: "sap" (default), "sealed", or a mapping with parameters,
-                such as {"name": "sap", "beta": 2.5}.
+            scheme: how index vectors are encrypted: "sketch" (default), "sap", "sealed", or a mapping with parameters,
+                such as {"name": "sketch", "threat": "watching-server"}. A sketch is fitted on the collection's own
+                vectors, once there are 5,000; until then they are sealed, and searched in memory.
             tenant: whose it is. Tenants have keys of their own.
             fields: policy of each field that filters may name: sealed, blind or plain. None: any field, sealed.
             max_norm: for l2 and ip, the largest length of a vector; by default 1.25 times that of the first batch.

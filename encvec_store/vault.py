@@ -12,12 +12,16 @@ from .config import CollectionConfig
 from .crypto.envelope import KEY_VERSION, RecordCipher, Stamp, claims, config_key_version, key_versions
 from .crypto.keyset import KeyState, KeyVersion
 from .crypto.prf import Bytes
+from .crypto.profile import Profile
 from .crypto.schemes import KeyedScheme
 from .errors import AuthenticationError, KeyUnavailableError
 from .fields import Term
 from .waits import Lock, offload
 
-__all__ = ["Roots", "Vault"]
+__all__ = ["PROFILE", "Roots", "Vault"]
+
+PROFILE = "profile"
+"""Name of the artefact that holds it."""
 
 
 class Roots(Protocol):
@@ -107,7 +111,7 @@ class Vault:
             with self._lock:  # rotations of many dimensions take long to make
                 found = self._schemes.get(place)
                 if found is None:
-                    made = (root, self._tenant, self._collection, config.point_dim)
+                    made = (root, self._tenant, self._collection, config.point_dim, config.profile)
                     found = self._schemes[place] = offload(config.point_dim, config.scheme.keyed, *made)
         return found
 
@@ -119,6 +123,16 @@ class Vault:
         """Open settings. Raises AuthenticationError, KeyUnavailableError."""
         config = CollectionConfig.from_json(self.cipher(config_key_version(sealed)).open_config(sealed))
         return replace(config, sealed=sealed)
+
+    def seal_artefacts(self, config: CollectionConfig) -> dict[str, bytes]:
+        """Seal under the primary what belongs to the settings."""
+        profile, cipher = config.profile, self.cipher(self.primary)
+        return {} if profile is None else {PROFILE: cipher.seal_artefact(PROFILE, profile.digest, profile.to_bytes())}
+
+    def open_profile(self, sealed: bytes, digest: str) -> Profile:
+        """Open the profile of a digest. Raises AuthenticationError, KeyUnavailableError."""
+        opened = self._cipher_of(config_key_version(sealed)).open_artefact(PROFILE, digest, sealed)
+        return Profile.from_bytes(opened)
 
     def open_vectors(self, envelopes: Bytes) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
         """Open (n, size) vector envelopes, whichever key versions they are under. Raises AuthenticationError."""

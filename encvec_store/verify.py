@@ -59,7 +59,7 @@ class VerifyReport:
 def verify(handle: Handle, progress: Callable[[int, int], None] | None = None) -> VerifyReport:
     """Open every record and compare its parts with each other. See `Collection.verify`."""
     handle.refresh()
-    report = VerifyReport(store=handle.backend.check())
+    report = VerifyReport(store=handle.backend.check() + handle.check())
     total = handle.backend.count()
     for rows in handle.pages(_CHUNK):
         damaged = _look(handle, rows, report)

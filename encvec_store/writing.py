@@ -55,8 +55,9 @@ def upsert(
             parts = _ahead(parts)
         try:
             first, changed = next(parts), _new_config(handle.vault, config, fresh)
-            handle.backend.put(first, under=config.sealed, config=changed, more=parts)
+            handle.backend.put(first, under=config.sealed, more=parts, **changed)
             handle.refresh()
+            handle.drift.add(fresh.scheme, fresh.profile, first.space, first.index_vectors)
             return
         except StaleConfigError:
             # calibrated, or given its max_norm, by another process between our reading and writing
@@ -113,14 +114,14 @@ def _checked(
     return names, matrix, payloads, fields
 
 
-def _new_config(vault: Vault, config: CollectionConfig, fresh: CollectionConfig) -> bytes | None:
-    """Return sealed settings to be stored with a write: when they changed, or the primary key version did.
+def _new_config(vault: Vault, config: CollectionConfig, fresh: CollectionConfig) -> dict[str, Any]:
+    """Return sealed settings and artefacts to be stored with a write: when they or the primary key version changed.
 
     So settings are readable whenever some record is: destroying an old key version loses old records only.
     """
     if fresh is config and config_key_version(config.sealed) == vault.primary:
-        return None
-    return vault.seal_config(fresh)
+        return {}
+    return {"config": vault.seal_config(fresh), "artefacts": vault.seal_artefacts(fresh)}
 
 
 def reseal(handle: Handle) -> None:
@@ -140,7 +141,7 @@ def reseal(handle: Handle) -> None:
         payloads=[],
     )
     with suppress(StoreError):
-        handle.backend.put(nothing, under=config.sealed, config=vault.seal_config(config))
+        handle.backend.put(nothing, under=config.sealed, **_new_config(vault, config, config))
         handle.refresh()
 
 
@@ -220,5 +221,12 @@ def rewrite(handle: Handle, config: CollectionConfig, progress: Any = None) -> N
         batch.retired.clear()  # the old rows go all together
         return batch
 
-    handle.backend.replace(batches(), handle.vault.seal_config(fresh), under=config.sealed)
+    vault = handle.vault
+    handle.backend.replace(
+        batches(),
+        vault.seal_config(fresh),
+        under=config.sealed,
+        index_dim=fresh.index_dim,
+        artefacts=vault.seal_artefacts(fresh),
+    )
     handle.refresh()

@@ -7,7 +7,7 @@ A *space* is an opaque number; index vectors are comparable only within a space 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -31,7 +31,8 @@ class CollectionSpec:
     tenant: str
     name: str
     index_dim: int
-    """Coordinates of an index vector; 0 where there is none. Vectors are compared by inner product."""
+    """Coordinates of an index vector; 0 where there is none. Vectors are compared by inner product. `replace` may
+    change it."""
     envelope_size: int
     """Bytes of a vector envelope."""
 
@@ -93,8 +94,18 @@ class BackendCollection(Protocol):
         """Return the sealed settings."""
         ...
 
+    def artefact(self, name: str) -> bytes | None:
+        """Return what a scheme keeps sealed beside the settings under a name; None where there is nothing."""
+        ...
+
     def put(
-        self, batch: EncryptedBatch, *, under: bytes, config: bytes | None = None, more: Iterable[EncryptedBatch] = ()
+        self,
+        batch: EncryptedBatch,
+        *,
+        under: bytes,
+        config: bytes | None = None,
+        artefacts: Mapping[str, bytes] | None = None,
+        more: Iterable[EncryptedBatch] = (),
     ) -> None:
         """Insert or replace records by token, and the settings where given, in one durable transaction.
 
@@ -103,6 +114,7 @@ class BackendCollection(Protocol):
             under: the sealed settings that the batch was made under. If the stored ones differ by now,
                 StaleConfigError is raised and nothing is written.
             config: new settings.
+            artefacts: what there shall be from now on, under these names; None leaves it as it is.
             more: further parts of the same write, made while those before are being written. If it raises,
                 nothing is written.
         """
@@ -112,11 +124,20 @@ class BackendCollection(Protocol):
         """Delete rows in one durable transaction; absent ones are no error. Returns how many there were."""
         ...
 
-    def replace(self, batches: Iterable[EncryptedBatch], config: bytes, *, under: bytes) -> None:
-        """Replace all content and the settings in one durable transaction; `under` as in `put`.
+    def replace(
+        self,
+        batches: Iterable[EncryptedBatch],
+        config: bytes,
+        *,
+        under: bytes,
+        index_dim: int | None = None,
+        artefacts: Mapping[str, bytes] | None = None,
+    ) -> None:
+        """Replace all content and the settings in one durable transaction; `under` and `artefacts` as in `put`.
 
         The write lock is taken before the first batch is asked for, and the old content can be read while
-        batches are made. If the iterable raises, nothing has changed.
+        batches are made. If the iterable raises, nothing has changed. Where `index_dim` is given, index vectors have
+        so many coordinates from then on, in every process.
         """
         ...
 
@@ -140,6 +161,7 @@ class BackendCollection(Protocol):
         """Return for each of (q, index_dim) queries up to `limit` rows of a space, nearest first.
 
         Approximate: an index may miss rows, but returns min(limit, matching rows) of them. Never a stale row.
+        Raises StaleConfigError where index vectors have another dimension by now.
         """
         ...
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -80,6 +80,7 @@ class _MemoryCollection:
     def __init__(self, spec: CollectionSpec, config: bytes) -> None:
         self.spec = spec
         self._config = config
+        self._artefacts: dict[str, bytes] = {}
         self._rows: dict[int, _Row] = {}
         self._tokens: dict[bytes, int] = {}
         self._next = 1
@@ -90,8 +91,17 @@ class _MemoryCollection:
     def config(self) -> bytes:
         return self._config
 
+    def artefact(self, name: str) -> bytes | None:
+        return self._artefacts.get(name)
+
     def put(
-        self, batch: EncryptedBatch, *, under: bytes, config: bytes | None = None, more: Iterable[EncryptedBatch] = ()
+        self,
+        batch: EncryptedBatch,
+        *,
+        under: bytes,
+        config: bytes | None = None,
+        artefacts: Mapping[str, bytes] | None = None,
+        more: Iterable[EncryptedBatch] = (),
     ) -> None:
         parts = [batch, *more]
         with self._lock:
@@ -99,6 +109,7 @@ class _MemoryCollection:
             for part in parts:
                 self._insert(part)
             self._config = config or self._config
+            self._artefacts = self._artefacts if artefacts is None else dict(artefacts)
             self._generation += 1
 
     def _require(self, config: bytes) -> None:
@@ -127,13 +138,24 @@ class _MemoryCollection:
             self._generation += bool(gone)
             return len(gone)
 
-    def replace(self, batches: Iterable[EncryptedBatch], config: bytes, *, under: bytes) -> None:
+    def replace(
+        self,
+        batches: Iterable[EncryptedBatch],
+        config: bytes,
+        *,
+        under: bytes,
+        index_dim: int | None = None,
+        artefacts: Mapping[str, bytes] | None = None,
+    ) -> None:
         with self._lock:
             self._require(under)
             fresh = _MemoryCollection(self.spec, config)
             fresh._next = self._next
             for batch in batches:
                 fresh._insert(batch)
+            if index_dim is not None:
+                self.spec = replace(self.spec, index_dim=index_dim)
+            self._artefacts = self._artefacts if artefacts is None else dict(artefacts)
             self._rows, self._tokens, self._next = fresh._rows, fresh._tokens, fresh._next
             self._config = config
             self._generation += 1
@@ -156,6 +178,8 @@ class _MemoryCollection:
 
     def candidates(self, space: int, queries: Matrix, limit: int, predicate: Predicate | None = None) -> list[Rows]:
         with self._lock:
+            if queries.shape[1] != self.spec.index_dim:
+                raise StaleConfigError("the collection's settings were changed meanwhile")
             chosen = [
                 (n, row.index_vector)
                 for n, row in self._rows.items()

@@ -19,7 +19,7 @@ __all__ = ["FORMAT", "REVISION", "VERSION_TABLE", "Migrating", "judge"]
 
 FORMAT = 1
 """Newest format that this code reads and writes."""
-REVISION = 1
+REVISION = 2
 """What this code creates, and the least that it needs."""
 VERSION_TABLE = "schema_revision"
 """Alembic's own notes. Only migrations read and write it: they keep it and `meta` alike."""

@@ -51,7 +51,7 @@ class Job:
     """URL of a store; a collection is made in it and dropped afterwards. None: `faiss:` in a temporary folder."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Of a `faiss:` store: index, storage, ef_search, ..."""
-    scheme: Mapping[str, Any] = field(default_factory=lambda: {"name": "sap"})
+    scheme: Mapping[str, Any] = field(default_factory=lambda: {"name": "sketch"})
     oversample: int = 10
     passes: int = 1
     """Times that every query is asked."""
@@ -177,7 +177,7 @@ class _Run:
                     "ef_search": self.options.ef_search if kind == "hnsw" else None,
                     "storage": held.get("storage", "float32") if ours else plain.storage,
                     "beta": scheme.get("beta") if ours else None,
-                    "oversample": job.oversample if name == "reranked" else None,
+                    "oversample": encrypted.stats()["oversample"] if name == "reranked" else None,
                 }
             )
         return rows

@@ -112,7 +112,7 @@ def stats(collection: str, tenant: str, place: Place, as_json: bool) -> None:
         emit(document)
         return
     document["calibration"] = document["calibration"] and {
-        name: value for name, value in document["calibration"].items() if name != "frontier"
+        name: value for name, value in document["calibration"].items() if name not in ("frontier", "choices")
     }
     facts((name, value) for name, value in _flat(document) if name != "tenant" or value)
 

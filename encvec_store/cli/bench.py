@@ -52,8 +52,8 @@ Matrix = npt.NDArray[np.float32]
 @click.option("--limit", type=click.IntRange(2), metavar="N", help="Most vectors stored.")
 @click.option("--store", metavar="URL", help="Store to measure; by default faiss: in a temporary folder.")
 @click.option("--metric", type=click.Choice(["cosine", "l2", "ip"]), help="By default the file's own, else cosine.")
-@click.option("--scheme", type=click.Choice(["sap", "sealed"]), default="sap", show_default=True, help="Encryption.")
-@click.option("--beta", type=float, help="Noise of sap [default: 2].")
+@click.option("--scheme", type=click.Choice(["sketch", "sap", "sealed"]), default="sketch", show_default=True)
+@click.option("--beta", type=float, help="Noise [default: the scheme's].")
 @click.option("-k", "--k", type=click.IntRange(1), default=10, show_default=True, help="Hits per query.")
 @click.option("--oversample", type=click.IntRange(1), default=10, show_default=True, help="Candidates per hit.")
 @click.option("--index", type=click.Choice(["auto", "flat", "hnsw", "ivf"]), default="auto", show_default=True)
@@ -86,8 +86,8 @@ def bench(
     """
     from ..bench import Job, run
 
-    if beta is not None and scheme != "sap":
-        raise click.UsageError(f"--beta belongs to sap; {scheme} has no noise")
+    if beta is not None and scheme == "sealed":
+        raise click.UsageError("sealed has no noise, so it takes no --beta")
     vectors, queries, found = _load(data, queries_file, limit)
     job = Job(
         dataset=Path(data).stem if Path(data).suffix else data,

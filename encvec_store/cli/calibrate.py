@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import html
 import importlib.util
+import io
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +30,15 @@ __all__ = ["calibrate"]
 @click.option("--planned-size", type=click.IntRange(1), help="Records to come [default: those there are].")
 @click.option("--sample", metavar="FILE", help="Vectors like those to be stored [default: the collection's own].")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the simulation.")
-@click.option("--plot", metavar="PNG", type=click.Path(dir_okay=False, path_type=Path), help="Draw the frontier.")
-@click.option("--accept-less-noise", "accept_less", is_flag=True, help="Even if the target needs less noise than now.")
+@click.option(
+    "--plot", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path), help="Draw the frontier: .png or .html."
+)
+@click.option(
+    "--accept-less-noise",
+    "accept_less",
+    is_flag=True,
+    help="Even if that is less noise than now, or below the floor of `sketch`.",
+)
 @click.option("--dry-run", is_flag=True, help="Only report; change nothing.")
 @tenant_option
 @place_options
@@ -48,8 +57,8 @@ def calibrate(
 
     COLLECTION is encrypted anew under the noise found, in one transaction. More noise hides more and costs recall
     among the store's candidates; re-ranking makes the scores exact. The search is simulated on a sample, and the
-    lower bound of its recall must meet the target. Exit code 1 where no noise does, or only less than there is now:
-    what is stored would give more away.
+    lower bound of its recall must meet the target. Of a sketch the dimensions are chosen too. Exit code 1 where no
+    noise does, or only less than there is now or than the floor: what is stored would give more away.
 
     \b
     Examples:
@@ -61,7 +70,7 @@ def calibrate(
     vectors = None if sample is None else _sample(sample)
     with open_store(place) as store:
         target = open_collection(store, collection, tenant)
-        before = float(target.stats()["scheme"].get("beta", 0.0))
+        before = float(target.stats()["scheme"].get("beta") or 0.0)
         try:
             # looked at first: a target that costs noise is not met in silence
             with progress("simulating searches"):
@@ -75,9 +84,13 @@ def calibrate(
                 as_json,
                 found,
             )
+        if found.weak and not (dry_run or accept_less):
+            return _refuse(f"{found.weakness()} with --accept-less-noise. Nothing was changed", as_json, found)
         if not dry_run:
             with progress(f"encrypting {collection} anew") as advance:
-                found = target.calibrate(vectors, apply=True, progress=advance, **choices)
+                found = target.calibrate(
+                    vectors, apply=True, accept_less_noise=accept_less, progress=advance, **choices
+                )
             with progress("building the index"):
                 target.flush()
     if plot is not None:
@@ -120,7 +133,10 @@ def _sample(file: str) -> npt.NDArray[Any]:
 def _show(found: Calibration, before: float, dry_run: bool) -> None:
     facts(
         [
-            ("beta", f"{found.beta:g} (before: {before:g})"),
+            ("scheme", found.scheme),
+            ("beta", f"{found.beta:g} (before: {before:g})" + (f", floor {found.floor:g}" if found.floor else "")),
+            ("dimensions", found.dimensions),
+            ("gamma", found.gamma),
             ("oversample", found.oversample),
             ("target", f"recall@{found.k} of {found.target_recall} with {found.planned_size:,} records"),
             ("found", f"{found.recall:.4f} in simulation, {found.recall_low:.4f} as the lower bound"),
@@ -128,6 +144,9 @@ def _show(found: Calibration, before: float, dry_run: bool) -> None:
             ("applied", "no: dry run" if dry_run else "yes: the collection was encrypted anew"),
         ]
     )
+    if len(found.choices) > 1:
+        click.echo(f"\nMost noise for the target with {found.k * found.oversample} re-ranked:")
+        table(["dimensions", "gamma", "beta"], [[row["dimensions"], *_texts(row)] for row in found.choices])
     click.echo(f"\nRecall@{found.k} by noise (beta) and records re-ranked:")
     candidates = sorted({row["candidates"] for row in found.frontier})
     recall = {(row["beta"], row["candidates"]): row["recall"] for row in found.frontier}
@@ -138,10 +157,14 @@ def _show(found: Calibration, before: float, dry_run: bool) -> None:
     )
 
 
+def _texts(row: dict[str, Any]) -> tuple[str, str]:
+    return f"{row['gamma']:g}", "missed" if row["beta"] is None else f"{row['beta']:.2f}"
+
+
 def _draw(found: Calibration, path: Path) -> None:
     need("matplotlib").use("Agg")
     plt = need("matplotlib.pyplot")
-    figure, axes = plt.subplots(figsize=(7, 4.5))
+    figure, (axes, right) = plt.subplots(1, 2, figsize=(11, 4.5), width_ratios=(3, 2))
     for candidates in sorted({row["candidates"] for row in found.frontier}):
         rows = [row for row in found.frontier if row["candidates"] == candidates]
         axes.plot([row["beta"] for row in rows], [row["recall"] for row in rows], label=f"{candidates:g} re-ranked")
@@ -149,9 +172,42 @@ def _draw(found: Calibration, path: Path) -> None:
     axes.axvline(found.beta, color="grey", linestyle=":")
     axes.set(xlabel="noise, beta", ylabel=f"recall@{found.k}", title=f"{found.sample_size:,} vectors")
     axes.legend()
+    for gamma in sorted({row["gamma"] for row in found.choices}, key=lambda gamma: gamma or 0.0):
+        rows = sorted(
+            (row for row in found.choices if row["gamma"] == gamma and row["beta"] is not None),
+            key=lambda row: row["dimensions"],
+        )
+        label = None if gamma is None else f"gamma {gamma:g}"
+        right.plot([row["dimensions"] for row in rows], [row["beta"] for row in rows], marker="o", label=label)
+    right.plot([found.dimensions], [found.beta], marker="*", markersize=14, linestyle="", label="chosen")
+    if found.floor:
+        right.axhline(found.floor, color="grey", linestyle=":", label="floor")
+    right.set(xlabel="dimensions", ylabel="most noise for the target, beta", ylim=(0, None))
+    right.legend()
+    figure.tight_layout()
     try:
-        figure.savefig(path)
+        if path.suffix == ".html":
+            path.write_text(_page(figure, found), encoding="utf-8")
+        else:
+            figure.savefig(path)
     except (OSError, ValueError) as error:
         raise InputError(f"cannot write {path}: {error}") from None
     finally:
         plt.close(figure)
+
+
+def _page(figure: Any, found: Calibration) -> str:
+    """One self-contained HTML page."""
+    drawn = io.StringIO()
+    figure.savefig(drawn, format="svg")
+    title = f"{found.scheme}: beta {found.beta:g}, {found.dimensions} dimensions, recall@{found.k} {found.recall:.4f}"
+    facts = "".join(
+        f"<tr><td>{html.escape(name)}</td><td>{html.escape(str(value))}</td></tr>"
+        for name, value in found.to_dict().items()
+        if name not in ("choices", "frontier")
+    )
+    picture = drawn.getvalue()
+    return (
+        f"<!doctype html><meta charset='utf-8'><title>{html.escape(title)}</title><h1>{html.escape(title)}</h1>"
+        f"{picture[picture.index('<svg') :]}<table>{facts}</table>\n"
+    )

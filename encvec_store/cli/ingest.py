@@ -165,9 +165,10 @@ def ingest(
 
 def new_settings(options: dict[str, Any]) -> dict[str, Any]:
     """Turn the options of a new collection into arguments of `Store.collection`."""
-    scheme, beta, fields = options.pop("scheme"), options.pop("beta"), options.pop("fields")
-    if beta is not None:
-        scheme = {"name": scheme or "sap", "beta": beta}
+    scheme, fields = options.pop("scheme"), options.pop("fields")
+    given = {name: value for name in ("beta", "threat") if (value := options.pop(name)) is not None}
+    if given:
+        scheme = {"name": scheme or "sketch", **given}
     policies: dict[str, str] | None = None
     if fields:
         policies = {}

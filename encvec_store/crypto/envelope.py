@@ -108,9 +108,11 @@ class RecordCipher:
         self._vector = AESGCM(derive(root, Purpose.VECTOR, *context))
         self._payload = AESGCM(derive(root, Purpose.PAYLOAD, *context))
         self._config = AESGCM(derive(root, Purpose.CONFIG, *context))
+        self._artefact = AESGCM(derive(root, Purpose.ARTEFACT, *context))
         self._vector_prefix = encode(FORMAT, Purpose.VECTOR.value, *context)
         self._payload_prefix = encode(FORMAT, Purpose.PAYLOAD.value, *context)
         self._config_prefix = encode(FORMAT, Purpose.CONFIG.value, *context)
+        self._artefact_prefix = (FORMAT, Purpose.ARTEFACT.value, *context)
 
     def tokens(self, ids: Sequence[str]) -> Bytes:
         """Record tokens of n ids: (n, 16) uint8."""
@@ -214,6 +216,21 @@ class RecordCipher:
             return self._config.decrypt(sealed[5:17], sealed[17:], self._config_prefix + sealed[:5])
         except (InvalidTag, ValueError):
             raise AuthenticationError("the collection's settings could not be authenticated") from None
+
+    def seal_artefact(self, name: str, digest: str, artefact: bytes) -> bytes:
+        """Seal an artefact: laid out as settings are, bound to its name and to the digest that the settings hold."""
+        head = struct.pack(">BI", RECORD_FORMAT, self.key_version)
+        nonce = os.urandom(NONCE)
+        associated = encode(*self._artefact_prefix, name, digest) + head
+        return head + nonce + self._artefact.encrypt(nonce, artefact, associated)
+
+    def open_artefact(self, name: str, digest: str, sealed: bytes) -> bytes:
+        """Open an artefact. Raises AuthenticationError, for that of another collection or digest too."""
+        associated = encode(*self._artefact_prefix, name, digest) + sealed[:5]
+        try:
+            return self._artefact.decrypt(sealed[5:17], sealed[17:], associated)
+        except (InvalidTag, ValueError):
+            raise AuthenticationError(f"the collection's {name} could not be authenticated") from None
 
 
 def config_key_version(sealed: bytes) -> int:

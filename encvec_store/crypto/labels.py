@@ -21,6 +21,8 @@ class Purpose(StrEnum):
 
     CONFIG = "config"
     """AES-256-GCM of a collection's settings."""
+    ARTEFACT = "artefact"
+    """AES-256-GCM of what a scheme keeps with a collection beside its settings: a profile."""
     RECORD_TOKEN = "record-token"
     """PMAC of a record's id: the name by which a store knows it."""
     BLIND_TOKEN = "blind-token"

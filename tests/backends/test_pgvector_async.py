@@ -101,7 +101,7 @@ def test_searches_wait_side_by_side(keyed, pg_dsn):
 
     async def main():
         async with keyed(pool_size=4) as store:
-            things = await store.collection("things", dim=DIM)
+            things = await store.collection("things", dim=DIM, scheme="sap")
             stored = vectors(50)
             await things.upsert(ids(50), stored)
             before = threading.active_count()
@@ -147,12 +147,12 @@ class Ticker:
 def test_long_work_does_not_stop_the_loop(keyed):
     async def main():
         async with keyed() as store:
-            things = await store.collection("things", dim=384, fields={"n": "plain"})
+            things = await store.collection("things", dim=384, scheme="sap", fields={"n": "plain"})
             stored = vectors(20_000, 384)
             async with Ticker() as ticker:
                 await things.upsert(ids(20_000), stored, [{"n": i % 7} for i in range(20_000)])
             ticker.check()
-            sample = await store.collection("sample", dim=384)
+            sample = await store.collection("sample", dim=384, scheme="sap")
             await sample.upsert(ids(2_000), stored[:2_000])
             async with Ticker() as ticker:
                 await sample.calibrate(target_recall=0.8)
@@ -172,7 +172,7 @@ def test_long_work_does_not_stop_the_loop(keyed):
 def test_many_writers_and_readers(keyed, pg_dsn):
     async def main():
         async with keyed(pool_size=5) as store:
-            things = await store.collection("things", dim=DIM, fields={"n": "blind"})
+            things = await store.collection("things", dim=DIM, scheme="sap", fields={"n": "blind"})
 
             async def write(number):
                 for start in range(0, 50, 10):
@@ -201,7 +201,7 @@ def test_many_writers_and_readers(keyed, pg_dsn):
 def test_a_cancelled_search_leaves_nothing_behind(keyed, pg_dsn, size, times):
     async def main():
         async with keyed(pool_size=size) as store:
-            things = await store.collection("things", dim=DIM)
+            things = await store.collection("things", dim=DIM, scheme="sap")
             await things.upsert(ids(10), vectors(10))
             with held(pg_dsn, "encvec.records_1"):
                 searches = [asyncio.create_task(things.search(np.ones(DIM))) for _ in range(size)]
@@ -222,7 +222,7 @@ def test_a_cancelled_search_leaves_nothing_behind(keyed, pg_dsn, size, times):
 def test_cancelled_by_a_timeout(keyed, pg_dsn):
     async def main():
         async with keyed() as store:
-            things = await store.collection("things", dim=DIM)
+            things = await store.collection("things", dim=DIM, scheme="sap")
             with held(pg_dsn), pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.3):
                     await things.count()
@@ -235,7 +235,7 @@ def test_cancelled_by_a_timeout(keyed, pg_dsn):
 def test_cancelled_while_waiting_for_a_connection(keyed, pg_dsn):
     async def main():
         async with keyed(pool_size=1) as store:
-            things = await store.collection("things", dim=DIM)
+            things = await store.collection("things", dim=DIM, scheme="sap")
             with held(pg_dsn):
                 first = asyncio.create_task(things.count())
                 await until(lambda: counted(pg_dsn, WAITING) == 1)
@@ -250,7 +250,7 @@ def test_cancelled_while_waiting_for_a_connection(keyed, pg_dsn):
 def test_cancelled_while_giving_the_connection_back(keyed, pg_dsn, monkeypatch):
     async def main():
         async with keyed(pool_size=1) as store:
-            things = await store.collection("things", dim=DIM)
+            things = await store.collection("things", dim=DIM, scheme="sap")
             pool = pool_of(store)._pool
             putconn, begun = pool.putconn, asyncio.Event()
 
@@ -274,7 +274,7 @@ def test_a_cancelled_write_is_all_or_nothing(keyed, pg_dsn, moment, monkeypatch)
 
     async def main():
         async with keyed(pool_size=2) as store:
-            things = await store.collection("things", dim=DIM, fields={"n": "plain"})
+            things = await store.collection("things", dim=DIM, scheme="sap", fields={"n": "plain"})
             await things.upsert(ids(5), vectors(5), [{"n": 1}] * 5)
             begun = threading.Event()
 
@@ -312,7 +312,7 @@ def test_a_cancelled_write_is_all_or_nothing(keyed, pg_dsn, moment, monkeypatch)
 def test_a_cancelled_calibration_changes_nothing(keyed, pg_dsn):
     async def main():
         async with keyed(pool_size=2) as store:
-            things = await store.collection("things", dim=DIM, scheme={"name": "sap", "beta": 0.5})
+            things = await store.collection("things", dim=DIM, scheme="sap", scheme={"name": "sap", "beta": 0.5})
             await things.upsert(ids(9000), vectors(9000))
             before = await things.index_vectors(ids(9000))
             seen = []
@@ -334,7 +334,7 @@ def test_a_cancelled_calibration_changes_nothing(keyed, pg_dsn):
 def test_a_scroll_left_early_holds_no_connection(keyed, pg_dsn, monkeypatch):
     async def main():
         async with keyed(pool_size=1) as store:
-            things = await store.collection("things", dim=DIM)
+            things = await store.collection("things", dim=DIM, scheme="sap")
             await things.upsert(ids(3000), vectors(3000))
             scroll = things.scroll()
             assert (await anext(scroll)).id == "id-0"
@@ -355,7 +355,7 @@ def test_a_scroll_left_early_holds_no_connection(keyed, pg_dsn, monkeypatch):
 def test_a_connection_that_died_is_replaced(keyed, pg_dsn):
     async def main():
         async with keyed(pool_size=3) as store:
-            things = await store.collection("things", dim=DIM)
+            things = await store.collection("things", dim=DIM, scheme="sap")
             await things.upsert(ids(5), vectors(5))
             for work in (things.count, lambda: things.upsert(ids(5), vectors(5))):
                 ask(pg_dsn, f"SELECT pg_terminate_backend(pid) FROM ({OURS.replace('count(*)', 'pid')}) AS ours")
@@ -368,7 +368,7 @@ def test_a_connection_that_died_is_replaced(keyed, pg_dsn):
 def test_an_exhausted_pool_says_so(keyed, pg_dsn):
     async def main():
         async with keyed(pool_size=1, pool_timeout=0.5) as store:
-            things = await store.collection("things", dim=DIM)
+            things = await store.collection("things", dim=DIM, scheme="sap")
             with held(pg_dsn):
                 first = asyncio.create_task(things.count())
                 await until(lambda: counted(pg_dsn, WAITING) == 1)
@@ -390,7 +390,7 @@ def test_no_server_no_store(keyset):
 def test_a_store_belongs_to_its_loop(keyed):
     async def opened():
         store = await keyed()
-        return store, await store.collection("things", dim=2)
+        return store, await store.collection("things", dim=2, scheme="sap")
 
     async def used(store, things):
         for call in (things.count, store.collections, store.close, lambda: anext(things.scroll())):
@@ -447,7 +447,7 @@ def test_the_callers_own_connections(keyed, own):
     async def main():
         async with own() as (option, connection):
             async with keyed("postgresql://", **option) as store:
-                things = await store.collection("things", dim=DIM)
+                things = await store.collection("things", dim=DIM, scheme="sap")
                 await things.upsert(ids(20), vectors(20))
                 found = await asyncio.gather(*[things.search(v, k=1) for v in vectors(20)])
                 assert [hits[0].id for hits in found] == ids(20)
@@ -471,7 +471,7 @@ def test_the_callers_own_connections(keyed, own):
 def test_cancelled_on_the_callers_own_connections(keyed, own, pg_dsn):
     async def main():
         async with own() as (option, _), keyed("postgresql://", **option) as store:
-            things = await store.collection("things", dim=DIM)
+            things = await store.collection("things", dim=DIM, scheme="sap")
             for work in (things.count, lambda: things.upsert(ids(5), vectors(5))):
                 with held(pg_dsn):
                     tasks = [asyncio.create_task(work()) for _ in range(2)]

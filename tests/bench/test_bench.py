@@ -97,7 +97,9 @@ def test_faiss_with_memory_and_nothing_left_behind(tmp_path, name):
 
 def test_command(tmp_path):
     np.save(tmp_path / "some.npy", vectors(200))
-    done = CliRunner().invoke(bench, ["--data", str(tmp_path / "some.npy"), "--json", "--queries", "10"])
+    done = CliRunner().invoke(
+        bench, ["--data", str(tmp_path / "some.npy"), "--json", "--queries", "10", "--scheme", "sap"]
+    )
     assert done.exit_code == 0, done.output
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert [row["dataset"] for row in rows] == ["some"] * 3

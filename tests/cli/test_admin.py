@@ -7,6 +7,7 @@ import pytest
 
 from encvec_store.calibrate import Calibration
 from encvec_store.cli.calibrate import _sample
+from tests.stores.base import hasten
 
 pytestmark = pytest.mark.usefixtures("docs")
 
@@ -100,7 +101,7 @@ def test_verify_does_not_call_wrong_what_it_could_not_check(home, encvec, monkey
 
 def test_calibrate_applies_and_reports(home, encvec, vectors):
     np.save("a.npy", vectors)
-    encvec("ingest", "faces", "a.npy", "--beta", "0.1")
+    encvec("ingest", "faces", "a.npy", "--scheme", "sap", "--beta", "0.1")
     options = ["faces", "-k", "5", "--target-recall", "0.9", "--max-candidates", "100"]
     dry = encvec("calibrate", *options, "--dry-run", "--json")
     assert dry.code == 0
@@ -119,7 +120,7 @@ def test_calibrate_applies_and_reports(home, encvec, vectors):
 
 def test_calibrate_never_lowers_the_noise_in_silence(home, encvec, vectors):
     np.save("a.npy", vectors)
-    encvec("ingest", "faces", "a.npy", "--beta", "8")
+    encvec("ingest", "faces", "a.npy", "--scheme", "sap", "--beta", "8")
     options = ["calibrate", "faces", "--target-recall", "0.99", "--max-candidates", "10"]
     refused = encvec(*options, "--json")
     assert (refused.code, refused.document["ok"], refused.document["applied"]) == (1, False, False)
@@ -145,7 +146,7 @@ def test_calibrate_that_misses_exits_1(encvec, home, vectors):
 @pytest.mark.parametrize("options", [["--target-recall", "2"], ["-k", "0"], ["-k", "30", "--max-candidates", "9"]])
 def test_calibrate_with_nonsense_exits_2(home, encvec, vectors, options):
     np.save("a.npy", vectors)
-    encvec("ingest", "faces", "a.npy")
+    encvec("ingest", "faces", "a.npy", "--scheme", "sap")
     assert encvec("calibrate", "faces", *options).code == 2
 
 
@@ -157,8 +158,9 @@ def test_calibrate_on_a_sample_of_a_sorted_file(home, encvec, vectors):
     assert sample[-1] > 59_000
     assert len(set(np.diff(sample))) == 1
     np.save("a.npy", vectors)
+    encvec("ingest", "faces", "a.npy", "--scheme", "sap")
     options = ["--sample", "a.npy", "--target-recall", "0.8", "--accept-less-noise", "--dry-run", "--json"]
-    assert encvec("calibrate", "docs", *options).document["sample_size"] == 300
+    assert encvec("calibrate", "faces", *options).document["sample_size"] == 300
     (home / "none.jsonl").write_text("")
     assert encvec("calibrate", "docs", "--sample", "none.jsonl").code == 2
 
@@ -166,6 +168,47 @@ def test_calibrate_on_a_sample_of_a_sorted_file(home, encvec, vectors):
 def test_calibrate_draws(home, encvec, vectors):
     pytest.importorskip("matplotlib")
     np.save("a.npy", vectors)
-    encvec("ingest", "faces", "a.npy", "--beta", "0.1")
+    encvec("ingest", "faces", "a.npy", "--scheme", "sap", "--beta", "0.1")
     assert encvec("calibrate", "faces", "--dry-run", "--plot", "f.png").code == 0
     assert (home / "f.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.fixture
+def sketched(home, encvec, monkeypatch):
+    """A collection of 400 records in 24 dimensions under a sketch of its own."""
+    hasten(monkeypatch)
+    rows = np.random.default_rng(0).standard_normal((400, 24)) * 0.9 ** np.arange(24)
+    np.save("wide.npy", rows.astype(np.float32))
+    assert encvec("ingest", "wide", "wide.npy", "--threat", "watching-server").code == 0
+
+
+def test_calibrate_a_sketch(sketched, home, encvec):
+    pytest.importorskip("matplotlib")
+    stats = encvec("stats", "wide", "--json").document
+    assert (stats["scheme"]["name"], stats["scheme"]["gamma"], stats["profile"]["state"]) == ("sketch", -0.5, "sketch")
+    options = ["calibrate", "wide", "--target-recall", "0.9", "--max-candidates", "200"]
+    dry = encvec(*options, "--dry-run", "--plot", "f.html")
+    assert dry.code == 0
+    assert "Most noise for the target with 200 re-ranked:" in dry.out
+    page = (home / "f.html").read_text()
+    assert "<svg" in page
+    assert "most noise for the target" in page
+    done = encvec(*options, "--json", "--accept-less-noise").document
+    after = encvec("stats", "wide", "--json").document
+    assert (after["scheme"]["k"], after["scheme"]["beta"]) == (done["dimensions"], done["beta"])
+    assert (done["gamma"], done["query_beta"]) == (-0.5, 1.8)
+    assert "profile state" in encvec("stats", "wide").out
+    assert "choices" not in encvec("stats", "wide").out
+
+
+def test_calibrate_refuses_what_is_below_the_floor(sketched, encvec):
+    assert encvec("ingest", "open", "wide.npy").code == 0
+    options = ["calibrate", "open", "--target-recall", "0.95", "--max-candidates", "30", "--sample", "wide.npy"]
+    assert encvec(*options, "--accept-less-noise").code == 0
+    before = encvec("stats", "open", "--json").document
+    assert before["scheme"]["beta"] < 2.5
+    refused = encvec(*options, "--json")
+    assert (refused.code, refused.document["applied"]) == (1, False)
+    assert "own attacks succeed" in refused.document["reason"]
+    assert "--accept-less-noise" in refused.document["reason"]
+    assert encvec("stats", "open", "--json").document["scheme"] == before["scheme"]

@@ -71,7 +71,7 @@ def test_search_explained(encvec):
 
 def test_oversample_is_for_this_search(home, encvec, vectors):
     np.save("a.npy", vectors)
-    assert encvec("ingest", "noisy", "a.npy", "--beta", "8").code == 0
+    assert encvec("ingest", "noisy", "a.npy", "--scheme", "sap", "--beta", "8").code == 0
     exact = {f"a:{n}" for n in np.argsort(-nearest_scores(vectors, vectors[0]))[:10]}
 
     def found(*options):

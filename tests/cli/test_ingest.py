@@ -53,7 +53,9 @@ def test_settings_reach_the_collection(home, encvec, vectors):
     assert encvec("ingest", "docs", "a.npy", *options, "--tenant", "acme").code == 0
     stats = encvec("stats", "docs", "--tenant", "acme", "--json").document
     assert stats["metric"] == "ip"
-    assert stats["scheme"] == {"name": "sap", "beta": 1.5, "query_beta": 0.0}
+    assert stats["scheme"] == {
+        "name": "sketch", "k": None, "beta": 1.5, "gamma": 0.0, "query_beta": 0.0, "profile": None,
+    }  # fmt: skip
     assert (stats["max_norm"], stats["oversample"], stats["fields"]) == (20.0, 7, {"a=b": "plain"})
 
 
@@ -231,7 +233,7 @@ def test_an_existing_collection_keeps_its_settings(home, encvec, vectors, docs):
     answer = encvec("ingest", "docs", "wide.npy")
     assert "wide.npy has vectors of 9 coordinates, collection 'docs' of 8" in answer.err
     assert encvec("count", "docs", "--json").document["count"] == 60
-    assert encvec("ingest", "docs", "a.npy", "--metric", "cosine", "--scheme", "sap").code == 0
+    assert encvec("ingest", "docs", "a.npy", "--metric", "cosine", "--scheme", "sketch").code == 0
 
 
 def test_an_empty_file_is_an_error(home, encvec, vectors):
@@ -248,7 +250,7 @@ def test_a_mistyped_store_is_made_by_ingest_only(home, encvec, vectors):
     assert answer.code == 2
     assert "no store at" in answer.err
     assert not (home / "other").exists()
-    assert encvec("ingest", "docs", "a.npy", "--store", url).code == 0
+    assert encvec("ingest", "docs", "a.npy", "--scheme", "sap", "--store", url).code == 0
     assert encvec("stats", "docs", "--store", url, "--json").document["store"]["index"] == "hnsw"
 
 

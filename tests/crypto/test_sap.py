@@ -247,7 +247,11 @@ def test_unknown_schemes_refused(spec):
 def test_registry():
     assert scheme("sap") == scheme({"name": "sap"}) == scheme(Sap()) == Sap(2.0, 0.0)
     assert scheme({"name": "sap", "beta": 3}) == Sap(3.0)
-    assert {name: cls.number for name, cls in SCHEMES.items()} == {"sap": 1, "sealed": 2}  # written in records
+    assert {name: cls.number for name, cls in SCHEMES.items()} == {
+        "sap": 1,
+        "sealed": 2,
+        "sketch": 3,
+    }  # written in records
     assert all(cls.name == name and cls.leakage for name, cls in SCHEMES.items())
 
 

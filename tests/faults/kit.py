@@ -45,12 +45,12 @@ def _run(keyset, task, pipe, place, start):
     worker.main(task, pipe, place, start)
 
 
-def kill_in_the_middle(task, place, start, rng):
+def kill_in_the_middle(task, place, start, rng, within=0.1):
     """Let a task acknowledge something, kill -9 at a random moment, and return all that it acknowledged."""
     with child(task, place, start) as (pipe, process):
         assert pipe.poll(30), "the child does nothing"
         acknowledged = [pipe.recv()]
-        time.sleep(rng.uniform(0, 0.1))
+        time.sleep(rng.uniform(0, within))
         os.kill(process.pid, signal.SIGKILL)
         process.join(20)
         assert process.exitcode == -signal.SIGKILL, "it ended before it was killed"
@@ -83,7 +83,8 @@ def until(url, condition, seconds=20.0):
 def open_again(url, keyset, **options):
     """Open the store and its collection, with candidates enough that answers are exact."""
     store = ev.connect(url, keyset=keyset, **options)
-    return store, store.collection("things", dim=DIM, fields=FIELDS, oversample=10_000)
+    scheme = None if store.collections() else "sap"  # which has an index from the first record on
+    return store, store.collection("things", dim=DIM, scheme=scheme, fields=FIELDS, oversample=10_000)
 
 
 def fill(things, numbers):

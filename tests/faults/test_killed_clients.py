@@ -7,7 +7,7 @@ import pytest
 
 import encvec_store as ev
 from tests.faults.kit import check, fill, kill_in_the_middle, open_again, records, settled
-from tests.faults.worker import PASSPHRASE
+from tests.faults.worker import DIM, FIELDS, PASSPHRASE, SIZE
 
 pytestmark = [
     pytest.mark.faults,
@@ -80,6 +80,25 @@ def test_killed_while_calibrating(keyset, url):
         assert stats["scheme"]["beta"] == stats["calibration"]["beta"], "settings are all old or all new"
         check(things, records(range(15)))
         store.close()
+
+
+def test_killed_while_moving(keyset, url):
+    """Settings, profile and index vectors are all sealed, all of one sketch, or all of the next."""
+    rng, states = random.Random(7), set()
+    for n in range(8):
+        if n % 4 == 0:
+            with ev.connect(url, keyset=keyset) as store:
+                store.drop("things")
+                fill(store.collection("things", dim=DIM, scheme="sketch", fields=FIELDS, oversample=10_000), range(14))
+        kill_in_the_middle("move", url, 0, rng, within=1.0)
+        store, things = open_again(url, keyset)
+        stats = things.stats()
+        states.add(stats["profile"]["state"])
+        check(things, records(range(14 + (things.count() > 14 * SIZE))))
+        width = things.index_vectors(["0/0"]).shape[1]
+        assert width == (stats["scheme"]["k"] if stats["scheme"]["profile"] else 0)
+        store.close()
+    assert "sketch" in states, "it never got that far"
 
 
 def test_killed_while_writing_a_key_file(tmp_path):

@@ -201,7 +201,7 @@ def test_a_deadlock(url, keyset):
 def test_two_writers_across_two_collections(url, keyset):
     """Each in the middle of one collection wants the other's; the server cannot see that, the lock timeout ends it."""
     store, things = open_again(url, keyset, lock_timeout=0.5)
-    more = store.collection("more", dim=DIM, fields=FIELDS, oversample=10_000)
+    more = store.collection("more", dim=DIM, scheme="sap", fields=FIELDS, oversample=10_000)
     fill(more, range(10))
     meeting = threading.Barrier(2)
 

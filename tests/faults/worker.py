@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 import encvec_store as ev
+from encvec_store.crypto import profile as profiles
 
 DIM = 8
 SIZE = 20
@@ -44,9 +45,10 @@ WRITES = {
 
 
 def opened(url):
-    """Open the store and its collection."""
+    """Open the store and its collection, which is made under `sap`: it has an index from the first record on."""
     store = ev.connect(url, keyset=ev.Keyset.open(f"env:{VARIABLE}"))
-    return store, store.collection("things", dim=DIM, fields=FIELDS, oversample=10_000)
+    scheme = None if store.collections() else "sap"
+    return store, store.collection("things", dim=DIM, scheme=scheme, fields=FIELDS, oversample=10_000)
 
 
 def write(pipe, url, kind):
@@ -100,6 +102,19 @@ def calibrate(pipe, url, start):
     _, things = opened(url)
     for n in itertools.count(start):
         things.calibrate(k=2, target_recall=0.5 + 0.001 * (n % 100), max_candidates=100)
+        pipe.send(n)
+
+
+def move(pipe, url, start):
+    """Cross the threshold of a sketch, then fit it anew over and over."""
+    profiles.LEAST_RECORDS, profiles.PER_DIMENSION, profiles.LEAST_DIMENSIONS = 15 * SIZE, 2, 2
+    _, things = opened(url)
+    pipe.send(start)
+    for n in itertools.count(start):
+        if things.stats()["profile"]["state"] == "sealed":
+            things.upsert(*batch(14))
+        else:
+            things.refit()
         pipe.send(n)
 
 

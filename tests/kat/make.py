@@ -22,8 +22,10 @@ from encvec_store.crypto.envelope import RecordCipher, Stamp, headers
 from encvec_store.crypto.keyset import Keyset, KeyState, KeyVersion
 from encvec_store.crypto.labels import Purpose, derive, encode
 from encvec_store.crypto.prf import Keystream, Pmac
+from encvec_store.crypto.profile import Profile
 from encvec_store.crypto.rotation import DENSE
 from encvec_store.crypto.schemes import scheme
+from encvec_store.crypto.schemes.sketch import Sketch
 from encvec_store.integrations.sqlalchemy.cipher import ColumnCipher
 from encvec_store.keys.env import EnvHome
 from encvec_store.keys.file import FileHome
@@ -130,6 +132,42 @@ def sap():
     return {"root": ROOT.hex(), "tenant": TENANT, "collection": COLLECTION, "cases": cases}
 
 
+def profile(dim, k):
+    """A profile that is exact in float32: coordinate axes in another order, halving eigenvalues."""
+    order = (np.arange(k) * 7 + 3) % dim
+    eigenvalues = 2.0 ** -(np.arange(k) % 20).astype(np.float64)
+    return Profile(
+        points(1, dim)[0] / 8, np.eye(dim, dtype=np.float32)[:, order], eigenvalues.astype(np.float32), 5000, k
+    )
+
+
+def sketch():
+    """Profiles, sealed and digested, and index vectors and queries under them; a point at the very centre too."""
+    cases = []
+    for dim, k, beta, gamma, query_beta in [(9, 4, 1.8, 0.0, 0.0), (16, 5, 0.0, 0.5, 0.0), (401, 192, 2.5, -0.5, 1.8)]:
+        held = profile(dim, k)
+        fitted = Sketch(beta=beta, gamma=gamma, query_beta=query_beta).fitted(held)
+        keyed = fitted.keyed(ROOT, TENANT, COLLECTION, dim, held)
+        rows = np.concatenate([points(2, dim), held.mean[None]])
+        vectors, nonces = keyed.encrypt(rows, cipher().tokens(IDS[:3]))
+        queries = keyed.encrypt_query(points(1, dim))
+        at = list(range(k)) if k <= 8 else [0, 1, k // 3, k // 2, k - 2, k - 1]
+        case = {
+            "dim": dim,
+            **fitted.parameters(),
+            "nonces": [nonce.tobytes().hex() for nonce in nonces],
+            "at": at,
+            "vectors": vectors[:, at].astype(float).round(8).tolist(),
+            "queries": queries[:, at].astype(float).round(8).tolist(),
+        }
+        if k <= 8:
+            with fixed_random():
+                case["artefact"] = cipher().seal_artefact("profile", held.digest, held.to_bytes()).hex()
+            case["bytes"] = held.to_bytes().hex()
+        cases.append(case)
+    return {"root": ROOT.hex(), "tenant": TENANT, "collection": COLLECTION, "cases": cases}
+
+
 def column_cipher():
     config = CollectionConfig.build(
         dim=3, metric_name="l2", scheme_spec={"name": "sap", "beta": 2.0}, fields=None, max_norm=8.0, oversample=None
@@ -191,6 +229,7 @@ MAKERS = {
     "tokens.json": tokens,
     "envelopes.json": envelopes,
     "sap.json": sap,
+    "sketch.json": sketch,
     "keysets.json": keysets,
     "column.json": column,
 }

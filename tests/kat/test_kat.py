@@ -1,6 +1,7 @@
 """Known answers: what was written once is read, and written the same again. Made by `tests/kat/make.py`."""
 
 import base64
+import hashlib
 import json
 import struct
 import subprocess
@@ -12,8 +13,9 @@ import pytest
 
 from encvec_store.crypto.envelope import RecordCipher
 from encvec_store.crypto.keyset import Keyset
+from encvec_store.crypto.profile import Profile
 from encvec_store.crypto.schemes import scheme
-from encvec_store.errors import KeyUnavailableError
+from encvec_store.errors import AuthenticationError, KeyUnavailableError
 from tests.kat import make
 
 FOLDER = Path(__file__).resolve().parent
@@ -47,6 +49,32 @@ def test_index_vectors():
             np.testing.assert_allclose(one.pop(name), two.pop(name), rtol=0, atol=1e-5)
         assert one == two
     assert now == then
+
+
+def test_sketches():
+    """The point at the centre has a direction of its nonce's; all else as for `sap`."""
+    now, then = make.sketch(), stored("sketch.json")
+    assert len(then["cases"]) == 3
+    for one, two in zip(now.pop("cases"), then.pop("cases"), strict=True):
+        for name in ("vectors", "queries"):
+            np.testing.assert_allclose(one.pop(name), two.pop(name), rtol=0, atol=1e-5)
+        assert as_json(one) == two
+    assert now == then
+
+
+def test_profiles_open():
+    small = [case for case in stored("sketch.json")["cases"] if "artefact" in case]
+    assert len(small) == 2
+    for case in small:
+        cipher = make.cipher()
+        data = cipher.open_artefact("profile", case["profile"], bytes.fromhex(case["artefact"]))
+        assert data.hex() == case["bytes"]
+        assert hashlib.sha256(data).hexdigest() == case["profile"]
+        held = Profile.from_bytes(data)
+        assert (held.dim, held.k, held.records) == (case["dim"], case["k"], 5000)
+        for name, digest in (("cells", case["profile"]), ("profile", "00" * 32)):
+            with pytest.raises(AuthenticationError):
+                cipher.open_artefact(name, digest, bytes.fromhex(case["artefact"]))
 
 
 def test_index_vectors_decrypt():

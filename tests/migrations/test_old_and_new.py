@@ -80,7 +80,7 @@ def test_this_code_goes_on_while_the_tables_get_more(place, further):
         ]
         write_on(store)
         check(store)
-        later = store.collection("later", dim=4)
+        later = store.collection("later", dim=4, scheme="sap")
         later.upsert(["a"], [[1, 2, 3, 4]])
         later.calibrate(sample=records(n=200)[1][:, :4], k=1, target_recall=0.5, max_candidates=10)  # replaces tables
         assert later.verify().ok

@@ -8,7 +8,8 @@ import pytest
 import encvec_store as ev
 from encvec_store import errors
 from encvec_store.crypto import envelope
-from encvec_store.crypto.schemes import sap
+from encvec_store.crypto.profile import fit
+from encvec_store.crypto.schemes import sap, sketch
 from tests.stores import oracle
 from tests.stores.tampering import flipped
 from tests.stores.test_faiss import OpenedFaiss
@@ -80,18 +81,22 @@ def test_2_no_key_serves_two_purposes(keyset, monkeypatch):
 
         return make
 
-    for module, name in itertools.product((envelope, sap), ("AESGCM", "Pmac", "Keystream", "rotation")):
+    for module, name in itertools.product((envelope, sap, sketch), ("AESGCM", "Pmac", "Keystream", "rotation")):
         if hasattr(module, name):
             monkeypatch.setattr(module, name, recorded(getattr(module, name)))
     keyset.rotate()
+    spectrum = fit(oracle.vectors(1000, 20))
     for tenant, collection, metric in (("a", "x", "cosine"), ("a", "y", "ip"), ("b", "x", "l2")):
         store = ev.connect("memory:", keyset=keyset)
-        things = store.collection(collection, dim=4, tenant=tenant, metric=metric, fields={"f": "blind"})
+        things = store.collection(collection, 4, metric, "sap", tenant=tenant, fields={"f": "blind"})
         vault = things._handle.vault
         for version in (1, 2):
             vault.cipher(version)
             vault.scheme(version, things._handle.config)
-    assert len(keys) >= 3 * 2 * 12
+            for k in (16, 17):
+                profile = spectrum.profile(k)
+                sketch.Sketch().fitted(profile).keyed(keyset.root(version), tenant, collection, profile.dim, profile)
+    assert len(keys) == 3 * 2 * (8 + 6 + 2 * 5), "of the records, of sap, of two sketches"
     assert len(set(keys)) == len(keys)
     assert not {keyset.root(1), keyset.root(2)} & set(keys), "and none of them is a root"
 
@@ -197,7 +202,7 @@ def test_7_no_vector_that_breaks_the_key_or_the_search(store, metric, scheme):
 @pytest.mark.parametrize("metric", oracle.METRICS)
 def test_7_no_chosen_vector_outshines_the_noise(store, metric):
     """Long vectors with one large coordinate each would show the map of a scheme that keeps lengths."""
-    things = store.collection("things", dim=DIM, metric=metric, max_norm=None if metric == "cosine" else 1000.0)
+    things = store.collection("things", DIM, metric, "sap", max_norm=None if metric == "cosine" else 1000.0)
     chosen = np.diag(np.linspace(1, 1000, DIM)).astype(np.float32)
     things.upsert(oracle.ids(DIM), chosen)
     lengths = np.linalg.norm(things.index_vectors(oracle.ids(DIM)), axis=1)
@@ -226,7 +231,7 @@ def test_8_scores_are_those_of_the_plaintext(store, metric, beta):
 
 def test_12_a_collection_opened_twice_loses_nothing(place, store):
     """Neither opening forgets the calibration, nor overwrites the other's records or index."""
-    mine = store.collection("things", dim=16, oversample=50)
+    mine = store.collection("things", dim=16, scheme="sap", oversample=50)
     vectors = oracle.vectors(400, 16)
     mine.upsert(oracle.ids(200), vectors[:200])
     other = place.connect()

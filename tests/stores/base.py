@@ -12,6 +12,7 @@ import pytest
 import encvec_store as ev
 from encvec_store import collection as collection_module
 from encvec_store import errors, writing
+from encvec_store.crypto import profile as profiles
 from tests.stores import oracle
 from tests.stores.oracle import FILTERS, METRICS, assert_hits, exact, mixed_metadata
 from tests.strategies import accepts
@@ -27,6 +28,13 @@ POLICIES = [
     dict.fromkeys(FIELDS, "plain"),
     {"n": "plain", "word": "blind", "odd": "plain", "*": "sealed"},
 ]
+
+
+def hasten(monkeypatch):
+    """Let a sketch be fitted on a few records, and in few dimensions: nearly every test crosses the threshold."""
+    monkeypatch.setattr(profiles, "LEAST_RECORDS", 12)
+    monkeypatch.setattr(profiles, "PER_DIMENSION", 2)
+    monkeypatch.setattr(profiles, "LEAST_DIMENSIONS", 2)
 
 
 class Opened:
@@ -104,8 +112,10 @@ class StoreContract:
         yield store
         store.close()
 
-    @pytest.fixture(params=["sap", "sealed"])
-    def scheme(self, request):
+    @pytest.fixture(params=["sap", "sealed", "sketch"])
+    def scheme(self, request, monkeypatch):
+        if request.param == "sketch":
+            hasten(monkeypatch)
         return QUIET if request.param == "sap" else request.param
 
     @pytest.fixture
@@ -212,8 +222,8 @@ class StoreContract:
         assert sorted(hit.id for hit in hits) == sorted(oracle.ids(10, 10))
 
     def test_candidates_come_from_the_index(self, store):
-        """With the default scheme and oversample on more records than candidates: no brute force, high recall."""
-        things = store.collection("things", dim=32)
+        """With the default oversample on more records than candidates: no brute force, high recall."""
+        things = store.collection("things", dim=32, scheme="sap")
         names, stored, queries = oracle.ids(3000), oracle.vectors(3000, 32), oracle.vectors(20, 32, seed=1)
         things.upsert(names, stored)
         found = 0
@@ -821,7 +831,7 @@ class StoreContract:
         store.close()
 
     def test_index_vectors_under_two_versions_share_nothing(self, store, keyset):
-        things = store.collection("things", dim=64)
+        things = store.collection("things", dim=64, scheme="sap")
         stored = oracle.vectors(50, 64)
         things.upsert(oracle.ids(50), stored)
         first = things.index_vectors(oracle.ids(50))
@@ -1064,7 +1074,7 @@ class StoreContract:
 
     @pytest.mark.parametrize("metric", METRICS)
     def test_calibrating_before_the_first_write(self, store, metric):
-        things = store.collection("things", dim=DIM, metric=metric)
+        things = store.collection("things", dim=DIM, metric=metric, scheme="sap")
         found = things.calibrate(oracle.vectors(400), k=5, target_recall=0.8, planned_size=1000)
         things.upsert(oracle.ids(20), oracle.vectors(20))
         assert things.stats()["scheme"]["beta"] == found.beta
@@ -1075,7 +1085,7 @@ class StoreContract:
 
     def test_calibration_keeps_records_of_destroyed_versions_out(self, store, keyset):
         """What nobody can read any more does not stop the rest from being encrypted anew."""
-        things = store.collection("things", dim=DIM)
+        things = store.collection("things", dim=DIM, scheme="sap")
         things.upsert(oracle.ids(50), oracle.vectors(50))
         keyset.rotate()
         things.upsert(oracle.ids(150, 50), oracle.vectors(150, seed=1))
@@ -1108,7 +1118,7 @@ class StoreContract:
 
     def test_one_calibrates_while_the_other_works(self, place, store):
         stored = oracle.vectors(300, 16)
-        mine = store.collection("things", dim=16, oversample=30, metric="l2")
+        mine = store.collection("things", dim=16, oversample=30, metric="l2", scheme="sap")
         mine.upsert(oracle.ids(200), stored[:200])
         other = place.connect()
         theirs = other.collection("things", oversample=30)

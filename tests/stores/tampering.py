@@ -49,6 +49,14 @@ class Burglar:
         """Overwrite the sealed settings."""
         raise NotImplementedError
 
+    def artefact(self):
+        """Return the sealed profile."""
+        raise NotImplementedError
+
+    def set_artefact(self, sealed):
+        """Overwrite it, or with None remove it."""
+        raise NotImplementedError
+
     def steal(self, row):
         """Return a copy of every part of a row."""
         return {part: copy.deepcopy(self.read(row, part)) for part in self.PARTS}
@@ -139,7 +147,7 @@ class TamperingContract:
 
     @pytest.fixture
     def stock(self, place, store, make, keyset):
-        """Twelve records under version 3 of three (1 is disabled), of one of them an older version, and the burglar."""
+        """Twelve records under version 3 of three (1 is disabled), each written twice, an older one, the burglar."""
         keyset.rotate()
         keyset.rotate()
         keyset.disable(1)
@@ -147,9 +155,10 @@ class TamperingContract:
         stored, other = oracle.vectors(N), oracle.vectors(N, seed=5)
         metadata = [{"group": f"g{i % 3}", "n": i, "note": f"note {i}"} for i in range(N)]
         documents = [f"text {i}" for i in range(N)]
-        things.upsert(oracle.ids(1), other[:1], [{"group": "old", "n": -1}], ["old"])
+        # all of them: where a sketch is fitted, it is fitted before anything is stolen
+        things.upsert(oracle.ids(N), other, [{"group": "old", "n": -1}] * N, ["old"] * N)
         burglar = place.burglar()
-        (row,) = burglar.rows()
+        row = burglar.rows()[0]
         older = burglar.steal(row)
         things.upsert(oracle.ids(N), stored, metadata, documents)
         truth = {f"id-{i}": (stored[i], metadata[i], documents[i]) for i in range(N)}
@@ -285,7 +294,8 @@ class TamperingContract:
     def test_a_row_moved_elsewhere(self, stock, store, scheme, place_of):
         name, tenant = place_of
         elsewhere = store.collection(name, dim=DIM, scheme=scheme, fields=FIELDS, tenant=tenant, oversample=EVERYTHING)
-        elsewhere.upsert(["mine"], oracle.vectors(1, seed=9), [{"n": 1}])
+        # the vectors of the other collection's first write: a sketch of them has as many dimensions
+        elsewhere.upsert(["mine", *oracle.ids(N - 1, 100)], oracle.vectors(N, seed=5), [{"n": 1}] * N)
         burglar = stock["burglar"]
         burglar.move(burglar.rows()[0], stock["place"].burglar(name, tenant))
         for things in (elsewhere, stock["place"].connect().collection(name, tenant=tenant, oversample=EVERYTHING)):

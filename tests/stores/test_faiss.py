@@ -8,6 +8,7 @@ import pytest
 import encvec_store as ev
 from tests.stores import machine
 from tests.stores.base import Opened, StoreContract
+from tests.stores.moving import MovingContract
 from tests.stores.races import RacesContract
 from tests.stores.tampering import Burglar, TamperingContract
 
@@ -82,8 +83,16 @@ class FaissBurglar(Burglar):
     def set_config(self, sealed):
         self.ask("UPDATE collections SET config = ? WHERE id = ?", sealed, self.number)
 
+    def artefact(self):
+        return self.ask("SELECT content FROM artefacts WHERE collection = ? AND name = 'profile'", self.number)[0][0]
 
-class TestFaiss(RacesContract, TamperingContract, StoreContract):
+    def set_artefact(self, sealed):
+        self.ask("DELETE FROM artefacts WHERE collection = ?", self.number)
+        if sealed is not None:
+            self.ask("INSERT INTO artefacts (collection, name, content) VALUES (?, 'profile', ?)", self.number, sealed)
+
+
+class TestFaiss(MovingContract, RacesContract, TamperingContract, StoreContract):
     @pytest.fixture
     def place(self, keyset, tmp_path):
         return OpenedFaiss(keyset, tmp_path / "data")

@@ -8,6 +8,7 @@ from encvec_store import Store
 from encvec_store.fields import Term
 from tests.stores import machine
 from tests.stores.base import Opened, StoreContract
+from tests.stores.moving import MovingContract
 from tests.stores.races import RacesContract
 from tests.stores.tampering import Burglar, TamperingContract
 
@@ -75,8 +76,14 @@ class MemoryBurglar(Burglar):
     def set_config(self, sealed):
         self.collection._config = sealed
 
+    def artefact(self):
+        return self.collection._artefacts["profile"]
 
-class TestMemory(RacesContract, TamperingContract, StoreContract):
+    def set_artefact(self, sealed):
+        self.collection._artefacts = {} if sealed is None else {"profile": sealed}
+
+
+class TestMemory(MovingContract, RacesContract, TamperingContract, StoreContract):
     @pytest.fixture
     def place(self, keyset):
         return OpenedMemory(keyset)

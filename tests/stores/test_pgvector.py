@@ -12,6 +12,7 @@ from encvec_store.backends.pgvector.wire import Raw, RawDumper, split_value, ter
 from tests.postgres import role
 from tests.stores import machine
 from tests.stores.base import Opened, StoreContract
+from tests.stores.moving import MovingContract
 from tests.stores.races import RacesContract
 from tests.stores.tampering import Burglar, TamperingContract
 
@@ -46,15 +47,17 @@ def _column(part):
 class PostgresBurglar(Burglar):
     def __init__(self, url, schema, tenant, name):
         self.url, self.schema = url, schema
-        ((self.number, self.content),) = self.ask(
-            "SELECT id, content FROM {}.collections WHERE tenant = %s AND name = %s", tenant, name
-        )
+        ((self.number,),) = self.ask("SELECT id FROM {}.collections WHERE tenant = %s AND name = %s", tenant, name)
 
     def ask(self, sql, *values):
         with psycopg.connect(self.url, autocommit=True) as connection:
             connection.adapters.register_dumper(Raw, RawDumper)
             cursor = connection.execute(sql.replace("{}", self.schema), values, binary=True)
             return cursor.fetchall() if cursor.description else []
+
+    @property
+    def content(self):
+        return self.ask("SELECT content FROM {}.collections WHERE id = %s", self.number)[0][0]
 
     @property
     def records(self):
@@ -108,6 +111,16 @@ class PostgresBurglar(Burglar):
     def set_config(self, sealed):
         self.ask("UPDATE {}.collections SET config = %s WHERE id = %s", sealed, self.number)
 
+    def artefact(self):
+        return self.ask("SELECT content FROM {}.artefacts WHERE collection = %s AND name = 'profile'", self.number)[0][
+            0
+        ]
+
+    def set_artefact(self, sealed):
+        self.ask("DELETE FROM {}.artefacts WHERE collection = %s", self.number)
+        if sealed is not None:
+            self.ask("INSERT INTO {}.artefacts VALUES (%s, 'profile', %s)", self.number, sealed)
+
 
 class Apart(OpenedPostgres):
     """The same with row-level security, as a role without privileges that owns the tables."""
@@ -116,7 +129,7 @@ class Apart(OpenedPostgres):
         return sorted(found for tenant in tenants for found in store.collections(tenant))
 
 
-class Contract(RacesContract, TamperingContract, StoreContract):
+class Contract(MovingContract, RacesContract, TamperingContract, StoreContract):
     @pytest.fixture
     def opening(self, pg_dsn):
         """Return what makes an `Opened` of a keyset and options."""

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from encvec_store.config import CollectionConfig
+from encvec_store.crypto.schemes.sketch import Sketch
 from encvec_store.errors import (
     AuthenticationError,
     ConfigMismatchError,
@@ -30,10 +31,12 @@ def check(config, dim=None, **given):
 
 def test_defaults():
     config = build()
-    assert (config.dim, config.metric.name, config.scheme.name, config.policies) == (4, "cosine", "sap", None)
+    assert (config.dim, config.metric.name, config.scheme.name, config.policies) == (4, "cosine", "sketch", None)
     assert (config.max_norm, config.oversample, config.revision, config.calibration) == (None, 10, 1, None)
-    assert (config.point_dim, config.index_dim) == (4, 4)
-    assert (build(metric_name="ip").index_dim, build(metric_name="l2").index_dim) == (5, 6)
+    assert (config.point_dim, config.index_dim, config.fitted, config.profile) == (4, 0, None, None)
+    sap = build(scheme_spec="sap")
+    assert (sap.point_dim, sap.index_dim) == (4, 4)
+    assert [build(metric_name=name, scheme_spec="sap").index_dim for name in ("ip", "l2")] == [5, 6]
     assert build(metric_name="l2", scheme_spec="sealed").index_dim == 0
 
 
@@ -47,7 +50,7 @@ def test_defaults():
         ({"dim": True}, ShapeError, "not True"),
         ({"dim": "4"}, ShapeError, "not '4'"),
         ({"metric_name": "dot"}, MetricError, "unknown metric 'dot'; use one of cosine, l2, ip"),
-        ({"scheme_spec": "aes"}, SchemeError, "unknown scheme 'aes'; use one of sap, sealed"),
+        ({"scheme_spec": "aes"}, SchemeError, "unknown scheme 'aes'; use one of sap, sealed, sketch"),
         ({"scheme_spec": {"beta": 1}}, SchemeError, "unknown scheme None"),
         ({"scheme_spec": {"name": "sap", "gamma": 1}}, SchemeError, "does not take 'gamma'"),
         ({"scheme_spec": {"name": "sealed", "beta": 1}}, SchemeError, "does not take 'beta'"),
@@ -56,6 +59,18 @@ def test_defaults():
         ({"scheme_spec": {"name": "sap", "query_beta": 17}}, SchemeError, "query_beta is a number"),
         ({"scheme_spec": {"name": "sap", "beta": True}}, SchemeError, "beta is a number"),
         ({"scheme_spec": 5}, SchemeError, "a scheme is a name"),
+        ({"scheme_spec": {"name": "sketch", "k": 5}}, SchemeError, "k is at most 4 here, not 5"),
+        ({"scheme_spec": {"name": "sketch", "k": 1}}, SchemeError, "k is a whole number from 2, not 1"),
+        ({"scheme_spec": {"name": "sketch", "k": True}}, SchemeError, "k is a whole number"),
+        ({"scheme_spec": {"name": "sketch", "gamma": 0.6}}, SchemeError, "gamma is a number from -0.5 to 0.5, not 0.6"),
+        ({"scheme_spec": {"name": "sketch", "beta": -1}}, SchemeError, "beta is a number from 0 to 16, not -1"),
+        ({"scheme_spec": {"name": "sketch", "threat": "nobody"}}, SchemeError, "threat is one of stolen-data"),
+        (
+            {"scheme_spec": {"name": "sketch", "k": 2, "beta": 1, "profile": "00"}},
+            SchemeError,
+            "a profile is fitted by the collection, not given",
+        ),
+        ({"scheme_spec": {"name": "sketch", "profile": "00"}}, SchemeError, "fitted by the collection, not given"),
         ({"fields": {"a": "open"}}, InputError, "field 'a': policy 'open' is not one of sealed, blind, plain"),
         ({"fields": ["a"]}, InputError, "fields is a mapping"),
         ({"max_norm": 1.0}, InputError, "max_norm has no meaning under cosine"),
@@ -146,6 +161,12 @@ def test_first_batch_sets_the_bound_with_room():
             scheme_spec={"name": "sap", "beta": 0.1, "query_beta": 3},
             fields={"é": "plain", "*": "sealed"},
         ),
+        build(16, scheme_spec={"name": "sketch", "threat": "watching-server"}),
+        replace(
+            build(16, scheme_spec={"name": "sketch", "k": 8, "beta": 1.8}),
+            scheme=Sketch(k=8, beta=1.8, gamma=0.0, query_beta=0.0, profile="ab" * 32),
+            fitted={"at": "2026-11-23T00:00:00+00:00", "records": 5000, "chosen": ["k"]},
+        ),
         replace(build(), revision=7, calibration={"beta": 1.5, "frontier": [{"recall": 0.1}]}),
     ],
 )
@@ -166,3 +187,18 @@ def test_beta_two_is_beta_two():
     """2, 2.0 and numpy's 2.0 name the same scheme, so the same keys."""
     schemes = [build(scheme_spec={"name": "sap", "beta": beta}).scheme for beta in (2, 2.0, np.float64(2))]
     assert len({repr(scheme) for scheme in schemes}) == 1
+
+
+def test_what_is_left_open_is_no_mismatch():
+    """A sketch chooses k and beta itself, and its profile: later openings need not know them."""
+    sketch = Sketch(k=8, beta=1.8, profile="ab" * 32)
+    config = replace(build(16), scheme=sketch)
+    for spec in ("sketch", {"name": "sketch"}, {"name": "sketch", "k": 8}, {"name": "sketch", "beta": 1.8}, sketch):
+        assert check(config, scheme_spec=spec) == config
+    for spec, message in (
+        ({"name": "sketch", "k": 9}, r"sketch\(k=8, beta=1.8, gamma=0, query_beta=0\), not sketch\(k=9, gamma=0"),
+        ({"name": "sketch", "threat": "watching-server"}, r"not sketch\(gamma=-0.5, query_beta=1.8\)"),
+        ({"name": "sap"}, "not sap"),
+    ):
+        with pytest.raises(ConfigMismatchError, match=message):
+            check(config, scheme_spec=spec)

@@ -70,7 +70,7 @@ class Cache:
     def __init__(self, folder: Path, collection: int, spec: CollectionSpec, options: Options) -> None:
         self.folder = folder
         self.authenticator: CacheAuthenticator | None = None
-        self._collection, self._spec, self._options = collection, spec, options
+        self._collection, self.spec, self._options = collection, spec, options
         self._lock = FileLock(folder / _LOCK)
         self._ours: bytes | None = None
         """The manifest that we loaded or saved last: our ordinals continue those of its files."""
@@ -84,13 +84,16 @@ class Cache:
             if text is None:
                 return None
             try:
-                loaded = self._loaded(self._checked(text))
+                document = self._checked(text)
+                if document["index_dim"] != self.spec.index_dim:
+                    return None  # saved before the collection moved to another sketch
+                loaded = self._loaded(document)
             except (OSError, ValueError, KeyError, TypeError, AttributeError, MemoryError) as error:
                 if self._read_manifest() != text:
                     continue  # somebody saved meanwhile, and removed the files we were reading
                 _log.warning(
                     "the cached index of collection %r is not used, it will be rebuilt: %s: %s",
-                    self._spec.name, type(error).__name__, error,
+                    self.spec.name, type(error).__name__, error,
                 )  # fmt: skip
                 return None
             self._ours = text
@@ -105,12 +108,13 @@ class Cache:
             for folder in (self.folder.parent, self.folder):
                 folder.mkdir(mode=0o700, exist_ok=True)
             if not self._lock.acquire():
-                _log.info("collection %r: another process saves the index", self._spec.name)
+                _log.info("collection %r: another process saves the index", self.spec.name)
                 return None
             if self._read_manifest() != self._ours:
                 self._ours = None  # another process saved since: its files continue other ordinals than ours
             complete = not any(space.pending for space in spaces.values())
-            document = {**self._identity(), "generation": generation if complete else -1, "stamp": stamp}
+            document = {**self._identity(), "index_dim": self.spec.index_dim}
+            document |= {"generation": generation if complete else -1, "stamp": stamp}
             held = {number: self._begun(number, space) for number, space in spaces.items() if space.ann}
             return Saving(document, {number: space for number, space in held.items() if space is not None})
         except (OSError, RuntimeError) as error:  # the latter from FAISS
@@ -153,7 +157,7 @@ class Cache:
         try:
             (self.folder / _MANIFEST).unlink(missing_ok=True)
         except OSError as error:
-            _log.warning("the index of collection %r was not removed: %s", self._spec.name, error.strerror)
+            _log.warning("the index of collection %r was not removed: %s", self.spec.name, error.strerror)
 
     def remove(self) -> None:
         """Delete the folder."""
@@ -175,7 +179,7 @@ class Cache:
                 for entry in (space["index"], space["rows"]):
                     read_hashed(self.folder, entry)
                 if space["slots"]:
-                    Slots(self.folder / space["slots"]["name"], space["slots"]["count"], self._spec.envelope_size)
+                    Slots(self.folder / space["slots"]["name"], space["slots"]["count"], self.spec.envelope_size)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             if self._read_manifest() != text:
                 return []
@@ -217,7 +221,7 @@ class Cache:
         sync(self.folder / space.entry["rows"]["name"])
         space.entry["slots"] = None
         if self._options.mapped:
-            old, width = space.slots, self._spec.envelope_size
+            old, width = space.slots, self.spec.envelope_size
             path = old.path if old else self.folder / f"slots-{number}-{secrets.token_hex(8)}.bin"
             start = old.count if old else 0
             if old is None or start < n:
@@ -226,7 +230,7 @@ class Cache:
             space.entry["slots"] = {"name": path.name, "count": n}
 
     def _failed(self, error: Exception) -> None:
-        _log.warning("the index of collection %r was not saved: %s", self._spec.name, error)
+        _log.warning("the index of collection %r was not saved: %s", self.spec.name, error)
 
     def _clean(self, document: dict[str, Any]) -> None:
         keep = {_MANIFEST, _LOCK}
@@ -246,11 +250,11 @@ class Cache:
             return None
 
     def _identity(self) -> dict[str, Any]:
-        spec = self._spec
+        spec = self.spec
         return {
             "what": "encvec_store index cache", "format": FORMAT, "collection": self._collection,
             "tenant": spec.tenant, "name": spec.name,
-            "index_dim": spec.index_dim, "envelope_size": spec.envelope_size,
+            "envelope_size": spec.envelope_size,
         }  # fmt: skip
 
     def _checked(self, text: bytes) -> dict[str, Any]:
@@ -276,18 +280,18 @@ class Cache:
         options = self._options
         other = entry["storage"] != options.storage and entry["kind"] != "flat"
         if other or (entry["kind"] == "hnsw" and entry["m"] != options.m):
-            _log.info("collection %r: index options have changed, rebuilding", self._spec.name)
+            _log.info("collection %r: index options have changed, rebuilding", self.spec.name)
             return space
         ann = AnnIndex.read(read_hashed(self.folder, entry["index"]), entry["kind"], entry["storage"], entry["m"])
-        if len(ann) != n or ann.dim != self._spec.index_dim:
+        if len(ann) != n or ann.dim != self.spec.index_dim:
             raise ValueError("the index has a wrong size")
         space.ann, space.saved_index = ann, entry["index"]
         if entry["slots"] and options.mapped:
             try:
                 path = self.folder / entry["slots"]["name"]
-                space.slots = Slots(path, entry["slots"]["count"], self._spec.envelope_size)
+                space.slots = Slots(path, entry["slots"]["count"], self.spec.envelope_size)
             except (OSError, ValueError) as error:  # the index is none the worse for it
-                _log.warning("collection %r: mapped vectors are not used: %s", self._spec.name, error)
+                _log.warning("collection %r: mapped vectors are not used: %s", self.spec.name, error)
         return space
 
 

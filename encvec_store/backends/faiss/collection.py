@@ -7,14 +7,16 @@ database what changed, so that writes of this and of other processes take the sa
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ...errors import StaleConfigError
 from ...fields import Term
 from ...filters import Predicate
 from ..base import Bytes, CacheAuthenticator, CollectionSpec, EncryptedBatch, Matrix, Nearest, Rows, union
@@ -67,16 +69,33 @@ class FaissCollection:
     def config(self) -> bytes:
         return self._records.config()
 
+    def artefact(self, name: str) -> bytes | None:
+        return self._records.artefact(name)
+
     def put(
-        self, batch: EncryptedBatch, *, under: bytes, config: bytes | None = None, more: Iterable[EncryptedBatch] = ()
+        self,
+        batch: EncryptedBatch,
+        *,
+        under: bytes,
+        config: bytes | None = None,
+        artefacts: Mapping[str, bytes] | None = None,
+        more: Iterable[EncryptedBatch] = (),
     ) -> None:
-        self._records.put(chain([batch], more), under, config)
+        self._records.put(chain([batch], more), under, config, artefacts)
 
     def remove(self, rows: Rows) -> int:
         return self._records.remove(rows) if len(rows) else 0
 
-    def replace(self, batches: Iterable[EncryptedBatch], config: bytes, *, under: bytes) -> None:
-        self._records.replace(batches, under, config)
+    def replace(
+        self,
+        batches: Iterable[EncryptedBatch],
+        config: bytes,
+        *,
+        under: bytes,
+        index_dim: int | None = None,
+        artefacts: Mapping[str, bytes] | None = None,
+    ) -> None:
+        self._records.replace(batches, under, config, index_dim, artefacts)
 
     def find(self, tokens: Bytes) -> Rows:
         return self._records.find(tokens)
@@ -112,26 +131,32 @@ class FaissCollection:
     def candidates(self, space: int, queries: Matrix, limit: int, predicate: Predicate | None = None) -> list[Rows]:
         asked = np.ascontiguousarray(queries, np.float32)
         nothing = [np.empty(0, np.int64) for _ in asked]
-        if not self.spec.index_dim or not nothing or limit <= 0:
+        if not asked.shape[1] or not nothing or limit <= 0:
             return nothing
-        with self._fitted(space) as ordinals:
+        with self._fitted(space, asked.shape[1]) as ordinals:
             if ordinals is None:
                 return nothing
             return ordinals.search(asked, limit, predicate, self._matching, self._options)
 
     def explain(self, space: int, query: Matrix, limit: int, predicate: Predicate | None = None) -> str:
-        with self._fitted(space) as ordinals:
+        with self._fitted(space, query.shape[-1]) as ordinals:
             if ordinals is None:
                 return "nothing to compare"
             return ordinals.explain(limit, predicate, self._matching, self._options)
 
     @contextmanager
-    def _fitted(self, space: int) -> Iterator[Ordinals | None]:
-        """Hold the shared lock and give a space's index, up to date; None where there is none."""
+    def _fitted(self, space: int, dim: int) -> Iterator[Ordinals | None]:
+        """Hold the shared lock and give a space's index, up to date; None where there is none.
+
+        Raises:
+            StaleConfigError: its vectors have not `dim` coordinates (any more).
+        """
         self._follow()
         while True:
             with self._lock.shared():
                 if self._loaded:
+                    if dim != self.spec.index_dim:
+                        raise StaleConfigError("the collection's settings were changed meanwhile")
                     ordinals = self._spaces.get(space)
                     if ordinals is None or not ordinals.stale(self._options):
                         yield ordinals
@@ -180,7 +205,7 @@ class FaissCollection:
             self._cache.forget()
 
     def flush(self) -> None:
-        if not self.spec.index_dim:
+        if not self._records.index_dim():
             return
         self._follow()
         self._fit()
@@ -202,10 +227,11 @@ class FaissCollection:
             self._cache.remove()
 
     def check(self) -> list[str]:
+        self._describe(self._records.index_dim())
         return check_records(self._database, self._records.collection, self.spec) + self._cache.check()
 
     def stats(self) -> dict[str, Any]:
-        counts = self.spaces()
+        counts, index_dim = self.spaces(), self._records.index_dim()
         with self._lock.shared():
             spaces = {
                 number: {
@@ -223,7 +249,7 @@ class FaissCollection:
         kinds = {str(space["index"]) for space in spaces.values() if space["index"]}
         planned = {self._options.kind_for(n) for n in counts.values()} or {self._options.kind_for(0)}
         return {
-            "index": "+".join(sorted(kinds or planned)) if self.spec.index_dim else "none",
+            "index": "+".join(sorted(kinds or planned)) if index_dim else "none",
             "loaded": loaded,
             "rows": sum(counts.values()),
             "dead": sum(int(space["dead"] or 0) for space in spaces.values()),
@@ -259,7 +285,13 @@ class FaissCollection:
                 self._reset()
                 raise
 
+    def _describe(self, index_dim: int) -> None:
+        """Take note of how many coordinates index vectors have."""
+        self.spec = replace(self.spec, index_dim=index_dim)
+        self._cache.spec = self.spec
+
     def _load(self) -> None:
+        self._describe(self._records.index_dim())
         saved = self._cache.load()
         if saved is not None:
             self._spaces = saved.spaces
@@ -272,6 +304,9 @@ class FaissCollection:
 
     def _apply(self, change: Change) -> None:
         nothing = np.empty(0, np.int64)
+        if change.index_dim not in (None, self.spec.index_dim):
+            self._describe(change.index_dim or 0)
+            self._spaces = {}  # every row is new: such a change lists all there is
         for number in {*self._spaces, *change.added}:
             space = self._spaces.setdefault(number, Ordinals())
             rows = change.added.get(number, nothing)

@@ -6,7 +6,7 @@ import json
 import secrets
 import sqlite3
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -37,7 +37,7 @@ _INDEX_VECTORS = """SELECT row, vector FROM index_vectors WHERE row IN (
 _ABOVE = "SELECT group_concat(row) FROM records WHERE collection = ? AND row > ? AND space = ?"
 _ROWS = """SELECT group_concat(row) FROM (
     SELECT row FROM records WHERE collection = ? AND row > ? ORDER BY row LIMIT ?)"""
-_STATE = "SELECT generation, purged_generation, stamp FROM collections WHERE id = ?"
+_STATE = "SELECT generation, purged_generation, stamp, index_dim FROM collections WHERE id = ?"
 
 
 @dataclass
@@ -52,6 +52,8 @@ class Change:
     whole: bool
     next_row: int = 1 << 62
     """Rows from here on were never given out, as far as the database knows."""
+    index_dim: int | None = None
+    """Coordinates of an index vector; None where the collection is gone."""
 
 
 class Records:
@@ -68,6 +70,20 @@ class Records:
             sql = "SELECT config FROM collections WHERE id = ?"
             return bytes(self._known(cursor.execute(sql, (self.collection,)).fetchone())[0])
 
+    def artefact(self, name: str) -> bytes | None:
+        """Return a sealed artefact, or None."""
+        sql = "SELECT content FROM artefacts WHERE collection = ? AND name = ?"
+        with self.database.read() as cursor:
+            found = cursor.execute(sql, (self.collection, name)).fetchone()
+        # SQLite keeps values of any type in any column; what is no blob was damaged, and opens as nothing
+        return found if found is None else found[0] if isinstance(found[0], bytes) else b""
+
+    def index_dim(self) -> int:
+        """Return how many coordinates an index vector has now."""
+        sql = "SELECT index_dim FROM collections WHERE id = ?"
+        with self.database.read() as cursor:
+            return int(self._known(cursor.execute(sql, (self.collection,)).fetchone())[0])
+
     def generation(self) -> int:
         """Return the number of committed writes."""
         with self.database.read() as cursor:
@@ -76,10 +92,17 @@ class Records:
             raise StoreUnreachableError(f"{self.database.path} is damaged: a generation is no number")
         return generation
 
-    def put(self, batches: Iterable[EncryptedBatch], under: bytes, config: bytes | None) -> None:
+    def put(
+        self,
+        batches: Iterable[EncryptedBatch],
+        under: bytes,
+        config: bytes | None,
+        artefacts: Mapping[str, bytes] | None,
+    ) -> None:
         """Insert or replace by token, and drop the retired tokens."""
         with self.database.write() as cursor:
             generation = self._begin(cursor, under, config)
+            self._keep(cursor, artefacts)
             for batch in batches:
                 self._insert(cursor, batch, generation)
 
@@ -92,10 +115,20 @@ class Records:
                 self._delete(cursor, gone, self._begin(cursor))
             return len(gone)
 
-    def replace(self, batches: Iterable[EncryptedBatch], under: bytes, config: bytes) -> None:
+    def replace(
+        self,
+        batches: Iterable[EncryptedBatch],
+        under: bytes,
+        config: bytes,
+        index_dim: int | None,
+        artefacts: Mapping[str, bytes] | None,
+    ) -> None:
         """Replace everything. Others read the old content until the end."""
         with self.database.write() as cursor:
             generation = self._begin(cursor, under, config)
+            self._keep(cursor, artefacts)
+            sql = "UPDATE collections SET index_dim = coalesce(?, index_dim) WHERE id = ?"
+            cursor.execute(sql, (index_dim, self.collection))
             for table in ("records", "spaces", "tombstones"):
                 cursor.execute(f"DELETE FROM {table} WHERE collection = ?", (self.collection,))  # noqa: S608
             # no tombstone each: everybody who follows lists anew
@@ -133,7 +166,7 @@ class Records:
 
     def index_vectors(self, rows: Rows) -> tuple[Rows, Matrix]:
         """Return (found rows in the order asked, (m, index_dim) float32)."""
-        dim = self.spec.index_dim
+        dim = self.index_dim()
         if not dim:
             found, _ = self._fetch(_PAYLOADS, rows)
             return found, np.empty((len(found), 0), np.float32)
@@ -178,7 +211,7 @@ class Records:
             sql = "SELECT group_concat(row) FROM tombstones WHERE collection = ? AND generation > ?"
             gone = None if whole else cursor.execute(sql, (self.collection, generation)).fetchone()[0]
             (next_row,) = cursor.execute("SELECT value FROM meta WHERE name = 'next_row'").fetchone()
-        return Change(state[0], state[2], added, ascending(gone), whole, next_row)
+        return Change(state[0], state[2], added, ascending(gone), whole, next_row, state[3])
 
     def purge(self, above: int) -> None:
         """Forget the tombstones if there are more than `above`; others who follow will list what is there."""
@@ -201,6 +234,15 @@ class Records:
         cursor.execute(sql, (generation + 1, secrets.randbits(62), config or None, self.collection))
         return int(generation) + 1
 
+    def _keep(self, cursor: sqlite3.Cursor, artefacts: Mapping[str, bytes] | None) -> None:
+        if artefacts is None:
+            return
+        cursor.execute("DELETE FROM artefacts WHERE collection = ?", (self.collection,))
+        cursor.executemany(
+            "INSERT INTO artefacts (collection, name, content) VALUES (?, ?, ?)",
+            ((self.collection, name, content) for name, content in artefacts.items()),
+        )
+
     def _insert(self, cursor: sqlite3.Cursor, batch: EncryptedBatch, generation: int) -> None:
         tokens = [token.tobytes() for token in np.ascontiguousarray(batch.tokens)]
         named = list({*tokens, *batch.retired})
@@ -222,7 +264,7 @@ class Records:
         )
         envelopes = _slices(batch.vectors)
         cursor.executemany("INSERT INTO vectors (row, envelope) VALUES (?, ?)", zip(rows, envelopes, strict=True))
-        if self.spec.index_dim:
+        if batch.index_vectors.shape[1]:
             index_vectors = _slices(np.asarray(batch.index_vectors, "<f4"))
             cursor.executemany(
                 "INSERT INTO index_vectors (row, vector) VALUES (?, ?)", zip(rows, index_vectors, strict=True)

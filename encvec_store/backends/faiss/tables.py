@@ -19,7 +19,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-__all__ = ["PAGE_SIZE", "collections", "meta", "metadata", "records", "spaces", "terms"]
+__all__ = ["PAGE_SIZE", "artefacts", "collections", "meta", "metadata", "records", "spaces", "terms"]
 
 PAGE_SIZE = 8192
 """Two-kilobyte vectors waste half of SQLite's usual pages of four."""
@@ -58,6 +58,16 @@ collections = Table(
 )
 """`generation` counts committed writes and `stamp` is random with each: where an older copy of the file was put back,
 a generation may come twice, but never with the same stamp. Tombstones up to `purged_generation` are gone."""
+
+artefacts = Table(
+    "artefacts",
+    metadata,
+    Column("collection", ForeignKey("collections.id", ondelete="CASCADE"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("content", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("collection", "name"),
+)
+"""What a scheme keeps sealed beside the settings, too large to go along with every write: a profile."""
 
 spaces = Table(
     "spaces",

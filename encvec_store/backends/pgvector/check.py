@@ -48,7 +48,7 @@ def check_content(cursor: Cursor, content: int, records: Records) -> list[str]:
             content,
             id=records.collection,
             envelope_size=spec.envelope_size,
-            index_dim=spec.index_dim,
+            index_dim=records.dim_of(content),
         )
         (n,) = cursor.execute(sql).fetchone() or (0,)
         if n:

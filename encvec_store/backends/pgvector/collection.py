@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import chain
 from typing import Any
 
@@ -31,16 +31,33 @@ class PgvectorCollection:
     def config(self) -> bytes:
         return self._records.config()
 
+    def artefact(self, name: str) -> bytes | None:
+        return self._records.artefact(name)
+
     def put(
-        self, batch: EncryptedBatch, *, under: bytes, config: bytes | None = None, more: Iterable[EncryptedBatch] = ()
+        self,
+        batch: EncryptedBatch,
+        *,
+        under: bytes,
+        config: bytes | None = None,
+        artefacts: Mapping[str, bytes] | None = None,
+        more: Iterable[EncryptedBatch] = (),
     ) -> None:
-        self._writer.put(chain([batch], more), under, config)
+        self._writer.put(chain([batch], more), under, config, artefacts)
 
     def remove(self, rows: Rows) -> int:
         return self._writer.remove(rows) if len(rows) else 0
 
-    def replace(self, batches: Iterable[EncryptedBatch], config: bytes, *, under: bytes) -> None:
-        self._writer.replace(batches, under, config, self._searcher.index_new)
+    def replace(
+        self,
+        batches: Iterable[EncryptedBatch],
+        config: bytes,
+        *,
+        under: bytes,
+        index_dim: int | None = None,
+        artefacts: Mapping[str, bytes] | None = None,
+    ) -> None:
+        self._writer.replace(batches, under, config, index_dim, artefacts, self._searcher.index_new)
 
     def find(self, tokens: Bytes) -> Rows:
         return self._records.find(tokens)

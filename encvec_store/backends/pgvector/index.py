@@ -7,6 +7,7 @@ It is built beside reads and writes, and by one process at a time.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -52,25 +53,25 @@ class IndexState:
 class Indexer:
     """Builds the indexes of one collection."""
 
-    def __init__(self, source: Source, server: Server, dim: int) -> None:
+    def __init__(self, source: Source, server: Server, dim_of: Callable[[int], int]) -> None:
         self._source = source
         self._server = server
         self._names = server.names
         self._options: Options = source.options
-        self._dim = dim
+        self._dim_of = dim_of
 
     def states(self, cursor: Cursor, content: int, counts: dict[int, int]) -> dict[int, IndexState]:
         """Return how each space is indexed."""
         existing = cursor.execute(_EXISTING.encode(), (self._names.schema, f"records_{content}")).fetchall()
         valid = {name: size for name, sound, size in existing if sound}
-        found = {}
+        found, dim = {}, self._dim_of(content)
         for space, records in counts.items():
             kind, storage, size = "none", "float32", 0
             for candidate, kept in _INDEXES:
                 name = self._name(content, space, candidate, kept)
                 if name in valid and self._options.index in ("auto", candidate):
                     kind, storage, size = candidate, kept, valid[name]
-            wanted = self._options.kind_for(records, self._dim)
+            wanted = self._options.kind_for(records, dim)
             found[space] = IndexState(records, kind, wanted, storage, size)
         return found
 
@@ -81,7 +82,9 @@ class Indexer:
             StoreLockedError: a transaction of another process did not end within the lock timeout.
             StoreUnreachableError: the server failed, refused, or was too short of memory or space.
         """
-        statement = self._statement(content, space, state, concurrently=not self._options.pooler)
+        dim = self._dim_of(content)
+        storage = self._options.storage_for(dim)
+        statement = self._statement(content, space, state, dim, concurrently=not self._options.pooler)
         if self._options.pooler:
             return self._build_in_transaction(content, statement)
         with self._source.session() as cursor:
@@ -89,7 +92,7 @@ class Indexer:
             if cursor.execute(b"SELECT pg_try_advisory_lock(%s::int4, %s::int4)", lock).fetchone() != (True,):
                 return False
             try:
-                name = Identifier(self._names.schema, self._name(content, space, state.wanted, self._storage))
+                name = Identifier(self._names.schema, self._name(content, space, state.wanted, storage))
                 for _, setting, value in self._settings():
                     cursor.execute(b"SELECT set_config(%s, %s, false)", (setting, value))
                 # what an interrupted build left is of no use to searches, and slows down writes
@@ -108,19 +111,15 @@ class Indexer:
             cursor.execute(self._names.sql("ANALYZE {terms}", content))
         return True
 
-    def build_new(self, cursor: Cursor, content: int, counts: dict[int, int]) -> None:
+    def build_new(self, cursor: Cursor, content: int, counts: dict[int, int], dim: int) -> None:
         """Index tables that nobody else sees yet, in the transaction that made them."""
         self._source.set_local(cursor, {setting: value for _, setting, value in self._settings()[:-1]})
         for space, records in counts.items():
-            wanted = self._options.kind_for(records, self._dim)
+            wanted = self._options.kind_for(records, dim)
             if wanted != "none":
-                state = IndexState(records, "none", wanted, self._storage, 0)
-                cursor.execute(self._statement(content, space, state, concurrently=False))
+                state = IndexState(records, "none", wanted, self._options.storage_for(dim), 0)
+                cursor.execute(self._statement(content, space, state, dim, concurrently=False))
         cursor.execute(self._names.sql("ANALYZE {terms}", content))
-
-    @property
-    def _storage(self) -> str:
-        return self._options.storage_for(self._dim)
 
     def _build_in_transaction(self, content: int, statement: bytes) -> bool:
         with self._source.write() as cursor:
@@ -153,9 +152,10 @@ class Indexer:
     def _name(self, content: int, space: int, kind: str, storage: str) -> str:
         return f"records_{content}_s{space}_{kind}{'_half' if storage == 'float16' else ''}"
 
-    def _statement(self, content: int, space: int, state: IndexState, *, concurrently: bool) -> bytes:
+    def _statement(self, content: int, space: int, state: IndexState, dim: int, *, concurrently: bool) -> bytes:
         options = self._options
         lists = state.wanted == "ivfflat"
+        storage = options.storage_for(dim)
         parameters = (
             SQL("lists = {}").format(options.lists_for(state.records))
             if lists
@@ -166,9 +166,9 @@ class Indexer:
             " WITH ({parameters}) WHERE space = {space}",
             content,
             concurrently=SQL("CONCURRENTLY" if concurrently else ""),
-            name=Identifier(self._name(content, space, state.wanted, self._storage)),
+            name=Identifier(self._name(content, space, state.wanted, storage)),
             kind=SQL("ivfflat" if lists else "hnsw"),
             parameters=parameters,
             space=space,
-            **self._names.measure(self._storage, self._dim, "index_vector"),
+            **self._names.measure(storage, dim, "index_vector"),
         )

@@ -42,6 +42,7 @@ class Names:
             "meta": Identifier(schema, "meta"),
             "collections": Identifier(schema, "collections"),
             "collections_name": Literal(Identifier(schema, "collections").as_string()),
+            "artefacts": Identifier(schema, "artefacts"),
             "spaces": Identifier(schema, "spaces"),
             "contents": Literal(Identifier(schema, "contents").as_string()),
             "all_records": Identifier(schema, "records"),

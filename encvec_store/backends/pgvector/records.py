@@ -50,19 +50,26 @@ class Records:
         self._content = content
         self._fetches: dict[str, tuple[int, bytes]] = {}
         """Statements of `_fetch` by column, for the tables of a number: kept, as a search waits for them."""
+        self._dims = {content: spec.index_dim}
 
     @property
     def content(self) -> int:
         """Number of the tables in use, as far as we know."""
         return self._content
 
-    def follow(self, content: int) -> None:
-        """Take note of the number of the tables in use."""
+    def dim_of(self, content: int) -> int:
+        """Return how many coordinates an index vector has in the tables of a number that we followed."""
+        return self._dims[content]
+
+    def follow(self, content: int, index_dim: int | None = None) -> None:
+        """Take note of the number of the tables in use, and of their dimension where they are new to us."""
+        if index_dim is not None:
+            self._dims[content] = index_dim
         self._content = content
 
     def replaced(self, content: int) -> bool:
         """Say whether tables are no longer those in use, after looking it up."""
-        self._content = self._column("content")
+        self.catch_up()
         return self._content != content
 
     # reads
@@ -76,20 +83,32 @@ class Records:
             except psycopg.Error as error:
                 if not is_outdated(error) or attempt == _ATTEMPTS - 1:
                     raise explained(error, "read", self.source.place) from None
-            self._content = self._column("content")
+            self.catch_up()
         raise AssertionError("unreachable")
+
+    def catch_up(self) -> None:
+        """Ask which tables are in use."""
+        self.follow(*self._columns("content, index_dim"))
 
     def config(self) -> bytes:
         """Return the sealed settings."""
-        return bytes(self._column("config"))
+        return bytes(self._columns("config")[0])
 
     def generation(self) -> int:
         """Return the number of committed writes."""
-        return int(self._column("generation"))
+        return int(self._columns("generation")[0])
 
-    def _column(self, name: LiteralString) -> Any:
+    def artefact(self, name: str) -> bytes | None:
+        """Return a sealed artefact, or None."""
         statement = self.names.sql(
-            "SELECT {column} FROM {collections} WHERE id = {id}", column=SQL(name), id=self.collection
+            "SELECT content FROM {artefacts} WHERE collection = {id} AND name = %s", id=self.collection
+        )
+        row = self.on_content(lambda cursor, _: cursor.execute(statement, (name,)).fetchone())
+        return None if row is None else bytes(row[0])
+
+    def _columns(self, names: LiteralString) -> tuple[Any, ...]:
+        statement = self.names.sql(
+            "SELECT {columns} FROM {collections} WHERE id = {id}", columns=SQL(names), id=self.collection
         )
         try:
             row = self.source.read(lambda cursor: cursor.execute(statement).fetchone())
@@ -97,7 +116,7 @@ class Records:
             raise explained(error, "read", self.source.place) from None
         if row is None:
             raise self.gone()
-        return row[0]
+        return row
 
     def gone(self) -> CollectionNotFoundError:
         """Return the error that says so."""
@@ -145,8 +164,8 @@ class Records:
 
     def index_vectors(self, rows: Rows) -> tuple[Rows, Matrix]:
         """Return (found rows in the order asked, (m, index_dim) float32)."""
-        dim = self.spec.index_dim
-        found, parts = self._fetch("{vector_send}(index_vector)" if dim else "''::bytea", rows, 4 * dim)
+        found, parts = self._fetch("coalesce({vector_send}(index_vector), '')", rows, 4 * self.dim_of(self.content))
+        dim = self.dim_of(self.content)
         return found, vectors_from(joined(parts, 4 + 4 * dim), dim) if dim else np.empty((len(found), 0), np.float32)
 
     def payloads(self, rows: Rows) -> tuple[Rows, list[bytes]]:

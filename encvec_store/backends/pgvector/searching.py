@@ -50,9 +50,8 @@ class Searcher:
     def __init__(self, records: Records) -> None:
         self._records = records
         self._names = records.names
-        self._dim = records.spec.index_dim
         self._options = records.source.options
-        self._indexer = Indexer(records.source, records.server, self._dim)
+        self._indexer = Indexer(records.source, records.server, records.dim_of)
         self._states: dict[int, IndexState] = {}
         self._seen = -_LOOK_AGAIN
         self._warned = self._told = False
@@ -75,8 +74,11 @@ class Searcher:
     def _search(self, space: int, queries: Matrix, limit: int, predicate: Predicate | None, *, whole: bool) -> Nearest:
         """Return candidates; the envelopes and small payloads of the only query's, if `whole`."""
         asked = np.ascontiguousarray(queries, np.float32)
-        if not self._dim or not len(asked) or limit <= 0:
+        if not asked.shape[1] or not len(asked) or limit <= 0:
             return self._take(Ask(space, asked, 0, None, whole), [])
+        if asked.shape[1] != self._records.dim_of(self._records.content):
+            self._records.catch_up()  # another process moved the collection to a sketch, or to another one
+            self._seen = -_LOOK_AGAIN
         ask = Ask(space, asked, limit, predicate, whole)
         state = self._state(space)
         if state is None or state.kind == "none" or limit > _MOST_EF:
@@ -125,9 +127,9 @@ class Searcher:
                     break  # by new tables, with their indexes
         self.states(fresh=True)
 
-    def index_new(self, cursor: Cursor, content: int, counts: dict[int, int]) -> None:
-        """Index the tables of `Records.replace`."""
-        self._indexer.build_new(cursor, content, counts)
+    def index_new(self, cursor: Cursor, content: int, counts: dict[int, int], dim: int) -> None:
+        """Index the tables of `Writer.replace`."""
+        self._indexer.build_new(cursor, content, counts, dim)
         self._seen = -_LOOK_AGAIN
 
     def explain(self, space: int, query: Matrix, limit: int, predicate: Predicate | None = None) -> str:

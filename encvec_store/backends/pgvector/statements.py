@@ -7,6 +7,7 @@ from typing import Any, LiteralString
 
 from psycopg.sql import SQL, Composable, Composed
 
+from ...errors import StaleConfigError
 from ...filters import Predicate
 from ..base import Matrix
 from .predicates import PredicateSql
@@ -82,12 +83,19 @@ class Statements:
     """Searches of one collection as SQL."""
 
     def __init__(self, records: Records) -> None:
+        self._records = records
         self._names = records.names
         self._vector_oid = records.server.vector_oid
         self._kept: dict[tuple[Any, ...], tuple[bytes, bytes]] = {}
 
     def search(self, content: int, ask: Ask, way: Way) -> tuple[bytes, dict[str, Any]]:
-        """Return a search and its parameters. Its lines are those of `_WHOLE` or `_WIDE`."""
+        """Return a search and its parameters. Its lines are those of `_WHOLE` or `_WIDE`.
+
+        Raises:
+            StaleConfigError: the tables hold index vectors of another dimension (by now).
+        """
+        if ask.queries.shape[1] != self._records.dim_of(content):
+            raise StaleConfigError("the collection's settings were changed meanwhile")
         key = (content, ask.space, ask.queries.shape[1], ask.limit, ask.predicate is None, ask.whole, way)
         text = self._kept.get(key)
         if text is None:

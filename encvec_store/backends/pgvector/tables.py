@@ -97,6 +97,15 @@ def build_metadata(schema: str = "encvec") -> MetaData:
         postgresql_with={"fillfactor": 50},  # updated by every write: keep the new version on the same page
     )
     Table(
+        "artefacts",
+        metadata,
+        Column("collection", ForeignKey(f"{schema}.collections.id", ondelete="CASCADE"), nullable=False),
+        Column("name", Text(collation="C"), nullable=False),
+        Column("content", LargeBinary, nullable=False),
+        PrimaryKeyConstraint("collection", "name"),
+        comment="What a scheme keeps sealed beside the settings, too large to go along with every write: a profile",
+    )
+    Table(
         "spaces",
         metadata,
         Column("collection", ForeignKey(f"{schema}.collections.id", ondelete="CASCADE"), nullable=False),

@@ -28,7 +28,7 @@ _FORCED: LiteralString = "ALTER TABLE {table} ENABLE ROW LEVEL SECURITY, FORCE R
 _COLLECTIONS: LiteralString = (
     "CREATE POLICY tenant ON {collections} USING (current_setting('encvec.tenant', true) = '=' || tenant)"
 )
-_SPACES: LiteralString = "CREATE POLICY tenant ON {spaces} USING (collection IN (SELECT id FROM {collections}))"
+_BESIDE: LiteralString = "CREATE POLICY tenant ON {table} USING (collection IN (SELECT id FROM {collections}))"
 _CONTENT: LiteralString = (
     "CREATE POLICY tenant ON {table} USING (EXISTS (SELECT FROM {collections} WHERE content = {number}))"
 )
@@ -87,10 +87,11 @@ def protect(source: Source, names: Names) -> None:
             return
         for content in open_(cursor):
             protect_content(cursor, names, content)
-        for table in ("{all_records}", "{all_terms}", "{spaces}", "{collections}"):
+        for table in ("{all_records}", "{all_terms}", "{spaces}", "{artefacts}", "{collections}"):
             cursor.execute(names.sql(_FORCED, table=names.part(table)))
         cursor.execute(names.sql(_COLLECTIONS))
-        cursor.execute(names.sql(_SPACES))
+        for table in ("{spaces}", "{artefacts}"):
+            cursor.execute(names.sql(_BESIDE, table=names.part(table)))
 
 
 def protect_content(cursor: Cursor, names: Names, content: int) -> None:

@@ -6,7 +6,7 @@ straight into their table: no staging, and no number is ever used twice.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, LiteralString
 
@@ -36,6 +36,7 @@ _DELETE = (
 @dataclass
 class _State:
     content: int
+    index_dim: int
     next_row: int
 
 
@@ -48,7 +49,13 @@ class Writer:
         self._spec = records.spec
         self._collection = records.collection
 
-    def put(self, batches: Iterable[EncryptedBatch], under: bytes, config: bytes | None) -> None:
+    def put(
+        self,
+        batches: Iterable[EncryptedBatch],
+        under: bytes,
+        config: bytes | None,
+        artefacts: Mapping[str, bytes] | None,
+    ) -> None:
         """Insert or replace by token, and drop the retired tokens."""
         with self._records.source.write() as cursor:
             state = self._lock(cursor, under)
@@ -59,8 +66,9 @@ class Writer:
                     if tokens is not None and not empty:
                         self._delete(cursor, state.content, "token = ANY(%b::bytea[])", tokens, changes)
                 self._insert(cursor, state, batch, changes, copying=self._records.server.row_security == "off")
+            self._keep(cursor, artefacts)
             self._finish(cursor, state, changes, config)
-            self._records.follow(state.content)
+            self._records.follow(state.content, state.index_dim)
 
     def remove(self, rows: Rows) -> int:
         """Delete rows; returns how many there were."""
@@ -70,7 +78,7 @@ class Writer:
             self._delete(cursor, state.content, "row = ANY(%b::int8[])", int8_array(rows), changes)
             if changes:
                 self._finish(cursor, state, changes, None)
-            self._records.follow(state.content)
+            self._records.follow(state.content, state.index_dim)
         return -sum(changes.values())
 
     def replace(
@@ -78,7 +86,9 @@ class Writer:
         batches: Iterable[EncryptedBatch],
         under: bytes,
         config: bytes,
-        index: Callable[[Cursor, int, dict[int, int]], None],
+        index_dim: int | None,
+        artefacts: Mapping[str, bytes] | None,
+        index: Callable[[Cursor, int, dict[int, int], int], None],
     ) -> None:
         """Replace everything by way of new tables, which `index` gets to index. Others read the old ones meanwhile."""
         with self._records.source.write() as cursor:
@@ -86,7 +96,8 @@ class Writer:
             old = state.content
             changes: dict[int, int] = {}
             state.content = next_content(cursor, self._names)
-            create_content(cursor, self._names, state.content, self._spec.index_dim, self._spec.envelope_size)
+            state.index_dim = state.index_dim if index_dim is None else index_dim
+            create_content(cursor, self._names, state.content, state.index_dim, self._spec.envelope_size)
             for batch in batches:
                 gone: dict[int, int] = {}
                 self._delete(
@@ -98,19 +109,20 @@ class Writer:
                 )
                 _add(changes, gone)
                 self._insert(cursor, state, batch, changes)
-            index(cursor, state.content, changes)
+            index(cursor, state.content, changes, state.index_dim)
             cursor.execute(self._names.sql("DELETE FROM {spaces} WHERE collection = {id}", id=self._collection))
+            self._keep(cursor, artefacts)
             self._finish(cursor, state, changes, config)
             attach_content(cursor, self._names, state.content)
             drop_content(cursor, self._names, old)
-        self._records.follow(state.content)
+        self._records.follow(state.content, state.index_dim)
 
     def _lock(self, cursor: Cursor, under: bytes | None = None) -> _State:
         """Wait for other writers, and see that the settings are those that the caller knows."""
         found = cursor.execute(
             self._names.sql(
                 # columns of this one row only: others would be read as they were before we waited
-                "SELECT content, next_row, coalesce(%b::bytea = config, true) FROM {collections}"
+                "SELECT content, index_dim, next_row, coalesce(%b::bytea = config, true) FROM {collections}"
                 " WHERE id = {id} FOR UPDATE",
                 id=self._collection,
             ),
@@ -118,10 +130,10 @@ class Writer:
         ).fetchone()
         if found is None:
             raise self._records.gone()
-        content, next_row, same = found
+        content, index_dim, next_row, same = found
         if not same:
             raise StaleConfigError("the collection's settings were changed meanwhile")
-        return _State(content, next_row)
+        return _State(content, index_dim, next_row)
 
     def _insert(
         self, cursor: Cursor, state: _State, batch: EncryptedBatch, changes: dict[int, int], *, copying: bool = True
@@ -135,7 +147,7 @@ class Writer:
         if not copying:
             insert_batch(cursor, self._names, state.content, batch, rows, self._records.server.vector_oid)
             return
-        with_vector = bool(self._spec.index_dim)
+        with_vector = bool(state.index_dim)
         vector = SQL(", index_vector" if with_vector else "")
         with cursor.copy(self._names.sql(_RECORDS, state.content, vector=vector)) as copy:
             for chunk in each(n, copy_records(batch, rows, with_vector=with_vector)):
@@ -144,6 +156,15 @@ class Writer:
             with cursor.copy(self._names.sql(_TERMS, state.content)) as copy:
                 for chunk in each(n, copy_terms(batch, rows)):
                     copy.write(chunk)
+
+    def _keep(self, cursor: Cursor, artefacts: Mapping[str, bytes] | None) -> None:
+        if artefacts is None:
+            return
+        cursor.execute(self._names.sql("DELETE FROM {artefacts} WHERE collection = {id}", id=self._collection))
+        for name, content in artefacts.items():
+            cursor.execute(
+                self._names.sql("INSERT INTO {artefacts} VALUES ({id}, %s, %b)", id=self._collection), (name, content)
+            )
 
     def _delete(self, cursor: Cursor, content: int, which: LiteralString, values: Any, changes: dict[int, int]) -> None:
         gone = cursor.execute(self._names.sql(_DELETE, content, which=SQL(which)), (values,)).fetchall()
@@ -162,10 +183,10 @@ class Writer:
         cursor.execute(
             self._names.sql(
                 "UPDATE {collections} SET generation = generation + 1, next_row = %s, content = %s,"
-                " config = coalesce(%b::bytea, config) WHERE id = {id}",
+                " index_dim = %s, config = coalesce(%b::bytea, config) WHERE id = {id}",
                 id=self._collection,
             ),
-            (state.next_row, state.content, config),
+            (state.next_row, state.content, state.index_dim, config),
         )
 
 

@@ -1,4 +1,4 @@
-"""What an index-vector scheme is; imports nothing of ours.
+"""What an index-vector scheme is; imports crypto.profile.
 
 A scheme turns points of the unit sphere into the vectors that an index sees. It never decides an
 answer: those are re-ranked on the sealed exact vectors.
@@ -11,6 +11,8 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+from ..profile import Profile
 
 __all__ = ["KeyedScheme", "Matrix", "Nonces", "Scheme"]
 
@@ -35,8 +37,14 @@ class Scheme(Protocol):
         """Coordinates of an index vector; 0 where there is none."""
         ...
 
-    def keyed(self, root: bytes, tenant: str, collection: str, point_dim: int) -> KeyedScheme:
-        """Derive the scheme's keys for one collection."""
+    def accepts(self, wanted: Any) -> bool:
+        """Say whether a collection under this scheme is what a later opening, naming a scheme like it, asked for."""
+        ...
+
+    def keyed(
+        self, root: bytes, tenant: str, collection: str, point_dim: int, profile: Profile | None = None
+    ) -> KeyedScheme:
+        """Derive the scheme's keys for one collection, under its profile if the scheme has use for one."""
         ...
 
 
@@ -52,5 +60,5 @@ class KeyedScheme(Protocol):
         ...
 
     def decrypt(self, index_vectors: Matrix, nonces: Nonces) -> Matrix:
-        """Recover (n, dim) points from index vectors and their noise nonces."""
+        """Recover (n, dim) points from index vectors and their noise nonces. Raises SchemeError where that is lost."""
         ...

@@ -9,10 +9,11 @@ from ...errors import SchemeError
 from .base import Scheme
 from .sap import Sap
 from .sealed import Sealed
+from .sketch import Sketch
 
 __all__ = ["SCHEMES", "scheme"]
 
-SCHEMES: dict[str, type[Scheme]] = {Sap.name: Sap, Sealed.name: Sealed}
+SCHEMES: dict[str, type[Scheme]] = {Sap.name: Sap, Sealed.name: Sealed, Sketch.name: Sketch}
 
 
 def scheme(spec: str | Mapping[str, Any] | Scheme) -> Scheme:

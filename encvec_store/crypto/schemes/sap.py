@@ -23,6 +23,7 @@ from ...errors import SchemeError
 from ..labels import Purpose, derive
 from ..perturb import add_ball_noise
 from ..prf import Keystream, Pmac
+from ..profile import Profile
 from ..rotation import rotation
 from .base import Matrix, Nonces
 
@@ -67,7 +68,13 @@ class Sap:
         """As many coordinates as the point."""
         return point_dim
 
-    def keyed(self, root: bytes, tenant: str, collection: str, point_dim: int) -> _KeyedSap:
+    def accepts(self, wanted: Sap) -> bool:
+        """Parameters must be the same."""
+        return self == wanted
+
+    def keyed(
+        self, root: bytes, tenant: str, collection: str, point_dim: int, profile: Profile | None = None
+    ) -> _KeyedSap:
         """Derive rotation, scale and noise keys for one collection."""
         return _KeyedSap(self, root, tenant, collection, point_dim)
 

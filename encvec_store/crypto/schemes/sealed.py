@@ -1,4 +1,4 @@
-"""`sealed`: no index vector at all; the trusted process searches opened vectors in memory. Imports schemes.base."""
+"""`sealed`: no index vector at all; the trusted process searches opened vectors in memory. Imports profile, base."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from ..profile import Profile
 from .base import Matrix, Nonces
 
 __all__ = ["Sealed"]
@@ -32,7 +33,13 @@ class Sealed:
         """Always 0: nothing is indexed."""
         return 0
 
-    def keyed(self, root: bytes, tenant: str, collection: str, point_dim: int) -> _KeyedSealed:
+    def accepts(self, wanted: Sealed) -> bool:
+        """There is nothing to differ in."""
+        return self == wanted
+
+    def keyed(
+        self, root: bytes, tenant: str, collection: str, point_dim: int, profile: Profile | None = None
+    ) -> _KeyedSealed:
         """Need no keys of its own."""
         return _KeyedSealed()
 

@@ -1,0 +1,199 @@
+"""The statistics that `sketch` whitens by, fitted on a collection's own points; imports errors.
+
+A profile is the mean of the points and the k leading eigenvectors and eigenvalues of their covariance. The points
+lie on the unit sphere, so no single one can pull either far (the idea of spherical principal components: Locantore
+et al., TEST 8(1), 1999). Fitting is deterministic: sums in double precision and in blocks, one thread, and of the
+two directions of an eigenvector the one whose largest coordinate is positive.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+from threadpoolctl import threadpool_limits
+
+from ..errors import ProfileError
+
+__all__ = ["LEAST_RECORDS", "Profile", "Spectrum", "fit", "least_records"]
+
+Matrix = npt.NDArray[np.float32]
+Wide = npt.NDArray[np.float64]
+
+FORMAT = 1
+LEAST_RECORDS = 5_000
+PER_DIMENSION = 20
+"""Points for each dimension kept: fewer leave eigenvalues too far from the truth to whiten by."""
+LEAST_DIMENSIONS = 16
+"""Fewer dimensions hide too little: such a collection stays sealed."""
+BROAD = 100
+"""Spectra that spread 99% of their variance over at least so many dimensions are broad: texts are, faces are not."""
+BROAD_LEAST = 192
+"""Dimensions kept of a broad spectrum, at least."""
+SHARE = 0.9
+"""Of the variance, that is kept by default."""
+_FLOOR = 1e-3
+"""Least eigenvalue, as a share of the mean of those kept: a direction that hardly varied must not drown the others."""
+_NOTHING = 1e-9
+"""Share of the variance below which a direction is rounding, not data."""
+_BLOCK = 4096
+_HEAD = struct.Struct(">BIIIQ")
+
+
+def least_records(k: int | None) -> int:
+    """Return how many records a profile of k dimensions is fitted on, at least; None for a k that is yet to choose."""
+    return max(LEAST_RECORDS, PER_DIMENSION * (k or 0))
+
+
+@dataclass(frozen=True, eq=False)
+class Profile:
+    """What `sketch` whitens by. Secret: sealed where it is stored."""
+
+    mean: Matrix
+    """(dim,)."""
+    basis: Matrix
+    """(dim, k): orthonormal columns, the leading eigenvectors."""
+    eigenvalues: Matrix
+    """(k,), descending, floored."""
+    records: int
+    """It was fitted on so many."""
+    spread: int
+    """Dimensions that hold 99% of the variance."""
+
+    @property
+    def dim(self) -> int:
+        """Coordinates of a point."""
+        return len(self.mean)
+
+    @property
+    def k(self) -> int:
+        """Dimensions kept."""
+        return len(self.eigenvalues)
+
+    @property
+    def broad(self) -> bool:
+        """Whether the variance is spread over many dimensions."""
+        return self.spread >= BROAD
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the canonical bytes, in hexadecimal."""
+        return hashlib.sha256(self.to_bytes()).hexdigest()
+
+    def to_bytes(self) -> bytes:
+        """Return the canonical form: see docs/formats.md."""
+        head = _HEAD.pack(FORMAT, self.dim, self.k, self.spread, self.records)
+        return head + b"".join(
+            np.ascontiguousarray(part, "<f4").tobytes() for part in (self.mean, self.eigenvalues, self.basis)
+        )
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Profile:
+        """Read back what `to_bytes` wrote. Raises ProfileError for another format."""
+        if len(data) < _HEAD.size or data[0] != FORMAT:
+            raise ProfileError("the collection's profile has a format that this version of encvec_store does not read")
+        _, dim, k, spread, records = _HEAD.unpack_from(data)
+        if len(data) != _HEAD.size + 4 * (dim + k + dim * k):
+            raise ProfileError("the collection's profile has a wrong length")
+        floats = np.frombuffer(data, "<f4", offset=_HEAD.size).astype(np.float32)
+        mean, eigenvalues, basis = np.split(floats, [dim, dim + k])
+        return cls(mean, basis.reshape(dim, k), eigenvalues, records, spread)
+
+
+@dataclass(frozen=True, eq=False)
+class Spectrum:
+    """All directions of a sample, the most varied first: what profiles of any k are cut from."""
+
+    mean: Wide
+    """(dim,)."""
+    directions: Wide
+    """(dim, dim): eigenvectors in columns."""
+    variances: Wide
+    """(dim,), descending."""
+    records: int
+
+    def dimensions(self, share: float) -> int:
+        """Return how many leading directions hold a share of the variance."""
+        held = np.cumsum(self.variances)
+        return min(len(held), 1 + int(np.searchsorted(held, share * held[-1])))
+
+    @property
+    def rank(self) -> int:
+        """Directions in which the sample varies at all."""
+        return int((self.variances > _NOTHING * self.variances.sum()).sum())
+
+    @property
+    def most(self) -> int:
+        """The largest k that the sample is good for."""
+        return min(self.rank, self.records // PER_DIMENSION)
+
+    @property
+    def broad(self) -> bool:
+        """Whether the variance is spread over many dimensions."""
+        return self.dimensions(0.99) >= BROAD
+
+    @property
+    def least(self) -> int:
+        """The smallest k that the measurements of docs/threat-model.md stand for."""
+        return min(BROAD_LEAST if self.broad else LEAST_DIMENSIONS, self.rank)
+
+    def choose(self) -> int:
+        """Return the default k: 90% of the variance, but never less than `least`, nor more than `most`."""
+        return min(max(self.dimensions(SHARE), self.least), self.most)
+
+    def profile(self, k: int | None = None) -> Profile:
+        """Cut out the k leading directions, by default as many as `choose` says.
+
+        Raises:
+            ProfileError: the sample has fewer, or is too small for so many.
+        """
+        chosen = self.choose() if k is None else k
+        if chosen > self.rank or chosen < min(LEAST_DIMENSIONS, k or LEAST_DIMENSIONS):
+            raise ProfileError(
+                f"the sample varies in {self.rank} directions, and {max(chosen, LEAST_DIMENSIONS)} are needed:"
+                " its vectors repeat, or differ in few coordinates"
+            )
+        if self.records < PER_DIMENSION * chosen:
+            raise ProfileError(
+                f"a profile of {chosen} dimensions takes {PER_DIMENSION * chosen} vectors, not {self.records}"
+            )
+        kept = self.variances[:chosen]
+        floored = np.maximum(kept, _FLOOR * kept.mean())
+        return Profile(
+            self.mean.astype(np.float32),
+            np.ascontiguousarray(self.directions[:, :chosen], np.float32),
+            floored.astype(np.float32),
+            self.records,
+            self.dimensions(0.99),
+        )
+
+
+def fit(points: Matrix) -> Spectrum:
+    """Find the directions of (n, dim) points of the unit sphere.
+
+    Raises:
+        ProfileError: the points are all the same, or not finite.
+    """
+    n, dim = points.shape
+    if n < 2:
+        raise ProfileError(f"a sample of {n} has no directions")
+    blocks = [points[start : start + _BLOCK] for start in range(0, n, _BLOCK)]
+    with threadpool_limits(1, user_api="blas"):
+        mean = np.sum([block.sum(axis=0, dtype=np.float64) for block in blocks], axis=0) / n
+        covariance = np.zeros((dim, dim))
+        for block in blocks:
+            centred = block - mean
+            covariance += centred.T @ centred
+        covariance /= n
+        if not np.isfinite(covariance).all():
+            raise ProfileError("the sample holds NaN or infinity")
+        if np.trace(covariance) <= _NOTHING:
+            raise ProfileError("the vectors of the sample are all the same")
+        variances, directions = np.linalg.eigh(covariance)
+    variances, directions = np.maximum(variances[::-1], 0), directions[:, ::-1]
+    largest = directions[np.abs(directions).argmax(axis=0), np.arange(dim)]
+    return Spectrum(mean, directions * np.where(largest < 0, -1.0, 1.0), variances, n)

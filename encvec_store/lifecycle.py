@@ -1,0 +1,214 @@
+"""The life of a `sketch` collection: sealed, then fitted on its own vectors and moved; watched, and fitted anew.
+
+Imports calibrate, writing, handle, crypto.profile. A move is one transaction (`writing.rewrite`): readers see the old
+content until it commits, a crash leaves that, and running it again is how it is resumed. A failed move never fails
+the write that set it off: it is logged, shown in `stats`, and tried again at a later write.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import threading
+from dataclasses import replace
+from operator import length_hint
+from typing import Any
+
+import numpy.typing as npt
+
+from . import calibrate as calibration
+from .config import CollectionConfig
+from .crypto import profile as profiles
+from .crypto.schemes.sketch import Sketch
+from .errors import CalibrationError, ProfileError, StaleConfigError, StoreLockedError
+from .handle import Handle
+from .metrics import as_vectors, norms
+from .simulation import MAX_QUERIES
+from .waits import offload
+from .writing import rewrite
+
+__all__ = ["Lifecycle"]
+
+_SAMPLE = 20_000
+_OVERSAMPLES = (20, 30, 50, 100)
+_GROWTH = 10
+"""A fresh collection's candidates are chosen for so many times its records."""
+_DOUBLED = 2
+_REFIT_MOST = 100_000
+"""Records up to which a stale profile is fitted anew by itself: beyond, it takes too long to happen unasked."""
+_LATER = 1.25
+BUDGET = 30_000
+"""Records under one key up to which the floor was measured; beyond, more noise is advised."""
+BUDGET_BETA = 2.5
+
+log = logging.getLogger("encvec_store")
+
+
+class Lifecycle:
+    """Decides after writes whether the collection moves, and moves it."""
+
+    def __init__(self, handle: Handle) -> None:
+        self._handle = handle
+        self._moving = threading.Lock()
+        self._not_before = 0
+        self._failed: str | None = None
+
+    def wrote(self) -> None:
+        """Move the collection if its time has come. Raises nothing that the write could be blamed for."""
+        config = self._handle.config
+        scheme = config.scheme
+        if not isinstance(scheme, Sketch):
+            return
+        if scheme.profile is None:
+            least = profiles.least_records(scheme.k)
+            if self._too_narrow(config, scheme):
+                return
+        elif self._stale(config):
+            fitted = (config.fitted or {}).get("records", 0)
+            least = _DOUBLED * fitted
+        else:
+            return
+        count = self._handle.backend.count()
+        if count < max(least, self._not_before) or (scheme.profile is not None and count > _REFIT_MOST):
+            return
+        if not self._moving.acquire(blocking=False):
+            return  # another thread is at it
+        try:
+            self._move_quietly(config, count)
+        finally:
+            self._moving.release()
+
+    def _move_quietly(self, config: CollectionConfig, count: int) -> None:
+        try:
+            if self._handle.refresh().sealed != config.sealed:
+                return  # somebody else was quicker
+            self.fit(config)
+            self._failed = None
+        except (StaleConfigError, StoreLockedError) as error:
+            log.info("collection moved or written by another process meanwhile: %s", error)
+        except Exception as error:  # whatever it is, the records are written and readable as they were
+            self._failed = f"{type(error).__name__}: {error}"
+            self._not_before = int(_LATER * count) + 1
+            log.warning("the collection stays as it is, its profile could not be fitted: %s", self._failed)
+
+    def fit(self, config: CollectionConfig, progress: Any = None) -> CollectionConfig:
+        """Fit the profile on the collection's own vectors and encrypt everything anew under it.
+
+        Args:
+            config: the stored settings, or those with other parameters of the scheme.
+            progress: as for `Collection.refit`.
+
+        Raises:
+            ProfileError: too few records, or they vary in too few directions.
+        """
+        scheme = config.scheme
+        if not isinstance(scheme, Sketch):
+            raise CalibrationError(f"scheme {scheme.name!r} has no profile to fit")
+        handle = self._handle
+        # what was left to us is chosen again
+        scheme = replace(scheme.unfitted(), threat=None, **dict.fromkeys((config.fitted or {}).get("chosen", ())))
+        least = profiles.least_records(scheme.k)
+        vectors = handle.sample(max(_SAMPLE, least), seed=0)
+        if len(vectors) < least:
+            raise ProfileError(f"a profile takes {least} records that can be read, and there are {len(vectors)}")
+        spectrum = offload(len(vectors), profiles.fit, config.metric.lift(vectors, config.max_norm))
+        profile = spectrum.profile(scheme.k)
+        count = handle.backend.count()
+        chosen = [name for name in ("k", "beta") if getattr(scheme, name) is None]
+        at = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+        fitted = {"at": at, "records": count, "chosen": chosen}
+        fresh = replace(config, scheme=scheme.fitted(profile), profile=profile, fitted=fitted)
+        if config.calibration is None:
+            times = offload(len(vectors), calibration.enough, fresh, vectors, _GROWTH * count, _OVERSAMPLES)
+            fresh = replace(fresh, oversample=max(config.oversample, times))
+        rewrite(handle, fresh, progress)
+        return fresh
+
+    def calibrate(
+        self,
+        sample: npt.ArrayLike | None,
+        *,
+        k: int,
+        target_recall: float,
+        max_candidates: int | None,
+        planned_size: int | None,
+        apply: bool,
+        accept_less_noise: bool,
+        attack: calibration.Attack | None,
+        seed: int,
+        progress: Any,
+    ) -> calibration.Calibration:
+        """Choose settings by simulation, and take them over. See `Collection.calibrate`."""
+        handle = self._handle
+        config = handle.refresh()
+        vectors = (
+            handle.sample(calibration.MAX_SAMPLE, seed)
+            if sample is None
+            else offload(length_hint(sample), as_vectors, sample, config.dim)
+        )
+        if config.metric.bounded and config.max_norm is None and len(vectors):
+            config = config.bounded_by(float(norms(vectors).max()))
+        config.metric.check(vectors, config.max_norm, "sample")
+        found = offload(
+            len(vectors) * MAX_QUERIES,
+            calibration.simulate,
+            config,
+            vectors,
+            k=k,
+            target_recall=target_recall,
+            max_candidates=max_candidates if max_candidates is not None else k * handle.oversample,
+            planned_size=planned_size if planned_size is not None else handle.backend.count(),
+            seed=seed,
+            attack=attack,
+        )
+        if apply:
+            if found.weak and not accept_less_noise:
+                raise CalibrationError(found.weakness())
+            self._take_over(config, found, progress)
+            handle.oversample = found.oversample
+        return found
+
+    def _take_over(self, config: CollectionConfig, found: calibration.Calibration, progress: Any = None) -> None:
+        """Encrypt everything anew as a calibration says; a sketch with too few records yet keeps it for later."""
+        fresh = replace(calibration.applied(config, found), profile=None, fitted=None)
+        scheme = fresh.scheme
+        if isinstance(scheme, Sketch) and self._handle.backend.count() >= profiles.least_records(scheme.k):
+            self.fit(fresh, progress)
+        else:
+            rewrite(self._handle, fresh, progress)
+
+    def stats(self) -> dict[str, Any] | None:
+        """Describe where the collection stands; None for other schemes."""
+        config = self._handle.config
+        scheme, verdict = config.scheme, self._handle.drift.verdict
+        if not isinstance(scheme, Sketch):
+            return None
+        if scheme.profile is None or config.profile is None:
+            return {
+                "state": "sealed",
+                "until": None if self._too_narrow(config, scheme) else profiles.least_records(scheme.k),
+                "failed": self._failed,
+            }
+        advice = [
+            "refit: recent records differ from those it was fitted on" if self._stale(config) else "",
+            f"calibrate: above {BUDGET} records a key our measurements stand for beta {BUDGET_BETA} and more"
+            if (scheme.beta or 0.0) < BUDGET_BETA and max(self._handle.backend.spaces().values(), default=0) > BUDGET
+            else "",
+        ]
+        return {
+            "state": "sketch",
+            "fitted": config.fitted,
+            "sample": config.profile.records,
+            "broad": config.profile.broad,
+            "drift": verdict.to_dict() if verdict and verdict.profile == scheme.profile else None,
+            "advice": "; ".join(filter(None, advice)) or None,
+            "failed": self._failed,
+        }
+
+    def _too_narrow(self, config: CollectionConfig, scheme: Sketch) -> bool:
+        return scheme.k is None and config.point_dim < profiles.LEAST_DIMENSIONS
+
+    def _stale(self, config: CollectionConfig) -> bool:
+        verdict = self._handle.drift.verdict
+        digest = config.scheme.profile if isinstance(config.scheme, Sketch) else None
+        return verdict is not None and verdict.stale and verdict.profile == digest
