@@ -83,7 +83,7 @@ def create(place: Place, as_json: bool) -> None:
     keyset = create_keyset(place.keys_uri)
     show(keyset, as_json)
     if not as_json:
-        note(f"back up {keyset.uri}, and remember its passphrase: {LOST}")
+        note(f"back up {keyset.uri.removeprefix('file:')}, and remember its passphrase: {LOST}")
 
 
 @keys.command("list")
