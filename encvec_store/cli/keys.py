@@ -123,7 +123,8 @@ def disable(version: int, place: Place, as_json: bool) -> None:
 def destroy(version: int, yes: bool, place: Place, as_json: bool) -> int:
     """Erase VERSION for good.
 
-    What is stored under it can never be read again. Copies of the keyset made earlier still hold the version; erase them too.
+    What is stored under it can never be read again. Copies of the keyset made earlier still hold the version; erase
+    them too.
     """
     _check_lasting(place.keys_uri, "changed")
     keyset = open_keyset(place)
