@@ -25,7 +25,7 @@ def connect(url: str, *, keyset: Keyset, **options: Any) -> Store:
     """Open a store.
 
     Args:
-        url: `memory:` or `faiss:///path/to/folder`.
+        url: `memory:`, `faiss:///path/to/folder` or `postgresql://user@host/database`.
         keyset: the keys; see `Keyset.create` and `Keyset.open`.
         options: the backend's own.
 

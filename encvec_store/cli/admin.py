@@ -23,7 +23,7 @@ from .common import (
     place_options,
     tenant_option,
 )
-from .keys import create_keyset
+from .keys import LOST, create_keyset
 from .output import emit, facts, note, progress, snippet, table
 
 __all__ = ["collections", "drop", "init", "stats", "verify"]
@@ -62,7 +62,7 @@ def init(folder: Path, as_json: bool) -> None:
     facts([("keys", str(folder / KEYS_FILE)), ("store", str(store))])
     where = "" if folder == Path() else f" --dir {folder}"
     click.echo(
-        f"\nBack up {folder / KEYS_FILE}, and remember its passphrase: without both, nothing can be read.\n"
+        f"\nBack up {folder / KEYS_FILE}, and remember its passphrase: {LOST}.\n"
         f"\nNext:\n  encvec ingest my-collection FILE{where}    .npy, .parquet, .jsonl or ann-benchmarks .hdf5"
         f"\n  encvec search my-collection --vector-file query.npy{where}"
     )

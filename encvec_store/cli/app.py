@@ -68,7 +68,7 @@ def cli(context: click.Context) -> None:
     \b
     Where things are:
       --dir DIR     or ENCVEC_DIR      folder that `encvec init` made [default: .]
-      --store URL   or ENCVEC_STORE    another store, such as faiss:///srv/vectors
+      --store URL   or ENCVEC_STORE    another store: faiss:///srv/vectors, postgresql://app@db/vectors
       --keys URI    or ENCVEC_KEYS     another keyset, such as file:/etc/encvec/keys.json
 
     The passphrase is never an option, since other users see command lines. It is taken from

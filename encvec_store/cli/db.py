@@ -1,4 +1,4 @@
-"""`encvec db`: a PostgreSQL with pgvector on this machine, up and down; imports click, localpg, errors, migrate.
+"""`encvec db`: a PostgreSQL with pgvector on this machine, up and down; imports localpg, errors, migrate, output.
 
 Exit codes as everywhere: 0 fine; 1 it ran, and the answer is bad (`status`: no server runs); 2 not done.
 """
@@ -7,7 +7,6 @@ Exit codes as everywhere: 0 fine; 1 it ran, and the answer is bad (`status`: no 
 from __future__ import annotations
 
 import functools
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -18,6 +17,7 @@ import click
 
 from ..errors import StoreError, StoreUnreachableError
 from . import migrate
+from .output import emit, facts, note
 from .tenants import tenants
 
 if TYPE_CHECKING:
@@ -84,9 +84,9 @@ _database_option = click.option(
 @click.option("--port", type=click.IntRange(1, 65535), help="TCP port [default: any that is free]; means --tcp.")
 @_server_options
 def up(data: Path, database: str, tcp: bool | None, port: int | None, as_json: bool) -> None:
-    """Start the server, and make the database with pgvector where it is missing.
+    """Start the server, and make the database.
 
-    Does nothing where all that is there already. Prints the URL for `encvec --store`.
+    The database gets pgvector. Does nothing where all that is there already. Prints the URL for `encvec --store`.
     """
     if port is not None and tcp is False:
         raise click.UsageError("--port is a TCP port: leave out --no-tcp")
@@ -95,11 +95,12 @@ def up(data: Path, database: str, tcp: bool | None, port: int | None, as_json: b
     pgvector = server.ensure_database(database)
     url = server.dsn(database)
     if not started and (port is not None or tcp is not None) and not _listens(url, tcp, port):
-        click.echo("encvec: it ran already and listens as before; `encvec db down` first to change that", err=True)
+        note("it ran already and listens as before; `encvec db down` first to change that")
     if as_json:
-        _emit({"started": started, "pgvector": pgvector, **_describe(server, database)})
+        emit({"started": started, "pgvector": pgvector, **_describe(server, database)})
     else:
-        click.echo(f"PostgreSQL {server.version} with pgvector {pgvector}, log in {server.log}", err=True)
+        how = "runs" if started else "runs already"
+        note(f"PostgreSQL {server.version} with pgvector {pgvector} {how}; its log is {server.log}")
         click.echo(url)
 
 
@@ -109,24 +110,24 @@ def down(data: Path, as_json: bool) -> None:
     """Stop the server; its data stay. Fine where none runs."""
     stopped = _server(data).stop()
     if as_json:
-        _emit({"stopped": stopped, "data": str(data)})
+        emit({"stopped": stopped, "data": str(data)})
     else:
-        click.echo(f"encvec: {'stopped' if stopped else 'no server runs in'} {data}", err=True)
+        note(f"stopped; its data stay in {data}" if stopped else f"no server runs in {data}")
 
 
 @db.command()
 @_database_option
 @_server_options
 def url(data: Path, database: str, as_json: bool) -> None:
-    """Print the URL of a database, for --store, psycopg or SQLAlchemy.
+    """Print the URL of a database in it.
 
-    There is no password in it: it names a file, which only you can read.
+    It is for --store, psycopg or SQLAlchemy. There is no password in it: it names a file, which only you can read.
     """
     server = _server(data)
     if server.pid is None:
         raise StoreUnreachableError(f"no server runs in {data}: start it with `encvec db up`")
     if as_json:
-        _emit({"url": server.dsn(database)})
+        emit({"url": server.dsn(database)})
     else:
         click.echo(server.dsn(database))
 
@@ -139,16 +140,16 @@ db.add_command(tenants)
 @_server_options
 @click.pass_context
 def status(context: click.Context, data: Path, database: str, as_json: bool) -> None:
-    """Tell whether the server runs, and where; exit code 1 where it does not."""
+    """Tell whether the server runs, and where.
+
+    Exit code 1 where it does not.
+    """
     server = _server(data)
     document = _describe(server, database)
     if as_json:
-        _emit(document)
+        emit(document)
     else:
-        width = max(map(len, document))
-        for name, value in document.items():
-            shown = {None: "-", True: "yes", False: "no"}.get(value, value)
-            click.echo(f"{name:<{width}}  {shown}")
+        facts((name, "-" if value is None else value) for name, value in document.items())
     if not document["running"]:
         context.exit(1)
 
@@ -189,7 +190,3 @@ def _server(data: Path, tcp: bool | None = None, port: int | None = None) -> Loc
     except ImportError as error:
         raise StoreError(str(error)) from error
     return LocalServer(data, tcp=tcp, port=port)
-
-
-def _emit(document: dict[str, Any]) -> None:
-    click.echo(json.dumps(document))

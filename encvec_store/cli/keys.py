@@ -11,9 +11,11 @@ import click
 from ..crypto.keyset import Keyset
 from ..errors import EncvecError, KeyUnavailableError
 from .common import Failure, Place, confirmed, help_if_alone, open_keyset, open_store, passphrase_for, place_options
-from .output import emit, facts, table
+from .output import emit, facts, note, table
 
-__all__ = ["create_keyset", "keys"]
+__all__ = ["LOST", "create_keyset", "keys"]
+
+LOST = "without both, nothing can be read"
 
 
 @click.group(invoke_without_command=True)
@@ -78,7 +80,10 @@ def show(keyset: Keyset, as_json: bool) -> None:
 @place_options
 def create(place: Place, as_json: bool) -> None:
     """Make a new keyset of one version. `encvec init` does this and makes a store too."""
-    show(create_keyset(place.keys_uri), as_json)
+    keyset = create_keyset(place.keys_uri)
+    show(keyset, as_json)
+    if not as_json:
+        note(f"back up {keyset.uri.removeprefix('file:')}, and remember its passphrase: {LOST}")
 
 
 @keys.command("list")
@@ -116,9 +121,10 @@ def disable(version: int, place: Place, as_json: bool) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @place_options
 def destroy(version: int, yes: bool, place: Place, as_json: bool) -> int:
-    """Erase VERSION for good: what is stored under it can never be read again.
+    """Erase VERSION for good.
 
-    Copies of the keyset made earlier still hold the version; erase them too.
+    What is stored under it can never be read again. Copies of the keyset made earlier still hold the version; erase
+    them too.
     """
     _check_lasting(place.keys_uri, "changed")
     keyset = open_keyset(place)

@@ -52,13 +52,16 @@ def downgrade(revision: str, yes: bool, accept_data_loss: bool, place: Place, as
 @click.command()
 @store_options
 def current(place: Place, as_json: bool) -> int:
-    """Tell which revision the store's tables are of; exit code 1 where this version cannot use them."""
+    """Tell which revision the store's tables are of.
+
+    Exit code 1 where this version of encvec cannot use them.
+    """
     version = migrate.current(place.store_url)
     document = asdict(version) | {"usable": version.usable}
     if as_json:
         emit(document)
     else:
-        facts((name, {True: "yes", False: "no"}.get(value, value)) for name, value in document.items())
+        facts(document.items())
         if not version.usable:
             note(
                 "`encvec db upgrade` brings them up" if version.revision < version.head else "a newer encvec is needed"
@@ -69,7 +72,10 @@ def current(place: Place, as_json: bool) -> int:
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def history(as_json: bool) -> None:
-    """List all revisions, and the least format that a version of encvec must read to use the tables after each."""
+    """List all revisions, with their formats.
+
+    The format is the least that a version of encvec must read to use the tables after that revision.
+    """
     found = [asdict(revision) for revision in migrate.history()]
     if as_json:
         emit({"revisions": found})
@@ -83,9 +89,9 @@ def history(as_json: bool) -> None:
 @click.option("--with-extension", is_flag=True, help="Begin with CREATE EXTENSION, which takes a superuser.")
 @store_options
 def sql(revision: str, start: str, with_extension: bool, place: Place, as_json: bool) -> None:
-    """Print the SQL of an upgrade to REV, for a DBA who runs it himself.
+    """Print the SQL of an upgrade to REV.
 
-    No server is asked; of a PostgreSQL --store, only the option `schema` matters.
+    It is for a DBA who runs it himself. No server is asked; of a PostgreSQL --store, only the option `schema` matters.
 
     \b
     Example:

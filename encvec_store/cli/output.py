@@ -76,7 +76,9 @@ def _cell(value: Any) -> str:
             return ""
         case float():
             return f"{value:.6g}"
-        case bool() | int() | str():
+        case bool():  # before int, which it is too
+            return "yes" if value else "no"
+        case int() | str():
             return printable(str(value))
     return printable(json.dumps(value, ensure_ascii=False))
 

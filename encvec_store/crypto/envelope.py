@@ -215,7 +215,9 @@ class RecordCipher:
         try:
             return self._config.decrypt(sealed[5:17], sealed[17:], self._config_prefix + sealed[:5])
         except (InvalidTag, ValueError):
-            raise AuthenticationError("the collection's settings could not be authenticated") from None
+            raise AuthenticationError(
+                "the collection's settings could not be authenticated: they were written under other keys, or altered"
+            ) from None
 
     def seal_artefact(self, name: str, digest: str, artefact: bytes) -> bytes:
         """Seal an artefact: laid out as settings are, bound to its name and to the digest that the settings hold."""

@@ -13,11 +13,11 @@ class LocalServerError(StoreError):
     """A local PostgreSQL could not be found, started or stopped."""
 
 
-def with_log(message: str, log: Path, lines: int = 12) -> LocalServerError:
-    """Return an error that ends with the last lines of the server's log."""
+def with_log(message: str, log: Path, begin: int = 0, lines: int = 12) -> LocalServerError:
+    """Return an error that ends with the last lines of the server's log, from byte `begin` on."""
     try:
         with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - 16_384))
+            file.seek(max(begin, log.stat().st_size - 16_384))
             tail = file.read().decode("utf-8", "replace").splitlines()[-lines:]
     except OSError:
         tail = []

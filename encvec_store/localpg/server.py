@@ -196,12 +196,13 @@ class LocalServer:
         if not (home.pgdata / "PG_VERSION").exists():
             initialise(home, installation, self._account)
         processes.forget_stale(home.pgdata)
+        kept = home.listen()
         end = time.monotonic() + min(self._timeout, 5.0)
         while True:
             begin = home.log.stat().st_size if home.log.exists() else 0
             pid = launch(home, installation, self._account, self._tcp, self._port, self._settings)
             try:
-                self._version = self._wait(home, pid)
+                self._version = self._wait(home, pid, begin)
             except BaseException as error:
                 self._abandon(home, pid)
                 if isinstance(error, LocalServerError) and time.monotonic() < end:
@@ -209,6 +210,7 @@ class LocalServer:
                     if any(each in said for each in PASSING):
                         time.sleep(0.2)
                         continue
+                home.keep_listen(**kept)  # a port that could not be had is not for the next start
                 raise
             return True
 
@@ -217,20 +219,20 @@ class LocalServer:
         major = int(kept.read_text(encoding="utf-8").partition(".")[0]) if kept.exists() else None
         return reachable(find_installation(major), self._account)
 
-    def _wait(self, home: Home, pid: int | None) -> str:
-        """Wait until the server answers; returns its version."""
+    def _wait(self, home: Home, pid: int | None, begin: int = 0) -> str:
+        """Wait until the server answers; returns its version. What it says of errors begins there in its log."""
         end = time.monotonic() + self._timeout
         why = "it has not begun to listen"
         while time.monotonic() < end:
             found = processes.running(home.pgdata)
             if found is None and (pid is None or not processes.alive(pid)):
-                raise with_log("PostgreSQL ended while it started.", home.log)
+                raise with_log("PostgreSQL ended while it started.", home.log, begin)
             if found is not None and found.ready:
                 version, why = answer(self.dsn())
                 if version is not None:
                     return version
             time.sleep(0.01)
-        raise with_log(f"PostgreSQL did not answer within {self._timeout:.0f} s: {why.strip()}.", home.log)
+        raise with_log(f"PostgreSQL did not answer within {self._timeout:.0f} s: {why.strip()}.", home.log, begin)
 
     def _abandon(self, home: Home, pid: int) -> None:
         processes.halt(home.pgdata, 5.0)

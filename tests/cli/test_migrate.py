@@ -33,7 +33,12 @@ def test_current(home, encvec):
     }
     shown = encvec("db", "current")
     assert (shown.code, shown.err) == (0, "")
-    assert "usable    yes" in shown.out.splitlines()
+    assert shown.out.splitlines()[1:] == [
+        f"revision  {REVISION}",
+        f"format    {FORMAT}",
+        f"head      {REVISION}",
+        "usable    yes",
+    ]
 
 
 def test_current_says_what_to_do(home, encvec):

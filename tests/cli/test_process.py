@@ -76,6 +76,8 @@ def test_the_list_of_commands_is_not_cut(encvec):
     assert re.findall(r"^  (\w+)", listed, re.MULTILINE) == list(cli.commands)
     own = [line for line in listed.splitlines() if not line.startswith("  bench")]
     assert not any(line.endswith("...") for line in own)
+    for group in ("keys", "db"):
+        assert "..." not in encvec(group, "--help").out.partition("Commands:")[2]
 
 
 def test_an_unknown_command_or_option_is_one_line(encvec):

@@ -8,6 +8,7 @@ import psycopg
 import pytest
 from click.testing import CliRunner
 
+from encvec_store import migrate
 from encvec_store.cli.db import db
 from encvec_store.errors import StoreError, StoreUnreachableError
 
@@ -39,6 +40,7 @@ def test_walk(run, place):
     again = json.loads(run("up", "--json").stdout)
     assert again == {**made, "started": False}
     plain = run("up")
+    assert "runs already" in plain.stderr
     assert plain.stdout.strip() == made["url"] == run("url").stdout.strip()
     assert json.loads(run("url", "--json").stdout) == {"url": made["url"]}
     with psycopg.connect(made["url"]) as connection:
@@ -57,6 +59,9 @@ def test_walk(run, place):
     assert json.loads(run("down", "--json").stdout)["stopped"] is False
     down = run("status", "--json")
     assert (down.exit_code, json.loads(down.stdout)["running"]) == (1, False)
+    with pytest.raises(StoreUnreachableError, match=r"^cannot reach .*No such file or directory\. Is the server"):
+        migrate.current(made["url"])
+    assert run("down").stderr == f"encvec: no server runs in {place / 'db'}\n"
 
 
 def test_tcp_is_kept(run):

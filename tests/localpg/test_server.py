@@ -194,6 +194,17 @@ class TestKept:
         assert f":{port}/" not in kept.dsn()
         assert one(kept.dsn(), "SELECT 1") == 1
 
+    def test_a_port_that_could_not_be_had_is_forgotten(self, place):
+        with socket.socket() as other:
+            other.bind(("127.0.0.1", 0))
+            other.listen()
+            busy = LocalServer(place / "db", port=other.getsockname()[1], timeout=2)
+            with pytest.raises(LocalServerError, match="could not bind") as raised:
+                busy.start()
+        assert str(raised.value).count("starting PostgreSQL") == 1, "its last try is told, not all of them"
+        with LocalServer(place / "db") as server:
+            assert "@127.0.0.1" not in server.dsn()
+
     def test_sqlalchemy_understands_the_url(self, kept):
         for url in (kept.dsn(), socket_url(kept)):
             engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))

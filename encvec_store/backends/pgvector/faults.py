@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -79,7 +80,8 @@ def explained(error: psycopg.Error, doing: str, place: str) -> EncvecError:
 def _message(error: psycopg.Error) -> str:
     state = error.sqlstate
     if state is None:  # from the client library: about host, database and user
-        return " ".join(str(error).split()) or type(error).__name__
+        said = re.sub(r"(?<![:.?])\s*\n\s*", ". ", re.sub(r"^connection (failed|is bad): ", "", str(error).strip()))
+        return " ".join(said.split()) or type(error).__name__
     if state.startswith(_TELLING):
         return error.diag.message_primary or type(error).__name__
     return f"{type(error).__name__}, SQL state {state}"

@@ -14,7 +14,7 @@ from sqlalchemy.pool import NullPool
 
 from ...errors import StoreUnreachableError, UriError
 from ..revisions import VERSION_TABLE, Migrating
-from .faults import explained
+from .faults import explained, translated
 from .names import Names
 from .options import Options, parse_url
 from .schema import EXTENSION, LOCK, checked_version, make_schema
@@ -90,9 +90,14 @@ def opened(url: str, *, write: bool) -> Iterator[Migrating]:
     """
     target, place, options = _parsed(url)
     parameters: dict[str, Any] = {"connect_timeout": 10, "application_name": "encvec_store", **conninfo_to_dict(target)}
+
+    def connect() -> psycopg.Connection[Any]:
+        with translated("reach", place):
+            return psycopg.connect("", **parameters)
+
     engine = create_engine(
         "postgresql+psycopg://",
-        creator=lambda: psycopg.connect("", **parameters),
+        creator=connect,
         poolclass=NullPool,
         hide_parameters=True,
     )
