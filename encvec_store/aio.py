@@ -110,6 +110,8 @@ class AsyncCollection:
     count = _coroutine(Collection.count)
     index_vectors = _coroutine(Collection.index_vectors)
     calibrate = _coroutine(Collection.calibrate)
+    refit = _coroutine(Collection.refit)
+    watch_recall = _coroutine(Collection.watch_recall)
     verify = _coroutine(Collection.verify)
     stats = _coroutine(Collection.stats)
     flush = _coroutine(Collection.flush)

@@ -38,8 +38,7 @@ _REFIT_MOST = 100_000
 """Records up to which a stale profile is fitted anew by itself: beyond, it takes too long to happen unasked."""
 _LATER = 1.25
 BUDGET = 30_000
-"""Records under one key up to which the floor was measured; beyond, more noise is advised."""
-BUDGET_BETA = 2.5
+"""Records under one key up to which the floor was attacked (docs/threat-model.md)."""
 
 log = logging.getLogger("encvec_store")
 
@@ -191,8 +190,8 @@ class Lifecycle:
             }
         advice = [
             "refit: recent records differ from those it was fitted on" if self._stale(config) else "",
-            f"calibrate: above {BUDGET} records a key our measurements stand for beta {BUDGET_BETA} and more"
-            if (scheme.beta or 0.0) < BUDGET_BETA and max(self._handle.backend.spaces().values(), default=0) > BUDGET
+            f"more than {BUDGET:,} records under one key: our attacks had fewer; calibrate for more noise"
+            if max(self._handle.backend.spaces().values(), default=0) > BUDGET
             else "",
         ]
         return {

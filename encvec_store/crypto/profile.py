@@ -32,8 +32,8 @@ LEAST_DIMENSIONS = 16
 """Fewer dimensions hide too little: such a collection stays sealed."""
 BROAD = 100
 """Spectra that spread 99% of their variance over at least so many dimensions are broad: texts are, faces are not."""
-BROAD_LEAST = 192
-"""Dimensions kept of a broad spectrum, at least."""
+BROAD_LEAST = 250
+"""Dimensions kept of a broad spectrum, at least: as many as a profile of LEAST_RECORDS is good for."""
 SHARE = 0.9
 """Of the variance, that is kept by default."""
 _FLOOR = 1e-3

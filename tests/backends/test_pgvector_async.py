@@ -312,7 +312,7 @@ def test_a_cancelled_write_is_all_or_nothing(keyed, pg_dsn, moment, monkeypatch)
 def test_a_cancelled_calibration_changes_nothing(keyed, pg_dsn):
     async def main():
         async with keyed(pool_size=2) as store:
-            things = await store.collection("things", dim=DIM, scheme="sap", scheme={"name": "sap", "beta": 0.5})
+            things = await store.collection("things", dim=DIM, scheme={"name": "sap", "beta": 0.5})
             await things.upsert(ids(9000), vectors(9000))
             before = await things.index_vectors(ids(9000))
             seen = []

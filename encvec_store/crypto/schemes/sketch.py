@@ -29,7 +29,7 @@ from ..rotation import rotation
 from .base import KeyedScheme, Matrix, Nonces
 from .sealed import Sealed
 
-__all__ = ["THREATS", "Sketch", "floor"]
+__all__ = ["FLOOR", "THREATS", "Sketch"]
 
 MAX_BETA = 16.0
 THREATS: dict[str, dict[str, float]] = {
@@ -37,13 +37,9 @@ THREATS: dict[str, dict[str, float]] = {
     "watching-server": {"gamma": -0.5, "query_beta": 1.8},
 }
 """Presets: the adversary has what is stored, or also watches queries."""
-_FLOORS = {True: 1.8, False: 2.5}
+FLOOR = 3.6
+"""Least beta that the measurements of docs/threat-model.md stand for, with `profile.BROAD_LEAST` dimensions or more."""
 _ZERO = 1e-6
-
-
-def floor(*, broad: bool) -> float:
-    """Return the least beta that the measurements stand for, by whether the spectrum is broad."""
-    return _FLOORS[broad]
 
 
 @dataclass(frozen=True)
@@ -53,7 +49,7 @@ class Sketch:
     Args:
         k: dimensions kept. None: chosen when the profile is fitted, about 90% of the variance.
         beta: noise on what is stored: uniform in a ball of radius beta / 4 around points of the unit sphere. None:
-            when the profile is fitted, the floor for its spectrum.
+            when the profile is fitted, the floor.
         gamma: exponent of the eigenvalues on queries, -1/2 to 1/2.
         query_beta: noise on queries, derived from the query so that repeats cannot be averaged.
         profile: digest of the profile; set when one is fitted.
@@ -107,7 +103,7 @@ class Sketch:
 
     def fitted(self, profile: Profile) -> Sketch:
         """Return the scheme under a profile."""
-        beta = floor(broad=profile.broad) if self.beta is None else self.beta
+        beta = FLOOR if self.beta is None else self.beta
         return replace(self, k=profile.k, beta=beta, profile=profile.digest, threat=None)
 
     def unfitted(self) -> Sketch:
