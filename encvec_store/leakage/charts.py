@@ -12,7 +12,7 @@ from html import escape
 
 __all__ = ["Axis", "Line", "Point", "bar", "plot", "scale"]
 
-_W, _H, _LEFT, _RIGHT, _TOP, _BOTTOM = 340, 230, 50, 20, 12, 42
+_W, _H, _LEFT, _RIGHT, _TOP, _BOTTOM = 340, 230, 62, 20, 12, 42
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,11 @@ def plot(x: Axis, y: Axis, lines: Iterable[Line], title: str) -> str:
         out.append(f'<text x="{at:.1f}" y="{_H - _BOTTOM + 15}" text-anchor="middle">{escape(text)}</text>')
     middle = (_LEFT + _W - _RIGHT) / 2
     out.append(f'<text class="axis" x="{middle}" y="{_H - 8}" text-anchor="middle">{escape(x.title)}</text>')
+    height = (_TOP + _H - _BOTTOM) / 2
+    out.append(
+        f'<text class="axis" transform="translate(11 {height}) rotate(-90)" text-anchor="middle">'
+        f"{escape(y.title)}</text>"
+    )
     lines = list(lines)
     taken = [(_x(x, point.x), _y(y, point.y) + 4) for line in lines for point in line.points]
     for line in lines:

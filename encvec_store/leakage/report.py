@@ -52,7 +52,7 @@ def page(rows: Iterable[Any], command: str = "") -> str:
         raise InputError("there are no rows of the leakage lab to report on")
     found = schemes(trials)
     shown = [scheme for scheme in found if not scheme.control] or found  # controls stand in the table
-    axis = scale("records named by the thief", min(trial.chance for trial in trials))
+    axis = scale("records named", min(trial.chance for trial in trials))
     parts = [
         _verdicts(found),
         _section("What the thief held", _bars(shown, axis), "Worst attack without known pairs. Logarithmic: each "
@@ -113,7 +113,7 @@ def _verdicts(found: Sequence[Scheme]) -> str:
         f'<span class="{level}">{_WORDS[level][1]} <b>{count}</b> {_WORDS[level][0].lower()}</span>'
         for level, count in counts.items() if count
     ]  # fmt: skip
-    out.append(f'<p class="legend chips">{"".join(chips)}</p></header>')
+    out.append((f'<p class="legend chips">{"".join(chips)}</p>' if len(own) > 1 else "") + "</header>")
     if own:
         out.append('<ol class="verdicts">' + "".join(_verdict(at, s) for at, s in enumerate(own, 1)) + "</ol>")
     if controls:

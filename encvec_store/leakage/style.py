@@ -33,7 +33,7 @@ border-left:6px solid var(--c,var(--rule));border-radius:6px}
 .name{grid-column:1/-1;font-weight:600;margin-top:.6em}.who{color:var(--dim);font-size:.86rem}.figure{text-align:right}
 .bar{width:100%;height:22px;display:block;overflow:visible}.bar rect{fill:var(--c)}
 .ticks{position:relative;height:1.5em;font-size:.8rem;color:var(--dim)}
-.ticks span{position:absolute;transform:translateX(-50%)}
+.ticks span{position:absolute;transform:translateX(-50%)}.ticks span:first-child{transform:none}
 .grid{stroke:var(--rule);stroke-width:1}.whisker{stroke:var(--fg);stroke-width:1.3;opacity:.75}
 line.chance{stroke:var(--fg);stroke-width:2;stroke-dasharray:3 2}
 .plot{width:100%;display:block}.plot text{font-size:11px;fill:var(--dim)}.plot .label{fill:var(--fg);font-weight:600}
@@ -48,7 +48,8 @@ summary{cursor:pointer;margin:1em 0;font-weight:600}.chips{font-size:1.05rem}
 .limits h2{margin-top:.6em}
 .wide{overflow-x:auto}table{border-collapse:collapse;font-size:.84rem;width:100%}
 th,td{padding:4px 10px 4px 0;border-bottom:1px solid var(--rule);text-align:right;white-space:nowrap}
-th,td.text{text-align:left;font-weight:400}thead th{font-weight:600;text-align:right}
+th,td.text{text-align:left;font-weight:400}tbody th,td.text{white-space:normal;min-width:12.5em}
+thead th{font-weight:600;text-align:right}
 thead th:nth-child(1),thead th:nth-child(3),thead th:nth-child(4){text-align:left}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:4px 16px}dt{color:var(--dim)}
 dd{margin:0;overflow-wrap:anywhere}code{font:.88em ui-monospace,monospace}
