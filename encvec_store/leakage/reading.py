@@ -145,6 +145,11 @@ class Scheme:
         beside = f", {times:,.0f} times chance" if self.verdict == "little" else ""
         return f"A thief who has {held(worst)} names {percent(worst.identified)} of {worst.n:,} records{beside}."
 
+    def tried(self) -> str:
+        """How much was tried without pairs: what "no better than chance" stands on."""
+        attacks, keys = len({trial.attack for trial in self.alone}), len({trial.key for trial in self.alone})
+        return f"{attacks} attack{'s' * (attacks > 1)}, {keys} key{'s' * (keys > 1)}"
+
     def breaking_pairs(self) -> Trial | None:
         """The fewest known pairs with which at least half of the other records were named."""
         broken = [trial for trial in self.trials if trial.pairs and trial.identified >= _HALF]
@@ -190,7 +195,7 @@ def held(trial: Trial) -> str:
 
 def percent(share: float) -> str:
     """A share as a percentage of two or three digits; 100% and 0% are said only where they are exact."""
-    if share in (0, 1):
+    if share < 1e-12 or share == 1:  # an interval's end that is 0 but for rounding is 0
         return f"{share:.0%}"
     if share >= 0.99:
         return f"{min(100 * share, 99.99):.2f}%"

@@ -133,6 +133,8 @@ def _verdict(number: int, scheme: Scheme) -> str:
     if worst:
         share = _value(worst.identified)
         facts.append(f"Chance: {_value(worst.chance)}. Attack: {escape(worst.attack)}.")
+        if scheme.verdict == "chance":
+            facts.append(f"Tried: {scheme.tried()}.")
     if broken:
         facts.append(f"With {broken.pairs} known pairs: {_value(broken.identified)} of the others.")
     for candidates in _CANDIDATES:
@@ -308,8 +310,7 @@ def _gaps(found: Sequence[Scheme]) -> str:
             left = [words for name, words in HELD.items() if name not in tried]
             said.append(
                 f"{scheme.name}: at most {max(trial.n for trial in scheme.alone):,} records under a key, "
-                f"{len({t.key for t in scheme.alone})} key(s), {len({t.attack for t in scheme.alone})} attack(s)"
-                + (f"; not tried: a thief who has {' or '.join(left)}." if left else ".")
+                f"{scheme.tried()}" + (f"; not tried: a thief who has {' or '.join(left)}." if left else ".")
             )
     return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in said)}</ul>" if said else ""
 

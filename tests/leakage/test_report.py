@@ -130,6 +130,7 @@ def test_verdicts(rows, verdict):
 
 def test_a_page_says_what_it_did_not_try():
     text = Page(page([quiet(), row(subject="plain", identified=0.001)])).text
+    assert "Tried: 1 attack, 1 key." in text
     assert "not tried: a thief who has the very same data (unordered)" in text
     assert "should have broken and did not: plain" in text
     assert "No control was run" in Page(page([quiet()])).text
@@ -189,8 +190,8 @@ def test_what_is_no_row_is_left_out_and_told(bad):
 
 
 def test_percent_says_all_and_nothing_only_where_it_is_so():
-    assert [percent(x) for x in (0, 1, 0.999999, 0.99775, 0.613, 0.0123, 0.00025)] == [
-        "0%", "100%", "99.99%", "99.78%", "61.3%", "1.2%", "0.025%",
+    assert [percent(x) for x in (0, 2e-17, 1, 0.999999, 0.99775, 0.613, 0.0123, 0.00025)] == [
+        "0%", "0%", "100%", "99.99%", "99.78%", "61.3%", "1.2%", "0.025%",
     ]  # fmt: skip
 
 
