@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import importlib.util
+import shlex
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 import numpy.typing as npt
+from click.core import ParameterSource
 
 from ..errors import InputError
 from .common import Failure
@@ -46,6 +48,11 @@ Matrix = npt.NDArray[np.float32]
 @click.option(
     "--out", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path), help="Keep rows here, and go on."
 )
+@click.option(
+    "--html", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path), help="Write the report page here."
+)
+@click.option("--rows", "kept", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="Attack nothing: report on rows that --out kept.")  # fmt: skip
 @click.option("--quick", is_flag=True, help="One key, few records, the strongest attacks.")
 @click.option("--list", "show", is_flag=True, help="List subjects and attacks.")
 @click.option("--json", "as_json", is_flag=True, help="Print every trial as a JSON line.")
@@ -61,6 +68,8 @@ def leakage(
     beta: float,
     keys: int,
     out: Path | None,
+    html: Path | None,
+    kept: Path | None,
     quick: bool,
     show: bool,
     as_json: bool,
@@ -77,6 +86,7 @@ def leakage(
       encvec leakage --quick
       encvec leakage --data docs.npy --subject sap --subject sketch --beta 2.5 -n 500 -n 4000
       encvec leakage --data docs.npy --corpus public.npy --subject sketch -k 192 --json
+      encvec leakage --rows rows.jsonl --html report.html
 
     Exit code 1 where more than 1% of the records of a subject that is no control are identified without pairs.
     """
@@ -84,7 +94,15 @@ def leakage(
         raise Failure("ImportError", "scipy is not installed: pip install 'encvec-store[leakage]'")
     from ..leakage import ATTACKS, SUBJECTS, Experiment, run, subject, worst
     from ..leakage.data import text_like
+    from ..leakage.report import write
 
+    if kept is not None and html is None:
+        raise click.UsageError("--rows goes with --html")
+    if html is not None and not html.parent.is_dir():
+        raise click.UsageError(f"--html: there is no folder {html.parent}")  # said now, not after hours of attacks
+    if kept is not None and html is not None:
+        write(html, kept.read_text(encoding="utf-8", errors="replace").split("\n"), _command())
+        return 0
     if show:
         if as_json:
             emit({"subjects": list(SUBJECTS), "attacks": {name: attack.holds for name, attack in ATTACKS.items()}})
@@ -113,6 +131,8 @@ def leakage(
     )
     with progress("attacking", experiment.trials()) as advance:
         rows = run(experiment, out, lambda done: advance(done, None))
+    if html is not None:
+        write(html, rows, _command())
     found = worst(rows)
     if as_json:
         for row in rows:
@@ -122,6 +142,23 @@ def leakage(
     return int(
         any(r["identified"] > _LIMIT and r["chance"] < _LIMIT and not r["pairs"] and not _control(r) for r in found)
     )
+
+
+def _command() -> str:
+    """What was typed, as it would be typed again; nothing of this command is a secret."""
+    context = click.get_current_context()
+    words = ["encvec", "leakage"]
+    for option in context.command.params:
+        name = option.name or ""
+        if context.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
+            continue
+        value = context.params[name]
+        flag = max(option.opts, key=len)
+        if value is True:
+            words.append(flag)
+        else:
+            words += [word for one in (value if isinstance(value, tuple) else (value,)) for word in (flag, str(one))]
+    return shlex.join(words)
 
 
 def _control(row: dict[str, Any]) -> bool:
