@@ -1,6 +1,7 @@
 """What every test shares: the hypothesis profiles, `ci` where CI is set and `dev` elsewhere."""
 
 import os
+import signal
 
 # Before numpy: BLAS threads of several tests and processes on few cores wait for each other more than they work.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -11,3 +12,7 @@ from hypothesis import settings
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 settings.register_profile("dev", deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "dev"))
+
+# A shell's background job ignores Ctrl-C, and so would the processes that tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,4 +1,4 @@
-"""What is attacked: a table of ways to turn vectors into index vectors under a key; imports crypto.schemes.
+"""What is attacked: a table of ways to turn vectors into index vectors under a key; imports crypto.schemes, crypto.profile.
 
 Real schemes run their own keyed code. Beside them stand controls, which exist only to be broken: a lab whose
 attacks leave these standing proves nothing about the others.
@@ -13,7 +13,9 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from ..crypto.profile import fit
 from ..crypto.schemes import KeyedScheme, scheme
+from ..crypto.schemes.sketch import Sketch
 from ..errors import InputError
 from .algebra import Matrix, blocks, centred, eigen, float32, unit
 
@@ -116,15 +118,18 @@ class Registered:
     spec: Mapping[str, Any]
 
     def parameters(self) -> Mapping[str, Any]:
-        """The scheme's own."""
-        return scheme(self.spec).parameters()
+        """The scheme's own, but for what each key draws anew."""
+        return {name: value for name, value in scheme(self.spec).parameters().items() if name != "profile"}
 
     def keyed(self, key: int, profile: Matrix) -> Keyed:
         """Derive the scheme's keys from a root that belongs to the number."""
         root = hashlib.sha256(b"leakage lab root %d" % key).digest()
-        built = scheme(self.spec)
+        built, fitted = scheme(self.spec), None
+        if isinstance(built, Sketch):
+            fitted = fit(profile).profile(built.k)
+            built = built.fitted(fitted)
         return _RegisteredKeyed(
-            built.keyed(root, "", "leakage", profile.shape[1]),
+            built.keyed(root, "", "leakage", profile.shape[1], fitted),
             float(built.parameters().get("beta", 0.0)) / 4,
             np.random.default_rng(key),
         )
@@ -266,7 +271,7 @@ def _sketch(k: int | None, dim: int) -> int:
 SUBJECTS: dict[str, Callable[[int, int | None, float], Subject]] = {
     # the schemes
     "sap": lambda dim, k, beta: Registered({"name": "sap", "beta": beta}),
-    "sketch": lambda dim, k, beta: Pipeline(_sketch(k, dim), 1.0, beta=beta),
+    "sketch": lambda dim, k, beta: Registered({"name": "sketch", "k": _sketch(k, dim), "beta": beta}),
     # other people's, and what is done without thinking
     "shuffle-sap": lambda dim, k, beta: Pipeline(None, mixing="shuffle", beta=beta),
     "plain": lambda dim, k, beta: Pipeline(None, mixing="none"),
