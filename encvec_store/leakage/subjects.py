@@ -1,4 +1,4 @@
-"""What is attacked: a table of ways to turn vectors into index vectors under a key; imports crypto.schemes, crypto.profile.
+"""What is attacked: a table of ways to turn vectors into index vectors under a key; imports crypto.
 
 Real schemes run their own keyed code. Beside them stand controls, which exist only to be broken: a lab whose
 attacks leave these standing proves nothing about the others.
