@@ -85,8 +85,7 @@ def cli(context: click.Context) -> None:
     Exit codes:
       0  fine
       1  it ran, and the answer is bad: verify found damage, calibrate missed its target,
-         leakage identified records,
-         get does not know an id, you answered no
+         leakage identified records, get does not know an id, you answered no
       2  not done, or not all of it: usage, input, keys, store
       130 interrupted; 141 the reader of a pipe has gone
     """

@@ -40,7 +40,7 @@ _COLUMNS: tuple[tuple[str, str, int | None], ...] = (
 Matrix = npt.NDArray[np.float32]
 
 
-@click.command()
+@click.command(short_help="Measure recall, latency and size beside plain FAISS.")
 @click.option(
     "--data",
     required=True,

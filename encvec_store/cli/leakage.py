@@ -74,7 +74,7 @@ def leakage(
     show: bool,
     as_json: bool,
 ) -> int:
-    """Attack index vectors without the key, and say how many records are identified.
+    """Attack index vectors without the key; count who is found.
 
     Every attack that applies is tried, by an adversary who holds other vectors of the kind (disjoint), the very same
     ones unordered (same), or these among others (superset). The worst row of each subject is printed, with chance and

@@ -74,8 +74,7 @@ def test_every_command_explains_itself_and_speaks_json(encvec, path, item):
 def test_the_list_of_commands_is_not_cut(encvec):
     listed = encvec("--help").out.partition("Commands:")[2]
     assert re.findall(r"^  (\w+)", listed, re.MULTILINE) == list(cli.commands)
-    own = [line for line in listed.splitlines() if not line.startswith("  bench")]
-    assert not any(line.endswith("...") for line in own)
+    assert "..." not in listed
     for group in ("keys", "db"):
         assert "..." not in encvec(group, "--help").out.partition("Commands:")[2]
 
