@@ -37,7 +37,11 @@ class Handle:
         self._generation = backend.generation()
         self.drift = Drift()
         self.config = self._open_config(backend.config())
-        if backend.spec.envelope_size != envelope_size(self.config.dim):
+        # a sketch's dimension changes when another process fits it: there, searches compare
+        fixed = not isinstance(self.config.scheme, Sketch)
+        if backend.spec.envelope_size != envelope_size(self.config.dim) or (
+            fixed and backend.spec.index_dim != self.config.index_dim
+        ):
             raise AuthenticationError("the collection's settings could not be authenticated")
         backend.authenticate_cache(vault)
 

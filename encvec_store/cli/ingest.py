@@ -59,8 +59,9 @@ def new_collection_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @click.option("--dim", type=click.IntRange(1), help="New collection: coordinates, if you want them checked.")
     @click.option("--metric", type=click.Choice(list(METRICS)), help="New collection: metric [default: cosine].")
-    @click.option("--scheme", metavar="NAME", help="New collection: sap or sealed [default: sap].")
-    @click.option("--beta", type=float, help="New collection: noise of sap. `encvec calibrate` finds it, also later.")
+    @click.option("--scheme", metavar="NAME", help="New collection: sketch, sap or sealed [default: sketch].")
+    @click.option("--beta", type=float, help="New collection: noise. `encvec calibrate` finds it, also later.")
+    @click.option("--threat", metavar="NAME", help="New collection: stolen-data [default] or watching-server.")
     @click.option("--max-norm", type=float, help="New collection, l2 or ip: length of the longest vector to come.")
     @click.option("--oversample", type=click.IntRange(1, 10_000), help="New collection: candidates re-ranked per hit.")
     @click.option(

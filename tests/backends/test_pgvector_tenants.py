@@ -89,7 +89,7 @@ def contents(dsn):
 
 def test_every_table_is_closed(pg_dsn, filled):
     found = tables(pg_dsn)
-    assert len(found) == 4 + 2 * len(TENANTS)
+    assert len(found) == 5 + 2 * len(TENANTS)
     assert all(enabled and forced for _, enabled, forced in found), found
 
 
@@ -297,7 +297,7 @@ def test_turning_it_on_later(pg_dsn, owner):
         assert not any(forced for *_, forced in tables(pg_dsn))
         with opened(owner, row_security=True) as after, opened(owner, row_security=True) as again:
             assert all(enabled and forced for _, enabled, forced in tables(pg_dsn))
-            assert len(tables(pg_dsn)) == 4 + 2 * len(collections)
+            assert len(tables(pg_dsn)) == 5 + 2 * len(collections)
             assert after.open("acme", "a").count() == again.open("", "b").count() == 5
             assert before.open("acme", "a") is None
             with pytest.raises(errors.CollectionNotFoundError):

@@ -54,19 +54,20 @@ def test_search_filters_and_gives_vectors(encvec, docs):
     assert all(np.array_equal(np.float32(hit["vector"]), docs[int(hit["id"][1:])]) for hit in hits)
 
 
-def test_search_explained(encvec):
-    plain = encvec("search", "docs", "--id", "r0", "-k", "3", "--explain")
+def test_search_explained(home, encvec, vectors):
+    assert "60 vectors are opened and compared here" in encvec("search", "docs", "--id", "r0", "--explain").out
+    np.save("a.npy", vectors)
+    assert encvec("ingest", "noisy", "a.npy", "--scheme", "sap", "--field", "lang=blind").code == 0
+    search = ("search", "noisy", "--id", "a:0", "-k", "3", "--explain")
+    plain = encvec(*search)
     assert (plain.code, plain.err) == (0, "")
     assert "candidates: 30, of which the nearest 3" in plain.out
     assert "key version 1: scan, 60 of 60 records" in plain.out
-    assert "r0" not in plain.out, "explained, not answered"
+    assert "a:0" not in plain.out, "explained, not answered"
     where = ("--where", '{"lang": "de"}')
-    told = encvec("search", "docs", "--id", "r0", "-k", "3", *where, "--explain", "--json").document["explain"]
+    told = encvec(*search, *where, "--json").document["explain"]
     assert "filter: " in told
-    assert (
-        told.splitlines()[1:]
-        == encvec("search", "docs", "--id", "r0", "-k", "3", *where, "--explain").out.splitlines()[1:]
-    )
+    assert told.splitlines()[1:] == encvec(*search, *where).out.splitlines()[1:]
 
 
 def test_oversample_is_for_this_search(home, encvec, vectors):

@@ -324,7 +324,7 @@ def test_exit_codes_of_a_comparison(home, encvec, items):
 
 
 def test_a_recall_below_what_is_asked_is_told(home, encvec, items):
-    args = ["import", items, "docs", "--table", "items", "--beta", 16, "--oversample", 1]
+    args = ["import", items, "docs", "--table", "items", "--scheme", "sap", "--beta", 16, "--oversample", 1]
     answer = encvec(*args)
     assert answer.code == 1
     assert "recall@10 is below 0.95: see `encvec calibrate`" in answer.err

@@ -205,7 +205,7 @@ class MovingContract:
         """A query for one sketch never meets the index vectors of another, of whatever dimension."""
         mine = store.collection("things", dim=DIM, scheme={"name": "sketch", "k": 7, "beta": 0.5}, oversample=30)
         stored = oracle.vectors(300, DIM)
-        mine.upsert(oracle.ids(300), stored, [{"n": 1}] * 300)
+        mine.upsert(oracle.ids(300), stored, [{"n": 1}] * 300, ["long " * 100] * 300)
         mine.search(QUERY)
         theirs = place.connect().collection("things")
 
