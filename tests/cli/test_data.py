@@ -62,7 +62,7 @@ def test_search_explained(home, encvec, vectors):
     plain = encvec(*search)
     assert (plain.code, plain.err) == (0, "")
     assert "candidates: 30, of which the nearest 3" in plain.out
-    assert "key version 1: scan, 60 of 60 records" in plain.out
+    assert "key version 1: scan, 300 of 300 records" in plain.out
     assert "a:0" not in plain.out, "explained, not answered"
     where = ("--where", '{"lang": "de"}')
     told = encvec(*search, *where, "--json").document["explain"]
