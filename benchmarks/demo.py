@@ -225,7 +225,8 @@ class Demo:
         self.say(
             "Nearest neighbours are not the strongest attack: who holds thousands of similar sentences aligns\n"
             "the secret rotation of `sap`, the scheme of comparable products. A whitened `sketch` has no axes left\n"
-            "to align by. [bold]But some tens of known records solve for either[/]: see docs/threat-model.md.\n"
+            "to align by, and noise against subtler attacks: `encvec leakage` runs those.\n"
+            "[bold]But some tens of known records solve for either[/]: see docs/threat-model.md.\n"
             f"Of the faces the index holds {nothing} coordinates: they are sealed, and there is nothing to attack."
         )
         return {"identified": rows}
