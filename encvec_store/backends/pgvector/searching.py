@@ -49,7 +49,6 @@ class Searcher:
 
     def __init__(self, records: Records) -> None:
         self._records = records
-        self._names = records.names
         self._options = records.source.options
         self._indexer = Indexer(records.source, records.server, records.dim_of)
         self._states: dict[int, IndexState] = {}
@@ -100,7 +99,7 @@ class Searcher:
                 " on fields that select fewer records",
                 self._records.spec.name,
                 state.kind,
-                "ef_search" if state.kind == "hnsw" else "probes",
+                "probes" if state.kind == "ivfflat" else "ef_search",  # bit is a graph too
             )
         return exact
 
