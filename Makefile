@@ -11,7 +11,7 @@ EXTRAS := cli,bench,postgres,embedded,leakage,dev
 # The lock file is made for this platform; elsewhere the ranges in pyproject.toml decide.
 LOCKED_FOR := Linux x86_64
 ifeq ($(shell uname -sm),$(LOCKED_FOR))
-INSTALL = $(PY) -m pip install --quiet --require-hashes -r requirements.lock \
+INSTALL = $(PY) -m pip install --quiet --no-deps --require-hashes -r requirements.lock \
 	&& $(PY) -m pip install --quiet --no-deps --no-build-isolation -e .
 else
 INSTALL = $(PY) -m pip install --quiet -e '.[$(EXTRAS)]'

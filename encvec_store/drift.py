@@ -7,7 +7,9 @@ chance up to a largest eigenvalue of 1.78, and to succeed at 4.39, where the sta
 
 Even where nothing has changed the largest eigenvalue is above 1, since both samples are finite: for k dimensions, N
 records fitted on and n looked at, about ((1 + sqrt(a + b - a b)) / (1 - b))^2 with a = k / n, b = k / N (Wachter,
-Annals of Statistics 8(5), 1980). The limit is never less than a quarter above that.
+Annals of Statistics 8(5), 1980). The limit is never less than a quarter above that. Likewise the mean of n such
+vectors has a mean square of (1 + r^2) / n + 1 / N by chance, spread as a chi-square of k degrees of freedom is; its
+limit is never less than what one verdict in ten thousand exceeds (Wilson and Hilferty, PNAS 17(12), 1931).
 """
 
 from __future__ import annotations
@@ -31,6 +33,8 @@ LARGEST = 2.0
 ABOVE_CHANCE = 1.25
 MEAN = 0.1
 """Length of the sketches' mean above which it is stale; 0 is a perfect fit."""
+MEAN_QUANTILE = 3.72
+"""Standard deviations of a normal variable that one in ten thousand exceeds."""
 PER_DIMENSION = 20
 """Records looked at, for each dimension: of fewer, chance alone makes an eigenvalue large."""
 
@@ -46,21 +50,21 @@ class Verdict:
     mean: float
     """Length of their sketches' mean."""
     records: int
-    limit: float
-    """For `largest`."""
+    largest_limit: float
+    mean_limit: float
     profile: str
     """Digest of the profile they were written under."""
 
     @property
     def stale(self) -> bool:
         """Whether the profile should be fitted anew."""
-        return self.largest > self.limit or self.mean > MEAN
+        return self.largest > self.largest_limit or self.mean > self.mean_limit
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON values."""
         fields = asdict(self)
         del fields["profile"]
-        limits = {"largest": fields.pop("limit"), "mean": MEAN}
+        limits = {"largest": fields.pop("largest_limit"), "mean": fields.pop("mean_limit")}
         return {**fields, "stale": self.stale, "limits": limits}
 
 
@@ -108,5 +112,10 @@ class Drift:
         length = float(np.linalg.norm(mean)) * float(np.sqrt(1 + noise))
         a, b = k / self._n, k / profile.records
         chance = ((1 + np.sqrt(a + b - a * b)) / (1 - b)) ** 2
-        limit = max(LARGEST, ABOVE_CHANCE * float(chance))
-        return Verdict(round(largest, 4), round(length, 4), self._n, round(limit, 4), profile.digest)
+        largest_limit = max(LARGEST, ABOVE_CHANCE * float(chance))
+        spread = 2 / (9 * k)
+        mean_chance = ((1 + noise) / self._n + 1 / profile.records) * (1 - spread + MEAN_QUANTILE * spread**0.5) ** 3
+        mean_limit = max(MEAN, mean_chance**0.5)
+        return Verdict(
+            round(largest, 4), round(length, 4), self._n, round(largest_limit, 4), round(mean_limit, 4), profile.digest
+        )

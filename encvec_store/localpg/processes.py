@@ -75,13 +75,20 @@ def running(pgdata: Path) -> PidFile | None:
 
 
 def forget_stale(pgdata: Path) -> None:
-    """Keep a pid file whose number now belongs to another program from stopping a start.
+    """Keep the lock files of a dead server from stopping a start where their number is another program's now.
 
-    The file stays, with a number that nobody has: PostgreSQL finds by its other lines whether backends of a
-    dead server still use the memory, and must be left to look.
+    It may be any program's after a reboot, and is still the dead one's while nobody has collected it. The pid file
+    stays, with a number that nobody has: PostgreSQL finds by its other lines whether backends of a dead server still
+    use the memory, and must be left to look. The lock of the socket says nothing else, and goes.
     """
     found = postmaster(pgdata)
-    if found and found.pid != NOBODY and alive(found.pid) and not _serves(found.pid, pgdata):
+    if found is None or _serves(found.pid, pgdata):
+        return
+    lock = Path(found.sockets) / f".s.PGSQL.{found.port}.lock"
+    with contextlib.suppress(OSError):
+        if found.sockets and lock.read_text(encoding="utf-8").splitlines()[1:2] == [str(pgdata)]:
+            lock.unlink()
+    if found.pid != NOBODY and alive(found.pid):
         path = pgdata / "postmaster.pid"
         _, _, rest = path.read_text(encoding="utf-8").partition("\n")
         path.write_text(f"{NOBODY}\n{rest}", encoding="utf-8")

@@ -176,8 +176,10 @@ class TestKept:
         kept.kill()
         with subprocess.Popen(["sleep", "60"], cwd="/", **choose_account().options) as other:
             file = kept.home / "pgdata" / "postmaster.pid"
-            _, _, rest = file.read_text().partition("\n")
-            file.write_text(f"{other.pid}\n{rest}")
+            (socket_lock,) = (kept.home / "sockets").glob(".s.PGSQL.*.lock")
+            for each in (file, socket_lock):
+                _, _, rest = each.read_text().partition("\n")
+                each.write_text(f"{other.pid}\n{rest}")
             assert kept.pid is None
             assert kept.start() is True
             assert other.poll() is None

@@ -64,6 +64,22 @@ def test_chance_raises_no_alarm(fitted):
         assert not verdict.stale, verdict
 
 
+def test_a_mean_of_few_raises_no_alarm():
+    """Nor does the mean: of 160 vectors of 8 dimensions and of a profile of 300 records it is often above .1."""
+    k, lengths = 8, []
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        sample, rows = rng.standard_normal((300, k)), rng.standard_normal((PER_DIMENSION * k, k))
+        rows -= sample.mean(axis=0)
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+        few = Profile(np.zeros(k, np.float32), np.eye(k, dtype=np.float32), np.ones(k, np.float32), 300, k)
+        verdict = judged(rows.astype(np.float32), beta=0.0, profile=few)
+        lengths.append(verdict.mean)
+        assert not verdict.stale, verdict
+    assert sum(length > 0.1 for length in lengths) > 20
+    assert verdict.mean_limit < 0.2, "a limit that says something"
+
+
 def test_only_sketches_are_watched_and_only_enough_of_one_key():
     rows, drift = ciphertexts(PER_DIMENSION * K, np.ones(K)), Drift()
     scheme = Sketch().fitted(PROFILE)
