@@ -21,6 +21,7 @@ from .filters import BLIND_COLUMN
 from .handle import Handle
 from .metrics import as_vectors, norms
 from .records import check_documents, check_ids, check_metadata, decode_payload, encode_payload
+from .spaces import version_of
 from .vault import Vault
 from .waits import offload, result
 
@@ -57,7 +58,7 @@ def upsert(
             first, changed = next(parts), _new_config(handle.vault, config, fresh)
             handle.backend.put(first, under=config.sealed, more=parts, **changed)
             handle.refresh()
-            handle.drift.add(fresh.scheme, fresh.profile, first.space, first.index_vectors)
+            offload(len(first.tokens), _watch, handle, fresh, first)
             return
         except StaleConfigError:
             # calibrated, or given its max_norm, by another process between our reading and writing
@@ -67,6 +68,13 @@ def upsert(
                 raise
         finally:
             parts.close()
+
+
+def _watch(handle: Handle, config: CollectionConfig, batch: EncryptedBatch) -> None:
+    """Let the handle see whether what was written still fits the profile, whichever cells it went to."""
+    version = version_of(int(batch.spaces[0]))
+    aligned = handle.vault.scheme(version, config).aligned(batch.index_vectors, batch.tokens)
+    handle.drift.add(config.scheme, config.profile, version, aligned)
 
 
 def _encrypted(
@@ -134,7 +142,7 @@ def reseal(handle: Handle) -> None:
     if config_key_version(config.sealed) == vault.primary:
         return
     nothing = EncryptedBatch(
-        space=vault.primary,
+        spaces=np.empty(0, np.int64),
         tokens=np.empty((0, TOKEN), np.uint8),
         index_vectors=np.empty((0, config.index_dim), np.float32),
         vectors=np.empty((0, envelope_size(config.dim)), np.uint8),
@@ -162,7 +170,7 @@ def encrypt_batch(
     index_vectors, nonces = vault.scheme(version, config).encrypt(points, tokens)
     heads = headers(vault.stamp(version, config), nonces, cipher.bindings(tokens, vectors, index_vectors))
     return EncryptedBatch(
-        space=version,
+        spaces=vault.spaces(version, config, tokens),
         tokens=tokens,
         index_vectors=index_vectors,
         vectors=cipher.seal_vectors(tokens, heads, vectors),

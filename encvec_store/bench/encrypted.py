@@ -78,8 +78,7 @@ class Encrypted:
         config = handle.refresh()
         version = handle.vault.primary
         points = config.metric.lift_query(query[None], config.max_norm or 1.0)
-        encrypted = handle.vault.scheme(version, config).encrypt_query(points)
-        return handle.backend.candidates(version, encrypted, limit)[0]
+        return handle.backend.candidates(handle.vault.probes(version, config, points), limit)[0]
 
     def search(self, query: Matrix, k: int) -> list[Hit]:
         """Search as anybody would."""

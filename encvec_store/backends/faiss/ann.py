@@ -98,8 +98,8 @@ class AnnIndex:
 
     def search(
         self, queries: Matrix, k: int, options: Options, mask: npt.NDArray[np.uint8] | None, matching: int
-    ) -> Rows:
-        """Return ordinals (q, k) of near neighbours, best first; -1 where too few were found.
+    ) -> tuple[Rows, Matrix]:
+        """Return ordinals (q, k) of near neighbours, best first, -1 where too few were found; and their products.
 
         Args:
             queries: (q, dim).
@@ -116,11 +116,11 @@ class AnnIndex:
             parameters = self._hnsw_parameters(effort, mask)
         else:
             parameters = faiss.SearchParametersIVF(nprobe=effort, sel=self._selector(mask))
-        labels: Rows = self._raw.search(np.ascontiguousarray(queries), k, params=parameters)[1]
+        products, labels = self._raw.search(np.ascontiguousarray(queries), k, params=parameters)
         short = (labels < 0).any(axis=1)
         if short.any():
-            labels[short] = self._scan(queries[short], k, mask)
-        return labels
+            labels[short], products[short] = self._scan(queries[short], k, mask)
+        return labels, products
 
     def effort(self, k: int, options: Options, matching: int, *, masked: bool) -> int:
         """Return the nodes of HNSW kept, or lists of IVF probed, by such a search; 0 where a scan is cheaper."""
@@ -136,7 +136,7 @@ class AnnIndex:
         probes = options.nprobe or max(4, math.ceil(self._raw.nlist / 12))
         return min(int(self._raw.nlist), math.ceil(probes / share))
 
-    def _scan(self, queries: Matrix, k: int, mask: npt.NDArray[np.uint8] | None) -> Rows:
+    def _scan(self, queries: Matrix, k: int, mask: npt.NDArray[np.uint8] | None) -> tuple[Rows, Matrix]:
         """Compare with every vector kept."""
         parameters: Any = None
         if self.kind == "ivf":
@@ -144,8 +144,8 @@ class AnnIndex:
         elif mask is not None:
             parameters = faiss.SearchParameters(sel=self._selector(mask))
         with _one_thread(len(queries) == 1):
-            labels: Rows = self._flat.search(np.ascontiguousarray(queries), k, params=parameters)[1]
-        return labels
+            products, labels = self._flat.search(np.ascontiguousarray(queries), k, params=parameters)
+        return labels, products
 
     def _hnsw_parameters(self, ef: int, mask: npt.NDArray[np.uint8] | None) -> Any:
         if mask is not None:
