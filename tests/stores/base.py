@@ -112,11 +112,12 @@ class StoreContract:
         yield store
         store.close()
 
-    @pytest.fixture(params=["sap", "sealed", "sketch"])
+    @pytest.fixture(params=["sap", "sealed", "sketch", "cells"])
     def scheme(self, request, monkeypatch):
-        if request.param == "sketch":
+        if request.param in ("sketch", "cells"):
             hasten(monkeypatch)
-        return QUIET if request.param == "sap" else request.param
+        given = {"sap": QUIET, "cells": {"name": "sketch", "cells": 3}}
+        return given.get(request.param, request.param)
 
     @pytest.fixture
     def make(self, store, scheme):
