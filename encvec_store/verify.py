@@ -139,8 +139,8 @@ def _compare(
 def _space_fault(handle: Handle, version: int, token: bytes, space: int) -> str | None:
     if version_of(space) != version:
         return "key version"
-    if len(token) != TOKEN:
-        return None  # told of already
+    if not isinstance(token, bytes) or len(token) != TOKEN:
+        return None  # damage that is told of already
     drawn = handle.vault.spaces(version, handle.config, np.frombuffer(token, np.uint8)[None])
     return None if space == drawn[0] else "cell"
 

@@ -43,7 +43,7 @@ class CelledContract:
         """A collection at its budget of 100 records a rotation, open twice."""
         monkeypatch.setattr(lifecycle, "BUDGET", 100)
         mine = store.collection("things", dim=DIM, fields={"n": "blind", "few": "plain"}, oversample=EVERYTHING)
-        mine.upsert(oracle.ids(100), oracle.vectors(N, DIM)[:100], metadata(100))
+        mine.upsert(oracle.ids(100), oracle.vectors(N, DIM)[:100], metadata(100), ["long " * 100] * 100)
         assert mine.stats()["cells"] == {
             "count": 1, "records": {"least": 100, "most": 100}, "budget": 100, "moves_above": 100
         }  # fmt: skip
