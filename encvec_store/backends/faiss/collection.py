@@ -153,8 +153,11 @@ class FaissCollection:
             if len(fitted) > 1:
                 matching = [space.matching(predicate, self._matching) for space in fitted.values()]
                 each = each if sum(min(each, n) for n in matching) >= min(limit, sum(matching)) else limit
+            options = self._options
+            if len(fitted) > 1:  # what is kept while searching is kept in all cells together
+                options = replace(options, ef_search=share(options.ef_search, len(fitted)))
             parts = [
-                space.search(probes[number], each, predicate, self._matching, self._options)
+                space.search(probes[number], each, predicate, self._matching, options)
                 for number, space in fitted.items()
             ]
         return [first(limit, found) for found in zip(*parts, strict=True)]

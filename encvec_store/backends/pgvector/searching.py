@@ -209,7 +209,7 @@ class Searcher:
 
     def _indexed(self, ask: Ask, states: dict[int, IndexState], state: IndexState) -> Nearest:
         self.ways[state.kind] += 1
-        way = self._way(state, share(ask.limit, len(states)))
+        way = self._way(state, ask.limit, len(states))
         if len(states) > 1:
             scanned = tuple(space for space, other in states.items() if other.kind != state.kind)
             way = replace(way, scanned=scanned)
@@ -219,15 +219,16 @@ class Searcher:
 
         return self._take(ask, self._records.on_content(work))
 
-    def _way(self, state: IndexState, limit: int) -> Way:
-        options = self._options
+    def _way(self, state: IndexState, limit: int, spaces: int = 1) -> Way:
+        """Say how to use an index of that kind, one for each of some spaces that hold `limit` candidates together."""
+        options, limit, records = self._options, share(limit, spaces), state.records // spaces
         if state.kind == "ivfflat":
-            probes = ("ivfflat.probes", str(options.probes_for(state.records)))
+            probes = ("ivfflat.probes", str(options.probes_for(records)))
             return Way(state.kind, state.storage, (probes, ("ivfflat.iterative_scan", "relaxed_order")))
         wide = min(_MOST_EF, limit * options.bit_oversample) if state.kind == "bit" else limit
-        ef = min(_MOST_EF, max(options.ef_search, wide))
+        ef = min(_MOST_EF, max(share(options.ef_search, spaces), wide))
         settings = [("hnsw.ef_search", str(ef)), ("hnsw.iterative_scan", "relaxed_order")]
-        visits = 4 * wide * state.records // self._narrow_limit(state.records, wide)
+        visits = 4 * wide * records // self._narrow_limit(records, wide)
         if visits > _VISITS:
             settings.append(("hnsw.max_scan_tuples", str(visits)))
         return Way(state.kind, state.storage, (*settings, ("hnsw.scan_mem_multiplier", "4")), wide=wide)
