@@ -149,7 +149,7 @@ class Vault:
 
     def stamp(self, version: int, config: CollectionConfig) -> Stamp:
         """Return what the headers of records of these settings and key version begin with."""
-        return Stamp(config.scheme.number, config.revision, version)
+        return Stamp(config.scheme.number, config.revision, version, config.precision)
 
     def current(self, envelopes: Bytes, config: CollectionConfig) -> bool:
         """Say whether (n, size) envelopes were all written under these settings."""

@@ -110,7 +110,8 @@ def _checked(
         for name, item, text in zip(names, fields, check_documents(documents, len(names)), strict=True)
     ]
     if names:
-        config.metric.check(matrix, config.max_norm)
+        lengths = config.metric.check(matrix, config.max_norm)
+        config.precision.check(matrix, lengths, direction=not config.metric.bounded)
     return names, matrix, payloads, fields
 
 
@@ -136,8 +137,8 @@ def reseal(handle: Handle) -> None:
     nothing = EncryptedBatch(
         space=vault.primary,
         tokens=np.empty((0, TOKEN), np.uint8),
-        index_vectors=np.empty((0, config.index_dim), np.float32),
-        vectors=np.empty((0, envelope_size(config.dim)), np.uint8),
+        index_vectors=np.empty((0, config.index_dim), config.precision.dtype),
+        vectors=np.empty((0, envelope_size(config.dim, config.precision)), np.uint8),
         payloads=[],
     )
     with suppress(StoreError):
@@ -158,14 +159,17 @@ def encrypt_batch(
     cipher = vault.cipher(version)
     named = vault.tokens(ids, held=True)
     tokens = named[version]
-    points = config.metric.lift(vectors, config.max_norm)
-    index_vectors, nonces = vault.scheme(version, config).encrypt(points, tokens)
-    heads = headers(vault.stamp(version, config), nonces, cipher.bindings(tokens, vectors, index_vectors))
+    kept = config.precision.kept(vectors)
+    # from what is kept, so that the same record again is the same ciphertext, also after opening it
+    points = config.metric.lift(kept.astype(np.float32, copy=False), config.max_norm)
+    encrypted, nonces = vault.scheme(version, config).encrypt(points, tokens)
+    index_vectors = config.precision.kept(encrypted)
+    heads = headers(vault.stamp(version, config), nonces, cipher.bindings(tokens, kept, index_vectors))
     return EncryptedBatch(
         space=version,
         tokens=tokens,
         index_vectors=index_vectors,
-        vectors=cipher.seal_vectors(tokens, heads, vectors),
+        vectors=cipher.seal_vectors(tokens, heads, kept),
         payloads=cipher.seal_payloads(tokens, heads, payloads),
         terms=terms(vault, config, metadata, version=version),
         retired=[row.tobytes() for other, rows in named.items() if other != version for row in rows],

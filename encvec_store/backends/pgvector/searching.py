@@ -50,7 +50,7 @@ class Searcher:
     def __init__(self, records: Records) -> None:
         self._records = records
         self._options = records.source.options
-        self._indexer = Indexer(records.source, records.server, records.dim_of)
+        self._indexer = Indexer(records.source, records.server, records.dim_of, half=records.spec.half)
         self._states: dict[int, IndexState] = {}
         self._seen = -_LOOK_AGAIN
         self._warned = self._told = False
