@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from . import calibrate as calibration
 from .backends import Rows
+from .crypto.precision import Precision
 from .errors import AuthenticationError, InputError
 from .explain import explain
 from .filters import parse, pushdown
@@ -63,6 +64,11 @@ class Collection:
     def metric(self) -> str:
         """cosine, l2 or ip."""
         return self._handle.config.metric.name
+
+    @property
+    def precision(self) -> Precision:
+        """How vectors are kept: single or half."""
+        return self._handle.config.precision
 
     def upsert(
         self,

@@ -101,7 +101,7 @@ def _precision(envelopes: Bytes) -> Precision:
     """Return the precision that all of (n, size) envelopes claim, which opening them proves, or raise."""
     if not len(envelopes):
         return Precision.SINGLE
-    claimed = FORMATS.get(int(envelopes[0, TOKEN]))
+    claimed = FORMATS.get(int(envelopes[0, TOKEN])) if envelopes.shape[1] > TOKEN else None
     if claimed is None or (envelopes[:, TOKEN] != envelopes[0, TOKEN]).any():
         raise AuthenticationError("a record could not be authenticated")
     return claimed

@@ -23,7 +23,9 @@ def faults_of(collection: Collection, batch: Batch) -> list[Fault]:
     if collection.metric != "cosine" and bound is None:
         bound = _UNBOUNDED  # the first write will set it
     with connect("memory:", keyset=Keyset.create("memory:")) as store:
-        trial = store.collection("trial", collection.dim, collection.metric, "sealed", max_norm=bound)
+        trial = store.collection(
+            "trial", collection.dim, collection.metric, "sealed", max_norm=bound, precision=collection.precision
+        )
         try:
             _put(trial, batch)
         except InputError:
