@@ -19,7 +19,6 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 from .backends import ASYNC_BACKENDS, BACKENDS, waits_in_loop
 from .collection import Collection
 from .crypto.keyset import Keyset
-from .crypto.precision import Precision
 from .errors import InputError
 from .records import Record
 from .store import Store, open_store
@@ -102,11 +101,6 @@ class AsyncCollection:
     def metric(self) -> str:
         """cosine, l2 or ip."""
         return self._of.metric
-
-    @property
-    def precision(self) -> Precision:
-        """How vectors are kept: single or half."""
-        return self._of.precision
 
     upsert = _coroutine(Collection.upsert)
     search = _coroutine(Collection.search)

@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from . import calibrate as calibration
 from .backends import Rows
-from .crypto.precision import Precision
 from .errors import AuthenticationError, InputError
 from .explain import explain
 from .filters import parse, pushdown
@@ -65,11 +64,6 @@ class Collection:
         """cosine, l2 or ip."""
         return self._handle.config.metric.name
 
-    @property
-    def precision(self) -> Precision:
-        """How vectors are kept: single or half."""
-        return self._handle.config.precision
-
     def upsert(
         self,
         ids: Sequence[str],
@@ -81,7 +75,7 @@ class Collection:
 
         Args:
             ids: n distinct strings, 1 to 1024 bytes each; kept as given.
-            vectors: (n, dim) numbers, kept as float32, or rounded to float16 where the collection's precision is half.
+            vectors: (n, dim) numbers, kept as float32, or as float16 in half precision.
             metadata: n mappings of strings to str, int, float, bool, None, bytes, datetime, date, UUID, Decimal,
                 or lists, tuples and dicts of these; types are kept.
             documents: n strings (or None), kept with the records.

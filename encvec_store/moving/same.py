@@ -21,10 +21,11 @@ __all__ = ["as_kept", "difference"]
 
 def as_kept(collection: Collection, batch: Batch) -> Batch:
     """Return a batch with its vectors as the collection keeps them: float32, in half precision rounded."""
-    if collection.precision is Precision.SINGLE:
+    precision = collection._handle.config.precision
+    if precision is Precision.SINGLE:
         return batch
     with np.errstate(over="ignore"):  # what is too large is refused by the write
-        kept = collection.precision.kept(np.asarray(batch.vectors, np.float32))
+        kept = precision.kept(np.asarray(batch.vectors, np.float32))
     return replace(batch, vectors=kept.astype(np.float32))
 
 

@@ -24,7 +24,12 @@ def faults_of(collection: Collection, batch: Batch) -> list[Fault]:
         bound = _UNBOUNDED  # the first write will set it
     with connect("memory:", keyset=Keyset.create("memory:")) as store:
         trial = store.collection(
-            "trial", collection.dim, collection.metric, "sealed", max_norm=bound, precision=collection.precision
+            "trial",
+            collection.dim,
+            collection.metric,
+            "sealed",
+            max_norm=bound,
+            precision=collection._handle.config.precision,
         )
         try:
             _put(trial, batch)

@@ -15,7 +15,7 @@ from encvec_store.aio import AsyncCollection, AsyncStore
 
 ROOT = Path(__file__).resolve().parents[2]
 PAIRS = [(ev.Store, AsyncStore), (ev.Collection, AsyncCollection)]
-INSTANT = {"precision", "name", "tenant", "dim", "metric", "url", "keyset"}
+INSTANT = {"name", "tenant", "dim", "metric", "url", "keyset"}
 
 
 @pytest.fixture
