@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from .config import CollectionConfig
-from .crypto.envelope import KEY_VERSION, RecordCipher, Stamp, claims, config_key_version, key_versions
+from .crypto.envelope import KEY_VERSION, RecordCipher, Stamp, claims, config_key_version, key_version, key_versions
 from .crypto.keyset import KeyState, KeyVersion
 from .crypto.prf import Bytes
 from .crypto.profile import Profile
@@ -136,10 +136,10 @@ class Vault:
 
     def open_vectors(self, envelopes: Bytes) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
         """Open (n, size) vector envelopes, whichever key versions they are under. Raises AuthenticationError."""
-        versions = key_versions(envelopes)
-        if len(versions) and (versions == versions[0]).all():
-            return self._cipher_of(int(versions[0])).open_vectors(envelopes)
-        opened = None
+        alike = key_version(envelopes)
+        if alike is not None:
+            return self._cipher_of(alike).open_vectors(envelopes)
+        versions, opened = key_versions(envelopes), None
         for version in np.unique(versions):
             chosen = versions == version
             part = self._cipher_of(int(version)).open_vectors(envelopes[chosen])
