@@ -22,6 +22,8 @@ __all__ = ["PROFILE", "Roots", "Vault"]
 
 PROFILE = "profile"
 """Name of the artefact that holds it."""
+_BLINDED = 1024
+"""Blind tokens kept."""
 
 
 class Roots(Protocol):
@@ -65,6 +67,7 @@ class Vault:
         self._collection = collection
         self._ciphers: dict[int, RecordCipher] = {}
         self._schemes: dict[tuple[int, object, int], KeyedScheme] = {}
+        self._blinded: dict[tuple[int, str, bytes], bytes] = {}
         self._lock = Lock()
 
     @property
@@ -178,7 +181,18 @@ class Vault:
 
     def blind_terms(self, field: str, value: bytes) -> tuple[Term, ...]:
         """Return the terms of a blind value under every live key version."""
-        return tuple(Term("token", self.cipher(v).blind_tokens([(field, value)])[0]) for v in self.live)
+        return tuple(Term("token", self._blind(version, field, value)) for version in self.live)
+
+    def _blind(self, version: int, field: str, value: bytes) -> bytes:
+        """Return a blind token, mostly from memory: filters repeat, and the store is told every one."""
+        cipher, asked = self.cipher(version), (version, field, value)
+        found = self._blinded.get(asked)
+        if found is None:
+            found = cipher.blind_tokens([(field, value)])[0]
+            if len(self._blinded) >= _BLINDED:
+                self._blinded.clear()
+            self._blinded[asked] = found
+        return found
 
     def tokens(self, ids: Sequence[str], *, held: bool = False) -> dict[int, Bytes]:
         """Return the record tokens of ids by key version, the primary first.
