@@ -45,8 +45,8 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 EFFORTS = {"ivfflat": (3, 6, 12, 25), "bit": (64, 100, 200, 400)}
 """Of plaintext: probes, or ef_search; for bit these are re-ranked too."""
-EFS = (16, 24, 40, 64, 100)
-OVERSAMPLES = (4, 6, 8, 10, 20)
+EFS = (16, 24, 40, 50, 64, 100)
+OVERSAMPLES = (4, 5, 6, 8, 10, 20)
 QUERIES, QUICK_QUERIES = 300, 40
 GROUPS = 100
 FILTER_OVERSAMPLES = (4, 10)
