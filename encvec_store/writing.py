@@ -117,7 +117,7 @@ def _parts(n: int) -> list[slice]:
     """Cut n records into parts, of many the first ones smaller, so that the store does not wait long for something."""
     parts, start, size = [], 0, WRITE_CHUNK if n <= WRITE_CHUNK else WRITE_CHUNK // 4
     while start < n:
-        parts.append(slice(start, start + size))
+        parts.append(slice(start, min(start + size, n)))
         start, size = start + size, min(2 * size, WRITE_CHUNK)
     return parts
 
