@@ -26,11 +26,13 @@ import click
 import numpy as np
 
 from benchmarks.datasets import Dataset, load, synthetic
-from benchmarks.postgres import Database, Memory, PlainTable, Watched, database, spent
+from benchmarks.postgres import Memory, Watched, spent
 from benchmarks.report import Row, Show, Target, one_thread, options, publish
 from encvec_store import Collection, Keyset, Store, connect
 from encvec_store.bench.encrypted import BATCH, fill
-from encvec_store.bench.timing import Truth, interleave
+from encvec_store.bench.postgres import Database, PlainTable, Search, database
+from encvec_store.bench.timing import interleave
+from encvec_store.bench.truth import Truth
 from encvec_store.metrics import metric
 
 DATA, QUICK = "synthetic:50000x384", "synthetic:1500x384"
@@ -82,7 +84,7 @@ class Contest:
         """Load both tables, index them, and search them."""
         dim = self.data.dim
         with ExitStack() as open_now:
-            plain = open_now.enter_context(PlainTable(self.db, f"plain_{kind}", dim))
+            plain = open_now.enter_context(PlainTable(self.db.url, f"plain_{kind}", dim))
             store, collection = create(self.db.url, self.keys, kind, dim)
             open_now.callback(store.close)
             rows = self._ingest(kind, plain, collection)
@@ -99,7 +101,7 @@ class Contest:
             rows += [self.row("build", what, kind, build_s=build[what], index_mb=index[what] / 1e6) for what in build]
             variants: dict[str, Watched] = {}
             for effort in EFFORTS.get(kind, EFS):
-                variants[f"plaintext {effort}"] = plain.searching(kind, effort, K)
+                variants[f"plaintext {effort}"] = self._plainly(plain.searching(kind, effort, K))
             for oversample in OVERSAMPLES:
                 opened, found = ours(
                     self.db.url,
@@ -119,7 +121,7 @@ class Contest:
             "plaintext": plain.load,
             "encrypted": lambda some, first: collection.upsert([str(first + i) for i in range(len(some))], some),
         }
-        pids = {"plaintext": plain.pid, "encrypted": self._pid(collection)}
+        pids = {"plaintext": None if self.db.pid is None else plain.pid, "encrypted": self._pid(collection)}
         took = {what: np.zeros(3) for what in writes}
         with self.show.stage(f"{kind}: ingest", len(vectors)) as done:
             for first in range(0, len(vectors), BATCH):
@@ -142,6 +144,9 @@ class Contest:
         ask = "SELECT pg_backend_pid()"  # that of the only connection that a pool opens for one call at a time
         (pid,) = backend._records.source.read(lambda cursor: cursor.execute(ask).fetchone())
         return None if self.db.pid is None else pid
+
+    def _plainly(self, search: Search) -> Watched:
+        return Watched(search, None if self.db.pid is None else search.pid)
 
     def _watched(self, collection: Collection, where: dict[str, Any] | None = None) -> Watched:
         return Watched(lambda query: collection.search(query, K, where), self._pid(collection))
@@ -169,7 +174,7 @@ class Contest:
         groups = np.arange(n) * 7919 % GROUPS  # no neighbourhood of theirs
         chosen = np.flatnonzero(groups == 0)
         with ExitStack() as open_now:
-            plain = open_now.enter_context(PlainTable(self.db, "plain_filter", dim))
+            plain = open_now.enter_context(PlainTable(self.db.url, "plain_filter", dim))
             plain.load(self.data.vectors, 0, groups)
             plain.index_groups()
             fields = {"blind": "blind", "plain": "plain"}
@@ -181,7 +186,7 @@ class Contest:
             opened, found = ours(self.db.url, self.keys, "filter")
             open_now.callback(opened.close)
             found.flush()
-            variants: dict[str, Watched] = {"plaintext 0": plain.filtering(0, K)}
+            variants: dict[str, Watched] = {"plaintext 0": self._plainly(plain.filtering(0, K))}
             for field in fields:
                 variants[f"encrypted, {field} field {10 * K}"] = self._watched(found, {field: 0})
             truth = Truth(metric("cosine"), self.data.vectors[chosen], self.queries, K)

@@ -10,7 +10,8 @@ from click.testing import CliRunner
 
 from encvec_store import Keyset, connect
 from encvec_store.bench import Job, run
-from encvec_store.bench.timing import WARM_UP, Truth, interleave
+from encvec_store.bench.timing import WARM_UP, interleave
+from encvec_store.bench.truth import Truth
 from encvec_store.cli.bench import bench
 from encvec_store.metrics import metric
 
