@@ -97,10 +97,7 @@ def main(
     spec: dict[str, Any] = {"name": scheme, **({} if scheme == "sealed" else {"beta": beta})}
     for n in sizes or SIZES:
         key = key_of(job(n, dim, spec, oversample))
-        if results.done(key):
-            rows = results.of(key)
-        else:
-            rows = results.add(key, one(n, dim, spec, oversample, show))
+        rows = results.of(key) if results.done(key) else results.add(key, one(n, dim, spec, oversample, show))
         if as_json:
             click.echo("".join(json.dumps(row) + "\n" for row in rows), nl=False)
         else:

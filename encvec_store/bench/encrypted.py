@@ -68,7 +68,7 @@ class Encrypted:
         self.setting(ef_search=ef)()
 
     def setting(self, oversample: int | None = None, **options: int) -> Callable[[], None]:
-        """Return what sets options of an open `faiss:` store, and the candidates a hit: cheap enough for every search."""
+        """Return what sets options of an open `faiss:` store, and the candidates a hit; it takes microseconds."""
         backend: Any = self._handle.backend
         changed = replace(backend._options, **options) if options else None
 
@@ -104,7 +104,8 @@ class Encrypted:
 
     def search_all(self, queries: Matrix, k: int) -> list[list[Hit]]:
         """Search for (q, d) queries at once."""
-        return self.collection.search(queries, k=k)
+        hits: list[list[Hit]] = self.collection.search(queries, k=k)  # type: ignore[assignment]
+        return hits
 
     def places(self, answers: Sequence[Any]) -> list[npt.NDArray[np.int64]]:
         """Turn answers of `candidates` or `search` into positions of the vectors."""

@@ -1,4 +1,4 @@
-"""One data set in one store, side by side: plaintext, and every scheme with and without re-rank; imports the rooms beside.
+"""One data set in one store, side by side: plaintext, and every scheme; imports the rooms beside.
 
 All sides are built from the same vectors with the same kind of index and parameters, and asked the same queries by
 turns, one at a time, on one thread; then from many threads, and in one batch. (FAISS is set to one thread here. What
@@ -135,7 +135,9 @@ class _Run:
         with self.stages("exact neighbours", n) as done:
             truth = Truth(metric(data.metric), data.vectors, data.queries, max(k, 10), done)
         sides = list(self._sides())
-        variants = {str(i): v for i, v in enumerate(v for s in sides for v in s.variants(k, job.efforts, job.oversamples))}
+        variants = {
+            str(i): v for i, v in enumerate(v for s in sides for v in s.variants(k, job.efforts, job.oversamples))
+        }
         ready = {name: variant.prepare for name, variant in variants.items() if variant.prepare}
         asked = len(data.queries)
         with self.stages("queries", asked * job.passes) as done:
@@ -148,9 +150,7 @@ class _Run:
             repeats: dict[str, Any] = {"rounds": job.rounds, "prepare": ready}
             steps = len(variants) * (job.rounds + 1) * asked
             with self.stages(f"queries, {threads} threads", steps) as done:
-                many = throughput(
-                    searches, data.queries, threads=threads, progress=done, initializer=_alone, **repeats
-                )
+                many = throughput(searches, data.queries, threads=threads, progress=done, initializer=_alone, **repeats)
             with self.stages("queries, one batch", steps) as done:
                 at_once = {name: variant.search_all for name, variant in variants.items()}
                 batch = throughput(at_once, data.queries, progress=done, **repeats)
@@ -199,7 +199,7 @@ class _Run:
         for name, values in rates.items():
             row[name] = statistics.median(values) if values else None
             row[f"{name}_low"], row[f"{name}_high"] = interval(values) if values else (None, None)
-        effort = effort_option("faiss:" if side.store == PlainFaiss.store else side.store, side.kind)
+        effort = effort_option("faiss:" if isinstance(side, PlainFaiss) else side.store, side.kind)
         row |= {
             "threads": threads if rates["qps_threads"] else None,
             "build_s": side.build_s,

@@ -79,7 +79,8 @@ class Plain:
 
     def search(self, query: Matrix, k: int) -> npt.NDArray[np.int64]:
         """Return positions of the k nearest to a (d,) query; -1 where the index found too few."""
-        return self.search_all(query[None], k)[0]
+        labels: npt.NDArray[np.int64] = self.search_all(query[None], k)[0]
+        return labels
 
     def search_all(self, queries: Matrix, k: int) -> npt.NDArray[np.int64]:
         """Return (q, k) positions for (q, d) queries."""

@@ -131,13 +131,13 @@ def _lines(paths: Iterable[Path]) -> list[dict[str, Any]]:
 def _write_hdf5(folder: Path, one: Measured) -> None:
     h5py: Any = importlib.import_module("h5py")
     row = one.row
-    algorithm = "-".join(
-        filter(None, [row["store"].rstrip(":"), row["scheme"], "rerank" if row["reranked"] else None])
-    )
+    algorithm = "-".join(filter(None, [row["store"].rstrip(":"), row["scheme"], "rerank" if row["reranked"] else None]))
     parts = {"index": row["index"], "storage": row["storage"], "beta": row["beta"], "effort": row["effort"]}
     parts |= {"oversample": row["oversample"]}
     parameters = "_".join(f"{name}={value}" for name, value in parts.items() if value is not None)
-    place = folder / _safe(f"{row['dataset']}-n{row['n']}") / str(row["k"]) / _safe(algorithm) / f"{_safe(parameters)}.hdf5"
+    place = (
+        folder / _safe(f"{row['dataset']}-n{row['n']}") / str(row["k"]) / _safe(algorithm) / f"{_safe(parameters)}.hdf5"
+    )
     place.parent.mkdir(parents=True, exist_ok=True)
     k, asked = row["k"], len(one.neighbours)
     neighbours, distances = np.full((asked, k), -1, np.int64), np.full((asked, k), np.inf)

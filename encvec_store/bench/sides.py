@@ -95,11 +95,11 @@ def effort_option(store: str, kind: str) -> str | None:
 class PlainFaiss:
     """Plaintext FAISS, float32 whatever the store keeps: the baseline loses nothing."""
 
-    store, scheme = Plain.name, {"name": "plaintext"}
+    scheme: Mapping[str, Any] = {"name": "plaintext"}
 
     def __init__(self, data: Data, options: Options, folder: Path, done: Advance) -> None:
         self.index = Plain(metric(data.metric), data.vectors, Options(**{**vars(options), "storage": "float32"}), done)
-        self.kind, self.storage = self.index.kind, self.index.storage
+        self.store, self.kind, self.storage = Plain.name, self.index.kind, self.index.storage
         self.build_s, self.build_cpu_s = self.index.build_s, self.index.build_cpu_s
         self.write_s = self.build_s
         self.index_bytes = self.bytes = self.index.size()
@@ -116,7 +116,7 @@ class PlainFaiss:
                 effort=effort,
                 oversample=None,
                 search=lambda query: index.search(query, k),
-                search_all=lambda queries: index.search_all(queries, k),
+                search_all=lambda queries: list(index.search_all(queries, k)),
                 places=lambda answers: [answer[answer >= 0] for answer in answers],
                 prepare=None if effort is None else lambda effort=effort: index.set_effort(effort),  # type: ignore[misc]
                 child={"kind": "plain", "index": str(self._path), "effort": effort, "k": k},

@@ -70,6 +70,11 @@ class Source:
         chosen = np.sort(np.random.default_rng(seed).permutation(self.n)[:limit])
         return Source(self._array, chosen if self._rows is None else self._rows[chosen])
 
+    def head(self, limit: int) -> Source:
+        """Return the first of them, at most so many."""
+        rows = self._rows
+        return Source(self._array, np.arange(min(limit, self.n)) if rows is None else rows[:limit])
+
     def whole(self) -> Matrix:
         """Return all of them in one array."""
         if self._rows is None:
@@ -157,9 +162,7 @@ class Drawn:
 
     BLOCK = 8_192
 
-    def __init__(
-        self, n: int, dim: int, seed: int, draw: Callable[[np.random.Generator, int, int], Matrix]
-    ) -> None:
+    def __init__(self, n: int, dim: int, seed: int, draw: Callable[[np.random.Generator, int, int], Matrix]) -> None:
         if n < 1 or dim < 1:
             raise InputError(f"a synthetic set needs n >= 1 and d >= 1, not {n} x {dim}")
         self.shape = (n, dim)

@@ -1,4 +1,4 @@
-"""Synthetic data of any size, made as it is read: clustered as text embeddings are, or without structure; imports source.
+"""Synthetic data of any size, made as it is read: clustered like text embeddings, or iid; imports source.
 
 Clustered data is a tree: an intent (about 130 vectors), groups of 24 in it, paraphrases of 6 in those, and single
 sentences. Each level adds its share of the variance within an intent, at scales that differ (a log-normal factor),

@@ -81,7 +81,11 @@ class Truth:
     def part(self, queries: slice) -> Truth:
         """Return the truth of some of the queries."""
         some = copy.copy(self)
-        some._queries, some.scores, some.positions = self._queries[queries], self.scores[queries], self.positions[queries]
+        some._queries, some.scores, some.positions = (
+            self._queries[queries],
+            self.scores[queries],
+            self.positions[queries],
+        )
         return some
 
     def found(self, answers: Sequence[Rows]) -> Found:
