@@ -209,6 +209,7 @@ class _Run:
             "bytes": side.bytes,
             "peak_rss_mb": None,
             "library_rss_mb": None,
+            "private_mb": None,
             "queries": len(job.data.queries),
             "passes": job.passes,
             "effort": variant.effort,
@@ -236,6 +237,8 @@ class _Run:
                         reports[which] = serve({"queries": str(queries), **variant.child})
                     row["peak_rss_mb"] = reports[which]["peak_mb"]
                     row["library_rss_mb"] = reports[which]["library_mb"]
+                    private, before = (reports[which][f"{name}private_mb"] for name in ("", "library_"))
+                    row["private_mb"] = None if private is None or before is None else private - before
                 done(1)
 
 

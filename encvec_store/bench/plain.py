@@ -73,9 +73,8 @@ class Plain:
     @property
     def effort(self) -> int | None:
         """What is set of either; None for a scan."""
-        return {"hnsw": lambda: self._index.hnsw.efSearch, "ivf": lambda: self._index.nprobe}.get(
-            self.kind, lambda: None
-        )()
+        found = {"hnsw": lambda: self._index.hnsw.efSearch, "ivf": lambda: self._index.nprobe}.get(self.kind)
+        return None if found is None else int(found())
 
     def search(self, query: Matrix, k: int) -> npt.NDArray[np.int64]:
         """Return positions of the k nearest to a (d,) query; -1 where the index found too few."""

@@ -114,7 +114,8 @@ class Labels:
 
     def gains(self, query: int, positions: Rows) -> npt.NDArray[np.float64]:
         """1 for the query's label, else 0."""
-        return (self._labels[positions] == self._asked[query]).astype(np.float64)
+        found: npt.NDArray[np.float64] = (self._labels[positions] == self._asked[query]).astype(np.float64)
+        return found
 
     def best(self, query: int, k: int) -> npt.NDArray[np.float64]:
         """As many ones as there are records of the label."""

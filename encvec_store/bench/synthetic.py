@@ -13,7 +13,7 @@ import math
 import numpy as np
 
 from ..errors import InputError
-from .source import HELD_OUT, Data, Drawn, Matrix, Source
+from .source import HELD_OUT, Data, Drawn, Matrix, Rows, Source
 
 __all__ = ["INTENT", "clustered", "iid", "named", "power_law", "tree"]
 
@@ -24,7 +24,7 @@ _MORE = 64
 """Queries that grow on the same trees as a block of vectors, at least."""
 
 
-def tree(total: int, centres: Matrix, root: Matrix, rng: np.random.Generator) -> tuple[Matrix, np.ndarray]:  # type: ignore[type-arg]
+def tree(total: int, centres: Matrix, root: Matrix, rng: np.random.Generator) -> tuple[Matrix, Rows]:
     """Draw unit vectors (total, d) around centres (m, d), and which centre each belongs to.
 
     Args:

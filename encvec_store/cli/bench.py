@@ -10,11 +10,11 @@ from typing import Any
 
 import click
 
-from ..errors import InputError
 from .bench_data import load
+from .bench_report import compare, report
 from .output import emit, note, progress, table
 
-__all__ = ["bench"]
+__all__ = ["COLUMNS", "bench", "show"]
 
 COLUMNS: tuple[tuple[str, str, int | None], ...] = (
     ("store", "store", None),
@@ -65,21 +65,41 @@ _ALWAYS = ("store", "index", "scheme", "reranked", "recall@1", "recall@10", "p50
 @click.option("--scheme", "schemes", multiple=True, metavar="NAME", help="Again for more.  [default: sketch]")
 @click.option("--beta", "betas", multiple=True, type=float, help="Noise, again for more [default: the scheme's].")
 @click.option("-k", "--k", type=click.IntRange(1), default=10, show_default=True, help="Hits per query.")
-@click.option("--oversample", "oversamples", multiple=True, type=click.IntRange(1), help="Candidates per hit, again for "
-              "more.  [default: 10]")  # fmt: skip
-@click.option("--index", "indexes", multiple=True, metavar="KIND", help="auto, flat, hnsw, ivf; on PostgreSQL auto, none, "
-              "hnsw, ivfflat, bit. Again for more.")  # fmt: skip
+@click.option(
+    "--oversample",
+    "oversamples",
+    multiple=True,
+    type=click.IntRange(1),
+    help="Candidates per hit, again for more.  [default: 10]",
+)
+@click.option(
+    "--index",
+    "indexes",
+    multiple=True,
+    metavar="KIND",
+    help="auto, flat, hnsw, ivf; on PostgreSQL auto, none, hnsw, ivfflat, bit. Again for more.",
+)
 @click.option(
     "--storage", metavar="KIND", help="How an index keeps vectors: sq8, float32; on PostgreSQL float32, float16."
 )
-@click.option("--effort", "--ef-search", "efforts", multiple=True, type=click.IntRange(1), help="efSearch of HNSW or probes "
-              "of IVF, for both sides; again for more [default: the store's].")  # fmt: skip
+@click.option(
+    "--effort",
+    "--ef-search",
+    "efforts",
+    multiple=True,
+    type=click.IntRange(1),
+    help="efSearch of HNSW or probes of IVF, for both sides; again for more [default: the store's].",
+)
 @click.option("--passes", type=click.IntRange(1), default=1, show_default=True, help="Times every query is asked.")
 @click.option("--rounds", type=click.IntRange(0), default=3, show_default=True, help="Repeats by threads and in batch.")
 @click.option("--threads", type=click.IntRange(0), default=0, help="Of the many [default: one a processor].")
 @click.option("--memory/--no-memory", default=True, help="Measure memory, in processes of their own.")
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), metavar="FOLDER", help="Keep results here: JSON "
-              "lines, and HDF5 as ann-benchmarks lays it out; go on from what is there.")  # fmt: skip
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="FOLDER",
+    help="Keep results here: JSON lines, and HDF5 as ann-benchmarks lays it out; go on from what is there.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON list of rows.")
 @click.pass_context
 def bench(
@@ -200,71 +220,5 @@ def _stages(text: str, steps: int) -> Iterator[Callable[[int], None]]:
         yield lambda done: advance(done, None)
 
 
-@bench.command()
-@click.argument("before", type=click.Path(exists=True, path_type=Path))
-@click.argument("after", type=click.Path(exists=True, path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON list.")
-def compare(before: Path, after: Path, as_json: bool) -> None:
-    """Set two runs side by side: what is in both, as AFTER over BEFORE.
-
-    BEFORE and AFTER are files of JSON lines, or folders that --out made. Beside each ratio of the encrypted side stands
-    that of plaintext in the same runs: where both moved alike, the machine did.
-    """
-    from ..bench.compare import compared
-    from ..bench.results import read
-
-    found = compared(read([before]), read([after]))
-    if not found:
-        raise InputError("the two have no variant in common: same data, store, index, scheme and parameters")
-    if as_json:
-        emit(found)
-        return
-    from ..bench.compare import SHOWN
-
-    table([title for _, title in SHOWN], [[_ratio(row[key]) for key, _ in SHOWN] for row in found])
-
-
-def _ratio(value: Any) -> Any:
-    return round(value, 3) if isinstance(value, float) else value
-
-
-@bench.command()
-@click.argument("results", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
-@click.option(
-    "--html", "page", required=True, type=click.Path(dir_okay=False, path_type=Path), help="Write the page here."
-)
-@click.option("--png", type=click.Path(file_okay=False, path_type=Path), metavar="FOLDER", help="Write each chart as PNG too "
-              "(extra `bench`).")  # fmt: skip
-@click.option("--leakage", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="ROWS.jsonl",
-              help="Rows of the leakage lab: adds what noise costs an attacker.")  # fmt: skip
-@click.option("--memory-price", type=float, default=3.0, show_default=True, help="Of a GiB of memory, a month.")
-@click.option("--disk-price", type=float, default=0.1, show_default=True, help="Of a GB of disk, a month.")
-@click.option("--core-price", type=float, default=25.0, show_default=True, help="Of a processor core, a month.")
-@click.option("--rate", type=float, default=100.0, show_default=True, help="Queries a second that are to be answered.")
-def report(
-    results: tuple[Path, ...],
-    page: Path,
-    png: Path | None,
-    leakage: Path | None,
-    memory_price: float,
-    disk_price: float,
-    core_price: float,
-    rate: float,
-) -> None:
-    """Draw results as one page that stands alone.
-
-    RESULTS are files of JSON lines, or folders that --out made.
-    """
-    from ..bench.cost import Prices
-    from ..bench.report import write
-    from ..bench.results import machines, read
-
-    prices = Prices(memory_price, disk_price, core_price, rate)
-    attacks = read([leakage]) if leakage else []
-    write(page, read(results), machines(results), attacks, prices)
-    if png is not None:
-        from ..bench.pictures import draw
-
-        for path in draw(png, read(results), attacks):
-            note(f"wrote {path}")
-    note(f"wrote {page}")
+bench.add_command(compare)
+bench.add_command(report)

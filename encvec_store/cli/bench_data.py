@@ -34,8 +34,8 @@ def load(name: str, queries_file: str | None, limit: int | None, metric: str | N
     else:
         vectors, own = _read(name)
         whole = queries_file is not None
-        parts = (Source(vectors), vectors[:0]) if whole else held_out(vectors)
-        found = Data(path.stem, *parts, own or "cosine")
+        kept, asked = (Source(vectors), vectors[:0]) if whole else held_out(vectors)
+        found = Data(path.stem, kept, asked, own or "cosine")
     if queries_file is not None:
         found = replace(found, queries=_queries(queries_file), judged=None)
     if limit is not None and limit < len(found.vectors):

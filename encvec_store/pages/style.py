@@ -45,6 +45,7 @@ line.chance{stroke:var(--fg);stroke-width:2;stroke-dasharray:3 2}
 .mark{fill:var(--c);stroke:var(--bg);stroke-width:1}
 .single{max-width:520px}.grids{display:grid;grid-template-columns:repeat(auto-fill,minmax(300px,1fr));gap:18px}
 figure{margin:0}figcaption{font-weight:600;font-size:.9rem;text-align:center}
+.plain{grid-template-columns:1fr}.plain li{grid-template-columns:1fr}.plain li>span{display:none}
 .legend{display:flex;flex-wrap:wrap;gap:4px 18px;margin:.6em 0;font-size:.9rem}.legend span{color:var(--c)}
 summary{cursor:pointer;margin:1em 0;font-weight:600}.chips{font-size:1.05rem}
 .limits{border:2px solid var(--leaks);border-radius:8px;padding:2px 18px 12px;margin-top:2em}
