@@ -79,18 +79,17 @@ def pareto(found: Sequence[Contest]) -> str:
         out.append(
             f"<figure>{plot(x, y, lines, contest.title)}<figcaption>{escape(contest.title)}</figcaption></figure>"
         )
-    return f'{_legend(shown)}<div class="grids">{"".join(out)}</div>' if out else ""
+    return f'{_legend(shown)}<div class="grids large">{"".join(out)}</div>' if out else ""
 
 
 def _point(row: Row, name: str) -> Point:
-    low, high = (1e3 / row[key] if row.get(key) else row["qps"] for key in ("p50_high_ms", "p50_low_ms"))
     effort = "" if row.get("effort") is None else f", effort {row['effort']}"
     wide = "" if row.get("oversample") is None else f", {row['oversample']} candidates a hit"
     title = (
         f"{name}{effort}{wide}: recall@10 {row['recall@10']:.4f}, {row['qps']:,.0f} queries/s, "
         f"p50 {row['p50_ms']:.3f} ms, p95 {row['p95_ms']:.3f} ms"
     )
-    return Point(max(1 - float(row["recall@10"]), 1e-9), row["qps"], min(low, row["qps"]), max(high, row["qps"]), title)
+    return Point(max(1 - float(row["recall@10"]), 1e-9), row["qps"], row["qps"], row["qps"], title)
 
 
 def _decades(title: str, values: Sequence[float]) -> Axis:

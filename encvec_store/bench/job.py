@@ -120,9 +120,8 @@ class _Run:
     def __init__(self, job: Job, stages: Stages, folder: Path, keys: Keyset, stack: ExitStack) -> None:
         self.job, self.stages, self.folder, self.keys, self.stack = job, stages, folder, keys, stack
         self.url, self.versions = job.store or "faiss:", {}
-        if self.url == "faiss:":
-            self.url = f"faiss:{folder / 'store'}"
-        elif self.url == "postgresql:":
+        self.own_folders = self.url == "faiss:"
+        if self.url == "postgresql:":
             from .postgres import database
 
             found = stack.enter_context(database())
@@ -169,11 +168,13 @@ class _Run:
                 yield PlainPostgres(data, self.url, self.options, done, self.stack)
             else:
                 faiss_store = self.url.startswith("faiss:")
-                options = parse_url(self.url, self.options)[1] if faiss_store else Options(index="flat")
+                own = "faiss:." if self.own_folders else self.url
+                options = parse_url(own, self.options)[1] if faiss_store else Options(index="flat")
                 yield PlainFaiss(data, options, self.folder, done)
-        for scheme in self.job.schemes:
+        for number, scheme in enumerate(self.job.schemes):
+            url = f"faiss:{self.folder / f'store-{number}'}" if self.own_folders else self.url
             with self.stages(f"{scheme['name']}: records and index", n) as done:
-                yield Stored(data, self.url, self.options, scheme, self.keys, done, self.stack)
+                yield Stored(data, url, self.options, scheme, self.keys, done, self.stack)
 
     def _one(
         self, truth: Truth, variant: Variant, timed: Timed, rates: Mapping[str, list[float] | None], threads: int

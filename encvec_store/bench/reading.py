@@ -11,7 +11,7 @@ import numpy as np
 
 from .job import Row
 
-__all__ = ["Contest", "Growth", "Noise", "contests", "frontier", "growths", "noises", "series_of"]
+__all__ = ["Contest", "Growth", "Noise", "contests", "frontier", "growths", "largest", "noises", "series_of"]
 
 GOOD = 0.99
 """The recall at which sides are compared."""
@@ -64,8 +64,24 @@ def contests(rows: Iterable[Row]) -> list[Contest]:
     for contest in found.values():
         ours = [row for row in contest.rows if row["scheme"] != "plaintext"] or contest.rows
         first = ours[0]
-        contest.title = f"{first['dataset']}, {first['n']:,} x {first['d']}, {first['store']} {first['index']}"
+        name = str(first["dataset"]).partition(":")[0]
+        contest.title = f"{name}, {first['n']:,} x {first['d']}, {first['store']} {first['index']}"
     return list(found.values())
+
+
+def largest(found: Sequence[Contest]) -> list[Contest]:
+    """Leave out smaller sizes of synthetic data that was measured at three sizes or more: `growths` tells of those."""
+    sizes: dict[tuple[Any, ...], list[int]] = {}
+    kinds = []
+    for contest in found:
+        last = contest.rows[-1]
+        kinds.append((str(last["dataset"]).partition(":")[0], last["d"], last["store"], series_of(last)))
+        sizes.setdefault(kinds[-1], []).append(last["n"])
+    return [
+        contest
+        for contest, kind in zip(found, kinds, strict=True)
+        if len(set(sizes[kind])) < 3 or contest.rows[-1]["n"] == max(sizes[kind])
+    ]
 
 
 def frontier(rows: Iterable[Row]) -> list[Row]:
@@ -130,17 +146,18 @@ class Noise:
 
 
 def noises(rows: Iterable[Mapping[str, Any]], candidates: str = "100") -> list[Noise]:
-    """Read rows of the leakage lab: subjects with two noises or more, at the most records tried."""
-    found: dict[str, dict[float, list[Mapping[str, Any]]]] = {}
+    """Read rows of the leakage lab: subjects with two noises or more, at the size with the most noises."""
+    found: dict[str, dict[int, dict[float, list[Mapping[str, Any]]]]] = {}
     for row in rows:
         parameters = row.get("parameters")
         if row.get("pairs") or not isinstance(parameters, dict) or "beta" not in parameters or "identified" not in row:
             continue
         k = f" k={parameters['k']}" if "k" in parameters else ""
-        name = f"{row['subject']}{k}, {row['n']:,} records"
-        found.setdefault(name, {}).setdefault(float(parameters["beta"]), []).append(row)
+        by_size = found.setdefault(f"{row['subject']}{k}", {})
+        by_size.setdefault(int(row["n"]), {}).setdefault(float(parameters["beta"]), []).append(row)
     out = []
-    for name, by_beta in found.items():
+    for name, by_size in found.items():
+        n, by_beta = max(by_size.items(), key=lambda sized: (len(sized[1]), sized[0]))
         if len(by_beta) < 2:
             continue
         named = [(beta, max(float(row["identified"]) for row in some)) for beta, some in sorted(by_beta.items())]
@@ -150,5 +167,5 @@ def noises(rows: Iterable[Mapping[str, Any]], candidates: str = "100") -> list[N
             if (shares := [row["recall@10"][candidates] for row in some if candidates in (row.get("recall@10") or {})])
         ]
         chance = min(float(row["chance"]) for some in by_beta.values() for row in some)
-        out.append(Noise(name, recall, named, chance))
+        out.append(Noise(f"{name}, {n:,} records", recall, named, chance))
     return out

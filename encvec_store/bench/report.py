@@ -15,7 +15,7 @@ from ..pages import shell
 from . import figures
 from .cost import Prices, cost
 from .job import Row
-from .reading import GOOD, Contest, contests, series_of
+from .reading import GOOD, Contest, contests, largest, series_of
 
 __all__ = ["page", "write"]
 
@@ -53,10 +53,11 @@ def page(
     if not found:
         raise InputError("there are no rows of the bench to report on")
     assumed = prices or Prices()
-    sized = [contest for contest in found if len(contest.rows) > 1]
+    shown = largest(found)
+    sized = [contest for contest in shown if len(contest.rows) > 1]
     curves = [contest for contest in sized if any(len(some) > 1 for some in contest.series().values())] or sized
     parts = [
-        _head(found),
+        _head(shown),
         _section("Recall against speed", figures.pareto(curves), "Up and right is better. A line joins the settings of "
                  "one side that none of its others beats."),
         _section("What encryption costs", figures.overheads(sized), f"Ours over plaintext, at recall@10 of at least "
@@ -65,7 +66,7 @@ def page(
                  "ten among 100 candidates, and the share of records that the best attack names, by noise."),
         _section("How it grows", figures.growth(rows), "Fitted on the larger half of the sizes: value ~ n to the power "
                  "written beside each name."),
-        _section("A million vectors, a month", _costs(found, assumed), f"Assumed: {assumed.memory:g} for a GiB of "
+        _section("A million vectors, a month", _costs(shown, assumed), f"Assumed: {assumed.memory:g} for a GiB of "
                  f"memory, {assumed.disk:g} for a GB of disk, {assumed.core:g} for a core, a month; {assumed.rate:g} "
                  "queries a second. Memory and disk in proportion to what was measured; cores for the size measured."),
         f"<section><h2>How to read this</h2>{READING}</section>",

@@ -191,6 +191,7 @@ class Stored:
         store = stack.enter_context(connect(url, keyset=keys, **self._options))
         collection = store.collection(self._name, data.vectors.dim, measure.name, scheme)
         stack.callback(store.drop, self._name)
+        before = sum(collection.stats()["store"]["bytes"].values())  # a file of records is shared by collections
         writing, indexing = _Clock(), _Clock()
         with writing:
             self.write_s = fill(collection, data.vectors, done)
@@ -202,7 +203,7 @@ class Stored:
         held = stats["store"]
         self.kind, self.storage = str(held["index"]), str(held.get("storage", "float32"))
         self.build_s, self.build_cpu_s = self.write_s + indexing.clock, writing.cpu + indexing.cpu
-        self.bytes = sum(held["bytes"].values())
+        self.bytes = sum(held["bytes"].values()) - before
         self.index_bytes = int(held["bytes"].get("index", 0))
 
     def variants(self, k: int, efforts: Sequence[int], oversamples: Sequence[int]) -> Iterator[Variant]:

@@ -44,6 +44,7 @@ line.chance{stroke:var(--fg);stroke-width:2;stroke-dasharray:3 2}
 .plot g.chance polyline{stroke:var(--dim);stroke-dasharray:4 3;stroke-width:1.5}
 .mark{fill:var(--c);stroke:var(--bg);stroke-width:1}
 .single{max-width:520px}.grids{display:grid;grid-template-columns:repeat(auto-fill,minmax(300px,1fr));gap:18px}
+.large{grid-template-columns:repeat(auto-fill,minmax(min(100%,460px),1fr))}
 figure{margin:0}figcaption{font-weight:600;font-size:.9rem;text-align:center}
 .plain{grid-template-columns:1fr}.plain li{grid-template-columns:1fr}.plain li>span{display:none}
 .legend{display:flex;flex-wrap:wrap;gap:4px 18px;margin:.6em 0;font-size:.9rem}.legend span{color:var(--c)}
