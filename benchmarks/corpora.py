@@ -74,7 +74,7 @@ def find(name: str, *, limit: int | None = None) -> Data:
 def cranfield(path: Path) -> Data:
     """1,400 abstracts, 225 questions, graded judgements: what re-rank does to retrieval itself.
 
-    Cleverdon's code 1 (a complete answer) counts 4, 4 (of minimum interest) counts 1, 5 or none 0.
+    Cleverdon's code 1 (a complete answer) counts 4, code 4 (of minimum interest) counts 1, anything else nothing.
     """
     if not path.is_file():
         raise DatasetError(f"{path.name} is not there; benchmarks/data/README.md says how to make it")
@@ -82,7 +82,7 @@ def cranfield(path: Path) -> Data:
         vectors, queries = (_unit(stored[name]) for name in ("vectors", "queries"))
         judged: list[dict[int, float]] = [{} for _ in queries]
         for query, document, code in stored["qrels"].tolist():
-            judged[query][document] = max(0.0, 5.0 - code)
+            judged[query][document] = 5.0 - code if 1 <= code <= 4 else 0.0
     return Data("cranfield", Source(vectors), queries, "cosine", Qrels(judged))
 
 

@@ -36,7 +36,10 @@ _REDRAW = 0.2
 _COLUMNS: dict[str, tuple[str, int]] = {
     "what": ("", 0),
     "scheme": ("scheme", 0),
+    "store": ("store", 0),
     "reranked": ("re-rank", 0),
+    "effort": ("effort", 0),
+    "oversample": ("candidates a hit", 0),
     "kernel": ("kernel", 0),
     "dataset": ("data", 0),
     "n": ("n", 0),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from benchmarks.peers import IRONCORE, missing
+from benchmarks.peers import PEERS, missing
 
 if __name__ == "__main__":
-    reason = missing()
-    print(f"ironcore-alloy is left out: {reason}" if reason else f"{IRONCORE} is ready")
+    for name, packages in PEERS.items():
+        reason = missing(name)
+        print(f"{name} is left out: {reason}" if reason else f"{packages[0]} is ready", flush=True)

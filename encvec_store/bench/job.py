@@ -63,6 +63,8 @@ class Job:
     """Of the many; 0: one a processor, at least two."""
     memory: bool = True
     """Measure memory, in processes of their own."""
+    others: Mapping[str, Callable[[ExitStack], Side]] = field(default_factory=dict)
+    """More sides by name: peers."""
 
 
 @dataclass
@@ -175,6 +177,9 @@ class _Run:
             url = f"faiss:{self.folder / f'store-{number}'}" if self.own_folders else self.url
             with self.stages(f"{scheme['name']}: records and index", n) as done:
                 yield Stored(data, url, self.options, scheme, self.keys, done, self.stack)
+        for name, make in self.job.others.items():
+            with self.stages(name, 1):
+                yield make(self.stack)
 
     def _one(
         self, truth: Truth, variant: Variant, timed: Timed, rates: Mapping[str, list[float] | None], threads: int
@@ -187,6 +192,7 @@ class _Run:
             "store": side.store,
             "index": side.kind,
             "scheme": side.scheme["name"],
+            "peer": side.peer,
             "reranked": variant.reranked,
             "n": n,
             "d": job.data.vectors.dim,

@@ -40,6 +40,7 @@ def key_of(job: Job) -> str:
         "store": store,
         "options": dict(job.options),
         "schemes": [dict(scheme) for scheme in job.schemes],
+        "others": sorted(job.others),
         "asked": [list(job.efforts), list(job.oversamples), job.k, job.passes, job.rounds, job.threads, job.memory],
     }
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]

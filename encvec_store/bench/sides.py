@@ -52,6 +52,8 @@ class Variant:
 class Side(Protocol):
     """One index of the data, and what it took."""
 
+    peer: str | None
+    """Another project's name; None for plaintext and for the store."""
     store: str
     scheme: Mapping[str, Any]
     kind: str
@@ -95,6 +97,7 @@ def effort_option(store: str, kind: str) -> str | None:
 class PlainFaiss:
     """Plaintext FAISS, float32 whatever the store keeps: the baseline loses nothing."""
 
+    peer: str | None = None
     scheme: Mapping[str, Any] = {"name": "plaintext"}
 
     def __init__(self, data: Data, options: Options, folder: Path, done: Advance) -> None:
@@ -126,6 +129,7 @@ class PlainFaiss:
 class PlainPostgres:
     """Plaintext pgvector, written by hand; see `postgres`."""
 
+    peer: str | None = None
     scheme: Mapping[str, Any] = {"name": "plaintext"}
 
     def __init__(self, data: Data, url: str, options: Mapping[str, Any], done: Advance, stack: ExitStack) -> None:
@@ -173,6 +177,8 @@ class PlainPostgres:
 
 class Stored:
     """A collection of a store under a scheme."""
+
+    peer: str | None = None
 
     def __init__(
         self,
