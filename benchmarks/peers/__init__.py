@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from benchmarks.peers.ironcore import BATCH
 
-__all__ = ["BATCH", "IRONCORE", "PEERS", "alloy_encrypt", "ironcore", "missing", "python"]
+__all__ = ["BATCH", "IRONCORE", "OUTSIDERS", "PEERS", "alloy_encrypt", "ironcore", "missing", "python"]
 
 IRONCORE = "ironcore-alloy"
 PEERS = {
@@ -29,6 +29,11 @@ PEERS = {
     "cyborgdb-core": ("cyborgdb-core==0.18.0", "numpy"),
 }
 """Name -> what is installed for it."""
+OUTSIDERS = {
+    "vectordb-bench": ("vectordb-bench==2.0.0", "cryptography", "faiss-cpu", "sqlalchemy>=2.1", "threadpoolctl"),
+}
+"""Benchmarks of others that our clients are tested against; installed by `make peers ARGS=--outsiders`."""
+_PACKAGES = {**PEERS, **OUTSIDERS}
 _HERE = Path(__file__).parent
 _SECONDS = 600
 
@@ -44,7 +49,7 @@ def missing(name: str = IRONCORE) -> str | None:
     if _works(name):
         return None
     venv = python(name).parent.parent
-    install = [python(name), "-m", "pip", "install", "-q", *PEERS[name]]
+    install = [python(name), "-m", "pip", "install", "-q", *_PACKAGES[name]]
     for step in ([sys.executable, "-m", "venv", "--clear", venv], install):
         try:
             subprocess.run([*map(str, step)], check=True, capture_output=True, text=True, timeout=_SECONDS)
@@ -56,7 +61,7 @@ def missing(name: str = IRONCORE) -> str | None:
 
 
 def _works(name: str) -> bool:
-    wanted, version = PEERS[name][0].split("==")
+    wanted, version = _PACKAGES[name][0].split("==")
     ask = f"from importlib.metadata import version; import {name.replace('-', '_')}; print(version({wanted!r}))"
     try:
         done = subprocess.run([str(python(name)), "-c", ask], capture_output=True, text=True, check=False)

@@ -21,6 +21,7 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
+from ..backends.faiss.device import uses_gpu
 from ..backends.faiss.options import Options, parse_url
 from ..crypto.keyset import Keyset
 from ..metrics import metric
@@ -217,6 +218,7 @@ class _Run:
             "peak_rss_mb": None,
             "library_rss_mb": None,
             "private_mb": None,
+            "device": "cuda" if uses_gpu(str(self.options.get("device", "cpu"))) else "cpu",
             "queries": len(job.data.queries),
             "passes": job.passes,
             "effort": variant.effort,

@@ -83,6 +83,11 @@ _ALWAYS = ("store", "index", "scheme", "reranked", "recall@1", "recall@10", "p50
     "--storage", metavar="KIND", help="How an index keeps vectors: sq8, float32; on PostgreSQL float32, float16."
 )
 @click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    help="Where faiss: and its baseline search flat and IVF indexes.  [default: cpu]",
+)
+@click.option(
     "--effort",
     "--ef-search",
     "efforts",
@@ -116,6 +121,7 @@ def bench(
     oversamples: tuple[int, ...],
     indexes: tuple[str, ...],
     storage: str | None,
+    device: str | None,
     efforts: tuple[int, ...],
     passes: int,
     rounds: int,
@@ -146,7 +152,7 @@ def bench(
             job = Job(
                 data,
                 store=store,
-                options={key: value for key, value in (("index", index), ("storage", storage)) if value},
+                options={key: value for key, value in _options(store, index, storage, device) if value},
                 schemes=_specs(schemes or ("sketch",), betas),
                 efforts=efforts,
                 oversamples=oversamples or (10,),
@@ -166,6 +172,10 @@ def bench(
                 show(measured)
     if as_json:
         emit(rows)
+
+
+def _options(store: str, index: str | None, storage: str | None, device: str | None) -> list[tuple[str, str | None]]:
+    return [("index", index), ("storage", storage), ("device", device if store.startswith("faiss:") else None)]
 
 
 def _measured(job: Any, results: Any) -> list[dict[str, Any]]:
