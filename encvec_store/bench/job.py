@@ -51,6 +51,8 @@ class Job:
     options: Mapping[str, Any] = field(default_factory=dict)
     """Of the store: index, storage, m, ..."""
     schemes: Sequence[Mapping[str, Any]] = ({"name": "sketch"},)
+    precision: str | None = None
+    """Of the collections: single (default) or half."""
     efforts: Sequence[int] = ()
     """efSearch or probes to search at; by default the store's own choice, for both sides."""
     oversamples: Sequence[int] = (10,)
@@ -177,7 +179,7 @@ class _Run:
         for number, scheme in enumerate(self.job.schemes):
             url = f"faiss:{self.folder / f'store-{number}'}" if self.own_folders else self.url
             with self.stages(f"{scheme['name']}: records and index", n) as done:
-                yield Stored(data, url, self.options, scheme, self.keys, done, self.stack)
+                yield Stored(data, url, self.options, scheme, self.keys, done, self.stack, self.job.precision)
         for name, make in self.job.others.items():
             with self.stages(name, 1):
                 yield make(self.stack)
@@ -226,6 +228,7 @@ class _Run:
             "probes": variant.effort if effort in ("nprobe", "probes") else None,
             "oversample": variant.oversample,
             "storage": side.storage,
+            "precision": (job.precision or "single") if isinstance(side, Stored) else None,
             "beta": side.scheme.get("beta"),
             "scheme_parameters": {key: value for key, value in side.scheme.items() if key != "name"},
             "load": load(),

@@ -28,8 +28,8 @@ __all__ = ["Results", "key_of", "machines", "read", "variant_of"]
 
 ROWS = "rows.jsonl"
 _DISTANCES = {"cosine": "angular", "l2": "euclidean", "ip": "ip"}
-_WHICH = ("dataset", "n", "d", "metric", "k", "store", "index", "storage", "scheme", "beta", "reranked", "effort",
-          "oversample")  # fmt: skip
+_WHICH = ("dataset", "n", "d", "metric", "k", "store", "index", "storage", "scheme", "beta", "precision", "reranked",
+          "effort", "oversample")  # fmt: skip
 
 
 def key_of(job: Job) -> str:
@@ -41,6 +41,7 @@ def key_of(job: Job) -> str:
         "options": dict(job.options),
         "schemes": [dict(scheme) for scheme in job.schemes],
         "others": sorted(job.others),
+        "precision": job.precision,
         "asked": [list(job.efforts), list(job.oversamples), job.k, job.passes, job.rounds, job.threads, job.memory],
     }
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]

@@ -139,8 +139,8 @@ class PlainPostgres:
         self.store = PlainTable.name
         self._options = parse_url(url, options)[2]
         n, dim = len(data.vectors), data.vectors.dim
-        kind = self._options.kind_for(n, dim)
-        half = kind == "hnsw" and self._options.storage_for(dim) == "float16"
+        kind = self._options.kind_for(n, dim, half=False)
+        half = kind == "hnsw" and self._options.storage_for(dim, half=False) == "float16"
         self.kind, self.storage = kind, "float16" if half else "bit" if kind == "bit" else "float32"
         self._sql, self._n = "halfvec" if half else kind, n
         name = f"encvec_bench_{secrets.token_hex(4)}"
@@ -189,13 +189,14 @@ class Stored:
         keys: Keyset,
         done: Advance,
         stack: ExitStack,
+        precision: str | None = None,
     ) -> None:
         self.store = url.partition(":")[0] + ":"
         self._url, self._options, self._keys, self._stack = url, dict(options), keys, stack
         self._name = f"encvec-bench-{secrets.token_hex(4)}"
         measure: Metric = metric(data.metric)
         store = stack.enter_context(connect(url, keyset=keys, **self._options))
-        collection = store.collection(self._name, data.vectors.dim, measure.name, scheme)
+        collection = store.collection(self._name, data.vectors.dim, measure.name, scheme, precision=precision)
         stack.callback(store.drop, self._name)
         before = sum(collection.stats()["store"]["bytes"].values())  # a file of records is shared by collections
         writing, indexing = _Clock(), _Clock()

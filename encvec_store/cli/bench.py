@@ -82,6 +82,7 @@ _ALWAYS = ("store", "index", "scheme", "reranked", "recall@1", "recall@10", "p50
 @click.option(
     "--storage", metavar="KIND", help="How an index keeps vectors: sq8, float32; on PostgreSQL float32, float16."
 )
+@click.option("--precision", type=click.Choice(["single", "half"]), help="Of stored vectors.  [default: single]")
 @click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "cuda"]),
@@ -121,6 +122,7 @@ def bench(
     oversamples: tuple[int, ...],
     indexes: tuple[str, ...],
     storage: str | None,
+    precision: str | None,
     device: str | None,
     efforts: tuple[int, ...],
     passes: int,
@@ -154,6 +156,7 @@ def bench(
                 store=store,
                 options={key: value for key, value in _options(store, index, storage, device) if value},
                 schemes=_specs(schemes or ("sketch",), betas),
+                precision=precision,
                 efforts=efforts,
                 oversamples=oversamples or (10,),
                 k=k,
