@@ -30,7 +30,8 @@ from encvec_store.backends.faiss.options import Options
 from encvec_store.bench.encrypted import Encrypted, fill
 from encvec_store.bench.job import throwaway_keys
 from encvec_store.bench.plain import Plain
-from encvec_store.bench.timing import Truth, interleave
+from encvec_store.bench.timing import interleave
+from encvec_store.bench.truth import Truth
 from encvec_store.lifecycle import BUDGET
 from encvec_store.metrics import metric
 

@@ -35,6 +35,7 @@ __all__ = [
 Rows = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
 Matrix = npt.NDArray[np.float32]
+Kept = npt.NDArray[np.float16] | npt.NDArray[np.float32]
 Probes = Mapping[int, Matrix]
 """The same q queries, encrypted for each of some spaces: (q, index_dim)."""
 _LUCK = 3
@@ -52,6 +53,8 @@ class CollectionSpec:
     change it."""
     envelope_size: int
     """Bytes of a vector envelope."""
+    half: bool = False
+    """Whether index vectors are kept as float16. A backend that lays them out alike may not know when it opens."""
 
 
 @dataclass
@@ -62,8 +65,8 @@ class EncryptedBatch:
     """(n,) int64: of each record."""
     tokens: Bytes
     """(n, 16) uint8; distinct."""
-    index_vectors: Matrix
-    """(n, index_dim) float32."""
+    index_vectors: Kept
+    """(n, index_dim) float32, or float16 in half precision; kept as they are."""
     vectors: Bytes
     """(n, envelope_size) uint8: sealed exact vectors."""
     payloads: list[bytes]

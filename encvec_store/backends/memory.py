@@ -18,6 +18,7 @@ from .base import (
     CacheAuthenticator,
     CollectionSpec,
     EncryptedBatch,
+    Kept,
     Matrix,
     Nearest,
     Probes,
@@ -33,7 +34,7 @@ __all__ = ["MemoryBackend"]
 class _Row:
     space: int
     token: bytes
-    index_vector: Matrix
+    index_vector: Kept
     vector: Bytes
     payload: bytes
     terms: dict[str, set[Term]]
@@ -179,7 +180,7 @@ class _MemoryCollection:
         return {int(space): int(n) for space, n in zip(spaces, counts, strict=True)}
 
     def candidates(self, probes: Probes, limit: int, predicate: Predicate | None = None) -> list[Rows]:
-        chosen: dict[int, list[tuple[int, Matrix]]] = {space: [] for space in probes}
+        chosen: dict[int, list[tuple[int, Kept]]] = {space: [] for space in probes}
         with self._lock:
             if any(queries.shape[1] != self.spec.index_dim for queries in probes.values()):
                 raise StaleConfigError("the collection's settings were changed meanwhile")
@@ -193,7 +194,7 @@ class _MemoryCollection:
             if not held:
                 continue
             numbers = np.array([n for n, _ in held], np.int64)
-            similar = probes[space] @ np.stack([vector for _, vector in held]).T
+            similar = probes[space] @ np.stack([vector.astype(np.float32) for _, vector in held]).T
             for part, line in zip(parts, similar, strict=True):
                 part.append((numbers, line))
         return [first(limit, part) for part in parts]

@@ -12,9 +12,10 @@ from psycopg.sql import SQL, Composable, Composed
 from ...errors import StaleConfigError
 from ...filters import Predicate
 from ..base import Matrix, share
+from .names import kept
 from .predicates import PredicateSql
 from .records import Records
-from .wire import int8_array, vector, vector_array
+from .wire import Raw, int8_array, vector, vector_array
 
 __all__ = ["Ask", "Statements", "Way"]
 
@@ -27,7 +28,7 @@ _SMALL = 256
 
 # For many queries, one line each: its rows and distances, packed. Envelopes follow by a second statement, once each.
 _WIDE: LiteralString = (
-    "SELECT q.n, found.* FROM {before}(SELECT u.v, u.n{settings} FROM unnest(%(queries)b::{vector}[]) WITH ORDINALITY"
+    "SELECT q.n, found.* FROM {before}(SELECT u.v, u.n{settings} FROM unnest(%(queries)b::{type}[]) WITH ORDINALITY"
     " AS u (v, n)) AS q CROSS JOIN LATERAL (SELECT string_agg(int8send(c.row), ''::bytea)"
     " FILTER (WHERE c.d IS NOT NULL),"  # none should be, but for damage
     " string_agg(float8send(c.d), ''::bytea) FROM ({inner}) AS c) AS found"
@@ -35,7 +36,7 @@ _WIDE: LiteralString = (
 # For one query, a line for each record. The outer join tells no record from no search. Its parameter is a vector, not
 # an array of one: what the server cannot guess the length of, it plans anew each time.
 _WHOLE: LiteralString = (
-    "SELECT c.row, c.envelope, c.payload FROM {before}(SELECT %(query)b::{vector} AS v{settings}) AS q"
+    "SELECT c.row, c.envelope, c.payload FROM {before}(SELECT %(query)b::{type} AS v{settings}) AS q"
     " LEFT JOIN LATERAL ({inner}) AS c ON true"
 )
 _INNER: LiteralString = (
@@ -60,7 +61,7 @@ _CELLS: LiteralString = "SELECT * FROM ({branches}) AS u ORDER BY u.d LIMIT {lim
 _BRANCH: LiteralString = "(SELECT b.* FROM (SELECT {query} AS v) AS p CROSS JOIN LATERAL ({inner}) AS b)"
 _SCANNED: LiteralString = (
     "(SELECT {columns} FROM {records} AS r JOIN unnest(%(spaces)b::int8[], %(numbers)b::int8[],"
-    " %(vectors)b::{vector}[]) AS p (space, n, v) ON p.space = r.space"
+    " %(vectors)b::{type}[]) AS p (space, n, v) ON p.space = r.space"
     " WHERE p.n = q.n{where} ORDER BY {distance} LIMIT {limit})"
 )
 # Not through a sort, which would copy every record: the chosen ones are read once more. Within one statement a place
@@ -116,7 +117,7 @@ class Statements:
     def __init__(self, records: Records) -> None:
         self._records = records
         self._names = records.names
-        self._vector_oid = records.server.vector_oid
+        self._column, self._type, self._number = kept(records.spec.half)
         self._kept: dict[tuple[Any, ...], tuple[bytes, ...]] = {}
 
     def search(self, content: int, ask: Ask, way: Way) -> tuple[bytes, dict[str, Any]]:
@@ -147,11 +148,17 @@ class Statements:
 
     def _one(self, ask: Ask) -> dict[str, Any]:
         (queries,) = ask.probes.values()
-        return {"query": vector(queries[0])} if ask.whole else {"queries": vector_array(queries, self._vector_oid)}
+        return {"query": self._vector(queries[0])} if ask.whole else {"queries": self._vectors(queries)}
+
+    def _vector(self, query: Matrix) -> Raw:
+        return vector(query, self._number)
+
+    def _vectors(self, queries: Matrix) -> Raw:
+        return vector_array(queries, self._records.index_oid, self._number)
 
     def _many(self, ask: Ask, way: Way) -> dict[str, Any]:
         parameters: dict[str, Any] = {
-            f"query{space}": vector(part[0]) if ask.whole else vector_array(part, self._vector_oid)
+            f"query{space}": self._vector(part[0]) if ask.whole else self._vectors(part)
             for space, part in ask.probes.items()
             if space not in way.scanned
         }
@@ -160,13 +167,14 @@ class Statements:
             parameters |= {
                 "spaces": int8_array(np.repeat(way.scanned, ask.count)),
                 "numbers": int8_array(np.tile(np.arange(1, ask.count + 1), len(way.scanned))),
-                "vectors": vector_array(vectors, self._vector_oid),
+                "vectors": self._vectors(vectors),
             }
         return parameters
 
     def _compose_cells(self, content: int, ask: Ask, way: Way) -> Composed:
         names, narrow = self._names, way.kind == "narrow"
-        exact = names.measure("exact", ask.dim, "r.index_vector", "p.v")
+        column: LiteralString = f"r.{self._column}"
+        exact = names.measure("exact", ask.dim, column, "p.v")
         distance = SQL(" ").join([exact["on"], exact["operator"], exact["query"]])
         where = SQL(" AND r.row = ANY(few.rows)" if narrow else f" AND {_HOLE}" if ask.predicate is not None else "")
         place = "r.place" if way.kind == "bit" else "r.ctid AS place"
@@ -174,7 +182,7 @@ class Statements:
         def columns(place: LiteralString) -> Composed:
             return SQL("{}, {} AS d").format(SQL(place if ask.whole else "r.row"), distance)
 
-        parts: dict[str, Composable | int] = {**names.measure(way.storage, ask.dim, "r.index_vector", "p.v")}
+        parts: dict[str, Composable | int] = {**names.measure(way.storage, ask.dim, column, "p.v")}
         parts |= {"where": where, "limit": share(ask.limit, len(ask.probes)), "distance": distance, "wide": way.wide}
         template = _SIGNS if way.kind == "bit" else _INNER
         branches: list[Composable] = []
@@ -182,11 +190,12 @@ class Statements:
             if space in way.scanned:
                 continue
             inner = names.part(template, content, columns=columns(place), space=space, **parts)
-            asked: LiteralString = "%(query{space})b::{vector}" if ask.whole else "(%(query{space})b::{vector}[])[q.n]"
-            branches.append(names.part(_BRANCH, query=names.part(asked, space=SQL(str(space))), inner=inner))
+            asked: LiteralString = "%(query{space})b::{type}" if ask.whole else "(%(query{space})b::{type}[])[q.n]"
+            query = names.part(asked, space=SQL(str(space)), type=names.part(self._type))
+            branches.append(names.part(_BRANCH, query=query, inner=inner))
         if way.scanned:
             listed = columns("r.ctid AS place")
-            parts |= {"limit": ask.limit}
+            parts |= {"limit": ask.limit, "type": names.part(self._type)}
             branches.append(names.part(_SCANNED, content, columns=listed, **parts))
         inner = names.part(_CELLS, branches=SQL(" UNION ALL ").join(branches), limit=ask.limit)
         if ask.whole:
@@ -207,15 +216,17 @@ class Statements:
         joined = ask.whole and way.storage == "exact"
         ((space, queries),) = ask.probes.items()
         dim = queries.shape[1]
-        exact = names.measure("exact", dim, "r.index_vector", "q.v")
+        column: LiteralString = f"r.{self._column}"
+        exact = names.measure("exact", dim, column, "q.v")
         distance = SQL(" ").join([exact["on"], exact["operator"], exact["query"]])
         columns = (
             SQL("r.ctid AS place") if joined else SQL(_COLUMNS) if ask.whole else SQL("r.row, {} AS d").format(distance)
         )
         where = " AND r.row = ANY(few.rows)" if narrow else f" AND {_HOLE}" if ask.predicate is not None else ""
-        parts: dict[str, Composable | int] = {**names.measure(way.storage, dim, "r.index_vector", "q.v")}
+        parts: dict[str, Composable | int] = {**names.measure(way.storage, dim, column, "q.v")}
         parts |= {"columns": columns, "space": space, "where": SQL(where), "limit": ask.limit}
         parts |= {"distance": distance, "wide": way.wide}
+        type_ = names.part(self._type)
         inner = names.part(_SIGNS if way.kind == "bit" else _INNER, content, **parts)
         if joined:
             inner = names.part(_AFTERWARDS, content, columns=SQL(_COLUMNS), inner=inner)
@@ -224,6 +235,7 @@ class Statements:
         outer = names.part(
             _WHOLE if ask.whole else _WIDE,
             before=SQL("few CROSS JOIN " if narrow else ""),
+            type=type_,
             settings=SQL("").join(settings),
             inner=inner,
         )
