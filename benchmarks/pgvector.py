@@ -28,11 +28,13 @@ import click
 import numpy as np
 
 from benchmarks.datasets import Dataset, load, synthetic
-from benchmarks.postgres import Database, Memory, PlainTable, Watched, database, spent
+from benchmarks.postgres import Memory, Watched, spent
 from benchmarks.report import Row, Show, Target, one_thread, options, publish
 from encvec_store import Collection, Keyset, Store, connect
 from encvec_store.bench.encrypted import BATCH, fill
-from encvec_store.bench.timing import Truth, interleave
+from encvec_store.bench.postgres import Database, PlainTable, Search, database
+from encvec_store.bench.timing import interleave
+from encvec_store.bench.truth import Truth
 from encvec_store.metrics import metric
 
 DATA, QUICK = "synthetic:50000x384", "synthetic:1500x384"
@@ -87,7 +89,7 @@ class Contest:
         """Load both tables, index them, and search them."""
         dim, name, encrypted = self.data.dim, f"{kind}_{precision}", OURS[precision]
         with ExitStack() as open_now:
-            plain = open_now.enter_context(PlainTable(self.db, f"plain_{kind}", dim))
+            plain = open_now.enter_context(PlainTable(self.db.url, f"plain_{kind}", dim))
             store, collection = create(self.db.url, self.keys, name, dim, precision=precision)
             open_now.callback(store.close)
             rows = self._ingest(kind, plain, collection, encrypted)
@@ -104,7 +106,7 @@ class Contest:
             rows += [self.row("build", what, kind, build_s=build[what], index_mb=index[what] / 1e6) for what in build]
             variants: dict[str, Watched] = {}
             for effort in EFFORTS.get(kind, EFS):
-                variants[f"plaintext {effort}"] = plain.searching(kind, effort, K)
+                variants[f"plaintext {effort}"] = self._plainly(plain.searching(kind, effort, K))
             for oversample in OVERSAMPLES:
                 opened, found = ours(
                     self.db.url,
@@ -124,7 +126,7 @@ class Contest:
             "plaintext": plain.load,
             encrypted: lambda some, first: collection.upsert([str(first + i) for i in range(len(some))], some),
         }
-        pids = {"plaintext": plain.pid, encrypted: self._pid(collection)}
+        pids = {"plaintext": None if self.db.pid is None else plain.pid, encrypted: self._pid(collection)}
         took = {what: np.zeros(3) for what in writes}
         with self.show.stage(f"{kind}: ingest", len(vectors)) as done:
             for first in range(0, len(vectors), BATCH):
@@ -147,6 +149,9 @@ class Contest:
         ask = "SELECT pg_backend_pid()"  # that of the only connection that a pool opens for one call at a time
         (pid,) = backend._records.source.read(lambda cursor: cursor.execute(ask).fetchone())
         return None if self.db.pid is None else pid
+
+    def _plainly(self, search: Search) -> Watched:
+        return Watched(search, None if self.db.pid is None else search.pid)
 
     def _watched(self, collection: Collection, where: dict[str, Any] | None = None) -> Watched:
         return Watched(lambda query: collection.search(query, K, where), self._pid(collection))
@@ -174,7 +179,7 @@ class Contest:
         groups = np.arange(n) * 7919 % GROUPS  # no neighbourhood of theirs
         chosen = np.flatnonzero(groups == 0)
         with ExitStack() as open_now:
-            plain = open_now.enter_context(PlainTable(self.db, "plain_filter", dim))
+            plain = open_now.enter_context(PlainTable(self.db.url, "plain_filter", dim))
             plain.load(self.data.vectors, 0, groups)
             plain.index_groups()
             fields = {"blind": "blind", "plain": "plain"}
@@ -191,7 +196,7 @@ class Contest:
                     open_now.callback(opened.close)
                     found.flush()
                     searched[f"{encrypted}, {{}} field {oversample * K}"] = found
-            variants: dict[str, Watched] = {"plaintext 0": plain.filtering(0, K)}
+            variants: dict[str, Watched] = {"plaintext 0": self._plainly(plain.filtering(0, K))}
             for what, found in searched.items():
                 variants |= {what.format(field): self._watched(found, {field: 0}) for field in fields}
             truth = Truth(metric("cosine"), self.data.vectors[chosen], self.queries, K)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from encvec_store.crypto.perturb import ball_noise
 from encvec_store.crypto.profile import fit
 from encvec_store.crypto.schemes import scheme
-from encvec_store.crypto.schemes.sketch import FLOOR, THREATS, Sketch
+from encvec_store.crypto.schemes.sketch import FLOOR, NARROW_FLOOR, THREATS, Sketch
 from encvec_store.errors import ProfileError, SchemeError
 from tests.crypto.stats import ks
 from tests.crypto.test_profile import points
@@ -209,10 +209,11 @@ def test_parameters():
     assert scheme({"name": "sketch", "threat": "watching-server"}) == Sketch(**THREATS["watching-server"])
     assert Sketch(threat="watching-server", gamma=0.1).query_beta == 1.8
     fitted = Sketch(threat="watching-server").fitted(PROFILE)
-    assert (fitted.k, fitted.beta, fitted.gamma, fitted.query_beta) == (K, FLOOR, -0.5, 1.8)
+    assert (fitted.k, fitted.beta, fitted.gamma, fitted.query_beta) == (K, NARROW_FLOOR, -0.5, 1.8)
     assert scheme({"name": "sketch", **fitted.parameters()}) == fitted
     assert fitted.unfitted() == replace(fitted, profile=None, threat=None)
-    assert Sketch().fitted(fit(points(6000, 200, decay=0.995)).profile(100)).beta == FLOOR == 3.6
+    assert Sketch().fitted(fit(points(6000, 200, decay=0.995)).profile(100)).beta == FLOOR == 5.0
+    assert Sketch().fitted(fit(points(6000, 200, decay=0.95)).profile(100)).beta == NARROW_FLOOR == 3.6
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ from ..rotation import rotation
 from .base import KeyedScheme, Matrix, Nonces
 from .sealed import Sealed
 
-__all__ = ["FLOOR", "THREATS", "Sketch"]
+__all__ = ["FLOOR", "NARROW_FLOOR", "THREATS", "Sketch", "floor"]
 
 MAX_BETA = 16.0
 THREATS: dict[str, dict[str, float]] = {
@@ -37,9 +37,16 @@ THREATS: dict[str, dict[str, float]] = {
     "watching-server": {"gamma": -0.5, "query_beta": 1.8},
 }
 """Presets: the adversary has what is stored, or also watches queries."""
-FLOOR = 3.6
-"""Least beta that the measurements of docs/threat-model.md stand for, with `profile.BROAD_LEAST` dimensions or more."""
+FLOOR = 5.0
+"""Least beta that the measurements of docs/threat-model.md stand for, with `profile.LEAST_KEPT` dimensions or more."""
+NARROW_FLOOR = 3.6
+"""The same, of narrow spectra, such as faces have: noise costs them more recall, and they give an attacker less."""
 _ZERO = 1e-6
+
+
+def floor(broad: bool) -> float:
+    """Return the least beta for a broad or a narrow spectrum (`Profile.broad`)."""
+    return FLOOR if broad else NARROW_FLOOR
 
 
 @dataclass(frozen=True)
@@ -104,7 +111,7 @@ class Sketch:
 
     def fitted(self, profile: Profile) -> Sketch:
         """Return the scheme under a profile."""
-        beta = FLOOR if self.beta is None else self.beta
+        beta = floor(profile.broad) if self.beta is None else self.beta
         return replace(self, k=profile.k, beta=beta, profile=profile.digest, threat=None)
 
     def unfitted(self) -> Sketch:
