@@ -120,13 +120,13 @@ def _compare(
             damaged.append(Damage(row, None, "payload"))
             continue
         vector = _open_vector(handle, envelope, prefix)
-        own = handle.vault.cipher(version).tokens([id])
+        true = handle.vault.cipher(version).tokens([id])
         damaged.extend(
             Damage(row, id, part)
             for part in (
                 "vector" if vector is None else None,
-                None if own.tobytes() == token == prefix[:TOKEN] else "record token",
-                _space_fault(handle, version, own, space),
+                None if true.tobytes() == token == prefix[:TOKEN] else "record token",
+                _space_fault(handle, version, true, space),
                 None if vector is None else _index_fault(handle, version, vector, index_vectors.get(row), prefix),
                 None if _terms(handle, version, metadata) == have else "filter terms",
             )
