@@ -10,6 +10,7 @@ said so. Compared is what each gives at its own settings; the page draws recall 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import tempfile
@@ -105,7 +106,10 @@ class Peer:
 
     def _stop(self) -> None:
         assert self._process.stdin is not None
-        self._process.stdin.close()
+        assert self._process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):  # it is gone already
+            self._process.stdin.close()
+        self._process.stdout.close()
         self._process.wait()
 
 
