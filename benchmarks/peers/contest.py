@@ -30,9 +30,9 @@ from encvec_store.bench.results import Results, key_of
 from encvec_store.bench.sides import Side, Variant
 from encvec_store.bench.source import Matrix
 
-EFFORTS = (10, 20, 50, 100, 200)
-PROBES = (2, 4, 8, 16, 32, 64)
-OVERSAMPLES = (5, 10, 20)
+EFFORTS = (20, 50, 100, 200)
+PROBES = (8, 32, 64, 128, 256)
+OVERSAMPLES = (5, 10, 20, 40)
 BETA = 2.0
 SCHEMES: tuple[Mapping[str, Any], ...] = ({"name": "sap", "beta": BETA}, {"name": "sketch"})
 
