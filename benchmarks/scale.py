@@ -78,7 +78,7 @@ def side(told: str) -> None:
         found, seconds = [], []
         for query in data.queries:
             start = time.perf_counter()
-            asked = keyed.encrypt_query(query[None]) if encrypted else query[None]
+            asked = keyed.encrypt_queries(query[None])[0] if encrypted else query[None]
             found.append(index.search(np.ascontiguousarray(asked), most)[1][0])
             seconds.append(time.perf_counter() - start)
         np.save(Path(folder) / f"{encrypted}-{probes}.npy", np.stack(found))
