@@ -38,9 +38,10 @@ SCHEMES: tuple[Mapping[str, Any], ...] = ({"name": "sap", "beta": BETA}, {"name"
 
 
 class Answer(list[int]):
-    """Ids, nearest first, and the seconds that the peer's own clock gave."""
+    """Ids, nearest first, and the seconds that the peer's own clocks gave."""
 
     took: float = 0.0
+    cpu: float = 0.0
 
 
 class Peer:
@@ -91,7 +92,7 @@ class Peer:
             self._process.stdin.flush()
             found = self._read()
             answer = Answer(found["ids"])
-            answer.took = float(found["seconds"])
+            answer.took, answer.cpu = float(found["seconds"]), float(found["cpu"])
             return answer
 
         return search
