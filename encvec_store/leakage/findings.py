@@ -18,7 +18,7 @@ from .subjects import CONTROLS
 __all__ = ["QUESTIONS", "Finding", "Leaks", "leaks", "part"]
 
 QUESTIONS = {
-    "linkage": "Stolen twice, under two keys: do the records match?",
+    "linkage": "Stolen under two keys: do records match?",
     "membership": "Is this very text stored?",
     "attributes": "What is a record about?",
     "attributes-known": "The same, knowing it of {known:,.0f} records",
@@ -67,7 +67,9 @@ class Finding:
         )
         if finding.n < 1 or not all(-1 <= x <= 1 for x in (finding.value, finding.chance, finding.null)):
             raise ValueError("out of range")
-        finding.question()  # a detail that it needs is missing: refused here, not while a page is drawn
+        # a detail that is missing or odd is refused here, not while a page is drawn
+        finding.question()
+        finding.sentence()
         finding.curve()
         finding.rates()
         return finding
@@ -86,7 +88,8 @@ class Finding:
 
     def figure(self, value: float) -> str:
         """A value of this measure: a share in percent, but for what is no share."""
-        return f"{value:.2f}" if self.measure in ("d_sys", "cosine", "rank_correlation") else percent(value)
+        digits = {"d_sys": 3, "cosine": 2, "rank_correlation": 2}.get(self.measure)
+        return percent(value) if digits is None else f"{value:.{digits}f}"
 
     def curve(self) -> list[tuple[float, float]]:
         """D(s) of a linkage, as pairs of a score and D."""
@@ -112,21 +115,18 @@ class Finding:
         held = self.level == "chance"
         value, null = self.figure(self.value), self.figure(self.null)
         match self.probe:
-            case "linkage" if held:
+            case "linkage" if self.level in ("chance", "little"):
+                better = "no better" if held else "little better"
                 return (
-                    f"Copies stolen before and after a change of keys could not be matched (D_sys {value}; luck alone "
-                    f"gives up to {null}): a new key makes an old theft worthless."
+                    f"Copies stolen before and after a change of keys were matched {better} than by luck (D_sys "
+                    f"{value} of 1; luck gives up to {null}): as far as was tried, the new key ends what the old copy "
+                    "gives away of later ones."
                 )
             case "linkage":
                 right = percent(float(self.details.get("rank_1", 0.0)))
-                helps = (
-                    "Barely more than luck."
-                    if self.level == "little"
-                    else "A new key undoes no theft, and who holds both copies joins them."
-                )
                 return (
-                    f"Copies stolen before and after a change of keys match: D_sys {value} of 1, luck alone gives "
-                    f"up to {null}; the right partner for {right} of the records. {helps}"
+                    f"Copies stolen before and after a change of keys match: D_sys {value} of 1, where luck gives up "
+                    f"to {null}; the right partner for {right} of the records. A new key undoes no theft."
                 )
             case "membership" if held:
                 return f"Whether a certain text is stored, the thief could only guess ({value} right; a coin has 50%)."

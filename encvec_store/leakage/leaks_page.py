@@ -21,7 +21,7 @@ _SIGNS = {"chance": "○", "little": "□", "leaks": "△", "broken": "◆"}
 
 
 def questions(found: Sequence[Leaks]) -> str:
-    """Bars of each scheme's findings, with the linkage and membership in words; empty where there are none."""
+    """Bars of each scheme's findings, with linkage and membership in words; empty where there are none."""
     own = [one for one in found if not one.control and _asked(one)]
     controls = [one for one in found if one.control and _asked(one)]
     if not own and not controls:
@@ -49,7 +49,7 @@ def _bars(one: Leaks) -> str:
         drawn = bar(_AXIS, max(0.0, worst.value), max(0.0, low), max(0.0, high), worst.null, worst.level, title)
         out.append(
             f'<div class="who">{escape(worst.question())}</div>{drawn}<div class="figure {worst.level}"><b>'
-            f'{_SIGNS[worst.level]} <data value="{worst.value!r}">{value}</data></b> <small>{_unit(worst)}, luck '
+            f'{_SIGNS[worst.level]} <data value="{worst.value!r}">{value}</data></b> <small>{_unit(worst)} '
             f'<data value="{worst.null!r}">{null}</data></small></div>'
         )
     name = f'<div class="name">{escape(one.name)}, {one.n:,} records</div>'
@@ -59,14 +59,14 @@ def _bars(one: Leaks) -> str:
 
 def _unit(finding: Finding) -> str:
     words = {
-        "d_sys": "D_sys",
-        "auc": "right",
-        "accuracy": "right",
-        "identified": "named",
-        "cosine": "cosine",
-        "rank_correlation": "correlation",
+        "d_sys": "D_sys, luck",
+        "auc": "right, luck",
+        "accuracy": "right, luck",
+        "identified": "named, luck",
+        "cosine": "cosine, one copy",
+        "rank_correlation": "correlation, luck",
     }
-    return escape(words.get(finding.measure, finding.measure))
+    return escape(words.get(finding.measure, f"{finding.measure}, luck"))
 
 
 def _curves(found: Sequence[Leaks]) -> str:
