@@ -83,7 +83,10 @@ class _Bench:
 
     @cached_property
     def aligned(self) -> list[tuple[str, Matrix, Callable[[Matrix], Matrix]]]:
-        """Where attacks without pairs locate the records, by a corpus that has none of them; and the frame of each."""
+        """Where attacks without pairs locate the records, by a corpus that has none of them; and the frame of each.
+
+        Empty where none of the attacks asked for can look at this subject.
+        """
         chosen = [a for a in self.experiment.attacks or ALIGNING if ATTACKS[a].holds == "corpus"] or ALIGNING
         found = []
         for attack in chosen:
@@ -96,14 +99,14 @@ class _Bench:
                 located = ATTACKS[attack].run(seen, case)
                 if np.isfinite(located).all() and located.shape == seen.frame(self.truth).shape:
                     found.append((f"{attack}, {looked}", located, seen.frame))
-        if not found:
-            raise InputError("none of the attacks asked for can look at this subject: probes need one that aligns")
         return found
 
     def best(
         self, figure: str, measure: Callable[[Matrix, Callable[[Matrix], Matrix], float], dict[str, float]]
-    ) -> Found:
+    ) -> Found | None:
         """Return the most that any alignment gives; luck is shared among them (Bonferroni)."""
+        if not self.aligned:
+            return None
         tried = [(name, measure(located, frame, LUCK / len(self.aligned))) for name, located, frame in self.aligned]
         by, top = max(tried, key=lambda pair: pair[1][figure])
         each = {name: round(found[figure], 5) for name, found in tried}
@@ -117,7 +120,7 @@ def _linkage(bench: _Bench) -> Found:
     return "d_sys", found.pop("d_sys"), 0.0, found.pop("d_sys_null"), found
 
 
-def _membership(bench: _Bench) -> Found:
+def _membership(bench: _Bench) -> Found | None:
     members = bench.truth[:_MOST]
     return bench.best(
         "auc", lambda located, frame, luck: probes.membership(located, frame(members), frame(bench.strangers), luck)
@@ -179,7 +182,7 @@ def _pictures(bench: _Bench, among: Indices) -> Indices | None:
 
 def _people(bench: _Bench) -> Found | None:
     shown = _pictures(bench, bench.held)
-    if shown is None or bench.known.identities is None:
+    if shown is None or bench.known.identities is None or not bench.aligned:
         return None
     mine, theirs = bench.known.identities
     pictures = bench.experiment.corpus[shown]

@@ -119,7 +119,7 @@ def test_new_keys_are_no_renewal_for_a_rotation():
     assert row["rank_1"] > 0.9
     assert row["d_sys"] > 0.9 > row["d_sys_null"] + 0.5
     assert row["tried"]["none"] < 0.2
-    assert max(d for _, d in row["curve"]) == 1
+    assert max(d for _, d in row["curve"]) > 0.99
 
 
 def test_membership_and_attributes_follow_alignment():
