@@ -131,7 +131,7 @@ def parts() -> dict[str, dict[str, Any]]:
         # probes; components aligns best on the sphere, and its other view costs as much again
         "probes": {"subjects": [DEFAULT, *beside], "views": ("raw", "centred", "sphere"), "sizes": (4000,)},
         "faces-probes": {
-            "subjects": [FACES, sketch(64, 1.2), *beside],
+            "subjects": [FACES, *beside, sketch(64, 1.2)],
             "views": ("raw", "centred", "sphere"),
             "sizes": (5749,),
         },

@@ -209,17 +209,17 @@ def _accuracy(bench: _Bench) -> Found | None:
 
 
 PROBES: dict[str, Callable[[_Bench], Found | None]] = {
-    "linkage": _linkage,
-    "membership": _membership,
-    "attributes": _attributes,
-    "attributes-known": _grouping,
+    "norms": _norms,
     "averaging": _averaging,
     "chosen-plaintext": _chosen,
-    "norms": _norms,
-    "identities": _people,
     "accuracy": _accuracy,
+    "attributes-known": _grouping,
+    "membership": _membership,
+    "identities": _people,
+    "attributes": _attributes,
+    "linkage": _linkage,
 }
-"""Name -> probe."""
+"""Name -> probe, cheap ones first."""
 
 
 def probe(
