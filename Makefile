@@ -43,8 +43,8 @@ docker-down:  ## stop them; data and secrets stay
 bench: $(STAMP)  ## the measurements
 	@$(PY) -m benchmarks.run $(ARGS)
 
-peers: $(STAMP)  ## install what `make bench ARGS=--peers` compares with
-	@$(PY) -m benchmarks.peers
+peers: $(STAMP)  ## install other projects to compare with, each in an environment of its own
+	@$(PY) -m benchmarks.peers $(ARGS)
 
 lint: $(STAMP)  ## style, types, the import rules, shell scripts and the Dockerfile
 	$(VENV)/bin/ruff check .

@@ -75,7 +75,7 @@ class Collection:
 
         Args:
             ids: n distinct strings, 1 to 1024 bytes each; kept as given.
-            vectors: (n, dim) numbers, kept as float32.
+            vectors: (n, dim) numbers, kept as float32, or as float16 in half precision.
             metadata: n mappings of strings to str, int, float, bool, None, bytes, datetime, date, UUID, Decimal,
                 or lists, tuples and dicts of these; types are kept.
             documents: n strings (or None), kept with the records.
@@ -281,6 +281,7 @@ class Collection:
             "count": handle.backend.count(),
             "dim": config.dim,
             "metric": config.metric.name,
+            "precision": str(config.precision),
             "max_norm": config.max_norm,
             "scheme": {"name": config.scheme.name, **config.scheme.parameters()},
             "leakage": config.scheme.leakage,

@@ -39,7 +39,7 @@ class Handle:
         self.config = self._open_config(backend.config())
         # a sketch's dimension changes when another process fits it: there, searches compare
         fixed = not isinstance(self.config.scheme, Sketch)
-        if backend.spec.envelope_size != envelope_size(self.config.dim) or (
+        if backend.spec.envelope_size != envelope_size(self.config.dim, self.config.precision) or (
             fixed and backend.spec.index_dim != self.config.index_dim
         ):
             raise AuthenticationError("the collection's settings could not be authenticated")

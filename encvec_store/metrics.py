@@ -104,8 +104,8 @@ class Metric:
         """Whether vectors must stay within the collection's max_norm."""
         return self.extra > 0
 
-    def check(self, vectors: Matrix, max_norm: float | None, name: str = "vectors") -> None:
-        """Raise ZeroVectorError or NormError where a vector cannot be lifted."""
+    def check(self, vectors: Matrix, max_norm: float | None, name: str = "vectors") -> npt.NDArray[np.float64]:
+        """Raise ZeroVectorError or NormError where a vector cannot be lifted; return the lengths, (n,)."""
         lengths = norms(vectors)
         if not self.bounded:
             if len(lengths) and lengths.min() == 0:
@@ -116,6 +116,7 @@ class Metric:
                 f"{name}[{row}] has norm {lengths[row]:.6g}, above the collection's max_norm {max_norm:.6g}. "
                 "Scale the vectors, or create the collection with a larger max_norm"
             )
+        return lengths
 
     def lift(self, vectors: Matrix, max_norm: float | None = None) -> Matrix:
         """Map (n, dim) vectors to (n, dim + extra) points of the unit sphere. Call `check` first."""

@@ -154,8 +154,8 @@ def _index_fault(
 ) -> str | None:
     if index_vector is None:
         return "index vector" if handle.config.index_dim else None
-    token = np.frombuffer(prefix[:TOKEN], np.uint8)
-    binding = handle.vault.cipher(version).bindings(token[None], vector, index_vector[None]).tobytes()
+    token, kept = np.frombuffer(prefix[:TOKEN], np.uint8), handle.config.precision.kept
+    binding = handle.vault.cipher(version).bindings(token[None], kept(vector), kept(index_vector[None])).tobytes()
     return None if binding == prefix[BINDING] else "index vector"
 
 

@@ -22,6 +22,7 @@ __all__ = ["Backend", "BackendCollection", "CacheAuthenticator", "CollectionSpec
 Rows = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
 Matrix = npt.NDArray[np.float32]
+Kept = npt.NDArray[np.float16] | npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class CollectionSpec:
     change it."""
     envelope_size: int
     """Bytes of a vector envelope."""
+    half: bool = False
+    """Whether index vectors are kept as float16. A backend that lays them out alike may not know when it opens."""
 
 
 @dataclass
@@ -44,8 +47,8 @@ class EncryptedBatch:
     space: int
     tokens: Bytes
     """(n, 16) uint8; distinct."""
-    index_vectors: Matrix
-    """(n, index_dim) float32."""
+    index_vectors: Kept
+    """(n, index_dim) float32, or float16 in half precision; kept as they are."""
     vectors: Bytes
     """(n, envelope_size) uint8: sealed exact vectors."""
     payloads: list[bytes]

@@ -18,6 +18,7 @@ from .base import (
     CacheAuthenticator,
     CollectionSpec,
     EncryptedBatch,
+    Kept,
     Matrix,
     Nearest,
     Rows,
@@ -31,7 +32,7 @@ __all__ = ["MemoryBackend"]
 class _Row:
     space: int
     token: bytes
-    index_vector: Matrix
+    index_vector: Kept
     vector: Bytes
     payload: bytes
     terms: dict[str, set[Term]]
@@ -188,7 +189,7 @@ class _MemoryCollection:
         if not chosen:
             return [np.empty(0, np.int64) for _ in queries]
         numbers = np.array([n for n, _ in chosen], np.int64)
-        similar = queries @ np.stack([vector for _, vector in chosen]).T
+        similar = queries @ np.stack([vector.astype(np.float32) for _, vector in chosen]).T
         return [numbers[np.argsort(-line, kind="stable")[:limit]] for line in similar]
 
     def nearest(self, space: int, queries: Matrix, limit: int, predicate: Predicate | None = None) -> Nearest:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from .attacks import ATTACKS, Attack
 from .experiment import ADVERSARIES, Experiment, attack_arrays, run, worst
+from .own import SampleAttack
 from .probing import PROBES, Known, probe, worst_probes
 from .subjects import SUBJECTS, Pipeline, Subject, subject
 from .views import VIEWS, Case, View
@@ -24,6 +25,7 @@ __all__ = [
     "Experiment",
     "Known",
     "Pipeline",
+    "SampleAttack",
     "Subject",
     "View",
     "attack_arrays",

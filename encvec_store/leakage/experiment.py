@@ -24,14 +24,13 @@ from .metrics import decoder, hits, mean_cosine, recall_in_candidates, wilson
 from .subjects import Keyed, Subject
 from .views import Case, view
 
-__all__ = ["ADVERSARIES", "CANDIDATES", "PROFILE", "Experiment", "Row", "attack_arrays", "keep", "kept", "run", "worst"]
+__all__ = ["ADVERSARIES", "CANDIDATES", "Experiment", "Row", "attack_arrays", "keep", "kept", "run", "worst"]
 
 Row = dict[str, Any]
 ADVERSARIES = ("disjoint", "same", "superset")
 """What the corpus is: other texts of the kind; the very same texts, unordered; these among as many others."""
 CANDIDATES = (10, 50, 100, 200, 500)
-PROFILE = 20_000
-"""At most as many of the victim's vectors make a subject's statistics."""
+_PROFILE = 20_000
 _QUERIES = 300
 _DECODED = 4_000
 _KEY = ("subject", "parameters", "attack", "view", "adversary", "pairs", "corpus", "n", "key")
@@ -53,6 +52,7 @@ class Experiment:
         name: what the data is called in rows.
         candidates: numbers of re-ranked records for which the honest user's recall is measured.
         views: only these; None is all in which an attack is tried.
+        profile: (p, d) vectors that subjects fit their statistics on; None is the victim's.
     """
 
     victim: Matrix
@@ -66,6 +66,7 @@ class Experiment:
     name: str = "data"
     candidates: Sequence[int] = CANDIDATES
     views: Sequence[str] | None = None
+    profile: Matrix | None = None
 
     def __post_init__(self) -> None:
         for side in (self.victim, self.corpus):
@@ -79,6 +80,11 @@ class Experiment:
                 raise InputError(f"unknown adversary {name!r}; there are: {', '.join(ADVERSARIES)}")
         if not self.sizes or not 10 <= min(self.sizes) <= max(self.sizes) <= len(self.victim):
             raise InputError(f"sizes are from 10 to the victim's {len(self.victim)} records, not {list(self.sizes)}")
+
+    @property
+    def statistics(self) -> Matrix:
+        """Vectors that subjects fit their statistics on."""
+        return (self.victim if self.profile is None else self.profile)[:_PROFILE]
 
     def looks(self, attack: Attack) -> tuple[str, ...]:
         """Views in which an attack is tried."""
@@ -223,7 +229,7 @@ def _lock(
     experiment: Experiment, subject: Subject, key: int, truth: Matrix, rest: Any
 ) -> tuple[Keyed, Matrix, dict[str, float]]:
     """Encrypt under a key, and measure what the honest user gets from the same ciphertexts."""
-    keyed = subject.keyed(key, experiment.victim[:PROFILE])
+    keyed = subject.keyed(key, experiment.statistics)
     stored = keyed.store(truth)
     others = experiment.victim[rest[:_QUERIES]] if len(rest) >= 50 else experiment.corpus[:_QUERIES]
     counts = [count for count in experiment.candidates if count <= len(truth)]

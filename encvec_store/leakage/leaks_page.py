@@ -1,11 +1,11 @@
-"""The report's sections on what leaks beside names, and on who comes up; imports charts, findings, reading."""
+"""The report's sections on what leaks beside names, and on who comes up; imports pages, findings, reading."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
 
-from .charts import Axis, Line, Point, bar, plot
+from ..pages.charts import Axis, Line, Point, bar, plot
 from .findings import Finding, Leaks
 from .reading import percent
 

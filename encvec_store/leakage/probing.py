@@ -25,7 +25,7 @@ from ..errors import InputError
 from . import probes
 from .algebra import Indices, Matrix
 from .attacks import ATTACKS
-from .experiment import PROFILE, Experiment, Row, keep, kept
+from .experiment import Experiment, Row, keep, kept
 from .identities import accuracy, people_found
 from .linking import linkage
 from .probes import LUCK, Labels
@@ -71,7 +71,7 @@ class _Bench:
         order = np.random.default_rng([key, n]).permutation(len(experiment.victim))  # the records that attacks had
         self.rows, rest = order[:n], order[n : n + _MOST]
         self.truth = experiment.victim[self.rows]
-        self.keyed = subject.keyed(key, experiment.victim[:PROFILE])
+        self.keyed = subject.keyed(key, experiment.statistics)
         self.stored = self.keyed.store(self.truth)
         held = np.arange(len(experiment.corpus))
         if len(rest) >= min(100, n):
@@ -115,7 +115,7 @@ class _Bench:
 
 def _linkage(bench: _Bench) -> Found:
     """Two dumps of the same records: under this key and under the next."""
-    other = bench.subject.keyed(bench.key + 1, bench.experiment.victim[:PROFILE]).store(bench.truth)
+    other = bench.subject.keyed(bench.key + 1, bench.experiment.statistics).store(bench.truth)
     found = linkage(bench.stored, other, seed=bench.key)
     return "d_sys", found.pop("d_sys"), 0.0, found.pop("d_sys_null"), found
 

@@ -21,6 +21,7 @@ from encvec_store.config import CollectionConfig
 from encvec_store.crypto.envelope import RecordCipher, Stamp, headers
 from encvec_store.crypto.keyset import Keyset, KeyState, KeyVersion
 from encvec_store.crypto.labels import Purpose, derive, encode
+from encvec_store.crypto.precision import Precision
 from encvec_store.crypto.prf import Keystream, Pmac
 from encvec_store.crypto.profile import Profile
 from encvec_store.crypto.rotation import DENSE
@@ -108,6 +109,35 @@ def envelopes():
         "config": '{"dim":3}',
     }
     return {"root": ROOT.hex(), "headers": [head.tobytes().hex() for head in heads], "sealed": sealed, "plain": plain}
+
+
+def half():
+    """Vectors in half precision: format 2, whose header, binding and envelopes are over float16."""
+    of, vectors, index = cipher(), points(2, 3).astype(np.float16), points(2, 5).astype(np.float16)
+    names = of.tokens(IDS[:2])
+    nonces = np.arange(32, dtype=np.uint8).reshape(2, 16)
+    heads = headers(Stamp(1, 2, 1, Precision.HALF), nonces, of.bindings(names, vectors, index))
+    config = CollectionConfig.build(
+        dim=3,
+        metric_name="l2",
+        scheme_spec={"name": "sap", "beta": 2.0},
+        fields=None,
+        max_norm=8.0,
+        oversample=None,
+        precision_name="half",
+    )
+    with fixed_random():
+        sealed = {
+            "vectors": [row.tobytes().hex() for row in of.seal_vectors(names, heads, vectors)],
+            "payloads": [envelope.hex() for envelope in of.seal_payloads(names, heads, [b"", b'["a",{},null]'])],
+        }
+    return {
+        "root": ROOT.hex(),
+        "headers": [head.tobytes().hex() for head in heads],
+        "sealed": sealed,
+        "plain": {"vectors": vectors.astype(float).tolist(), "payloads": ["", '["a",{},null]']},
+        "settings": config.to_json().decode(),
+    }
 
 
 def sap():
@@ -228,6 +258,7 @@ MAKERS = {
     "prf.json": prf,
     "tokens.json": tokens,
     "envelopes.json": envelopes,
+    "half.json": half,
     "sap.json": sap,
     "sketch.json": sketch,
     "keysets.json": keysets,

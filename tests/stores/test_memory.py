@@ -9,6 +9,7 @@ from encvec_store.fields import Term
 from tests.stores import machine
 from tests.stores.base import Opened, StoreContract
 from tests.stores.moving import MovingContract
+from tests.stores.precision import PrecisionContract
 from tests.stores.races import RacesContract
 from tests.stores.tampering import Burglar, TamperingContract
 
@@ -83,7 +84,7 @@ class MemoryBurglar(Burglar):
         self.collection._artefacts = {} if sealed is None else {"profile": sealed}
 
 
-class TestMemory(MovingContract, RacesContract, TamperingContract, StoreContract):
+class TestMemory(MovingContract, PrecisionContract, RacesContract, TamperingContract, StoreContract):
     @pytest.fixture
     def place(self, keyset):
         return OpenedMemory(keyset)

@@ -1,4 +1,4 @@
-"""The one place that calls FAISS: build, extend, search, write and read an index; imports faiss, options.
+"""The one place that calls FAISS: build, extend, search, write and read an index; imports faiss, options, device.
 
 Inner product throughout. FAISS has no types of its own; what leaves this file has.
 """
@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..base import Matrix, Rows
+from .device import GpuCopy, suits, uses_gpu
 from .options import Options
 
 __all__ = ["VERSION", "AnnIndex", "training_size"]
@@ -46,6 +47,7 @@ class AnnIndex:
         self._raw = raw
         self._flat = faiss.downcast_index(raw.storage) if kind == "hnsw" else raw
         self._parameters: Any = None
+        self._gpu: GpuCopy | None = None
 
     @classmethod
     def build(cls, kind: str, dim: int, options: Options, sample: Matrix, records: int) -> AnnIndex:
@@ -94,6 +96,7 @@ class AnnIndex:
 
     def add(self, vectors: Matrix) -> None:
         """Append (n, dim) vectors."""
+        self._gpu = None
         self._raw.add(np.ascontiguousarray(vectors))
 
     def search(
@@ -109,6 +112,10 @@ class AnnIndex:
             matching: how many bits are set.
         """
         effort = self.effort(k, options, matching, masked=mask is not None)
+        if mask is None and suits(self.kind, k) and uses_gpu(options.device):
+            labels: Rows = self._on_gpu().search(queries, k, effort or self._lists)
+            if not (labels < 0).any():
+                return labels
         if not effort:
             return self._scan(queries, k, mask)
         parameters: Any
@@ -116,11 +123,21 @@ class AnnIndex:
             parameters = self._hnsw_parameters(effort, mask)
         else:
             parameters = faiss.SearchParametersIVF(nprobe=effort, sel=self._selector(mask))
-        labels: Rows = self._raw.search(np.ascontiguousarray(queries), k, params=parameters)[1]
+        labels = self._raw.search(np.ascontiguousarray(queries), k, params=parameters)[1]
         short = (labels < 0).any(axis=1)
         if short.any():
             labels[short] = self._scan(queries[short], k, mask)
         return labels
+
+    def _on_gpu(self) -> GpuCopy:
+        held = self._gpu
+        if held is None or held.count != len(self):
+            held = self._gpu = GpuCopy(self._raw)
+        return held
+
+    @property
+    def _lists(self) -> int:
+        return int(self._raw.nlist) if self.kind == "ivf" else 0
 
     def effort(self, k: int, options: Options, matching: int, *, masked: bool) -> int:
         """Return the nodes of HNSW kept, or lists of IVF probed, by such a search; 0 where a scan is cheaper."""

@@ -15,7 +15,7 @@ _COUNTS = {
     "vectors have a wrong length": "FROM vectors JOIN records USING (row)"
     " WHERE collection = :collection AND length(envelope) != :envelope_size",
     "index vectors have a wrong length": "FROM index_vectors JOIN records USING (row)"
-    " WHERE collection = :collection AND length(vector) != :index_bytes",
+    " WHERE collection = :collection AND length(vector) NOT IN (:index_bytes, :index_bytes / 2)",
     "tokens have a wrong length": "FROM records WHERE collection = :collection AND length(token) != 16",
     "rows were never given out": "FROM records WHERE collection = :collection AND row >="
     " (SELECT value FROM meta WHERE name = 'next_row')",

@@ -171,7 +171,9 @@ class Records:
             found, _ = self._fetch(_PAYLOADS, rows)
             return found, np.empty((len(found), 0), np.float32)
         found, blobs = self._fetch(_INDEX_VECTORS, rows)
-        return found, _matrix(blobs, 4 * dim).view("<f4").astype(np.float32, copy=False)
+        # a collection has one precision, told by the length of most; what has another one is damaged
+        kind = "<f2" if 2 * sum(len(blob) == 2 * dim for blob in blobs) > len(blobs) else "<f4"
+        return found, _matrix(blobs, np.dtype(kind).itemsize * dim).view(kind).astype(np.float32, copy=False)
 
     def payloads(self, rows: Rows) -> tuple[Rows, list[bytes]]:
         """Return (found rows in the order asked, sealed payloads)."""
@@ -265,7 +267,7 @@ class Records:
         envelopes = _slices(batch.vectors)
         cursor.executemany("INSERT INTO vectors (row, envelope) VALUES (?, ?)", zip(rows, envelopes, strict=True))
         if batch.index_vectors.shape[1]:
-            index_vectors = _slices(np.asarray(batch.index_vectors, "<f4"))
+            index_vectors = _slices(batch.index_vectors.astype(batch.index_vectors.dtype.newbyteorder("<"), copy=False))
             cursor.executemany(
                 "INSERT INTO index_vectors (row, vector) VALUES (?, ?)", zip(rows, index_vectors, strict=True)
             )

@@ -50,7 +50,7 @@ class Searcher:
     def __init__(self, records: Records) -> None:
         self._records = records
         self._options = records.source.options
-        self._indexer = Indexer(records.source, records.server, records.dim_of)
+        self._indexer = Indexer(records.source, records.server, records.dim_of, half=records.spec.half)
         self._states: dict[int, IndexState] = {}
         self._seen = -_LOOK_AGAIN
         self._warned = self._told = False
@@ -226,10 +226,13 @@ class Searcher:
     def _take(self, ask: Ask, lines: list[Any]) -> Nearest:
         size = self._records.spec.envelope_size
         if ask.whole:
-            lines = lines if lines and lines[0][0] is not None else []
-            rows = np.array([row for row, _, _ in lines], np.int64)
-            vectors = np.frombuffer(joined([envelope for _, envelope, _ in lines], size), np.uint8).reshape(-1, size)
-            return Nearest([rows], rows, vectors, {row: payload for row, _, payload in lines if payload is not None})
+            numbers, envelopes, payloads = zip(*lines, strict=True) if lines and lines[0][0] is not None else ((),) * 3
+            rows = np.array(numbers, np.int64)
+            vectors = np.frombuffer(joined(envelopes, size), np.uint8).reshape(-1, size)
+            small = dict(zip(numbers, payloads, strict=True))
+            if None in payloads:  # too large to come along
+                small = {row: payload for row, payload in small.items() if payload is not None}
+            return Nearest([rows], rows, vectors, small)
         found = [np.empty(0, np.int64) for _ in ask.queries]
         for n, packed, distances in lines:
             rows = rows_from(packed)

@@ -10,6 +10,7 @@ from psycopg.sql import SQL, Composable, Composed
 from ...errors import StaleConfigError
 from ...filters import Predicate
 from ..base import Matrix
+from .names import kept
 from .predicates import PredicateSql
 from .records import Records
 from .wire import vector, vector_array
@@ -25,7 +26,7 @@ _SMALL = 256
 
 # For many queries, one line each: its rows and distances, packed. Envelopes follow by a second statement, once each.
 _WIDE: LiteralString = (
-    "SELECT q.n, found.* FROM {before}(SELECT u.v, u.n{settings} FROM unnest(%(queries)b::{vector}[]) WITH ORDINALITY"
+    "SELECT q.n, found.* FROM {before}(SELECT u.v, u.n{settings} FROM unnest(%(queries)b::{type}[]) WITH ORDINALITY"
     " AS u (v, n)) AS q CROSS JOIN LATERAL (SELECT string_agg(int8send(c.row), ''::bytea)"
     " FILTER (WHERE c.d IS NOT NULL),"  # none should be, but for damage
     " string_agg(float8send(c.d), ''::bytea) FROM ({inner}) AS c) AS found"
@@ -33,7 +34,7 @@ _WIDE: LiteralString = (
 # For one query, a line for each record. The outer join tells no record from no search. Its parameter is a vector, not
 # an array of one: what the server cannot guess the length of, it plans anew each time.
 _WHOLE: LiteralString = (
-    "SELECT c.row, c.envelope, c.payload FROM {before}(SELECT %(query)b::{vector} AS v{settings}) AS q"
+    "SELECT c.row, c.envelope, c.payload FROM {before}(SELECT %(query)b::{type} AS v{settings}) AS q"
     " LEFT JOIN LATERAL ({inner}) AS c ON true"
 )
 _INNER: LiteralString = (
@@ -85,7 +86,7 @@ class Statements:
     def __init__(self, records: Records) -> None:
         self._records = records
         self._names = records.names
-        self._vector_oid = records.server.vector_oid
+        self._column, self._type, self._number = kept(records.spec.half)
         self._kept: dict[tuple[Any, ...], tuple[bytes, bytes]] = {}
 
     def search(self, content: int, ask: Ask, way: Way) -> tuple[bytes, dict[str, Any]]:
@@ -104,7 +105,9 @@ class Statements:
             before, _, after = self._compose(content, ask, way).as_bytes().partition(_HOLE.encode())
             text = self._kept[key] = before, after
         parameters: dict[str, Any] = (
-            {"query": vector(ask.queries[0])} if ask.whole else {"queries": vector_array(ask.queries, self._vector_oid)}
+            {"query": vector(ask.queries[0], self._number)}
+            if ask.whole
+            else {"queries": vector_array(ask.queries, self._records.index_oid, self._number)}
         )
         if ask.predicate is None:
             return text[0], parameters
@@ -117,15 +120,17 @@ class Statements:
         narrow = way.kind == "narrow"
         joined = ask.whole and way.storage == "exact"
         dim = ask.queries.shape[1]
-        exact = names.measure("exact", dim, "r.index_vector", "q.v")
+        column: LiteralString = f"r.{self._column}"
+        exact = names.measure("exact", dim, column, "q.v")
         distance = SQL(" ").join([exact["on"], exact["operator"], exact["query"]])
         columns = (
             SQL("r.ctid AS place") if joined else SQL(_COLUMNS) if ask.whole else SQL("r.row, {} AS d").format(distance)
         )
         where = " AND r.row = ANY(few.rows)" if narrow else f" AND {_HOLE}" if ask.predicate is not None else ""
-        parts: dict[str, Composable | int] = {**names.measure(way.storage, dim, "r.index_vector", "q.v")}
+        parts: dict[str, Composable | int] = {**names.measure(way.storage, dim, column, "q.v")}
         parts |= {"columns": columns, "space": ask.space, "where": SQL(where), "limit": ask.limit}
         parts |= {"distance": distance, "wide": way.wide}
+        type_ = names.part(self._type)
         inner = names.part(_SIGNS if way.kind == "bit" else _INNER, content, **parts)
         if joined:
             inner = names.part(_AFTERWARDS, content, columns=SQL(_COLUMNS), inner=inner)
@@ -134,6 +139,7 @@ class Statements:
         outer = names.part(
             _WHOLE if ask.whole else _WIDE,
             before=SQL("few CROSS JOIN " if narrow else ""),
+            type=type_,
             settings=SQL("").join(settings),
             inner=inner,
         )
