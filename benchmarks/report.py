@@ -53,6 +53,7 @@ _COLUMNS: dict[str, tuple[str, int]] = {
     "encrypt_per_s": ("encrypted/s", 0),
     "disk_per_s": ("disk alone/s", 0),
     "ef_search": ("ef", 0),
+    "cells": ("cells", 0),
     "candidates": ("candidates", 0),
     "recall@1": ("recall@1", 4),
     "recall@10": ("recall@10", 4),

@@ -94,6 +94,11 @@ class CollectionConfig:
         """Coordinates of an index vector; 0 where there is none."""
         return self.scheme.index_dim(self.point_dim)
 
+    @property
+    def cells(self) -> int:
+        """Parts of the collection, each under a rotation of its own."""
+        return (self.scheme.cells or 1) if self.index_dim else 1
+
     def bounded_by(self, largest: float) -> CollectionConfig:
         """Return the settings with max_norm set from the largest norm of a first batch, with room to spare."""
         return replace(self, max_norm=NORM_MARGIN * largest if largest > 0 else 1.0)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from .config import CollectionConfig
 from .crypto.envelope import KEY_VERSION, RecordCipher, Stamp, claims, config_key_version, key_version, key_versions
@@ -16,10 +17,12 @@ from .crypto.profile import Profile
 from .crypto.schemes import KeyedScheme
 from .errors import AuthenticationError, KeyUnavailableError
 from .fields import Term
+from .spaces import space, spaces
 from .waits import Lock, offload
 
 __all__ = ["PROFILE", "Roots", "Vault"]
 
+Matrix = npt.NDArray[np.float32]
 PROFILE = "profile"
 """Name of the artefact that holds it."""
 _BLINDED = 1024
@@ -117,6 +120,15 @@ class Vault:
                     made = (root, self._tenant, self._collection, config.point_dim, config.profile)
                     found = self._schemes[place] = offload(config.point_dim, config.scheme.keyed, *made)
         return found
+
+    def probes(self, version: int, config: CollectionConfig, points: Matrix) -> dict[int, Matrix]:
+        """Encrypt (q, point_dim) queries under a key version, for every space: (q, index_dim) each."""
+        encrypted = offload(len(points), self.scheme(version, config).encrypt_queries, points)
+        return {space(version, cell): part for cell, part in enumerate(encrypted)}
+
+    def spaces(self, version: int, config: CollectionConfig, tokens: Bytes) -> npt.NDArray[np.int64]:
+        """Return the spaces that records of (n, 16) tokens belong to: (n,)."""
+        return spaces(version, self.scheme(version, config).cells_of(tokens))
 
     def seal_config(self, config: CollectionConfig) -> bytes:
         """Seal settings under the primary."""

@@ -25,6 +25,7 @@ from .filters import BLIND_COLUMN
 from .handle import Handle
 from .metrics import as_vectors, norms
 from .records import check_documents, check_ids, check_metadata, decode_payload, encode_payload
+from .spaces import version_of
 from .vault import Vault
 from .waits import offload, result
 
@@ -62,7 +63,7 @@ def upsert(
             first, changed = next(parts), _new_config(handle.vault, config, fresh)
             handle.backend.put(first, under=config.sealed, more=parts, **changed)
             handle.refresh()
-            handle.drift.add(fresh.scheme, fresh.profile, first.space, first.index_vectors)
+            offload(len(first.tokens), _watch, handle, fresh, first)
             return
         except StaleConfigError:
             # calibrated, or given its max_norm, by another process between our reading and writing
@@ -72,6 +73,15 @@ def upsert(
                 raise
         finally:
             parts.close()
+
+
+def _watch(handle: Handle, config: CollectionConfig, batch: EncryptedBatch) -> None:
+    """Let the handle see whether what was written still fits the profile, whichever cells it went to."""
+    version = version_of(int(batch.spaces[0]))
+    aligned = handle.vault.scheme(version, config).aligned(
+        batch.index_vectors.astype(np.float32, copy=False), batch.tokens
+    )
+    handle.drift.add(config.scheme, config.profile, version, aligned)
 
 
 def _encrypted(
@@ -165,7 +175,7 @@ def reseal(handle: Handle) -> None:
     if config_key_version(config.sealed) == vault.primary:
         return
     nothing = EncryptedBatch(
-        space=vault.primary,
+        spaces=np.empty(0, np.int64),
         tokens=np.empty((0, TOKEN), np.uint8),
         index_vectors=np.empty((0, config.index_dim), config.precision.dtype),
         vectors=np.empty((0, envelope_size(config.dim, config.precision)), np.uint8),
@@ -196,7 +206,7 @@ def encrypt_batch(
     index_vectors = config.precision.kept(encrypted)
     heads = headers(vault.stamp(version, config), nonces, cipher.bindings(tokens, kept, index_vectors))
     return EncryptedBatch(
-        space=version,
+        spaces=vault.spaces(version, config, tokens),
         tokens=tokens,
         index_vectors=index_vectors,
         vectors=cipher.seal_vectors(tokens, heads, kept),

@@ -95,8 +95,7 @@ class Encrypted:
         config = handle.refresh()
         version = handle.vault.primary
         points = config.metric.lift_query(queries, config.max_norm or 1.0)
-        encrypted = handle.vault.scheme(version, config).encrypt_query(points)
-        return handle.backend.candidates(version, encrypted, limit)
+        return handle.backend.candidates(handle.vault.probes(version, config, points), limit)
 
     def search(self, query: Matrix, k: int) -> list[Hit]:
         """Search as anybody would."""

@@ -89,7 +89,7 @@ class Plain:
         if self._unit:
             asked = asked / np.sqrt(np.einsum("ij,ij->i", asked, asked))[:, None]
         if self._gpu is not None and suits(self.kind, k):
-            return self._gpu.search(asked, k, self.effort or 0)
+            return self._gpu.search(asked, k, self.effort or 0)[0]
         labels: npt.NDArray[np.int64] = self._index.search(asked, k)[1]
         return labels
 

@@ -56,10 +56,10 @@ def test_every_way_of_searching_reads_it(filled, options, kind, storage, least):
     with opened(dsn, dim=DIM, **options) as (_, collection):
         assert collection.spec.half, "found by the column that the tables have"
         collection.flush()
-        assert recall(collection.candidates(1, queries, 20), exact(vectors, queries, 20)) >= least
-        one = collection.nearest(1, queries[:1], 20)
+        assert recall(collection.candidates({1: queries}, 20), exact(vectors, queries, 20)) >= least
+        one = collection.nearest({1: queries[:1]}, 20)
         assert recall(one.lists, exact(vectors, queries[:1], 20)) >= least - 0.1
-        narrow = collection.candidates(1, queries, 10, SOME)
+        narrow = collection.candidates({1: queries}, 10, SOME)
         assert recall(narrow, exact(vectors[:100], queries, 10)) >= (1 if kind == "exact" else 0.8)
         assert (collection.stats()["index"], collection.stats()["spaces"]["1"]["storage"]) == (kind, storage)
         plan = collection.explain(1, queries[0], 20)

@@ -198,6 +198,34 @@ def sketch():
     return {"root": ROOT.hex(), "tenant": TENANT, "collection": COLLECTION, "cases": cases}
 
 
+def cells():
+    """Index vectors and queries in cells, and which cell each record belongs to."""
+    cases = []
+    for spec in (
+        {"name": "sap", "beta": 2.0, "query_beta": 0.5, "cells": 3},
+        {"name": "sketch", "beta": 3.6, "cells": 2},
+        {"name": "sketch", "beta": 1.8, "gamma": -0.5, "query_beta": 1.8, "cells": 5},
+    ):
+        dim, held = 9, profile(9, 4)
+        chosen = scheme(spec)
+        if isinstance(chosen, Sketch):
+            chosen = chosen.fitted(held)
+        keyed = chosen.keyed(ROOT, TENANT, COLLECTION, dim, held)
+        rows = np.concatenate([points(2, dim), held.mean[None]])
+        names = cipher().tokens(IDS[:3])
+        vectors, nonces = keyed.encrypt(rows, names)
+        case = {
+            "dim": dim,
+            "scheme": {"name": chosen.name, **chosen.parameters()},
+            "cells": keyed.cells_of(names).tolist(),
+            "nonces": [nonce.tobytes().hex() for nonce in nonces],
+            "vectors": vectors.astype(float).round(8).tolist(),
+            "queries": keyed.encrypt_queries(points(1, dim))[:, 0].astype(float).round(8).tolist(),
+        }
+        cases.append(case)
+    return {"root": ROOT.hex(), "tenant": TENANT, "collection": COLLECTION, "cases": cases}
+
+
 def column_cipher():
     config = CollectionConfig.build(
         dim=3, metric_name="l2", scheme_spec={"name": "sap", "beta": 2.0}, fields=None, max_norm=8.0, oversample=None
@@ -255,6 +283,7 @@ def keysets():
 
 MAKERS = {
     "labels.json": labels,
+    "cells.json": cells,
     "prf.json": prf,
     "tokens.json": tokens,
     "envelopes.json": envelopes,

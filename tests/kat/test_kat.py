@@ -64,6 +64,16 @@ def test_sketches():
     assert now == then
 
 
+def test_cells():
+    now, then = make.cells(), stored("cells.json")
+    assert [case["scheme"]["name"] for case in then["cases"]] == ["sap", "sketch", "sketch"]
+    for one, two in zip(now.pop("cases"), then.pop("cases"), strict=True):
+        for name in ("vectors", "queries"):
+            np.testing.assert_allclose(one.pop(name), two.pop(name), rtol=0, atol=1e-5)
+        assert as_json(one) == two
+    assert now == then
+
+
 def test_profiles_open():
     small = [case for case in stored("sketch.json")["cases"] if "artefact" in case]
     assert len(small) == 2

@@ -12,6 +12,7 @@ from encvec_store.backends.pgvector.wire import Raw, RawDumper, split_value, ter
 from tests.postgres import role
 from tests.stores import machine
 from tests.stores.base import Opened, StoreContract
+from tests.stores.celled import CelledContract
 from tests.stores.moving import MovingContract
 from tests.stores.precision import PrecisionContract
 from tests.stores.races import RacesContract
@@ -141,7 +142,7 @@ class Apart(OpenedPostgres):
         return sorted(found for tenant in tenants for found in store.collections(tenant))
 
 
-class Contract(MovingContract, PrecisionContract, RacesContract, TamperingContract, StoreContract):
+class Contract(CelledContract, MovingContract, PrecisionContract, RacesContract, TamperingContract, StoreContract):
     @pytest.fixture
     def opening(self, pg_dsn):
         """Return what makes an `Opened` of a keyset and options."""

@@ -62,11 +62,13 @@ class GpuCopy:
         self._probes = 0
         self._lock = threading.Lock()
 
-    def search(self, queries: npt.NDArray[np.float32], k: int, probes: int = 0) -> npt.NDArray[np.int64]:
-        """Return (q, k) labels, -1 where too few were found; `probes` lists of an IVF."""
+    def search(
+        self, queries: npt.NDArray[np.float32], k: int, probes: int = 0
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """Return (q, k) labels, -1 where too few were found, and products; `probes` lists of an IVF."""
         with self._lock:
             if probes and probes != self._probes:
                 faiss.GpuParameterSpace().set_index_parameter(self._raw, "nprobe", probes)
                 self._probes = probes
-            labels: npt.NDArray[np.int64] = self._raw.search(np.ascontiguousarray(queries), k)[1]
-            return labels
+            products, labels = self._raw.search(np.ascontiguousarray(queries), k)
+            return labels, products

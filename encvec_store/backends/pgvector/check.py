@@ -30,7 +30,7 @@ _CHECKS: tuple[tuple[LiteralString, str], ...] = (
         "SELECT count(*) FROM (SELECT space, count(*) AS n FROM {records} GROUP BY space) h FULL JOIN"
         " (SELECT space, records AS n FROM {spaces} WHERE collection = {id} AND records <> 0) s USING (space)"
         " WHERE h.n IS DISTINCT FROM s.n",
-        "the count of records is wrong for {} key versions",
+        "the count of records is wrong for {} groups",
     ),
 )
 _SIZES: LiteralString = (

@@ -129,7 +129,7 @@ def _packed(batch: EncryptedBatch, rows: Rows, part: slice, vector_oid: int | No
     """Return the parameters of `_RECORDS` for a part of a batch; without vectors where their type is None."""
     values: list[Any] = [
         int8_array(rows[part]),
-        int8_array([batch.space] * len(rows[part])),
+        int8_array(batch.spaces[part]),
         packed_tokens(batch.tokens[part]),
         packed_tokens(batch.vectors[part]),
         byte_arrays(batch.payloads[part]),

@@ -172,7 +172,7 @@ def copy_records(batch: EncryptedBatch, rows: Rows, *, with_vector: bool) -> Ite
     line = np.dtype(layout)
     at_once = max(1, min(n, _CHUNK // line.itemsize))
     lines = np.empty(at_once, line)
-    lines["fields"], lines["8"], lines["8 too"], lines["space"] = 6 if with_vector else 5, 8, 8, batch.space
+    lines["fields"], lines["8"], lines["8 too"] = 6 if with_vector else 5, 8, 8
     for name in ("tokens", "vectors"):
         lines[f"{name} length"] = getattr(batch, name).shape[1]
     if with_vector:
@@ -185,6 +185,7 @@ def copy_records(batch: EncryptedBatch, rows: Rows, *, with_vector: bool) -> Ite
     for start in range(0, n, at_once):
         some = order[start : start + at_once]
         part = lines[: len(some)]
+        part["space"] = batch.spaces[some]
         part["row"], part["tokens"], part["vectors"] = rows[some], batch.tokens[some], batch.vectors[some]
         if with_vector:
             part["vector"] = batch.index_vectors[some]

@@ -6,6 +6,7 @@ straight into their table: no staging, and no number is ever used twice.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, LiteralString
@@ -144,7 +145,7 @@ class Writer:
             return
         rows = np.arange(state.next_row, state.next_row + n, dtype=np.int64)
         state.next_row += n
-        _add(changes, {batch.space: n})
+        _add(changes, Counter(batch.spaces.tolist()))
         if not copying:
             insert_batch(cursor, self._names, state.content, batch, rows, self._records.index_oid)
             return
