@@ -79,7 +79,8 @@ def _curves(found: Sequence[Leaks]) -> str:
         ticks = [(low, f"{low:.2f}"), (high, f"{high:.2f}")]
         x = Axis("score of a pair", low, high, ticks, linear=True)
         y = Axis("D(s)", 0.0, 1.0, [(0.0, "0"), (0.5, "0.5"), (1.0, "1")], linear=True)
-        line = Line(worst.level, [Point(score, d, d, d, "") for score, d in curve], marked=False)
+        kind = "disjoint" if worst.level == "chance" else worst.level  # the sheet draws lines of chance dashed
+        line = Line(kind, [Point(score, d, d, d, "") for score, d in curve], marked=False)
         name = f"{escape(one.name)}, {one.n:,} records: D_sys {worst.figure(worst.value)}"
         out.append(f"<figure>{plot(x, y, [line], one.name)}<figcaption>{name}</figcaption></figure>")
     if not out:

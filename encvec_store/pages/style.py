@@ -35,7 +35,7 @@ border-left:6px solid var(--c,var(--rule));border-radius:6px}
 .bars{display:grid;grid-template-columns:20.5em 1fr 5em;gap:1px 12px;align-items:center;margin-top:1em}
 .name{grid-column:1/-1;font-weight:600;margin-top:.6em}.who{color:var(--dim);font-size:.86rem}.figure{text-align:right}
 .bar{width:100%;height:22px;display:block;overflow:visible}.bar rect{fill:var(--c)}
-.asked{grid-template-columns:22em 1fr 13.5em;margin-top:1.2em}.asked .figure{color:var(--c);text-align:left}
+.asked{grid-template-columns:21em 1fr 14.5em;margin-top:1.2em}.asked .figure{color:var(--c);text-align:left}
 .asked small{color:var(--dim)}.said{grid-column:1/-1;margin:0 0 .3em}
 .ticks{position:relative;height:1.5em;font-size:.8rem;color:var(--dim)}
 .ticks span{position:absolute;transform:translateX(-50%)}.ticks span:first-child{transform:none}
