@@ -184,31 +184,28 @@ class Experiment:
         done: dict[tuple[str, str], int] = {}
         with self.bar("attacking", total * len(chosen)) as advance:
 
-            def run(job: tuple[str, str, int]) -> None:
-                name, loop, count = job
+            def run(name: str, loop: str, count: int) -> None:
+                start = done.get((name, loop), 0)
+                at = [0]
 
                 def moved(steps: int) -> None:
-                    with lock:
-                        advance(steps)
+                    at[0] += steps  # the first call tells from which iteration it goes on
+                    if at[0] > done.get((name, loop), 0):
+                        with lock:
+                            advance(at[0] - max(start, done.get((name, loop), 0)))
+                        done[name, loop] = at[0]
 
-                def counted(steps: int) -> None:
-                    # what was there before this round has been counted
-                    seen = done.get((name, loop), 0)
-                    done[name, loop] = max(seen, steps) if fresh else seen + steps
-                    moved(done[name, loop] - seen)
-                    fresh.clear()
-
-                fresh = [True]
                 state = self.folder / f"state-{name}-{loop}.npz"
                 frames = (*FRAMES, *self.settings.iterations)
-                rest: Any = {"seed": self.settings.seed, "frames": frames, "state": state, "progress": counted}
+                rest: Any = {"seed": self.settings.seed, "frames": frames, "state": state, "progress": moved}
                 if loop == "climb" and isinstance(self.model, Differentiable):
                     attack.climb(self.model, self.generator, self.pool, targets[name], count, **rest)
                 else:
                     attack.search(self.model, self.generator, self.pool, targets[name], count, **rest)
 
             with ThreadPoolExecutor(self.jobs) as threads:
-                list(threads.map(run, [(name, loop, count) for loop, count in rounds for name in chosen]))
+                for loop, count in rounds:  # one after another: a state is never written by two
+                    list(threads.map(lambda name, loop=loop, count=count: run(name, loop, count), chosen))
 
     def trace(self, name: str, loop: str) -> attack.Trace | None:
         """How far a loop on a subject has come; None where it has not begun."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from .models import Images, Matrix, unit
+from .models import Images, Matrix, resized, unit
 
 __all__ = ["Fisherfaces", "Texture"]
 
@@ -51,6 +51,8 @@ class Fisherfaces:
 
     def embed(self, images: Images) -> Matrix:
         """Unit vectors (n, dim)."""
+        if images.shape[1:3] != self._shape[:2]:
+            images = resized(images, self._shape[0])
         return unit((_contrast(images) - self._mean) @ self._map)
 
     def pull(self, images: Images, targets: Matrix) -> tuple[Matrix, Images]:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from ..errors import InputError
 from .weights import MissingModelError
 
-__all__ = ["MODELS", "Differentiable", "Images", "Matrix", "Model", "load_model", "unit"]
+__all__ = ["MODELS", "Differentiable", "Images", "Matrix", "Model", "load_model", "resized", "unit"]
 
 Images = npt.NDArray[Any]
 Matrix = npt.NDArray[np.float32]
@@ -54,6 +54,17 @@ def unit(points: npt.NDArray[np.floating]) -> Matrix:
     length = np.linalg.norm(points, axis=1, keepdims=True)
     result: Matrix = np.ascontiguousarray(points / np.maximum(length, 1e-12), np.float32)
     return result
+
+
+def resized(images: Images, side: int) -> Images:
+    """(n, h, h, c) pictures brought to (n, side, side, c), bilinear, uint8."""
+    n, height = images.shape[:2]
+    at = np.clip((np.arange(side) + 0.5) * height / side - 0.5, 0, height - 1)
+    low = np.floor(at).astype(int)
+    high, part = np.minimum(low + 1, height - 1), (at - low).astype(np.float32)
+    rows = images[:, low] * (1 - part)[:, None, None] + images[:, high] * part[:, None, None]
+    both = rows[:, :, low] * (1 - part)[:, None] + rows[:, :, high] * part[:, None]
+    return np.round(both).astype(np.uint8).reshape(n, side, side, -1)
 
 
 def _facenet(folder: Path | None) -> Model:

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError
-from .models import Images
+from .models import Images, resized
 from .weights import MissingModelError
 
 __all__ = ["Pair", "Photographs", "jittered", "lfw", "load", "olivetti"]
@@ -97,7 +97,7 @@ class _Array:
 
     def read(self, rows: Rows, side: int) -> Images:
         taken = self.pixels[rows]
-        return taken if taken.shape[1] == side else _resized(taken, side)
+        return taken if taken.shape[1] == side else resized(taken, side)
 
 
 def olivetti(path: Path) -> Photographs:
@@ -195,17 +195,6 @@ def jittered(images: Images, rng: np.random.Generator) -> Images:
     out = out[np.arange(n)[:, None, None], rows[:, :, None], columns[:, None, :]]
     gain, offset = rng.uniform(0.85, 1.15, (n, 1, 1, 1)), rng.uniform(-12, 12, (n, 1, 1, 1))
     return np.clip(out * gain + offset, 0, 255).astype(np.uint8)
-
-
-def _resized(images: Images, side: int) -> Images:
-    """Bilinear, for pictures in an array."""
-    n, height = images.shape[:2]
-    at = np.clip((np.arange(side) + 0.5) * height / side - 0.5, 0, height - 1)
-    low = np.floor(at).astype(int)
-    high, part = np.minimum(low + 1, height - 1), (at - low).astype(np.float32)
-    rows = images[:, low] * (1 - part)[:, None, None] + images[:, high] * part[:, None, None]
-    both = rows[:, :, low] * (1 - part)[:, None] + rows[:, :, high] * part[:, None]
-    return np.round(both).astype(np.uint8).reshape(n, side, side, -1)
 
 
 def _pillow() -> Any:

@@ -194,7 +194,7 @@ class Tables:
                 best = next((v for v in votes.tolist() if counts[names == v][0] == counts.max()), None)
                 right += best == labels[row]
                 total += 1
-        return {"knn_accuracy": right / max(total, 1)}
+        return {"knn_accuracy": float(right) / max(total, 1)}
 
     def _misnamed(self, found: Rows, scores: Scores) -> dict[str, float]:
         """One photograph in twenty gets another's name: how well disagreeing neighbours tell which."""
