@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from ..errors import InputError
 from .experiment import Experiment
 from .models import Matrix
 
@@ -74,7 +75,7 @@ def document(
     """The whole document, of a run whose attacks are done."""
     rows, chance = details(experiment), experiment.chance()
     settings, photographs = experiment.settings, experiment.photographs
-    most = max(settings.iterations)
+    most = _iterations(rows, settings.iterations)
     way = f"search@{most}"
     judges = [judge for _, judge in experiment.judges]
     first, *others = judges
@@ -123,6 +124,14 @@ def document(
             "accepted_at_far_1e-3": accepted(rows, chance, judge.name, way),
         }
     return out
+
+
+def _iterations(rows: Mapping[str, Any], asked: tuple[int, ...]) -> int:
+    """The most iterations that every headline's subject has come to. Raises InputError where there are none yet."""
+    for count in sorted(asked, reverse=True):
+        if all(f"search@{count}" in rows[subject] for subject in HEADLINES.values()):
+            return count
+    raise InputError("the attack has not come far enough for figures: run it again, and it goes on")
 
 
 def _versions() -> dict[str, str]:
