@@ -18,7 +18,7 @@ import click
 from .common import Failure, help_if_alone
 from .output import emit, note, progress, table
 
-__all__ = ["faces"]
+__all__ = ["bar", "faces", "returned", "show"]
 
 
 @click.group(invoke_without_command=True)
@@ -85,7 +85,8 @@ def _pictures(folder: Path) -> list[Path]:
 @faces.command()
 @click.option("--data", metavar="FILE", type=click.Path(exists=True, path_type=Path),
               help="Photographs: .npz with images and labels, such as benchmarks/data/olivetti-64.npz.")  # fmt: skip
-@click.option("--lfw", metavar="DIR", envvar="ENCVEC_LFW", type=click.Path(exists=True, file_okay=False, path_type=Path),
+@click.option("--lfw", metavar="DIR", envvar="ENCVEC_LFW",
+              type=click.Path(exists=True, file_okay=False, path_type=Path),
               help="Or your own copy of Labeled Faces in the Wild.")  # fmt: skip
 @click.option("--out", required=True, metavar="DIR", type=click.Path(file_okay=False, path_type=Path),
               help="Folder for everything; run again, it goes on there.")  # fmt: skip
@@ -99,6 +100,7 @@ def _pictures(folder: Path) -> list[Path]:
               help="Of the black-box loop; figures at each.")  # fmt: skip
 @click.option("--climb", type=click.IntRange(0), default=60, show_default=True, help="Iterations by gradient.")
 @click.option("--pool", type=click.IntRange(2), default=2000, show_default=True, help="Pre-generated faces.")
+@click.option("--components", type=click.IntRange(2), default=256, show_default=True, help="Of the generator, at most.")
 @click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="Attacks at the same time.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print the results document.")
@@ -113,6 +115,7 @@ def run(
     iterations: tuple[int, ...],
     climb: int,
     pool: int,
+    components: int,
     jobs: int,
     seed: int,
     as_json: bool,
@@ -141,9 +144,9 @@ def run(
     from ..faces.setting import Settings
 
     photographs = load(data or lfw or Path())
-    settings = Settings(people, iterations, climb, pool, seed=seed)
+    settings = Settings(people, iterations, climb, pool, components, seed=seed)
     attacked, judge = recognisers(photographs, settings, model, second, weights)
-    results = whole(Experiment(out, photographs, attacked, judge, settings, _bar, jobs=jobs), _command())
+    results = whole(Experiment(out, photographs, attacked, judge, settings, bar, jobs=jobs), _command())
     if as_json:
         emit(results)
     else:
@@ -171,7 +174,8 @@ def returned(results: dict[str, Any]) -> bool:
 
 
 @contextmanager
-def _bar(title: str, total: int) -> Iterator[Any]:
+def bar(title: str, total: int) -> Iterator[Any]:
+    """A progress bar of so many steps; gives what moves it on."""
     with progress(title, total) as advance:
         yield lambda steps: advance(steps, None)
 

@@ -189,13 +189,11 @@ def climb(
         trace.latents[better], trace.scores[better] = at[better], score[better]
         slope = generator.pull(at, slopes) - np.float32(_PRIOR) * at
         t = trace.iteration + 1
-        mean = _BETAS[0] * mean + (1 - _BETAS[0]) * slope
-        square = _BETAS[1] * square + (1 - _BETAS[1]) * np.square(slope)
+        mean = (_BETAS[0] * mean + (1 - _BETAS[0]) * slope).astype(np.float32)
+        square = (_BETAS[1] * square + (1 - _BETAS[1]) * np.square(slope)).astype(np.float32)
         fraction = t / max(iterations, 1)
         rate = _RATE * (1 - 0.8 * fraction)
-        at = generator.kept(
-            at + rate * (mean / (1 - _BETAS[0] ** t)) / (np.sqrt(square / (1 - _BETAS[1] ** t)) + 1e-8)
-        )
+        at = generator.kept(at + rate * (mean / (1 - _BETAS[0] ** t)) / (np.sqrt(square / (1 - _BETAS[1] ** t)) + 1e-8))
         _advance(trace, rng, frames, iterations, state, {"at": at, "mean": mean, "square": square})
         progress(1)
     return trace

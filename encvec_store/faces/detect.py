@@ -1,14 +1,15 @@
-"""From a photograph to an upright face that fills the picture: detect, find the eyes, turn, cut; imports faceapi, torch.
+"""From a photograph to an upright face that fills the picture; imports faceapi, torch.
 
-Detector and landmarks are face-api's (Vincent Muehler, MIT): a tiny YOLO (J. Redmon and A. Farhadi, "YOLO9000", CVPR 2017)
-with separable convolutions, and a small network for 68 points; their weights lie in the same folder as the second model's.
+Detect, find the eyes, turn, cut. Detector and landmarks are face-api's (Vincent Muehler, MIT): a tiny YOLO (J. Redmon
+and A. Farhadi, "YOLO9000", CVPR 2017) with separable convolutions, and a small network for 68 points; their weights
+lie in the same folder as the second model's.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -22,7 +23,13 @@ __all__ = ["Box", "Detector", "photograph"]
 
 SIDE = 416
 CELL = 32
-_ANCHORS = ((1.603231, 2.094468), (6.041143, 7.080126), (2.882459, 3.518061), (4.266906, 5.178857), (9.041765, 10.66308))
+_ANCHORS = (
+    (1.603231, 2.094468),
+    (6.041143, 7.080126),
+    (2.882459, 3.518061),
+    (4.266906, 5.178857),
+    (9.041765, 10.66308),
+)
 _MEAN = (117.001, 114.697, 97.404)
 _LANDMARKS_MEAN = (122.782, 117.001, 104.298)
 _SURE = 0.5
@@ -30,7 +37,7 @@ _LEFT, _RIGHT = slice(36, 42), slice(42, 48)
 _FACE = 160
 _EYES_APART, _EYES_DOWN = 0.305, 0.4
 """Where the eyes of an upright face are, as shares of its side: as in the crops that FaceNet does well on."""
-Tensor = torch.Tensor
+Tensor: TypeAlias = Any  # torch is not there for the type checker
 
 
 @dataclass(frozen=True)
@@ -79,7 +86,9 @@ class Detector:
             x, y, w, h, sure = grid[anchor, row, column].tolist()
             wide, high = np.exp(w) * _ANCHORS[anchor][0] * CELL / scale, np.exp(h) * _ANCHORS[anchor][1] * CELL / scale
             middle = ((column + _sigmoid(x)) * CELL / scale, (row + _sigmoid(y)) * CELL / scale)
-            found.append(Box(middle[0] - wide / 2, middle[1] - high / 2, float(wide), float(high), float(_sigmoid(sure))))
+            found.append(
+                Box(middle[0] - wide / 2, middle[1] - high / 2, float(wide), float(high), float(_sigmoid(sure)))
+            )
         kept: list[Box] = []
         for box in sorted(found, key=lambda box: -box.score):
             if all(_overlap(box, other) < 0.4 for other in kept):
@@ -185,4 +194,5 @@ def _turned(image: Images, middle: tuple[float, float], angle: float, wide: floa
     pixels = image.astype(np.float32)
     upper_line = pixels[y0, x0] * (1 - right) + pixels[y0, x1] * right
     lower_line = pixels[y1, x0] * (1 - right) + pixels[y1, x1] * right
-    return np.round(upper_line * (1 - lower) + lower_line * lower).astype(np.uint8)
+    made: Images = np.round(upper_line * (1 - lower) + lower_line * lower).astype(np.uint8)
+    return made

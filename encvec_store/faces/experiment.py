@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from . import attack
+from .attack import Trace
 from .generator import Eigenfaces
 from .inversion import Inverter
 from .measures import Judge, Verdict, by_chance, threshold
@@ -121,7 +122,7 @@ class Experiment:
                 return dict(kept), json.loads(facts.read_text(encoding="utf-8"))
         targets, about = self._steal()
         facts.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-        np.savez(arrays, allow_pickle=False, **targets)  # type: ignore[arg-type]
+        np.savez(arrays, allow_pickle=False, **targets)
         return targets, about
 
     def _steal(self) -> tuple[dict[str, Matrix], dict[str, Any]]:
@@ -207,10 +208,10 @@ class Experiment:
                 for loop, count in rounds:  # one after another: a state is never written by two
                     list(threads.map(lambda name, loop=loop, count=count: run(name, loop, count), chosen))
 
-    def trace(self, name: str, loop: str) -> attack.Trace | None:
+    def trace(self, name: str, loop: str) -> Trace | None:
         """How far a loop on a subject has come; None where it has not begun."""
         path = self.folder / f"state-{name}-{loop}.npz"
-        return attack.Trace.load(path) if path.exists() else None
+        return Trace.load(path) if path.exists() else None
 
     @cached_property
     def inverter(self) -> Inverter:
@@ -257,7 +258,7 @@ class Experiment:
         return out
 
     def verdicts(self, latents: Matrix) -> dict[str, Verdict]:
-        """What each judge says of reconstructions with these latents (p, k). Faces are rounded to whole pixels first."""
+        """What each judge says of reconstructions of latents (p, k), of whole pixels."""
         images = np.round(self.generator.images(latents)).astype(np.uint8)
         return {judge.name: judge.verdict(model.embed(images)) for model, judge in self.judges}
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ _BLOCKS = (
     "conv32_1", "conv32_2", "conv32_3", "conv64_down", "conv64_1", "conv64_2", "conv64_3", "conv128_down",
     "conv128_1", "conv128_2", "conv256_down", "conv256_1", "conv256_2", "conv256_down_out",
 )  # fmt: skip
-Tensor = torch.Tensor
+Tensor: TypeAlias = Any  # torch is not there for the type checker
 
 
 def weights_folder(folder: Path | None = None) -> Path:

@@ -47,7 +47,7 @@ class Fisherfaces:
     @property
     def dim(self) -> int:
         """Coordinates of an embedding."""
-        return self._map.shape[1]
+        return int(self._map.shape[1])
 
     def embed(self, images: Images) -> Matrix:
         """Unit vectors (n, dim)."""

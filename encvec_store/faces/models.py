@@ -64,7 +64,8 @@ def resized(images: Images, side: int) -> Images:
     high, part = np.minimum(low + 1, height - 1), (at - low).astype(np.float32)
     rows = images[:, low] * (1 - part)[:, None, None] + images[:, high] * part[:, None, None]
     both = rows[:, :, low] * (1 - part)[:, None] + rows[:, :, high] * part[:, None]
-    return np.round(both).astype(np.uint8).reshape(n, side, side, -1)
+    made: Images = np.round(both).astype(np.uint8).reshape(n, side, side, -1)
+    return made
 
 
 def _facenet(folder: Path | None) -> Model:
@@ -81,14 +82,16 @@ def _face_api(folder: Path | None) -> Model:
 
 
 MODELS: dict[str, Callable[[Path | None], Model]] = {"facenet": _facenet, "face-api": _face_api}
-"""Name -> how to load it, given a folder of weights where it has one. Fisherfaces and texture are trained: see linear."""
+"""Name -> how to load it, given a folder of weights where it has one. The others are in linear."""
 
 
 def load_model(name: str, folder: Path | None = None) -> Model:
-    """Load a model of the table. Raises InputError for an unknown name, MissingModelError where weights are not here."""
+    """Load a model of the table. Raises InputError for an unknown name, MissingModelError without weights."""
     if name not in MODELS:
         raise InputError(f"unknown face model {name!r}; there are: {', '.join(MODELS)}")
     try:
         return MODELS[name](folder)
     except ModuleNotFoundError as error:
-        raise MissingModelError(f"{error.name} is not installed; this needs: pip install 'encvec-store[faces]'") from None
+        raise MissingModelError(
+            f"{error.name} is not installed; this needs: pip install 'encvec-store[faces]'"
+        ) from None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from copy import copy
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ __all__ = ["FaceNetModel", "fast_bfloat16", "to_pixels"]
 
 _ATTACHED = ("BiasAdd", "FusedBatchNorm", "Mul", "Relu")
 BATCH = 32
-Tensor = torch.Tensor
+Tensor: TypeAlias = Any  # torch is not there for the type checker
 # Kernels laid out for oneDNN once a batch size, not at every call: a third faster. What torch's own compiler calls.
 _pack = getattr(torch._C._nn, "mkldnn_reorder_conv2d_weight", None) if torch.backends.mkldnn.is_available() else None
 

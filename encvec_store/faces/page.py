@@ -84,14 +84,14 @@ def page(results: Mapping[str, Any], gallery: Gallery) -> str:
         _lead(results),
         _faces(gallery),
         _loops(gallery),
-        _section("How many faces come back", _bars(results), "Share of the people whose rebuilt face a verifier takes for "
-                 "the person. Upright mark: chance. Thin line: 95% interval."),
-        _section("Everything else still works", _tasks(results.get("tasks") or {}), "The same photographs, searched in "
-                 "plaintext and in the encrypted store, in percent. Hits are re-ranked on sealed exact vectors."),
-        _section("Other ways to attack", _ways(results), "Black box at two lengths, gradient, and a regression trained on "
+        _section("How many faces come back", _bars(results), "Share of the people whose rebuilt face a verifier takes "
+                 "for the person. Upright mark: chance. Thin line: 95% interval."),
+        _section("Everything else still works", _tasks(results.get("tasks") or {}), "The same photographs, searched "
+                 "in plaintext and in the encrypted store, in percent. Hits are re-ranked on sealed exact vectors."),
+        _section("Other ways to attack", _ways(results), "Black box, gradient, and a regression trained on "
                  "the thief's own faces. Percent accepted, attacked model / second model."),
-        _section("The same for sentences", _text(results.get("text") or {}), "Questions of bank customers: what a thief "
-                 "with other sentences of the kind learns of those that are stored, in percent."),
+        _section("The same for sentences", _text(results.get("text") or {}), "Questions of bank customers: what a "
+                 "thief with other sentences of the kind learns of those that are stored, in percent."),
         f'<section class="note"><h2>What this does not show</h2>{LIMITS}</section>',
         f"<section><h2>How to read this</h2>{METHOD}</section>",
         f'<section class="note respect"><h2>The people in the pictures</h2>{RESPECT}{_credit(results)}</section>',
@@ -99,7 +99,7 @@ def page(results: Mapping[str, Any], gallery: Gallery) -> str:
     ]  # fmt: skip
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; img-src data:; style-src "
+        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; style-src '
         "'unsafe-inline'\">"
         '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" '
         f'content="light dark"><title>A stolen face embedding</title><style>{CSS}</style></head><body><main>'
@@ -124,8 +124,8 @@ def _lead(results: Mapping[str, Any]) -> str:
     plain, ours = round(n * shares["plaintext"]), round(n * shares["encrypted_normalised"])
     return (
         "<header><h1>Steal a face embedding, get the face</h1>"
-        f'<p class="lead">A thief who copies plaintext embeddings rebuilds faces that a verifier takes for the person in '
-        f'<b class="bad">{plain} of {n}</b> cases. From the same embeddings, stored encrypted, he gets strangers: '
+        f'<p class="lead">A thief who copies plaintext embeddings rebuilds faces that a verifier takes for the '
+        f'person in <b class="bad">{plain} of {n}</b> cases. From the same embeddings, encrypted, he gets strangers: '
         f'<b class="good">{ours} of {n}</b> accepted.</p></header>'
     )
 
@@ -134,7 +134,7 @@ def _figure(face: Face, extra: bool) -> str:
     kind = "" if face.accepted is None else " bad" if face.accepted else " good"
     words = ""
     if face.accepted is not None:
-        said = "✓ taken for the person" if face.accepted else "✗ a stranger"
+        said = "✓ accepted" if face.accepted else "✗ a stranger"
         words = f"<figcaption><b>{said}</b>alike {face.cosine:.2f}</figcaption>"
     return (
         f'<figure class="face{kind}{" extra" if extra else ""}"><img src="{inline(face.image)}" alt="">{words}</figure>'
@@ -149,9 +149,7 @@ def _faces(gallery: Gallery) -> str:
         f'<div class="head{" extra" if extra else ""}">{escape(title.lstrip("+"))}<small>{escape(small)}</small></div>'
         for (title, small), extra in zip(gallery.columns, extras, strict=True)
     )
-    body = "".join(
-        _figure(face, extra) for row in gallery.rows for face, extra in zip(row, extras, strict=True)
-    )
+    body = "".join(_figure(face, extra) for row in gallery.rows for face, extra in zip(row, extras, strict=True))
     wide, narrow = len(extras), len(extras) - sum(extras)
     rule = (
         f"<style>.faces{{grid-template-columns:repeat({wide},1fr)}}@media(max-width:700px){{.faces"
@@ -197,12 +195,12 @@ def _bars(results: Mapping[str, Any]) -> str:
             small = small if used == way else f"{small}, {used.partition('@')[2]} steps"
             kind = "b-bad" if row["interval"][0] > chance else "b-good"
             out.append(
-                f'<div class="name">{escape(title)}<small>{escape(small)}</small></div><div class="track {kind}">'
-                f'<i style="width:{100 * row["accepted"]:.1f}%"></i><u style="left:{low:.1f}%;width:{high - low:.1f}%">'
-                f'</u><s style="left:{100 * chance:.2f}%"></s></div><div class="figure"><b>{percent(row["accepted"])}'
-                f"</b> ({low:.0f} to {high:.0f})</div>"
+                f'<div class="bar"><div class="name">{escape(title)}<small>{escape(small)}</small></div>'
+                f'<div class="track {kind}"><i style="width:{100 * row["accepted"]:.1f}%"></i>'
+                f'<u style="left:{low:.1f}%;width:{high - low:.1f}%"></u><s style="left:{100 * chance:.2f}%"></s></div>'
+                f'<div class="figure"><b>{percent(row["accepted"])}</b> ({low:.0f} to {high:.0f})</div></div>'
             )
-    return f'<div class="bars">{"".join(out)}</div>'
+    return "".join(out)
 
 
 def _table(heads: Iterable[str], rows: Iterable[Sequence[str]]) -> str:

@@ -1,8 +1,8 @@
 """Labelled photographs of faces from public research sets, read from the user's own copies; imports models.
 
-Two forms are read. A `.npz` with `images` (n, h, w) or (n, h, w, c) uint8 and `labels` (n,), such as the Olivetti faces in
-`benchmarks/data`. And Labeled Faces in the Wild in a folder: as published, NAME/NAME_0001.jpg in 250 x 250 pixels, or
-one file `lfw_crop128_jpeg.npz` with crops of the faces; `pairs.txt`, its verification protocol, beside them. Nothing
+Two forms are read. A `.npz` with `images` (n, h, w) or (n, h, w, c) uint8 and `labels` (n,), such as the Olivetti faces
+in `benchmarks/data`. And Labeled Faces in the Wild in a folder: as published, NAME/NAME_0001.jpg of 250 x 250 pixels,
+or one file `lfw_crop128_jpeg.npz` with crops of the faces; `pairs.txt`, its verification protocol, beside them. Nothing
 is downloaded, and of LFW nothing is ever written anywhere but into the user's own output folder.
 """
 
@@ -155,7 +155,7 @@ def lfw(folder: Path) -> Photographs:
         names, files = np.array([path.parent.name for path in found]), np.array([path.name for path in found])
         source = _Jpegs(None, None, tuple(found))
     _pillow()
-    people, labels = np.unique(names, return_inverse=True)
+    _, labels = np.unique(names, return_inverse=True)
     return Photographs(
         "lfw", labels.astype(np.int64), source, 128, LFW_CREDIT, publishable=False, pairs=_pairs(folder, files)
     )
@@ -194,7 +194,8 @@ def jittered(images: Images, rng: np.random.Generator) -> Images:
     columns = np.clip(np.arange(side) + moves[:, 1:], 0, side - 1)
     out = out[np.arange(n)[:, None, None], rows[:, :, None], columns[:, None, :]]
     gain, offset = rng.uniform(0.85, 1.15, (n, 1, 1, 1)), rng.uniform(-12, 12, (n, 1, 1, 1))
-    return np.clip(out * gain + offset, 0, 255).astype(np.uint8)
+    made: Images = np.clip(out * gain + offset, 0, 255).astype(np.uint8)
+    return made
 
 
 def _pillow() -> Any:

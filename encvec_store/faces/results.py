@@ -113,7 +113,11 @@ def document(
             "side": settings.side,
         },
         "seeds": {"all": settings.seed, "keys": "fresh in every run"},
-        "versions": {**_versions(), "python": platform.python_version(), "arithmetic": getattr(experiment.model, "arithmetic", "float32")},
+        "versions": {
+            **_versions(),
+            "python": platform.python_version(),
+            "arithmetic": getattr(experiment.model, "arithmetic", "float32"),
+        },
         "command": command,
     }
     for judge in others:

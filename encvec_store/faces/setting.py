@@ -1,8 +1,8 @@
-"""Who is victim and who is thief: people split in halves, embeddings of both, and what a run is asked for; imports models.
+"""Who is victim and who is thief, embeddings of both, and what a run is asked for; imports models.
 
 The thief's half gives everything he has: his generator, his embeddings, his statistics. Nothing of a victim is in it.
-A collection has index vectors from 5,000 records on; where a half has fewer photographs, further views of them (mirrored,
-moved, brighter or darker) fill it up, and results say so.
+A collection has index vectors from 5,000 records on; where a half has fewer photographs, further views of them
+(mirrored, moved, brighter or darker) fill it up, and results say so.
 """
 
 from __future__ import annotations
@@ -88,6 +88,7 @@ def split(photographs: Photographs, people: int, seed: int) -> Split:
     half = set(order[: len(order) // 2].tolist())
     mine = np.array([label in half for label in photographs.labels.tolist()])
     counts = {int(person): len(photographs.of(person)) for person in order if person not in half}
+    eligible: list[int] = []
     for least in (4, 2):
         eligible = [person for person, count in counts.items() if count >= least]
         if len(eligible) >= people:
@@ -123,13 +124,11 @@ class Vectors:
     """Of `stored`, how many are further views."""
 
 
-def embedded(
-    photographs: Photographs, parts: Split, model: Model, folder: Path, bar: Bar, seed: int
-) -> Vectors:
+def embedded(photographs: Photographs, parts: Split, model: Model, folder: Path, bar: Bar, seed: int) -> Vectors:
     """Embed everything, or read it from the folder."""
     everything = _cached(folder / f"embeddings-{model.name}.npy", lambda: _embed(
         photographs, np.arange(len(photographs)), model, bar, None))  # fmt: skip
-    filled = []
+    filled: list[Matrix] = []
     for name, rows in (("own", parts.own), ("stored", parts.victims)):
         wanted = max(0, _FILLED - len(rows))
         again = np.resize(rows, wanted)
@@ -143,9 +142,7 @@ def embedded(
     return Vectors(everything, filled[0], filled[1], places, len(filled[1]) - len(parts.victims))
 
 
-def _embed(
-    photographs: Photographs, rows: Rows, model: Model, bar: Bar, rng: np.random.Generator | None
-) -> Matrix:
+def _embed(photographs: Photographs, rows: Rows, model: Model, bar: Bar, rng: np.random.Generator | None) -> Matrix:
     out = np.empty((len(rows), model.dim), np.float32)
     if not len(rows):
         return out

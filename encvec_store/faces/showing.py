@@ -35,7 +35,10 @@ def gallery(experiment: Experiment, people: int = SHOWN) -> Gallery:
     made = reached(experiment)
     photographs = experiment.photographs.images(experiment.parts.targets[rows])
     start = _started(experiment)
-    columns = [("The person", "photograph whose embedding was stolen"), ("Where the thief begins", "nearest random face")]
+    columns = [
+        ("The person", "photograph whose embedding was stolen"),
+        ("Where the thief begins", "nearest random face"),
+    ]
     shown: list[list[Face]] = [[Face(photographs[row]), Face(start[row])] for row in rows]
     for subject, loop, title, words in _WAYS:
         way = _last(made.get(subject, {}), loop)
@@ -93,7 +96,9 @@ def _loops(experiment: Experiment, photographs: Images, person: int = 0) -> dict
         trace = experiment.trace(name, "search")
         if trace is not None:
             frames = [("photograph", Face(photographs[person]))]
-            for count in sorted(trace.frames):
-                frames.append((f"{count:,}", Face(_faces(experiment, trace.frames[count][[person]])[0])))
+            frames += [
+                (f"{count:,}", Face(_faces(experiment, trace.frames[count][[person]])[0]))
+                for count in sorted(trace.frames)
+            ]
             out[title] = frames
     return out

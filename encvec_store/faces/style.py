@@ -24,17 +24,18 @@ p{margin:.4em 0;max-width:46em}section>p,.dim{color:var(--dim)}
 .face img{width:100%;display:block;border-radius:6px;background:var(--card)}
 .face.bad img{outline:3px solid var(--bad)}.face.good img{outline:3px solid var(--good)}
 .face{margin:0}.face figcaption{font-size:.8rem;line-height:1.3;margin-top:5px;color:var(--dim)}
-.face figcaption b{display:block;font-weight:600}.bad>figcaption b{color:var(--bad)}.good>figcaption b{color:var(--good)}
+.face figcaption b{display:block;font-weight:600}
+.bad>figcaption b{color:var(--bad)}.good>figcaption b{color:var(--good)}
 .loop{display:grid;gap:6px;grid-template-columns:repeat(auto-fill,minmax(76px,1fr));margin:.4em 0 1em}
 .loop .face figcaption{text-align:center}
-.bars{display:grid;grid-template-columns:minmax(11em,20em) 1fr 9.5em;gap:5px 12px;align-items:center;margin-top:.8em}
-.bars .name{font-size:.9rem}.bars .name small{color:var(--dim);display:block;line-height:1.25}
-.bars .figure{text-align:right;font-variant-numeric:tabular-nums;font-size:.9rem}
+.bar{display:grid;grid-template-columns:minmax(11em,17em) 1fr 8em;gap:5px 12px;align-items:center;margin-top:5px}
+.bar .name{font-size:.9rem}.bar .name small{color:var(--dim);display:block;line-height:1.25}
+.bar .figure{text-align:right;font-variant-numeric:tabular-nums;font-size:.9rem}
 .track{position:relative;height:18px;background:var(--card);border-radius:4px}
 .track i{position:absolute;left:0;top:0;bottom:0;border-radius:4px;background:var(--c)}
 .track u{position:absolute;top:8px;height:2px;background:var(--fg);opacity:.65}
 .track s{position:absolute;top:-3px;bottom:-3px;width:2px;background:var(--fg)}
-.bars .model{grid-column:1/-1;font-weight:600;margin-top:.9em}
+.model{font-weight:600;margin-top:.9em}.model .dim{font-weight:400}
 .b-bad{--c:var(--bad)}.b-good{--c:var(--good)}
 .wide{overflow-x:auto}table{border-collapse:collapse;font-size:.88rem;width:100%;margin:.6em 0}
 th,td{padding:5px 12px 5px 0;border-bottom:1px solid var(--rule);text-align:right;white-space:nowrap;
@@ -47,10 +48,9 @@ dl{display:grid;grid-template-columns:max-content 1fr;gap:4px 16px;font-size:.9r
 dd{margin:0;overflow-wrap:anywhere}code{font:.88em ui-monospace,monospace}
 @media(max-width:700px){main{padding:14px 12px 40px}h1{font-size:1.45rem}.lead{font-size:1.06rem}
 .faces{gap:8px}.faces .extra{display:none}.face figcaption{font-size:.72rem}.faces .head{font-size:.74rem}
-.bars{grid-template-columns:1fr 8.5em}.bars .track{grid-column:1/-1;order:1}.bars .name{order:0}.bars .figure{order:0}
-.bars .model{order:0}.bars>*{order:unset!important}.bars .track{margin-bottom:6px}
+.bar{grid-template-columns:1fr 7.5em;margin-top:9px}.bar .track{grid-column:1/-1;order:1}
 dl{grid-template-columns:1fr}dt{margin-top:.4em}.loop{grid-template-columns:repeat(auto-fill,minmax(58px,1fr))}}
-@media print{.face,.bars{break-inside:avoid}}
+@media print{.face,.bar{break-inside:avoid}}
 """
 
 METHOD = """<ul>
@@ -74,6 +74,6 @@ rebuilds other faces as well: see the rows with known pairs. No searchable encry
 <li>A stronger generator makes prettier faces of plaintext embeddings. It cannot find what a vector does not say.</li>
 </ul>"""
 
-RESPECT = """<p>Only public research data is used, under its terms and with credit. Nobody's private pictures are here. The
-attack takes labelled photographs that you have, embeds and attacks them: it has no way to be given a stolen vector, and
-does nothing that the published papers do not.</p>"""
+RESPECT = """<p>Only public research data is used, under its terms and with credit. Nobody's private pictures are here.
+The attack takes labelled photographs that you have, embeds and attacks them: it has no way to be given a stolen vector,
+and does nothing that the published papers do not.</p>"""

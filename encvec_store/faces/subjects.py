@@ -57,7 +57,7 @@ def stolen(vectors: Matrix, scheme: Mapping[str, Any] | None = None) -> Stolen:
     """
     ids = [f"face {row}" for row in range(len(vectors))]
     with connect("memory:", keyset=Keyset.create("memory:")) as store:
-        options = {} if scheme is None else {"scheme": dict(scheme)}
+        options: dict[str, Any] = {} if scheme is None else {"scheme": dict(scheme)}
         faces = store.collection("faces", dim=vectors.shape[1], **options)
         faces.upsert(ids, vectors)
         return Stolen(faces.stats()["scheme"], faces.index_vectors(ids))

@@ -84,7 +84,7 @@ class Stored:
         """By `Collection.search`: candidates from the encrypted index, re-ranked exactly."""
         found, scores = np.full((len(queries), k), -1, np.intp), np.full((len(queries), k), -1.0)
         for start in range(0, len(queries), _BLOCK):
-            answers = self._collection.search(queries[start : start + _BLOCK], k=k)
+            answers: Any = self._collection.search(queries[start : start + _BLOCK], k=k)
             for place, hits in enumerate(answers, start):
                 found[place, : len(hits)] = [int(hit.id) for hit in hits]
                 scores[place, : len(hits)] = [hit.score for hit in hits]

@@ -1,7 +1,7 @@
 """The same for sentences: intent, words and the nearest sentence of a dictionary, from stolen embeddings.
 
 The thief holds other sentences of the kind with embeddings, intents and words. On them he trains a classifier of
-intents and a ridge regression to words; for the nearest sentence he looks through them. All of it is run on plaintext and on
+intents and a ridge regression to words; for the nearest sentence he looks through them. All is run on plaintext and on
 index vectors, as they are and after what he can do without the key. Imports subjects, leakage.
 """
 
@@ -29,9 +29,75 @@ _NAMED = 8
 _RIDGE = 1e-2
 _WORDING = 0.02
 _STOP = frozenset(
-    "a about am an and any are as at be been but by can could d did do does for from get had has have how i if in into "
-    "is it ll m me my need not of on or s so t that the them there they this to up use ve was were what when where "
-    "which who why will with would you your".split()
+    [
+        "a",
+        "about",
+        "am",
+        "an",
+        "and",
+        "any",
+        "are",
+        "as",
+        "at",
+        "be",
+        "been",
+        "but",
+        "by",
+        "can",
+        "could",
+        "d",
+        "did",
+        "do",
+        "does",
+        "for",
+        "from",
+        "get",
+        "had",
+        "has",
+        "have",
+        "how",
+        "i",
+        "if",
+        "in",
+        "into",
+        "is",
+        "it",
+        "ll",
+        "m",
+        "me",
+        "my",
+        "need",
+        "not",
+        "of",
+        "on",
+        "or",
+        "s",
+        "so",
+        "t",
+        "that",
+        "the",
+        "them",
+        "there",
+        "they",
+        "this",
+        "to",
+        "up",
+        "use",
+        "ve",
+        "was",
+        "were",
+        "what",
+        "when",
+        "where",
+        "which",
+        "who",
+        "why",
+        "will",
+        "with",
+        "would",
+        "you",
+        "your",
+    ]
 )
 
 

@@ -1,4 +1,4 @@
-"""A reduced run of the whole experiment, once a session: Olivetti faces, Fisherfaces, no torch; everything else is real."""
+"""A reduced run of the whole experiment, once a session: Olivetti faces, Fisherfaces, no torch; all else is real."""
 
 from contextlib import contextmanager
 from pathlib import Path

@@ -42,7 +42,7 @@ def test_from_ciphertexts_come_strangers(done, subject, way):
 
 
 def test_another_model_sees_the_likeness_too(done):
-    """It was never attacked: rebuilt faces are more alike for it than random ones are, those from ciphertexts are not."""
+    """It was never attacked: for it, too, only faces from plaintext are more alike than random ones."""
     _, results = done
     alike = {name: ways[LAST]["texture"]["cosine_stolen"] for name, ways in results["details"].items()}
     chance = results["chance"]["texture"]["cosine_stolen"]
