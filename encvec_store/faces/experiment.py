@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from ..leakage.attacks import ATTACKS
 from . import attack
 from .attack import Trace
 from .generator import Eigenfaces
@@ -49,6 +50,7 @@ class Experiment:
         peers: other products' encryption, by name.
         bar: opens progress bars.
         jobs: attacks that run at the same time, a thread each.
+        lab: names of the lab's attacks to align by; None is all that suit.
     """
 
     folder: Path
@@ -59,6 +61,7 @@ class Experiment:
     bar: Bar
     peers: Mapping[str, Peer] = field(default_factory=dict)
     jobs: int = 2
+    lab: tuple[str, ...] | None = None
 
     def open(self) -> None:
         """Make the folder. Raises InputError where another run lies in it."""
@@ -158,8 +161,11 @@ class Experiment:
         return targets, about
 
     def _align(self, name: str, loot: Stolen, pairs: int, targets: dict[str, Matrix], about: dict[str, Any]) -> None:
-        vectors = self.vectors
-        best = aligned(loot, vectors.stored, vectors.places, vectors.own, pairs, seed=self.settings.seed)
+        vectors, kind = self.vectors, "pairs" if pairs else "corpus"
+        chosen = None if self.lab is None else [attack for attack in self.lab if ATTACKS[attack].holds == kind]
+        best = aligned(
+            loot, vectors.stored, vectors.places, vectors.own, pairs, seed=self.settings.seed, attacks=chosen
+        )
         targets[name], about[name] = best.targets, best.facts()
 
     # -------------------------------------------------------------------------------------- attacks

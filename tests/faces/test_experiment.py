@@ -13,7 +13,7 @@ from tests.faces.conftest import SETTINGS, experiment
 
 pytestmark = [pytest.mark.leakage, pytest.mark.slow]
 
-LAST = "search@400"
+LAST = "search@300"
 
 
 def accepted(results, subject, way=LAST, judge="fisherfaces"):
@@ -23,7 +23,7 @@ def accepted(results, subject, way=LAST, judge="fisherfaces"):
 def test_faces_come_back_from_plaintext(done):
     _, results = done
     assert results["people"] == 20
-    assert results["iterations"] == 400
+    assert results["iterations"] == 300
     for way in ("search@100", LAST, "climb@30", "ridge"):
         row = results["details"]["plaintext"][way]["fisherfaces"]
         assert row["accepted_against_stolen"] >= 0.5, way
