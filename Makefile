@@ -43,8 +43,8 @@ docker-down:  ## stop them; data and secrets stay
 bench: $(STAMP)  ## the measurements
 	@$(PY) -m benchmarks.run $(ARGS)
 
-peers: $(STAMP)  ## install what `make bench ARGS=--peers` compares with
-	@$(PY) -m benchmarks.peers
+peers: $(STAMP)  ## install other projects to compare with, each in an environment of its own
+	@$(PY) -m benchmarks.peers $(ARGS)
 
 faces: $(STAMP)  ## faces rebuilt from stolen embeddings; sets up an environment with torch: benchmarks/faces
 	@$(PY) -m benchmarks.faces $(ARGS)

@@ -1,17 +1,21 @@
-"""Loads the data sets that the benchmarks and the demo run on. Imports NumPy only (and h5py for HDF5 files).
+"""Loads the data sets that the benchmarks and the demo run on, into memory. Imports encvec_store.bench.
 
 Usage: ``load("banking77")``, ``load("olivetti")``, ``load("synthetic:100000x384")``, ``load("a/file.hdf5")``.
 """
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from encvec_store.bench.files import MAPPED, open_data
+from encvec_store.bench.source import HELD_OUT
+from encvec_store.bench.synthetic import INTENT, power_law, tree
+from encvec_store.errors import InputError
 
 Floats = NDArray[np.float32]
 Metric = Literal["cosine", "l2", "ip"]
@@ -22,16 +26,6 @@ SHIPPED = {
     "clinc150": "clinc150-minilm.npz",
     "olivetti": "olivetti-facenet.npz",
 }
-HELD_OUT = 1_000  # queries taken out of a file that brings none, and made for synthetic data
-
-# Synthetic data is a tree: an intent (about 130 vectors), groups of 24 in it, paraphrases of 6 in those, and
-# single sentences. Each level adds its share of the variance within an intent, at scales that differ (a
-# log-normal factor), which gives text's near duplicates beside its loners. A plain Gaussian mixture has
-# neither: its local intrinsic dimension is 30 where Banking77's is 7. Fitted on Banking77, see
-# benchmarks/data/README.md.
-_INTENT = 130
-_LEVELS = ((24, 0.31), (6, 0.26), (1, 0.43))
-_SPREAD = 0.5
 
 
 class DatasetError(ValueError):
@@ -84,11 +78,11 @@ def load(name_or_path: str | Path, *, limit: int | None = None, metric: Metric |
     - ``synthetic:NxD`` or ``synthetic:NxD:SEED``: N vectors like sentence embeddings, see :func:`synthetic`.
     - ``*.hdf5``: a file of ann-benchmarks (``train`` and ``test``; metric from its ``distance``).
     - ``*.npy``: an array (n, d); queries are held out of it at random.
-    - ``*.fvecs``: TEXMEX vectors; queries from ``X_query.fvecs`` beside ``X_base.fvecs``, else held out.
+    - ``*.fvecs``, ``*.bvecs``: TEXMEX vectors; queries from ``X_query.fvecs`` beside ``X_base.fvecs``, else held out.
     - ``*.npz``: a file as ``make_data`` writes it.
 
     ``limit`` caps the number of vectors, never that of queries. ``metric`` overrides the data set's own:
-    cosine, but l2 for ``.fvecs``. Raises :class:`DatasetError`, a ``ValueError``.
+    cosine, but l2 for ``.fvecs`` and ``.bvecs``. Raises :class:`DatasetError`, a ``ValueError``.
     """
     if limit is not None and limit < 1:
         raise DatasetError(f"limit must be at least 1, not {limit}")
@@ -98,20 +92,15 @@ def load(name_or_path: str | Path, *, limit: int | None = None, metric: Metric |
         found = _synthetic_by_name(name, limit)
     elif name in SHIPPED:
         found = _load_npz(name, DATA / SHIPPED[name])
-    elif path.suffix not in (".hdf5", ".h5", ".npy", ".fvecs", ".npz"):
+    elif path.suffix not in (*MAPPED, ".npz"):
         known = ", ".join([*SHIPPED, "synthetic:NxD"])
-        raise DatasetError(f"unknown data set {name!r}: not {known}, nor a .hdf5, .npy, .fvecs or .npz file")
+        raise DatasetError(f"unknown data set {name!r}: not {known}, nor a file of {', '.join((*MAPPED, '.npz'))}")
     elif not path.is_file():
         raise DatasetError(f"no such file: {path}")
-    elif path.suffix in (".hdf5", ".h5"):
-        found = _load_hdf5(path, limit)
     elif path.suffix == ".npz":
         found = _load_npz(path.stem, path)
-    elif path.suffix == ".fvecs":
-        found = _load_fvecs(path)
     else:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-        found = _hold_out(path.stem, _matrix(array, path), "cosine")
+        found = _from_file(path, limit)
     found = found.take(limit)
     return found if metric is None else replace(found, metric=metric)
 
@@ -129,18 +118,9 @@ def synthetic(n: int, d: int, *, queries: int = HELD_OUT, seed: int = 0) -> Data
         raise DatasetError(f"synthetic data needs n >= 1, d >= 2, queries >= 1, not {n}, {d}, {queries}")
     rng = np.random.default_rng(np.random.SeedSequence([seed, n, d, queries]))
     total = n + queries
-    intents = max(77, total // _INTENT)
+    intents = max(77, total // INTENT)
     centres, root = _fitted(intents, rng) if d == 384 else _power_law(intents, d, rng)
-    place = rng.permutation(total)  # a vector's leaf in the tree: neighbours share their ancestors
-    labels = place * intents // total
-    points = centres[labels]
-    for size, share in _LEVELS:
-        count = max(1, total // size)
-        scale = np.exp(_SPREAD * rng.standard_normal((count, 1)) - _SPREAD**2) * share**0.5
-        noise = (rng.standard_normal((count, d), np.float32) @ root) * scale.astype(np.float32)
-        points += noise[place * count // total]
-    points /= np.linalg.norm(points, axis=1, keepdims=True)
-    labels = labels.astype(np.int64)
+    points, labels = tree(total, centres, root, rng)
     return Dataset(
         f"synthetic:{n}x{d}:{seed}",
         points[:n],
@@ -174,16 +154,9 @@ def _fitted(intents: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
 
 
 def _power_law(intents: int, d: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
-    """The same two for any d; variances and slopes are fitted on Banking77's two spectra."""
-    turn = np.linalg.qr(rng.standard_normal((d, d)))[0]
-    rank = np.arange(1, d + 1)
-    between, within = (rank + 8.0) ** -2.3, (rank + 30.0) ** -1.9
-    between, within = 0.38 * between / between.sum(), 0.41 * within / within.sum()
-    mean = rng.standard_normal(d)
-    mean *= 0.47 / np.linalg.norm(mean)
-    centres = (rng.standard_normal((intents, d)) * between**0.5) @ turn + mean
-    other = np.linalg.qr(rng.standard_normal((d, d)))[0]  # topics and wordings do not vary along the same axes
-    return centres.astype(np.float32), (within[:, None] ** 0.5 * other).astype(np.float32)
+    """The same two for any d."""
+    mean, between, within = power_law(d, rng)
+    return (rng.standard_normal((intents, d), np.float32) @ between + mean).astype(np.float32), within
 
 
 def _root(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -222,44 +195,17 @@ def _lines(joined: NDArray[np.uint8]) -> list[str]:
     return joined.tobytes().decode("utf-8").split("\n")
 
 
-def _load_hdf5(path: Path, limit: int | None) -> Dataset:
+def _from_file(path: Path, limit: int | None) -> Dataset:
     try:
-        h5py: Any = importlib.import_module("h5py")
-    except ImportError:
-        raise DatasetError("HDF5 files need h5py: pip install h5py") from None
-    with h5py.File(path, "r") as file:
-        distance = str(file.attrs.get("distance", "angular"))
-        metrics: dict[str, Metric] = {"angular": "cosine", "euclidean": "l2", "dot": "ip", "ip": "ip"}
-        if distance not in metrics or "train" not in file or "test" not in file:
-            raise DatasetError(f"{path}: needs train, test, a distance in {sorted(metrics)}; has {distance!r}")
+        found = open_data(path)
+    except InputError as error:
+        raise DatasetError(str(error)) from None
+    vectors = found.vectors
+    if path.suffix in (".hdf5", ".h5") and limit is not None:
         # The order in these files is arbitrary, so under a limit the head will do, and only that is read.
-        vectors = _matrix(file["train"][:limit], path)
-        return Dataset(path.stem, vectors, _matrix(file["test"][:], path), metrics[distance])
-
-
-def _load_fvecs(path: Path) -> Dataset:
-    beside = path.with_name(path.name.replace("_base", "_query"))
-    if beside != path and beside.is_file():
-        return Dataset(path.stem, read_fvecs(path), read_fvecs(beside), "l2")
-    return _hold_out(path.stem, read_fvecs(path), "l2")
-
-
-def read_fvecs(path: Path) -> Floats:
-    """Vectors ``(n, d)`` of a TEXMEX file: each is a length as int32, then as many float32, little-endian."""
-    raw = np.fromfile(path, "<i4")
-    width = int(raw[0]) + 1 if len(raw) else 0
-    if width < 2 or len(raw) % width or (raw[::width] != raw[0]).any():
-        raise DatasetError(f"{path}: not an fvecs file")
-    return np.ascontiguousarray(raw.reshape(-1, width)[:, 1:]).view("<f4").astype(np.float32, copy=False)
-
-
-def _hold_out(name: str, array: Floats, metric: Metric) -> Dataset:
-    """One vector in ten, at most 1,000, becomes a query."""
-    if len(array) < 2:
-        raise DatasetError(f"{name}: two vectors are the least that give a query and something to find")
-    order = np.random.default_rng(0).permutation(len(array))
-    queries = min(HELD_OUT, max(1, len(array) // 10))
-    return Dataset(name, array[np.sort(order[queries:])], array[order[:queries]], metric)
+        vectors = vectors.head(limit)
+    metrics: dict[str, Metric] = {"cosine": "cosine", "l2": "l2", "ip": "ip"}
+    return Dataset(found.name, vectors.whole(), found.queries, metrics[found.metric])
 
 
 def _matrix(array: NDArray[Any], path: Path) -> Floats:

@@ -29,7 +29,8 @@ from benchmarks.report import Row, Show, one_thread
 from encvec_store.backends.faiss.options import Options
 from encvec_store.bench.encrypted import Encrypted, fill
 from encvec_store.bench.plain import Plain
-from encvec_store.bench.timing import Truth, interleave
+from encvec_store.bench.timing import interleave
+from encvec_store.bench.truth import Truth
 from encvec_store.crypto.profile import Spectrum, fit
 from encvec_store.metrics import metric
 

@@ -1,10 +1,12 @@
 """What each scheme gives away, by attack, at several sizes: makes results/leakage.jsonl. Imports encvec_store.leakage.
 
-    python -m benchmarks.leakage [--part NAME ...] [--wordnet FILE.npz] [--keys 3] [--out FILE]
+    python -m benchmarks.leakage [--part NAME ...] [--wordnet FILE.npz | --lfw FILE.npz] [--keys 3] [--out FILE]
 
 Victim and adversary hold MiniLM embeddings of different texts of one kind: Banking77 (in the repository) or WordNet
-glosses, once `python -m benchmarks.embed.make_data text --wordnet DIR` has made the file. A run that was stopped goes
-on; each row says what was attacked, how, and what the honest user's recall is on the very same ciphertexts.
+glosses, once `python -m benchmarks.embed.make_data text --wordnet DIR` has made the file. Or faces: FILE.npz holds
+FaceNet embeddings of LFW (arrays emb and name, one row a photograph); enrolled is one photograph of each person, the
+adversary has all others. A run that was stopped goes on; each row says what was attacked, how, and what the honest
+user's recall is on the very same ciphertexts.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from encvec_store.leakage import Experiment, Subject, run, subject, worst
+from encvec_store.crypto.profile import LEAST_KEPT
+from encvec_store.crypto.schemes.sketch import FLOOR, NARROW_FLOOR
+from encvec_store.leakage import ATTACKS, Experiment, Subject, run, subject, worst
 from encvec_store.leakage.algebra import Matrix, unit
 from encvec_store.leakage.subjects import CONTROLS, Foreign
 
@@ -27,10 +31,16 @@ from .peers import alloy_encrypt, missing
 RESULTS = Path(__file__).parent / "results" / "leakage.jsonl"
 DIM = 384
 ALIGNING = ("pca-icp", "components")
+UNPAIRED = tuple(name for name, attack in ATTACKS.items() if attack.holds == "corpus")
 
 
-def data(wordnet: str | None) -> tuple[str, Matrix, Matrix]:
+def data(wordnet: str | None, lfw: str | None = None) -> tuple[str, Matrix, Matrix]:
     """Name, victim's and adversary's vectors."""
+    if lfw:
+        with np.load(lfw, allow_pickle=False) as stored:
+            vectors, names = unit(stored["emb"].astype(np.float32)), stored["name"]
+        first = np.unique(names, return_index=True)[1]
+        return "lfw", vectors[first], np.delete(vectors, first, axis=0)
     if wordnet:
         with np.load(wordnet, allow_pickle=False) as stored:
             vectors = unit(stored["vectors"].astype(np.float32))
@@ -52,12 +62,34 @@ def sap(beta: float) -> tuple[str, Subject]:
     return "sap", subject("sap", DIM, beta=beta)
 
 
+DEFAULT = sketch(LEAST_KEPT, FLOOR)
+FACES = sketch(LEAST_KEPT, NARROW_FLOOR)
+STRONG = ("components", "cliques", "density", "pca-icp")
+PAIRED = ("pairs-permutation", "pairs-rotation", "pairs-ridge", "pairs-anchored")
+
+
 def parts() -> dict[str, dict[str, Any]]:
     """Name -> what is tried, cheap ones first."""
     alone = {"attacks": ("components",), "views": ("sphere",)}  # the strongest against sketches, see "everything"
     grid = [sketch(k, beta) for k in (128, 192, 256) for beta in (1.2, 1.8, 2.5, 3.6)]
     shuffled = ("shuffle-sap", subject("shuffle-sap", DIM, beta=2.5))
     return {
+        "default": {"subjects": [DEFAULT], "attacks": UNPAIRED, "sizes": (4000,)},
+        "default-sizes": {"subjects": [DEFAULT], "attacks": STRONG, "sizes": (1000, 8000, 30000)},
+        "default-pairs": {
+            "subjects": [DEFAULT],
+            "attacks": PAIRED,
+            "sizes": (4000,),
+            "adversaries": ("disjoint",),
+            "pairs": (1, 2, 5, 10, 20, 50, 100, 200, 400),
+        },
+        "beside": {
+            "subjects": [("haar", subject("haar", DIM)), sap(2.5)],
+            "attacks": ("pca-icp",),
+            "views": ("centred", "recoloured"),
+            "sizes": (4000,),
+        },
+        "faces": {"subjects": [FACES, sketch(64, 1.2), sap(2.5)], "attacks": STRONG, "sizes": (5749,)},
         "controls": {
             "subjects": [(name, subject(name, DIM, k=192, beta=1.8)) for name in sorted(CONTROLS)],
             "attacks": ("naive", "coordinates", "pca-icp", "components", "fobi"),
@@ -78,7 +110,7 @@ def parts() -> dict[str, dict[str, Any]]:
         "everything": {"subjects": [sketch(192, 2.5)], "sizes": (500, 1000)},
         "pairs": {
             "subjects": [sketch(192, 2.5), sap(2.5), shuffled],
-            "attacks": ("pairs-permutation", "pairs-rotation", "pairs-ridge", "pairs-anchored"),
+            "attacks": PAIRED,
             "sizes": (4000,),
             "pairs": (5, 10, 20, 50, 100, 400),
         },
@@ -87,7 +119,6 @@ def parts() -> dict[str, dict[str, Any]]:
             "attacks": ("coordinates", "pca-icp", "pairs-permutation"),
             "sizes": (4000,),
             "pairs": (5, 10, 20),
-            "keys": 1,
         },
     }
 
@@ -96,16 +127,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the parts and print the worst of each subject."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     every = parts()
-    parser.add_argument("--part", nargs="+", choices=list(every), default=list(every))
-    parser.add_argument("--wordnet", metavar="FILE", help="embeddings of WordNet glosses, in place of Banking77")
+    parser.add_argument("--part", nargs="+", choices=list(every), help="all by default, but for faces; see --lfw")
+    other = parser.add_mutually_exclusive_group()
+    other.add_argument("--wordnet", metavar="FILE", help="embeddings of WordNet glosses, in place of Banking77")
+    other.add_argument("--lfw", metavar="FILE", help="embeddings of LFW: the part faces, on 512 dimensions")
     parser.add_argument("--keys", type=int, help="number of keys, in place of each part's own")
     parser.add_argument("--sizes", type=int, nargs="+", help="records under a key, in place of each part's own")
     parser.add_argument("--adversaries", nargs="+", help="in place of each part's own")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args(argv)
-    name, victim, corpus = data(options.wordnet)
+    name, victim, corpus = data(options.wordnet, options.lfw)
     rows: list[dict[str, Any]] = []
-    for part in options.part:
+    for part in options.part or (["faces"] if options.lfw else [each for each in every if each != "faces"]):
         if part == "ironcore-alloy" and (reason := missing()):
             print(f"ironcore-alloy is left out: {reason}")
             continue

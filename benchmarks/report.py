@@ -5,11 +5,8 @@ A results file holds one JSON object a line: first what it was measured on, then
 
 from __future__ import annotations
 
-import datetime as dt
-import importlib.metadata
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
@@ -25,7 +22,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-import encvec_store
+from encvec_store.bench.machine import machine
 
 __all__ = ["RESULTS", "Row", "Show", "Target", "machine", "one_thread", "options", "publish"]
 
@@ -33,13 +30,16 @@ RESULTS = Path(__file__).parent / "results"
 Row = dict[str, Any]
 T = TypeVar("T")
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
-_LIBRARIES = ("numpy", "cryptography", "faiss-cpu", "sqlalchemy")
 _WIDTH = 160
 _REDRAW = 0.2
 # Titles and digits of the columns that tables may show, in their order there.
 _COLUMNS: dict[str, tuple[str, int]] = {
     "what": ("", 0),
     "scheme": ("scheme", 0),
+    "store": ("store", 0),
+    "reranked": ("re-rank", 0),
+    "effort": ("effort", 0),
+    "oversample": ("candidates a hit", 0),
     "kernel": ("kernel", 0),
     "dataset": ("data", 0),
     "n": ("n", 0),
@@ -53,6 +53,7 @@ _COLUMNS: dict[str, tuple[str, int]] = {
     "encrypt_per_s": ("encrypted/s", 0),
     "disk_per_s": ("disk alone/s", 0),
     "ef_search": ("ef", 0),
+    "cells": ("cells", 0),
     "candidates": ("candidates", 0),
     "recall@1": ("recall@1", 4),
     "recall@10": ("recall@10", 4),
@@ -62,6 +63,7 @@ _COLUMNS: dict[str, tuple[str, int]] = {
     "chance": ("chance", 4),
     "p50_ms": ("p50 ms", 3),
     "p95_ms": ("p95 ms", 3),
+    "p99_ms": ("p99 ms", 3),
     "p50_ratio": ("p50 ratio", 2),
     "cpu_ms": ("client CPU ms", 3),
     "server_cpu_ms": ("server CPU ms", 3),
@@ -73,6 +75,9 @@ _COLUMNS: dict[str, tuple[str, int]] = {
     "server_us": ("server us each", 2),
     "sap_takes": ("sap takes x", 2),
     "build_s": ("build s", 2),
+    "ingest_per_s": ("ingest/s", 0),
+    "peak_rss_mb": ("RSS MiB", 0),
+    "ingest_peak_mb": ("ingest RSS MiB", 0),
     "bytes": ("bytes", 0),
     "index_mb": ("index MB", 1),
     "index_private_mb": ("private MiB", 1),
@@ -109,29 +114,6 @@ def one_thread(module: str) -> None:
     import faiss
 
     faiss.omp_set_num_threads(1)
-
-
-def machine() -> Row:
-    """Return what a reader of results must know of the machine, and nothing that names it."""
-    model = platform.processor() or platform.machine()
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            model = next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):
-        pass
-    return {
-        "date": dt.datetime.now(dt.UTC).strftime("%Y-%m-%d"),
-        "system": f"{platform.system()} {platform.machine()}",
-        "cpu": model,
-        "cpus": os.cpu_count(),
-        "load_1min": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
-        "threads": 1,
-        "python": platform.python_version(),
-        "versions": {
-            "encvec-store": encvec_store.__version__,
-            **{name: importlib.metadata.version(name) for name in _LIBRARIES},
-        },
-    }
 
 
 class Show:
@@ -211,8 +193,10 @@ def _cell(value: Any, digits: int) -> str:
     match value:
         case None:
             return ""
-        case bool() | str():
-            return str(value)
+        case bool():
+            return "yes" if value else "no"
+        case str():
+            return value
     return f"{value:,.{digits}f}"
 
 

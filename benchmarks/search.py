@@ -35,7 +35,8 @@ from encvec_store.bench.encrypted import Encrypted, fill
 from encvec_store.bench.job import throwaway_keys
 from encvec_store.bench.memory import QUERIES, serve
 from encvec_store.bench.plain import Plain
-from encvec_store.bench.timing import Truth, interleave
+from encvec_store.bench.timing import interleave
+from encvec_store.bench.truth import Truth
 from encvec_store.metrics import metric
 
 DATA = ("banking77", "synthetic:100000x384")

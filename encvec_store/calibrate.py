@@ -17,7 +17,7 @@ from .config import CollectionConfig
 from .crypto.profile import LEAST_DIMENSIONS, fit, least_records
 from .crypto.schemes import Scheme
 from .crypto.schemes.sap import Sap
-from .crypto.schemes.sketch import FLOOR, Sketch
+from .crypto.schemes.sketch import Sketch, floor
 from .errors import CalibrationError, InputError, ProfileError
 from .simulation import Sample, Trial, plain_trial, sketch_trial
 
@@ -214,7 +214,7 @@ class _SketchField:
     def __init__(self, scheme: Sketch, sample: Sample) -> None:
         self._scheme, self._sample, self._spectrum = scheme, sample, fit(sample.points)
         spectrum, most = self._spectrum, self._spectrum.most
-        self.floor, self.least = FLOOR, min(spectrum.least, most)
+        self.floor, self.least = floor(spectrum.broad), min(spectrum.least, most)
         self.usual = spectrum.choose()
         held = (max(spectrum.dimensions(share), LEAST_DIMENSIONS) for share in SHARES)
         tried = {min(count, most) for count in (*held, self.least, 4 * self.least // 3)}

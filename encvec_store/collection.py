@@ -19,6 +19,7 @@ from .recall import RecallWatch
 from .records import Hit, Record, check_ids, decode_payload
 from .rerank import OpenedVectors
 from .search import search
+from .spaces import by_version
 from .verify import VerifyReport, verify
 from .waits import offload
 from .writing import upsert
@@ -75,7 +76,7 @@ class Collection:
 
         Args:
             ids: n distinct strings, 1 to 1024 bytes each; kept as given.
-            vectors: (n, dim) numbers, kept as float32.
+            vectors: (n, dim) numbers, kept as float32, or as float16 in half precision.
             metadata: n mappings of strings to str, int, float, bool, None, bytes, datetime, date, UUID, Decimal,
                 or lists, tuples and dicts of these; types are kept.
             documents: n strings (or None), kept with the records.
@@ -85,7 +86,7 @@ class Collection:
             StoreLockedError: another process is writing.
         """
         upsert(self._handle, ids, vectors, metadata, documents)
-        self._lifecycle.wrote()
+        self._lifecycle.wrote(len(ids))
 
     @overload
     def search(
@@ -281,6 +282,7 @@ class Collection:
             "count": handle.backend.count(),
             "dim": config.dim,
             "metric": config.metric.name,
+            "precision": str(config.precision),
             "max_norm": config.max_norm,
             "scheme": {"name": config.scheme.name, **config.scheme.parameters()},
             "leakage": config.scheme.leakage,
@@ -289,7 +291,8 @@ class Collection:
             "fields": config.policies and {name: policy.value for name, policy in config.policies.items()},
             "oversample": handle.oversample,
             "calibration": config.calibration,
-            "key_versions": {str(space): n for space, n in sorted(handle.backend.spaces().items())},
+            "key_versions": {str(version): n for version, n in by_version(handle.backend.spaces()).items()},
+            "cells": self._lifecycle.cells(),
             "primary": handle.vault.primary,
             "store": handle.backend.stats(),
         }

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from .crypto.precision import Precision, precision
 from .crypto.profile import Profile
 from .crypto.schemes import Scheme, scheme
 from .crypto.schemes.sketch import Sketch
@@ -18,7 +19,8 @@ from .metrics import Metric, metric
 
 __all__ = ["DEFAULT_OVERSAMPLE", "CollectionConfig"]
 
-FORMAT = 1
+FORMATS = {Precision.SINGLE: 1, Precision.HALF: 2}
+"""Of the settings: who knows only the first must not open a collection of the second."""
 MAX_DIM = 16_000
 DEFAULT_OVERSAMPLE = 10
 DEFAULT_SCHEME = "sketch"
@@ -37,6 +39,8 @@ class CollectionConfig:
     """Bound of the vectors' length, for ip and l2. None until the first write sets it."""
     oversample: int
     """Candidates re-ranked per hit asked for."""
+    precision: Precision = Precision.SINGLE
+    """How vectors are kept."""
     revision: int = 1
     """Counts changes of the scheme's parameters."""
     calibration: dict[str, Any] | None = None
@@ -58,6 +62,7 @@ class CollectionConfig:
         fields: Mapping[str, str] | None,
         max_norm: float | None,
         oversample: int | None,
+        precision_name: str | None = None,
     ) -> CollectionConfig:
         """Check the arguments of a new collection. Raises InputError."""
         if isinstance(dim, bool) or not isinstance(dim, int) or not 0 < dim <= MAX_DIM:
@@ -76,6 +81,7 @@ class CollectionConfig:
             policies=parse_policies(fields),
             max_norm=_check_max_norm(max_norm, measure),
             oversample=check_oversample(oversample),
+            precision=precision(precision_name),
         )
 
     @property
@@ -87,6 +93,11 @@ class CollectionConfig:
     def index_dim(self) -> int:
         """Coordinates of an index vector; 0 where there is none."""
         return self.scheme.index_dim(self.point_dim)
+
+    @property
+    def cells(self) -> int:
+        """Parts of the collection, each under a rotation of its own."""
+        return (self.scheme.cells or 1) if self.index_dim else 1
 
     def bounded_by(self, largest: float) -> CollectionConfig:
         """Return the settings with max_norm set from the largest norm of a first batch, with room to spare."""
@@ -101,6 +112,7 @@ class CollectionConfig:
         fields: Mapping[str, str] | None,
         max_norm: float | None,
         oversample: int | None,
+        precision_name: str | None = None,
     ) -> CollectionConfig:
         """Compare with the arguments of a later opening; those not given are taken as stored.
 
@@ -119,6 +131,8 @@ class CollectionConfig:
         if max_norm is not None and _check_max_norm(max_norm, self.metric) != self.max_norm:
             mine = "set by the first write" if self.max_norm is None else f"{self.max_norm:g}"
             differing.append(f"max_norm is {mine}, not {max_norm:g}")
+        if precision_name is not None and precision(precision_name) is not self.precision:
+            differing.append(f"precision is {self.precision}, not {precision_name}")
         if differing:
             raise ConfigMismatchError(f"the collection exists with other settings: {'; '.join(differing)}")
         return self if oversample is None else replace(self, oversample=check_oversample(oversample))
@@ -132,7 +146,7 @@ class CollectionConfig:
         """Serialise, to be sealed."""
         fields = None if self.policies is None else {name: policy.value for name, policy in self.policies.items()}
         document = {
-            "format": FORMAT,
+            "format": FORMATS[self.precision],
             "dim": self.dim,
             "metric": self.metric.name,
             "scheme": {"name": self.scheme.name, **self.scheme.parameters()},
@@ -149,8 +163,11 @@ class CollectionConfig:
     def from_json(cls, document: bytes) -> CollectionConfig:
         """Read back what `to_json` wrote. Raises AuthenticationError for another format."""
         fields = json.loads(document)
-        if fields["format"] != FORMAT:
-            raise AuthenticationError(f"the collection's settings have format {fields['format']}, not {FORMAT}")
+        known = {number: kept for kept, number in FORMATS.items()}
+        if fields["format"] not in known:
+            raise AuthenticationError(
+                f"the collection's settings have format {fields['format']}, not {' or '.join(map(str, known))}"
+            )
         return cls(
             dim=fields["dim"],
             metric=metric(fields["metric"]),
@@ -158,6 +175,7 @@ class CollectionConfig:
             policies=parse_policies(fields["fields"]),
             max_norm=fields["max_norm"],
             oversample=fields["oversample"],
+            precision=known[fields["format"]],
             revision=fields["revision"],
             calibration=fields["calibration"],
             fitted=fields.get("fitted"),

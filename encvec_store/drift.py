@@ -20,8 +20,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from .crypto.precision import Kept
 from .crypto.profile import Profile
 from .crypto.schemes import Scheme
 from .crypto.schemes.sketch import Sketch
@@ -80,14 +80,15 @@ class Drift:
     def _clear(self, k: int) -> None:
         self._n, self._sum, self._products = 0, np.zeros(k), np.zeros((k, k))
 
-    def add(self, scheme: Scheme, profile: Profile | None, space: int, index_vectors: npt.NDArray[np.float32]) -> None:
-        """Take note of (n, k) index vectors that were written under a scheme and its profile."""
+    def add(self, scheme: Scheme, profile: Profile | None, version: int, index_vectors: Kept) -> None:
+        """Take note of (n, k) index vectors, aligned, written under a scheme, its profile and a key version."""
         if not isinstance(scheme, Sketch) or profile is None:
             return
+        index_vectors = index_vectors.astype(np.float32, copy=False)
         k = index_vectors.shape[1]
         with self._lock:
-            if self._place != (scheme, space):  # another rotation
-                self._place = scheme, space
+            if self._place != (scheme, version):  # another rotation
+                self._place = scheme, version
                 self._clear(k)
             self._n += len(index_vectors)
             self._sum += index_vectors.sum(axis=0, dtype=np.float64)

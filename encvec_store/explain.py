@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from .backends import share
 from .config import check_k
 from .errors import ShapeError
 from .filters import parse, pushdown
@@ -35,7 +36,11 @@ def explain(handle: Handle, query: Any, k: int, where: Mapping[str, Any] | None)
         return "\n".join([*lines, f"no index: {rows:,} vectors are opened and compared here"])
     points = config.metric.lift_query(matrix, config.max_norm or 1.0)
     lines.append(f"candidates: {wanted:,}, of which the nearest {k:,} by their exact vectors are returned")
-    for space in handle.vault.live:
-        encrypted = handle.vault.scheme(space, config).encrypt_query(points)[0]
-        lines.append(f"key version {space}: {handle.backend.explain(space, encrypted, wanted, predicate)}")
+    for version in handle.vault.live:
+        probes = handle.vault.probes(version, config, points)
+        space, encrypted = next(iter(probes.items()))
+        each = share(wanted, len(probes))
+        told = handle.backend.explain(space, encrypted[0], each, predicate)
+        cells = f", {len(probes):,} cells, of each {each:,} candidates; the first" if len(probes) > 1 else ""
+        lines.append(f"key version {version}{cells}: {told}")
     return "\n".join(lines)

@@ -10,13 +10,14 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from .backends import BackendCollection, Nearest, Rows
+from .backends import BackendCollection, Nearest, Probes, Rows
 from .config import CollectionConfig
 from .crypto.envelope import PREFIX, envelope_size
 from .crypto.schemes.sketch import Sketch
 from .drift import Drift
 from .errors import AuthenticationError, StaleConfigError, StoreUnreachableError
 from .filters import Predicate
+from .spaces import by_version, version_of
 from .vault import PROFILE, Vault
 from .waits import offload
 
@@ -39,7 +40,7 @@ class Handle:
         self.config = self._open_config(backend.config())
         # a sketch's dimension changes when another process fits it: there, searches compare
         fixed = not isinstance(self.config.scheme, Sketch)
-        if backend.spec.envelope_size != envelope_size(self.config.dim) or (
+        if backend.spec.envelope_size != envelope_size(self.config.dim, self.config.precision) or (
             fixed and backend.spec.index_dim != self.config.index_dim
         ):
             raise AuthenticationError("the collection's settings could not be authenticated")
@@ -126,9 +127,10 @@ class Handle:
 
     def without(self, rows: Rows, versions: set[int]) -> Rows:
         """Leave out rows that the store keeps under these key versions."""
-        if not len(rows) or versions.isdisjoint(self.backend.spaces() if versions else ()):
+        if not len(rows) or versions.isdisjoint(by_version(self.backend.spaces()) if versions else ()):
             return rows
-        return rows[np.isin(rows, [row for row, space, _, _ in self.backend.audit(rows) if space not in versions])]
+        known = self.backend.audit(rows)
+        return rows[np.isin(rows, [row for row, space, _, _ in known if version_of(space) not in versions])]
 
     def open_vectors(
         self, rows: Rows, config: CollectionConfig | None = None
@@ -149,8 +151,7 @@ class Handle:
 
     def nearest(
         self,
-        space: int,
-        queries: npt.NDArray[np.float32],
+        probes: Probes,
         limit: int,
         predicate: Predicate | None,
         config: CollectionConfig,
@@ -159,7 +160,7 @@ class Handle:
 
         Raises what `open_vectors` does.
         """
-        found = self.backend.nearest(space, queries, limit, predicate)
+        found = self.backend.nearest(probes, limit, predicate)
         found.rows, vectors, heads = self._opened(found.rows, found.rows, found.vectors, config)
         return found, vectors, heads
 

@@ -1,4 +1,4 @@
-"""The life of a `sketch` collection: sealed, then fitted on its own vectors and moved; watched, and fitted anew.
+"""The life of a `sketch` collection: sealed, then fitted on its own vectors, and anew; spread over cells as it grows.
 
 Imports calibrate, writing, handle, crypto.profile. A move is one transaction (`writing.rewrite`): readers see the old
 content until it commits, a crash leaves that, and running it again is how it is resumed. A failed move never fails
@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import threading
+from collections.abc import Mapping
 from dataclasses import replace
 from operator import length_hint
 from typing import Any
@@ -19,6 +20,7 @@ import numpy.typing as npt
 from . import calibrate as calibration
 from .config import CollectionConfig
 from .crypto import profile as profiles
+from .crypto.schemes.cells import MAX_CELLS
 from .crypto.schemes.sketch import Sketch
 from .errors import CalibrationError, ProfileError, StaleConfigError, StoreLockedError
 from .handle import Handle
@@ -38,7 +40,10 @@ _REFIT_MOST = 100_000
 """Records up to which a stale profile is fitted anew by itself: beyond, it takes too long to happen unasked."""
 _LATER = 1.25
 BUDGET = 30_000
-"""Records under one key up to which the floor was attacked (docs/threat-model.md)."""
+"""Records under one rotation up to which the floor was attacked (docs/threat-model.md): more take more cells."""
+_LOOKS = 8
+"""Counting costs a round trip: a collection is counted again after an eighth of what it lacked."""
+_NEVER = 1 << 62
 
 log = logging.getLogger("encvec_store")
 
@@ -51,31 +56,42 @@ class Lifecycle:
         self._moving = threading.Lock()
         self._not_before = 0
         self._failed: str | None = None
+        self._counted: tuple[CollectionConfig | None, int] = None, 0
+        """Under which settings records were counted last, and how many there were to go until a move."""
+        self._written = 0
+        """Records written since."""
 
-    def wrote(self) -> None:
+    def wrote(self, records: int) -> None:
         """Move the collection if its time has come. Raises nothing that the write could be blamed for."""
         config = self._handle.config
-        scheme = config.scheme
-        if not isinstance(scheme, Sketch):
+        if not isinstance(config.scheme, Sketch):
             return
-        if scheme.profile is None:
-            least = profiles.least_records(scheme.k)
-            if self._too_narrow(config, scheme):
-                return
-        elif self._stale(config):
-            fitted = (config.fitted or {}).get("records", 0)
-            least = _DOUBLED * fitted
-        else:
+        self._written += records
+        known, missing = self._counted
+        if known is config and self._written * _LOOKS < missing and not self._stale(config):
             return
-        count = self._handle.backend.count()
-        if count < max(least, self._not_before) or (scheme.profile is not None and count > _REFIT_MOST):
-            return
-        if not self._moving.acquire(blocking=False):
-            return  # another thread is at it
+        counts = self._handle.backend.spaces()
+        missing = self._missing(config, config.scheme, counts)
+        self._counted, self._written = (config, missing), 0
+        if missing > 0 or not self._moving.acquire(blocking=False):
+            return  # it is not time, or another thread is at it
         try:
-            self._move_quietly(config, count)
+            self._move_quietly(config, sum(counts.values()))
         finally:
             self._moving.release()
+
+    def _missing(self, config: CollectionConfig, scheme: Sketch, counts: Mapping[int, int]) -> int:
+        """Return how many records there are to go until the collection moves, about; none when it is time."""
+        count, missing = sum(counts.values()), _NEVER
+        if scheme.profile is None:
+            if not self._too_narrow(config, scheme):
+                missing = profiles.least_records(scheme.k) - count
+        else:
+            if self._stale(config) and count <= _REFIT_MOST:
+                missing = _DOUBLED * (config.fitted or {}).get("records", 0) - count
+            if _spreads(config):
+                missing = min(missing, (BUDGET + 1 - max(counts.values(), default=0)) * config.cells)
+        return max(missing, self._not_before - count)
 
     def _move_quietly(self, config: CollectionConfig, count: int) -> None:
         try:
@@ -114,9 +130,13 @@ class Lifecycle:
         profile = spectrum.profile(scheme.k)
         count = handle.backend.count()
         chosen = [name for name in ("k", "beta") if getattr(scheme, name) is None]
+        fit = scheme.fitted(profile)
+        if scheme.cells is None and count > BUDGET:
+            fit = replace(fit, cells=min(MAX_CELLS, max(2, round(_DOUBLED * count / BUDGET))), threat=None)
+            chosen.append("cells")
         at = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
         fitted = {"at": at, "records": count, "chosen": chosen}
-        fresh = replace(config, scheme=scheme.fitted(profile), profile=profile, fitted=fitted)
+        fresh = replace(config, scheme=fit, profile=profile, fitted=fitted)
         if config.calibration is None:
             times = offload(len(vectors), calibration.enough, fresh, vectors, _GROWTH * count, _OVERSAMPLES)
             fresh = replace(fresh, oversample=max(config.oversample, times))
@@ -171,6 +191,8 @@ class Lifecycle:
         """Encrypt everything anew as a calibration says; a sketch with too few records yet keeps it for later."""
         fresh = replace(calibration.applied(config, found), profile=None, fitted=None)
         scheme = fresh.scheme
+        if isinstance(scheme, Sketch) and _spreads(config):
+            fresh = replace(fresh, scheme=replace(scheme, cells=None, threat=None))
         if isinstance(scheme, Sketch) and self._handle.backend.count() >= profiles.least_records(scheme.k):
             self.fit(fresh, progress)
         else:
@@ -190,8 +212,9 @@ class Lifecycle:
             }
         advice = [
             "refit: recent records differ from those it was fitted on" if self._stale(config) else "",
-            f"more than {BUDGET:,} records under one key: our attacks had fewer; calibrate for more noise"
-            if max(self._handle.backend.spaces().values(), default=0) > BUDGET
+            f"more than {BUDGET:,} records under one rotation: our attacks had fewer; calibrate for more noise, or make"
+            " the collection anew with more cells"
+            if not _spreads(config) and max(self._handle.backend.spaces().values(), default=0) > BUDGET
             else "",
         ]
         return {
@@ -204,6 +227,20 @@ class Lifecycle:
             "failed": self._failed,
         }
 
+    def cells(self) -> dict[str, Any] | None:
+        """Describe the cells; None where nothing is indexed."""
+        config = self._handle.config
+        if not config.index_dim:
+            return None
+        counts = self._handle.backend.spaces().values()
+        sketch = isinstance(config.scheme, Sketch)
+        return {
+            "count": config.cells,
+            "records": {"least": min(counts, default=0), "most": max(counts, default=0)},
+            "budget": BUDGET if sketch else None,
+            "moves_above": BUDGET * config.cells if _spreads(config) else None,
+        }
+
     def _too_narrow(self, config: CollectionConfig, scheme: Sketch) -> bool:
         return scheme.k is None and config.point_dim < profiles.LEAST_DIMENSIONS
 
@@ -211,3 +248,10 @@ class Lifecycle:
         verdict = self._handle.drift.verdict
         digest = config.scheme.profile if isinstance(config.scheme, Sketch) else None
         return verdict is not None and verdict.stale and verdict.profile == digest
+
+
+def _spreads(config: CollectionConfig) -> bool:
+    """Say whether the number of cells is ours to choose, as the collection grows."""
+    scheme = config.scheme
+    chosen = (config.fitted or {}).get("chosen", ())
+    return isinstance(scheme, Sketch) and (scheme.cells is None or "cells" in chosen)

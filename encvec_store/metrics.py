@@ -45,8 +45,9 @@ def as_vectors(vectors: Any, dim: int, *, name: str = "vectors") -> Matrix:
         array = array.reshape(0, dim)
     if array.ndim != 2 or array.shape[1] != dim:
         raise ShapeError(f"{name}: expected shape (n, {dim}), got {array.shape}")
-    with np.errstate(over="ignore"):
-        array = np.ascontiguousarray(array, dtype=np.float32)
+    if array.dtype != np.float32 or not array.flags.c_contiguous:
+        with np.errstate(over="ignore"):
+            array = np.ascontiguousarray(array, dtype=np.float32)
     # one pass in the good case: any NaN or infinity makes its row's sum NaN or infinite
     with np.errstate(over="ignore", invalid="ignore"):
         suspect = ~np.isfinite(np.einsum("ij->i", array))
@@ -104,8 +105,8 @@ class Metric:
         """Whether vectors must stay within the collection's max_norm."""
         return self.extra > 0
 
-    def check(self, vectors: Matrix, max_norm: float | None, name: str = "vectors") -> None:
-        """Raise ZeroVectorError or NormError where a vector cannot be lifted."""
+    def check(self, vectors: Matrix, max_norm: float | None, name: str = "vectors") -> npt.NDArray[np.float64]:
+        """Raise ZeroVectorError or NormError where a vector cannot be lifted; return the lengths, (n,)."""
         lengths = norms(vectors)
         if not self.bounded:
             if len(lengths) and lengths.min() == 0:
@@ -116,6 +117,7 @@ class Metric:
                 f"{name}[{row}] has norm {lengths[row]:.6g}, above the collection's max_norm {max_norm:.6g}. "
                 "Scale the vectors, or create the collection with a larger max_norm"
             )
+        return lengths
 
     def lift(self, vectors: Matrix, max_norm: float | None = None) -> Matrix:
         """Map (n, dim) vectors to (n, dim + extra) points of the unit sphere. Call `check` first."""
@@ -160,8 +162,9 @@ class Metric:
         else:
             scores = wide @ q
             if self.name == "cosine":
-                scores /= np.sqrt(np.einsum("ij,ij->i", wide, wide)) * np.sqrt(q @ q)
-                np.clip(scores, -1, 1, out=scores)
+                scores /= np.sqrt(np.einsum("ij,ij->i", wide, wide) * (q @ q))
+                np.minimum(scores, 1, out=scores)
+                np.maximum(scores, -1, out=scores)
         return scores
 
     def order(self, scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .backends import Rows, union
+from .backends import Probes, Rows, union
 from .config import CollectionConfig, check_k
 from .errors import AuthenticationError, StaleConfigError
 from .filters import Filter, Predicate, is_covered, parse, pushdown
@@ -20,6 +20,7 @@ from .handle import Handle
 from .metrics import as_array, as_vectors
 from .records import Hit, decode_payload
 from .rerank import OpenedVectors, best
+from .spaces import by_version
 from .waits import offload
 
 __all__ = ["search"]
@@ -86,7 +87,7 @@ class _Query:
         self.sealed: dict[int, bytes] = {}  # row -> sealed payload that came with a candidate
         self.lost = False  # a row vanished under our hands: written anew by someone else
         self.predicate = pushdown(node, self.config.policies, handle.vault.blind_terms)
-        self.encrypted: dict[int, npt.NDArray[np.float32]] = {}  # space -> queries
+        self.probes: list[Probes] = []  # by key version: products of two compare only after opening
         if self.config.index_dim:
             self.candidates, self.wanted = self._from_index(self.predicate), k * handle.oversample
         else:
@@ -106,18 +107,20 @@ class _Query:
     def _from_index(self, predicate: Predicate | None) -> Candidates:
         handle, config = self.handle, self.config
         points = config.metric.lift_query(self.matrix, config.max_norm or 1.0)
-        spaces = handle.vault.live
-        if len(spaces) > 1:
-            spaces = tuple(space for space in spaces if space in handle.backend.spaces())
-        keyed = {space: handle.vault.scheme(space, config) for space in spaces}
-        encrypted = {space: offload(len(points), scheme.encrypt_query, points) for space, scheme in keyed.items()}
-        self.encrypted = encrypted
+        versions = handle.vault.live
+        if len(versions) > 1:
+            present = by_version(handle.backend.spaces())
+            versions = tuple(version for version in versions if version in present)
+        probes: list[Probes] = [handle.vault.probes(version, config, points) for version in versions]
+        self.probes = probes
 
         def candidates(positions: list[int], limit: int) -> list[Rows]:
             every = len(positions) == len(points)
             parts = [
-                handle.backend.candidates(space, part if every else part[positions], limit, predicate)
-                for space, part in encrypted.items()
+                handle.backend.candidates(
+                    some if every else {space: part[positions] for space, part in some.items()}, limit, predicate
+                )
+                for some in probes
             ]
             if len(parts) == 1:
                 return parts[0]
@@ -139,10 +142,7 @@ class _Query:
 
     def _nearest(self) -> Found:
         """Fetch and open `wanted` candidates of every query, leaving the filter to the store."""
-        parts = [
-            self.handle.nearest(space, queries, self.wanted, self.predicate, self.config)
-            for space, queries in self.encrypted.items()
-        ]
+        parts = [self.handle.nearest(some, self.wanted, self.predicate, self.config) for some in self.probes]
         if not parts:
             return self._open(self.candidates(list(range(len(self.matrix))), self.wanted))
         found, vectors, heads = parts[0]

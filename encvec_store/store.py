@@ -11,6 +11,7 @@ from .collection import Collection
 from .config import CollectionConfig, check_oversample
 from .crypto.envelope import envelope_size
 from .crypto.keyset import Keyset
+from .crypto.precision import Precision
 from .errors import CollectionNotFoundError, InputError
 from .handle import Handle
 from .vault import Vault
@@ -71,6 +72,7 @@ class Store:
         fields: Mapping[str, str] | None = None,
         max_norm: float | None = None,
         oversample: int | None = None,
+        precision: str | None = None,
     ) -> Collection:
         """Open a collection, creating it where `dim` is given and there is none.
 
@@ -85,6 +87,8 @@ class Store:
             fields: policy of each field that filters may name: sealed, blind or plain. None: any field, sealed.
             max_norm: for l2 and ip, the largest length of a vector; by default 1.25 times that of the first batch.
             oversample: candidates re-ranked per hit (default 10). On an existing collection, for this opening only.
+            precision: `single` (default) keeps vectors as float32. `half` keeps them as float16, in half the space:
+                they come back rounded to 11 binary digits, and scores are exact for the rounded vectors.
 
         Raises:
             CollectionNotFoundError: there is none, and no dim was given.
@@ -99,6 +103,7 @@ class Store:
             "fields": fields,
             "max_norm": max_norm,
             "oversample": oversample,
+            "precision_name": precision,
         }
         vault = Vault(self._keyset, tenant, name)
         found = self._backend.open(tenant, name)
@@ -107,7 +112,8 @@ class Store:
                 owner = f" of tenant {tenant!r}" if tenant else ""
                 raise CollectionNotFoundError(f"no collection {name!r}{owner}; give dim=... to create it")
             config = CollectionConfig.build(dim=dim, **given)
-            spec = CollectionSpec(tenant, name, config.index_dim, envelope_size(config.dim))
+            size = envelope_size(config.dim, config.precision)
+            spec = CollectionSpec(tenant, name, config.index_dim, size, half=config.precision is Precision.HALF)
             found, oversample = self._backend.create(spec, vault.seal_config(config)), None
         handle = Handle(found, vault, None if oversample is None else check_oversample(oversample))
         handle.config.check_same(dim=dim, **given)

@@ -7,21 +7,26 @@ from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from .config import CollectionConfig
-from .crypto.envelope import KEY_VERSION, RecordCipher, Stamp, claims, config_key_version, key_versions
+from .crypto.envelope import KEY_VERSION, RecordCipher, Stamp, claims, config_key_version, key_version, key_versions
 from .crypto.keyset import KeyState, KeyVersion
 from .crypto.prf import Bytes
 from .crypto.profile import Profile
 from .crypto.schemes import KeyedScheme
 from .errors import AuthenticationError, KeyUnavailableError
 from .fields import Term
+from .spaces import space, spaces
 from .waits import Lock, offload
 
 __all__ = ["PROFILE", "Roots", "Vault"]
 
+Matrix = npt.NDArray[np.float32]
 PROFILE = "profile"
 """Name of the artefact that holds it."""
+_BLINDED = 1024
+"""Blind tokens kept."""
 
 
 class Roots(Protocol):
@@ -65,6 +70,7 @@ class Vault:
         self._collection = collection
         self._ciphers: dict[int, RecordCipher] = {}
         self._schemes: dict[tuple[int, object, int], KeyedScheme] = {}
+        self._blinded: dict[tuple[int, str, bytes], bytes] = {}
         self._lock = Lock()
 
     @property
@@ -115,6 +121,15 @@ class Vault:
                     found = self._schemes[place] = offload(config.point_dim, config.scheme.keyed, *made)
         return found
 
+    def probes(self, version: int, config: CollectionConfig, points: Matrix) -> dict[int, Matrix]:
+        """Encrypt (q, point_dim) queries under a key version, for every space: (q, index_dim) each."""
+        encrypted = offload(len(points), self.scheme(version, config).encrypt_queries, points)
+        return {space(version, cell): part for cell, part in enumerate(encrypted)}
+
+    def spaces(self, version: int, config: CollectionConfig, tokens: Bytes) -> npt.NDArray[np.int64]:
+        """Return the spaces that records of (n, 16) tokens belong to: (n,)."""
+        return spaces(version, self.scheme(version, config).cells_of(tokens))
+
     def seal_config(self, config: CollectionConfig) -> bytes:
         """Seal settings under the primary."""
         return self.cipher(self.primary).seal_config(config.to_json())
@@ -136,10 +151,10 @@ class Vault:
 
     def open_vectors(self, envelopes: Bytes) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
         """Open (n, size) vector envelopes, whichever key versions they are under. Raises AuthenticationError."""
-        versions = key_versions(envelopes)
-        if len(versions) and (versions == versions[0]).all():
-            return self._cipher_of(int(versions[0])).open_vectors(envelopes)
-        opened = None
+        alike = key_version(envelopes)
+        if alike is not None:
+            return self._cipher_of(alike).open_vectors(envelopes)
+        versions, opened = key_versions(envelopes), None
         for version in np.unique(versions):
             chosen = versions == version
             part = self._cipher_of(int(version)).open_vectors(envelopes[chosen])
@@ -149,7 +164,7 @@ class Vault:
 
     def stamp(self, version: int, config: CollectionConfig) -> Stamp:
         """Return what the headers of records of these settings and key version begin with."""
-        return Stamp(config.scheme.number, config.revision, version)
+        return Stamp(config.scheme.number, config.revision, version, config.precision)
 
     def current(self, envelopes: Bytes, config: CollectionConfig) -> bool:
         """Say whether (n, size) envelopes were all written under these settings."""
@@ -178,7 +193,18 @@ class Vault:
 
     def blind_terms(self, field: str, value: bytes) -> tuple[Term, ...]:
         """Return the terms of a blind value under every live key version."""
-        return tuple(Term("token", self.cipher(v).blind_tokens([(field, value)])[0]) for v in self.live)
+        return tuple(Term("token", self._blind(version, field, value)) for version in self.live)
+
+    def _blind(self, version: int, field: str, value: bytes) -> bytes:
+        """Return a blind token, mostly from memory: filters repeat, and the store is told every one."""
+        cipher, asked = self.cipher(version), (version, field, value)
+        found = self._blinded.get(asked)
+        if found is None:
+            found = cipher.blind_tokens([(field, value)])[0]
+            if len(self._blinded) >= _BLINDED:
+                self._blinded.clear()
+            self._blinded[asked] = found
+        return found
 
     def tokens(self, ids: Sequence[str], *, held: bool = False) -> dict[int, Bytes]:
         """Return the record tokens of ids by key version, the primary first.

@@ -15,6 +15,7 @@ from .errors import AuthenticationError, KeyUnavailableError
 from .fields import Term
 from .handle import Handle
 from .records import decode_payload
+from .spaces import version_of
 from .waits import offload
 from .writing import terms
 
@@ -32,7 +33,7 @@ class Damage:
     id: str | None
     """None where the payload could not be opened."""
     part: str
-    """payload, vector, index vector, record token, filter terms, or key version."""
+    """payload, vector, index vector, record token, filter terms, key version, or cell."""
 
 
 @dataclass
@@ -108,7 +109,7 @@ def _compare(
         prefix = payload[:PREFIX]
         version = int.from_bytes(prefix[KEY_VERSION], "big")
         if version in dead:
-            if space == version:
+            if version_of(space) == version:
                 report.unreadable += 1
             else:
                 damaged.append(Damage(row, None, "key version"))
@@ -126,13 +127,22 @@ def _compare(
                 None
                 if handle.vault.cipher(version).tokens([id]).tobytes() == token == prefix[:TOKEN]
                 else "record token",
-                None if space == version else "key version",
+                _space_fault(handle, version, token, space),
                 None if vector is None else _index_fault(handle, version, vector, index_vectors.get(row), prefix),
                 None if _terms(handle, version, metadata) == have else "filter terms",
             )
             if part
         )
     return damaged
+
+
+def _space_fault(handle: Handle, version: int, token: bytes, space: int) -> str | None:
+    if version_of(space) != version:
+        return "key version"
+    if not isinstance(token, bytes) or len(token) != TOKEN:
+        return None  # damage that is told of already
+    drawn = handle.vault.spaces(version, handle.config, np.frombuffer(token, np.uint8)[None])
+    return None if space == drawn[0] else "cell"
 
 
 def _open_vector(handle: Handle, envelope: npt.NDArray[np.uint8], prefix: bytes) -> npt.NDArray[np.float32] | None:
@@ -154,8 +164,8 @@ def _index_fault(
 ) -> str | None:
     if index_vector is None:
         return "index vector" if handle.config.index_dim else None
-    token = np.frombuffer(prefix[:TOKEN], np.uint8)
-    binding = handle.vault.cipher(version).bindings(token[None], vector, index_vector[None]).tobytes()
+    token, kept = np.frombuffer(prefix[:TOKEN], np.uint8), handle.config.precision.kept
+    binding = handle.vault.cipher(version).bindings(token[None], kept(vector), kept(index_vector[None])).tobytes()
     return None if binding == prefix[BINDING] else "index vector"
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import os
+from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
+from itertools import islice
 from operator import length_hint
 from typing import Any
 
@@ -21,14 +25,18 @@ from .filters import BLIND_COLUMN
 from .handle import Handle
 from .metrics import as_vectors, norms
 from .records import check_documents, check_ids, check_metadata, decode_payload, encode_payload
+from .spaces import version_of
 from .vault import Vault
 from .waits import offload, result
 
 __all__ = ["REWRITE_CHUNK", "WRITE_CHUNK", "encrypt_batch", "reseal", "rewrite", "upsert"]
 
 REWRITE_CHUNK = 4096
-WRITE_CHUNK = 2048
-"""Records encrypted at once: enough for numpy, and an upsert of more begins to be written early."""
+WRITE_CHUNK = 1024
+"""Records encrypted at once: enough for numpy, few enough for the cache, and an upsert of more begins to be written
+early."""
+_WORKERS = 2
+"""Threads that encrypt ahead of a write: together they are about as fast as what they feed."""
 _ATTEMPTS = 3
 
 Matrix = npt.NDArray[np.float32]
@@ -51,13 +59,11 @@ def upsert(
         if config.metric.bounded and config.max_norm is None:
             fresh = config.bounded_by(float(norms(matrix).max()))
         parts = _encrypted(handle.vault, fresh, names, matrix, payloads, fields)
-        if len(names) > WRITE_CHUNK:
-            parts = _ahead(parts)
         try:
             first, changed = next(parts), _new_config(handle.vault, config, fresh)
             handle.backend.put(first, under=config.sealed, more=parts, **changed)
             handle.refresh()
-            handle.drift.add(fresh.scheme, fresh.profile, first.space, first.index_vectors)
+            offload(len(first.tokens), _watch, handle, fresh, first)
             return
         except StaleConfigError:
             # calibrated, or given its max_norm, by another process between our reading and writing
@@ -69,6 +75,15 @@ def upsert(
             parts.close()
 
 
+def _watch(handle: Handle, config: CollectionConfig, batch: EncryptedBatch) -> None:
+    """Let the handle see whether what was written still fits the profile, whichever cells it went to."""
+    version = version_of(int(batch.spaces[0]))
+    aligned = handle.vault.scheme(version, config).aligned(
+        batch.index_vectors.astype(np.float32, copy=False), batch.tokens
+    )
+    handle.drift.add(config.scheme, config.profile, version, aligned)
+
+
 def _encrypted(
     vault: Vault,
     config: CollectionConfig,
@@ -77,19 +92,44 @@ def _encrypted(
     payloads: Sequence[bytes],
     metadata: Sequence[Mapping[str, Any]],
 ) -> Generator[EncryptedBatch, None, None]:
-    """Encrypt checked records in parts."""
-    for start in range(0, len(ids), WRITE_CHUNK):
-        part = slice(start, start + WRITE_CHUNK)
-        yield encrypt_batch(vault, config, ids[part], vectors[part], payloads[part], metadata[part])
+    """Encrypt checked records in parts; while one is being written, the next ones in threads of their own."""
 
+    def encrypted(part: slice) -> EncryptedBatch:
+        return encrypt_batch(vault, config, ids[part], vectors[part], payloads[part], metadata[part])
 
-def _ahead(batches: Iterator[EncryptedBatch]) -> Generator[EncryptedBatch, None, None]:
-    """Make each batch in a thread of its own while the one before it is being written."""
-    with ThreadPoolExecutor(1, "encvec-encrypt") as worker:
-        coming = worker.submit(next, batches, None)
-        while (batch := result(coming)) is not None:
-            coming = worker.submit(next, batches, None)
+    parts = iter(_parts(len(ids)))
+    if len(ids) <= WRITE_CHUNK:
+        yield from map(encrypted, parts)
+        return
+    workers = _workers()
+    coming = deque(workers.submit(encrypted, part) for part in islice(parts, _WORKERS + 1))
+    try:
+        while coming:
+            batch = result(coming.popleft())
+            coming.extend(workers.submit(encrypted, part) for part in islice(parts, 1))
             yield batch
+    finally:
+        for future in coming:
+            future.cancel()
+
+
+@functools.cache
+def _workers() -> ThreadPoolExecutor:
+    """Return the threads that all upserts share; to start some for each took a tenth of its time."""
+    return ThreadPoolExecutor(_WORKERS, "encvec-encrypt")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_workers.cache_clear)  # threads stay behind in the parent
+
+
+def _parts(n: int) -> list[slice]:
+    """Cut n records into parts, of many the first ones smaller, so that the store does not wait long for something."""
+    parts, start, size = [], 0, WRITE_CHUNK if n <= WRITE_CHUNK else WRITE_CHUNK // 4
+    while start < n:
+        parts.append(slice(start, min(start + size, n)))
+        start, size = start + size, min(2 * size, WRITE_CHUNK)
+    return parts
 
 
 def _checked(
@@ -110,7 +150,8 @@ def _checked(
         for name, item, text in zip(names, fields, check_documents(documents, len(names)), strict=True)
     ]
     if names:
-        config.metric.check(matrix, config.max_norm)
+        lengths = config.metric.check(matrix, config.max_norm)
+        config.precision.check(matrix, lengths, direction=not config.metric.bounded)
     return names, matrix, payloads, fields
 
 
@@ -134,10 +175,10 @@ def reseal(handle: Handle) -> None:
     if config_key_version(config.sealed) == vault.primary:
         return
     nothing = EncryptedBatch(
-        space=vault.primary,
+        spaces=np.empty(0, np.int64),
         tokens=np.empty((0, TOKEN), np.uint8),
-        index_vectors=np.empty((0, config.index_dim), np.float32),
-        vectors=np.empty((0, envelope_size(config.dim)), np.uint8),
+        index_vectors=np.empty((0, config.index_dim), config.precision.dtype),
+        vectors=np.empty((0, envelope_size(config.dim, config.precision)), np.uint8),
         payloads=[],
     )
     with suppress(StoreError):
@@ -158,14 +199,17 @@ def encrypt_batch(
     cipher = vault.cipher(version)
     named = vault.tokens(ids, held=True)
     tokens = named[version]
-    points = config.metric.lift(vectors, config.max_norm)
-    index_vectors, nonces = vault.scheme(version, config).encrypt(points, tokens)
-    heads = headers(vault.stamp(version, config), nonces, cipher.bindings(tokens, vectors, index_vectors))
+    kept = config.precision.kept(vectors)
+    # from what is kept, so that the same record again is the same ciphertext, also after opening it
+    points = config.metric.lift(kept.astype(np.float32, copy=False), config.max_norm)
+    encrypted, nonces = vault.scheme(version, config).encrypt(points, tokens)
+    index_vectors = config.precision.kept(encrypted)
+    heads = headers(vault.stamp(version, config), nonces, cipher.bindings(tokens, kept, index_vectors))
     return EncryptedBatch(
-        space=version,
+        spaces=vault.spaces(version, config, tokens),
         tokens=tokens,
         index_vectors=index_vectors,
-        vectors=cipher.seal_vectors(tokens, heads, vectors),
+        vectors=cipher.seal_vectors(tokens, heads, kept),
         payloads=cipher.seal_payloads(tokens, heads, payloads),
         terms=terms(vault, config, metadata, version=version),
         retired=[row.tobytes() for other, rows in named.items() if other != version for row in rows],

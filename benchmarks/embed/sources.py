@@ -78,6 +78,40 @@ def read_wordnet(folder: Path, count: int = WORDNET_TEXTS) -> LabelledTexts:
     return _labelled([(*items[i], False) for i in order])
 
 
+@dataclass(frozen=True)
+class Judged:
+    """Documents, questions, and rows (question, document, code) that judge them, all counted from 0."""
+
+    documents: list[str]
+    queries: list[str]
+    qrels: NDArray[np.int32]
+
+
+def read_cranfield(folder: Path) -> Judged:
+    """``cran.all.1400`` (title and abstract), ``cran.qry`` (225) and ``cranqrel``, as Glasgow has them."""
+    documents, queries = _smart(folder / "cran.all.1400"), _smart(folder / "cran.qry")
+    lines = (folder / "cranqrel").read_text(encoding="utf-8").splitlines()
+    qrels = np.array([[int(part) for part in line.split()[:3]] for line in lines if line.strip()], np.int32)
+    qrels[:, :2] -= 1  # questions are numbered by their place in cran.qry, not by what it calls them
+    return Judged(documents, queries, qrels)
+
+
+def _smart(path: Path) -> list[str]:
+    """Texts of a file in SMART's format: fields .T and .W; the abstract repeats the title, which then stands once."""
+    texts = []
+    for entry in path.read_text(encoding="utf-8", errors="replace").split("\n.I ")[0:]:
+        fields: dict[str, str] = {}
+        name = ""
+        for line in entry.split("\n")[1:]:
+            if line[:1] == "." and line[1:2].isalpha() and len(line.strip()) == 2:
+                name = line[1]
+            else:
+                fields[name] = f"{fields.get(name, '')} {line}"
+        title, text = (" ".join(fields.get(key, "").split()) for key in "TW")
+        texts.append(text if text.startswith(title) else f"{title} {text}")
+    return texts
+
+
 def read_olivetti(path: Path) -> NDArray[Any]:
     """The Olivetti faces ``(400, 64, 64)``, ten photographs of each of forty people in a row.
 

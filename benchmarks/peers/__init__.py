@@ -1,7 +1,8 @@
-"""Other projects, measured beside this one in an environment of their own: nothing of theirs is imported here.
+"""Other projects, measured beside this one in environments of their own: nothing of theirs is imported here.
 
-They are installed from PyPI into benchmarks/.venv-peers when first asked for (`make peers`, or --peers); see each
-project's licence there. ironcore-alloy is AGPL-3.0: it is run, never shipped or linked.
+Each is installed from PyPI into benchmarks/.venv-peers/NAME when first asked for (`make peers`, or --peers); see each
+project's licence there. They are run, never shipped or linked: ironcore-alloy is AGPL-3.0, cyborgdb-core is
+proprietary, and its free tier takes a million vectors without a key.
 """
 
 from __future__ import annotations
@@ -19,37 +20,54 @@ from numpy.typing import NDArray
 
 from benchmarks.peers.ironcore import BATCH
 
-__all__ = ["BATCH", "IRONCORE", "alloy_encrypt", "ironcore", "missing"]
+__all__ = ["BATCH", "IRONCORE", "OUTSIDERS", "PEERS", "alloy_encrypt", "ironcore", "missing", "python"]
 
-IRONCORE = "ironcore-alloy==0.16.1"
+IRONCORE = "ironcore-alloy"
+PEERS = {
+    IRONCORE: ("ironcore-alloy==0.16.1", "numpy", "faiss-cpu"),
+    "hadamask": ("hadamask==0.1.1", "faiss-cpu"),
+    "cyborgdb-core": ("cyborgdb-core==0.18.0", "numpy"),
+}
+"""Name -> what is installed for it."""
+OUTSIDERS = {
+    "vectordb-bench": ("vectordb-bench==2.0.0", "cryptography", "faiss-cpu", "sqlalchemy>=2.1", "threadpoolctl"),
+}
+"""Benchmarks of others that our clients are tested against; installed by `make peers ARGS=--outsiders`."""
+_PACKAGES = {**PEERS, **OUTSIDERS}
 _HERE = Path(__file__).parent
-_VENV = _HERE.parent / ".venv-peers"
-_PYTHON = _VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-_SECONDS = 300
+_SECONDS = 600
+
+
+def python(name: str) -> Path:
+    """Return the interpreter of a peer's environment."""
+    return _HERE.parent / ".venv-peers" / name / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
 @cache
-def missing() -> str | None:
-    """Install the peers if they are not; return why they cannot be had, None where they can."""
-    if _works():
+def missing(name: str = IRONCORE) -> str | None:
+    """Install a peer if it is not; return why it cannot be had, None where it can."""
+    if _works(name):
         return None
-    for step in ([sys.executable, "-m", "venv", "--clear", _VENV], [_PYTHON, "-m", "pip", "install", "-q", IRONCORE]):
+    venv = python(name).parent.parent
+    install = [python(name), "-m", "pip", "install", "-q", *_PACKAGES[name]]
+    for step in ([sys.executable, "-m", "venv", "--clear", venv], install):
         try:
             subprocess.run([*map(str, step)], check=True, capture_output=True, text=True, timeout=_SECONDS)
         except subprocess.CalledProcessError as error:
             return str(((error.stderr or error.stdout).strip().splitlines() or ["no reason given"])[-1])
         except (OSError, subprocess.TimeoutExpired) as error:
             return f"{type(error).__name__}"
-    return None if _works() else "it was installed but cannot be imported"
+    return None if _works(name) else "it was installed but cannot be imported"
 
 
-def _works() -> bool:
-    version = "from importlib.metadata import version; import ironcore_alloy; print(version('ironcore-alloy'))"
+def _works(name: str) -> bool:
+    wanted, version = _PACKAGES[name][0].split("==")
+    ask = f"from importlib.metadata import version; import {name.replace('-', '_')}; print(version({wanted!r}))"
     try:
-        done = subprocess.run([str(_PYTHON), "-c", version], capture_output=True, text=True, check=False)
+        done = subprocess.run([str(python(name)), "-c", ask], capture_output=True, text=True, check=False)
     except OSError:
         return False
-    return done.stdout.strip() == IRONCORE.partition("==")[2]
+    return done.stdout.strip() == version
 
 
 def ironcore(dim: int, beta: float, repeats: int) -> dict[str, list[float]]:
@@ -58,7 +76,7 @@ def ironcore(dim: int, beta: float, repeats: int) -> dict[str, list[float]]:
     See `ironcore.py` for what is timed. One CPU: the process is bound to one where the system allows it.
     """
     cpu = sorted(os.sched_getaffinity(0))[-1:] if hasattr(os, "sched_getaffinity") else []
-    command = [_PYTHON, _HERE / "ironcore.py", dim, beta, repeats, *cpu]
+    command = [python(IRONCORE), _HERE / "ironcore.py", dim, beta, repeats, *cpu]
     done = subprocess.run([*map(str, command)], check=True, capture_output=True, text=True)
     report = json.loads(done.stdout)
     return {f"ironcore {name}": [took / report["batch"] for took in report[name]] for name in ("api", "core")}
@@ -69,6 +87,6 @@ def alloy_encrypt(vectors: NDArray[np.float32], beta: float, key: int) -> NDArra
     with tempfile.TemporaryDirectory() as folder:
         given, made = Path(folder) / "given.f32", Path(folder) / "made.f32"
         given.write_bytes(np.ascontiguousarray(vectors, np.float32).tobytes())
-        command = [_PYTHON, _HERE / "encrypt.py", given, made, vectors.shape[1], beta, key]
+        command = [python(IRONCORE), _HERE / "encrypt.py", given, made, vectors.shape[1], beta, key]
         subprocess.run([*map(str, command)], check=True, capture_output=True, text=True)
         return np.fromfile(made, np.float32).reshape(vectors.shape)

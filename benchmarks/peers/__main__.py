@@ -1,9 +1,12 @@
-"""Install the peers: `make peers`. Imports benchmarks.peers."""
+"""Install the peers: `make peers`; with --outsiders also the benchmarks that run us. Imports benchmarks.peers."""
 
 from __future__ import annotations
 
-from benchmarks.peers import IRONCORE, missing
+import sys
+
+from benchmarks.peers import OUTSIDERS, PEERS, missing
 
 if __name__ == "__main__":
-    reason = missing()
-    print(f"ironcore-alloy is left out: {reason}" if reason else f"{IRONCORE} is ready")
+    for name, packages in {**PEERS, **(OUTSIDERS if "--outsiders" in sys.argv else {})}.items():
+        reason = missing(name)
+        print(f"{name} is left out: {reason}" if reason else f"{packages[0]} is ready", flush=True)

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from .base import Backend, BackendCollection, CacheAuthenticator, CollectionSpec, EncryptedBatch, Nearest, Rows, union
+from .base import (
+    Backend,
+    BackendCollection,
+    CacheAuthenticator,
+    CollectionSpec,
+    EncryptedBatch,
+    Nearest,
+    Probes,
+    Rows,
+    share,
+    union,
+)
 from .uri import ASYNC_BACKENDS, BACKENDS, open_backend, waits_in_loop
 
 __all__ = [
@@ -14,8 +25,10 @@ __all__ = [
     "CollectionSpec",
     "EncryptedBatch",
     "Nearest",
+    "Probes",
     "Rows",
     "open_backend",
+    "share",
     "union",
     "waits_in_loop",
 ]

@@ -2,11 +2,13 @@
 
 A *row* is the backend's own number (int64, > 0) for one write of one record. Rows are never used again:
 an update removes the old row and adds a new one, so a stale row is absent, never another record.
-A *space* is an opaque number; index vectors are comparable only within a space (it is the key version).
+A *space* is an opaque number, up to 2^44; index vectors are comparable only within a space. Of queries encrypted for
+several spaces, the products with the vectors of each are comparable with each other: *probes* are such queries.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -17,11 +19,27 @@ import numpy.typing as npt
 from ..fields import Term
 from ..filters import Predicate
 
-__all__ = ["Backend", "BackendCollection", "CacheAuthenticator", "CollectionSpec", "EncryptedBatch", "Nearest", "Rows"]
+__all__ = [
+    "Backend",
+    "BackendCollection",
+    "CacheAuthenticator",
+    "CollectionSpec",
+    "EncryptedBatch",
+    "Nearest",
+    "Probes",
+    "Rows",
+    "first",
+    "share",
+]
 
 Rows = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
 Matrix = npt.NDArray[np.float32]
+Kept = npt.NDArray[np.float16] | npt.NDArray[np.float32]
+Probes = Mapping[int, Matrix]
+"""The same q queries, encrypted for each of some spaces: (q, index_dim)."""
+_LUCK = 3
+"""Standard deviations of luck that a part gets more than its share of candidates."""
 
 
 @dataclass(frozen=True)
@@ -35,17 +53,20 @@ class CollectionSpec:
     change it."""
     envelope_size: int
     """Bytes of a vector envelope."""
+    half: bool = False
+    """Whether index vectors are kept as float16. A backend that lays them out alike may not know when it opens."""
 
 
 @dataclass
 class EncryptedBatch:
-    """n encrypted records of one space, to be written all or nothing."""
+    """n encrypted records, to be written all or nothing."""
 
-    space: int
+    spaces: Rows
+    """(n,) int64: of each record."""
     tokens: Bytes
     """(n, 16) uint8; distinct."""
-    index_vectors: Matrix
-    """(n, index_dim) float32."""
+    index_vectors: Kept
+    """(n, index_dim) float32, or float16 in half precision; kept as they are."""
     vectors: Bytes
     """(n, envelope_size) uint8: sealed exact vectors."""
     payloads: list[bytes]
@@ -53,7 +74,7 @@ class EncryptedBatch:
     terms: list[tuple[int, str, Term]] = field(default_factory=list)
     """(position in the batch, field, term) of every value that may be filtered by the backend."""
     retired: list[bytes] = field(default_factory=list)
-    """Tokens of other spaces to remove in the same transaction: older names of these records."""
+    """Other tokens to remove in the same transaction: older names of these records."""
 
 
 @dataclass
@@ -157,15 +178,15 @@ class BackendCollection(Protocol):
         """Count rows by space."""
         ...
 
-    def candidates(self, space: int, queries: Matrix, limit: int, predicate: Predicate | None = None) -> list[Rows]:
-        """Return for each of (q, index_dim) queries up to `limit` rows of a space, nearest first.
+    def candidates(self, probes: Probes, limit: int, predicate: Predicate | None = None) -> list[Rows]:
+        """Return for each of q queries up to `limit` rows of the spaces together, nearest first.
 
         Approximate: an index may miss rows, but returns min(limit, matching rows) of them. Never a stale row.
         Raises StaleConfigError where index vectors have another dimension by now.
         """
         ...
 
-    def nearest(self, space: int, queries: Matrix, limit: int, predicate: Predicate | None = None) -> Nearest:
+    def nearest(self, probes: Probes, limit: int, predicate: Predicate | None = None) -> Nearest:
         """Return `candidates`, in any order, with their vector envelopes: what a search reads, in one go."""
         ...
 
@@ -207,7 +228,7 @@ class BackendCollection(Protocol):
         ...
 
     def explain(self, space: int, query: Matrix, limit: int, predicate: Predicate | None = None) -> str:
-        """Say in a line or more how `candidates` would answer (index_dim,) of a space."""
+        """Say in a line or more how `candidates` would answer (index_dim,) of one space."""
         ...
 
     def stats(self) -> dict[str, Any]:
@@ -248,6 +269,24 @@ class Backend(Protocol):
 def union(lists: Sequence[Rows]) -> Rows:
     """Return every row of the lists once."""
     return lists[0] if len(lists) == 1 else np.unique(np.concatenate([np.empty(0, np.int64), *lists]))
+
+
+def share(limit: int, parts: int) -> int:
+    """Return how many to ask of each of `parts` random parts, so that they hold the first `limit` of the whole.
+
+    A part holds about as many as a Poisson variable says. What one has beyond that is far from the first.
+    """
+    mean = limit / parts
+    return limit if parts == 1 else min(limit, 1 + math.ceil(mean + _LUCK * math.sqrt(mean)))
+
+
+def first(limit: int, parts: Sequence[tuple[Rows, npt.NDArray[Any]]]) -> Rows:
+    """Return the `limit` rows of largest product, the largest first, of parts of (rows, products), each in order."""
+    if len(parts) == 1:
+        return parts[0][0][:limit]
+    rows, products = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
+    chosen: Rows = rows[np.argsort(-products, kind="stable")[:limit]]
+    return chosen
 
 
 def order_found(asked: Rows, found: Sequence[int]) -> npt.NDArray[np.intp]:

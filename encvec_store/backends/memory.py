@@ -18,9 +18,12 @@ from .base import (
     CacheAuthenticator,
     CollectionSpec,
     EncryptedBatch,
+    Kept,
     Matrix,
     Nearest,
+    Probes,
     Rows,
+    first,
     union,
 )
 
@@ -31,7 +34,7 @@ __all__ = ["MemoryBackend"]
 class _Row:
     space: int
     token: bytes
-    index_vector: Matrix
+    index_vector: Kept
     vector: Bytes
     payload: bytes
     terms: dict[str, set[Term]]
@@ -123,10 +126,10 @@ class _MemoryCollection:
         for token in batch.retired:
             self._rows.pop(self._tokens.pop(token, 0), None)
         for i, payload in enumerate(batch.payloads):
-            token = batch.tokens[i].tobytes()
+            token, space = batch.tokens[i].tobytes(), int(batch.spaces[i])
             self._rows.pop(self._tokens.get(token, 0), None)
             index_vector, vector = batch.index_vectors[i].copy(), batch.vectors[i].copy()
-            self._rows[self._next] = _Row(batch.space, token, index_vector, vector, payload, terms[i])
+            self._rows[self._next] = _Row(space, token, index_vector, vector, payload, terms[i])
             self._tokens[token] = self._next
             self._next += 1
 
@@ -176,24 +179,29 @@ class _MemoryCollection:
             spaces, counts = np.unique([row.space for row in self._rows.values()], return_counts=True)
         return {int(space): int(n) for space, n in zip(spaces, counts, strict=True)}
 
-    def candidates(self, space: int, queries: Matrix, limit: int, predicate: Predicate | None = None) -> list[Rows]:
+    def candidates(self, probes: Probes, limit: int, predicate: Predicate | None = None) -> list[Rows]:
+        chosen: dict[int, list[tuple[int, Kept]]] = {space: [] for space in probes}
         with self._lock:
-            if queries.shape[1] != self.spec.index_dim:
+            if any(queries.shape[1] != self.spec.index_dim for queries in probes.values()):
                 raise StaleConfigError("the collection's settings were changed meanwhile")
-            chosen = [
-                (n, row.index_vector)
-                for n, row in self._rows.items()
-                if row.space == space and _holds(predicate, row.terms)
-            ]
-        if not chosen:
-            return [np.empty(0, np.int64) for _ in queries]
-        numbers = np.array([n for n, _ in chosen], np.int64)
-        similar = queries @ np.stack([vector for _, vector in chosen]).T
-        return [numbers[np.argsort(-line, kind="stable")[:limit]] for line in similar]
+            for n, row in self._rows.items():
+                if row.space in chosen and _holds(predicate, row.terms):
+                    chosen[row.space].append((n, row.index_vector))
+        asked = len(next(iter(probes.values())))
+        nothing = np.empty(0, np.int64), np.empty(0, np.float32)
+        parts: list[list[tuple[Rows, Matrix]]] = [[nothing, nothing] for _ in range(asked)]
+        for space, held in chosen.items():
+            if not held:
+                continue
+            numbers = np.array([n for n, _ in held], np.int64)
+            similar = probes[space] @ np.stack([vector.astype(np.float32) for _, vector in held]).T
+            for part, line in zip(parts, similar, strict=True):
+                part.append((numbers, line))
+        return [first(limit, part) for part in parts]
 
-    def nearest(self, space: int, queries: Matrix, limit: int, predicate: Predicate | None = None) -> Nearest:
+    def nearest(self, probes: Probes, limit: int, predicate: Predicate | None = None) -> Nearest:
         self.generation()  # complains where the store is closed
-        lists = self.candidates(space, queries, limit, predicate)
+        lists = self.candidates(probes, limit, predicate)
         return Nearest(lists, *self.vectors(union(lists)))
 
     def vectors(self, rows: Rows, *, source: bool = False) -> tuple[Rows, Bytes]:

@@ -1,14 +1,16 @@
-"""Measures what encryption costs on one's own data, beside plain FAISS in the same run; imports store, backends.faiss.
+"""Measures what encryption costs on one's own data, beside plaintext in the same run; imports store, backends.
 
-job        what is measured: three variants of one data set
-plain      the baseline: FAISS, unencrypted, the kind of index and parameters that the store chooses
-encrypted  the store, as a search and as its first stage alone
-timing     queries one at a time, in turns between the variants, and recall against exact search
+job        what is measured: the sides of one data set in one store
+sides      plaintext FAISS or pgvector, and the store under a scheme
+source     vectors that need not fit in memory, and judgements
+truth      exact neighbours; recall, distance ratio, nDCG
+timing     queries one at a time, in turns between the variants; from many threads; in batches
 memory     memory and opening time, each variant in a process of its own (child)
 """
 
 from __future__ import annotations
 
-from .job import Job, run
+from .job import Job, Measured, measure, run
+from .source import Data, Labels, Qrels, Source
 
-__all__ = ["Job", "run"]
+__all__ = ["Data", "Job", "Labels", "Measured", "Qrels", "Source", "measure", "run"]

@@ -38,8 +38,11 @@ def resident() -> tuple[float | None, float | None]:
 def plain(job: dict[str, Any]) -> Callable[[Any], Any]:
     """Load a plaintext index."""
     index = faiss.read_index(job["index"])
-    if job["ef_search"] and hasattr(index, "hnsw"):
-        index.hnsw.efSearch = job["ef_search"]
+    effort = job.get("effort") or job.get("ef_search")
+    if effort and hasattr(index, "hnsw"):
+        index.hnsw.efSearch = effort
+    elif effort and hasattr(index, "nprobe"):
+        index.nprobe = effort
     return lambda query: index.search(query[None], job["k"])
 
 

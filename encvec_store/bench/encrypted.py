@@ -13,16 +13,16 @@ import numpy.typing as npt
 from ..collection import Collection
 from ..records import Hit
 from ..store import Store
+from .source import Matrix, Source, Vectors
 
 __all__ = ["Encrypted", "fill"]
 
-Matrix = npt.NDArray[np.float32]
 BATCH = 5_000
 
 
 def fill(
     collection: Collection,
-    vectors: Matrix,
+    vectors: Source | Vectors,
     progress: Callable[[int], None] | None = None,
     *,
     batch: int = BATCH,
@@ -30,16 +30,17 @@ def fill(
     documents: Sequence[str] | None = None,
 ) -> float:
     """Write vectors under the ids "0", "1", ...; returns the seconds until all of it was durable."""
+    source = vectors if isinstance(vectors, Source) else Source(vectors)
     took = 0.0
-    for first in range(0, len(vectors), batch):
-        some = slice(first, min(first + batch, len(vectors)))
-        ids = [str(i) for i in range(some.start, some.stop)]
+    for first, some in source.slices(batch):
+        part = slice(first, first + len(some))
+        ids = [str(i) for i in range(part.start, part.stop)]
         start = time.perf_counter()
         collection.upsert(
             ids,
-            vectors[some],
-            None if metadata is None else metadata[some],
-            None if documents is None else documents[some],
+            some,
+            None if metadata is None else metadata[part],
+            None if documents is None else documents[part],
         )
         took += time.perf_counter() - start
         if progress is not None:
@@ -64,8 +65,20 @@ class Encrypted:
 
     def set_ef(self, ef: int) -> None:
         """Set HNSW's efSearch, which is an option of opening a `faiss:` store, without opening it anew."""
+        self.setting(ef_search=ef)()
+
+    def setting(self, oversample: int | None = None, **options: int) -> Callable[[], None]:
+        """Return what sets options of an open `faiss:` store, and the candidates a hit; it takes microseconds."""
         backend: Any = self._handle.backend
-        backend._options = replace(backend._options, ef_search=ef)
+        changed = replace(backend._options, **options) if options else None
+
+        def use() -> None:
+            if changed is not None:
+                backend._options = changed
+            if oversample is not None:
+                self._handle.oversample = oversample
+
+        return use
 
     @property
     def has_stage_one(self) -> bool:
@@ -74,16 +87,24 @@ class Encrypted:
 
     def candidates(self, query: Matrix, limit: int) -> npt.NDArray[np.int64]:
         """Search the index only: encrypt a (d,) query and return the store's first `limit` rows, unopened."""
+        return self.candidates_all(query[None], limit)[0]
+
+    def candidates_all(self, queries: Matrix, limit: int) -> list[npt.NDArray[np.int64]]:
+        """Do the same for (q, d) queries at once."""
         handle = self._handle
         config = handle.refresh()
         version = handle.vault.primary
-        points = config.metric.lift_query(query[None], config.max_norm or 1.0)
-        encrypted = handle.vault.scheme(version, config).encrypt_query(points)
-        return handle.backend.candidates(version, encrypted, limit)[0]
+        points = config.metric.lift_query(queries, config.max_norm or 1.0)
+        return handle.backend.candidates(handle.vault.probes(version, config, points), limit)
 
     def search(self, query: Matrix, k: int) -> list[Hit]:
         """Search as anybody would."""
         return self.collection.search(query, k=k)
+
+    def search_all(self, queries: Matrix, k: int) -> list[list[Hit]]:
+        """Search for (q, d) queries at once."""
+        hits: list[list[Hit]] = self.collection.search(queries, k=k)  # type: ignore[assignment]
+        return hits
 
     def places(self, answers: Sequence[Any]) -> list[npt.NDArray[np.int64]]:
         """Turn answers of `candidates` or `search` into positions of the vectors."""

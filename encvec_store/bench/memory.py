@@ -28,7 +28,7 @@ def serve(job: Mapping[str, Any]) -> dict[str, float | None]:
     the first answer.
 
     Args:
-        job: kind "plain" with index (a path), ef_search; or "store" with url, options, keys (a URI), name,
+        job: kind "plain" with index (a path), effort or ef_search; or "store" with url, options, keys (a URI), name,
             oversample, reranked. Both: queries (path of a .npy file) and k.
     """
     paths = os.pathsep.join(filter(None, [str(_PACKAGES), os.environ.get("PYTHONPATH")]))

@@ -1,120 +1,220 @@
-"""`encvec bench`: what encryption costs on a data set, beside plain FAISS; imports bench, readers, output."""
+"""`encvec bench`: what encryption costs on data sets, beside plaintext; imports bench, bench_data, output."""
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
-import numpy.typing as npt
 
-from ..errors import InputError
-from .common import Failure
+from .bench_data import load
+from .bench_report import compare, report
 from .output import emit, note, progress, table
-from .readers import Columns, open_reader
 
-__all__ = ["bench"]
+__all__ = ["COLUMNS", "bench", "show"]
 
-_BATCH = 10_000
-_HELD_OUT = 0.1
-_COLUMNS: tuple[tuple[str, str, int | None], ...] = (
+COLUMNS: tuple[tuple[str, str, int | None], ...] = (
     ("store", "store", None),
     ("index", "index", None),
     ("scheme", "scheme", None),
+    ("beta", "beta", 1),
     ("reranked", "re-rank", None),
+    ("effort", "effort", 0),
     ("recall@1", "recall@1", 4),
     ("recall@10", "recall@10", 4),
+    ("recall@100", "recall@100", 4),
+    ("ndcg@10", "nDCG@10", 3),
     ("p50_ms", "p50 ms", 3),
     ("p95_ms", "p95 ms", 3),
+    ("p99_ms", "p99 ms", 3),
     ("qps", "queries/s", 0),
+    ("qps_threads", "by threads", 0),
+    ("qps_batch", "in batch", 0),
     ("build_s", "build s", 2),
     ("ingest_per_s", "ingest/s", 0),
     ("bytes", "MB", 1),
     ("peak_rss_mb", "RSS MiB", 0),
 )
+_ALWAYS = ("store", "index", "scheme", "reranked", "recall@1", "recall@10", "p50_ms", "p95_ms", "qps")
 
-Matrix = npt.NDArray[np.float32]
 
-
-@click.command(short_help="Measure recall, latency and size beside plain FAISS.")
+@click.group(short_help="Measure recall, latency and size beside plaintext.", invoke_without_command=True)
 @click.option(
     "--data",
-    required=True,
+    "names",
+    multiple=True,
     metavar="FILE",
-    help="npy, parquet, jsonl or ann-benchmarks hdf5; in a checkout also a name, such as banking77.",
+    help="npy, fvecs, bvecs, parquet, jsonl or ann-benchmarks hdf5; clustered:NxD or iid:NxD; in a checkout also a "
+    "name, such as banking77. Again for more.",
 )
-@click.option("--queries-file", metavar="FILE", help="Queries; by default a tenth of the data is held out as queries.")
+@click.option("--queries-file", metavar="FILE", help="Queries; by default the data's own, or a tenth held out.")
 @click.option("--queries", "most", type=click.IntRange(1), default=500, show_default=True, help="Most queries asked.")
 @click.option("--limit", type=click.IntRange(2), metavar="N", help="Most vectors stored.")
-@click.option("--store", metavar="URL", help="Store to measure; by default faiss: in a temporary folder.")
-@click.option("--metric", type=click.Choice(["cosine", "l2", "ip"]), help="By default the file's own, else cosine.")
-@click.option("--scheme", type=click.Choice(["sketch", "sap", "sealed"]), default="sketch", show_default=True)
-@click.option("--beta", type=float, help="Noise [default: the scheme's].")
+@click.option(
+    "--store",
+    "stores",
+    multiple=True,
+    metavar="URL",
+    help="Store to measure, again for more; faiss: is a temporary folder, postgresql: a temporary server.  [default: "
+    "faiss:]",
+)
+@click.option("--metric", type=click.Choice(["cosine", "l2", "ip"]), help="By default the data's own, else cosine.")
+@click.option("--scheme", "schemes", multiple=True, metavar="NAME", help="Again for more.  [default: sketch]")
+@click.option("--beta", "betas", multiple=True, type=float, help="Noise, again for more [default: the scheme's].")
 @click.option("-k", "--k", type=click.IntRange(1), default=10, show_default=True, help="Hits per query.")
-@click.option("--oversample", type=click.IntRange(1), default=10, show_default=True, help="Candidates per hit.")
-@click.option("--index", type=click.Choice(["auto", "flat", "hnsw", "ivf"]), default="auto", show_default=True)
-@click.option("--storage", type=click.Choice(["sq8", "float32"]), default="sq8", show_default=True)
-@click.option("--ef-search", type=click.IntRange(1), default=100, show_default=True, help="Of HNSW, for both sides.")
+@click.option(
+    "--oversample",
+    "oversamples",
+    multiple=True,
+    type=click.IntRange(1),
+    help="Candidates per hit, again for more.  [default: 10]",
+)
+@click.option(
+    "--index",
+    "indexes",
+    multiple=True,
+    metavar="KIND",
+    help="auto, flat, hnsw, ivf; on PostgreSQL auto, none, hnsw, ivfflat, bit. Again for more.",
+)
+@click.option(
+    "--storage", metavar="KIND", help="How an index keeps vectors: sq8, float32; on PostgreSQL float32, float16."
+)
+@click.option("--precision", type=click.Choice(["single", "half"]), help="Of stored vectors.  [default: single]")
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    help="Where faiss: and its baseline search flat and IVF indexes.  [default: cpu]",
+)
+@click.option(
+    "--effort",
+    "--ef-search",
+    "efforts",
+    multiple=True,
+    type=click.IntRange(1),
+    help="efSearch of HNSW or probes of IVF, for both sides; again for more [default: the store's].",
+)
 @click.option("--passes", type=click.IntRange(1), default=1, show_default=True, help="Times every query is asked.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON lines.")
+@click.option("--rounds", type=click.IntRange(0), default=3, show_default=True, help="Repeats by threads and in batch.")
+@click.option("--threads", type=click.IntRange(0), default=0, help="Of the many [default: one a processor].")
+@click.option("--memory/--no-memory", default=True, help="Measure memory, in processes of their own.")
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="FOLDER",
+    help="Keep results here: JSON lines, and HDF5 as ann-benchmarks lays it out; go on from what is there.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON list of rows.")
+@click.pass_context
 def bench(
-    data: str,
+    context: click.Context,
+    names: tuple[str, ...],
     queries_file: str | None,
     most: int,
     limit: int | None,
-    store: str | None,
+    stores: tuple[str, ...],
     metric: str | None,
-    scheme: str,
-    beta: float | None,
+    schemes: tuple[str, ...],
+    betas: tuple[float, ...],
     k: int,
-    oversample: int,
-    index: str,
-    storage: str,
-    ef_search: int,
+    oversamples: tuple[int, ...],
+    indexes: tuple[str, ...],
+    storage: str | None,
+    precision: str | None,
+    device: str | None,
+    efforts: tuple[int, ...],
     passes: int,
+    rounds: int,
+    threads: int,
+    memory: bool,
+    out: Path | None,
     as_json: bool,
 ) -> None:
-    """Measure recall, latency, build time and size: plain FAISS, the encrypted index alone, and with re-rank.
+    """Measure recall, latency, throughput, build time and size: plaintext, the encrypted index alone, and with re-rank.
 
-    All are built from the same vectors and asked the same queries by turns on one thread; recall is against exact
-    search. Keys and collection are made for the run and dropped. Set OPENBLAS_NUM_THREADS=1 and OMP_NUM_THREADS=1
-    to keep NumPy on one thread, too.
+    Every data set goes into every store and index, under every scheme. All sides are built from the same vectors and
+    asked the same queries by turns on one thread; recall is against exact search. Beside faiss: stands plain FAISS,
+    beside postgresql: plain pgvector. Keys and collections are made for the run and dropped. Set
+    OPENBLAS_NUM_THREADS=1 and OMP_NUM_THREADS=1 to keep NumPy on one thread, too.
     """
-    from ..bench import Job, run
-
-    if beta is not None and scheme == "sealed":
-        raise click.UsageError("sealed has no noise, so it takes no --beta")
-    vectors, queries, found = _load(data, queries_file, limit)
-    job = Job(
-        dataset=Path(data).stem if Path(data).suffix else data,
-        vectors=vectors,
-        queries=queries[:most],
-        metric=metric or found or "cosine",
-        k=k,
-        store=store,
-        options={"index": index, "storage": storage, "ef_search": ef_search},
-        scheme={"name": scheme, **({} if beta is None else {"beta": beta})},
-        oversample=oversample,
-        passes=passes,
-    )
-    rows = run(job, _stages)
-    if as_json:
-        for row in rows:
-            emit(row)
+    if context.invoked_subcommand is not None:
         return
-    click.echo(
-        f"{job.dataset}: {len(vectors):,} vectors of {vectors.shape[1]}, {job.metric}; "
-        f"{len(job.queries):,} queries for {k} hits each"
-    )
-    table([title for _, title, _ in _COLUMNS], [[_cell(row, *column) for column in _COLUMNS] for row in rows])
+    if not names:
+        raise click.UsageError("give --data FILE, or a command: compare, report", context)
+    from ..bench import Job
+    from ..bench.results import Results
+
+    results = Results(out) if out is not None else None
+    rows: list[dict[str, Any]] = []
+    for name in names:
+        data = load(name, queries_file, limit, metric).first(most)
+        for store, index in itertools.product(stores or ("faiss:",), indexes or (None,)):
+            job = Job(
+                data,
+                store=store,
+                options={key: value for key, value in _options(store, index, storage, device) if value},
+                schemes=_specs(schemes or ("sketch",), betas),
+                precision=precision,
+                efforts=efforts,
+                oversamples=oversamples or (10,),
+                k=k,
+                passes=passes,
+                rounds=rounds,
+                threads=threads,
+                memory=memory,
+            )
+            measured = _measured(job, results)
+            rows += measured
+            if not as_json:
+                click.echo(
+                    f"{data.name}: {len(data.vectors):,} vectors of {data.vectors.dim}, {data.metric}; "
+                    f"{len(data.queries):,} queries for {k} hits each"
+                )
+                show(measured)
+    if as_json:
+        emit(rows)
 
 
-def _cell(row: dict[str, Any], key: str, _: str, digits: int | None) -> Any:
-    value = row[key]
+def _options(store: str, index: str | None, storage: str | None, device: str | None) -> list[tuple[str, str | None]]:
+    return [("index", index), ("storage", storage), ("device", device if store.startswith("faiss:") else None)]
+
+
+def _measured(job: Any, results: Any) -> list[dict[str, Any]]:
+    from ..bench import measure
+    from ..bench.results import key_of
+
+    if results is None:
+        return [one.row for one in measure(job, _stages)]
+    key = key_of(job)
+    if results.done(key):
+        note(f"{job.data.name}: measured before, taken from the results")
+        found: list[dict[str, Any]] = results.of(key)
+        return found
+    return list(results.add(key, measure(job, _stages)))
+
+
+def _specs(schemes: Sequence[str], betas: Sequence[float]) -> list[dict[str, Any]]:
+    specs: list[dict[str, Any]] = []
+    for scheme in dict.fromkeys(schemes):
+        if scheme == "sealed" or not betas:
+            specs.append({"name": scheme})
+        else:
+            specs += [{"name": scheme, "beta": beta} for beta in betas]
+    if betas and not any("beta" in spec for spec in specs):
+        raise click.UsageError("sealed has no noise, so it takes no --beta")
+    return specs
+
+
+def show(rows: Sequence[dict[str, Any]]) -> None:
+    """Print rows as a table, without columns that none fills."""
+    columns = [c for c in COLUMNS if c[0] in _ALWAYS or any(row.get(c[0]) is not None for row in rows)]
+    table([title for _, title, _ in columns], [[_cell(row, key, digits) for key, _, digits in columns] for row in rows])
+
+
+def _cell(row: dict[str, Any], key: str, digits: int | None) -> Any:
+    value = row.get(key)
     if key == "reranked":
         return "yes" if value else "-" if row["scheme"] == "plaintext" else "no"
     if digits is None or value is None:
@@ -125,54 +225,13 @@ def _cell(row: dict[str, Any], key: str, _: str, digits: int | None) -> Any:
 
 @contextmanager
 def _stages(text: str, steps: int) -> Iterator[Callable[[int], None]]:
-    if text == "queries":  # a bar's own thread would disturb what is timed
-        note(f"timing {steps:,} queries")
+    if text.startswith("queries"):  # a bar's own thread would disturb what is timed
+        note(f"timing {steps:,} {text}")
         yield lambda done: None
         return
     with progress(text, steps) as advance:
         yield lambda done: advance(done, None)
 
 
-def _load(data: str, queries_file: str | None, limit: int | None) -> tuple[Matrix, Matrix, str | None]:
-    """Return vectors, queries and the metric that the data names."""
-    if not Path(data).suffix and not Path(data).exists():
-        vectors, queries, metric = _by_name(data, limit)
-    else:
-        vectors, metric = _read(data)
-        vectors, queries = _split(vectors, held_out=queries_file is None)
-        vectors = vectors[:limit]
-    if queries_file is not None:
-        queries, _ = _read(queries_file)
-    return vectors, queries, metric
-
-
-def _read(path: str) -> tuple[Matrix, str | None]:
-    reader = open_reader(path, None, Columns())
-    parts = [np.asarray(batch.vectors, np.float32) for batch in reader.batches(_BATCH)]
-    if not parts:
-        raise InputError(f"{path} holds no vectors")
-    return np.concatenate(parts), reader.metric
-
-
-def _split(vectors: Matrix, *, held_out: bool) -> tuple[Matrix, Matrix]:
-    if not held_out:
-        return vectors, vectors[:0]
-    if len(vectors) < 2:
-        raise InputError("one vector is too few: nothing would be left to be found")
-    order = np.random.default_rng(0).permutation(len(vectors))
-    queries = max(1, int(_HELD_OUT * len(vectors)))
-    return vectors[np.sort(order[queries:])], vectors[order[:queries]]
-
-
-def _by_name(name: str, limit: int | None) -> tuple[Matrix, Matrix, str | None]:
-    try:
-        datasets: Any = importlib.import_module("benchmarks.datasets")
-    except ImportError:
-        raise Failure(
-            "InputError", f"{name!r} is no file; the named data sets come with a checkout of the repository"
-        ) from None
-    try:
-        found = datasets.load(name, limit=limit)
-    except ValueError as error:
-        raise InputError(str(error)) from None
-    return found.vectors, found.queries, found.metric
+bench.add_command(compare)
+bench.add_command(report)

@@ -13,13 +13,16 @@ import click
 import numpy as np
 import numpy.typing as npt
 
-from ..calibrate import MAX_SAMPLE, Calibration
+from ..calibrate import MAX_SAMPLE, Attack, Calibration
 from ..errors import CalibrationError, InputError, ShapeError
 from .common import Failure, Place, need, open_collection, open_store, place_options, tenant_option
 from .output import emit, facts, note, progress, table
 from .readers import Columns, open_reader
 
 __all__ = ["calibrate"]
+
+_LIMIT = 0.01
+"""Share of the sample's vectors identified without the key, from which settings count as broken."""
 
 
 @click.command()
@@ -39,6 +42,7 @@ __all__ = ["calibrate"]
     is_flag=True,
     help="Even if that is less noise than now, or below the floor of `sketch`.",
 )
+@click.option("--attack", "attacked", is_flag=True, help="Attack the sample at what is found, and at noises around it.")
 @click.option("--dry-run", is_flag=True, help="Only report; change nothing.")
 @tenant_option
 @place_options
@@ -47,6 +51,7 @@ def calibrate(
     sample: str | None,
     plot: Path | None,
     accept_less: bool,
+    attacked: bool,
     dry_run: bool,
     tenant: str,
     place: Place,
@@ -58,23 +63,27 @@ def calibrate(
     COLLECTION is encrypted anew under the noise found, in one transaction. More noise hides more and costs recall
     among the store's candidates; re-ranking makes the scores exact. The search is simulated on a sample, and the
     lower bound of its recall must meet the target. Of a sketch the dimensions are chosen too. Exit code 1 where no
-    noise does, or only less than there is now or than the floor: what is stored would give more away.
+    noise does, or only less than there is now or than the floor: what is stored would give more away. With --attack
+    also where the leakage lab's strongest attacks name more than 1% of the sample's own vectors at the noise found;
+    that takes minutes to tell.
 
     \b
     Examples:
       encvec calibrate docs --target-recall 0.99 -k 10 --dry-run
+      encvec calibrate docs --max-candidates 500 --attack --dry-run --plot frontier.html
       encvec calibrate docs --max-candidates 500 --planned-size 1000000
     """
     if plot is not None and importlib.util.find_spec("matplotlib") is None:
         raise Failure("ImportError", "--plot needs matplotlib: pip install 'encvec-store[bench]'")
+    attack = _attack() if attacked else None
     vectors = None if sample is None else _sample(sample)
     with open_store(place) as store:
         target = open_collection(store, collection, tenant)
         before = float(target.stats()["scheme"].get("beta") or 0.0)
         try:
             # looked at first: a target that costs noise is not met in silence
-            with progress("simulating searches"):
-                found = target.calibrate(vectors, apply=False, **choices)
+            with progress("simulating searches" if attack is None else "simulating searches, then attacking"):
+                found = target.calibrate(vectors, apply=False, attack=attack, **choices)
         except CalibrationError as error:
             return _refuse(str(error), as_json)
         if found.beta < before and not (dry_run or accept_less):
@@ -86,10 +95,23 @@ def calibrate(
             )
         if found.weak and not (dry_run or accept_less):
             return _refuse(f"{found.weakness()} with --accept-less-noise. Nothing was changed", as_json, found)
+        if _named(found) > _LIMIT and not (dry_run or accept_less):
+            return _refuse(
+                f"our attacks name {_named(found):.1%} of the sample's vectors at beta {found.beta:g} without the key,"
+                " so nothing was changed: allow more candidates with --max-candidates, or add --accept-less-noise",
+                as_json,
+                found,
+            )
         if not dry_run:
+            report = found.attack
             with progress(f"encrypting {collection} anew") as advance:
                 found = target.calibrate(
-                    vectors, apply=True, accept_less_noise=accept_less, progress=advance, **choices
+                    vectors,
+                    apply=True,
+                    accept_less_noise=accept_less,
+                    attack=None if report is None else lambda points, scheme: report,
+                    progress=advance,
+                    **choices,
                 )
             with progress("building the index"):
                 target.flush()
@@ -100,6 +122,19 @@ def calibrate(
     else:
         _show(found, before, dry_run)
     return 0
+
+
+def _attack() -> Attack:
+    if importlib.util.find_spec("scipy") is None:
+        raise Failure("ImportError", "--attack needs scipy: pip install 'encvec-store[leakage]'")
+    from ..leakage import SampleAttack
+
+    return SampleAttack()
+
+
+def _named(found: Calibration) -> float:
+    """Share of the sample that was identified by attack; 0 where none was run."""
+    return float((found.attack or {}).get("identified", 0.0))
 
 
 def _refuse(reason: str, as_json: bool, found: Calibration | None = None) -> int:
@@ -147,6 +182,10 @@ def _show(found: Calibration, before: float, dry_run: bool) -> None:
     if len(found.choices) > 1:
         click.echo(f"\nMost noise for the target with {found.k * found.oversample} re-ranked:")
         table(["dimensions", "gamma", "beta"], [[row["dimensions"], *_texts(row)] for row in found.choices])
+    if found.attack:
+        click.echo("\nShare of the sample's vectors that our attacks identify without the key:")
+        columns = ("beta", "identified", "chance", "attack", "adversary", "n")
+        table(columns, [[row[name] for name in columns] for row in found.attack["by_beta"]])
     click.echo(f"\nRecall@{found.k} by noise (beta) and records re-ranked:")
     candidates = sorted({row["candidates"] for row in found.frontier})
     recall = {(row["beta"], row["candidates"]): row["recall"] for row in found.frontier}
@@ -164,7 +203,9 @@ def _texts(row: dict[str, Any]) -> tuple[str, str]:
 def _draw(found: Calibration, path: Path) -> None:
     need("matplotlib").use("Agg")
     plt = need("matplotlib.pyplot")
-    figure, (axes, right) = plt.subplots(1, 2, figsize=(11, 4.5), width_ratios=(3, 2))
+    panels = (3, 2, 2) if found.attack else (3, 2)
+    size = (11 * sum(panels) / 5, 4.5)
+    figure, (axes, right, *more) = plt.subplots(1, len(panels), figsize=size, width_ratios=panels)
     for candidates in sorted({row["candidates"] for row in found.frontier}):
         rows = [row for row in found.frontier if row["candidates"] == candidates]
         axes.plot([row["beta"] for row in rows], [row["recall"] for row in rows], label=f"{candidates:g} re-ranked")
@@ -184,6 +225,8 @@ def _draw(found: Calibration, path: Path) -> None:
         right.axhline(found.floor, color="grey", linestyle=":", label="floor")
     right.set(xlabel="dimensions", ylabel="most noise for the target, beta", ylim=(0, None))
     right.legend()
+    if found.attack:
+        _draw_attack(more[0], found)
     figure.tight_layout()
     try:
         if path.suffix == ".html":
@@ -196,6 +239,17 @@ def _draw(found: Calibration, path: Path) -> None:
         plt.close(figure)
 
 
+def _draw_attack(axes: Any, found: Calibration) -> None:
+    rows = (found.attack or {})["by_beta"]
+    shares = [max(row["identified"], row["chance"] / 2) for row in rows]  # none at all has no place on this axis
+    axes.semilogy([row["beta"] for row in rows], shares, marker="o", label="best attack")
+    axes.axhline(rows[0]["chance"], color="grey", linestyle=":", label="chance")
+    axes.axvline(found.beta, color="grey", linestyle="--", label="chosen")
+    axes.set(xlabel="noise, beta", ylabel="identified without the key", ylim=(None, 1.3))
+    axes.set_title(f"{rows[0]['n']:,} of the sample's vectors")
+    axes.legend()
+
+
 def _page(figure: Any, found: Calibration) -> str:
     """One self-contained HTML page."""
     drawn = io.StringIO()
@@ -204,7 +258,7 @@ def _page(figure: Any, found: Calibration) -> str:
     facts = "".join(
         f"<tr><td>{html.escape(name)}</td><td>{html.escape(str(value))}</td></tr>"
         for name, value in found.to_dict().items()
-        if name not in ("choices", "frontier")
+        if name not in ("choices", "frontier", "attack")
     )
     picture = drawn.getvalue()
     return (

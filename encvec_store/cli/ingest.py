@@ -64,6 +64,7 @@ def new_collection_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("--threat", metavar="NAME", help="New collection: stolen-data [default] or watching-server.")
     @click.option("--max-norm", type=float, help="New collection, l2 or ip: length of the longest vector to come.")
     @click.option("--oversample", type=click.IntRange(1, 10_000), help="New collection: candidates re-ranked per hit.")
+    @click.option("--precision", metavar="NAME", help="New collection: single [default] or half, in half the space.")
     @click.option(
         "--field", "fields", multiple=True, metavar="NAME=POLICY", help="New collection: sealed, blind or plain."
     )

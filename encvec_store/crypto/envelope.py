@@ -1,12 +1,12 @@
-"""The bytes of a sealed record, version 1: headers, envelopes, and the cipher of one collection and key version.
+"""The bytes of a sealed record, versions 1 and 2: headers, envelopes, and the cipher of one collection and key version.
 
     header    format u8 | scheme u8 | revision u16 | key version u32 | noise nonce 16 | binding 16      40 bytes
     envelope  record token 16 | header 40 | GCM nonce 12 | ciphertext | GCM tag 16
 
-Integers are big-endian. A record has two envelopes, sealed under different subkeys: its exact vector
-(float32, little-endian) and its payload. The associated data of either is the tuple (format, purpose, tenant,
-collection), then token and header; the header's binding is a PMAC of token, exact vector and index vector. So
-no part of a record can be moved to another record, collection or tenant, nor joined to another write's part.
+Integers are big-endian. A record has two envelopes, sealed under different subkeys: its exact vector (little-endian,
+float32 in format 1, float16 in format 2) and its payload. The associated data of either is the tuple (format,
+purpose, tenant, collection), then token and header; the header's binding is a PMAC of token, exact vector and index
+vector. So no part of a record can be moved to another record, collection or tenant, nor joined to another write's part.
 
 AES-256-GCM with random 96-bit nonces (NIST SP 800-38D, 8.2.2): at most 2^32 writes a collection and key version.
 """
@@ -17,7 +17,6 @@ import os
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +26,7 @@ from cryptography.hazmat.primitives.constant_time import bytes_eq
 
 from ..errors import AuthenticationError
 from .labels import FORMAT, Purpose, derive, encode
+from .precision import FORMATS, Kept, Precision
 from .prf import Bytes, Pmac
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     "claims",
     "envelope_size",
     "headers",
+    "key_version",
     "key_versions",
 ]
 
@@ -53,14 +54,14 @@ KEY_VERSION = slice(TOKEN + 4, TOKEN + 8)
 BINDING = slice(TOKEN + 24, PREFIX)
 NONCE = 12
 TAG = 16
-RECORD_FORMAT = 1
+SETTINGS_FORMAT = 1
 
 Matrix = npt.NDArray[np.float32]
 
 
-def envelope_size(dim: int) -> int:
+def envelope_size(dim: int, precision: Precision = Precision.SINGLE) -> int:
     """Bytes of the envelope of a vector of `dim` coordinates."""
-    return PREFIX + NONCE + 4 * dim + TAG
+    return PREFIX + NONCE + precision.dtype.itemsize * dim + TAG
 
 
 @dataclass(frozen=True)
@@ -70,10 +71,11 @@ class Stamp:
     scheme: int
     revision: int
     key_version: int
+    precision: Precision = Precision.SINGLE
 
     def pack(self) -> bytes:
         """Return the first 8 bytes of a header."""
-        return struct.pack(">BBHI", RECORD_FORMAT, self.scheme, self.revision, self.key_version)
+        return struct.pack(">BBHI", self.precision.record_format, self.scheme, self.revision, self.key_version)
 
 
 def headers(stamp: Stamp, nonces: Bytes, bindings: Bytes) -> Bytes:
@@ -87,12 +89,39 @@ def headers(stamp: Stamp, nonces: Bytes, bindings: Bytes) -> Bytes:
 
 def claims(envelopes: Bytes, stamp: Stamp) -> bool:
     """Say whether (n, size) envelopes all claim the stamp's format, scheme and revision."""
-    return bool((envelopes[:, TOKEN : TOKEN + 4] == np.frombuffer(stamp.pack()[:4], np.uint8)).all())
+    common, wanted = _common(envelopes), stamp.pack()[:4]
+    if common is not None:
+        return common[:4] == wanted
+    return bool((envelopes[:, TOKEN : TOKEN + 4] == np.frombuffer(wanted, np.uint8)).all())
+
+
+def key_version(envelopes: Bytes) -> int | None:
+    """Read the key version that (n, size) envelopes claim; None where they are not alike."""
+    common = _common(envelopes)
+    return None if common is None else int.from_bytes(common[4:], "big")
 
 
 def key_versions(envelopes: Bytes) -> npt.NDArray[np.int64]:
     """Read the key version that each of (n, size) envelopes claims: (n,) int64."""
     return np.ascontiguousarray(envelopes[:, KEY_VERSION]).view(">u4").reshape(-1).astype(np.int64)
+
+
+def _common(envelopes: Bytes) -> bytes | None:
+    """Return the first 8 bytes of a header, where all of (n, size) envelopes have the same."""
+    if not len(envelopes) or envelopes.shape[1] < PREFIX:
+        return None
+    begun = envelopes[:, TOKEN : TOKEN + 8].tobytes()
+    return begun[:8] if begun == begun[:8] * len(envelopes) else None
+
+
+def _precision(envelopes: Bytes) -> Precision:
+    """Return the precision that all of (n, size) envelopes claim, which opening them proves, or raise."""
+    if not len(envelopes):
+        return Precision.SINGLE
+    claimed = FORMATS.get(int(envelopes[0, TOKEN])) if envelopes.shape[1] > TOKEN else None
+    if claimed is None or (_common(envelopes) is None and (envelopes[:, TOKEN] != envelopes[0, TOKEN]).any()):
+        raise AuthenticationError("a record could not be authenticated")
+    return claimed
 
 
 class RecordCipher:
@@ -122,8 +151,10 @@ class RecordCipher:
         """Blind tokens of n (field, canonical value) pairs."""
         return _rows(self._blind.tags_of([encode(name, value) for name, value in values]))
 
-    def bindings(self, tokens: Bytes, vectors: Matrix, index_vectors: Matrix) -> Bytes:
+    def bindings(self, tokens: Bytes, vectors: Kept, index_vectors: Kept) -> Bytes:
         """Tags that tie headers to what was written: (n, 16), (n, dim), (n, index_dim) -> (n, 16) uint8.
+
+        Vectors come as they are kept: float32, or float16 in half precision.
 
         The exact vector is in it, so that no two writes of one id have the same header unless they are the same
         write: else an older vector could stand beside a newer payload.
@@ -139,49 +170,49 @@ class RecordCipher:
         """Say, in constant time, whether a tag is ours."""
         return bytes_eq(self.cache_tag(message), tag)
 
-    def seal_vectors(self, tokens: Bytes, heads: Bytes, vectors: Matrix) -> Bytes:
-        """Seal n exact vectors: (n, dim) float32 -> (n, envelope_size(dim)) uint8."""
+    def seal_vectors(self, tokens: Bytes, heads: Bytes, vectors: Kept) -> Bytes:
+        """Seal n exact vectors: (n, dim) float32, or float16 under headers of half precision -> (n, size) uint8.
+
+        Raises ValueError where headers and vectors are not of one precision.
+        """
         n, dim = vectors.shape
-        out = np.empty((n, envelope_size(dim)), np.uint8)
-        out[:, :TOKEN] = tokens
-        out[:, TOKEN:PREFIX] = heads
-        nonces = os.urandom(NONCE * n)
-        out[:, PREFIX : PREFIX + NONCE] = np.frombuffer(nonces, np.uint8).reshape(n, NONCE)
-        encrypt, prefix, size = self._vector.encrypt_into, self._vector_prefix, out.shape[1]
-        plain, sealed = _memory(vectors), _memory(out)
-        width, body = 4 * dim, PREFIX + NONCE
-        for i in range(n):
-            row = i * size
-            encrypt(
-                nonces[i * NONCE : (i + 1) * NONCE],
-                plain[i * width : (i + 1) * width],
-                prefix + bytes(sealed[row : row + PREFIX]),
-                sealed[row + body : row + size],
-            )
-        return out
+        precision = Precision.HALF if vectors.dtype == np.float16 else Precision.SINGLE
+        if (heads[:, 0] != precision.record_format).any():
+            raise ValueError("headers of another precision")
+        # pieces joined at the end: writing into slices of the result costs more than the copy
+        nonces, plain, width = os.urandom(NONCE * n), vectors.tobytes(), vectors.dtype.itemsize * dim
+        encrypt, prefix, at = self._vector.encrypt, self._vector_prefix, 0
+        pieces: list[bytes] = []
+        for i, start in enumerate(_rows(np.concatenate([tokens, heads], axis=1))):
+            nonce = nonces[i * NONCE : (i + 1) * NONCE]
+            pieces += (start, nonce, encrypt(nonce, plain[at : at + width], prefix + start))
+            at += width
+        return np.frombuffer(bytearray().join(pieces), np.uint8).reshape(n, envelope_size(dim, precision))
 
     def open_vectors(self, envelopes: Bytes) -> Matrix:
         """Open n vector envelopes: (n, size) uint8 -> (n, dim) float32. Raises AuthenticationError."""
         n, size = envelopes.shape
         body = PREFIX + NONCE
-        dim, rest = divmod(size - body - TAG, 4)
+        precision = _precision(envelopes)
+        dim, rest = divmod(size - body - TAG, precision.dtype.itemsize)
         if rest or dim <= 0:
             raise AuthenticationError("a record could not be authenticated")
-        out = np.empty((n, dim), np.float32)
-        decrypt, prefix, width = self._vector.decrypt_into, self._vector_prefix, 4 * dim
-        sealed, plain = _memory(envelopes), _memory(out)
+        # bytes cut from bytes: views of the array would cost more than they save
+        sealed, decrypt, prefix = envelopes.tobytes(), self._vector.decrypt, self._vector_prefix
         try:
-            for i in range(n):
-                row = i * size
-                decrypt(
-                    sealed[row + PREFIX : row + body],
-                    sealed[row + body : row + size],
-                    prefix + bytes(sealed[row : row + PREFIX]),
-                    plain[i * width : (i + 1) * width],
-                )
+            opened = bytearray().join(
+                [
+                    decrypt(
+                        sealed[at + PREFIX : at + body],
+                        sealed[at + body : at + size],
+                        prefix + sealed[at : at + PREFIX],
+                    )
+                    for at in range(0, n * size, size)
+                ]
+            )
         except InvalidTag:
             raise AuthenticationError("a record could not be authenticated") from None
-        return out
+        return np.frombuffer(opened, precision.dtype).reshape(n, dim).astype(np.float32, copy=False)
 
     def seal_payloads(self, tokens: Bytes, heads: Bytes, payloads: Sequence[bytes]) -> list[bytes]:
         """Seal n payloads into envelopes."""
@@ -206,7 +237,7 @@ class RecordCipher:
 
     def seal_config(self, config: bytes) -> bytes:
         """Seal a collection's settings: format u8 | key version u32 | nonce 12 | ciphertext and tag."""
-        head = struct.pack(">BI", RECORD_FORMAT, self.key_version)
+        head = struct.pack(">BI", SETTINGS_FORMAT, self.key_version)
         nonce = os.urandom(NONCE)
         return head + nonce + self._config.encrypt(nonce, config, self._config_prefix + head)
 
@@ -221,7 +252,7 @@ class RecordCipher:
 
     def seal_artefact(self, name: str, digest: str, artefact: bytes) -> bytes:
         """Seal an artefact: laid out as settings are, bound to its name and to the digest that the settings hold."""
-        head = struct.pack(">BI", RECORD_FORMAT, self.key_version)
+        head = struct.pack(">BI", SETTINGS_FORMAT, self.key_version)
         nonce = os.urandom(NONCE)
         associated = encode(*self._artefact_prefix, name, digest) + head
         return head + nonce + self._artefact.encrypt(nonce, artefact, associated)
@@ -237,17 +268,12 @@ class RecordCipher:
 
 def config_key_version(sealed: bytes) -> int:
     """Read the key version that sealed settings claim. Raises AuthenticationError for another format."""
-    if len(sealed) < 17 or sealed[0] != RECORD_FORMAT:
+    if len(sealed) < 17 or sealed[0] != SETTINGS_FORMAT:
         raise AuthenticationError("the collection's settings could not be authenticated")
     return int(struct.unpack(">I", sealed[1:5])[0])
 
 
-def _memory(array: npt.NDArray[Any]) -> memoryview:
-    """View an array as flat bytes (a copy where it is not contiguous)."""
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
-
-
 def _rows(array: Bytes) -> list[bytes]:
     """Split (n, width) uint8 into n byte strings."""
-    width, joined = array.shape[1], array.tobytes()
-    return [joined[i : i + width] for i in range(0, len(joined), width)]
+    found: list[bytes] = np.ascontiguousarray(array).view(f"V{array.shape[1]}").reshape(-1).tolist()
+    return found

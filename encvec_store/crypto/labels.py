@@ -45,6 +45,8 @@ class Purpose(StrEnum):
     """PMAC of a query point: the nonce of a query's noise."""
     QUERY_NOISE = "query-noise"
     """AES-CTR keystream from which a query's noise is drawn."""
+    CELL = "cell"
+    """PMAC of a record token: the cell it belongs to. Context: (tenant, collection)."""
     INDEX_CACHE = "index-cache"
     """PMAC over the digests of index files, so that a forged one is never parsed."""
     ORM_COLUMN = "orm-column"

@@ -32,8 +32,8 @@ LEAST_DIMENSIONS = 16
 """Fewer dimensions hide too little: such a collection stays sealed."""
 BROAD = 100
 """Spectra that spread 99% of their variance over at least so many dimensions are broad: texts are, faces are not."""
-BROAD_LEAST = 250
-"""Dimensions kept of a broad spectrum, at least: as many as a profile of LEAST_RECORDS is good for."""
+LEAST_KEPT = 250
+"""Dimensions kept, at least, where there are so many: as many as a profile of LEAST_RECORDS is good for."""
 SHARE = 0.9
 """Of the variance, that is kept by default."""
 _FLOOR = 1e-3
@@ -139,7 +139,7 @@ class Spectrum:
     @property
     def least(self) -> int:
         """The smallest k that the measurements of docs/threat-model.md stand for."""
-        return min(BROAD_LEAST if self.broad else LEAST_DIMENSIONS, self.rank)
+        return min(LEAST_KEPT, self.rank)
 
     def choose(self) -> int:
         """Return the default k: 90% of the variance, but never less than `least`, nor more than `most`."""

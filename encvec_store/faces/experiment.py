@@ -138,7 +138,7 @@ class Experiment:
             loot = stolen(vectors.stored)
             taken = loot.ciphertexts[places]
             targets["encrypted"] = as_it_is(taken, dim)
-            targets["encrypted_normalised"] = normalised(loot.ciphertexts, places, own)
+            targets["encrypted_normalised"] = normalised(loot, places, own)
             targets["wrong_key"] = under_a_wrong_key(taken, loot.scheme, own)
             about["encrypted"] = {name: loot.scheme.get(name) for name in ("name", "k", "beta", "gamma")}
             advance(1)

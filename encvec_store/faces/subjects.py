@@ -45,6 +45,11 @@ class Stolen:
     """(n, k): index vectors of all records."""
 
     @property
+    def whitened(self) -> bool:
+        """Whether the scheme leaves neither lengths nor variances to align by."""
+        return self.scheme.get("name") in ("sketch", "cells")
+
+    @property
     def noise(self) -> float:
         """Radius of the noise ball."""
         return float(self.scheme.get("beta") or 0.0) / 4
@@ -69,16 +74,16 @@ def as_it_is(taken: Matrix, dim: int) -> Matrix:
     return unit(np.pad(taken, ((0, 0), (0, short))))
 
 
-def normalised(everything: Matrix, rows: Rows, own: Matrix) -> Matrix:
+def normalised(loot: Stolen, rows: Rows, own: Matrix) -> Matrix:
     """The index vectors brought to the range of embeddings, by the statistics of the thief's `own` (m, d).
 
-    With as many coordinates as embeddings each coordinate gets the mean and deviation that it has in his; with fewer,
-    they are taken for weights of his own principal components: the map with the least squared error among those that
-    make an embedding's first and second moments right.
+    What is whitened is taken for weights of his own principal components, which makes first and second moments those of
+    embeddings; of anything else each coordinate gets the mean and deviation that it has in his.
     """
+    everything = loot.ciphertexts
     white = centred(everything) / (everything.std(axis=0) + 1e-9)
     mean = own.mean(axis=0)
-    if everything.shape[1] == own.shape[1]:
+    if not loot.whitened:
         return unit(white[rows] * own.std(axis=0) + mean)
     away = own - mean
     values, vectors = np.linalg.eigh((away.T @ away).astype(np.float64) / len(own))
@@ -149,7 +154,7 @@ def aligned(
     rng = np.random.default_rng([seed, pairs])
     others = np.setdiff1d(np.arange(len(vectors)), rows)
     known = np.sort(rng.choice(others, min(pairs, len(others)), replace=False))
-    alone = ISOMETRIES if loot.ciphertexts.shape[1] == vectors.shape[1] else WHITENED
+    alone = WHITENED if loot.whitened else ISOMETRIES
     suitable = [name for name, attack in ATTACKS.items() if attack.holds == "pairs"] if pairs else list(alone)
     best: Alignment | None = None
     for name in attacks or suitable:

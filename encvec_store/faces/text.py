@@ -139,7 +139,7 @@ def invert_text(
     made: dict[str, Callable[[], Matrix]] = {
         "plaintext": lambda: victim.vectors[rows],
         "encrypted": lambda: as_it_is(taken, dim),
-        "encrypted_normalised": lambda: normalised(loot.ciphertexts, rows, thief.vectors),
+        "encrypted_normalised": lambda: normalised(loot, rows, thief.vectors),
         "wrong_key": lambda: under_a_wrong_key(taken, loot.scheme, own),
     }
     facts: dict[str, Any] = {}

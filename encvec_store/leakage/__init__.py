@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from .attacks import ATTACKS, Attack
 from .experiment import ADVERSARIES, Experiment, attack_arrays, run, worst
+from .own import SampleAttack
 from .subjects import SUBJECTS, Pipeline, Subject, subject
 from .views import VIEWS, Case, View
 
@@ -20,6 +21,7 @@ __all__ = [
     "Case",
     "Experiment",
     "Pipeline",
+    "SampleAttack",
     "Subject",
     "View",
     "attack_arrays",

@@ -52,6 +52,7 @@ class Experiment:
         name: what the data is called in rows.
         candidates: numbers of re-ranked records for which the honest user's recall is measured.
         views: only these; None is all in which an attack is tried.
+        profile: (p, d) vectors that subjects fit their statistics on; None is the victim's.
     """
 
     victim: Matrix
@@ -65,6 +66,7 @@ class Experiment:
     name: str = "data"
     candidates: Sequence[int] = CANDIDATES
     views: Sequence[str] | None = None
+    profile: Matrix | None = None
 
     def __post_init__(self) -> None:
         for side in (self.victim, self.corpus):
@@ -216,7 +218,8 @@ def _lock(
     experiment: Experiment, subject: Subject, key: int, truth: Matrix, rest: Any
 ) -> tuple[Keyed, Matrix, dict[str, float]]:
     """Encrypt under a key, and measure what the honest user gets from the same ciphertexts."""
-    keyed = subject.keyed(key, experiment.victim[:_PROFILE])
+    profile = experiment.victim if experiment.profile is None else experiment.profile
+    keyed = subject.keyed(key, profile[:_PROFILE])
     stored = keyed.store(truth)
     others = experiment.victim[rest[:_QUERIES]] if len(rest) >= 50 else experiment.corpus[:_QUERIES]
     counts = [count for count in experiment.candidates if count <= len(truth)]

@@ -1,13 +1,11 @@
-"""The lab's report: rows to one HTML page that stands alone and says who can read what; imports reading, charts, style.
+"""The lab's report: rows to one HTML page that stands alone and says who can read what; imports reading, pages.
 
 Nothing is loaded from anywhere and no script runs: the page's own policy forbids both. All text of rows is escaped.
 """
 
 from __future__ import annotations
 
-import os
 import platform
-import tempfile
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
@@ -15,9 +13,10 @@ from statistics import median
 from typing import Any
 
 from ..errors import InputError
-from .charts import Axis, Line, Point, bar, plot, scale
+from ..pages import shell
+from ..pages.charts import Axis, Line, Point, bar, plot, scale
 from .reading import HELD, LEVELS, Scheme, Trial, held, percent, read, schemes
-from .style import CSS, LIMITS, READING
+from .words import LIMITS, READING
 
 __all__ = ["page", "write"]
 
@@ -33,16 +32,7 @@ _CANDIDATES = (200, 100, 500, 50, 10)
 
 def write(path: Path, rows: Iterable[Any], command: str = "") -> None:
     """Write the page of rows to a file: whole, or not at all. Raises InputError where no row can be read."""
-    content = page(rows, command).encode()
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(name, 0o644)  # a report is for others to read; mkstemp's 0600 is for secrets
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
+    shell.write(path, page(rows, command))
 
 
 def page(rows: Iterable[Any], command: str = "") -> str:
@@ -69,14 +59,7 @@ def page(rows: Iterable[Any], command: str = "") -> str:
                  "the truth, the mean taken off; 1 is the record itself."),
         _origin(trials, refused, command),
     ]  # fmt: skip
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-        '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" '
-        f'content="light dark"><title>Leakage report</title><style>{CSS}</style></head><body><main>'
-        + "\n".join(part for part in parts if part)
-        + "</main></body></html>\n"
-    )
+    return shell.document("Leakage report", parts)
 
 
 # --------------------------------------------------------------------------------------------- inside

@@ -147,7 +147,8 @@ class _RegisteredKeyed:
         return self.scheme.encrypt(vectors, tokens)[0]
 
     def ask(self, queries: Matrix) -> Matrix:
-        return self.scheme.encrypt_query(queries)
+        asked: Matrix = self.scheme.encrypt_queries(queries)[0]
+        return asked
 
 
 # --------------------------------------------------------------------------------- reference and controls

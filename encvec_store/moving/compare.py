@@ -18,7 +18,7 @@ from ..metrics import metric
 from ..records import Hit, Record
 from .batch import Batch, Source
 from .load import BATCH
-from .same import difference
+from .same import as_kept, difference
 from .trial import faults_of
 
 __all__ = ["Comparison", "Mismatch", "compare"]
@@ -97,7 +97,8 @@ def compare(
     asked = source.sample(queries, seed) if queries and report.collection <= report.source else None
     truth = _Nearest(collection.metric, asked) if asked is not None and len(asked) else None
     start = 0
-    for batch in source.batches(batch_size):
+    for given in source.batches(batch_size):
+        batch = as_kept(collection, given)
         if truth is not None:
             truth.see(batch)
         rows = len(batch.ids) + len(batch.faults)
@@ -127,7 +128,7 @@ def _compare(report: Comparison, source: Source, collection: Collection, batch: 
     if not odd:
         return
     reasons = dict(faults_of(collection, batch.take([place for place, what in odd.items() if what == "missing"])))
-    then = source.as_read([batch.ids[place] for place in odd])
+    then = as_kept(collection, source.as_read([batch.ids[place] for place in odd]))
     before = {id: place for place, id in enumerate(then.ids)}
     found = []
     for place, what in odd.items():

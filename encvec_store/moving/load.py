@@ -14,7 +14,7 @@ from typing import Any, Literal
 from ..collection import Collection
 from ..errors import InputError
 from .batch import Batch, Fault, RowError, Source
-from .same import difference
+from .same import as_kept, difference
 from .trial import faults_of
 
 __all__ = ["BATCH", "Loaded", "load", "refuse"]
@@ -123,10 +123,10 @@ def _write(collection: Collection, batch: Batch) -> None:
 def _wanted(collection: Collection, batch: Batch) -> tuple[Batch, set[str]]:
     """Return the rows that the collection lacks or has otherwise, and the ids that it has."""
     there = {record.id: record for record in collection.get(batch.ids)}
-    keep = []
+    keep, kept = [], as_kept(collection, batch).vectors
     for place, id in enumerate(batch.ids):
         record = there.get(id)
-        if record is None or difference(record, batch.vectors[place], *batch.fields(place)):
+        if record is None or difference(record, kept[place], *batch.fields(place)):
             keep.append(place)
     return batch.take(keep), set(there)
 

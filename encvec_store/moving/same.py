@@ -1,18 +1,32 @@
-"""Whether a stored record is, bit for bit and type for type, what the source has; imports typed, records."""
+"""Whether a stored record is, bit for bit and type for type, what the source has; imports typed, batch, collection."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ..collection import Collection
+from ..crypto.precision import Precision
 from ..records import Record
+from .batch import Batch
 from .typed import to_json
 
-__all__ = ["difference"]
+__all__ = ["as_kept", "difference"]
+
+
+def as_kept(collection: Collection, batch: Batch) -> Batch:
+    """Return a batch with its vectors as the collection keeps them: float32, in half precision rounded."""
+    precision = collection._handle.config.precision
+    if precision is Precision.SINGLE:
+        return batch
+    with np.errstate(over="ignore"):  # what is too large is refused by the write
+        kept = precision.kept(np.asarray(batch.vectors, np.float32))
+    return replace(batch, vectors=kept.astype(np.float32))
 
 
 def difference(

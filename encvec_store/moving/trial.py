@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from ..collection import Collection
 from ..crypto.keyset import Keyset
@@ -23,7 +24,8 @@ def faults_of(collection: Collection, batch: Batch) -> list[Fault]:
     if collection.metric != "cosine" and bound is None:
         bound = _UNBOUNDED  # the first write will set it
     with connect("memory:", keyset=Keyset.create("memory:")) as store:
-        trial = store.collection("trial", collection.dim, collection.metric, "sealed", max_norm=bound)
+        like: dict[str, Any] = {"max_norm": bound, "precision": collection._handle.config.precision}
+        trial = store.collection("trial", collection.dim, collection.metric, "sealed", **like)
         try:
             _put(trial, batch)
         except InputError:

@@ -42,7 +42,7 @@ def batch(names, *, space=1, seed=0, terms=(), retired=(), spec=SPEC):
     rng = np.random.default_rng([seed, *(hash_of(name) for name in names)])
     n = len(names)
     return EncryptedBatch(
-        space,
+        np.broadcast_to(np.int64(space), n),
         tokens(names),
         rng.standard_normal((n, spec.index_dim)).astype(np.float32),
         rng.integers(0, 256, (n, spec.envelope_size), np.uint8),
@@ -98,8 +98,8 @@ def agree(collection, expected, *, queries=3, limits=(1, 5, 1000), spaces=(1, 2)
         assert set(named(collection, have)) == set(named(expected, expected.rows(predicate))), predicate
         for space in spaces:
             for limit in limits:
-                got = [named(collection, rows) for rows in collection.candidates(space, asked, limit, predicate)]
-                want = [named(expected, rows) for rows in expected.candidates(space, asked, limit, predicate)]
+                got = [named(collection, rows) for rows in collection.candidates({space: asked}, limit, predicate)]
+                want = [named(expected, rows) for rows in expected.candidates({space: asked}, limit, predicate)]
                 assert [len(line) for line in got] == [len(line) for line in want]
                 assert all(len(set(line)) == len(line) for line in got)
                 if exact:

@@ -19,7 +19,8 @@ def batch(seed, n, *, space=1, dim=DIM, size=SIZE, tokens=None, **more):
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True) if dim else 1
     tokens = rng.integers(0, 256, (n, 16), np.uint8) if tokens is None else tokens
     payloads = [rng.bytes(int(length)) for length in rng.integers(0, 90, n)]
-    return EncryptedBatch(space, tokens, vectors, rng.integers(0, 256, (n, size), np.uint8), payloads, **more)
+    spaces = np.broadcast_to(np.int64(space), n)
+    return EncryptedBatch(spaces, tokens, vectors, rng.integers(0, 256, (n, size), np.uint8), payloads, **more)
 
 
 def spec(name="things", dim=DIM, size=SIZE):

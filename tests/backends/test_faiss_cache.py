@@ -106,7 +106,7 @@ def test_damage(tmp_path, parsed, kind, number):
     if kind == "slots-1":
         # a flipped slot shows when it is opened: then the caller reads the source and drops the cache
         rows = store.rows()
-        store.candidates(1, np.zeros((1, DIM), np.float32), 1)
+        store.candidates({1: np.zeros((1, DIM), np.float32)}, 1)
         if not np.array_equal(store.vectors(rows)[1], store.vectors(rows, source=True)[1]):
             store.drop_cache()
     elif kind == "index-1":
@@ -201,7 +201,7 @@ def test_saved_in_turns(tmp_path):
     for turn in range(4):
         for collection in (one, expected):
             collection.put(batch(range(turn * 20, turn * 20 + 50), seed=turn), under=CONFIG)
-        two.candidates(1, np.zeros((1, DIM), np.float32), 1)
+        two.candidates({1: np.zeros((1, DIM), np.float32)}, 1)
         for collection in (two, expected):
             collection.remove(collection.find(tokens(range(turn * 20, turn * 20 + 5))))
         (one if turn % 2 else two).flush()
@@ -264,10 +264,10 @@ def test_saved_without_being_asked(tmp_path, monkeypatch):
     monkeypatch.setattr("encvec_store.backends.faiss.collection._SAVE_LEAST", 100)
     backend, store = connect(tmp_path)
     store.put(batch(range(99)), under=CONFIG)
-    store.candidates(1, np.zeros((1, DIM), np.float32), 1)
+    store.candidates({1: np.zeros((1, DIM), np.float32)}, 1)
     assert not (tmp_path / "index").exists()
     store.put(batch(range(99, 120)), under=CONFIG)
-    store.candidates(1, np.zeros((1, DIM), np.float32), 1)
+    store.candidates({1: np.zeros((1, DIM), np.float32)}, 1)
     assert "manifest.json" in files(tmp_path)
     backend.close()
 
@@ -287,7 +287,7 @@ def test_writes_during_a_save(tmp_path, monkeypatch):
             for collection in (store, expected):
                 collection.remove(collection.find(tokens(range(150))))  # makes the index be rebuilt
                 collection.put(batch(range(300, 320)), under=CONFIG)
-            store.candidates(1, np.zeros((1, DIM), np.float32), 1)
+            store.candidates({1: np.zeros((1, DIM), np.float32)}, 1)
         return read(rows)
 
     monkeypatch.setattr(store._records, "envelopes", envelopes)

@@ -31,12 +31,12 @@ def test_grows_from_flat_to_hnsw_to_ivf(tmp_path):
     for start, kind in ((0, "flat"), (250, "hnsw"), (500, "hnsw"), (750, "ivf"), (1000, "ivf")):
         for collection in (store, expected):
             collection.put(batch(range(start, start + 250)), under=CONFIG)
-        got = [named(store, rows) for rows in store.candidates(1, asked, 10)]
-        want = [named(expected, rows) for rows in expected.candidates(1, asked, 10)]
+        got = [named(store, rows) for rows in store.candidates({1: asked}, 10)]
+        want = [named(expected, rows) for rows in expected.candidates({1: asked}, 10)]
         assert store.stats()["index"] == kind
         assert all(len(line) == 10 for line in got)
         assert recall(got, want) > (0.5 if kind == "ivf" else 0.85)
-        assert store.candidates(2, asked, 10)[0].tolist() == []
+        assert store.candidates({2: asked}, 10)[0].tolist() == []
     backend.close()
 
 
@@ -68,12 +68,12 @@ def test_limits(tmp_path, index):
             predicate = None if high is None else Range("n", "number", None, high)
             matching = n - gone if high is None else max(0, int(high) + 1 - gone)
             for limit in (0, 1, 10, n // 2, n, 10 * n):
-                found = store.candidates(1, asked, limit, predicate)
+                found = store.candidates({1: asked}, limit, predicate)
                 assert [len(line) for line in found] == [min(limit, matching)] * 3
                 for line in found:
                     assert set(line.tolist()) <= set(rows[gone:].tolist())
                     assert len(set(line.tolist())) == len(line)
-    assert store.candidates(1, asked[:0], 5) == []
+    assert store.candidates({1: asked[:0]}, 5) == []
     backend.close()
 
 
@@ -175,11 +175,11 @@ def test_threads(tmp_path):
     def search():
         while not done.is_set():
             before = set(store.rows().tolist())
-            found = store.candidates(1, asked, 20)
+            found = store.candidates({1: asked}, 20)
             assert all(len(line) == 20 for line in found)
             rows, envelopes = store.vectors(found[0])
             assert len(rows) == len(envelopes)
-            store.candidates(1, asked, 5, Match("f", (Term("bool", 1.0),)))
+            store.candidates({1: asked}, 5, Match("f", (Term("bool", 1.0),)))
             gone = set(found[0].tolist()) - before - set(store.rows().tolist())
             assert len(gone) < 20
 
@@ -200,7 +200,7 @@ def test_threads(tmp_path):
     assert failures == []
     assert store.check() == []
     rows = store.rows()
-    assert set(store.candidates(1, asked, 10**6)[0].tolist()) == set(rows.tolist())
+    assert set(store.candidates({1: asked}, 10**6)[0].tolist()) == set(rows.tolist())
     for row, envelope in zip(*store.vectors(rows), strict=True):
         assert bytes(envelope) == bytes(store.vectors(np.array([row]), source=True)[1][0])
     backend.close()
@@ -219,7 +219,7 @@ def test_a_failed_extension_is_made_good(tmp_path, monkeypatch):
 
     monkeypatch.setattr(store._records, "index_vectors", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        store.candidates(1, np.zeros((1, DIM), np.float32), 3)
+        store.candidates({1: np.zeros((1, DIM), np.float32)}, 3)
     monkeypatch.setattr(store._records, "index_vectors", read)
     assert calls
     agree(store, expected)
@@ -232,6 +232,6 @@ def test_options_do_not_stick(tmp_path):
     for options in ({"index": "hnsw", "m": 12}, {"index": "hnsw", "storage": "float32"}, {"index": "flat"}):
         backend = FaissBackend(f"faiss://{tmp_path}", **options)
         store = backend.create(SPEC, CONFIG)
-        store.candidates(1, np.zeros((1, DIM), np.float32), 3)
+        store.candidates({1: np.zeros((1, DIM), np.float32)}, 3)
         assert store.stats()["spaces"][1]["index"] == options["index"]
         backend.close()

@@ -219,7 +219,7 @@ def test_replace_shows_the_old_until_the_end(tmp_path):
     def batches():
         for name in "xyz":
             assert content(store) == content(other) == before
-            assert len(store.candidates(1, batch("a").index_vectors, 9)[0]) == 3
+            assert len(store.candidates({1: batch("a").index_vectors}, 9)[0]) == 3
             yield batch(name, seed=1, space=2)
 
     store.replace(batches(), b"new", under=CONFIG)
@@ -276,7 +276,7 @@ def test_collections(tmp_path):
     backend.create(CollectionSpec("\ue000", "a", 8, 40), CONFIG)
     assert backend.collections() == [("acme", "faces"), ("\ue000", "a"), ("\U0001f600", "a")]
     first.put(batch(range(10)), under=b"one")
-    first.candidates(1, batch("a").index_vectors, 3)
+    first.candidates({1: batch("a").index_vectors}, 3)
     assert backend.drop("acme", "faces")
     assert not backend.drop("acme", "faces")
     assert backend.open("acme", "faces") is None
@@ -285,7 +285,7 @@ def test_collections(tmp_path):
             use()
     made = backend.create(SPEC, b"three")
     assert (made.count(), made.config(), made.check()) == (0, b"three", [])
-    assert not len(made.candidates(1, batch("a").index_vectors, 3)[0])
+    assert not len(made.candidates({1: batch("a").index_vectors}, 3)[0])
     backend.close()
 
 

@@ -135,7 +135,7 @@ def test_closed(tmp_path):
         lambda: backend.open("acme", "faces"),
         lambda: backend.create(SPEC, CONFIG),
         lambda: collection.put(batch([1]), under=CONFIG),
-        lambda: collection.candidates(1, batch([1]).index_vectors, 1),
+        lambda: collection.candidates({1: batch([1]).index_vectors}, 1),
         collection.count,
         collection.config,
     ):

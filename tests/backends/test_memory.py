@@ -15,7 +15,7 @@ def collection(request):
     found = MemoryBackend("memory:").create(CollectionSpec("", "things", dim, 8), CONFIG)
     tokens = np.arange(16 * n, dtype=np.uint8).reshape(n, 16)
     index_vectors, vectors = np.ones((n, dim), np.float32), np.zeros((n, 8), np.uint8)
-    found.put(EncryptedBatch(1, tokens, index_vectors, vectors, [b"a", b"b", b"c"]), under=CONFIG)
+    found.put(EncryptedBatch(np.ones(3, np.int64), tokens, index_vectors, vectors, [b"a", b"b", b"c"]), under=CONFIG)
     return found
 
 

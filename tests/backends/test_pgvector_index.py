@@ -76,17 +76,17 @@ def test_searches_build_and_use_the_index(filled, options, kind):
     with opened(dsn, dim=DIM, **options) as (_, collection):
         assert collection.stats()["index"] == "exact"
         for limit in (1, 10, 100, 900):
-            found = collection.candidates(1, QUERIES, limit)
+            found = collection.candidates({1: QUERIES}, limit)
             assert [len(rows) for rows in found] == [limit] * 20
             assert recall(found, exact(vectors, QUERIES, limit)) >= (1 if kind == "exact" else 0.8)
-            one = collection.candidates(1, QUERIES[:1], limit)[0]
+            one = collection.candidates({1: QUERIES[:1]}, limit)[0]
             assert recall([one], exact(vectors, QUERIES[:1], limit)) >= (1 if kind == "exact" else 0.7)
         assert collection.stats()["index"] == kind
         assert set(collection.stats()["searches"]) == {kind if kind != "exact" else "exact"}
         if kind != "exact":
             plan = collection.explain(1, QUERIES[0], 10)
             assert f"records_1_s1_{kind}" in plan
-        found = collection.candidates(1, QUERIES, 1001)
+        found = collection.candidates({1: QUERIES}, 1001)
         assert recall(found, exact(vectors, QUERIES, 1001)) == 1  # as sets: sums in float32 may trade places
         if kind != "exact":
             plan = collection.explain(1, QUERIES[0], 1001)
@@ -100,7 +100,7 @@ def test_signs_are_compared_again_by_whole_vectors(filled):
     recalls = []
     for wide in (1, 5, 50):
         with opened(dsn, dim=DIM, index="bit", bit_oversample=wide) as (_, collection):
-            found = collection.candidates(1, QUERIES, 20)
+            found = collection.candidates({1: QUERIES}, 20)
             recalls.append(recall(found, exact(vectors, QUERIES, 20)))
             sums = [(vectors[rows - 1] @ query).tolist() for rows, query in zip(found, QUERIES, strict=True)]
             assert all(line == pytest.approx(sorted(line, reverse=True)) for line in sums)
@@ -119,8 +119,8 @@ def test_nearest_brings_what_is_read_of_candidates(filled, index):
         collection.flush()
         for predicate in (None, NARROW, BROAD, Match("n", (Term("number", -1.0),))):
             for queries in (QUERIES[:1], QUERIES[:3], QUERIES[:0]):
-                found = collection.nearest(1, queries, 30, predicate)
-                lists = collection.candidates(1, queries, 30, predicate)
+                found = collection.nearest({1: queries}, 30, predicate)
+                lists = collection.candidates({1: queries}, 30, predicate)
                 assert [sorted(rows.tolist()) for rows in found.lists] == [sorted(rows.tolist()) for rows in lists]
                 rows, envelopes = collection.vectors(found.rows)
                 assert sorted(rows.tolist()) == sorted({int(row) for some in lists for row in some})
@@ -135,7 +135,7 @@ def test_large_payloads_stay_where_they_are(pg_dsn):
         some = batch(1, 3)
         some.payloads[:] = [b"s" * 256, b"l" * 257, b"x" * 100_000]
         collection.put(some, under=b"settings")
-        found = collection.nearest(1, some.index_vectors[:1], 3)
+        found = collection.nearest({1: some.index_vectors[:1]}, 3)
         assert found.payloads == {1: some.payloads[0]}
         assert sorted(found.rows.tolist()) == [1, 2, 3]
 
@@ -147,16 +147,16 @@ def test_filters_go_the_way_that_suits_them(filled):
         numbers = np.arange(N)
         narrow = exact(vectors, QUERIES, 20, (numbers >= 100) & (numbers < 120))
         for limit in (5, 20, 50):
-            found = collection.candidates(1, QUERIES, limit, NARROW)
+            found = collection.candidates({1: QUERIES}, limit, NARROW)
             np.testing.assert_array_equal(np.stack(found), narrow[:, : min(limit, 20)])
         assert collection.stats()["searches"] == {"narrow": 3}
-        found = collection.candidates(1, QUERIES, 10, BROAD)
+        found = collection.candidates({1: QUERIES}, 10, BROAD)
         assert recall(found, exact(vectors, QUERIES, 10, numbers <= 3000)) >= 0.9
         assert collection.stats()["searches"] == {"narrow": 3, "hnsw": 1}
         assert all((rows <= 3001).all() for rows in found)
         both = AllOf((BROAD, NARROW))
-        np.testing.assert_array_equal(np.stack(collection.candidates(1, QUERIES, 20, both)), narrow)
-        nothing = collection.candidates(1, QUERIES, 20, Match("n", (Term("number", -1.0),)))
+        np.testing.assert_array_equal(np.stack(collection.candidates({1: QUERIES}, 20, both)), narrow)
+        nothing = collection.candidates({1: QUERIES}, 20, Match("n", (Term("number", -1.0),)))
         assert [len(rows) for rows in nothing] == [0] * 20
 
 
@@ -168,7 +168,7 @@ def test_deleted_records_do_not_shorten_answers(filled):
         order = exact(vectors, QUERIES[:1], N)[0]
         assert collection.remove(order[:5400]) == 5400
         for limit in (10, 300, 1000):
-            found = collection.candidates(1, QUERIES[:1], limit)[0]
+            found = collection.candidates({1: QUERIES[:1]}, limit)[0]
             assert len(found) == min(limit, 600)
             assert recall([found], [order[5400 : 5400 + limit]]) >= 0.8
             assert set(found.tolist()) <= set(order[5400:].tolist())
@@ -181,13 +181,13 @@ def test_key_versions_have_indexes_of_their_own(filled):
         collection.put(other, under=b"settings")
         collection.flush()
         for space, data, first in ((1, vectors, 0), (2, other.index_vectors, N)):
-            found = collection.candidates(space, QUERIES, 10)
+            found = collection.candidates({space: QUERIES}, 10)
             assert recall([rows - first for rows in found], exact(data, QUERIES, 10)) >= 0.9
         names = {
             name for (name,) in ask(dsn, "SELECT indexrelid::regclass::text FROM pg_index WHERE indpred IS NOT NULL")
         }
         assert names == {"encvec.records_1_s1_hnsw", "encvec.records_1_s2_hnsw"}
-        assert [len(rows) for rows in collection.candidates(3, QUERIES, 10)] == [0] * 20
+        assert [len(rows) for rows in collection.candidates({3: QUERIES}, 10)] == [0] * 20
 
 
 @pytest.mark.parametrize("later", [False, True])
@@ -202,7 +202,7 @@ def test_replacement_comes_indexed(filled, later, monkeypatch):
         mine.replace([new], b"new", under=b"settings")
         assert mine.stats()["index"] == "hnsw"
         theirs._searcher._seen = float("-inf")  # as if time had passed: looked for on the tables that are gone
-        found = theirs.candidates(2, QUERIES, 10)
+        found = theirs.candidates({2: QUERIES}, 10)
         assert recall([rows - N for rows in found], exact(new.index_vectors, QUERIES, 10)) >= 0.9
 
 
@@ -210,11 +210,11 @@ def test_a_large_index_is_not_built_by_a_search(filled, caplog):
     dsn, vectors = filled
     with opened(dsn, dim=DIM, index_in_search=N - 1) as (_, collection):
         for _ in range(2):
-            np.testing.assert_array_equal(np.stack(collection.candidates(1, QUERIES, 5)), exact(vectors, QUERIES, 5))
+            np.testing.assert_array_equal(np.stack(collection.candidates({1: QUERIES}, 5)), exact(vectors, QUERIES, 5))
         assert [record.message.count("call flush()") for record in caplog.records] == [1]
         collection.flush()
         assert collection.stats()["index"] == "hnsw"
-        collection.candidates(1, QUERIES, 5)
+        collection.candidates({1: QUERIES}, 5)
         assert collection.stats()["searches"] == {"exact": 2, "hnsw": 1}
 
 
@@ -224,7 +224,7 @@ def test_what_an_interrupted_build_left_is_built_anew(filled):
         collection.flush()
         ask(dsn, "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'encvec.records_1_s1_hnsw'::regclass")
         assert collection.stats()["index"] == "exact"
-        np.testing.assert_array_equal(np.stack(collection.candidates(1, QUERIES, 5)).shape, (20, 5))
+        np.testing.assert_array_equal(np.stack(collection.candidates({1: QUERIES}, 5)).shape, (20, 5))
         assert collection.stats()["index"] == "hnsw"
 
 
@@ -242,7 +242,7 @@ def test_one_builds_while_others_search_and_write(filled):
         def write():
             for seed in range(10):
                 theirs.put(batch(100 + seed, 20, dim=DIM), under=b"settings")
-                theirs.candidates(1, QUERIES, 10)
+                theirs.candidates({1: QUERIES}, 10)
 
         threads = [threading.Thread(target=run, args=(work,)) for work in (mine.flush, theirs.flush, write)]
         for thread in threads:
@@ -260,14 +260,14 @@ def test_above_two_thousand_coordinates_the_index_halves(pg_dsn):
     with opened(pg_dsn, dim=dim, index="hnsw") as (backend, collection):
         written = batch(1, 200, dim=dim)
         collection.put(written, under=b"settings")
-        found = collection.candidates(1, written.index_vectors[:5], 3)
+        found = collection.candidates({1: written.index_vectors[:5]}, 3)
         np.testing.assert_array_equal([rows[0] for rows in found], np.arange(1, 6))
         assert collection.stats()["spaces"]["1"]["storage"] == "float16"
         assert ask(pg_dsn, "SELECT indisvalid FROM pg_index WHERE indexrelid::regclass::text ~ 'hnsw_half$'")
         np.testing.assert_array_equal(collection.index_vectors(np.arange(1, 201))[1], written.index_vectors)
         wide = backend.create(spec("wide", 5_000), b"settings")
         wide.put(batch(2, 20, dim=5_000), under=b"settings")
-        assert wide.candidates(1, batch(2, 20, dim=5_000).index_vectors[3:4], 1)[0].tolist() == [4]
+        assert wide.candidates({1: batch(2, 20, dim=5_000).index_vectors[3:4]}, 1)[0].tolist() == [4]
         assert wide.stats()["index"] == "exact", "beyond what pgvector indexes"
         with pytest.raises(errors.InputError, match="16000"):
             backend.create(spec("wider", 16_001), b"settings")
@@ -277,7 +277,7 @@ def test_many_queries_at_once(filled):
     dsn, vectors = filled
     queries = batch(7, 500, dim=DIM).index_vectors
     with opened(dsn, dim=DIM) as (_, collection):
-        found = collection.candidates(1, queries, 50)
+        found = collection.candidates({1: queries}, 50)
         assert recall(found, exact(vectors, queries, 50)) >= 0.9
         asked = np.concatenate(found)
         rows, envelopes = collection.vectors(asked)
@@ -288,7 +288,7 @@ def test_many_queries_at_once(filled):
 def test_vectors_of_a_record_deleted_meanwhile(filled):
     dsn, _ = filled
     with opened(dsn, dim=DIM) as (_, mine), opened(dsn, dim=DIM) as (_, theirs):
-        (rows,) = mine.candidates(1, QUERIES[:1], 10)
+        (rows,) = mine.candidates({1: QUERIES[:1]}, 10)
         theirs.remove(rows[:3])
         np.testing.assert_array_equal(mine.vectors(rows)[0], rows[3:])
 
@@ -297,8 +297,10 @@ def test_batches_with_equal_vectors(pg_dsn):
     with opened(pg_dsn, index="hnsw") as (_, collection):
         some = batch(1, 300)
         vectors = np.repeat(some.index_vectors[:3], 100, axis=0)
-        collection.put(EncryptedBatch(1, some.tokens, vectors, some.vectors, some.payloads), under=b"settings")
-        found = collection.candidates(1, vectors[:1], 150)[0]
+        collection.put(
+            EncryptedBatch(some.spaces, some.tokens, vectors, some.vectors, some.payloads), under=b"settings"
+        )
+        found = collection.candidates({1: vectors[:1]}, 150)[0]
         assert len(found) == 150
         assert set(range(1, 101)) <= set(found.tolist())
 
@@ -316,7 +318,7 @@ def test_tables_replaced_while_their_index_is_built(pg_dsn, monkeypatch):
         monkeypatch.setattr(mine._searcher._indexer, "build", late)
         mine.flush()
         assert mine.stats()["index"] == "hnsw"
-        assert len(mine.candidates(1, batch(2, 1).index_vectors, 5)[0]) == 5
+        assert len(mine.candidates({1: batch(2, 1).index_vectors}, 5)[0]) == 5
 
 
 def test_a_shortfall_is_made_up_for_counted_and_told_once(filled, caplog):
@@ -327,7 +329,7 @@ def test_a_shortfall_is_made_up_for_counted_and_told_once(filled, caplog):
     with opened(dsn, dim=DIM, index="ivfflat", lists=16, probes=1) as (_, collection):
         collection.flush()
         for _ in range(2):
-            found = collection.candidates(1, QUERIES, 900)
+            found = collection.candidates({1: QUERIES}, 900)
             assert recall(found, exact(vectors, QUERIES, 900)) == 1
         searches = collection.stats()["searches"]
         assert (searches["ivfflat"], searches["short"], searches["exact"]) == (2, 2, 2)
@@ -340,7 +342,7 @@ def test_fewer_records_than_asked_for_are_no_shortfall_to_tell(pg_dsn, caplog):
     with opened(pg_dsn, index="hnsw") as (_, collection):
         collection.put(batch(1, 50), under=b"settings")
         collection.flush()
-        assert len(collection.candidates(1, batch(2, 1).index_vectors, 80)[0]) == 50
+        assert len(collection.candidates({1: batch(2, 1).index_vectors}, 80)[0]) == 50
         assert caplog.records == []
 
 
@@ -363,7 +365,7 @@ def test_explain_tells_the_way_of_the_search(filled):
             assert told.startswith(f"{way}, 6,000 records\n")
             assert node in told
             assert collection.stats()["searches"] == before, "nor is it counted as a search"
-            collection.candidates(1, query[None], 10, predicate)
+            collection.candidates({1: query[None]}, 10, predicate)
             (ran,) = {name for name, n in collection.stats()["searches"].items() if n > before.get(name, 0)}
             assert ran in way or (ran, predicate) == ("narrow", NARROW)
         assert "filter" not in collection.explain(1, query, 1001), "more than an index gives out"

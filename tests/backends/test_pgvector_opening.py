@@ -56,7 +56,7 @@ def test_an_extension_in_a_schema_of_its_own(pg_dsn):
             store.put(batch(1, 300), under=b"settings")
         sound(collection, expected)
         collection.flush()
-        assert collection.candidates(1, batch(1, 300).index_vectors[7:8], 1)[0].tolist() == [8]
+        assert collection.candidates({1: batch(1, 300).index_vectors[7:8]}, 1)[0].tolist() == [8]
         assert collection.stats()["index"] == "hnsw"
 
 

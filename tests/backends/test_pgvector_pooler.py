@@ -100,8 +100,8 @@ def work(backend, tenant, rounds=8):
             collection.flush()
         queries = batch(seed + 500 + step, 2).index_vectors
         for predicate in (None, Match("parity", (Term("number", 1.0),))):
-            found = collection.candidates(1, queries, 5, predicate)
-            for mine, truth in zip(found, expected.candidates(1, queries, 5, predicate), strict=True):
+            found = collection.candidates({1: queries}, 5, predicate)
+            for mine, truth in zip(found, expected.candidates({1: queries}, 5, predicate), strict=True):
                 np.testing.assert_array_equal(mine, truth)
         sound(collection, expected)
 

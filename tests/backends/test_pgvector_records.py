@@ -78,8 +78,8 @@ def test_random_histories(pg_dsn):
             queries = batch(1000 + step, 2).index_vectors
             for space in (1, 2, 7):
                 for limit in (1, 10, 1000):
-                    found = collection.candidates(space, queries, limit)
-                    for mine, truth in zip(found, expected.candidates(space, queries, limit), strict=True):
+                    found = collection.candidates({space: queries}, limit)
+                    for mine, truth in zip(found, expected.candidates({space: queries}, limit), strict=True):
                         np.testing.assert_array_equal(mine, truth)
                     asked = np.concatenate(found)
                     for part in (collection.vectors(asked), collection.vectors(asked, source=True)):
@@ -117,9 +117,9 @@ def test_predicates_select_what_the_oracle_says(filled, predicate, after, limit)
 def test_candidates_satisfy_the_predicate_every_way(filled, predicate, limit):
     scanning, indexed, expected = filled
     queries = batch(9, 2).index_vectors
-    wanted = expected.candidates(1, queries, limit, predicate)
+    wanted = expected.candidates({1: queries}, limit, predicate)
     for store in (scanning, indexed):
-        for mine, truth in zip(store.candidates(1, queries, limit, predicate), wanted, strict=True):
+        for mine, truth in zip(store.candidates({1: queries}, limit, predicate), wanted, strict=True):
             np.testing.assert_array_equal(mine, truth)
 
 
@@ -159,7 +159,7 @@ def test_readers_see_the_old_content_until_the_replacement_is_whole(pg_dsn):
             np.testing.assert_array_equal(store.rows(), np.arange(6, 14))
             assert store.config() == b"new"
         query = batch(2, 1).index_vectors
-        np.testing.assert_array_equal(theirs.candidates(1, query, 1)[0], [6])
+        np.testing.assert_array_equal(theirs.candidates({1: query}, 1)[0], [6])
         tables = ask(pg_dsn, "SELECT count(*) FROM pg_class WHERE relname ~ '^(records|terms)_[0-9]+$'")
         assert tables == [(2,)], "the old tables are gone"
 
@@ -183,7 +183,7 @@ def test_a_batch_is_all_or_nothing(pg_dsn):
     with opened(pg_dsn) as (_, collection):
         collection.put(batch(1, 5), under=b"settings")
         wrong = batch(2, 5)
-        wrong = EncryptedBatch(1, wrong.tokens, wrong.index_vectors, wrong.vectors[:, 1:], wrong.payloads)
+        wrong = EncryptedBatch(wrong.spaces, wrong.tokens, wrong.index_vectors, wrong.vectors[:, 1:], wrong.payloads)
         with pytest.raises(errors.StoreError):
             collection.put(wrong, under=b"settings")
         assert collection.count() == 5
@@ -196,7 +196,7 @@ def test_no_index_vectors(pg_dsn):
         for store in (collection, expected):
             store.put(batch(1, 5, dim=0), under=b"settings")
         sound(collection, expected)
-        assert [len(rows) for rows in collection.candidates(1, np.empty((2, 0), np.float32), 3)] == [0, 0]
+        assert [len(rows) for rows in collection.candidates({1: np.empty((2, 0), np.float32)}, 3)] == [0, 0]
         collection.flush()
         assert collection.stats()["index"] == "exact"
 
@@ -255,7 +255,7 @@ def test_damage_is_seen_without_keys(pg_dsn):
         ask(pg_dsn, "DELETE FROM encvec.records_1 WHERE row = 2")
         found = collection.check()
         assert any("1 filter terms belong to no record" in line for line in found)
-        assert any("count of records is wrong for 1 key versions" in line for line in found)
+        assert any("count of records is wrong for 1 groups" in line for line in found)
 
 
 def test_rows_of_an_unknown_shape(pg_dsn):

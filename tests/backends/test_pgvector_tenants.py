@@ -225,8 +225,8 @@ def test_all_of_the_backend_under_row_security(owner):
             collection.flush()
             queries = batch(step + 7, 3).index_vectors
             for predicate in (None, Match("country", (Term("str", "de"),))):
-                found = collection.candidates(1, queries, 5, predicate)
-                for mine, truth in zip(found, expected.candidates(1, queries, 5, predicate), strict=True):
+                found = collection.candidates({1: queries}, 5, predicate)
+                for mine, truth in zip(found, expected.candidates({1: queries}, 5, predicate), strict=True):
                     np.testing.assert_array_equal(mine, truth)
         assert backend.drop("acme", "things") is True
         assert backend.drop("acme", "things") is False
@@ -420,14 +420,14 @@ def test_a_thousand_tenants_cost_a_search_nothing(pg_dsn, owner):
 
     def open_and_search():
         with opened(owner, row_security=True) as fresh:
-            assert len(fresh.open("acme", "things").candidates(1, query, 5)[0]) == 5
+            assert len(fresh.open("acme", "things").candidates({1: query}, 5)[0]) == 5
 
     with opened(owner, row_security=True) as backend:
         collection = make(backend, "acme")
         collection.put(batch(1, 30, terms=terms(30)), under=b"settings")
         works = {
-            "search": lambda: collection.candidates(1, query, 5),
-            "filtered search": lambda: collection.candidates(1, query, 5, predicate),
+            "search": lambda: collection.candidates({1: query}, 5),
+            "filtered search": lambda: collection.candidates({1: query}, 5, predicate),
             "write": lambda: collection.put(batch(2, 3), under=b"settings"),
             "list": lambda: backend.collections("acme"),
             "open and search": open_and_search,

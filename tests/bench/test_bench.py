@@ -9,19 +9,12 @@ import pytest
 from click.testing import CliRunner
 
 from encvec_store import Keyset, connect
-from encvec_store.bench import Job, run
-from encvec_store.bench.timing import WARM_UP, Truth, interleave
+from encvec_store.bench import Job, Labels, Qrels, run
+from encvec_store.bench.timing import WARM_UP, interleave, interval, throughput
+from encvec_store.bench.truth import Truth, ndcg
 from encvec_store.cli.bench import bench
 from encvec_store.metrics import metric
-
-KEYS = {
-    "dataset", "store", "index", "scheme", "reranked", "n", "d", "recall@1", "recall@10", "p50_ms", "p95_ms", "qps",
-    "build_s", "ingest_per_s", "bytes", "peak_rss_mb",
-}  # fmt: skip
-
-
-def vectors(n, dim=16, seed=0):
-    return np.random.default_rng(seed).standard_normal((n, dim)).astype(np.float32)
+from tests.bench.kit import KEYS, data, vectors
 
 
 @pytest.mark.parametrize("name", ["cosine", "l2", "ip"])
@@ -61,7 +54,7 @@ def test_variants_take_turns():
 
 
 def test_three_variants_in_memory():
-    rows = run(Job("random", vectors(400), vectors(20, seed=1), store="memory:", scheme={"name": "sap", "beta": 1.0}))
+    rows = run(Job(data(400, 20), store="memory:", schemes=[{"name": "sap", "beta": 1.0}]))
     assert [(row["scheme"], row["reranked"]) for row in rows] == [("plaintext", False), ("sap", False), ("sap", True)]
     assert all(row.keys() >= KEYS for row in rows)
     plain, first, whole = rows
@@ -73,7 +66,7 @@ def test_three_variants_in_memory():
 
 
 def test_a_scheme_without_index_has_no_first_stage():
-    rows = run(Job("random", vectors(50), vectors(5, seed=1), store="memory:", scheme={"name": "sealed"}, memory=False))
+    rows = run(Job(data(50, 5), store="memory:", schemes=[{"name": "sealed"}], memory=False, rounds=0))
     assert [(row["scheme"], row["reranked"]) for row in rows] == [("plaintext", False), ("sealed", True)]
     assert rows[1]["recall@10"] == 1
 
@@ -82,9 +75,8 @@ def test_a_scheme_without_index_has_no_first_stage():
 def test_faiss_with_memory_and_nothing_left_behind(tmp_path, name):
     url = f"faiss:{tmp_path / 'store'}"
     before = set(os.environ)
-    options = {"index": "hnsw", "ef_search": 64}
-    scheme = {"name": "sap", "beta": 0.5}
-    rows = run(Job("random", vectors(300), vectors(10, seed=1), name, store=url, options=options, scheme=scheme))
+    options, scheme = {"index": "hnsw", "ef_search": 64}, {"name": "sap", "beta": 0.5}
+    rows = run(Job(data(300, 10, name), store=url, options=options, schemes=[scheme], rounds=1))
     assert [row["index"] for row in rows] == ["hnsw"] * 3
     assert rows[0]["storage"] == "float32"
     assert rows[2]["recall@10"] > 0.95
@@ -95,14 +87,109 @@ def test_faiss_with_memory_and_nothing_left_behind(tmp_path, name):
         assert store.collections() == []
 
 
+def test_efforts_schemes_and_oversamples_make_a_grid():
+    job = Job(
+        data(400, 10),
+        options={"index": "hnsw"},
+        schemes=[{"name": "sap", "beta": 1.0}, {"name": "sealed"}],
+        efforts=(10, 80),
+        oversamples=(1, 10),
+        rounds=0,
+        memory=False,
+    )
+    rows = run(job)
+    assert [(row["scheme"], row["effort"], row["oversample"]) for row in rows] == [
+        ("plaintext", 10, None), ("plaintext", 80, None),
+        ("sap", 10, None), ("sap", 10, 1), ("sap", 10, 10), ("sap", 80, None), ("sap", 80, 1), ("sap", 80, 10),
+        ("sealed", None, None),
+    ]  # fmt: skip
+    recall = {(row["effort"], row["oversample"]): row["recall@10"] for row in rows if row["scheme"] == "sap"}
+    assert recall[80, 1] < recall[80, 10], "more candidates find more"
+    ours = {row["scheme"]: row["bytes"] for row in rows}
+    assert ours["sealed"] < ours["sap"], "a side's bytes are its own, not those of its neighbours"
+
+
+def test_ivf_probes():
+    job = Job(
+        data(2000, 20), options={"index": "ivf"}, schemes=[{"name": "sap", "beta": 0.5}], efforts=(1, 60), rounds=0
+    )
+    rows = run(Job(**{**vars(job), "memory": False}))
+    few, many = (row for row in rows if row["scheme"] == "plaintext")
+    assert (few["probes"], few["ef_search"]) == (1, None)
+    assert few["recall@10"] < many["recall@10"]
+    few, many = (row for row in rows if row["scheme"] == "sap" and not row["reranked"])
+    assert few["recall@10"] < many["recall@10"]
+
+
+def test_recall_at_100_and_distances():
+    rows = run(
+        Job(data(400, 5), store="memory:", schemes=[{"name": "sap", "beta": 1.0}], k=100, memory=False, rounds=1)
+    )
+    plain, alone, whole = rows
+    assert plain["recall@100"] == whole["recall@100"] == 1
+    assert plain["distance_ratio"] == pytest.approx(1)
+    assert alone["recall@100"] < 1 < alone["distance_ratio"]
+    for row in rows:
+        assert row["p50_low_ms"] <= row["p50_ms"] <= row["p50_high_ms"]
+        assert min(row["qps_threads"], row["qps_batch"], row["cpu_ms"]) > 0
+
+
+def test_interval_of_a_median():
+    low, high = interval(list(range(101)))
+    assert (low, high) == (39, 61), "ranks 40 and 62 of 101: Conover's approximation, rounded outwards"
+    assert interval([3.0]) == (3, 3)
+
+
+def test_throughput_takes_turns_and_counts_no_first_round():
+    asked = {"a": 0, "b": 0}
+
+    def counts(name):
+        def search(query):
+            asked[name] += 1
+
+        return search
+
+    rates = throughput({name: counts(name) for name in asked}, vectors(7), threads=2, rounds=2)
+    assert asked == {"a": 21, "b": 21}
+    assert [len(found) for found in rates.values()] == [2, 2]
+    asked.update(a=0, b=0)
+    throughput({name: counts(name) for name in asked}, vectors(7), threads=0, rounds=2)
+    assert asked == {"a": 3, "b": 3}, "one call with all queries"
+
+
+def test_ndcg_by_hand():
+    judged = Qrels([{4: 3.0, 5: 1.0}, {}])
+    perfect = ndcg(judged, [np.array([4, 5, 9]), np.array([1, 2, 3])], 3)
+    assert perfect == 1, "a query without judgements does not count"
+    swapped = (1 + 3 / np.log2(3)) / (3 + 1 / np.log2(3))
+    assert ndcg(judged, [np.array([5, 4, 9]), np.array([], np.int64)], 3) == pytest.approx(swapped)
+    labels = Labels(np.array([0, 1, 0]), np.array([0]))
+    assert ndcg(labels, [np.array([0, 1, 2])], 10) == pytest.approx((1 + 0.5) / (1 + 1 / np.log2(3)))
+
+
+def test_postgres_beside_plain_pgvector(pg_dsn):
+    rows = run(Job(data(300, 10), store=pg_dsn, options={"index": "hnsw"}, schemes=[{"name": "sap", "beta": 0.5}],
+                   efforts=(40,), rounds=1))  # fmt: skip
+    assert [(row["store"], row["index"], row["effort"]) for row in rows] == [
+        ("plain pgvector", "hnsw", 40), ("postgresql:", "hnsw", 40), ("postgresql:", "hnsw", 40)
+    ]  # fmt: skip
+    assert rows[0]["recall@10"] > 0.9
+    assert rows[2]["recall@10"] > 0.9
+    assert min(row["bytes"] for row in rows) > 300 * 16 * 4
+    with connect(pg_dsn, keyset=Keyset.create("memory:")) as store:
+        assert store.collections() == []
+
+
 def test_command(tmp_path):
     np.save(tmp_path / "some.npy", vectors(200))
     done = CliRunner().invoke(
         bench, ["--data", str(tmp_path / "some.npy"), "--json", "--queries", "10", "--scheme", "sap"]
     )
     assert done.exit_code == 0, done.output
-    rows = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [row["dataset"] for row in rows] == ["some"] * 3
+    rows = json.loads(done.stdout)
+    assert [row["scheme"] for row in rows] == ["plaintext", "sap", "sap"]
+    assert all(row.keys() >= KEYS for row in rows)
+    assert {row["dataset"] for row in rows} == {"some"}
     assert {row["n"] for row in rows} == {180}, "a tenth is held out as queries"
 
 
@@ -112,3 +199,10 @@ def test_command_prints_a_table(tmp_path):
     assert done.exit_code == 0, done.output
     assert "plain FAISS" in done.stdout
     assert "queries/s" in done.stdout
+
+
+def test_command_needs_data_and_a_scheme_that_takes_noise():
+    assert "--data" in CliRunner().invoke(bench, []).output
+    done = CliRunner().invoke(bench, ["--data", "iid:100x8", "--scheme", "sealed", "--beta", "2"])
+    assert done.exit_code == 2
+    assert "--beta" in done.output

@@ -7,6 +7,7 @@ import pytest
 
 from encvec_store.calibrate import Calibration
 from encvec_store.cli.calibrate import _sample
+from encvec_store.leakage.data import text_like
 from tests.stores.base import hasten
 
 pytestmark = pytest.mark.usefixtures("docs")
@@ -212,3 +213,22 @@ def test_calibrate_refuses_what_is_below_the_floor(sketched, encvec):
     assert "own attacks succeed" in refused.document["reason"]
     assert "--accept-less-noise" in refused.document["reason"]
     assert encvec("stats", "open", "--json").document["scheme"] == before["scheme"]
+
+
+def test_calibrate_attacks(encvec, home, monkeypatch):
+    own = pytest.importorskip("encvec_store.leakage.own")
+    monkeypatch.setattr(own.SampleAttack.__init__, "__defaults__", (("pca-icp",), (2.0,), 1))  # all take minutes
+    np.save("own.npy", text_like(600, 40, seed=5)[0])
+    assert encvec("ingest", "own", "own.npy", "--scheme", "sap", "--beta", "0.01").code == 0
+    options = ["calibrate", "own", "--attack", "--max-candidates", "20"]
+    dry = encvec(*options, "--dry-run", "--json", "--plot", "f.html").document
+    assert dry["attack"]["identified"] > 0.5, "twenty candidates leave next to no noise"
+    assert "identified without the key" in (home / "f.html").read_text()
+    refused = encvec(*options)
+    assert (refused.code, refused.out) == (1, "")
+    assert "our attacks name" in refused.err
+    assert encvec("stats", "own", "--json").document["scheme"]["beta"] == 0.01
+    done = encvec(*options, "--accept-less-noise")
+    assert done.code == 0
+    assert "that our attacks identify without the key:" in done.out
+    assert encvec("stats", "own", "--json").document["calibration"]["attack"] == dry["attack"]

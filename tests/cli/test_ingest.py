@@ -50,9 +50,10 @@ def test_the_text_summary_is_for_people(home, encvec, vectors):
 def test_settings_reach_the_collection(home, encvec, vectors):
     np.save("a.npy", vectors)
     options = ["--metric", "ip", "--beta", "1.5", "--max-norm", "20", "--oversample", "7", "--field", "a=b=plain"]
+    options += ["--precision", "half"]
     assert encvec("ingest", "docs", "a.npy", *options, "--tenant", "acme").code == 0
     stats = encvec("stats", "docs", "--tenant", "acme", "--json").document
-    assert stats["metric"] == "ip"
+    assert (stats["metric"], stats["precision"]) == ("ip", "half")
     assert stats["scheme"] == {
         "name": "sketch", "k": None, "beta": 1.5, "gamma": 0.0, "query_beta": 0.0, "profile": None,
     }  # fmt: skip

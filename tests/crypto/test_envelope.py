@@ -20,10 +20,12 @@ from encvec_store.crypto.envelope import (
     headers,
     key_versions,
 )
+from encvec_store.crypto.precision import Precision
 from encvec_store.errors import AuthenticationError
 
 ROOT = bytes(range(32))
 STAMP = Stamp(scheme=1, revision=2, key_version=3)
+HALF = Stamp(scheme=1, revision=2, key_version=3, precision=Precision.HALF)
 
 
 def cipher(root=ROOT, tenant="acme", collection="faces"):
@@ -76,6 +78,35 @@ def test_vectors_round_trip(n, dim):
     assert opened.tobytes() == data.tobytes()
     assert (envelopes[:, :TOKEN] == tokens).all()
     assert (envelopes[:, TOKEN:PREFIX] == heads).all()
+
+
+@pytest.mark.parametrize("n", [1, 3])
+@pytest.mark.parametrize("dim", [1, 2, 384])
+def test_half_precision_round_trips(n, dim):
+    tokens, heads = prefixes(n, HALF)
+    data = vectors(n, dim).astype(np.float16)
+    envelopes = cipher().seal_vectors(tokens, heads, data)
+    assert envelopes.shape == (n, envelope_size(dim, Precision.HALF)) == (n, 16 + 40 + 12 + 2 * dim + 16)
+    opened = cipher().open_vectors(envelopes)
+    assert opened.dtype == np.float32
+    assert opened.tobytes() == data.astype(np.float32).tobytes()
+    assert claims(envelopes, HALF)
+    assert not claims(envelopes, STAMP)
+
+
+def test_a_precision_is_never_taken_for_the_other():
+    """Two halves have the size of a single: only the authenticated format tells them apart."""
+    for stamp, dtype, other in ((HALF, np.float16, 1), (STAMP, np.float32, 2)):
+        envelopes = cipher().seal_vectors(*prefixes(2, stamp), vectors(2, 4).astype(dtype))
+        cipher().open_vectors(envelopes)
+        for claimed in (0, other, 3, 255):
+            for rows in ([0], [1], [0, 1]):
+                forged = envelopes.copy()
+                forged[rows, TOKEN] = claimed
+                with pytest.raises(AuthenticationError):
+                    cipher().open_vectors(forged)
+        with pytest.raises(ValueError, match="headers of another precision"):
+            cipher().seal_vectors(*prefixes(2, stamp), vectors(2, 4).astype(np.float16 if other == 2 else np.float32))
 
 
 def test_vectors_of_any_layout():

@@ -127,11 +127,12 @@ def test_planted_outliers_turn_little(share):
 
 
 def test_how_many_dimensions():
-    """90% of the variance, but no fewer than 250 of a broad spectrum, and no more than the sample is good for."""
+    """90% of the variance, but no fewer than 250, and no more than there are or the sample is good for."""
     broad, narrow = fit(points(6000, 384, decay=0.99)), fit(points(6000, 384, decay=0.95))
     assert (broad.broad, narrow.broad) == (True, False)
     assert broad.dimensions(0.9) < 250 == broad.least == broad.choose()
-    assert narrow.choose() == narrow.dimensions(0.9) >= narrow.least == LEAST_DIMENSIONS
+    assert narrow.dimensions(0.9) < narrow.rank < 250
+    assert narrow.least == narrow.choose() == narrow.rank
     assert fit(points(2000, 384, decay=0.99)).choose() == 100
     assert fit(points(6000, 120, decay=1.0)).choose() == 120, "all there are, where there are fewer than 250"
     assert (least_records(None), least_records(100), least_records(500)) == (5000, 5000, 10_000)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from encvec_store.crypto.perturb import ball_noise
 from encvec_store.crypto.profile import fit
 from encvec_store.crypto.schemes import scheme
-from encvec_store.crypto.schemes.sketch import FLOOR, THREATS, Sketch
+from encvec_store.crypto.schemes.sketch import FLOOR, NARROW_FLOOR, THREATS, Sketch
 from encvec_store.errors import ProfileError, SchemeError
 from tests.crypto.stats import ks
 from tests.crypto.test_profile import points
@@ -87,12 +87,12 @@ def test_noise_is_uniform_in_the_ball():
     assert centre is not cipher
     along = encrypted.mean(axis=0)
     along /= np.linalg.norm(along)
-    drawn = ball_noise(cipher._noise, cipher._nonces.tags(tokens(n), one.view(np.uint8)), beta / 4, K)
+    drawn = ball_noise(cipher._noise._noise, cipher._noise._nonces.tags(tokens(n), one.view(np.uint8)), beta / 4, K)
     undone = (encrypted * np.linalg.norm(along + drawn, axis=1)[:, None] - drawn)[:, :].mean(axis=0)
     np.testing.assert_allclose(undone, along, atol=5e-3)
     # the angle to the true point is that of a uniform point of the ball around it
     cosines = encrypted @ along
-    model = np.eye(1, K) + ball_noise(cipher._noise, tokens(n, n), beta / 4, K)
+    model = np.eye(1, K) + ball_noise(cipher._noise._noise, tokens(n, n), beta / 4, K)
     expected = model[:, 0] / np.linalg.norm(model, axis=1)
     assert abs(cosines.mean() - expected.mean()) < 5 * expected.std() * math.sqrt(2 / n)
     assert cosines.std() == pytest.approx(expected.std(), rel=0.03)
@@ -119,7 +119,7 @@ def test_anything_else_gives_independent_noise():
     limit = 4.5 / math.sqrt(n * K)
     base = keyed()
     clean = keyed(0.0).encrypt(rows, names)[0]
-    drawn = ball_noise(base._noise, base.encrypt(rows, names)[1], 0.5, K)
+    drawn = ball_noise(base._noise._noise, base.encrypt(rows, names)[1], 0.5, K)
     nudged = rows.copy()
     nudged[:, 5] = np.nextafter(nudged[:, 5], np.float32(2))
     for other, who, what in (
@@ -133,7 +133,7 @@ def test_anything_else_gives_independent_noise():
         (keyed(profile=fit(SAMPLE).profile(K - 1)), names, rows),
     ):
         width = min(K, other.encrypt(what, who)[0].shape[1])
-        noise = ball_noise(other._noise, other.encrypt(what, who)[1], 0.5, K)
+        noise = ball_noise(other._noise._noise, other.encrypt(what, who)[1], 0.5, K)
         assert abs(correlation(drawn, noise)) < limit
         if other is not base:
             turned = other.encrypt(what, who)[0][:, :width]
@@ -209,10 +209,11 @@ def test_parameters():
     assert scheme({"name": "sketch", "threat": "watching-server"}) == Sketch(**THREATS["watching-server"])
     assert Sketch(threat="watching-server", gamma=0.1).query_beta == 1.8
     fitted = Sketch(threat="watching-server").fitted(PROFILE)
-    assert (fitted.k, fitted.beta, fitted.gamma, fitted.query_beta) == (K, FLOOR, -0.5, 1.8)
+    assert (fitted.k, fitted.beta, fitted.gamma, fitted.query_beta) == (K, NARROW_FLOOR, -0.5, 1.8)
     assert scheme({"name": "sketch", **fitted.parameters()}) == fitted
     assert fitted.unfitted() == replace(fitted, profile=None, threat=None)
-    assert Sketch().fitted(fit(points(6000, 200, decay=0.995)).profile(100)).beta == FLOOR == 3.6
+    assert Sketch().fitted(fit(points(6000, 200, decay=0.995)).profile(100)).beta == FLOOR == 5.0
+    assert Sketch().fitted(fit(points(6000, 200, decay=0.95)).profile(100)).beta == NARROW_FLOOR == 3.6
 
 
 @pytest.mark.parametrize(

@@ -311,6 +311,7 @@ def test_refused_where_it_is_said(made):
         (lambda: EncryptedVector(DIM, keyset=made.keyset, metric="l2")): errors.NormError,
         (lambda: EncryptedVector(DIM, keyset=made.keyset, metric="l1")): errors.MetricError,
         (lambda: EncryptedVector(DIM, keyset=made.keyset, scheme="sealed")): errors.SchemeError,
+        (lambda: EncryptedVector(DIM, keyset=made.keyset, scheme={"name": "sap", "cells": 2})): errors.SchemeError,
         (lambda: EncryptedVector(DIM, keyset=made.keyset).cipher): errors.InputError,
     }.items():
         with pytest.raises(error):

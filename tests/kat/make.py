@@ -21,6 +21,7 @@ from encvec_store.config import CollectionConfig
 from encvec_store.crypto.envelope import RecordCipher, Stamp, headers
 from encvec_store.crypto.keyset import Keyset, KeyState, KeyVersion
 from encvec_store.crypto.labels import Purpose, derive, encode
+from encvec_store.crypto.precision import Precision
 from encvec_store.crypto.prf import Keystream, Pmac
 from encvec_store.crypto.profile import Profile
 from encvec_store.crypto.rotation import DENSE
@@ -110,6 +111,35 @@ def envelopes():
     return {"root": ROOT.hex(), "headers": [head.tobytes().hex() for head in heads], "sealed": sealed, "plain": plain}
 
 
+def half():
+    """Vectors in half precision: format 2, whose header, binding and envelopes are over float16."""
+    of, vectors, index = cipher(), points(2, 3).astype(np.float16), points(2, 5).astype(np.float16)
+    names = of.tokens(IDS[:2])
+    nonces = np.arange(32, dtype=np.uint8).reshape(2, 16)
+    heads = headers(Stamp(1, 2, 1, Precision.HALF), nonces, of.bindings(names, vectors, index))
+    config = CollectionConfig.build(
+        dim=3,
+        metric_name="l2",
+        scheme_spec={"name": "sap", "beta": 2.0},
+        fields=None,
+        max_norm=8.0,
+        oversample=None,
+        precision_name="half",
+    )
+    with fixed_random():
+        sealed = {
+            "vectors": [row.tobytes().hex() for row in of.seal_vectors(names, heads, vectors)],
+            "payloads": [envelope.hex() for envelope in of.seal_payloads(names, heads, [b"", b'["a",{},null]'])],
+        }
+    return {
+        "root": ROOT.hex(),
+        "headers": [head.tobytes().hex() for head in heads],
+        "sealed": sealed,
+        "plain": {"vectors": vectors.astype(float).tolist(), "payloads": ["", '["a",{},null]']},
+        "settings": config.to_json().decode(),
+    }
+
+
 def sap():
     cases = []
     for dim, beta, query_beta in [(1, 2.0, 0.0), (8, 2.0, 0.0), (8, 0.0, 1.5), (385, 2.0, 0.5), (DENSE + 1, 2.0, 0.5)]:
@@ -164,6 +194,34 @@ def sketch():
             with fixed_random():
                 case["artefact"] = cipher().seal_artefact("profile", held.digest, held.to_bytes()).hex()
             case["bytes"] = held.to_bytes().hex()
+        cases.append(case)
+    return {"root": ROOT.hex(), "tenant": TENANT, "collection": COLLECTION, "cases": cases}
+
+
+def cells():
+    """Index vectors and queries in cells, and which cell each record belongs to."""
+    cases = []
+    for spec in (
+        {"name": "sap", "beta": 2.0, "query_beta": 0.5, "cells": 3},
+        {"name": "sketch", "beta": 3.6, "cells": 2},
+        {"name": "sketch", "beta": 1.8, "gamma": -0.5, "query_beta": 1.8, "cells": 5},
+    ):
+        dim, held = 9, profile(9, 4)
+        chosen = scheme(spec)
+        if isinstance(chosen, Sketch):
+            chosen = chosen.fitted(held)
+        keyed = chosen.keyed(ROOT, TENANT, COLLECTION, dim, held)
+        rows = np.concatenate([points(2, dim), held.mean[None]])
+        names = cipher().tokens(IDS[:3])
+        vectors, nonces = keyed.encrypt(rows, names)
+        case = {
+            "dim": dim,
+            "scheme": {"name": chosen.name, **chosen.parameters()},
+            "cells": keyed.cells_of(names).tolist(),
+            "nonces": [nonce.tobytes().hex() for nonce in nonces],
+            "vectors": vectors.astype(float).round(8).tolist(),
+            "queries": keyed.encrypt_queries(points(1, dim))[:, 0].astype(float).round(8).tolist(),
+        }
         cases.append(case)
     return {"root": ROOT.hex(), "tenant": TENANT, "collection": COLLECTION, "cases": cases}
 
@@ -225,9 +283,11 @@ def keysets():
 
 MAKERS = {
     "labels.json": labels,
+    "cells.json": cells,
     "prf.json": prf,
     "tokens.json": tokens,
     "envelopes.json": envelopes,
+    "half.json": half,
     "sap.json": sap,
     "sketch.json": sketch,
     "keysets.json": keysets,

@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from encvec_store.config import CollectionConfig
 from encvec_store.crypto.envelope import RecordCipher
 from encvec_store.crypto.keyset import Keyset
+from encvec_store.crypto.precision import Precision
 from encvec_store.crypto.profile import Profile
 from encvec_store.crypto.schemes import scheme
 from encvec_store.errors import AuthenticationError, KeyUnavailableError
@@ -29,7 +31,7 @@ def as_json(value):
     return json.loads(json.dumps(value))
 
 
-@pytest.mark.parametrize("name", ["labels.json", "tokens.json", "envelopes.json", "keysets.json"])
+@pytest.mark.parametrize("name", ["labels.json", "tokens.json", "envelopes.json", "half.json", "keysets.json"])
 def test_written_the_same_again(name):
     assert as_json(make.MAKERS[name]()) == stored(name)
 
@@ -55,6 +57,16 @@ def test_sketches():
     """The point at the centre has a direction of its nonce's; all else as for `sap`."""
     now, then = make.sketch(), stored("sketch.json")
     assert len(then["cases"]) == 3
+    for one, two in zip(now.pop("cases"), then.pop("cases"), strict=True):
+        for name in ("vectors", "queries"):
+            np.testing.assert_allclose(one.pop(name), two.pop(name), rtol=0, atol=1e-5)
+        assert as_json(one) == two
+    assert now == then
+
+
+def test_cells():
+    now, then = make.cells(), stored("cells.json")
+    assert [case["scheme"]["name"] for case in then["cases"]] == ["sap", "sketch", "sketch"]
     for one, two in zip(now.pop("cases"), then.pop("cases"), strict=True):
         for name in ("vectors", "queries"):
             np.testing.assert_allclose(one.pop(name), two.pop(name), rtol=0, atol=1e-5)
@@ -98,6 +110,17 @@ def test_envelopes_open():
     payloads = [cipher.open_payload(bytes.fromhex(envelope)).decode() for envelope in sealed["payloads"]]
     assert payloads == plain["payloads"]
     assert cipher.open_config(bytes.fromhex(sealed["config"])).decode() == plain["config"]
+
+
+def test_half_precision_opens():
+    data = stored("half.json")
+    cipher = RecordCipher(bytes.fromhex(data["root"]), 1, make.TENANT, make.COLLECTION)
+    rows = np.array([list(bytes.fromhex(envelope)) for envelope in data["sealed"]["vectors"]], np.uint8)
+    assert cipher.open_vectors(rows).tolist() == data["plain"]["vectors"]
+    payloads = [cipher.open_payload(bytes.fromhex(envelope)).decode() for envelope in data["sealed"]["payloads"]]
+    assert payloads == data["plain"]["payloads"]
+    config = CollectionConfig.from_json(data["settings"].encode())
+    assert (config.precision, config.dim, config.max_norm) == (Precision.HALF, 3, 8.0)
 
 
 def test_column_opens():

@@ -68,6 +68,18 @@ def test_exact_indexes_arrive_bit_for_bit(put, docs, kind, labels):
     assert compare(source, docs).ok
 
 
+def test_half_precision_is_compared_as_it_is_kept(put):
+    source = VectorFile(put(built("Flat")))
+    with ev.connect("memory:", keyset=ev.Keyset.create("memory:")) as store:
+        docs = store.collection("docs", dim=DIM, precision="half")
+        assert load(source, docs).written == N
+        assert compare(source, docs).ok
+        assert load(source, docs).unchanged == N
+        docs.upsert(["index:0"], vectors()[:1] + np.float32(0.01))
+        report = compare(source, docs)
+        assert (report.ok, report.mismatches[0].what) == (False, "vector differs")
+
+
 @pytest.mark.parametrize("kind", ["SQ8", "PQ4x4", "HNSW8_SQ8", "IVF8,SQfp16", "OPQ4,IVF4,PQ4x4", "PCA4,Flat"])
 def test_lossy_indexes_say_so(put, docs, kind):
     source = VectorFile(put(built(kind)))

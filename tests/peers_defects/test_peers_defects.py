@@ -9,7 +9,7 @@ import encvec_store as ev
 from encvec_store import errors
 from encvec_store.crypto import envelope
 from encvec_store.crypto.profile import fit
-from encvec_store.crypto.schemes import sap, sketch
+from encvec_store.crypto.schemes import cells, noise, sap, sketch
 from tests.stores import oracle
 from tests.stores.tampering import flipped
 from tests.stores.test_faiss import OpenedFaiss
@@ -81,7 +81,9 @@ def test_2_no_key_serves_two_purposes(keyset, monkeypatch):
 
         return make
 
-    for module, name in itertools.product((envelope, sap, sketch), ("AESGCM", "Pmac", "Keystream", "rotation")):
+    for module, name in itertools.product(
+        (envelope, sap, sketch, noise, cells), ("AESGCM", "Pmac", "Keystream", "rotation")
+    ):
         if hasattr(module, name):
             monkeypatch.setattr(module, name, recorded(getattr(module, name)))
     keyset.rotate()
@@ -96,7 +98,9 @@ def test_2_no_key_serves_two_purposes(keyset, monkeypatch):
             for k in (16, 17):
                 profile = spectrum.profile(k)
                 sketch.Sketch().fitted(profile).keyed(keyset.root(version), tenant, collection, profile.dim, profile)
-    assert len(keys) == 3 * 2 * (8 + 6 + 2 * 5), "of the records, of sap, of two sketches"
+            spread = sketch.Sketch(cells=3).fitted(profile)
+            spread.keyed(keyset.root(version), tenant, collection, profile.dim, profile)
+    assert len(keys) == 3 * 2 * (8 + 6 + 2 * 5 + 1 + 3 * 5), "of the records, of sap, of two sketches, of three cells"
     assert len(set(keys)) == len(keys)
     assert not {keyset.root(1), keyset.root(2)} & set(keys), "and none of them is a root"
 

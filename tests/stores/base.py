@@ -112,11 +112,12 @@ class StoreContract:
         yield store
         store.close()
 
-    @pytest.fixture(params=["sap", "sealed", "sketch"])
+    @pytest.fixture(params=["sap", "sealed", "sketch", "cells"])
     def scheme(self, request, monkeypatch):
-        if request.param == "sketch":
+        if request.param in ("sketch", "cells"):
             hasten(monkeypatch)
-        return QUIET if request.param == "sap" else request.param
+        given = {"sap": QUIET, "cells": {"name": "sketch", "cells": 3}}
+        return given.get(request.param, request.param)
 
     @pytest.fixture
     def make(self, store, scheme):
@@ -240,8 +241,8 @@ class StoreContract:
         assert isinstance(things.explain(np.ones(DIM)), str)
         things.upsert(oracle.ids(30), oracle.vectors(30), [{"n": i % 3, "s": i} for i in range(30)])
         plain = things.explain(np.ones(DIM), k=5)
-        assert ("10, of which the nearest 5" in plain) is (scheme not in ("sealed", "sketch"))
-        assert "30" in plain
+        assert ("10, of which the nearest 5" in plain) is (scheme == QUIET)
+        assert ("3 cells" if "cells" in scheme else "30") in plain
         assert "filter" not in plain
         pushed = things.explain(np.ones(DIM), 5, {"n": 1, "s": {"lt": 9}})
         assert "blind and plain fields are checked by the store" in pushed
@@ -732,7 +733,7 @@ class StoreContract:
         stats = things.stats()
         assert json.loads(json.dumps(stats)) == stats
         assert (stats["name"], stats["tenant"], stats["count"], stats["dim"]) == ("things", "", 20, DIM)
-        assert stats["scheme"]["name"] == ("sap" if isinstance(scheme, dict) else scheme)
+        assert stats["scheme"]["name"] == (scheme["name"] if isinstance(scheme, dict) else scheme)
         assert stats["fields"] == {"a": "blind"}
         assert (stats["key_versions"], stats["primary"]) == ({"1": 20}, 1)
         assert stats["leakage"]
@@ -783,7 +784,7 @@ class StoreContract:
         stored = oracle.vectors(10)
         things.upsert(oracle.ids(10), stored)
         first = things.index_vectors(oracle.ids(10))
-        assert first.shape == (10, DIM if isinstance(scheme, dict) else 0)
+        assert first.shape == (10, DIM if scheme == QUIET else 0)
         for _ in range(3):
             things.upsert(oracle.ids(10), stored)
         np.testing.assert_array_equal(things.index_vectors(oracle.ids(10)), first)

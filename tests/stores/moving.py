@@ -6,7 +6,7 @@ import logging
 import numpy as np
 import pytest
 
-from encvec_store import errors, lifecycle
+from encvec_store import errors
 from encvec_store.crypto import profile as profiles
 from encvec_store.crypto.schemes.sketch import THREATS
 from tests.stores import oracle
@@ -300,12 +300,6 @@ class MovingContract:
         assert profile["drift"]["mean"] > 0.3
         assert profile["fitted"]["records"] == 300
         assert "refit" in profile["advice"]
-
-    def test_too_many_records_for_the_noise(self, grown, monkeypatch):
-        mine, _ = grown
-        assert mine.stats()["profile"]["advice"] is None
-        monkeypatch.setattr(lifecycle, "BUDGET", 299)
-        assert mine.stats()["profile"]["advice"].startswith("more than 299 records under one key")
 
     # ------------------------------------------------------------------------------------------- keys
 

@@ -8,7 +8,9 @@ import pytest
 import encvec_store as ev
 from tests.stores import machine
 from tests.stores.base import Opened, StoreContract
+from tests.stores.celled import CelledContract
 from tests.stores.moving import MovingContract
+from tests.stores.precision import PrecisionContract
 from tests.stores.races import RacesContract
 from tests.stores.tampering import Burglar, TamperingContract
 
@@ -92,7 +94,7 @@ class FaissBurglar(Burglar):
             self.ask("INSERT INTO artefacts (collection, name, content) VALUES (?, 'profile', ?)", self.number, sealed)
 
 
-class TestFaiss(MovingContract, RacesContract, TamperingContract, StoreContract):
+class TestFaiss(CelledContract, MovingContract, PrecisionContract, RacesContract, TamperingContract, StoreContract):
     @pytest.fixture
     def place(self, keyset, tmp_path):
         return OpenedFaiss(keyset, tmp_path / "data")

@@ -8,7 +8,9 @@ from encvec_store import Store
 from encvec_store.fields import Term
 from tests.stores import machine
 from tests.stores.base import Opened, StoreContract
+from tests.stores.celled import CelledContract
 from tests.stores.moving import MovingContract
+from tests.stores.precision import PrecisionContract
 from tests.stores.races import RacesContract
 from tests.stores.tampering import Burglar, TamperingContract
 
@@ -83,7 +85,7 @@ class MemoryBurglar(Burglar):
         self.collection._artefacts = {} if sealed is None else {"profile": sealed}
 
 
-class TestMemory(MovingContract, RacesContract, TamperingContract, StoreContract):
+class TestMemory(CelledContract, MovingContract, PrecisionContract, RacesContract, TamperingContract, StoreContract):
     @pytest.fixture
     def place(self, keyset):
         return OpenedMemory(keyset)

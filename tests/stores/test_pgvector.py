@@ -12,7 +12,9 @@ from encvec_store.backends.pgvector.wire import Raw, RawDumper, split_value, ter
 from tests.postgres import role
 from tests.stores import machine
 from tests.stores.base import Opened, StoreContract
+from tests.stores.celled import CelledContract
 from tests.stores.moving import MovingContract
+from tests.stores.precision import PrecisionContract
 from tests.stores.races import RacesContract
 from tests.stores.tampering import Burglar, TamperingContract
 
@@ -67,6 +69,11 @@ class PostgresBurglar(Burglar):
     def terms(self):
         return f"{{}}.terms_{self.content}"
 
+    @property
+    def half(self):
+        sql = "SELECT 1 FROM pg_attribute WHERE attrelid = %s::regclass AND attname = 'index_half'"
+        return bool(self.ask(sql, self.records.replace("{}", self.schema)))
+
     def rows(self):
         return [row for (row,) in self.ask(f"SELECT row FROM {self.records} ORDER BY row")]
 
@@ -75,8 +82,11 @@ class PostgresBurglar(Burglar):
             found = self.ask(f"SELECT field, kind, key, rest FROM {self.terms} WHERE row = %s", row)
             return {(field.decode(), *term_from(kind, key, rest)) for field, kind, key, rest in found}
         if part == "index_vector":
-            found = self.ask(f"SELECT vector_send(index_vector) FROM {self.records} WHERE row = %s", row)
-            return b"" if found[0][0] is None else np.frombuffer(found[0][0][4:], ">f4").astype("<f4").tobytes()
+            half, number = self.half, ">f2" if self.half else ">f4"
+            sent = "halfvec_send(index_half)" if half else "vector_send(index_vector)"
+            found = self.ask(f"SELECT {sent} FROM {self.records} WHERE row = %s", row)
+            numbers = np.frombuffer((found[0][0] or b"")[4:], number)
+            return numbers.astype(number.replace(">", "<")).tobytes()
         return self.ask(f"SELECT {_column(part)} FROM {self.records} WHERE row = %s", row)[0][0]
 
     def write(self, row, parts):
@@ -86,6 +96,9 @@ class PostgresBurglar(Burglar):
                 for field, kind, have in value:
                     key = (typed_kind(kind, have), *split_value(have))
                     self.ask(f"INSERT INTO {self.terms} VALUES (%s, %s, %s, %s, %s)", row, field.encode(), *key)
+            elif part == "index_vector" and self.half:
+                packed = vector(np.frombuffer(value, "<f2"), ">f2")
+                self.ask(f"UPDATE {self.records} SET index_half = %b::halfvec WHERE row = %s", packed, row)
             elif part == "index_vector":
                 if value:
                     packed = vector(np.frombuffer(value, "<f4"))
@@ -129,7 +142,7 @@ class Apart(OpenedPostgres):
         return sorted(found for tenant in tenants for found in store.collections(tenant))
 
 
-class Contract(MovingContract, RacesContract, TamperingContract, StoreContract):
+class Contract(CelledContract, MovingContract, PrecisionContract, RacesContract, TamperingContract, StoreContract):
     @pytest.fixture
     def opening(self, pg_dsn):
         """Return what makes an `Opened` of a keyset and options."""

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from encvec_store.config import CollectionConfig
+from encvec_store.crypto.precision import Precision
 from encvec_store.crypto.schemes.sketch import Sketch
 from encvec_store.errors import (
     AuthenticationError,
@@ -83,6 +84,7 @@ def test_defaults():
         ({"oversample": 0}, InputError, "oversample is a number from 1 to 10000, not 0"),
         ({"oversample": 1.5}, InputError, "oversample is a number"),
         ({"oversample": True}, InputError, "oversample is a number"),
+        ({"precision_name": "double"}, InputError, "precision is one of single, half, not 'double'"),
     ],
 )
 def test_what_is_refused(given, error, message):
@@ -100,6 +102,7 @@ def test_what_is_refused(given, error, message):
         ({"fields": {}}, "fields are {'a': 'blind'}, not {}"),
         ({"fields": {"a": "plain"}}, "fields are {'a': 'blind'}, not {'a': 'plain'}"),
         ({"max_norm": 3}, "max_norm is 2, not 3"),
+        ({"precision_name": "half"}, "precision is single, not half"),
         ({"dim": 5, "max_norm": 3.5}, "with other settings: dim is 4, not 5; max_norm is 2, not 3.5"),
     ],
 )
@@ -161,6 +164,7 @@ def test_first_batch_sets_the_bound_with_room():
             scheme_spec={"name": "sap", "beta": 0.1, "query_beta": 3},
             fields={"é": "plain", "*": "sealed"},
         ),
+        build(precision_name="half"),
         build(16, scheme_spec={"name": "sketch", "threat": "watching-server"}),
         replace(
             build(16, scheme_spec={"name": "sketch", "k": 8, "beta": 1.8}),
@@ -178,9 +182,18 @@ def test_through_json(config):
 
 def test_another_format_is_refused():
     document = json.loads(build().to_json())
-    document["format"] = 2
-    with pytest.raises(AuthenticationError, match="format 2, not 1"):
+    document["format"] = 3
+    with pytest.raises(AuthenticationError, match="format 3, not 1 or 2"):
         CollectionConfig.from_json(json.dumps(document).encode())
+
+
+def test_half_precision_has_a_format_of_its_own():
+    """Code from before would take the vectors for others: it must not get as far as that."""
+    documents = [json.loads(build(precision_name=name).to_json()) for name in (None, "single", "half")]
+    assert [document.pop("format") for document in documents] == [1, 1, 2]
+    assert documents[0] == documents[1] == documents[2]
+    assert check(build(precision_name="half"), precision_name="half").precision is Precision.HALF
+    assert check(build(precision_name="half")).precision is Precision.HALF
 
 
 def test_beta_two_is_beta_two():

@@ -254,3 +254,14 @@ def test_an_id_stands_once():
 
 def test_a_payload_is_json_that_names_its_id():
     assert json.loads(encode_payload("i", {"a": (1,)}, None)) == ["i", {"a": {"$tuple": [1]}}, None]
+
+
+@given(TEXT, st.dictionaries(TEXT, st.one_of(TEXT, st.integers(), st.none(), st.booleans()), max_size=3), TEXT)
+@example('\x00\x1f"\\/\u2028\U0001f600', {"é": '"'}, "\t\n")
+def test_a_payload_is_what_an_encoder_writes_of_it(id, metadata, document):
+    """It is put together by hand, and stored data must not differ by how."""
+    kept = {"$" + key if key.startswith("$") else key: item for key, item in metadata.items()}
+    for text in (document, None):
+        written = json.dumps([id, kept, text], ensure_ascii=False, separators=(",", ":")).encode()
+        assert encode_payload(id, metadata, text) == written
+        assert decode_payload(written) == (id, metadata, text)

@@ -283,7 +283,7 @@ class Cache:
             _log.info("collection %r: index options have changed, rebuilding", self.spec.name)
             return space
         ann = AnnIndex.read(read_hashed(self.folder, entry["index"]), entry["kind"], entry["storage"], entry["m"])
-        if len(ann) != n or ann.dim != self.spec.index_dim:
+        if len(ann) != n or ann.dim != AnnIndex.width(self.spec.index_dim, ann.storage):
             raise ValueError("the index has a wrong size")
         space.ann, space.saved_index = ann, entry["index"]
         if entry["slots"] and options.mapped:

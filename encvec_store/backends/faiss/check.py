@@ -15,13 +15,14 @@ _COUNTS = {
     "vectors have a wrong length": "FROM vectors JOIN records USING (row)"
     " WHERE collection = :collection AND length(envelope) != :envelope_size",
     "index vectors have a wrong length": "FROM index_vectors JOIN records USING (row)"
-    " WHERE collection = :collection AND length(vector) != :index_bytes",
+    " WHERE collection = :collection AND length(vector) NOT IN (:index_bytes, :index_bytes / 2)",
     "tokens have a wrong length": "FROM records WHERE collection = :collection AND length(token) != 16",
     "rows were never given out": "FROM records WHERE collection = :collection AND row >="
     " (SELECT value FROM meta WHERE name = 'next_row')",
-    "key versions are miscounted": "FROM spaces WHERE collection = :collection AND records !="
-    " (SELECT count(*) FROM records AS r WHERE r.collection = spaces.collection AND r.space = spaces.space)",
-    "key versions are not counted": "FROM (SELECT DISTINCT space FROM records WHERE collection = :collection)"
+    "groups are miscounted": "FROM spaces LEFT JOIN (SELECT space, count(*) AS n FROM records"
+    " WHERE collection = :collection GROUP BY space) USING (space)"
+    " WHERE collection = :collection AND records != coalesce(n, 0)",
+    "groups are not counted": "FROM (SELECT DISTINCT space FROM records WHERE collection = :collection)"
     " WHERE space NOT IN (SELECT space FROM spaces WHERE collection = :collection)",
     "filter terms are of no record": "FROM terms WHERE collection = :collection"
     " AND row NOT IN (SELECT row FROM records WHERE collection = :collection)",

@@ -19,7 +19,19 @@ import numpy as np
 from ...errors import StaleConfigError
 from ...fields import Term
 from ...filters import Predicate
-from ..base import Bytes, CacheAuthenticator, CollectionSpec, EncryptedBatch, Matrix, Nearest, Rows, union
+from ..base import (
+    Bytes,
+    CacheAuthenticator,
+    CollectionSpec,
+    EncryptedBatch,
+    Matrix,
+    Nearest,
+    Probes,
+    Rows,
+    first,
+    share,
+    union,
+)
 from .cache import Cache
 from .check import check_records
 from .database import Database
@@ -128,25 +140,37 @@ class FaissCollection:
 
     # index
 
-    def candidates(self, space: int, queries: Matrix, limit: int, predicate: Predicate | None = None) -> list[Rows]:
-        asked = np.ascontiguousarray(queries, np.float32)
-        nothing = [np.empty(0, np.int64) for _ in asked]
-        if not asked.shape[1] or not nothing or limit <= 0:
+    def candidates(self, probes: Probes, limit: int, predicate: Predicate | None = None) -> list[Rows]:
+        queries, dim = next(iter(probes.values())).shape
+        nothing = [np.empty(0, np.int64) for _ in range(queries)]
+        if not nothing or not dim or limit <= 0:
             return nothing
-        with self._fitted(space, asked.shape[1]) as ordinals:
-            if ordinals is None:
+        with self._fitted(probes, dim) as fitted:
+            if not fitted:
                 return nothing
-            return ordinals.search(asked, limit, predicate, self._matching, self._options)
+            # a few of each cell will do, unless there are hardly more than are asked for
+            each = share(limit, len(fitted))
+            if len(fitted) > 1:
+                matching = [space.matching(predicate, self._matching) for space in fitted.values()]
+                each = each if sum(min(each, n) for n in matching) >= min(limit, sum(matching)) else limit
+            options = self._options
+            if len(fitted) > 1:  # what is kept while searching is kept in all cells together
+                options = replace(options, ef_search=share(options.ef_search, len(fitted)))
+            parts = [
+                space.search(probes[number], each, predicate, self._matching, options)
+                for number, space in fitted.items()
+            ]
+        return [first(limit, found) for found in zip(*parts, strict=True)]
 
     def explain(self, space: int, query: Matrix, limit: int, predicate: Predicate | None = None) -> str:
-        with self._fitted(space, query.shape[-1]) as ordinals:
-            if ordinals is None:
+        with self._fitted((space,), query.shape[-1]) as fitted:
+            if space not in fitted:
                 return "nothing to compare"
-            return ordinals.explain(limit, predicate, self._matching, self._options)
+            return fitted[space].explain(limit, predicate, self._matching, self._options)
 
     @contextmanager
-    def _fitted(self, space: int, dim: int) -> Iterator[Ordinals | None]:
-        """Hold the shared lock and give a space's index, up to date; None where there is none.
+    def _fitted(self, spaces: Iterable[int], dim: int) -> Iterator[dict[int, Ordinals]]:
+        """Hold the shared lock and give the indexes of those spaces that there are, up to date.
 
         Raises:
             StaleConfigError: its vectors have not `dim` coordinates (any more).
@@ -157,15 +181,15 @@ class FaissCollection:
                 if self._loaded:
                     if dim != self.spec.index_dim:
                         raise StaleConfigError("the collection's settings were changed meanwhile")
-                    ordinals = self._spaces.get(space)
-                    if ordinals is None or not ordinals.stale(self._options):
-                        yield ordinals
+                    found = {number: self._spaces[number] for number in spaces if number in self._spaces}
+                    if not any(space.stale(self._options) for space in found.values()):
+                        yield found
                         return
             self._follow()  # another thread may have dropped the cache
             self._fit()
 
-    def nearest(self, space: int, queries: Matrix, limit: int, predicate: Predicate | None = None) -> Nearest:
-        lists = self.candidates(space, queries, limit, predicate)
+    def nearest(self, probes: Probes, limit: int, predicate: Predicate | None = None) -> Nearest:
+        lists = self.candidates(probes, limit, predicate)
         return Nearest(lists, *self.vectors(union(lists)))
 
     def vectors(self, rows: Rows, *, source: bool = False) -> tuple[Rows, Bytes]:

@@ -26,7 +26,7 @@ from ..base import Rows
 from ..revisions import FORMAT, REVISION, VERSION_TABLE, judge
 from .tables import PAGE_SIZE, metadata
 
-__all__ = ["FILE_NAME", "Database", "ascending"]
+__all__ = ["FILE_NAME", "Database", "ascending", "numbers"]
 
 FILE_NAME = "records.sqlite3"
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
@@ -224,6 +224,11 @@ def _is_busy(error: BaseException) -> bool:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in _BUSY
 
 
+def numbers(text: str | None) -> Rows:
+    """Return the numbers of a `group_concat`: for many rows three times as fast as fetching each."""
+    return np.fromstring(text or "", np.int64, sep=",")
+
+
 def ascending(text: str | None) -> Rows:
-    """Return the numbers of a `group_concat`, sorted: for many rows three times as fast as fetching each."""
-    return np.sort(np.fromstring(text or "", np.int64, sep=","), kind="stable")
+    """Return them sorted."""
+    return np.sort(numbers(text), kind="stable")

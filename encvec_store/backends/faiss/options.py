@@ -1,4 +1,4 @@
-"""Reading a `faiss:` URL and its options; imports errors only."""
+"""Reading a `faiss:` URL and its options; imports errors, device."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 from ...errors import UriError
+from .device import DEVICES
 
 __all__ = ["INDEX_KINDS", "STORAGES", "Options", "parse_url"]
 
@@ -38,6 +39,8 @@ class Options:
     """Effort of building the HNSW graph. On 100,000 noisy ciphertexts 100 took 4 times as long for the same recall."""
     nprobe: int = 0
     """IVF lists searched; 0 is a twelfth of them."""
+    device: str = "cpu"
+    """Where flat and IVF indexes are searched: `cpu`, `cuda`, or `auto`, which is `cuda` where FAISS has it."""
     lock_timeout: float = 5.0
     """Seconds to wait for another writer."""
     mapped: bool = True
@@ -50,6 +53,7 @@ class Options:
     def __post_init__(self) -> None:
         _one_of("index", self.index, ("auto", *INDEX_KINDS))
         _one_of("storage", self.storage, STORAGES)
+        _one_of("device", self.device, DEVICES)
         for name, least in (("ef_search", 1), ("m", 2), ("ef_construction", 1), ("nprobe", 0), ("flat_limit", 0)):
             if getattr(self, name) < least:
                 raise UriError(f"faiss store: {name} is at least {least}, not {getattr(self, name)}")

@@ -163,14 +163,23 @@ class Ordinals:
         predicate: Predicate | None,
         lookup: Callable[[Predicate], Rows],
         options: Options,
-    ) -> list[Rows]:
-        """Return up to `limit` rows per query, nearest first, of those that satisfy the predicate."""
+    ) -> list[tuple[Rows, Matrix]]:
+        """Return up to `limit` rows per query, nearest first, of those that satisfy the predicate; and their products.
+
+        Those of a space that is gone are none.
+        """
         mask, matching = self._choice(predicate, lookup)
         k = min(limit, matching)
         if k <= 0 or self.ann is None:
-            return [np.empty(0, np.int64) for _ in queries]
-        labels = self.ann.search(queries, k, options, mask, matching)
-        return [self.rows[line[line >= 0]] for line in labels]
+            return [(np.empty(0, np.int64), np.empty(0, np.float32)) for _ in queries]
+        labels, products = self.ann.search(queries, k, options, mask, matching)
+        if (labels >= 0).all():
+            return list(zip(self.rows[labels], products, strict=True))
+        return [(self.rows[line[line >= 0]], of[line >= 0]) for line, of in zip(labels, products, strict=True)]
+
+    def matching(self, predicate: Predicate | None, lookup: Callable[[Predicate], Rows]) -> int:
+        """Count the rows that may be found."""
+        return 0 if self.ann is None else self._choice(predicate, lookup)[1]
 
     def explain(
         self, limit: int, predicate: Predicate | None, lookup: Callable[[Predicate], Rows], options: Options

@@ -17,7 +17,7 @@ from ...errors import CollectionNotFoundError, StaleConfigError, StoreUnreachabl
 from ...fields import Term
 from ...filters import Predicate
 from ..base import Bytes, CollectionSpec, EncryptedBatch, Matrix, Rows, order_found
-from .database import Database, ascending
+from .database import Database, ascending, numbers
 from .predicates import matching_rows
 
 __all__ = ["Change", "Records"]
@@ -34,7 +34,7 @@ _ENVELOPES = """SELECT row, envelope FROM vectors WHERE row IN (
     SELECT row FROM records WHERE row IN (SELECT value FROM json_each(?)) AND collection = ?)"""
 _INDEX_VECTORS = """SELECT row, vector FROM index_vectors WHERE row IN (
     SELECT row FROM records WHERE row IN (SELECT value FROM json_each(?)) AND collection = ?)"""
-_ABOVE = "SELECT group_concat(row) FROM records WHERE collection = ? AND row > ? AND space = ?"
+_ABOVE = "SELECT group_concat(row), group_concat(space) FROM records WHERE collection = ? AND row > ?"
 _ROWS = """SELECT group_concat(row) FROM (
     SELECT row FROM records WHERE collection = ? AND row > ? ORDER BY row LIMIT ?)"""
 _STATE = "SELECT generation, purged_generation, stamp, index_dim FROM collections WHERE id = ?"
@@ -171,7 +171,9 @@ class Records:
             found, _ = self._fetch(_PAYLOADS, rows)
             return found, np.empty((len(found), 0), np.float32)
         found, blobs = self._fetch(_INDEX_VECTORS, rows)
-        return found, _matrix(blobs, 4 * dim).view("<f4").astype(np.float32, copy=False)
+        # a collection has one precision, told by the length of most; what has another one is damaged
+        kind = "<f2" if 2 * sum(len(blob) == 2 * dim for blob in blobs) > len(blobs) else "<f4"
+        return found, _matrix(blobs, np.dtype(kind).itemsize * dim).view(kind).astype(np.float32, copy=False)
 
     def payloads(self, rows: Rows) -> tuple[Rows, list[bytes]]:
         """Return (found rows in the order asked, sealed payloads)."""
@@ -203,15 +205,23 @@ class Records:
             if state[0] == generation and stamp in (None, state[2]):
                 return None
             whole = generation < state[1] or stamp is not None
-            added = {}
-            sql = "SELECT space FROM spaces WHERE collection = ?"
-            for (space,) in cursor.execute(sql, (self.collection,)).fetchall():
-                values = (self.collection, 0 if whole else last, space)
-                added[space] = ascending(cursor.execute(_ABOVE, values).fetchone()[0])
+            added = self._added(cursor, 0 if whole else last)
             sql = "SELECT group_concat(row) FROM tombstones WHERE collection = ? AND generation > ?"
             gone = None if whole else cursor.execute(sql, (self.collection, generation)).fetchone()[0]
             (next_row,) = cursor.execute("SELECT value FROM meta WHERE name = 'next_row'").fetchone()
         return Change(state[0], state[2], added, ascending(gone), whole, next_row, state[3])
+
+    def _added(self, cursor: sqlite3.Cursor, last: int) -> dict[int, Rows]:
+        """Return the rows above `last` by space: one pass, however many spaces there are."""
+        sql = "SELECT space FROM spaces WHERE collection = ?"
+        added = {space: np.empty(0, np.int64) for (space,) in cursor.execute(sql, (self.collection,)).fetchall()}
+        listed, theirs = cursor.execute(_ABOVE, (self.collection, last)).fetchone()
+        rows, spaces = numbers(listed), numbers(theirs)
+        if len(rows):
+            order = np.lexsort((rows, spaces))
+            present, starts = np.unique(spaces[order], return_index=True)
+            added.update(zip(present.tolist(), np.split(rows[order], starts[1:]), strict=True))
+        return added
 
     def purge(self, above: int) -> None:
         """Forget the tombstones if there are more than `above`; others who follow will list what is there."""
@@ -254,18 +264,18 @@ class Records:
             return
         first = self.database.allocate(cursor, n)
         rows = range(first, first + n)
-        here, space = self.collection, batch.space
+        here, spaces = self.collection, batch.spaces.tolist()
         cursor.executemany(
             "INSERT INTO records (row, collection, space, token, payload) VALUES (?, ?, ?, ?, ?)",
             (
                 (row, here, space, token, payload)
-                for row, token, payload in zip(rows, tokens, batch.payloads, strict=True)
+                for row, space, token, payload in zip(rows, spaces, tokens, batch.payloads, strict=True)
             ),
         )
         envelopes = _slices(batch.vectors)
         cursor.executemany("INSERT INTO vectors (row, envelope) VALUES (?, ?)", zip(rows, envelopes, strict=True))
         if batch.index_vectors.shape[1]:
-            index_vectors = _slices(np.asarray(batch.index_vectors, "<f4"))
+            index_vectors = _slices(batch.index_vectors.astype(batch.index_vectors.dtype.newbyteorder("<"), copy=False))
             cursor.executemany(
                 "INSERT INTO index_vectors (row, vector) VALUES (?, ?)", zip(rows, index_vectors, strict=True)
             )
@@ -274,7 +284,7 @@ class Records:
                 "INSERT OR IGNORE INTO terms (collection, field, kind, value, row) VALUES (?, ?, ?, ?, ?)",
                 ((here, field, *term, first + position) for position, field, term in batch.terms),
             )
-        self._count(cursor, {space: n})
+        self._count(cursor, Counter(spaces))
 
     def _delete(self, cursor: sqlite3.Cursor, gone: list[tuple[int, int]], generation: int) -> None:
         rows = json.dumps([row for row, _ in gone])

@@ -105,7 +105,7 @@ index_vectors = Table(
     Column("row", ForeignKey("records.row", ondelete="CASCADE"), primary_key=True, autoincrement=False),
     Column("vector", LargeBinary, nullable=False),
 )
-"""Little-endian float32."""
+"""Little-endian float32, or float16 in half precision: the length tells which."""
 
 terms = Table(
     "terms",

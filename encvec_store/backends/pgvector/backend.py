@@ -15,6 +15,7 @@ from .collection import PgvectorCollection
 from .driver import Blocking
 from .faults import explained
 from .inloop import InLoop, LoopPool
+from .names import HALF
 from .options import parse_url
 from .schema import attach_content, create_content, drop_content, next_content, prepare
 from .source import Cursor, Source
@@ -33,6 +34,15 @@ _TENANTS: LiteralString = (
     " %(schema)s::text, 'terms_' || content)))), 0)::int8 FROM {collections} c LEFT JOIN (SELECT collection,"
     " sum(records) AS n FROM {spaces} GROUP BY 1) s ON s.collection = c.id GROUP BY 1 ORDER BY 4 DESC, 1"
 )
+
+
+_OPEN: LiteralString = (
+    "SELECT c.id, c.content, c.index_dim, c.envelope_size, CASE WHEN t.oid IS NOT NULL THEN EXISTS (SELECT FROM"
+    " pg_attribute a WHERE a.attrelid = t.oid AND a.attname = %s AND NOT a.attisdropped) END FROM {collections} c,"
+    " LATERAL (SELECT to_regclass(format('%%I.%%I', %s::text, 'records_' || c.content))::oid AS oid) t"
+    " WHERE c.tenant = %s AND c.name = %s"
+)
+_ATTEMPTS = 5
 
 
 class PgvectorBackend:
@@ -95,18 +105,20 @@ class PgvectorBackend:
 
     def open(self, tenant: str, name: str) -> BackendCollection | None:
         """Open a collection, or return None where there is none. The same object every time."""
-        sql = self._names.sql(
-            "SELECT id, content, index_dim, envelope_size FROM {collections} WHERE tenant = %s AND name = %s"
-        )
-        found = self._read(sql, (tenant, name), tenant)
+        sql = self._names.sql(_OPEN)
+        # tables that are gone were replaced after the collection's row was read
+        found: list[tuple[Any, ...]] = [(None,)]
+        for _ in range(_ATTEMPTS):
+            if found and found[0][-1] is None:
+                found = self._read(sql, (HALF, self._names.schema, tenant, name), tenant)
         if not found:
             return None
-        number, content, index_dim, envelope_size = found[0]
+        number, content, index_dim, envelope_size, half = found[0]
         with self._lock:
             if self._closed:
                 raise StoreClosedError("the store is closed")
             if number not in self._open:
-                spec = CollectionSpec(tenant, name, index_dim, envelope_size)
+                spec = CollectionSpec(tenant, name, index_dim, envelope_size, bool(half))
                 self._open[number] = PgvectorCollection(self._of(tenant), self._server, number, content, spec)
             return self._open[number]
 
@@ -124,7 +136,7 @@ class PgvectorBackend:
                 (spec.tenant, spec.name, spec.index_dim, spec.envelope_size, config, content),
             ).fetchone()
             if made is not None:
-                create_content(cursor, self._names, content, spec.index_dim, spec.envelope_size)
+                create_content(cursor, self._names, content, spec, spec.index_dim)
                 attach_content(cursor, self._names, content)
         collection = self.open(spec.tenant, spec.name)
         if collection is None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any, LiteralString
 
+from psycopg.sql import SQL
+
+from .names import kept
 from .records import Records
 from .source import Cursor
 
@@ -12,7 +15,7 @@ __all__ = ["check_content", "sizes"]
 _CHECKS: tuple[tuple[LiteralString, str], ...] = (
     (
         "SELECT count(*) FROM {records} WHERE octet_length(envelope) <> {envelope_size}"
-        " OR coalesce({vector_dims}(index_vector), 0) <> {index_dim} OR octet_length(token) <> 16",
+        " OR coalesce({vector_dims}({column}), 0) <> {index_dim} OR octet_length(token) <> 16",
         "{} records have a part of the wrong size",
     ),
     (
@@ -27,7 +30,7 @@ _CHECKS: tuple[tuple[LiteralString, str], ...] = (
         "SELECT count(*) FROM (SELECT space, count(*) AS n FROM {records} GROUP BY space) h FULL JOIN"
         " (SELECT space, records AS n FROM {spaces} WHERE collection = {id} AND records <> 0) s USING (space)"
         " WHERE h.n IS DISTINCT FROM s.n",
-        "the count of records is wrong for {} key versions",
+        "the count of records is wrong for {} groups",
     ),
 )
 _SIZES: LiteralString = (
@@ -49,6 +52,7 @@ def check_content(cursor: Cursor, content: int, records: Records) -> list[str]:
             id=records.collection,
             envelope_size=spec.envelope_size,
             index_dim=records.dim_of(content),
+            column=SQL(kept(spec.half)[0]),
         )
         (n,) = cursor.execute(sql).fetchone() or (0,)
         if n:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ...fields import Term
 from ...filters import Predicate
-from ..base import Bytes, CacheAuthenticator, CollectionSpec, EncryptedBatch, Matrix, Nearest, Rows
+from ..base import Bytes, CacheAuthenticator, CollectionSpec, EncryptedBatch, Matrix, Nearest, Probes, Rows
 from .check import check_content, sizes
 from .records import Records
 from .schema import Server
@@ -71,11 +71,11 @@ class PgvectorCollection:
     def spaces(self) -> dict[int, int]:
         return self._records.spaces()
 
-    def candidates(self, space: int, queries: Matrix, limit: int, predicate: Predicate | None = None) -> list[Rows]:
-        return self._searcher.candidates(space, queries, limit, predicate)
+    def candidates(self, probes: Probes, limit: int, predicate: Predicate | None = None) -> list[Rows]:
+        return self._searcher.candidates(probes, limit, predicate)
 
-    def nearest(self, space: int, queries: Matrix, limit: int, predicate: Predicate | None = None) -> Nearest:
-        return self._searcher.nearest(space, queries, limit, predicate)
+    def nearest(self, probes: Probes, limit: int, predicate: Predicate | None = None) -> Nearest:
+        return self._searcher.nearest(probes, limit, predicate)
 
     def vectors(self, rows: Rows, *, source: bool = False) -> tuple[Rows, Bytes]:
         return self._records.envelopes(rows)

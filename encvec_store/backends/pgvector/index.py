@@ -15,6 +15,7 @@ import psycopg
 from psycopg import errors as pg
 from psycopg.sql import SQL, Identifier
 
+from .names import kept
 from .options import Options
 from .schema import Server
 from .source import Cursor, Source
@@ -53,12 +54,13 @@ class IndexState:
 class Indexer:
     """Builds the indexes of one collection."""
 
-    def __init__(self, source: Source, server: Server, dim_of: Callable[[int], int]) -> None:
+    def __init__(self, source: Source, server: Server, dim_of: Callable[[int], int], *, half: bool) -> None:
         self._source = source
         self._server = server
         self._names = server.names
         self._options: Options = source.options
         self._dim_of = dim_of
+        self._half = half
 
     def states(self, cursor: Cursor, content: int, counts: dict[int, int]) -> dict[int, IndexState]:
         """Return how each space is indexed."""
@@ -67,11 +69,11 @@ class Indexer:
         found, dim = {}, self._dim_of(content)
         for space, records in counts.items():
             kind, storage, size = "none", "float32", 0
-            for candidate, kept in _INDEXES:
-                name = self._name(content, space, candidate, kept)
+            for candidate, stored in _INDEXES:
+                name = self._name(content, space, candidate, stored)
                 if name in valid and self._options.index in ("auto", candidate):
-                    kind, storage, size = candidate, kept, valid[name]
-            wanted = self._options.kind_for(records, dim)
+                    kind, storage, size = candidate, stored, valid[name]
+            wanted = self._options.kind_for(records, dim, half=self._half)
             found[space] = IndexState(records, kind, wanted, storage, size)
         return found
 
@@ -83,7 +85,7 @@ class Indexer:
             StoreUnreachableError: the server failed, refused, or was too short of memory or space.
         """
         dim = self._dim_of(content)
-        storage = self._options.storage_for(dim)
+        storage = self._options.storage_for(dim, half=self._half)
         statement = self._statement(content, space, state, dim, concurrently=not self._options.pooler)
         if self._options.pooler:
             return self._build_in_transaction(content, statement)
@@ -115,9 +117,9 @@ class Indexer:
         """Index tables that nobody else sees yet, in the transaction that made them."""
         self._source.set_local(cursor, {setting: value for _, setting, value in self._settings()[:-1]})
         for space, records in counts.items():
-            wanted = self._options.kind_for(records, dim)
+            wanted = self._options.kind_for(records, dim, half=self._half)
             if wanted != "none":
-                state = IndexState(records, "none", wanted, self._options.storage_for(dim), 0)
+                state = IndexState(records, "none", wanted, self._options.storage_for(dim, half=self._half), 0)
                 cursor.execute(self._statement(content, space, state, dim, concurrently=False))
         cursor.execute(self._names.sql("ANALYZE {terms}", content))
 
@@ -155,7 +157,7 @@ class Indexer:
     def _statement(self, content: int, space: int, state: IndexState, dim: int, *, concurrently: bool) -> bytes:
         options = self._options
         lists = state.wanted == "ivfflat"
-        storage = options.storage_for(dim)
+        storage = options.storage_for(dim, half=self._half)
         parameters = (
             SQL("lists = {}").format(options.lists_for(state.records))
             if lists
@@ -170,5 +172,5 @@ class Indexer:
             kind=SQL("ivfflat" if lists else "hnsw"),
             parameters=parameters,
             space=space,
-            **self._names.measure(storage, dim, "index_vector"),
+            **self._names.measure(storage, dim, kept(self._half)[0]),
         )

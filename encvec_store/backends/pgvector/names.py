@@ -7,7 +7,7 @@ from typing import LiteralString
 
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
-__all__ = ["Measure", "Names"]
+__all__ = ["HALF", "Measure", "Names", "kept"]
 
 
 @dataclass(frozen=True)
@@ -15,11 +15,11 @@ class Measure:
     """How an index compares: what belongs together, from one setting. The protocol has inner products throughout."""
 
     on: LiteralString
-    """Expression of a column `{v}` of type vector: what an index keeps, and what a search must order by."""
+    """Expression of a column `{v}` of type vector or halfvec: what an index keeps, and what a search must order by."""
     opclass: LiteralString
     operator: LiteralString
     query: LiteralString
-    """Expression of a query `{v}` of type vector."""
+    """Expression of a query `{v}` of the same type."""
 
 
 MEASURES = {
@@ -29,6 +29,16 @@ MEASURES = {
     "bit": Measure("({signs}({v})::bit({dim}))", "{bit_hamming_ops}", "<~>", "{signs}({v})"),
 }
 """By storage: `exact` is an expression that no index is on, `bit` keeps signs only."""
+
+
+HALF: LiteralString = "index_half"
+"""Column of float16 index vectors. It stands in the tables of a collection in half precision, in the place of
+`index_vector`, which is always null there: only a column of the parent has to be the same in all of them."""
+
+
+def kept(half: bool) -> tuple[LiteralString, LiteralString, str]:
+    """Return the column of index vectors, its type as a part of statements, and numpy's for its numbers."""
+    return (HALF, "{halfvec}", ">f2") if half else ("index_vector", "{vector}", ">f4")
 
 
 class Names:
@@ -52,6 +62,7 @@ class Names:
             "halfvec": Identifier(extension, "halfvec"),
             "vector_dims": Identifier(extension, "vector_dims"),
             "vector_send": Identifier(extension, "vector_send"),
+            "halfvec_send": Identifier(extension, "halfvec_send"),
             "vector_ip_ops": Identifier(extension, "vector_ip_ops"),
             "halfvec_ip_ops": Identifier(extension, "halfvec_ip_ops"),
             "bit_hamming_ops": Identifier(extension, "bit_hamming_ops"),

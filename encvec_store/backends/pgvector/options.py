@@ -96,17 +96,22 @@ class Options:
                 f"postgresql store: schema has 1 to 63 bytes, no % or NUL, and does not begin with pg_: {self.schema!r}"
             )
 
-    def storage_for(self, dim: int) -> str:
-        """Return what an index of so many coordinates keeps of them: float32, float16 or bit."""
+    def storage_for(self, dim: int, *, half: bool) -> str:
+        """Return what an index of so many coordinates keeps of them: float32, float16 or bit.
+
+        `half` says that there is no more to keep than float16.
+        """
         if self.index == "bit":
             return "bit"
+        if half:
+            return "float16"
         if self.storage == "auto":
             return "float16" if dim > _MOST_DIM["float32"] else "float32"
         return self.storage
 
-    def kind_for(self, records: int, dim: int) -> str:
+    def kind_for(self, records: int, dim: int, *, half: bool) -> str:
         """Return the kind of index for so many records of one key version: none, hnsw, ivfflat or bit."""
-        if not dim or dim > _MOST_DIM[self.storage_for(dim)] or not records:
+        if not dim or dim > _MOST_DIM[self.storage_for(dim, half=half)] or not records:
             return "none"
         if self.index == "auto":
             return "hnsw" if records > self.index_above else "none"

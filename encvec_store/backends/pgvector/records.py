@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, LiteralString, TypeVar
 
 import numpy as np
@@ -14,6 +14,7 @@ from ...fields import Term
 from ...filters import AllOf, Predicate
 from ..base import Bytes, CollectionSpec, Matrix, Rows
 from .faults import explained, is_outdated
+from .names import kept
 from .predicates import PredicateSql
 from .schema import Server
 from .source import Cursor, Source
@@ -51,6 +52,11 @@ class Records:
         self._fetches: dict[str, tuple[int, bytes]] = {}
         """Statements of `_fetch` by column, for the tables of a number: kept, as a search waits for them."""
         self._dims = {content: spec.index_dim}
+
+    @property
+    def index_oid(self) -> int:
+        """Number of the type of index vectors."""
+        return self.server.halfvec_oid if self.spec.half else self.server.vector_oid
 
     @property
     def content(self) -> int:
@@ -164,9 +170,12 @@ class Records:
 
     def index_vectors(self, rows: Rows) -> tuple[Rows, Matrix]:
         """Return (found rows in the order asked, (m, index_dim) float32)."""
-        found, parts = self._fetch("coalesce({vector_send}(index_vector), '')", rows, 4 * self.dim_of(self.content))
-        dim = self.dim_of(self.content)
-        return found, vectors_from(joined(parts, 4 + 4 * dim), dim) if dim else np.empty((len(found), 0), np.float32)
+        sent: LiteralString = "{halfvec_send}(index_half)" if self.spec.half else "{vector_send}(index_vector)"
+        found, parts = self._fetch(f"coalesce({sent}, '')", rows, 4 * self.dim_of(self.content))
+        dim, number = self.dim_of(self.content), kept(self.spec.half)[-1]
+        if not dim:
+            return found, np.empty((len(found), 0), np.float32)
+        return found, vectors_from(joined(parts, 4 + np.dtype(number).itemsize * dim), dim, number)
 
     def payloads(self, rows: Rows) -> tuple[Rows, list[bytes]]:
         """Return (found rows in the order asked, sealed payloads)."""
@@ -213,6 +222,8 @@ class Records:
         return [found[row] for row in np.asarray(rows).tolist() if row in found]
 
 
-def joined(parts: list[bytes], size: int) -> bytes:
+def joined(parts: Sequence[bytes], size: int) -> bytes:
     """Join parts of one size. Zeros stand for one of another size, which is damage: they are authentic nowhere."""
+    if None not in parts and set(map(len, parts)) <= {size}:
+        return b"".join(parts)
     return b"".join(part if part is not None and len(part) == size else bytes(size) for part in parts)

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 
 import psycopg
 from psycopg import errors as pg
-from psycopg.sql import Identifier
+from psycopg.sql import SQL, Identifier
 
 from ...errors import StoreUnreachableError
+from ..base import CollectionSpec
 from ..revisions import FORMAT, REVISION, judge
 from .faults import explained
-from .names import Names
+from .names import Names, kept
 from .source import Cursor, Source
 from .tenancy import bypasses, is_protected, protect, protect_content
 
@@ -51,7 +52,8 @@ EXTENSION = (
     b"SELECT n.nspname, e.extversion, t.oid::bigint FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace"
     b" JOIN pg_type t ON t.typnamespace = n.oid AND t.typname = 'vector' WHERE e.extname = 'vector'"
 )
-"""Where the extension is, its version, and the type's number."""
+"""Where the extension is, its version, and the number of its type vector."""
+_HALFVEC = b"SELECT to_regtype(format('%%I.halfvec', %s::text))::oid::bigint"
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class Server:
 
     names: Names
     vector_oid: int
+    halfvec_oid: int
     version: tuple[int, ...]
     """Of pgvector."""
     row_security: str = "off"
@@ -96,9 +99,10 @@ def prepare(source: Source) -> Server:
         names = Names(source.options.schema, where)
         _prepare_tables(source, names, where)
         row_security = _row_security(source, names)
+        (half_oid,) = source.read(lambda cursor: cursor.execute(_HALFVEC, (where,)).fetchone()) or (0,)
     except psycopg.Error as error:
         raise explained(error, "open", source.place) from None
-    return Server(names, int(oid), version, row_security)
+    return Server(names, int(oid), int(half_oid), version, row_security)
 
 
 def checked_version(text: str, place: str) -> tuple[int, ...]:
@@ -230,15 +234,18 @@ def next_content(cursor: Cursor, names: Names) -> int:
     return int(number)
 
 
-def create_content(cursor: Cursor, names: Names, number: int, index_dim: int, envelope_size: int) -> None:
+def create_content(cursor: Cursor, names: Names, number: int, spec: CollectionSpec, index_dim: int) -> None:
     """Create the tables of a number. They belong to no collection yet."""
+    column, type_, _ = kept(spec.half)
     cursor.execute(
         names.sql(
-            "CREATE TABLE {records} (LIKE {all_records} INCLUDING ALL EXCLUDING COMMENTS,"
+            "CREATE TABLE {records} (LIKE {all_records} INCLUDING ALL EXCLUDING COMMENTS{more},"
             " CHECK (octet_length(token) = 16 AND octet_length(envelope) = {envelope_size}"
-            " AND coalesce({vector_dims}(index_vector), 0) = {index_dim})) WITH (toast_tuple_target = {page})",
+            " AND coalesce({vector_dims}({column}), 0) = {index_dim})) WITH (toast_tuple_target = {page})",
             number,
-            envelope_size=envelope_size,
+            more=names.part(", {column} {type}", column=SQL(column), type=names.part(type_)) if spec.half else SQL(""),
+            envelope_size=spec.envelope_size,
+            column=SQL(column),
             index_dim=index_dim,
             page=_PAGE,
         )
@@ -247,9 +254,10 @@ def create_content(cursor: Cursor, names: Names, number: int, index_dim: int, en
     cursor.execute(
         names.sql(
             "ALTER TABLE {records} ALTER envelope SET STORAGE EXTERNAL, ALTER payload SET STORAGE EXTERNAL,"
-            " ALTER index_vector SET STORAGE EXTERNAL, ALTER envelope SET STATISTICS 0,"
-            " ALTER payload SET STATISTICS 0, ALTER index_vector SET STATISTICS 0",
+            " ALTER {column} SET STORAGE EXTERNAL, ALTER envelope SET STATISTICS 0,"
+            " ALTER payload SET STATISTICS 0, ALTER {column} SET STATISTICS 0",
             number,
+            column=SQL(column),
         )
     )
     cursor.execute(names.sql("CREATE TABLE {terms} (LIKE {all_terms} INCLUDING ALL EXCLUDING COMMENTS)", number))

@@ -13,13 +13,15 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from ...errors import StoreError
 from ...filters import Predicate
-from ..base import Matrix, Nearest, Rows, union
+from ..base import Matrix, Nearest, Probes, Rows, share, union
 from .index import Indexer, IndexState
 from .records import Records, joined
 from .source import Cursor
@@ -50,7 +52,7 @@ class Searcher:
     def __init__(self, records: Records) -> None:
         self._records = records
         self._options = records.source.options
-        self._indexer = Indexer(records.source, records.server, records.dim_of)
+        self._indexer = Indexer(records.source, records.server, records.dim_of, half=records.spec.half)
         self._states: dict[int, IndexState] = {}
         self._seen = -_LOOK_AGAIN
         self._warned = self._told = False
@@ -59,34 +61,38 @@ class Searcher:
         self.ways: Counter[str] = Counter()
         """Searches by way; `short` counts those that an index answered with too few."""
 
-    def candidates(self, space: int, queries: Matrix, limit: int, predicate: Predicate | None) -> list[Rows]:
-        """Return up to `limit` rows for each of (q, index_dim) queries, nearest first."""
-        return self._search(space, queries, limit, predicate, whole=False).lists
+    def candidates(self, probes: Probes, limit: int, predicate: Predicate | None) -> list[Rows]:
+        """Return up to `limit` rows for each query, nearest first."""
+        return self._search(probes, limit, predicate, whole=False).lists
 
-    def nearest(self, space: int, queries: Matrix, limit: int, predicate: Predicate | None) -> Nearest:
+    def nearest(self, probes: Probes, limit: int, predicate: Predicate | None) -> Nearest:
         """Return the same in any order, with their envelopes."""
-        if len(queries) == 1:
-            return self._search(space, queries, limit, predicate, whole=True)
-        lists = self.candidates(space, queries, limit, predicate)
+        if len(next(iter(probes.values()))) == 1:
+            return self._search(probes, limit, predicate, whole=True)
+        lists = self.candidates(probes, limit, predicate)
         return Nearest(lists, *self._records.envelopes(union(lists)))
 
-    def _search(self, space: int, queries: Matrix, limit: int, predicate: Predicate | None, *, whole: bool) -> Nearest:
+    def _search(self, probes: Probes, limit: int, predicate: Predicate | None, *, whole: bool) -> Nearest:
         """Return candidates; the envelopes and small payloads of the only query's, if `whole`."""
-        asked = np.ascontiguousarray(queries, np.float32)
-        if not asked.shape[1] or not len(asked) or limit <= 0:
-            return self._take(Ask(space, asked, 0, None, whole), [])
-        if asked.shape[1] != self._records.dim_of(self._records.content):
+        ask = Ask(
+            {space: np.ascontiguousarray(part, np.float32) for space, part in probes.items()}, limit, predicate, whole
+        )
+        if not ask.dim or not ask.count or limit <= 0:
+            return self._take(ask, [])
+        if ask.dim != self._records.dim_of(self._records.content):
             self._records.catch_up()  # another process moved the collection to a sketch, or to another one
             self._seen = -_LOOK_AGAIN
-        ask = Ask(space, asked, limit, predicate, whole)
-        state = self._state(space)
-        if state is None or state.kind == "none" or limit > _MOST_EF:
+        states = {space: state for space in ask.probes if (state := self._state(space)) is not None}
+        if len(states) > 1:  # cells without records are not asked
+            ask = replace(ask, probes={space: ask.probes[space] for space in states})
+        state = _together(states)
+        if state is None or state.kind == "none" or share(limit, len(states)) > _MOST_EF:
             return self._exact(ask, state)
         if predicate is not None:
             found = self._narrow(ask, self._narrow_limit(state.records, limit))
             if found is not None:
                 return found
-        found = self._indexed(ask, state)
+        found = self._indexed(ask, states, state)
         if all(len(rows) == limit for rows in found.lists):
             return found
         self.ways["short"] += 1
@@ -137,7 +143,7 @@ class Searcher:
         if state is None:
             return "nothing to compare"
         indexed = state.kind != "none" and limit <= _MOST_EF
-        ask = Ask(space, query.reshape(1, -1), limit, predicate, whole=True)
+        ask = Ask({space: query.reshape(1, -1)}, limit, predicate, whole=True)
         ways = [(f"{state.kind} index", self._way(state, limit)) if indexed else ("scan", Way("exact"))]
         if indexed and predicate is not None:
             most = self._narrow_limit(state.records, limit)
@@ -201,24 +207,28 @@ class Searcher:
         self.ways["narrow"] += 1
         return self._take(ask, lines)
 
-    def _indexed(self, ask: Ask, state: IndexState) -> Nearest:
+    def _indexed(self, ask: Ask, states: dict[int, IndexState], state: IndexState) -> Nearest:
         self.ways[state.kind] += 1
-        way = self._way(state, ask.limit)
+        way = self._way(state, ask.limit, len(states))
+        if len(states) > 1:
+            scanned = tuple(space for space, other in states.items() if other.kind != state.kind)
+            way = replace(way, scanned=scanned)
 
         def work(cursor: Cursor, content: int) -> list[Any]:
             return cursor.execute(*self._statements.search(content, ask, way)).fetchall()
 
         return self._take(ask, self._records.on_content(work))
 
-    def _way(self, state: IndexState, limit: int) -> Way:
-        options = self._options
+    def _way(self, state: IndexState, limit: int, spaces: int = 1) -> Way:
+        """Say how to use an index of that kind, one for each of some spaces that hold `limit` candidates together."""
+        options, limit, records = self._options, share(limit, spaces), state.records // spaces
         if state.kind == "ivfflat":
-            probes = ("ivfflat.probes", str(options.probes_for(state.records)))
+            probes = ("ivfflat.probes", str(options.probes_for(records)))
             return Way(state.kind, state.storage, (probes, ("ivfflat.iterative_scan", "relaxed_order")))
         wide = min(_MOST_EF, limit * options.bit_oversample) if state.kind == "bit" else limit
-        ef = min(_MOST_EF, max(options.ef_search, wide))
+        ef = min(_MOST_EF, max(share(options.ef_search, spaces), wide))
         settings = [("hnsw.ef_search", str(ef)), ("hnsw.iterative_scan", "relaxed_order")]
-        visits = 4 * wide * state.records // self._narrow_limit(state.records, wide)
+        visits = 4 * wide * records // self._narrow_limit(records, wide)
         if visits > _VISITS:
             settings.append(("hnsw.max_scan_tuples", str(visits)))
         return Way(state.kind, state.storage, (*settings, ("hnsw.scan_mem_multiplier", "4")), wide=wide)
@@ -226,13 +236,24 @@ class Searcher:
     def _take(self, ask: Ask, lines: list[Any]) -> Nearest:
         size = self._records.spec.envelope_size
         if ask.whole:
-            lines = lines if lines and lines[0][0] is not None else []
-            rows = np.array([row for row, _, _ in lines], np.int64)
-            vectors = np.frombuffer(joined([envelope for _, envelope, _ in lines], size), np.uint8).reshape(-1, size)
-            return Nearest([rows], rows, vectors, {row: payload for row, _, payload in lines if payload is not None})
-        found = [np.empty(0, np.int64) for _ in ask.queries]
+            numbers, envelopes, payloads = zip(*lines, strict=True) if lines and lines[0][0] is not None else ((),) * 3
+            rows = np.array(numbers, np.int64)
+            vectors = np.frombuffer(joined(envelopes, size), np.uint8).reshape(-1, size)
+            small = dict(zip(numbers, payloads, strict=True))
+            if None in payloads:  # too large to come along
+                small = {row: payload for row, payload in small.items() if payload is not None}
+            return Nearest([rows], rows, vectors, small)
+        found = [np.empty(0, np.int64) for _ in range(ask.count)]
         for n, packed, distances in lines:
             rows = rows_from(packed)
             # an index hands them out nearly in order, and aggregates promise none
             found[n - 1] = rows[np.lexsort((rows, np.frombuffer(distances or b"", ">f8")))]
         return Nearest(found, np.empty(0, np.int64), np.empty((0, size), np.uint8))
+
+
+def _together(states: Mapping[int, IndexState]) -> IndexState | None:
+    """Describe the spaces of one search by the largest that has an index, with the records of all."""
+    if len(states) < 2:
+        return next(iter(states.values()), None)
+    largest = max(states.values(), key=lambda state: (state.kind != "none", state.records))
+    return replace(largest, records=sum(state.records for state in states.values()))

@@ -95,6 +95,8 @@ class Source:
         attempt = 0
         while True:
             try:
+                if self._own is not None and not local and not self._closed:
+                    return self._quickly(self._own, work)
                 with self._cursor() as cursor:
                     if not local:
                         return work(cursor)
@@ -105,6 +107,14 @@ class Source:
                 attempt += 1
                 if not self._again(error, attempt):
                     raise
+
+    def _quickly(self, pool: Pool, work: Callable[[Cursor], T]) -> T:
+        """Run `work` on a connection of our own pool, as `_cursor` would: a search waits for nothing else of ours."""
+        connection = self._get(pool)
+        try:
+            return work(self._driver.cursor(connection))
+        finally:
+            pool.putconn(connection)
 
     @contextmanager
     def write(self) -> Iterator[Cursor]:

@@ -15,7 +15,7 @@ from psycopg.sql import SQL, Composable
 
 from ...waits import offload
 from ..base import EncryptedBatch, Rows
-from .names import Names
+from .names import Names, kept
 from .source import Cursor, Source
 from .wire import byte_arrays, int8_array, packed_tokens, split_value, typed_kind, vector_array
 
@@ -106,8 +106,9 @@ def insert_batch(
 ) -> None:
     """Insert a batch under these rows by INSERT, in the place of COPY."""
     with_vector = batch.index_vectors.shape[1] > 0
-    vectors: Composable = names.part(", unnest(%b::{vector}[])") if with_vector else SQL("")
-    sql = names.sql(_RECORDS, content, column=SQL(", index_vector" if with_vector else ""), vectors=vectors)
+    column, type_, _ = kept(batch.index_vectors.dtype.itemsize == 2)
+    vectors: Composable = names.part(", unnest(%b::{type}[])", type=names.part(type_)) if with_vector else SQL("")
+    sql = names.sql(_RECORDS, content, column=SQL(f", {column}" if with_vector else ""), vectors=vectors)
     for part in _parts(batch):
         cursor.execute(sql, offload(len(rows[part]), _packed, batch, rows, part, vector_oid if with_vector else None))
     terms = list(dict.fromkeys(batch.terms))
@@ -128,12 +129,15 @@ def _packed(batch: EncryptedBatch, rows: Rows, part: slice, vector_oid: int | No
     """Return the parameters of `_RECORDS` for a part of a batch; without vectors where their type is None."""
     values: list[Any] = [
         int8_array(rows[part]),
-        int8_array([batch.space] * len(rows[part])),
+        int8_array(batch.spaces[part]),
         packed_tokens(batch.tokens[part]),
         packed_tokens(batch.vectors[part]),
         byte_arrays(batch.payloads[part]),
     ]
-    return values if vector_oid is None else [*values, vector_array(batch.index_vectors[part], vector_oid)]
+    if vector_oid is None:
+        return values
+    number = kept(batch.index_vectors.dtype.itemsize == 2)[-1]
+    return [*values, vector_array(batch.index_vectors[part], vector_oid, number)]
 
 
 def _parts(batch: EncryptedBatch) -> Iterator[slice]:

@@ -16,7 +16,7 @@ from psycopg.adapt import Dumper
 from psycopg.pq import Format
 
 from ...fields import Term
-from ..base import Bytes, EncryptedBatch, Matrix, Rows
+from ..base import Bytes, EncryptedBatch, Kept, Matrix, Rows
 
 __all__ = [
     "KEY",
@@ -83,17 +83,18 @@ def byte_arrays(values: Sequence[bytes]) -> Raw:
     return Raw(_array_head(_BYTEA, len(values)) + body)
 
 
-def vector(values: Matrix) -> Raw:
-    """Pack (d,) float32 as vector."""
-    return Raw(struct.pack(">HH", len(values), 0) + values.astype(">f4").tobytes())
+def vector(values: Kept, number: str = ">f4") -> Raw:
+    """Pack (d,) numbers as vector, or as halfvec where the type of a number is ">f2"."""
+    return Raw(struct.pack(">HH", len(values), 0) + values.astype(number).tobytes())
 
 
-def vector_array(values: Matrix, oid: int) -> Raw:
-    """Pack (n, d) float32 as vector[], where `oid` is the type vector's own."""
+def vector_array(values: Kept, oid: int, number: str = ">f4") -> Raw:
+    """Pack (n, d) numbers as vector[] or halfvec[], where `oid` is that type's own."""
     n, dim = values.shape
-    packed = np.empty((n, 8 + 4 * dim), np.uint8)
-    packed[:, :8] = np.frombuffer(struct.pack(">iHH", 4 + 4 * dim, dim, 0), np.uint8)
-    packed[:, 8:] = values.astype(">f4").view(np.uint8)
+    size = np.dtype(number).itemsize * dim
+    packed = np.empty((n, 8 + size), np.uint8)
+    packed[:, :8] = np.frombuffer(struct.pack(">iHH", 4 + size, dim, 0), np.uint8)
+    packed[:, 8:] = values.astype(number).view(np.uint8)
     return Raw(_array_head(oid, n) + packed.tobytes())
 
 
@@ -106,12 +107,12 @@ def rows_from(packed: bytes | None) -> Rows:
     return np.frombuffer(packed or b"", ">i8").astype(np.int64)
 
 
-def vectors_from(packed: bytes | None, dim: int) -> Matrix:
-    """Unpack `string_agg(vector_send(...), '')` to (n, dim)."""
+def vectors_from(packed: bytes | None, dim: int, number: str = ">f4") -> Matrix:
+    """Unpack what `vector_send` or `halfvec_send` made, one after the other, to (n, dim)."""
     if not dim:
         return np.empty((0, 0), np.float32)
-    parts = np.frombuffer(packed or b"", np.uint8).reshape(-1, 4 + 4 * dim)[:, 4:]
-    return np.ascontiguousarray(parts).view(">f4").astype(np.float32)
+    parts = np.frombuffer(packed or b"", np.uint8).reshape(-1, 4 + np.dtype(number).itemsize * dim)[:, 4:]
+    return np.ascontiguousarray(parts).view(number).astype(np.float32)
 
 
 # Terms: every kind of value as bytes that sort as the values do, so that one index serves all.
@@ -160,21 +161,22 @@ def copy_records(batch: EncryptedBatch, rows: Rows, *, with_vector: bool) -> Ite
     order of their tokens, since that costs the index on tokens a fifth of the server's work less.
     """
     n, dim = len(rows), batch.index_vectors.shape[1]
+    number = batch.index_vectors.dtype.newbyteorder(">")
     layout: list[Any] = [("fields", ">i2"), ("8", ">i4"), ("row", ">i8"), ("8 too", ">i4"), ("space", ">i8")]
     for name in ("tokens", "vectors"):
         width = getattr(batch, name).shape[1]
         layout += [(f"{name} length", ">i4"), (name, np.uint8, (width,))]
     if with_vector:
-        layout += [("vector length", ">i4"), ("dim", ">i2"), ("unused", ">i2"), ("vector", ">f4", (dim,))]
+        layout += [("vector length", ">i4"), ("dim", ">i2"), ("unused", ">i2"), ("vector", number, (dim,))]
     layout.append(("payload length", ">i4"))
     line = np.dtype(layout)
     at_once = max(1, min(n, _CHUNK // line.itemsize))
     lines = np.empty(at_once, line)
-    lines["fields"], lines["8"], lines["8 too"], lines["space"] = 6 if with_vector else 5, 8, 8, batch.space
+    lines["fields"], lines["8"], lines["8 too"] = 6 if with_vector else 5, 8, 8
     for name in ("tokens", "vectors"):
         lines[f"{name} length"] = getattr(batch, name).shape[1]
     if with_vector:
-        lines["vector length"], lines["dim"], lines["unused"] = 4 + 4 * dim, dim, 0
+        lines["vector length"], lines["dim"], lines["unused"] = 4 + number.itemsize * dim, dim, 0
     order = np.argsort(np.ascontiguousarray(batch.tokens[:, :8]).view(">u8").reshape(-1), kind="stable")
     lengths = np.fromiter(map(len, batch.payloads), np.int64, n)
     whole, size = lines.view(np.uint8).data, line.itemsize
@@ -183,6 +185,7 @@ def copy_records(batch: EncryptedBatch, rows: Rows, *, with_vector: bool) -> Ite
     for start in range(0, n, at_once):
         some = order[start : start + at_once]
         part = lines[: len(some)]
+        part["space"] = batch.spaces[some]
         part["row"], part["tokens"], part["vectors"] = rows[some], batch.tokens[some], batch.vectors[some]
         if with_vector:
             part["vector"] = batch.index_vectors[some]

@@ -6,6 +6,7 @@ straight into their table: no staging, and no number is ever used twice.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, LiteralString
@@ -16,6 +17,7 @@ from psycopg.sql import SQL
 from ...errors import StaleConfigError
 from ...waits import each
 from ..base import EncryptedBatch, Rows
+from .names import kept
 from .records import Records
 from .schema import attach_content, create_content, drop_content, next_content
 from .source import Cursor
@@ -97,7 +99,7 @@ class Writer:
             changes: dict[int, int] = {}
             state.content = next_content(cursor, self._names)
             state.index_dim = state.index_dim if index_dim is None else index_dim
-            create_content(cursor, self._names, state.content, state.index_dim, self._spec.envelope_size)
+            create_content(cursor, self._names, state.content, self._spec, state.index_dim)
             for batch in batches:
                 gone: dict[int, int] = {}
                 self._delete(
@@ -143,13 +145,13 @@ class Writer:
             return
         rows = np.arange(state.next_row, state.next_row + n, dtype=np.int64)
         state.next_row += n
-        _add(changes, {batch.space: n})
+        _add(changes, Counter(batch.spaces.tolist()))
         if not copying:
-            insert_batch(cursor, self._names, state.content, batch, rows, self._records.server.vector_oid)
+            insert_batch(cursor, self._names, state.content, batch, rows, self._records.index_oid)
             return
         with_vector = bool(state.index_dim)
-        vector = SQL(", index_vector" if with_vector else "")
-        with cursor.copy(self._names.sql(_RECORDS, state.content, vector=vector)) as copy:
+        column = SQL(f", {kept(self._spec.half)[0]}" if with_vector else "")
+        with cursor.copy(self._names.sql(_RECORDS, state.content, vector=column)) as copy:
             for chunk in each(n, copy_records(batch, rows, with_vector=with_vector)):
                 copy.write(chunk)
         if batch.terms:

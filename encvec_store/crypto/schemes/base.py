@@ -14,10 +14,11 @@ import numpy.typing as npt
 
 from ..profile import Profile
 
-__all__ = ["KeyedScheme", "Matrix", "Nonces", "Scheme"]
+__all__ = ["Cells", "KeyedScheme", "Matrix", "Nonces", "OneCell", "Scheme"]
 
 Matrix = npt.NDArray[np.float32]
 Nonces = npt.NDArray[np.uint8]
+Cells = npt.NDArray[np.int64]
 
 
 class Scheme(Protocol):
@@ -31,6 +32,11 @@ class Scheme(Protocol):
 
     def parameters(self) -> Mapping[str, Any]:
         """Parameters as JSON values: stored, authenticated, and bound into every key."""
+        ...
+
+    @property
+    def cells(self) -> int | None:
+        """Parts of the collection, each under a rotation of its own, once there are index vectors. None: not chosen."""
         ...
 
     def index_dim(self, point_dim: int) -> int:
@@ -51,14 +57,52 @@ class Scheme(Protocol):
 class KeyedScheme(Protocol):
     """A scheme with the keys of one collection and key version."""
 
+    @property
+    def cells(self) -> int:
+        """How many rotations there are. Index vectors of two cells do not compare."""
+        ...
+
+    def cells_of(self, tokens: Nonces) -> Cells:
+        """Return the cell, from 0, of each of (n, 16) tokens: (n,) int64."""
+        ...
+
     def encrypt(self, points: Matrix, tokens: Nonces) -> tuple[Matrix, Nonces]:
         """Encrypt (n, dim) points of records with (n, 16) tokens: index vectors and (n, 16) noise nonces."""
         ...
 
-    def encrypt_query(self, points: Matrix) -> Matrix:
-        """Encrypt (q, dim) query points for comparison by inner product."""
+    def encrypt_queries(self, points: Matrix) -> Matrix:
+        """Encrypt (q, dim) query points for comparison by inner product, for each cell: (cells, q, index_dim).
+
+        Products of different cells compare with each other.
+        """
+        ...
+
+    def aligned(self, index_vectors: Matrix, tokens: Nonces) -> Matrix:
+        """Turn (n, index_dim) index vectors of records so that those of all cells compare: for statistics."""
         ...
 
     def decrypt(self, index_vectors: Matrix, nonces: Nonces) -> Matrix:
         """Recover (n, dim) points from index vectors and their noise nonces. Raises SchemeError where that is lost."""
         ...
+
+
+class OneCell:
+    """What keyed schemes have in common that know of no cells."""
+
+    cells = 1
+
+    def cells_of(self, tokens: Nonces) -> Cells:
+        """All in the first."""
+        return np.zeros(len(tokens), np.int64)
+
+    def encrypt_query(self, points: Matrix) -> Matrix:
+        """Encrypt (q, dim) query points: (q, index_dim)."""
+        raise NotImplementedError
+
+    def encrypt_queries(self, points: Matrix) -> Matrix:
+        """Encrypt them for the one cell there is."""
+        return self.encrypt_query(points)[None]
+
+    def aligned(self, index_vectors: Matrix, tokens: Nonces) -> Matrix:
+        """They compare as they are."""
+        return index_vectors

@@ -21,11 +21,12 @@ import numpy as np
 
 from ...errors import SchemeError
 from ..labels import Purpose, derive
-from ..perturb import add_ball_noise
-from ..prf import Keystream, Pmac
+from ..prf import Keystream
 from ..profile import Profile
 from ..rotation import rotation
-from .base import Matrix, Nonces
+from .base import KeyedScheme, Matrix, Nonces, OneCell
+from .cells import KeyedCells, check_cells
+from .noise import Context, Noise
 
 __all__ = ["Sap"]
 
@@ -39,10 +40,12 @@ class Sap:
     Args:
         beta: noise on what is stored: uniform in a ball of radius beta / 4. 0 is a bare rotation.
         query_beta: noise on queries. 0 (the default) suits the threat of stolen data, where queries are not seen.
+        cells: random parts of the collection, each under a rotation of its own.
     """
 
     beta: float = 2.0
     query_beta: float = 0.0
+    cells: int = 1
 
     name: ClassVar[str] = "sap"
     number: ClassVar[int] = 1
@@ -55,14 +58,16 @@ class Sap:
     )
 
     def __post_init__(self) -> None:
-        for name, value in self.parameters().items():
+        check_cells(self.name, self.cells)
+        for name, value in (("beta", self.beta), ("query_beta", self.query_beta)):
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MAX_BETA:
                 raise SchemeError(f"sap: {name} is a number from 0 to {MAX_BETA:g}, not {value!r}")
             object.__setattr__(self, name, float(value) + 0.0)  # 2 and 2.0, 0.0 and -0.0 must derive the same keys
 
     def parameters(self) -> Mapping[str, Any]:
-        """Return beta and query_beta."""
-        return asdict(self)
+        """Return beta and query_beta; and cells, if there are any: without, settings are what they always were."""
+        parameters = asdict(self)
+        return parameters if self.cells > 1 else {name: parameters[name] for name in ("beta", "query_beta")}
 
     def index_dim(self, point_dim: int) -> int:
         """As many coordinates as the point."""
@@ -74,47 +79,65 @@ class Sap:
 
     def keyed(
         self, root: bytes, tenant: str, collection: str, point_dim: int, profile: Profile | None = None
-    ) -> _KeyedSap:
+    ) -> KeyedScheme:
         """Derive rotation, scale and noise keys for one collection."""
-        return _KeyedSap(self, root, tenant, collection, point_dim)
+        context: Context = (tenant, collection, self.name, f"beta={self.beta!r}", point_dim)
+        return (_KeyedSap if self.cells == 1 else _keyed_cells)(self, root, context, point_dim)
 
 
-class _KeyedSap:
-    def __init__(self, scheme: Sap, root: bytes, tenant: str, collection: str, dim: int) -> None:
-        context: tuple[str | int, ...] = (tenant, collection, scheme.name, f"beta={scheme.beta!r}", dim)
-        # noise on queries is no part of what is stored: it may change without encrypting everything anew
-        query_context = (*context, f"query_beta={scheme.query_beta!r}")
-        # a scale between 1/2 and 2, as the paper keys it: hides the common length of the points
-        draw = Keystream(derive(root, Purpose.SCALE, *context)).words(np.zeros((1, 16), np.uint8), 1)
-        self._scale = float(np.float32(math.exp2(2 * (int(draw[0, 0]) + 0.5) * 2.0**-32 - 1)))
-        self._radius = self._scale * scheme.beta / 4
-        self._query_radius = self._scale * scheme.query_beta / 4
+class _KeyedSap(OneCell):
+    def __init__(self, scheme: Sap, root: bytes, context: Context, dim: int) -> None:
+        self._scale = _scale(root, context)
+        radii = (self._scale * scheme.beta / 4, self._scale * scheme.query_beta / 4)
         self._rotation = rotation(derive(root, Purpose.ROTATION, *context), dim)
-        self._nonces = Pmac(derive(root, Purpose.NOISE_NONCE, *context))
-        self._noise = Keystream(derive(root, Purpose.NOISE, *context))
-        self._query_nonces = Pmac(derive(root, Purpose.QUERY_NOISE_NONCE, *query_context))
-        self._query_noise = Keystream(derive(root, Purpose.QUERY_NOISE, *query_context))
+        self._noise = Noise(root, context, _asked(scheme), *radii, sphere=False)
 
     def encrypt(self, points: Matrix, tokens: Nonces) -> tuple[Matrix, Nonces]:
-        nonces = self._nonces.tags(tokens, np.ascontiguousarray(points).view(np.uint8))
         out = self._rotation.apply(points)
         out *= np.float32(self._scale)
-        if self._radius:
-            add_ball_noise(self._noise, nonces, self._radius, out)
-        return out, nonces
+        return out, self._noise.on_records(out, points, tokens)
 
     def encrypt_query(self, points: Matrix) -> Matrix:
         out = self._rotation.apply(points)
         out *= np.float32(self._scale)
-        if self._query_radius:
-            nonces = self._query_nonces.tags(np.ascontiguousarray(points).view(np.uint8))
-            add_ball_noise(self._query_noise, nonces, self._query_radius, out)
+        self._noise.on_queries(out, points)
         return out
 
     def decrypt(self, index_vectors: Matrix, nonces: Nonces) -> Matrix:
         points = np.array(index_vectors, dtype=np.float32)
-        if self._radius:
-            add_ball_noise(self._noise, nonces, self._radius, points, sign=-1)
+        self._noise.off(points, nonces)
         points = self._rotation.invert(points)
         points /= np.float32(self._scale)
         return points
+
+
+def _keyed_cells(scheme: Sap, root: bytes, context: Context, dim: int) -> KeyedCells:
+    """One scale for all cells: else their inner products would not compare."""
+    context = (*context, f"cells={scheme.cells}")
+    scale = _scale(root, context)
+
+    def scaled(points: Matrix) -> Matrix:
+        return points * np.float32(scale)
+
+    return KeyedCells(
+        root,
+        context,
+        _asked(scheme),
+        scheme.cells,
+        dim,
+        stored=scaled,
+        queried=scaled,
+        radius=scale * scheme.beta / 4,
+        query_radius=scale * scheme.query_beta / 4,
+        sphere=False,
+    )
+
+
+def _scale(root: bytes, context: Context) -> float:
+    """Draw a scale between 1/2 and 2, as the paper keys it: it hides the common length of the points."""
+    draw = Keystream(derive(root, Purpose.SCALE, *context)).words(np.zeros((1, 16), np.uint8), 1)
+    return float(np.float32(math.exp2(2 * (int(draw[0, 0]) + 0.5) * 2.0**-32 - 1)))
+
+
+def _asked(scheme: Sap) -> Context:
+    return (f"query_beta={scheme.query_beta!r}",)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..profile import Profile
-from .base import Matrix, Nonces
+from .base import Matrix, Nonces, OneCell
 
 __all__ = ["Sealed"]
 
@@ -21,6 +21,7 @@ class Sealed:
 
     name: ClassVar[str] = "sealed"
     number: ClassVar[int] = 2
+    cells: ClassVar[None] = None
     leakage: ClassVar[str] = (
         "At rest: the number and sizes of records. Searches read every vector, so a server learns nothing more."
     )
@@ -44,7 +45,7 @@ class Sealed:
         return _KeyedSealed()
 
 
-class _KeyedSealed:
+class _KeyedSealed(OneCell):
     def encrypt(self, points: Matrix, tokens: Nonces) -> tuple[Matrix, Nonces]:
         # The nonce tells writes apart in the headers: without it one write's payload would go with another's vector
         nonces = np.frombuffer(os.urandom(16 * len(points)), np.uint8).reshape(-1, 16)

@@ -14,7 +14,7 @@ The noise is that of `sap`: see there. docs/schemes.md has the mathematics.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import InitVar, dataclass, replace
 from typing import Any, ClassVar
 
@@ -22,14 +22,14 @@ import numpy as np
 
 from ...errors import ProfileError, SchemeError
 from ..labels import Purpose, derive
-from ..perturb import add_ball_noise, ball_noise
-from ..prf import Bytes, Keystream, Pmac
 from ..profile import Profile
 from ..rotation import rotation
-from .base import KeyedScheme, Matrix, Nonces
+from .base import KeyedScheme, Matrix, Nonces, OneCell
+from .cells import KeyedCells, check_cells
+from .noise import Context, Noise
 from .sealed import Sealed
 
-__all__ = ["FLOOR", "THREATS", "Sketch"]
+__all__ = ["FLOOR", "NARROW_FLOOR", "THREATS", "Sketch", "floor"]
 
 MAX_BETA = 16.0
 THREATS: dict[str, dict[str, float]] = {
@@ -37,9 +37,17 @@ THREATS: dict[str, dict[str, float]] = {
     "watching-server": {"gamma": -0.5, "query_beta": 1.8},
 }
 """Presets: the adversary has what is stored, or also watches queries."""
-FLOOR = 3.6
-"""Least beta that the measurements of docs/threat-model.md stand for, with `profile.BROAD_LEAST` dimensions or more."""
-_ZERO = 1e-6
+FLOOR = 5.0
+"""Least beta that the measurements of docs/threat-model.md stand for, with `profile.LEAST_KEPT` dimensions or more."""
+NARROW_FLOOR = 3.6
+"""The same, of narrow spectra, such as faces have: noise costs them more recall, and they give an attacker less."""
+
+Turn = Callable[[Matrix], Matrix]
+
+
+def floor(broad: bool) -> float:
+    """Return the least beta for a broad or a narrow spectrum (`Profile.broad`)."""
+    return FLOOR if broad else NARROW_FLOOR
 
 
 @dataclass(frozen=True)
@@ -53,6 +61,8 @@ class Sketch:
         gamma: exponent of the eigenvalues on queries, -1/2 to 1/2.
         query_beta: noise on queries, derived from the query so that repeats cannot be averaged.
         profile: digest of the profile; set when one is fitted.
+        cells: random parts of the collection, each under a rotation of its own. None: one, and more as it outgrows the
+            records budget of its key.
         threat: a preset of gamma and query_beta: "stolen-data" (default) or "watching-server".
     """
 
@@ -61,6 +71,7 @@ class Sketch:
     gamma: float | None = None
     query_beta: float | None = None
     profile: str | None = None
+    cells: int | None = None
     threat: InitVar[str | None] = None
 
     name: ClassVar[str] = "sketch"
@@ -89,12 +100,14 @@ class Sketch:
             object.__setattr__(self, name, float(value) + 0.0)  # 2 and 2.0, 0.0 and -0.0 must derive the same keys
         if self.k is not None and (isinstance(self.k, bool) or not isinstance(self.k, int) or self.k < 2):
             raise SchemeError(f"sketch: k is a whole number from 2, not {self.k!r}")
+        if self.cells is not None:
+            check_cells(self.name, self.cells)
         if self.profile is not None and (self.k is None or self.beta is None):
             raise SchemeError("sketch: a profile is fitted by the collection, not given")
 
     def parameters(self) -> Mapping[str, Any]:
-        """Return k, beta, gamma, query_beta and the profile's digest."""
-        names = ("k", "beta", "gamma", "query_beta", "profile")
+        """Return k, beta, gamma, query_beta, the profile's digest, and cells where they are chosen."""
+        names = ("k", "beta", "gamma", "query_beta", "profile", *(() if self.cells is None else ("cells",)))
         return {name: getattr(self, name) for name in names}
 
     def accepts(self, wanted: Sketch) -> bool:
@@ -104,7 +117,7 @@ class Sketch:
 
     def fitted(self, profile: Profile) -> Sketch:
         """Return the scheme under a profile."""
-        beta = FLOOR if self.beta is None else self.beta
+        beta = floor(profile.broad) if self.beta is None else self.beta
         return replace(self, k=profile.k, beta=beta, profile=profile.digest, threat=None)
 
     def unfitted(self) -> Sketch:
@@ -123,66 +136,72 @@ class Sketch:
             return Sealed().keyed(root, tenant, collection, point_dim)
         if profile is None or profile.digest != self.profile or (profile.dim, profile.k) != (point_dim, self.k):
             raise ProfileError("the collection's profile is not the one that its settings name")
-        return _KeyedSketch(self, profile, root, tenant, collection)
+        parameters = (f"k={profile.k}", f"beta={self.beta or 0.0!r}", f"profile={profile.digest}")
+        context: Context = (tenant, collection, self.name, *parameters, profile.dim)
+        if self.cells is None or self.cells == 1:
+            return _KeyedSketch(self, profile, root, context)
+        return _keyed_cells(self, profile, root, context, self.cells)
 
 
-class _KeyedSketch:
-    def __init__(self, scheme: Sketch, profile: Profile, root: bytes, tenant: str, collection: str) -> None:
-        beta, gamma, query_beta = scheme.beta or 0.0, scheme.gamma or 0.0, scheme.query_beta or 0.0
-        parameters = (f"k={profile.k}", f"beta={beta!r}", f"profile={profile.digest}")
-        context: tuple[str | int, ...] = (tenant, collection, scheme.name, *parameters, profile.dim)
-        # what is done to queries is no part of what is stored
-        query_context = (*context, f"gamma={gamma!r}", f"query_beta={query_beta!r}")
+class _KeyedSketch(OneCell):
+    def __init__(self, scheme: Sketch, profile: Profile, root: bytes, context: Context) -> None:
         turn = rotation(derive(root, Purpose.ROTATION, *context), profile.k)
-        scales = profile.eigenvalues.astype(np.float64)
-        self._stored, self._start = _map(profile, scales**-0.5, turn.apply)
-        self._asked, self._query_start = _map(profile, scales**gamma, turn.apply)
-        self._radius, self._query_radius = beta / 4, query_beta / 4
-        self._nonces = Pmac(derive(root, Purpose.NOISE_NONCE, *context))
-        self._noise = Keystream(derive(root, Purpose.NOISE, *context))
-        self._query_nonces = Pmac(derive(root, Purpose.QUERY_NOISE_NONCE, *query_context))
-        self._query_noise = Keystream(derive(root, Purpose.QUERY_NOISE, *query_context))
+        self._stored, self._asked = _maps(scheme, profile, turn.apply)
+        self._noise = Noise(root, context, _asked(scheme), *_radii(scheme), sphere=True)
 
     def encrypt(self, points: Matrix, tokens: Nonces) -> tuple[Matrix, Nonces]:
-        nonces = self._nonces.tags(tokens, _bytes(points))
-        out = points @ self._stored
-        out -= self._start
-        _to_sphere(out, self._noise, nonces)
-        if self._radius:
-            add_ball_noise(self._noise, nonces, self._radius, out)
-            _to_sphere(out, self._noise, nonces)
-        return out, nonces
+        out = self._stored(points)
+        return out, self._noise.on_records(out, points, tokens)
 
     def encrypt_query(self, points: Matrix) -> Matrix:
-        nonces = self._query_nonces.tags(_bytes(points))
-        out = points @ self._asked
-        out -= self._query_start
-        _to_sphere(out, self._query_noise, nonces)
-        if self._query_radius:
-            add_ball_noise(self._query_noise, nonces, self._query_radius, out)
-            _to_sphere(out, self._query_noise, nonces)
+        out = self._asked(points)
+        self._noise.on_queries(out, points)
         return out
 
     def decrypt(self, index_vectors: Matrix, nonces: Nonces) -> Matrix:
         raise SchemeError("a sketch cannot be turned back: the exact vector is in the sealed record")
 
 
-def _map(profile: Profile, scales: Any, turn: Any) -> tuple[Matrix, Matrix]:
-    """Return the (dim, k) matrix that projects, scales and rotates, and where the mean goes, (k,)."""
-    matrix = turn(np.ascontiguousarray(profile.basis * scales, np.float32))
-    start = profile.mean.astype(np.float64) @ matrix.astype(np.float64)
-    return np.ascontiguousarray(matrix), start.astype(np.float32)
+def _keyed_cells(scheme: Sketch, profile: Profile, root: bytes, context: Context, cells: int) -> KeyedCells:
+    stored, queried = _maps(scheme, profile, lambda matrix: matrix)
+    radius, query_radius = _radii(scheme)
+    return KeyedCells(
+        root,
+        (*context, f"cells={cells}"),
+        _asked(scheme),
+        cells,
+        profile.k,
+        stored=stored,
+        queried=queried,
+        radius=radius,
+        query_radius=query_radius,
+        sphere=True,
+    )
 
 
-def _bytes(points: Matrix) -> Bytes:
-    return np.ascontiguousarray(points).view(np.uint8)
+def _asked(scheme: Sketch) -> Context:
+    """What is done to queries is no part of what is stored."""
+    return (f"gamma={scheme.gamma or 0.0!r}", f"query_beta={scheme.query_beta or 0.0!r}")
 
 
-def _to_sphere(out: Matrix, stream: Keystream, nonces: Nonces) -> None:
-    """Put (n, k) points on the unit sphere in place; one at the very centre in a direction of its nonce's."""
-    lengths = np.sqrt(np.einsum("ij,ij->i", out, out))
-    centre = np.flatnonzero(lengths < _ZERO)
-    if len(centre):
-        out[centre] = ball_noise(stream, nonces[centre], 1.0, out.shape[1])
-        lengths[centre] = np.linalg.norm(out[centre], axis=1)
-    out /= lengths[:, None]
+def _radii(scheme: Sketch) -> tuple[float, float]:
+    return (scheme.beta or 0.0) / 4, (scheme.query_beta or 0.0) / 4
+
+
+def _maps(scheme: Sketch, profile: Profile, turn: Turn) -> tuple[Turn, Turn]:
+    """Return what projects, scales and rotates records, and what does so with queries."""
+    scales = profile.eigenvalues.astype(np.float64)
+    return _map(profile, scales**-0.5, turn), _map(profile, scales ** (scheme.gamma or 0.0), turn)
+
+
+def _map(profile: Profile, scales: Any, turn: Turn) -> Turn:
+    """Return what centres, projects, scales and rotates (n, dim) points: one product."""
+    matrix = np.ascontiguousarray(turn(np.ascontiguousarray(profile.basis * scales, np.float32)))
+    start = (profile.mean.astype(np.float64) @ matrix.astype(np.float64)).astype(np.float32)
+
+    def apply(points: Matrix) -> Matrix:
+        out = points @ matrix
+        out -= start
+        return out
+
+    return apply

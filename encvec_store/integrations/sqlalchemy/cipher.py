@@ -170,7 +170,7 @@ class ColumnCipher:
         config = self.config
         checked = as_vectors(np.asarray(query)[None], config.dim, name="query")
         scheme = self._vault.scheme(self._vault.primary if version is None else version, config)
-        encrypted: Matrix = scheme.encrypt_query(config.metric.lift_query(checked, config.max_norm))[0]
+        encrypted: Matrix = scheme.encrypt_queries(config.metric.lift_query(checked, config.max_norm))[0, 0]
         return encrypted
 
 

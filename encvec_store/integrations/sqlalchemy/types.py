@@ -83,6 +83,8 @@ class EncryptedVector(TypeDecorator[Matrix]):
         )
         if not config.index_dim:
             raise SchemeError(f"scheme {config.scheme.name!r} has no index vectors for a column to hold")
+        if config.cells > 1:
+            raise SchemeError("a column has one rotation: cells are for collections, which ask them all in a search")
         if config.metric.bounded and config.max_norm is None:
             raise NormError(f"metric {metric!r} needs a max_norm: the largest length of a vector")
         super().__init__(config.index_dim)

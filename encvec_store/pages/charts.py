@@ -128,12 +128,12 @@ def _line(x: Axis, y: Axis, line: Line, taken: list[tuple[float, float]]) -> lis
 
 def _mark(kind: str, x: float, y: float) -> str:
     """Shapes differ as colours do, for those who see no colours."""
-    match kind:
-        case "same" | "little":
+    match kind.partition(" ")[0]:
+        case "same" | "little" | "sealed":
             return f'<rect class="mark" x="{x - 4:.1f}" y="{y - 4:.1f}" width="8" height="8"/>'
-        case "superset" | "leaks":
+        case "superset" | "leaks" | "sap":
             return f'<path class="mark" d="M{x:.1f},{y - 5:.1f}l5,9h-10z"/>'
-        case "pairs" | "broken":
+        case "pairs" | "broken" | "plaintext":
             return f'<path class="mark" d="M{x:.1f},{y - 5.5:.1f}l5.5,5.5l-5.5,5.5l-5.5,-5.5z"/>'
     return f'<circle class="mark" cx="{x:.1f}" cy="{y:.1f}" r="4.2"/>'
 

@@ -1,4 +1,4 @@
-"""The report's style sheet and its standing texts; imports nothing.
+"""The style sheet of every page that the program writes; imports nothing.
 
 Colours are of Okabe and Ito's palette (jfly.uni-koeln.de/color, 2008), which colour-blind people tell apart; a shape
 and a word always say the same.
@@ -6,15 +6,17 @@ and a word always say the same.
 
 from __future__ import annotations
 
-__all__ = ["CSS", "LIMITS", "READING"]
+__all__ = ["CSS"]
 
 CSS = """
 :root{color-scheme:light dark;--bg:#fff;--fg:#1b1f24;--dim:#59626d;--rule:#d9dee4;--card:#f5f7f9;
 --chance:#0072b2;--little:#00795a;--leaks:#a86200;--broken:#c04a00;
---disjoint:#0072b2;--same:#d55e00;--superset:#009e73;--pairs:#a8517f;--other:#59626d}
+--disjoint:#0072b2;--same:#d55e00;--superset:#009e73;--pairs:#a8517f;--other:#59626d;
+--plaintext:#59626d;--sketch:#0072b2;--sap:#c04a00;--sealed:#00795a;--cells:#a8517f}
 @media(prefers-color-scheme:dark){:root{--bg:#14171b;--fg:#e8eaed;--dim:#a3acb6;--rule:#343a42;--card:#1e2329;
 --chance:#56b4e9;--little:#2fc79a;--leaks:#f0b429;--broken:#ff8a4c;
---disjoint:#56b4e9;--same:#ff8a4c;--superset:#2fc79a;--pairs:#df94be}}
+--disjoint:#56b4e9;--same:#ff8a4c;--superset:#2fc79a;--pairs:#df94be;--other:#a3acb6;
+--plaintext:#a3acb6;--sketch:#56b4e9;--sap:#ff8a4c;--sealed:#2fc79a;--cells:#df94be}}
 *{box-sizing:border-box}
 body{margin:0;background:var(--bg);color:var(--fg);font:16px/1.5 system-ui,sans-serif}
 main{max-width:1080px;margin:0 auto;padding:24px 20px 60px}
@@ -28,7 +30,8 @@ border-left:6px solid var(--c,var(--rule));border-radius:6px}
 .tag{color:var(--c);font-weight:600;white-space:nowrap;margin-left:.5em}.facts{color:var(--dim);font-size:.86rem}
 .chance{--c:var(--chance)}.little{--c:var(--little)}.leaks{--c:var(--leaks)}.broken{--c:var(--broken)}
 .disjoint{--c:var(--disjoint)}.same{--c:var(--same)}.superset{--c:var(--superset)}.pairs{--c:var(--pairs)}
-.other{--c:var(--other)}
+.other{--c:var(--other)}.plaintext{--c:var(--plaintext)}.sketch{--c:var(--sketch)}.sap{--c:var(--sap)}
+.sealed{--c:var(--sealed)}.cells{--c:var(--cells)}
 .bars{display:grid;grid-template-columns:20.5em 1fr 5em;gap:1px 12px;align-items:center;margin-top:1em}
 .name{grid-column:1/-1;font-weight:600;margin-top:.6em}.who{color:var(--dim);font-size:.86rem}.figure{text-align:right}
 .bar{width:100%;height:22px;display:block;overflow:visible}.bar rect{fill:var(--c)}
@@ -37,11 +40,13 @@ border-left:6px solid var(--c,var(--rule));border-radius:6px}
 .grid{stroke:var(--rule);stroke-width:1}.whisker{stroke:var(--fg);stroke-width:1.3;opacity:.75}
 line.chance{stroke:var(--fg);stroke-width:2;stroke-dasharray:3 2}
 .plot{width:100%;display:block}.plot text{font-size:11px;fill:var(--dim)}.plot .label{fill:var(--fg);font-weight:600}
-.plot polyline{fill:none;stroke:var(--c);stroke-width:2}
+.plot polyline{fill:none;stroke:var(--c);stroke-width:2}.plot g.thin polyline{stroke-width:1.2;stroke-dasharray:5 3}
 .plot g.chance polyline{stroke:var(--dim);stroke-dasharray:4 3;stroke-width:1.5}
 .mark{fill:var(--c);stroke:var(--bg);stroke-width:1}
 .single{max-width:520px}.grids{display:grid;grid-template-columns:repeat(auto-fill,minmax(300px,1fr));gap:18px}
+.large{grid-template-columns:repeat(auto-fill,minmax(min(100%,460px),1fr))}
 figure{margin:0}figcaption{font-weight:600;font-size:.9rem;text-align:center}
+.plain{grid-template-columns:1fr}.plain li{grid-template-columns:1fr}.plain li>span{display:none}
 .legend{display:flex;flex-wrap:wrap;gap:4px 18px;margin:.6em 0;font-size:.9rem}.legend span{color:var(--c)}
 summary{cursor:pointer;margin:1em 0;font-weight:600}.chips{font-size:1.05rem}
 .limits{border:2px solid var(--leaks);border-radius:8px;padding:2px 18px 12px;margin-top:2em}
@@ -59,22 +64,3 @@ dd{margin:0;overflow-wrap:anywhere}code{font:.88em ui-monospace,monospace}
 .share strong{font-size:1.6rem}.tag{margin-left:0}dl{grid-template-columns:1fr}dt{margin-top:.4em}}
 @media print{body{background:#fff}.verdicts li,figure{break-inside:avoid}}
 """
-
-READING = """<ul>
-<li><b>Named</b>: the thief lays each ciphertext beside the candidates and picks the nearest; the share of right
-picks is counted. Whoever names a record knows what it says, as far as an embedding says it.</li>
-<li><b>Chance</b> is one in as many as there are records: what guessing gives. A scheme is said to be at chance where
-its best attack is not told apart from guessing, at 5% over all its trials together.</li>
-<li><b>Worst counts</b>: a scheme's figure is the most that any attack reached under any key.</li>
-<li><b>The honest user</b> holds the key, fetches the candidates and ranks their sealed originals: those of the
-true ten that are not among the candidates are lost.</li>
-<li><b>Intervals</b> are Wilson's, at 95%, over the records of one trial.</li></ul>"""
-
-LIMITS = """<ul>
-<li>Chance here means that <em>these</em> attacks failed on <em>these</em> data. A better attack, or more records under
-one key, may succeed. It is a measurement, not a proof of security.</li>
-<li>A thief may hold more than was tried: more data of the kind, known records, or a way to have own records
-stored.</li>
-<li>Naming is not all: who is near to whom, groups and counts can show where no record is named.</li>
-<li>Whoever holds the key, or watches the honest user's memory, reads everything; so does whoever alters
-the program.</li></ul>"""

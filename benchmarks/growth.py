@@ -1,0 +1,112 @@
+"""How time and memory grow with the number of records: makes results/growth/. Imports encvec_store.bench.
+
+Usage: python -m benchmarks.growth [--n 1000 ... 1000000] [--dim 128] [--scheme sap] [--json]
+
+For every size the runner of `encvec bench` measures plaintext FAISS and the `faiss:` store side by side, on clustered
+vectors that are made as they are read: neither the store's nor the baseline's process ever holds the data. A process
+of its own that only ingests tells what that takes. A run that was stopped goes on with the size it was at.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+
+from benchmarks.report import RESULTS, Show, one_thread
+from encvec_store import Keyset, connect
+from encvec_store.bench import Job, Measured, measure
+from encvec_store.bench.child import resident
+from encvec_store.bench.encrypted import fill
+from encvec_store.bench.results import Results, key_of
+from encvec_store.bench.synthetic import clustered
+
+SIZES = (1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000)
+QUERIES = 300
+
+
+def job(n: int, dim: int, scheme: dict[str, Any], oversample: int) -> Job:
+    """Describe what is measured at one size: the store's own choice of index, 8-bit, at efSearch 100."""
+    data = clustered(n, dim, queries=QUERIES)
+    return Job(data, schemes=(scheme,), oversamples=(oversample,), passes=2, rounds=0)
+
+
+def ingest(n: int, dim: int, scheme: dict[str, Any]) -> dict[str, Any]:
+    """Ingest in a process of its own; returns its peak memory in MiB, and that of the libraries before."""
+    told = json.dumps([n, dim, scheme])
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.growth", "--ingest", told], stdout=subprocess.PIPE, text=True, check=True
+    )
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def ingest_here(told: str) -> None:
+    """Be that process."""
+    n, dim, scheme = json.loads(told)
+    library, _ = resident()
+    with tempfile.TemporaryDirectory(prefix="encvec-bench-") as folder:
+        store = connect(f"faiss:{folder}", keyset=Keyset.create("memory:"))
+        collection = store.collection("grown", dim, scheme=scheme)
+        took = fill(collection, clustered(n, dim, queries=QUERIES).vectors)
+        peak, _ = resident()
+        print(json.dumps({"ingest_peak_mb": peak, "ingest_library_mb": library, "ingest_alone_per_s": n / took}))
+        store.close()
+
+
+def one(n: int, dim: int, scheme: dict[str, Any], oversample: int, show: Show) -> list[Measured]:
+    """Measure one size."""
+    found = measure(job(n, dim, scheme, oversample), lambda text, steps: show.stage(f"{n:,}: {text}", steps))
+    alone = ingest(n, dim, scheme)
+    for measured in found:
+        if measured.row["scheme"] != "plaintext":
+            measured.row.update(alone)
+    return found
+
+
+@click.command()
+@click.option("--n", "sizes", type=int, multiple=True, help="Records; again for more.")
+@click.option("--dim", type=int, default=128, show_default=True)
+@click.option("--scheme", default="sap", show_default=True)
+@click.option("--beta", type=float, default=2.0, show_default=True)
+@click.option("--oversample", type=int, default=10, show_default=True)
+@click.option("--out", metavar="FOLDER", type=click.Path(path_type=Path), default=RESULTS / "growth")
+@click.option("--ingest", "told", hidden=True)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON lines and nothing else.")
+def main(
+    sizes: tuple[int, ...],
+    dim: int,
+    scheme: str,
+    beta: float,
+    oversample: int,
+    out: Path,
+    told: str | None,
+    as_json: bool,
+) -> None:
+    """Measure growth."""
+    if told is not None:
+        ingest_here(told)
+        return
+    show = Show(quiet=as_json)
+    results = Results(out, hdf5=False)
+    spec: dict[str, Any] = {"name": scheme, **({} if scheme == "sealed" else {"beta": beta})}
+    for n in sizes or SIZES:
+        key = key_of(job(n, dim, spec, oversample))
+        rows = results.of(key) if results.done(key) else results.add(key, one(n, dim, spec, oversample, show))
+        if as_json:
+            click.echo("".join(json.dumps(row) + "\n" for row in rows), nl=False)
+        else:
+            show.table(f"{n:,} x {dim}", rows, COLUMNS)
+
+
+COLUMNS = ["scheme", "index", "reranked", "recall@10", "p50_ms", "p95_ms", "qps", "build_s", "ingest_per_s", "bytes",
+           "peak_rss_mb", "ingest_peak_mb"]  # fmt: skip
+
+if __name__ == "__main__":
+    one_thread("benchmarks.growth")
+    main()

@@ -1,0 +1,1 @@
+"""The folder that goes into ann-benchmarks as ann_benchmarks/algorithms/encvec_store."""

@@ -1,0 +1,127 @@
+"""encvec_store for VectorDBBench 2 (PyPI: vectordb-bench); imports its base classes and encvec_store.
+
+Copy this folder to vectordb_bench/backend/clients/encvec_store and give the enumeration `DB` there a member that
+returns these three classes. The store's URL and the keyset's URI are the connection; every process opens both anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, SecretStr
+from vectordb_bench.backend.clients.api import (  # type: ignore[import-not-found,unused-ignore]
+    DBCaseConfig,
+    DBConfig,
+    IndexType,
+    MetricType,
+    VectorDB,
+)
+
+import encvec_store as ev
+
+METRICS = {MetricType.COSINE: "cosine", MetricType.L2: "l2", MetricType.IP: "ip", MetricType.DP: "ip"}
+
+
+class EncvecConfig(DBConfig):  # type: ignore[misc,unused-ignore]
+    """Where the store is and where its keys are; a key file's passphrase comes from ENCVEC_PASSPHRASE."""
+
+    url: SecretStr
+    keys: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what the client is given."""
+        return {"url": self.url.get_secret_value(), "keys": self.keys}
+
+
+class EncvecCase(BaseModel, DBCaseConfig):  # type: ignore[misc,unused-ignore]
+    """How to index and search."""
+
+    metric_type: MetricType | None = None
+    index: IndexType = IndexType.HNSW
+    scheme: str = "sketch"
+    beta: float | None = None
+    ef_search: int = 100
+    oversample: int = 10
+
+    def index_param(self) -> dict[str, Any]:
+        """Return metric and scheme."""
+        noise = {} if self.beta is None else {"beta": self.beta}
+        return {
+            "metric": METRICS.get(self.metric_type, "cosine") if self.metric_type else "cosine",
+            "scheme": {"name": self.scheme, **noise},
+        }
+
+    def search_param(self) -> dict[str, Any]:
+        """Return efSearch and candidates a hit."""
+        return {"ef_search": self.ef_search, "oversample": self.oversample}
+
+
+class EncvecStore(VectorDB):  # type: ignore[misc,unused-ignore]
+    """A collection of an encrypted store."""
+
+    name = "encvec_store"
+
+    def __init__(
+        self,
+        dim: int,
+        db_config: dict[str, Any],
+        db_case_config: EncvecCase | None = None,
+        collection_name: str = "vdbbench",
+        drop_old: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        self._dim, self._config, self._collection_name = dim, dict(db_config), collection_name
+        self._case = db_case_config or EncvecCase()
+        self._collection: Any = None
+        with self._open() as store:
+            if drop_old:
+                store.drop(collection_name)
+            self._of(store)
+
+    @contextmanager
+    def init(self) -> Iterator[None]:
+        """Connect for as long as the block runs."""
+        with self._open() as store:
+            self._collection = self._of(store)
+            try:
+                yield
+            finally:
+                self._collection = None  # the object is copied into other processes between two blocks
+
+    def insert_embeddings(
+        self,
+        embeddings: list[list[float]],
+        metadata: list[int],
+        labels_data: list[str] | None = None,
+        tenant_labels_data: list[str] | None = None,
+        **kwargs: Any,
+    ) -> tuple[int, Exception | None]:
+        """Write one batch, all or nothing; ids are the numbers in `metadata`."""
+        try:
+            self._collection.upsert([str(number) for number in metadata], np.asarray(embeddings, np.float32))
+        except ev.errors.EncvecError as error:
+            return 0, error
+        return len(metadata), None
+
+    def search_embedding(
+        self, query: list[float], k: int = 100, payload_profile: Any = None, tenant: str | None = None
+    ) -> list[int]:
+        """Return ids of the k nearest."""
+        return [int(hit.id) for hit in self._collection.search(np.asarray(query, np.float32), k=k)]
+
+    def optimize(self, data_size: int | None = None) -> None:
+        """Build and save the index."""
+        self._collection.flush()
+
+    def _open(self) -> ev.Store:
+        keyset = ev.Keyset.open(self._config["keys"])
+        return ev.connect(self._config["url"], keyset=keyset, ef_search=self._case.ef_search)
+
+    def _of(self, store: ev.Store) -> ev.Collection:
+        made = self._case.index_param()
+        return store.collection(
+            self._collection_name, self._dim, made["metric"], made["scheme"], oversample=self._case.oversample
+        )

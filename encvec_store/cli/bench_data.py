@@ -1,0 +1,74 @@
+"""Data for `encvec bench`: a file, mapped where its format allows it, or a name; imports bench, readers."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..bench.files import MAPPED, open_data, open_vectors
+from ..bench.source import Data, Source, held_out
+from ..bench.synthetic import named
+from ..errors import InputError
+from .common import Failure
+from .readers import Columns, open_reader
+
+__all__ = ["load"]
+
+_BATCH = 10_000
+
+
+def load(name: str, queries_file: str | None, limit: int | None, metric: str | None) -> Data:
+    """Return a data set. Raises InputError or Failure."""
+    path = Path(name)
+    if not path.exists() and (":" in name or not path.suffix):
+        found = _by_name(name, limit)
+    elif path.suffix in MAPPED:
+        if queries_file is not None and path.suffix not in (".hdf5", ".h5"):
+            found = Data(path.stem, Source(open_vectors(path)), np.empty((0, 1), np.float32))
+        else:
+            found = open_data(path)
+    else:
+        vectors, own = _read(name)
+        whole = queries_file is not None
+        kept, asked = (Source(vectors), vectors[:0]) if whole else held_out(vectors)
+        found = Data(path.stem, kept, asked, own or "cosine")
+    if queries_file is not None:
+        found = replace(found, queries=_queries(queries_file), judged=None)
+    if limit is not None and limit < len(found.vectors):
+        found = replace(found, vectors=found.vectors.take(limit), judged=None)
+    return replace(found, metric=metric) if metric else found
+
+
+def _queries(path: str) -> Any:
+    place = Path(path)
+    return Source(open_vectors(place)).whole() if place.suffix in MAPPED else _read(path)[0]
+
+
+def _read(path: str) -> tuple[Any, str | None]:
+    """Read a file that can only be read in order: it is held in memory."""
+    reader = open_reader(path, None, Columns())
+    parts = [np.asarray(batch.vectors, np.float32) for batch in reader.batches(_BATCH)]
+    if not parts:
+        raise InputError(f"{path} holds no vectors")
+    return np.concatenate(parts), reader.metric
+
+
+def _by_name(name: str, limit: int | None) -> Data:
+    drawn = named(name)
+    if drawn is not None:
+        return drawn
+    try:
+        corpora: Any = importlib.import_module("benchmarks.corpora")
+    except ImportError:
+        raise Failure(
+            "InputError", f"{name!r} is no file; the named data sets come with a checkout of the repository"
+        ) from None
+    try:
+        found: Data = corpora.find(name, limit=limit)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    return found

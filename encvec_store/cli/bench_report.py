@@ -1,0 +1,91 @@
+"""`encvec bench compare` and `encvec bench report`: results read again; imports bench, output."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..errors import InputError
+from .output import emit, note, table
+
+__all__ = ["compare", "report"]
+
+
+@click.command()
+@click.argument("before", type=click.Path(exists=True, path_type=Path))
+@click.argument("after", type=click.Path(exists=True, path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON list.")
+def compare(before: Path, after: Path, as_json: bool) -> None:
+    """Set two runs side by side: what is in both, as AFTER over BEFORE.
+
+    BEFORE and AFTER are files of JSON lines, or folders that --out made. Beside each ratio of the encrypted side stands
+    that of plaintext in the same runs: where both moved alike, the machine did.
+    """
+    from ..bench.compare import compared
+    from ..bench.results import read
+
+    found = compared(read([before]), read([after]))
+    if not found:
+        raise InputError("the two have no variant in common: same data, store, index, scheme and parameters")
+    if as_json:
+        emit(found)
+        return
+    from ..bench.compare import SHOWN
+
+    table([title for _, title in SHOWN], [[_ratio(row[key]) for key, _ in SHOWN] for row in found])
+
+
+def _ratio(value: Any) -> Any:
+    return round(value, 3) if isinstance(value, float) else value
+
+
+@click.command()
+@click.argument("results", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "--html", "page", required=True, type=click.Path(dir_okay=False, path_type=Path), help="Write the page here."
+)
+@click.option(
+    "--png",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="FOLDER",
+    help="Write each chart as PNG too (extra `bench`).",
+)
+@click.option(
+    "--leakage",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="ROWS.jsonl",
+    help="Rows of the leakage lab: adds what noise costs an attacker.",
+)
+@click.option("--memory-price", type=float, default=3.0, show_default=True, help="Of a GiB of memory, a month.")
+@click.option("--disk-price", type=float, default=0.1, show_default=True, help="Of a GB of disk, a month.")
+@click.option("--core-price", type=float, default=25.0, show_default=True, help="Of a processor core, a month.")
+@click.option("--rate", type=float, default=100.0, show_default=True, help="Queries a second that are to be answered.")
+def report(
+    results: tuple[Path, ...],
+    page: Path,
+    png: Path | None,
+    leakage: Path | None,
+    memory_price: float,
+    disk_price: float,
+    core_price: float,
+    rate: float,
+) -> None:
+    """Draw results as one page that stands alone.
+
+    RESULTS are files of JSON lines, or folders that --out made.
+    """
+    from ..bench.cost import Prices
+    from ..bench.report import write
+    from ..bench.results import machines, read
+
+    prices = Prices(memory_price, disk_price, core_price, rate)
+    attacks = read([leakage]) if leakage else []
+    write(page, read(results), machines(results), attacks, prices)
+    if png is not None:
+        from ..bench.pictures import draw
+
+        for path in draw(png, read(results), attacks):
+            note(f"wrote {path}")
+    note(f"wrote {page}")

@@ -1,0 +1,119 @@
+"""Devices of the `faiss:` store: cuda degrades to the CPU in one line; the GPU path, with FAISS's GPU calls faked.
+
+No test here has seen a GPU: the fakes show that the copy is made, used, renewed and left out where it must be.
+"""
+
+import logging
+
+import faiss
+import numpy as np
+import pytest
+
+from encvec_store import Keyset, connect
+from encvec_store.backends.faiss import device
+from encvec_store.errors import UriError
+
+
+@pytest.fixture(autouse=True)
+def fresh():
+    device.uses_gpu.cache_clear()
+    yield
+    device.uses_gpu.cache_clear()
+
+
+def collection(store):
+    found = store.collection("some", 8, scheme={"name": "sap", "beta": 0.1})
+    vectors = np.random.default_rng(0).standard_normal((300, 8)).astype(np.float32)
+    found.upsert([str(i) for i in range(300)], vectors)
+    return found, vectors
+
+
+@pytest.mark.skipif(hasattr(faiss, "StandardGpuResources"), reason="this FAISS has GPU support")
+def test_cuda_without_a_gpu_says_so_once_and_goes_on(tmp_path, caplog):
+    with (
+        caplog.at_level(logging.WARNING, "encvec_store"),
+        connect(f"faiss:{tmp_path}?device=cuda", keyset=Keyset.create("memory:")) as store,
+    ):
+        found, vectors = collection(store)
+        assert [found.search(vector, k=1)[0].id for vector in vectors[:5]] == list("01234")
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith("device=cuda: ")
+    assert line.endswith("searched on the CPU")
+    assert "\n" not in line
+
+
+def test_auto_without_a_gpu_says_nothing(tmp_path, caplog):
+    with (
+        caplog.at_level(logging.WARNING, "encvec_store"),
+        connect(f"faiss:{tmp_path}?device=auto", keyset=Keyset.create("memory:")) as store,
+    ):
+        found, vectors = collection(store)
+        assert found.search(vectors[7], k=1)[0].id == "7"
+    assert not caplog.records
+
+
+def test_an_unknown_device_is_refused(tmp_path):
+    with pytest.raises(UriError, match="device is one of auto, cpu, cuda"):
+        connect(f"faiss:{tmp_path}?device=tpu", keyset=Keyset.create("memory:"))
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """FAISS with GPU calls that keep to the CPU; counts the copies made and the searches on them."""
+    seen = {"copies": 0, "searches": 0, "probes": []}
+
+    class Copy:
+        def __init__(self, raw):
+            self.owner = faiss.clone_index(raw)
+            self.raw = faiss.downcast_index(self.owner)
+            self.nprobe = 1
+
+        def search(self, queries, k):
+            seen["searches"] += 1
+            if hasattr(self.raw, "nprobe"):
+                self.raw.nprobe = self.nprobe
+            return self.raw.search(queries, k)
+
+    class Space:
+        def set_index_parameter(self, index, name, value):
+            assert name == "nprobe"
+            index.nprobe = value
+            seen["probes"].append(value)
+
+    def cloned(raw, options):
+        assert options.shard
+        seen["copies"] += 1
+        return Copy(raw)
+
+    class Options:
+        shard = False
+
+    for name, fake in {
+        "StandardGpuResources": object,
+        "get_num_gpus": lambda: 1,
+        "GpuMultipleClonerOptions": Options,
+        "GpuParameterSpace": Space,
+        "index_cpu_to_all_gpus": cloned,
+    }.items():
+        monkeypatch.setattr(faiss, name, fake, raising=False)
+    return seen
+
+
+@pytest.mark.parametrize("index", ["flat", "ivf"])
+def test_the_copy_searches_and_is_renewed(tmp_path, gpu, index):
+    with connect(f"faiss:{tmp_path}?device=cuda&index={index}", keyset=Keyset.create("memory:")) as store:
+        found, vectors = collection(store)
+        assert [found.search(vector, k=1)[0].id for vector in vectors[:5]] == list("01234")
+        assert gpu["copies"] == 1
+        assert gpu["searches"] == 5
+        assert bool(gpu["probes"]) == (index == "ivf")
+        found.upsert(["new"], vectors[:1] * -1)
+        assert found.search(-vectors[0], k=1)[0].id == "new"
+        assert gpu["copies"] == 2, "a copy from before knows no new records"
+
+
+def test_graphs_stay_on_the_cpu(tmp_path, gpu):
+    with connect(f"faiss:{tmp_path}?device=cuda&index=hnsw", keyset=Keyset.create("memory:")) as store:
+        found, vectors = collection(store)
+        assert found.search(vectors[3], k=1)[0].id == "3"
+    assert gpu["copies"] == 0

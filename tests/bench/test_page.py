@@ -1,0 +1,133 @@
+"""The bench's page and pictures: figures are those of the rows, nothing runs or is loaded, text is escaped."""
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+from click.testing import CliRunner
+
+from encvec_store.bench.cost import Prices, cost
+from encvec_store.bench.pictures import draw
+from encvec_store.bench.reading import contests, frontier, growths, largest, noises
+from encvec_store.bench.report import page
+from encvec_store.cli.bench import bench
+from encvec_store.errors import InputError
+from tests.bench.kit import plain, row
+
+HOSTILE = "</style><script>alert(1)</script>\"'><img src=x onerror=alert(2)>&amp;"
+VOID = {"meta", "br"}
+
+
+class Balanced(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.open, self.tags = [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def grown(quantity):
+    sizes = (1_000, 10_000, 100_000, 1_000_000)
+    name = "clustered:{}x8"
+    return [
+        item(dataset=name.format(n), n=n, job=str(n), **{quantity: 3.0 * n**0.5})
+        for n in sizes
+        for item in (plain, row)
+    ]
+
+
+def attack(beta, identified, **more):
+    return {
+        "subject": "sap", "parameters": {"beta": beta}, "n": 500, "pairs": 0, "identified": identified,
+        "chance": 0.002, "recall@10": {"100": 0.9}, **more,
+    }  # fmt: skip
+
+
+def test_the_page_says_the_ratio_of_the_rows_and_stands_alone():
+    rows = [plain(p50_ms=0.5), row(p50_ms=1.6), row(reranked=False, oversample=None, **{"recall@10": 0.6})]
+    text = page(rows, [{"date": "2026-01-02", "cpu": "x", "cpus": 2, "versions": {"numpy": "2"}}], [])
+    assert "3.2 times as long" in text
+    parser = Balanced()
+    parser.feed(text)
+    assert not parser.open
+    tags = {tag for tag, _ in parser.tags}
+    assert not tags & {"script", "link", "img", "iframe", "object"}
+    assert "http" not in re.sub(r"http-equiv", "", text)
+    assert "default-src 'none'" in text
+
+
+def test_rows_are_other_peoples_text():
+    parser = Balanced()
+    odd = [item(dataset=HOSTILE, store=HOSTILE, index=HOSTILE) for item in (plain, row)]
+    parser.feed(page([*odd, row(scheme=HOSTILE, dataset="a")], [{"cpu": HOSTILE, "date": HOSTILE}], []))
+    assert not any(tag in ("script", "img") for tag, _ in parser.tags)
+
+
+def test_a_side_that_misses_the_recall_is_said_to():
+    text = page([plain(), row(**{"recall@10": 0.8})])
+    assert "reaches recall@10 of 0.8000 at most" in text
+    assert "times as long" not in text
+    with pytest.raises(InputError):
+        page([{"kind": "row"}])
+
+
+def test_the_frontier_holds_what_nothing_beats():
+    rows = [row(qps=qps, **{"recall@10": recall}) for recall, qps in ((0.9, 100), (0.95, 120), (0.99, 50), (0.97, 40))]
+    assert [(item["recall@10"], item["qps"]) for item in frontier(rows)] == [(0.95, 120), (0.99, 50)]
+
+
+@pytest.mark.parametrize("quantity", ["p50_ms", "build_s", "bytes"])
+def test_growth_finds_the_exponent(quantity):
+    for found in growths(grown(quantity), quantity):
+        power, fit = found.exponent
+        assert power == pytest.approx(0.5, abs=1e-6)
+        assert fit == pytest.approx(1)
+    rows = grown(quantity)
+    assert [contest.rows[0]["n"] for contest in largest(contests(rows))] == [1_000_000]
+    assert "n<sup>0.50</sup>" in page(rows)
+    assert not growths(rows[:4], quantity), "two sizes make no curve"
+
+
+def test_noise_counts_the_best_attack_without_pairs():
+    rows = [attack(1.0, 0.5), attack(1.0, 0.9), attack(1.0, 1.0, pairs=50), attack(2.0, 0.1), attack(2.0, 0.1, n=9)]
+    (found,) = noises(rows)
+    assert found.named == [(1.0, 0.9), (2.0, 0.1)]
+    assert found.recall == [(1.0, 0.9), (2.0, 0.9)]
+    assert "What noise costs whom" in page([plain(), row()], [], rows)
+    assert not noises(rows[:3])
+
+
+def test_cost_by_hand():
+    worked = cost(row(), Prices(memory=2, disk=0.5, core=10, rate=100))
+    assert worked.memory == pytest.approx(100 / 1024 * 1000 * 2), "100 MiB for a thousand vectors"
+    assert worked.disk == pytest.approx(0.5), "1 MB a thousand is 1 GB a million"
+    assert worked.cores == pytest.approx(1.0), "100 queries of 1 ms keep a tenth of a core busy"
+    assert worked.building == pytest.approx(2.0 * 1000 / 3600)
+    assert cost(row(peak_rss_mb=None), Prices()).month is None
+
+
+def test_pictures(tmp_path):
+    rows = [*grown("p50_ms"), plain(job="x"), row(job="x")]
+    made = draw(tmp_path / "new", rows, [attack(1.0, 0.5), attack(2.0, 0.1)])
+    names = {path.name for path in made}
+    assert {"growth-p50_ms.png", "growth-bytes.png", "noise-1.png", "pareto-1.png"} <= names
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in made)
+
+
+def test_report_command(tmp_path):
+    import json
+
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(item) + "\n" for item in (plain(), row())))
+    out = tmp_path / "page.html"
+    done = CliRunner().invoke(bench, ["report", str(tmp_path), "--html", str(out), "--memory-price", "7"])
+    assert done.exit_code == 0, done.output
+    assert "7 for a GiB" in re.sub(r"\s+", " ", out.read_text())

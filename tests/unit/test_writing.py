@@ -1,0 +1,48 @@
+"""Upserts of many parts: the threads that encrypt them are shared, and a child of a fork gets its own."""
+
+import os
+import signal
+import sys
+
+import pytest
+
+import encvec_store as ev
+from encvec_store import writing
+from tests.stores import oracle
+
+
+@pytest.fixture
+def small(monkeypatch):
+    monkeypatch.setattr(writing, "WRITE_CHUNK", 8)
+
+
+def written(n=60):
+    with ev.connect("memory:", keyset=ev.Keyset.create("memory:")) as store:
+        things = store.collection("things", 8, scheme="sap")
+        things.upsert(oracle.ids(n), oracle.vectors(n))
+        return [record.id for record in things.scroll()]
+
+
+def test_parts_grow():
+    assert [part.stop - part.start for part in writing._parts(5000)] == [256, 512, 1024, 1024, 1024, 1024, 136]
+    assert writing._parts(1024) == [slice(0, 1024)]
+    for n in (0, 1, 1025, 3000):
+        places = [place for part in writing._parts(n) for place in range(n)[part]]
+        assert places == list(range(n))
+
+
+def test_threads_are_shared(small):
+    assert written() == written() == oracle.ids(60), "in the order given, whichever thread was first"
+    assert writing._workers() is writing._workers()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
+@pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
+def test_a_child_of_a_fork_has_threads_of_its_own(small):
+    """The parent's stay with the parent: whoever waits for them waits for good."""
+    assert len(written()) == 60
+    child = os.fork()
+    if not child:
+        signal.alarm(60)
+        os._exit(0 if len(written()) == 60 else 1)
+    assert os.waitpid(child, 0)[1] == 0
