@@ -272,8 +272,7 @@ class Collection:
 
     def stats(self) -> dict[str, Any]:
         """Describe the collection: settings, sizes, key versions, and what its scheme leaks. JSON values."""
-        handle = self._handle
-        config = handle.refresh()
+        config = (handle := self._handle).refresh()
         return {
             "name": self.name,
             "tenant": self.tenant,

@@ -148,8 +148,7 @@ class FaissCollection:
 
     def explain(self, space: int, query: Matrix, limit: int, predicate: Predicate | None = None) -> str:
         with self._fitted((space,), query.shape[-1]) as fitted:
-            found = fitted.get(space, Ordinals())  # of none, there is nothing to compare
-            return found.explain(limit, predicate, self._matching, self._options)
+            return fitted.get(space, Ordinals()).explain(limit, predicate, self._matching, self._options)
 
     @contextmanager
     def _fitted(self, spaces: Iterable[int], dim: int) -> Iterator[dict[int, Ordinals]]:
