@@ -45,8 +45,9 @@ def as_vectors(vectors: Any, dim: int, *, name: str = "vectors") -> Matrix:
         array = array.reshape(0, dim)
     if array.ndim != 2 or array.shape[1] != dim:
         raise ShapeError(f"{name}: expected shape (n, {dim}), got {array.shape}")
-    with np.errstate(over="ignore"):
-        array = np.ascontiguousarray(array, dtype=np.float32)
+    if array.dtype != np.float32 or not array.flags.c_contiguous:
+        with np.errstate(over="ignore"):
+            array = np.ascontiguousarray(array, dtype=np.float32)
     # one pass in the good case: any NaN or infinity makes its row's sum NaN or infinite
     with np.errstate(over="ignore", invalid="ignore"):
         suspect = ~np.isfinite(np.einsum("ij->i", array))
@@ -161,8 +162,9 @@ class Metric:
         else:
             scores = wide @ q
             if self.name == "cosine":
-                scores /= np.sqrt(np.einsum("ij,ij->i", wide, wide)) * np.sqrt(q @ q)
-                np.clip(scores, -1, 1, out=scores)
+                scores /= np.sqrt(np.einsum("ij,ij->i", wide, wide) * (q @ q))
+                np.minimum(scores, 1, out=scores)
+                np.maximum(scores, -1, out=scores)
         return scores
 
     def order(self, scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -32,9 +32,11 @@ def best(
         places: which of the vectors take part; None for all.
         k: how many.
     """
-    scores = np.concatenate(
-        [metric.scores(query, part) for part in _parts(vectors if places is None else vectors[places])]
-    )
+    compared = vectors if places is None else vectors[places]
+    if len(compared) <= _CHUNK:
+        scores = metric.scores(query, compared)
+    else:
+        scores = np.concatenate([metric.scores(query, part) for part in _parts(compared)])
     order = np.argsort(metric.order(scores), kind="stable")[:k]
     return (order if places is None else places[order]), scores[order]
 

@@ -107,11 +107,11 @@ def key_versions(envelopes: Bytes) -> npt.NDArray[np.int64]:
 
 
 def _common(envelopes: Bytes) -> bytes | None:
-    """Return the first 8 bytes of a header, where all of (n, size) envelopes have the same: in one comparison."""
+    """Return the first 8 bytes of a header, where all of (n, size) envelopes have the same."""
     if not len(envelopes) or envelopes.shape[1] < PREFIX:
         return None
-    begun = np.ascontiguousarray(envelopes[:, TOKEN : TOKEN + 8]).view(np.uint64)
-    return begun[:1].tobytes() if (begun == begun[0, 0]).all() else None
+    begun = envelopes[:, TOKEN : TOKEN + 8].tobytes()
+    return begun[:8] if begun == begun[:8] * len(envelopes) else None
 
 
 def _precision(envelopes: Bytes) -> Precision:
