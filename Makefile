@@ -20,7 +20,7 @@ endif
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-pg15 docker-up docker-down bench peers lint format revision coverage hooks lock clean
+.PHONY: help demo test test-pg15 docker-up docker-down bench peers faces lint format revision coverage hooks lock clean
 
 help:  ## list the tasks
 	@grep -hE '^[a-z0-9-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z0-9-]+):.*## /  make \1\t/' | expand -t 20
@@ -46,6 +46,9 @@ bench: $(STAMP)  ## the measurements
 peers: $(STAMP)  ## install other projects to compare with, each in an environment of its own
 	@$(PY) -m benchmarks.peers $(ARGS)
 
+faces: $(STAMP)  ## faces rebuilt from stolen embeddings; sets up an environment with torch: benchmarks/faces
+	@$(PY) -m benchmarks.faces $(ARGS)
+
 lint: $(STAMP)  ## style, types, the import rules, shell scripts and the Dockerfile
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
@@ -68,7 +71,7 @@ hooks: $(STAMP)  ## run the linters before each commit
 	$(VENV)/bin/pre-commit install
 
 clean:  ## remove what the tasks made
-	rm -rf $(VENV) $(VENV)-lock benchmarks/.venv-peers build dist .coverage htmlcov .pytest_cache .mypy_cache .ruff_cache \
+	rm -rf $(VENV) $(VENV)-lock benchmarks/.venv-peers benchmarks/.venv-faces build dist .coverage htmlcov .pytest_cache .mypy_cache .ruff_cache \
 		.import_linter_cache .hypothesis
 	find encvec_store tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 

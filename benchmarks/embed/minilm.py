@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.embed._wheels import MissingModelError, model_file, sha256_file
+from encvec_store.faces.weights import MissingModelError, model_file, sha256_file
 
 try:
     import torch

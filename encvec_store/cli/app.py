@@ -22,6 +22,7 @@ from .calibrate import calibrate
 from .common import Failure, Interrupted, help_if_alone
 from .db import db
 from .export import export
+from .faces import faces
 from .import_ import import_
 from .ingest import ingest
 from .leakage import leakage
@@ -109,6 +110,7 @@ for command in (
     admin.drop,
     bench,
     leakage,
+    faces,
     db,
 ):
     cli.add_command(command)

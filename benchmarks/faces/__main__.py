@@ -1,0 +1,100 @@
+"""The face experiment: `make faces`, or `python -m benchmarks.faces`. Imports environment, then encvec_store.faces.
+
+    make faces                                  Olivetti, 20 people, 400 iterations: under 20 minutes on 2 idle cores
+    ENCVEC_LFW=DIR make faces ARGS=--full       LFW, 20 people, 400 and 2,000 iterations; writes results.json here
+    make faces ARGS="--iterations 100"          less
+
+Run again it goes on where it was stopped. Everything goes to `benchmarks/faces/out` (ignored by git), since a page of
+LFW holds photographs that must not be passed on. ironcore-alloy runs beside us where `make peers` can have it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.faces.environment import HERE, PYTHON, ROOT, VENV, WEIGHTS, ready
+
+OLIVETTI = ROOT / "benchmarks/data/olivetti-64.npz"
+BETA = 2.5
+
+
+def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.faces", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--lfw", type=Path, metavar="DIR", default=os.environ.get("ENCVEC_LFW"), help="a copy of LFW")
+    parser.add_argument("--full", action="store_true", help="400 and 2,000 iterations, and keep results.json")
+    parser.add_argument("--iterations", type=int, action="append", metavar="N")
+    parser.add_argument("--people", type=int, default=20)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--out", type=Path, help="by default benchmarks/faces/out/NAME")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code as of `encvec faces run`."""
+    args = arguments(argv)
+    if Path(sys.prefix).resolve() != VENV.resolve():
+        ready()
+        given = sys.argv[1:] if argv is None else list(argv)
+        one = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+        command = [str(PYTHON), "-m", "benchmarks.faces", *given]
+        return subprocess.run(command, cwd=ROOT, env=os.environ | one, check=False).returncode
+    return _run(args)
+
+
+def _run(args: argparse.Namespace) -> int:
+    from benchmarks.datasets import load as sentences
+    from benchmarks.peers import IRONCORE, alloy_encrypt, missing
+    from encvec_store.cli.faces import bar, returned, show
+    from encvec_store.errors import EncvecError
+    from encvec_store.faces.experiment import Experiment, Peer
+    from encvec_store.faces.photographs import load
+    from encvec_store.faces.recognisers import recognisers
+    from encvec_store.faces.running import whole
+    from encvec_store.faces.setting import Settings
+    from encvec_store.faces.text import Sentences
+
+    reason = missing()
+    peers: dict[str, Peer] = {}
+    if reason:
+        print(f"ironcore-alloy is left out: {reason}", file=sys.stderr)
+    else:
+        name = IRONCORE.replace("==", " ")
+        peers["ironcore"] = lambda vectors: ({"name": name, "beta": BETA}, alloy_encrypt(vectors, BETA, 0))
+    iterations = tuple(args.iterations or ((400, 2000) if args.full else (400,)))
+    settings = Settings(args.people, iterations, climb=60, components=256 if args.lfw else 80)
+    bank = sentences("banking77")
+    texts, asked = bank.texts or [], bank.query_texts or []
+    labels, others = bank.labels, bank.query_labels
+    if labels is None or others is None:
+        raise SystemExit("the sentences have no intents")
+    try:
+        photographs = load(args.lfw or OLIVETTI)
+        out = args.out or HERE / "out" / photographs.name
+        model, judge = recognisers(
+            photographs, settings, "facenet", "face-api" if WEIGHTS.is_dir() else "none", WEIGHTS
+        )
+        experiment = Experiment(out, photographs, model, judge, settings, bar, peers, args.jobs)
+        words = "ENCVEC_LFW=DIR make faces" if args.lfw else "make faces"
+        command = f"{words} ARGS=--full" if args.full else words
+        pair = (Sentences(bank.vectors, texts, labels), Sentences(bank.queries, asked, others))
+        results = whole(experiment, command, pair)
+    except EncvecError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    show(results)
+    print(f"\n{out / 'page.html'}")
+    if args.full:
+        shutil.copy(out / "results.json", HERE / "results.json")
+    return int(returned(results))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

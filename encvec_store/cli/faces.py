@@ -1,0 +1,192 @@
+"""`encvec faces`: photographs to embeddings, and the experiment that rebuilds faces from stolen ones; imports faces."""
+# ruff: noqa: D301 - for click, a line of \b keeps the next lines as they are
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .common import Failure, help_if_alone
+from .output import emit, note, progress, table
+
+__all__ = ["bar", "faces", "returned", "show"]
+
+
+@click.group(invoke_without_command=True)
+@click.pass_context
+def faces(context: click.Context) -> None:
+    """Embed photographs of faces; see what a thief of embeddings gets.
+
+    Needs the extra `faces`. Models are taken from installed packages, photographs from your own folders:
+    nothing is downloaded.
+    """
+    help_if_alone(context)
+
+
+@faces.command()
+@click.argument("photos", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--out", required=True, metavar="FILE", type=click.Path(dir_okay=False, path_type=Path),
+              help="JSON lines for `encvec ingest`: id, vector, photo.")  # fmt: skip
+@click.option("--weights", metavar="DIR", type=click.Path(path_type=Path), help="Folder `model` of face-api.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def embed(photos: tuple[Path, ...], out: Path, weights: Path | None, as_json: bool) -> int:
+    """Find the largest face of each photograph, turn it upright, embed it with FaceNet.
+
+    Folders are searched for .jpg, .jpeg and .png files.
+
+    \b
+    Example:
+      encvec faces embed photos/ --out faces.jsonl
+      encvec ingest people faces.jsonl
+
+    Exit code 1 where a photograph shows no face.
+    """
+    _need("torch", "PIL")
+    from ..faces.detect import Detector, photograph
+    from ..faces.models import load_model
+
+    detector, model = Detector(weights), load_model("facenet")
+    files = [file for path in photos for file in ([path] if path.is_file() else _pictures(path))]
+    missed, written = [], 0
+    scratch = out.with_name(f".{out.name}.tmp")
+    with progress("embedding", len(files)) as advance, scratch.open("w", encoding="utf-8") as file:
+        for path in files:
+            face = detector.face(photograph(path))
+            if face is None:
+                missed.append(str(path))
+            else:
+                vector = model.embed(face[None])[0].tolist()
+                file.write(json.dumps({"id": str(path), "vector": vector, "photo": path.name}) + "\n")
+                written += 1
+            advance(1, None)
+    os.replace(scratch, out)
+    if as_json:
+        emit({"embedded": written, "without_a_face": missed, "out": str(out)})
+    else:
+        for name in missed:
+            note(f"no face found: {name}")
+        click.echo(f"{written} faces embedded into {out}")
+    return int(bool(missed))
+
+
+def _pictures(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+
+
+@faces.command()
+@click.option("--data", metavar="FILE", type=click.Path(exists=True, path_type=Path),
+              help="Photographs: .npz with images and labels, such as benchmarks/data/olivetti-64.npz.")  # fmt: skip
+@click.option("--lfw", metavar="DIR", envvar="ENCVEC_LFW",
+              type=click.Path(exists=True, file_okay=False, path_type=Path),
+              help="Or your own copy of Labeled Faces in the Wild.")  # fmt: skip
+@click.option("--out", required=True, metavar="DIR", type=click.Path(file_okay=False, path_type=Path),
+              help="Folder for everything; run again, it goes on there.")  # fmt: skip
+@click.option("--model", type=click.Choice(["facenet", "fisherfaces"]), default="facenet", show_default=True,
+              help="Model that is attacked.")  # fmt: skip
+@click.option("--second", type=click.Choice(["face-api", "texture", "none"]), default="face-api", show_default=True,
+              help="Model that judges, and that the thief does not have.")  # fmt: skip
+@click.option("--weights", metavar="DIR", type=click.Path(path_type=Path), help="Folder `model` of face-api.")
+@click.option("--people", type=click.IntRange(2), default=20, show_default=True, help="Held out and attacked.")
+@click.option("--iterations", type=click.IntRange(1), multiple=True, default=(400, 2000), show_default=True,
+              help="Of the black-box loop; figures at each.")  # fmt: skip
+@click.option("--climb", type=click.IntRange(0), default=60, show_default=True, help="Iterations by gradient.")
+@click.option("--pool", type=click.IntRange(2), default=2000, show_default=True, help="Pre-generated faces.")
+@click.option("--components", type=click.IntRange(2), default=256, show_default=True, help="Of the generator, at most.")
+@click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="Attacks at the same time.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print the results document.")
+def run(
+    data: Path | None,
+    lfw: Path | None,
+    out: Path,
+    model: str,
+    second: str,
+    weights: Path | None,
+    people: int,
+    iterations: tuple[int, ...],
+    climb: int,
+    pool: int,
+    components: int,
+    jobs: int,
+    seed: int,
+    as_json: bool,
+) -> int:
+    """Store photographs' embeddings encrypted, steal them, and rebuild the faces.
+
+    Half of the people are the thief's own; of the others some are attacked. Writes results.json and page.html into
+    the folder, and the page may hold the photographs: mind their terms. It takes labelled photographs, never a
+    stolen vector.
+
+    \b
+    Examples:
+      encvec faces run --data benchmarks/data/olivetti-64.npz --model fisherfaces --second texture --out run
+      ENCVEC_LFW=lfw encvec faces run --out run-lfw
+
+    Exit code 1 where faces come back from ciphertexts of the default scheme without known pairs: where the lower end of
+    the interval lies above chance.
+    """
+    if (data is None) == (lfw is None):
+        raise click.UsageError("name photographs: --data FILE, or --lfw DIR")
+    _need("scipy", *(("torch",) if model == "facenet" or second == "face-api" else ()))
+    from ..faces.experiment import Experiment
+    from ..faces.photographs import load
+    from ..faces.recognisers import recognisers
+    from ..faces.running import whole
+    from ..faces.setting import Settings
+
+    photographs = load(data or lfw or Path())
+    settings = Settings(people, iterations, climb, pool, components, seed=seed)
+    attacked, judge = recognisers(photographs, settings, model, second, weights)
+    results = whole(Experiment(out, photographs, attacked, judge, settings, bar, jobs=jobs), _command())
+    if as_json:
+        emit(results)
+    else:
+        show(results)
+        click.echo(f"\n{out / 'page.html'}")
+    return int(returned(results))
+
+
+def show(results: dict[str, Any]) -> None:
+    """Print the headline table."""
+    judges = [(results["model"]["name"], results["accepted_at_far_1e-3"])]
+    if results["second_model"]:
+        judges.append((results["second_model"]["name"], results["second_model"]["accepted_at_far_1e-3"]))
+    names = [name for name, _ in judges]
+    rows = [[key, *(round(100 * shares.get(key, 0.0), 3) for _, shares in judges)] for key in judges[0][1]]
+    table([f"accepted %, {results['people']} people, {results['iterations']} iterations", *names], rows)
+
+
+def returned(results: dict[str, Any]) -> bool:
+    """Whether faces come back from the default scheme without known pairs."""
+    way, judge = f"search@{results['iterations']}", results["model"]["name"]
+    chance = results["chance"][judge]["accepted"]
+    names = ("encrypted", "encrypted_normalised", "wrong_key", "aligned_0")
+    return any(results["details"][name][way][judge]["interval"][0] > chance for name in names)
+
+
+@contextmanager
+def bar(title: str, total: int) -> Iterator[Any]:
+    """A progress bar of so many steps; gives what moves it on."""
+    with progress(title, total) as advance:
+        yield lambda steps: advance(steps, None)
+
+
+def _need(*modules: str) -> None:
+    for name in modules:
+        if importlib.util.find_spec(name) is None:
+            raise Failure("ImportError", f"{name} is not installed: pip install 'encvec-store[faces]'")
+
+
+def _command() -> str:
+    """What was typed, without folders: a results file names no machine's paths."""
+    words = [Path(word).name if os.sep in word else word for word in sys.argv[1:]]
+    return shlex.join(["encvec", *words])

@@ -1,0 +1,90 @@
+"""A whole run from photographs to page, for the command and the benchmark alike; imports the rest of this room.
+
+Tasks, attack, text, results, page, in this order; each part is kept in the folder, and is not done twice.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..crypto.keyset import Keyset
+from ..store import connect
+from .experiment import Experiment
+from .page import page
+from .pictures import png
+from .results import document
+from .setting import Bar
+from .showing import gallery, picture
+from .tasks import Plain, encrypted, tables
+from .text import Sentences, invert_text
+
+__all__ = ["finish", "run_tasks", "run_text", "whole", "written"]
+
+_EACH = 4
+
+
+def whole(experiment: Experiment, command: str, sentences: tuple[Sentences, Sentences] | None = None) -> dict[str, Any]:
+    """Run everything; returns the results document. Files: results.json, page.html, strip.png where it may be shown."""
+    experiment.open()
+    tasks = run_tasks(experiment)
+    text = None if sentences is None else run_text(sentences, experiment.folder, experiment.bar)
+    _ = experiment.subjects
+    experiment.attack()
+    return finish(experiment, tasks, text, command)
+
+
+def finish(
+    experiment: Experiment, tasks: Mapping[str, Any], text: Mapping[str, Any] | None, command: str
+) -> dict[str, Any]:
+    """Judge what the attack has made so far, and write results and page."""
+    results = document(experiment, tasks, text, command)
+    written(experiment.folder / "results.json", (json.dumps(results, indent=1) + "\n").encode())
+    written(experiment.folder / "page.html", page(results, gallery(experiment)).encode())
+    if experiment.photographs.publishable:
+        written(experiment.folder / "strip.png", png(picture(experiment)))
+    return results
+
+
+def run_tasks(experiment: Experiment) -> dict[str, Any]:
+    """All tasks on plaintext, under the default scheme and under `sap`: task -> what -> figure."""
+    path = experiment.folder / "tasks.json"
+    if path.exists():
+        kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return kept
+    drawn = tables(experiment.photographs, experiment.vectors.all, experiment.settings.seed)
+    found: dict[str, Any] = {}
+    with experiment.bar("everyday tasks", 3 * _EACH) as advance:
+        found["plaintext"] = drawn.run(lambda name, rows: Plain(drawn.vectors, rows), lambda: advance(1))
+        for name, scheme in (("encrypted", None), ("sap", {"name": "sap", "beta": experiment.settings.sap_beta})):
+            with (
+                tempfile.TemporaryDirectory() as folder,
+                connect(f"faiss://{Path(folder).absolute().as_posix()}", keyset=Keyset.create("memory:")) as store,
+            ):
+                found[name] = drawn.run(encrypted(store, drawn, scheme), lambda: advance(1))
+    turned = {task: {name: figures[task] for name, figures in found.items()} for task in found["plaintext"]}
+    written(path, (json.dumps(turned, indent=1) + "\n").encode())
+    return turned
+
+
+def run_text(sentences: tuple[Sentences, Sentences], folder: Path, bar: Bar, targets: int = 1_000) -> dict[str, Any]:
+    """What stolen sentence embeddings tell: victim's and thief's sentences."""
+    path = folder / "text.json"
+    if path.exists():
+        kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return kept
+    with bar("sentences", 7) as advance:
+        found = invert_text(*sentences, targets, 0, lambda: advance(1))
+    written(path, (json.dumps(found, indent=1) + "\n").encode())
+    return found
+
+
+def written(path: Path, content: bytes) -> None:
+    """Write a file, whole or not at all."""
+    scratch = path.with_suffix(".tmp")
+    scratch.write_bytes(content)
+    os.replace(scratch, path)
