@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from html import escape
 from typing import Any
 
@@ -15,6 +14,7 @@ from .reading import GOOD, Contest, Growth, frontier, growths, noises, series_of
 __all__ = ["growth", "noise", "overheads", "pareto"]
 
 KINDS = ("plaintext", "sketch", "sap", "sealed", "cells")
+PEER_COLOURS = 5
 _SIGNS = {"plaintext": "◆", "sap": "▲", "sealed": "■"}
 _RECALLS = [(0.5, "50%"), (0.1, "90%"), (0.01, "99%"), (0.001, "99.9%"), (0.0001, "100%")]
 _QUANTITIES = (
@@ -38,18 +38,23 @@ _OVERHEADS = (
 )
 
 
-def kind_of(row: Mapping[str, Any]) -> str:
-    """Return a row's class of the style sheet: names from rows never become one."""
+def kind_of(row: Mapping[str, Any], peers: Sequence[str] = ()) -> str:
+    """Return a row's class of the style sheet: names from rows never become one; peers by their place in `peers`."""
     if row.get("peer"):
-        return "other"
+        return f"peer{list(peers).index(row['peer']) % PEER_COLOURS}" if row["peer"] in peers else "other"
     name = row["scheme"] if row["scheme"] in KINDS else "other"
     return name if row["reranked"] or name == "plaintext" else f"{name} thin"
 
 
-def _legend(rows: Sequence[Row]) -> str:
+def peers_in(rows: Sequence[Row]) -> list[str]:
+    """Return the peers there are, in the order of their colours."""
+    return sorted({str(row["peer"]) for row in rows if row.get("peer")})
+
+
+def _legend(rows: Sequence[Row], peers: Sequence[str]) -> str:
     named: dict[str, str] = {}
     for row in rows:
-        named.setdefault(series_of(row), kind_of(row))
+        named.setdefault(series_of(row), kind_of(row, peers))
     spans = (
         f'<span class="{kind}">{_SIGNS.get(kind.partition(" ")[0], "●")} {escape(name)}</span>'
         for name, kind in named.items()
@@ -60,6 +65,7 @@ def _legend(rows: Sequence[Row]) -> str:
 def pareto(found: Sequence[Contest]) -> str:
     """Recall@10 against queries a second, a plot for each contest."""
     out, shown = [], []
+    peers = peers_in([row for contest in found for row in contest.rows])
     for contest in found:
         rows = [row for row in contest.rows if row.get("recall@10") is not None]
         if not rows:
@@ -73,10 +79,8 @@ def pareto(found: Sequence[Contest]) -> str:
         for name, some in contest.series().items():
             some = [row for row in some if row in rows]
             best = frontier(some)
-            kind = kind_of(some[0])
+            kind = kind_of(some[0], peers)
             points = [_point(row, name) for row in best]
-            if some[0].get("peer"):  # they share a colour
-                points[0] = replace(points[0], label=name)
             lines.append(Line(kind, points))
             rest = [row for row in some if row not in best]
             if rest:
@@ -84,7 +88,7 @@ def pareto(found: Sequence[Contest]) -> str:
         out.append(
             f"<figure>{plot(x, y, lines, contest.title)}<figcaption>{escape(contest.title)}</figcaption></figure>"
         )
-    return f'{_legend(shown)}<div class="grids large">{"".join(out)}</div>' if out else ""
+    return f'{_legend(shown, peers)}<div class="grids large">{"".join(out)}</div>' if out else ""
 
 
 def _point(row: Row, name: str) -> Point:

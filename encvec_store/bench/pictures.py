@@ -8,14 +8,25 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from .figures import kind_of
+from .figures import kind_of, peers_in
 from .job import Row
 from .reading import contests, frontier, growths, noises
 
 __all__ = ["draw"]
 
 # Okabe and Ito's colours, as in the page
-COLOURS = {"plaintext": "#59626d", "sketch": "#0072b2", "sap": "#c04a00", "sealed": "#00795a", "cells": "#a8517f"}
+COLOURS = {
+    "plaintext": "#59626d",
+    "sketch": "#0072b2",
+    "sap": "#c04a00",
+    "sealed": "#00795a",
+    "cells": "#a8517f",
+    "peer0": "#8a6d00",
+    "peer1": "#009e73",
+    "peer2": "#6a51a3",
+    "peer3": "#b0306a",
+    "peer4": "#1b1f24",
+}
 _MARKS = {"plaintext": "D", "sap": "^", "sealed": "s"}
 _SIZE = (6.4, 4.2)
 
@@ -27,7 +38,7 @@ def draw(folder: Path, rows: Sequence[Row], attacks: Sequence[Row] = ()) -> list
     except ImportError:
         raise InputError("pictures need matplotlib: pip install 'encvec-store[bench]'") from None
     folder.mkdir(parents=True, exist_ok=True)
-    made = []
+    made, peers = [], peers_in(rows)
     for number, contest in enumerate(contests(rows), 1):
         if len(contest.rows) < 2:
             continue
@@ -35,7 +46,7 @@ def draw(folder: Path, rows: Sequence[Row], attacks: Sequence[Row] = ()) -> list
         axes.invert_xaxis()
         for name, some in contest.series().items():
             best = frontier(some)
-            kind, _, thin = kind_of(some[0]).partition(" ")
+            kind, _, thin = kind_of(some[0], peers).partition(" ")
             x, y = [max(1e-4, 1 - (row.get("recall@10") or 0)) for row in best], [row["qps"] for row in best]
             _line(axes, x, y, name, kind, thin)
         made.append(_saved(figure, axes, folder / f"pareto-{number}.png"))

@@ -12,11 +12,13 @@ CSS = """
 :root{color-scheme:light dark;--bg:#fff;--fg:#1b1f24;--dim:#59626d;--rule:#d9dee4;--card:#f5f7f9;
 --chance:#0072b2;--little:#00795a;--leaks:#a86200;--broken:#c04a00;
 --disjoint:#0072b2;--same:#d55e00;--superset:#009e73;--pairs:#a8517f;--other:#59626d;
---plaintext:#59626d;--sketch:#0072b2;--sap:#c04a00;--sealed:#00795a;--cells:#a8517f}
+--plaintext:#59626d;--sketch:#0072b2;--sap:#c04a00;--sealed:#00795a;--cells:#a8517f;
+--peer0:#8a6d00;--peer1:#009e73;--peer2:#6a51a3;--peer3:#b0306a;--peer4:#1b1f24}
 @media(prefers-color-scheme:dark){:root{--bg:#14171b;--fg:#e8eaed;--dim:#a3acb6;--rule:#343a42;--card:#1e2329;
 --chance:#56b4e9;--little:#2fc79a;--leaks:#f0b429;--broken:#ff8a4c;
 --disjoint:#56b4e9;--same:#ff8a4c;--superset:#2fc79a;--pairs:#df94be;--other:#a3acb6;
---plaintext:#a3acb6;--sketch:#56b4e9;--sap:#ff8a4c;--sealed:#2fc79a;--cells:#df94be}}
+--plaintext:#a3acb6;--sketch:#56b4e9;--sap:#ff8a4c;--sealed:#2fc79a;--cells:#df94be;
+--peer0:#e6c84f;--peer1:#2fc79a;--peer2:#b8a5e8;--peer3:#f07aa8;--peer4:#e8eaed}}
 *{box-sizing:border-box}
 body{margin:0;background:var(--bg);color:var(--fg);font:16px/1.5 system-ui,sans-serif}
 main{max-width:1080px;margin:0 auto;padding:24px 20px 60px}
@@ -32,6 +34,7 @@ border-left:6px solid var(--c,var(--rule));border-radius:6px}
 .disjoint{--c:var(--disjoint)}.same{--c:var(--same)}.superset{--c:var(--superset)}.pairs{--c:var(--pairs)}
 .other{--c:var(--other)}.plaintext{--c:var(--plaintext)}.sketch{--c:var(--sketch)}.sap{--c:var(--sap)}
 .sealed{--c:var(--sealed)}.cells{--c:var(--cells)}
+.peer0{--c:var(--peer0)}.peer1{--c:var(--peer1)}.peer2{--c:var(--peer2)}.peer3{--c:var(--peer3)}.peer4{--c:var(--peer4)}
 .bars{display:grid;grid-template-columns:20.5em 1fr 5em;gap:1px 12px;align-items:center;margin-top:1em}
 .name{grid-column:1/-1;font-weight:600;margin-top:.6em}.who{color:var(--dim);font-size:.86rem}.figure{text-align:right}
 .bar{width:100%;height:22px;display:block;overflow:visible}.bar rect{fill:var(--c)}

@@ -76,6 +76,14 @@ def test_rows_are_other_peoples_text():
     assert not any(tag in ("script", "img") for tag, _ in parser.tags)
 
 
+def test_peers_have_colours_of_their_own():
+    rows = [plain(), row(), *(row(peer=name, scheme=name) for name in ("b", "a", HOSTILE))]
+    text = page(rows)
+    for kind, name in (("peer1", "a"), ("peer2", "b")):
+        assert f'<span class="{kind}">● {name}</span>' in text
+    assert HOSTILE not in text
+
+
 def test_a_side_that_misses_the_recall_is_said_to():
     text = page([plain(), row(**{"recall@10": 0.8})])
     assert "reaches recall@10 of 0.8000 at most" in text
