@@ -5,8 +5,11 @@
 Victim and adversary hold MiniLM embeddings of different texts of one kind: Banking77 (in the repository) or WordNet
 glosses, once `python -m benchmarks.embed.make_data text --wordnet DIR` has made the file. Or faces: FILE.npz holds
 FaceNet embeddings of LFW (arrays emb and name, one row a photograph); enrolled is one photograph of each person, the
-adversary has all others. A run that was stopped goes on; each row says what was attacked, how, and what the honest
-user's recall is on the very same ciphertexts.
+adversary has all others (in `faces-probes` one other of each person). A run that was stopped goes on; each row says
+what was attacked, how, and what the honest user's recall is on the very same ciphertexts.
+
+The parts `probes` and, with --lfw, `faces-probes` make results/leakage-probes.jsonl: linkage of two keys, membership,
+attributes (Banking77's intents), accuracy and people found by other photographs of them.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ import numpy as np
 
 from encvec_store.crypto.profile import LEAST_KEPT
 from encvec_store.crypto.schemes.sketch import FLOOR, NARROW_FLOOR
-from encvec_store.leakage import ATTACKS, Experiment, Subject, run, subject, worst
+from encvec_store.leakage import ATTACKS, Experiment, Known, Subject, probe, run, subject, worst, worst_probes
 from encvec_store.leakage.algebra import Matrix, unit
 from encvec_store.leakage.subjects import CONTROLS, Foreign
 
@@ -29,27 +32,31 @@ from .datasets import load
 from .peers import alloy_encrypt, missing
 
 RESULTS = Path(__file__).parent / "results" / "leakage.jsonl"
+PROBED = RESULTS.with_name("leakage-probes.jsonl")
 DIM = 384
 ALIGNING = ("pca-icp", "components")
 UNPAIRED = tuple(name for name, attack in ATTACKS.items() if attack.holds == "corpus")
 
 
-def data(wordnet: str | None, lfw: str | None = None) -> tuple[str, Matrix, Matrix]:
-    """Name, victim's and adversary's vectors."""
+def data(wordnet: str | None, lfw: str | None = None) -> tuple[str, Matrix, Matrix, Known]:
+    """Name, victim's and adversary's vectors, and what is known of them."""
     if lfw:
         with np.load(lfw, allow_pickle=False) as stored:
             vectors, names = unit(stored["emb"].astype(np.float32)), stored["name"]
-        first = np.unique(names, return_index=True)[1]
-        return "lfw", vectors[first], np.delete(vectors, first, axis=0)
+        _, first, people = np.unique(names, return_index=True, return_inverse=True)
+        known = Known(identities=(people[first], np.delete(people, first)))
+        return "lfw", vectors[first], np.delete(vectors, first, axis=0), known
     if wordnet:
         with np.load(wordnet, allow_pickle=False) as stored:
             vectors = unit(stored["vectors"].astype(np.float32))
         half = len(vectors) // 2
-        return "wordnet", vectors[:half], vectors[half:]
+        return "wordnet", vectors[:half], vectors[half:], Known()
     found = load("banking77")
-    pool = np.concatenate([found.vectors, found.queries])
-    pool = unit(pool[np.random.default_rng(0).permutation(len(pool))])
-    return "banking77", pool[:8500], pool[8500:]
+    assert found.labels is not None and found.query_labels is not None  # noqa: PT018 - the shipped file has them
+    pool, labels = np.concatenate([found.vectors, found.queries]), np.concatenate([found.labels, found.query_labels])
+    order = np.random.default_rng(0).permutation(len(pool))
+    pool, labels = unit(pool[order]), labels[order]
+    return "banking77", pool[:8500], pool[8500:], Known(labels=(labels[:8500], labels[8500:]))
 
 
 def sketch(k: int, beta: float) -> tuple[str, Subject]:
@@ -73,6 +80,7 @@ def parts() -> dict[str, dict[str, Any]]:
     alone = {"attacks": ("components",), "views": ("sphere",)}  # the strongest against sketches, see "everything"
     grid = [sketch(k, beta) for k in (128, 192, 256) for beta in (1.2, 1.8, 2.5, 3.6)]
     shuffled = ("shuffle-sap", subject("shuffle-sap", DIM, beta=2.5))
+    beside = [("haar", subject("haar", DIM)), sap(2.5)]
     return {
         "default": {"subjects": [DEFAULT], "attacks": UNPAIRED, "sizes": (4000,)},
         "default-sizes": {"subjects": [DEFAULT], "attacks": STRONG, "sizes": (1000, 8000, 30000)},
@@ -84,7 +92,7 @@ def parts() -> dict[str, dict[str, Any]]:
             "pairs": (1, 2, 5, 10, 20, 50, 100, 200, 400),
         },
         "beside": {
-            "subjects": [("haar", subject("haar", DIM)), sap(2.5)],
+            "subjects": beside,
             "attacks": ("pca-icp",),
             "views": ("centred", "recoloured"),
             "sizes": (4000,),
@@ -120,6 +128,13 @@ def parts() -> dict[str, dict[str, Any]]:
             "sizes": (4000,),
             "pairs": (5, 10, 20),
         },
+        # probes; components aligns best on the sphere, and its other view costs as much again
+        "probes": {"subjects": [DEFAULT, *beside], "views": ("raw", "centred", "sphere"), "sizes": (4000,)},
+        "faces-probes": {
+            "subjects": [FACES, *beside, sketch(64, 1.2)],
+            "views": ("raw", "centred", "sphere"),
+            "sizes": (5749,),
+        },
     }
 
 
@@ -127,18 +142,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the parts and print the worst of each subject."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     every = parts()
-    parser.add_argument("--part", nargs="+", choices=list(every), help="all by default, but for faces; see --lfw")
+    parser.add_argument(
+        "--part", nargs="+", choices=list(every), help="all by default, but for those of faces; see --lfw"
+    )
     other = parser.add_mutually_exclusive_group()
     other.add_argument("--wordnet", metavar="FILE", help="embeddings of WordNet glosses, in place of Banking77")
-    other.add_argument("--lfw", metavar="FILE", help="embeddings of LFW: the part faces, on 512 dimensions")
+    other.add_argument("--lfw", metavar="FILE", help="embeddings of LFW: the parts of faces, on 512 dimensions")
     parser.add_argument("--keys", type=int, help="number of keys, in place of each part's own")
     parser.add_argument("--sizes", type=int, nargs="+", help="records under a key, in place of each part's own")
     parser.add_argument("--adversaries", nargs="+", help="in place of each part's own")
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, help="one file, in place of those in results")
     options = parser.parse_args(argv)
-    name, victim, corpus = data(options.wordnet, options.lfw)
+    name, victim, corpus, known = data(options.wordnet, options.lfw)
     rows: list[dict[str, Any]] = []
-    for part in options.part or (["faces"] if options.lfw else [each for each in every if each != "faces"]):
+    probed: list[dict[str, Any]] = []
+    for part in options.part or [each for each in every if each.startswith("faces") == bool(options.lfw)]:
         if part == "ironcore-alloy" and (reason := missing()):
             print(f"ironcore-alloy is left out: {reason}")
             continue
@@ -147,13 +165,28 @@ def main(argv: Sequence[str] | None = None) -> None:
             if getattr(options, option):
                 what[option] = getattr(options, option)
         what["sizes"] = [n for n in what["sizes"] if n <= len(victim)]
-        if what["sizes"]:
-            rows = run(Experiment(victim, corpus, name=name, **what), options.out)
+        if not what["sizes"]:
+            continue
+        if part == "faces-probes" and known.identities is not None:
+            # one other photograph of each: a corpus full of a few famous faces has another shape, and aligns nothing
+            one = np.unique(known.identities[1], return_index=True)[1]
+            corpus, known = corpus[one], Known(identities=(known.identities[0], known.identities[1][one]))
+        experiment = Experiment(victim, corpus, name=name, **what)
+        if part.endswith("probes"):
+            probed = probe(experiment, known, options.out or PROBED)
+        else:
+            rows = run(experiment, options.out or RESULTS)
     for row in worst(rows):
         print(
             f"{row['corpus']:10s} {row['subject']:18s} {json.dumps(row['parameters']):45s} {row['adversary']:8s} "
             f"pairs {row['pairs']:3d} n {row['n']:6d}  {row['identified']:7.2%} (median of {row['keys']} keys "
             f"{row['identified_median']:7.2%})  {row['attack']}/{row['view']}"
+        )
+    for row in worst_probes(probed):
+        print(
+            f"{row['corpus']:10s} {row['subject']:18s} {json.dumps(row['parameters']):45s} {row['probe']:16s} "
+            f"n {row['n']:6d}  {row['measure']} {row['value']:.4f} (median of {row['keys']} keys {row['median']:.4f}, "
+            f"null {row['null']:.4f})"
         )
 
 

@@ -66,6 +66,7 @@ _COLUMNS: dict[str, tuple[str, int]] = {
     "p99_ms": ("p99 ms", 3),
     "p50_ratio": ("p50 ratio", 2),
     "cpu_ms": ("client CPU ms", 3),
+    "cpu_ratio": ("CPU ratio", 2),
     "server_cpu_ms": ("server CPU ms", 3),
     "distances": ("distances", 0),
     "qps": ("queries/s", 0),

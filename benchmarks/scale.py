@@ -78,7 +78,7 @@ def side(told: str) -> None:
         found, seconds = [], []
         for query in data.queries:
             start = time.perf_counter()
-            asked = keyed.encrypt_query(query[None]) if encrypted else query[None]
+            asked = keyed.encrypt_queries(query[None])[0] if encrypted else query[None]
             found.append(index.search(np.ascontiguousarray(asked), most)[1][0])
             seconds.append(time.perf_counter() - start)
         np.save(Path(folder) / f"{encrypted}-{probes}.npy", np.stack(found))
@@ -105,7 +105,7 @@ def measured(n: int, dim: int, show: Show) -> list[Row]:
             for row in json.loads(run.stdout):
                 found = np.load(Path(folder) / f"{encrypted}-{row['probes']}.npy")
                 shares = {f"recall@{K} in {some}": _share(truth.positions, found[:, :some]) for some in CANDIDATES}
-                what = {"bench": "scale", "dataset": data.name, "n": n, "d": dim, "load": load()}
+                what = {"kind": "row", "bench": "scale", "dataset": data.name, "n": n, "d": dim, "load": load()}
                 name = {"what": "sap" if encrypted else "plaintext", "beta": BETA if encrypted else None}
                 rows.append({**what, **name, **row, **shares})
     return rows
@@ -135,7 +135,7 @@ def main(n: int, dim: int, out: Path, told: str | None, as_json: bool) -> None:
         rows = measured(n, dim, show)
         out.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as file:
-            file.write("".join(json.dumps(line) + "\n" for line in (on, *({"kind": "row", **row} for row in rows))))
+            file.write("".join(json.dumps(line) + "\n" for line in (on, *rows)))
     if as_json:
         click.echo("".join(json.dumps(row) + "\n" for row in rows), nl=False)
         return

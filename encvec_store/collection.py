@@ -19,15 +19,13 @@ from .recall import RecallWatch
 from .records import Hit, Record, check_ids, decode_payload
 from .rerank import OpenedVectors
 from .search import search
-from .spaces import by_version
 from .verify import VerifyReport, verify
 from .waits import offload
 from .writing import upsert
 
 __all__ = ["Collection"]
 
-_CHUNK = 1024
-_ATTEMPTS = 4
+_CHUNK, _ATTEMPTS = 1024, 4
 
 Progress = Callable[[int, int], None]
 """Called now and then with (records done since the last call, records in all)."""
@@ -274,8 +272,7 @@ class Collection:
 
     def stats(self) -> dict[str, Any]:
         """Describe the collection: settings, sizes, key versions, and what its scheme leaks. JSON values."""
-        handle = self._handle
-        config = handle.refresh()
+        config = (handle := self._handle).refresh()
         return {
             "name": self.name,
             "tenant": self.tenant,
@@ -291,7 +288,7 @@ class Collection:
             "fields": config.policies and {name: policy.value for name, policy in config.policies.items()},
             "oversample": handle.oversample,
             "calibration": config.calibration,
-            "key_versions": {str(version): n for version, n in by_version(handle.backend.spaces()).items()},
+            "key_versions": handle.key_versions(),
             "cells": self._lifecycle.cells(),
             "primary": handle.vault.primary,
             "store": handle.backend.stats(),
@@ -348,5 +345,6 @@ class Collection:
         return found, records
 
     def __repr__(self) -> str:
-        config = self._handle.config
-        return f"Collection({self.name!r}, dim={config.dim}, metric={config.metric.name!r}, scheme={config.scheme!r})"
+        return (
+            f"Collection({self.name!r}, dim={self.dim}, metric={self.metric!r}, scheme={self._handle.config.scheme!r})"
+        )

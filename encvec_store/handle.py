@@ -132,6 +132,10 @@ class Handle:
         known = self.backend.audit(rows)
         return rows[np.isin(rows, [row for row, space, _, _ in known if version_of(space) not in versions])]
 
+    def key_versions(self) -> dict[str, int]:
+        """Count records by key version."""
+        return {str(version): n for version, n in by_version(self.backend.spaces()).items()}
+
     def open_vectors(
         self, rows: Rows, config: CollectionConfig | None = None
     ) -> tuple[Rows, npt.NDArray[np.float32], npt.NDArray[np.uint8]]:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from operator import length_hint
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from . import calibrate as calibration
@@ -27,15 +28,14 @@ from .handle import Handle
 from .metrics import as_vectors, norms
 from .simulation import MAX_QUERIES
 from .waits import offload
-from .writing import rewrite
+from .writing import rewrite, settle
 
 __all__ = ["Lifecycle"]
 
 _SAMPLE = 20_000
-_OVERSAMPLES = (20, 30, 50, 100)
-_GROWTH = 10
-"""A fresh collection's candidates are chosen for so many times its records."""
+_OVERSAMPLES = (20, 30, 50, 75, 100, 150, 200)
 _DOUBLED = 2
+"""Candidates and cells are chosen for so many times the records there are."""
 _REFIT_MOST = 100_000
 """Records up to which a stale profile is fitted anew by itself: beyond, it takes too long to happen unasked."""
 _LATER = 1.25
@@ -71,12 +71,13 @@ class Lifecycle:
         if known is config and self._written * _LOOKS < missing and not self._stale(config):
             return
         counts = self._handle.backend.spaces()
-        missing = self._missing(config, config.scheme, counts)
-        self._counted, self._written = (config, missing), 0
-        if missing > 0 or not self._moving.acquire(blocking=False):
+        count, missing = sum(counts.values()), self._missing(config, config.scheme, counts)
+        sooner = min(missing, self._unsized(config, count))
+        self._counted, self._written = (config, sooner), 0
+        if sooner > 0 or not self._moving.acquire(blocking=False):
             return  # it is not time, or another thread is at it
         try:
-            self._move_quietly(config, sum(counts.values()))
+            self._move_quietly(config, count, self.fit if missing <= 0 else self._widen)
         finally:
             self._moving.release()
 
@@ -93,11 +94,31 @@ class Lifecycle:
                 missing = min(missing, (BUDGET + 1 - max(counts.values(), default=0)) * config.cells)
         return max(missing, self._not_before - count)
 
-    def _move_quietly(self, config: CollectionConfig, count: int) -> None:
+    def _unsized(self, config: CollectionConfig, count: int) -> int:
+        """Return how many records there are to go until they outgrow the candidates that were chosen for them."""
+        fitted = config.fitted
+        if fitted is None or config.profile is None or config.calibration is not None:
+            return _NEVER
+        sized: int = fitted.get("sized", fitted["records"])
+        return max(sized + 1, self._not_before) - count
+
+    def _widen(self, config: CollectionConfig) -> None:
+        """Choose anew how many candidates are re-ranked: neighbours drown in the noise of more and more others."""
+        vectors = self._handle.sample(_SAMPLE, seed=0)
+        settle(self._handle, self._sized(config, vectors, self._handle.backend.count()))
+
+    def _sized(self, config: CollectionConfig, vectors: npt.NDArray[np.float32], count: int) -> CollectionConfig:
+        """Return the settings with candidates enough for twice the records."""
+        planned = _DOUBLED * count
+        times = offload(len(vectors), calibration.enough, config, vectors, planned, _OVERSAMPLES)
+        fitted = {**(config.fitted or {}), "sized": planned}
+        return replace(config, oversample=max(config.oversample, times), fitted=fitted)
+
+    def _move_quietly(self, config: CollectionConfig, count: int, move: Callable[[CollectionConfig], Any]) -> None:
         try:
             if self._handle.refresh().sealed != config.sealed:
                 return  # somebody else was quicker
-            self.fit(config)
+            move(config)
             self._failed = None
         except (StaleConfigError, StoreLockedError) as error:
             log.info("collection moved or written by another process meanwhile: %s", error)
@@ -138,8 +159,7 @@ class Lifecycle:
         fitted = {"at": at, "records": count, "chosen": chosen}
         fresh = replace(config, scheme=fit, profile=profile, fitted=fitted)
         if config.calibration is None:
-            times = offload(len(vectors), calibration.enough, fresh, vectors, _GROWTH * count, _OVERSAMPLES)
-            fresh = replace(fresh, oversample=max(config.oversample, times))
+            fresh = self._sized(fresh, vectors, count)
         rewrite(handle, fresh, progress)
         return fresh
 

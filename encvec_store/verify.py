@@ -120,14 +120,13 @@ def _compare(
             damaged.append(Damage(row, None, "payload"))
             continue
         vector = _open_vector(handle, envelope, prefix)
+        true = handle.vault.cipher(version).tokens([id])
         damaged.extend(
             Damage(row, id, part)
             for part in (
                 "vector" if vector is None else None,
-                None
-                if handle.vault.cipher(version).tokens([id]).tobytes() == token == prefix[:TOKEN]
-                else "record token",
-                _space_fault(handle, version, token, space),
+                None if true.tobytes() == token == prefix[:TOKEN] else "record token",
+                _space_fault(handle, version, true, space),
                 None if vector is None else _index_fault(handle, version, vector, index_vectors.get(row), prefix),
                 None if _terms(handle, version, metadata) == have else "filter terms",
             )
@@ -136,13 +135,10 @@ def _compare(
     return damaged
 
 
-def _space_fault(handle: Handle, version: int, token: bytes, space: int) -> str | None:
+def _space_fault(handle: Handle, version: int, token: npt.NDArray[np.uint8], space: int) -> str | None:
     if version_of(space) != version:
         return "key version"
-    if not isinstance(token, bytes) or len(token) != TOKEN:
-        return None  # damage that is told of already
-    drawn = handle.vault.spaces(version, handle.config, np.frombuffer(token, np.uint8)[None])
-    return None if space == drawn[0] else "cell"
+    return None if space == handle.vault.spaces(version, handle.config, token)[0] else "cell"
 
 
 def _open_vector(handle: Handle, envelope: npt.NDArray[np.uint8], prefix: bytes) -> npt.NDArray[np.float32] | None:

@@ -29,7 +29,7 @@ from .spaces import version_of
 from .vault import Vault
 from .waits import offload, result
 
-__all__ = ["REWRITE_CHUNK", "WRITE_CHUNK", "encrypt_batch", "reseal", "rewrite", "upsert"]
+__all__ = ["REWRITE_CHUNK", "WRITE_CHUNK", "encrypt_batch", "reseal", "rewrite", "settle", "upsert"]
 
 REWRITE_CHUNK = 4096
 WRITE_CHUNK = 1024
@@ -174,6 +174,17 @@ def reseal(handle: Handle) -> None:
     config, vault = handle.config, handle.vault
     if config_key_version(config.sealed) == vault.primary:
         return
+    with suppress(StoreError):
+        settle(handle, config)
+
+
+def settle(handle: Handle, fresh: CollectionConfig) -> None:
+    """Store settings that change no record, sealed under the primary key version, in a transaction of their own.
+
+    Raises:
+        StaleConfigError: others were stored meanwhile.
+    """
+    config, vault = handle.config, handle.vault
     nothing = EncryptedBatch(
         spaces=np.empty(0, np.int64),
         tokens=np.empty((0, TOKEN), np.uint8),
@@ -181,9 +192,9 @@ def reseal(handle: Handle) -> None:
         vectors=np.empty((0, envelope_size(config.dim, config.precision)), np.uint8),
         payloads=[],
     )
-    with suppress(StoreError):
-        handle.backend.put(nothing, under=config.sealed, **_new_config(vault, config, config))
-        handle.refresh()
+    sealed, artefacts = vault.seal_config(fresh), vault.seal_artefacts(fresh)
+    handle.backend.put(nothing, under=config.sealed, config=sealed, artefacts=artefacts)
+    handle.refresh()
 
 
 def encrypt_batch(

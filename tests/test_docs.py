@@ -172,7 +172,7 @@ def commands():
 @pytest.mark.parametrize("words", list(commands()))
 def test_commands_and_their_options_exist(words):
     command, context = cli, click.Context(cli)
-    while isinstance(command, click.Group):
+    while isinstance(command, click.Group) and not words[0].startswith("-"):  # `encvec bench` is a command, too
         name, command, words = command.resolve_command(context, words)
         context = click.Context(command, context, name)
     command.make_context(name, words, context.parent)

@@ -10,6 +10,7 @@ said so. Compared is what each gives at its own settings; the page draws recall 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import tempfile
@@ -29,17 +30,18 @@ from encvec_store.bench.results import Results, key_of
 from encvec_store.bench.sides import Side, Variant
 from encvec_store.bench.source import Matrix
 
-EFFORTS = (10, 20, 50, 100, 200)
-PROBES = (2, 4, 8, 16, 32, 64)
-OVERSAMPLES = (5, 10, 20)
+EFFORTS = (20, 50, 100, 200)
+PROBES = (8, 32, 64, 128, 256)
+OVERSAMPLES = (5, 10, 20, 40)
 BETA = 2.0
 SCHEMES: tuple[Mapping[str, Any], ...] = ({"name": "sap", "beta": BETA}, {"name": "sketch"})
 
 
 class Answer(list[int]):
-    """Ids, nearest first, and the seconds that the peer's own clock gave."""
+    """Ids, nearest first, and the seconds that the peer's own clocks gave."""
 
     took: float = 0.0
+    cpu: float = 0.0
 
 
 class Peer:
@@ -90,7 +92,7 @@ class Peer:
             self._process.stdin.flush()
             found = self._read()
             answer = Answer(found["ids"])
-            answer.took = float(found["seconds"])
+            answer.took, answer.cpu = float(found["seconds"]), float(found["cpu"])
             return answer
 
         return search
@@ -105,7 +107,10 @@ class Peer:
 
     def _stop(self) -> None:
         assert self._process.stdin is not None
-        self._process.stdin.close()
+        assert self._process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):  # it is gone already
+            self._process.stdin.close()
+        self._process.stdout.close()
         self._process.wait()
 
 

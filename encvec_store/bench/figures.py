@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from html import escape
 from typing import Any
 
@@ -18,7 +19,8 @@ _SIGNS = {"plaintext": "◆", "sap": "▲", "sealed": "■"}
 _RECALLS = [(0.5, "50%"), (0.1, "90%"), (0.01, "99%"), (0.001, "99.9%"), (0.0001, "100%")]
 _QUANTITIES = (
     ("p50_ms", "p50 ms"),
-    ("build_s", "build s"),
+    ("cpu_ms", "processor ms a query"),
+    ("build_cpu_s", "processor s to build"),
     ("bytes", "bytes in all"),
     ("peak_rss_mb", "RSS MiB less libraries"),
 )
@@ -29,6 +31,7 @@ _OVERHEADS = (
     ("qps_threads", "queries/s by threads, theirs over ours"),
     ("qps_batch", "queries/s in batch, theirs over ours"),
     ("build_s", "time to build"),
+    ("build_cpu_s", "processor time to build"),
     ("bytes", "bytes in all"),
     ("index_bytes", "bytes of the index"),
     ("private_mb", "private memory"),
@@ -72,6 +75,8 @@ def pareto(found: Sequence[Contest]) -> str:
             best = frontier(some)
             kind = kind_of(some[0])
             points = [_point(row, name) for row in best]
+            if some[0].get("peer"):  # they share a colour
+                points[0] = replace(points[0], label=name)
             lines.append(Line(kind, points))
             rest = [row for row in some if row not in best]
             if rest:
@@ -180,7 +185,7 @@ def growth(rows: Sequence[Row]) -> str:
     out = []
     for quantity, words in _QUANTITIES:
         found = growths(rows, quantity)
-        found = [each for each in found if not (quantity in ("build_s", "bytes") and "alone" in each.series)]
+        found = [each for each in found if not (quantity in ("build_cpu_s", "bytes") and "alone" in each.series)]
         if not found:
             continue
         sizes = sorted({n for each in found for n, _ in each.points})

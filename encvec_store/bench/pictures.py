@@ -39,7 +39,7 @@ def draw(folder: Path, rows: Sequence[Row], attacks: Sequence[Row] = ()) -> list
             x, y = [max(1e-4, 1 - (row.get("recall@10") or 0)) for row in best], [row["qps"] for row in best]
             _line(axes, x, y, name, kind, thin)
         made.append(_saved(figure, axes, folder / f"pareto-{number}.png"))
-    for quantity in ("p50_ms", "build_s", "bytes", "peak_rss_mb"):
+    for quantity in ("p50_ms", "cpu_ms", "build_cpu_s", "bytes", "peak_rss_mb"):
         found = growths(rows, quantity)
         if found:
             figure, axes = _axes(pyplot, f"{quantity} by records", "records", quantity)

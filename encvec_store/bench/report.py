@@ -21,7 +21,8 @@ __all__ = ["page", "write"]
 
 READING = f"""<ul>
 <li><b>By turns</b>: every query goes to every variant before the next one, in changing order, after a warm-up. Ratios
-hold where milliseconds don't. The load of the machine stands in the table: other work slows all alike.</li>
+hold where milliseconds don't. The load of the machine stands in the table: where it is high, processor time says more
+than time on the clock.</li>
 <li><b>Recall@k</b>: the share of the true k nearest that came back; as near as the k-th counts.</li>
 <li><b>Compared at</b> recall@10 of at least {100 * GOOD:g}%: the fastest setting of each side that reaches it.</li>
 <li><b>Re-rank</b>: candidates are opened and scored exactly, so hits carry true scores. <b>Index alone</b> is what the
@@ -105,7 +106,7 @@ def _sentence(contest: Contest) -> str:
         elif base is not None:
             said.append(
                 f"<b>{escape(name)}</b> takes {best['p50_ms'] / base['p50_ms']:.1f} times as long "
-                f"({best['p50_ms']:.2f} ms, recall@10 {best['recall@10']:.4f})"
+                f"({best['p50_ms']:.2f} ms, recall@10 {best['recall@10']:.4f}{_processor(best, base)})"
             )
     if not said:
         return ""
@@ -113,6 +114,13 @@ def _sentence(contest: Contest) -> str:
         f"Plaintext: {base['p50_ms']:.2f} ms at {base['recall@10']:.4f}. " if base else "Plaintext misses it too. "
     )
     return f"<h3>{escape(contest.title)}</h3><p>{against}{'; '.join(said)}.</p>"
+
+
+def _processor(ours: Row, base: Row) -> str:
+    """Of a machine that others use too, this says more than time on the clock."""
+    if not ours.get("cpu_ms") or not base.get("cpu_ms"):
+        return ""
+    return f"; {ours['cpu_ms'] / base['cpu_ms']:.1f} times the processor"
 
 
 def _costs(found: Sequence[Contest], prices: Prices) -> str:

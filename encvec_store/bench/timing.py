@@ -73,7 +73,7 @@ def interleave(
     """Ask every variant every query, one at a time; after a warm-up of up to 50 untimed queries each.
 
     Args:
-        variants: name -> search of one (d,) query; an answer with an attribute `took` has timed itself.
+        variants: name -> search of one (d,) query; an answer with attributes `took` and `cpu` has timed itself.
         queries: (q, d).
         passes: times that all queries are asked.
         progress: called with the number of queries done since the last call.
@@ -98,8 +98,8 @@ def interleave(
                 busy, start = time.process_time(), time.perf_counter()
                 answer = search(query)
                 took = time.perf_counter() - start
-                into.cpu += time.process_time() - busy
-                # of a search in another process only that process's own clock counts
+                # of a search in another process only that process's own clocks count
+                into.cpu += getattr(answer, "cpu", time.process_time() - busy)
                 into.seconds.append(getattr(answer, "took", took))
                 if not turn:
                     into.answers.append(answer)

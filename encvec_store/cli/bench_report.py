@@ -14,8 +14,8 @@ __all__ = ["compare", "report"]
 
 
 @click.command()
-@click.argument("before", type=click.Path(exists=True, path_type=Path))
-@click.argument("after", type=click.Path(exists=True, path_type=Path))
+@click.argument("before", type=click.Path(path_type=Path))
+@click.argument("after", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON list.")
 def compare(before: Path, after: Path, as_json: bool) -> None:
     """Set two runs side by side: what is in both, as AFTER over BEFORE.
@@ -42,7 +42,7 @@ def _ratio(value: Any) -> Any:
 
 
 @click.command()
-@click.argument("results", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--html", "page", required=True, type=click.Path(dir_okay=False, path_type=Path), help="Write the page here."
 )
@@ -54,7 +54,7 @@ def _ratio(value: Any) -> Any:
 )
 @click.option(
     "--leakage",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=click.Path(dir_okay=False, path_type=Path),
     metavar="ROWS.jsonl",
     help="Rows of the leakage lab: adds what noise costs an attacker.",
 )

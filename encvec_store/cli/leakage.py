@@ -42,6 +42,9 @@ Matrix = npt.NDArray[np.float32]
 @click.option(
     "--pairs", type=click.IntRange(1), multiple=True, help="Known pairs, for attacks that need them; again for more."
 )
+@click.option("--probes", is_flag=True, help="Also ask what leaks beside names: linkage of two keys, membership, ...")
+@click.option("--labels", metavar="FILE", help="npy: a label of each vector of --data, then of --corpus; for --probes.")
+@click.option("--people", is_flag=True, help="The labels tell who is shown, not what a text is about.")
 @click.option("-k", "--dims", type=click.IntRange(1), help="Dimensions of a sketch [default: half of the data's].")
 @click.option("--beta", type=click.FloatRange(0), default=2.0, show_default=True, help="Noise.")
 @click.option("--keys", type=click.IntRange(1), default=3, show_default=True, help="Keys tried; the worst counts.")
@@ -64,6 +67,9 @@ def leakage(
     adversaries: tuple[str, ...],
     sizes: tuple[int, ...],
     pairs: tuple[int, ...],
+    probes: bool,
+    labels: str | None,
+    people: bool,
     dims: int | None,
     beta: float,
     keys: int,
@@ -81,21 +87,30 @@ def leakage(
     with the honest user's recall@10 in 100 candidates from the same ciphertexts. Controls (plain, public-constant,
     shuffle, haar, and sketches with one step wrong) must break: a test that they pass is no test.
 
+    With --probes also: whether two dumps under two keys can be linked (ISO/IEC 24745 unlinkability and renewability,
+    D_sys), whether a text is stored, what averaging, own records and lengths give away; with --labels what a record
+    is about, with --people who is found by other pictures, and the honest user's error rates.
+
     \b
     Examples:
       encvec leakage --quick
       encvec leakage --data docs.npy --subject sap --subject sketch --beta 2.5 -n 500 -n 4000
       encvec leakage --data docs.npy --corpus public.npy --subject sketch -k 192 --json
+      encvec leakage --data faces.npy --labels persons.npy --people --probes --html report.html
       encvec leakage --rows rows.jsonl --html report.html
 
     Exit code 1 where more than 1% of the records of a subject that is no control are identified without pairs.
     """
     if importlib.util.find_spec("scipy") is None:
         raise Failure("ImportError", "scipy is not installed: pip install 'encvec-store[leakage]'")
-    from ..leakage import ATTACKS, SUBJECTS, Experiment, run, subject, worst
+    from ..leakage import ATTACKS, PROBES, SUBJECTS, Experiment, probe, run, subject, worst, worst_probes
     from ..leakage.data import text_like
     from ..leakage.report import write
 
+    if not probes and (labels is not None or people):
+        raise click.UsageError("--labels and --people go with --probes")
+    if people and labels is None:
+        raise click.UsageError("--people goes with --labels")
     if kept is not None and html is None:
         raise click.UsageError("--rows goes with --html")
     if html is not None and not html.parent.is_dir():
@@ -105,12 +120,14 @@ def leakage(
         return 0
     if show:
         if as_json:
-            emit({"subjects": list(SUBJECTS), "attacks": {name: attack.holds for name, attack in ATTACKS.items()}})
+            held = {name: attack.holds for name, attack in ATTACKS.items()}
+            emit({"subjects": list(SUBJECTS), "attacks": held, "probes": list(PROBES)})
         else:
             table(["subject"], [[name] for name in SUBJECTS])
             table(["attack", "needs", "views"], [[a.name, a.holds, ", ".join(a.views)] for a in ATTACKS.values()])
+            table(["probe"], [[name] for name in PROBES])
         return 0
-    victim, others = _load(data, corpus, text_like)
+    victim, others, known = _load(data, corpus, text_like, labels, people)
     chosen: list[str] | None = list(attacks) or None
     if quick:
         sizes, keys = sizes or (min(1000, len(victim)),), 1
@@ -131,14 +148,21 @@ def leakage(
     )
     with progress("attacking", experiment.trials()) as advance:
         rows = run(experiment, out, lambda done: advance(done, None))
+    leaks: list[dict[str, Any]] = []
+    if probes:
+        trials = len(experiment.subjects) * len(experiment.sizes) * keys * len(PROBES)
+        with progress("probing", trials) as advance:
+            leaks = probe(experiment, known, out, lambda done: advance(done, None))
     if html is not None:
-        write(html, rows, _command())
+        write(html, [*rows, *leaks], _command())
     found = worst(rows)
     if as_json:
-        for row in rows:
+        for row in [*rows, *leaks]:
             emit(row)
     else:
         table(_TITLES, [_line(row) for row in found])
+        if leaks:
+            table(_PROBED, [_probed(row) for row in worst_probes(leaks)])
     return int(
         any(r["identified"] > _LIMIT and r["chance"] < _LIMIT and not r["pairs"] and not _control(r) for r in found)
     )
@@ -185,22 +209,51 @@ def _line(row: dict[str, Any]) -> list[Any]:
     ]
 
 
-def _load(data: str | None, corpus: str | None, built_in: Any) -> tuple[Matrix, Matrix]:
+_PROBED = ("subject", "n", "probe", "measure", "worst", "median", "by luck", "keys")
+
+
+def _probed(row: dict[str, Any]) -> list[Any]:
+    figures = (round(row[name], 4) for name in ("value", "median", "null"))
+    return [row["subject"], row["n"], row["probe"], row["measure"], *figures, row["keys"]]
+
+
+def _load(
+    data: str | None, corpus: str | None, built_in: Any, labels: str | None, people: bool
+) -> tuple[Matrix, Matrix, Any]:
+    from ..leakage import Known
+
     if data is None:
-        if corpus is not None:
-            raise click.UsageError("--corpus goes with --data")
-        return built_in(6000, seed=1)[0], built_in(6000, seed=2)[0]
+        if corpus is not None or labels is not None:
+            raise click.UsageError("--corpus and --labels go with --data")
+        (victim, mine), (others, theirs) = built_in(6000, seed=1), built_in(6000, seed=2)
+        return victim, others, Known(labels=(mine, theirs))
     victim = _read(data)
-    if corpus is not None:
-        others = _read(corpus)
-        if others.shape[1] != victim.shape[1]:
-            raise InputError(f"{corpus} has vectors of {others.shape[1]}, {data} of {victim.shape[1]}")
-        return victim, others
-    if len(victim) < 40:
-        raise InputError(f"{data} has {len(victim)} vectors; give at least 40, or a --corpus")
-    order = np.random.default_rng(0).permutation(len(victim))
-    half = len(victim) // 2
-    return victim[order[:half]], victim[order[half:]]
+    others = victim[:0] if corpus is None else _read(corpus)
+    if others.shape[1] != victim.shape[1]:
+        raise InputError(f"{corpus} has vectors of {others.shape[1]}, {data} of {victim.shape[1]}")
+    known = None if labels is None else _labels(labels, len(victim) + len(others))
+    parts = np.arange(len(victim)), np.arange(len(others)) + len(victim)
+    if corpus is None:
+        if len(victim) < 40:
+            raise InputError(f"{data} has {len(victim)} vectors; give at least 40, or a --corpus")
+        order = np.random.default_rng(0).permutation(len(victim))
+        half = len(victim) // 2
+        parts = order[:half], order[half:]
+        victim, others = victim[parts[0]], victim[parts[1]]
+    if known is None:
+        return victim, others, None
+    pair = known[parts[0]], known[parts[1]]
+    return victim, others, Known(identities=pair) if people else Known(labels=pair)
+
+
+def _labels(path: str, count: int) -> npt.NDArray[np.int64]:
+    try:
+        found = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path}: no npy file of labels: {error}") from None
+    if getattr(found, "shape", None) != (count,):
+        raise InputError(f"{path}: one label for each of {count} vectors is wanted")
+    return np.unique(found, return_inverse=True)[1].astype(np.int64)
 
 
 def _read(path: str) -> Matrix:

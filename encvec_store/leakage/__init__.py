@@ -1,7 +1,8 @@
 """The leakage lab: what ciphertexts give away, measured by attack. Needs the extra `leakage`; imports crypto.schemes.
 
 Rows of `run` say, for each subject, attack and adversary, how many records were identified, with chance and the
-honest user's recall beside it. Attacks work on arrays alone: bring `collection.index_vectors(ids)` of any store.
+honest user's recall beside it; those of `probe` what else leaks. Attacks work on arrays alone: bring
+`collection.index_vectors(ids)` of any store.
 """
 
 from __future__ import annotations
@@ -9,23 +10,28 @@ from __future__ import annotations
 from .attacks import ATTACKS, Attack
 from .experiment import ADVERSARIES, Experiment, attack_arrays, run, worst
 from .own import SampleAttack
+from .probing import PROBES, Known, probe, worst_probes
 from .subjects import SUBJECTS, Pipeline, Subject, subject
 from .views import VIEWS, Case, View
 
 __all__ = [
     "ADVERSARIES",
     "ATTACKS",
+    "PROBES",
     "SUBJECTS",
     "VIEWS",
     "Attack",
     "Case",
     "Experiment",
+    "Known",
     "Pipeline",
     "SampleAttack",
     "Subject",
     "View",
     "attack_arrays",
+    "probe",
     "run",
     "subject",
     "worst",
+    "worst_probes",
 ]

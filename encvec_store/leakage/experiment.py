@@ -24,7 +24,7 @@ from .metrics import decoder, hits, mean_cosine, recall_in_candidates, wilson
 from .subjects import Keyed, Subject
 from .views import Case, view
 
-__all__ = ["ADVERSARIES", "CANDIDATES", "Experiment", "Row", "attack_arrays", "run", "worst"]
+__all__ = ["ADVERSARIES", "CANDIDATES", "Experiment", "Row", "attack_arrays", "keep", "kept", "run", "worst"]
 
 Row = dict[str, Any]
 ADVERSARIES = ("disjoint", "same", "superset")
@@ -81,6 +81,11 @@ class Experiment:
         if not self.sizes or not 10 <= min(self.sizes) <= max(self.sizes) <= len(self.victim):
             raise InputError(f"sizes are from 10 to the victim's {len(self.victim)} records, not {list(self.sizes)}")
 
+    @property
+    def statistics(self) -> Matrix:
+        """Vectors that subjects fit their statistics on."""
+        return (self.victim if self.profile is None else self.profile)[:_PROFILE]
+
     def looks(self, attack: Attack) -> tuple[str, ...]:
         """Views in which an attack is tried."""
         return tuple(name for name in attack.views if self.views is None or name in self.views)
@@ -98,16 +103,32 @@ def run(
 ) -> list[Row]:
     """Run all trials; with `out`, append each row to that file at once, and skip those that stand in it.
 
-    Returns the rows, those found in the file included. `progress` is called with 1 after each trial.
+    Returns the rows, those of attacks found in the file included. `progress` is called with 1 after each trial.
     """
-    rows = _read(out)
+    rows = [row for row in kept(out) if "attack" in row]
     done = {_identity(row) for row in rows}
     for row in _rows(experiment, done, progress):
         rows.append(row)
-        if out is not None:
-            with out.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
+        keep(row, out)
     return rows
+
+
+def kept(path: Path | None) -> list[Row]:
+    """Rows of a file, of attacks and of probes; a line that was cut off while it was written is taken out."""
+    if path is None or not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    # what stands behind the last newline was cut off while it was written
+    if lines[-1]:
+        path.write_text("".join(line + "\n" for line in lines[:-1]), encoding="utf-8")
+    return [json.loads(line) for line in lines[:-1] if line]
+
+
+def keep(row: Row, path: Path | None) -> None:
+    """Append a row to the file at once."""
+    if path is not None:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
 
 
 def worst(rows: Iterable[Row]) -> list[Row]:
@@ -144,16 +165,6 @@ def attack_arrays(
 
 
 # --------------------------------------------------------------------------------------------- inside
-
-
-def _read(path: Path | None) -> list[Row]:
-    if path is None or not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    # what stands behind the last newline was cut off while it was written
-    if lines[-1]:
-        path.write_text("".join(line + "\n" for line in lines[:-1]), encoding="utf-8")
-    return [json.loads(line) for line in lines[:-1] if line]
 
 
 def _identity(row: Mapping[str, Any]) -> str:
@@ -218,8 +229,7 @@ def _lock(
     experiment: Experiment, subject: Subject, key: int, truth: Matrix, rest: Any
 ) -> tuple[Keyed, Matrix, dict[str, float]]:
     """Encrypt under a key, and measure what the honest user gets from the same ciphertexts."""
-    profile = experiment.victim if experiment.profile is None else experiment.profile
-    keyed = subject.keyed(key, profile[:_PROFILE])
+    keyed = subject.keyed(key, experiment.statistics)
     stored = keyed.store(truth)
     others = experiment.victim[rest[:_QUERIES]] if len(rest) >= 50 else experiment.corpus[:_QUERIES]
     counts = [count for count in experiment.candidates if count <= len(truth)]

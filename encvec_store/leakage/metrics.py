@@ -92,6 +92,9 @@ def equal_error_rate(mated: Scores, non_mated: Scores) -> float:
     order = np.argsort(scores, kind="stable")
     refused = np.concatenate([[0.0], np.cumsum(own[order]) / len(mated)])
     taken = np.concatenate([[1.0], 1 - np.cumsum(~own[order]) / len(non_mated)])
+    ranked = scores[order]
+    whole = np.concatenate([[True], ranked[1:] != ranked[:-1], [True]])  # no threshold parts equal scores
+    refused, taken = refused[whole], taken[whole]
     place = int(np.argmin(np.abs(refused - taken)))
     return float((refused[place] + taken[place]) / 2)
 

@@ -1,92 +1,47 @@
-"""Leaks beside identification: linkage of two keys, membership, attributes, norms, averaging, cells; imports attacks.
+"""Leaks beside identification: membership, attributes, norms, averaging, own records, cells; imports metrics, subjects.
 
-Each probe takes arrays and gives figures with their own chance level; none needs a key.
+Each probe takes arrays and gives figures with their own chance level, and where it can the `null`: what is reached
+by luck in one of twenty trials where nothing leaks. Linkage of two keys and identities have files of their own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
 
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
-from scipy.stats import spearmanr
+from scipy.stats import norm, spearmanr
 
 from .algebra import Matrix, centred, float32, unit
-from .attacks.icp import principal
-from .attacks.independent import components
-from .metrics import auc, equal_error_rate, hits, true_accept_rate, unlinkability
-from .subjects import Keyed
-from .views import Case, View
+from .metrics import auc, hits
+from .subjects import Keyed, Statistics
 
-__all__ = ["attributes", "averaging", "cell_leakage", "chosen_plaintext", "linkage", "membership", "norms"]
+__all__ = ["Labels", "attributes", "averaging", "cell_leakage", "chosen_plaintext", "grouping", "membership", "norms"]
 
 Labels = npt.NDArray[np.int64]
+LUCK = 0.05
 _PENALTY = 1e-3
-_STRANGERS = 20
+_SHUFFLES = 400
 
 
-def linkage(first: Matrix, second: Matrix, *, noise: float = 0.0, seed: int = 0) -> dict[str, float | str]:
-    """Link two dumps (n, k) of the same records under different keys: ISO/IEC 24745 unlinkability and renewability.
+def membership(located: Matrix, members: Matrix, strangers: Matrix, luck: float = LUCK) -> dict[str, float]:
+    """Tell whether a text is stored: by the cosine to the nearest located ciphertext, all in one frame.
 
-    Rows belong together; linkers do not know that. Gives the linker with the largest D_sys of those tried (as they
-    are, principal components, independent components), with the permutation null beside it.
+    The null is that of the rank sum (Mann and Whitney, Annals of Mathematical Statistics 18, 1947).
     """
-    found: list[tuple[float, dict[str, float | str]]] = []
-    for name, linker in _LINKERS.items():
-        rng = np.random.default_rng(seed)
-        shuffled = second[rng.permutation(len(second))]
-        located = unit(linker(first, shuffled, noise, rng))
-        placed = unit(centred(second))
-        mated = np.einsum("ij,ij->i", located, placed)
-        strangers = np.concatenate(
-            [np.einsum("ij,ij->i", located, np.roll(placed, shift, axis=0)) for shift in range(1, _STRANGERS + 1)]
-        )
-        d = unlinkability(mated, strangers, seed=seed)
-        row: dict[str, float | str] = {
-            "linker": name,
-            "d_sys": d.system,
-            "d_sys_null": d.null,
-            "rank_1": float(hits(located, placed).mean()),
-            "chance": 1 / len(first),
-            "eer": equal_error_rate(mated, strangers),
-            "tar_at_far_0.1%": true_accept_rate(mated, strangers, 0.001),
-        }
-        found.append((d.system, row))
-    return max(found, key=lambda pair: pair[0])[1]
-
-
-def _linked_by(attack: Callable[[View, Case], Matrix]) -> Callable[..., Matrix]:
-    def linker(first: Matrix, second: Matrix, noise: float, rng: np.random.Generator) -> Matrix:
-        mean = second.mean(axis=0)
-        # the other dump takes the corpus' place; both are noisy already
-        seen = View("centred", centred(first), lambda x: x - mean, lambda x: x - mean)
-        return attack(seen, Case(first, second, rng, noise))
-
-    return linker
-
-
-def _not_at_all(first: Matrix, second: Matrix, noise: float, rng: np.random.Generator) -> Matrix:
-    return centred(first)
-
-
-_LINKERS: dict[str, Callable[..., Matrix]] = {
-    "none": _not_at_all,
-    "pca-icp": _linked_by(principal),
-    "components": _linked_by(components),
-}
-
-
-def membership(located: Matrix, members: Matrix, strangers: Matrix) -> dict[str, float]:
-    """Tell whether a text is stored: by the cosine to the nearest located ciphertext, all in one frame."""
     scores = [(unit(side) @ unit(located).T).max(axis=1) for side in (members, strangers)]
-    return {"auc": auc(scores[0], scores[1]), "chance": 0.5}
+    m, s = len(members), len(strangers)
+    spread = math.sqrt((m + s + 1) / (12 * m * s))
+    return {"auc": auc(scores[0], scores[1]), "chance": 0.5, "null": 0.5 + float(norm.isf(luck)) * spread}
 
 
-def attributes(located: Matrix, truth: Labels, placed: Matrix, labels: Labels) -> dict[str, float]:
-    """Infer a label of each located record (n, q): logistic regression, trained on the corpus (m, q) and its labels."""
-    names = np.unique(labels)
-    codes = np.searchsorted(names, labels)
+def attributes(located: Matrix, truth: Labels, placed: Matrix, labels: Labels, luck: float = LUCK) -> dict[str, float]:
+    """Infer a label of each located record (n, q): logistic regression, trained on the corpus (m, q) and its labels.
+
+    `chance` is what naming the corpus' commonest label for all gets; `null` the same guesses on shuffled records.
+    """
+    names, codes = np.unique(labels, return_inverse=True)
     inputs = np.concatenate([unit(placed), np.ones((len(placed), 1), np.float32)], axis=1).astype(np.float64)
     shape = (inputs.shape[1], len(names))
 
@@ -103,19 +58,36 @@ def attributes(located: Matrix, truth: Labels, placed: Matrix, labels: Labels) -
     found = minimize(loss, np.zeros(shape).ravel(), jac=True, method="L-BFGS-B", options={"maxiter": 200})
     seen = np.concatenate([unit(located), np.ones((len(located), 1), np.float32)], axis=1)
     guess = names[(seen @ found.x.reshape(shape)).argmax(axis=1)]
-    common = names[np.bincount(codes).argmax()]
-    return {"accuracy": float((guess == truth).mean()), "chance": float((truth == common).mean())}
+    common = float((truth == names[np.bincount(codes).argmax()]).mean())
+    rng = np.random.default_rng(0)
+    shuffled = [float((guess == rng.permutation(truth)).mean()) for _ in range(_SHUFFLES)]
+    return {
+        "accuracy": float((guess == truth).mean()),
+        "chance": common,
+        "null": max(common, float(np.quantile(shuffled, 1 - luck))),
+    }
+
+
+def grouping(ciphertexts: Matrix, labels: Labels, known: int, seed: int = 0) -> dict[str, float]:
+    """Infer labels from ciphertexts alone, where those of `known` records have leaked: neighbours stay neighbours."""
+    order = np.random.default_rng(seed).permutation(len(labels))
+    told, rest = order[:known], order[known:]
+    points = centred(ciphertexts)
+    return {**attributes(points[rest], labels[rest], points[told], labels[told]), "known": float(known)}
 
 
 def norms(ciphertexts: Matrix, vectors: Matrix) -> dict[str, float]:
     """How the ciphertexts' lengths follow the plaintexts' distances to their mean (Spearman), and how they spread."""
     lengths = np.linalg.norm(ciphertexts, axis=1)
     away = np.linalg.norm(centred(vectors), axis=1)
+    spread = float(lengths.std() / lengths.mean())
     return {
-        "rank_correlation": float(spearmanr(lengths, away).statistic),
-        "relative_spread": float(lengths.std() / lengths.mean()),
+        # on a sphere the lengths differ by rounding only
+        "rank_correlation": float(spearmanr(lengths, away).statistic) if spread > 1e-6 else 0.0,
+        "relative_spread": spread,
         "scale": float(lengths.mean()),
         "chance": 0.0,
+        "null": float(norm.isf(LUCK / 2)) / math.sqrt(len(vectors) - 1),
     }
 
 
@@ -134,21 +106,33 @@ def averaging(keyed: Keyed, vectors: Matrix, times: int = 16) -> dict[str, float
     }
 
 
-def chosen_plaintext(keyed: Keyed, vectors: Matrix, *, length: float = 1.0, seed: int = 0) -> dict[str, float]:
-    """Have 2 d vectors of one's own encrypted, solve for the map, and identify (n, d) records stored under the key.
+def chosen_plaintext(
+    keyed: Keyed, vectors: Matrix, *, own: Matrix | None = None, length: float = 1.0, seed: int = 0
+) -> dict[str, float | str]:
+    """Have 2 d vectors of one's own stored, solve for the map, and identify (n, d) records stored under the key.
 
-    Norms above 1 drown the noise, where a scheme lets them in.
+    `own` (m, d) are vectors of the kind to take them from, and to make statistics of; without, they are drawn at
+    random. Norms above 1 drown the noise, where a scheme lets them in. The map is sought from the vectors as they are
+    and from the adversary's own sketch of them; the better counts.
     """
     n, d = vectors.shape
     rng = np.random.default_rng(seed)
-    own = unit(vectors.mean(axis=0) + vectors.std() * rng.standard_normal((2 * d, d)).astype(np.float32))
-    made = keyed.store(own * np.float32(length))
-    stored = keyed.store(vectors)
-    inputs = np.concatenate([own * np.float32(length), np.ones((2 * d, 1), np.float32)], axis=1)
-    matrix = np.linalg.lstsq(inputs, made, rcond=1e-4)[0].astype(np.float32)
-    placed = np.concatenate([vectors, np.ones((n, 1), np.float32)], axis=1) @ matrix
-    middle = stored.mean(axis=0)
-    return {"identified": float(hits(stored - middle, placed - middle).mean()), "chance": 1 / n}
+    if own is None:
+        chosen = unit(vectors.mean(axis=0) + vectors.std() * rng.standard_normal((2 * d, d)).astype(np.float32))
+    else:
+        chosen = own[rng.permutation(len(own))[: 2 * d]]
+    made = keyed.store(chosen * np.float32(length))
+    stored = centred(keyed.store(vectors))
+    fit = Statistics.fit(vectors if own is None else own, made.shape[1])
+    found: dict[str, float] = {}
+    for name, inside in (("straight", chosen), ("sketched", unit(fit.whitened(chosen)))):
+        inputs = np.concatenate([inside, np.ones((len(inside), 1), np.float32)], axis=1)
+        matrix = np.linalg.lstsq(inputs, made, rcond=1e-4)[0].astype(np.float32)
+        frame = vectors if name == "straight" else unit(fit.whitened(vectors))
+        placed = np.concatenate([frame, np.ones((n, 1), np.float32)], axis=1) @ matrix
+        found[name] = float(hits(stored, centred(placed)).mean())
+    best = max(found, key=lambda name: found[name])
+    return {"identified": found[best], "chance": 1 / n, "map": best, "records": float(len(chosen)), "length": length}
 
 
 def cell_leakage(tokens: npt.NDArray[np.int64], labels: Labels) -> dict[str, float]:

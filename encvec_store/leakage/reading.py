@@ -18,7 +18,7 @@ from scipy.stats import binom
 from .metrics import wilson
 from .subjects import CONTROLS
 
-__all__ = ["HELD", "LEVELS", "Scheme", "Trial", "held", "percent", "read", "schemes"]
+__all__ = ["HELD", "LEVELS", "Scheme", "Trial", "held", "named", "percent", "read", "schemes"]
 
 HELD = {
     "disjoint": "other data of the same kind",
@@ -174,9 +174,7 @@ def schemes(trials: Sequence[Trial]) -> list[Scheme]:
     found = []
     for group in groups.values():
         first = group[0]
-        shown = " ".join(f"{name}={value:g}" for name, value in first.parameters if isinstance(value, int | float)
-                         and (value or name == "beta"))  # fmt: skip
-        name = f"{first.subject} {shown}".strip() + (f", {first.corpus}" if many else "")
+        name = named(first.subject, first.parameters, first.corpus if many else "")
         found.append(Scheme(name, first.subject in CONTROLS, group))
     order = ("untried", *LEVELS)
 
@@ -185,6 +183,13 @@ def schemes(trials: Sequence[Trial]) -> list[Scheme]:
         return scheme.control, -order.index(scheme.verdict), -worst.identified if worst else 0.0
 
     return sorted(found, key=rank)
+
+
+def named(subject: str, parameters: Iterable[tuple[str, Any]], corpus: str = "") -> str:
+    """What a scheme with these parameters is called, on data of that name where there are several."""
+    shown = " ".join(f"{name}={value:g}" for name, value in parameters if isinstance(value, int | float)
+                     and (value or name == "beta"))  # fmt: skip
+    return f"{subject} {shown}".strip() + (f", {corpus}" if corpus else "")
 
 
 def held(trial: Trial) -> str:

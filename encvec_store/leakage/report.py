@@ -1,4 +1,4 @@
-"""The lab's report: rows to one HTML page that stands alone and says who can read what; imports reading, pages.
+"""The lab's report: rows to one HTML page that stands alone and says who can read what; imports findings, pages.
 
 Nothing is loaded from anywhere and no script runs: the page's own policy forbids both. All text of rows is escaped.
 """
@@ -15,6 +15,8 @@ from typing import Any
 from ..errors import InputError
 from ..pages import shell
 from ..pages.charts import Axis, Line, Point, bar, plot, scale
+from .findings import Finding, leaks, part
+from .leaks_page import INTRODUCTION, accuracy, questions
 from .reading import HELD, LEVELS, Scheme, Trial, held, percent, read, schemes
 from .words import LIMITS, READING
 
@@ -36,13 +38,15 @@ def write(path: Path, rows: Iterable[Any], command: str = "") -> None:
 
 
 def page(rows: Iterable[Any], command: str = "") -> str:
-    """HTML page of rows: as `run` returns them, or JSON lines. Raises InputError where none can be read."""
-    trials, refused = read(rows)
-    if not trials:
+    """HTML page of rows: as `run` and `probe` return them, or JSON lines. Raises InputError where none can be read."""
+    findings, others = part(rows)
+    trials, refused = read(others)
+    if not trials and not findings:
         raise InputError("there are no rows of the leakage lab to report on")
     found = schemes(trials)
     shown = [scheme for scheme in found if not scheme.control] or found  # controls stand in the table
-    axis = scale("records named", min(trial.chance for trial in trials))
+    axis = scale("records named", min((trial.chance for trial in trials), default=0.001))
+    beside = leaks(findings)
     parts = [
         _verdicts(found),
         _section("What the thief held", _bars(shown, axis), "Worst attack without known pairs. Logarithmic: each "
@@ -53,11 +57,15 @@ def page(rows: Iterable[Any], command: str = "") -> str:
                  "more to align. Worst over attacks and keys; dashed: chance; none named is drawn at the foot."),
         _section("If the thief already knows some records", _pairs(found, axis), "Known pairs: records whose vector "
                  "and ciphertext are both known. Counted are the others."),
+        _section("Linkable, renewable, member or not", questions(beside), INTRODUCTION),
+        _section("Does the right one come up?", accuracy(beside), "Vectors of those who are enrolled against other "
+                 "ones of them: how often a right pair is refused as a wrong one is taken (equal error), and right "
+                 "pairs accepted at 1% and 0.1% of wrong ones. The honest user decides on re-ranked scores."),
         f"<section><h2>How to read this</h2>{READING}</section>",
         f'<section class="limits"><h2>What this does not prove</h2>{LIMITS}{_gaps(found)}</section>',
         _section("Every attack", _table(found), "Worst and median over keys. Cosine: of what the thief rebuilds with "
                  "the truth, the mean taken off; 1 is the record itself."),
-        _origin(trials, refused, command),
+        _origin([*trials, *findings], refused, command),
     ]  # fmt: skip
     return shell.document("Leakage report", parts)
 
@@ -271,6 +279,8 @@ def _table(found: Sequence[Scheme]) -> str:
                 f"<td>{'' if worst.cosine is None else f'{worst.cosine:.2f}'}</td>",
             ]
             out.append(f"<tr>{''.join(cells)}</tr>")
+    if not out:
+        return ""
     titles = ("scheme", "records", "the thief held", "attack, view", "worst", "median", "95% of worst", "chance",
               "keys", "cosine")  # fmt: skip
     head = "".join(f"<th>{title}</th>" for title in titles)
@@ -298,7 +308,7 @@ def _gaps(found: Sequence[Scheme]) -> str:
     return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in said)}</ul>" if said else ""
 
 
-def _origin(trials: Sequence[Trial], refused: int, command: str) -> str:
+def _origin(trials: Sequence[Trial | Finding], refused: int, command: str) -> str:
     versions = sorted({f"{name} {number}" for trial in trials for name, number in trial.versions.items()})
     keys = sorted({trial.key for trial in trials})
     facts = [

@@ -17,18 +17,22 @@ _W, _H, _LEFT, _RIGHT, _TOP, _BOTTOM = 340, 230, 62, 20, 12, 42
 
 @dataclass(frozen=True)
 class Axis:
-    """Where values lie: logarithmic from `low` to `high`, both above 0; values outside go to the edge."""
+    """Where values lie: from `low` to `high`, logarithmic (both above 0) or linear; values outside go to the edge."""
 
     title: str
     low: float
     high: float
     ticks: Sequence[tuple[float, str]]
     reverse: bool = False
+    linear: bool = False
 
     def at(self, value: float) -> float:
         """0 to 1."""
         inside = min(max(value, self.low), self.high)
-        part = math.log(inside / self.low) / math.log(self.high / self.low)
+        if self.linear:
+            part = (inside - self.low) / (self.high - self.low)
+        else:
+            part = math.log(inside / self.low) / math.log(self.high / self.low)
         return 1 - part if self.reverse else part
 
 

@@ -35,6 +35,8 @@ border-left:6px solid var(--c,var(--rule));border-radius:6px}
 .bars{display:grid;grid-template-columns:20.5em 1fr 5em;gap:1px 12px;align-items:center;margin-top:1em}
 .name{grid-column:1/-1;font-weight:600;margin-top:.6em}.who{color:var(--dim);font-size:.86rem}.figure{text-align:right}
 .bar{width:100%;height:22px;display:block;overflow:visible}.bar rect{fill:var(--c)}
+.asked{grid-template-columns:21em 1fr 14.5em;margin-top:1.2em}.asked .figure{color:var(--c);text-align:left}
+.asked small{color:var(--dim)}.said{grid-column:1/-1;margin:0 0 .3em}
 .ticks{position:relative;height:1.5em;font-size:.8rem;color:var(--dim)}
 .ticks span{position:absolute;transform:translateX(-50%)}.ticks span:first-child{transform:none}
 .grid{stroke:var(--rule);stroke-width:1}.whisker{stroke:var(--fg);stroke-width:1.3;opacity:.75}
@@ -60,7 +62,8 @@ dl{display:grid;grid-template-columns:max-content 1fr;gap:4px 16px}dt{color:var(
 dd{margin:0;overflow-wrap:anywhere}code{font:.88em ui-monospace,monospace}
 @media(max-width:640px){main{padding:12px 14px 40px}h1{font-size:1.4rem}.lead{font-size:1.1rem}
 .verdicts li{grid-template-columns:1.2em 1fr;padding:10px}.verdicts li>div:last-child{grid-column:1/-1}
-.bars{grid-template-columns:1fr 4.5em}.bars .who:empty{display:none}.bars .who{grid-column:1/-1;margin-bottom:-4px}
+.bars{grid-template-columns:1fr 4.5em}.asked{grid-template-columns:1fr}.asked .figure{margin-top:-4px}
+.bars .who:empty{display:none}.bars .who{grid-column:1/-1;margin-bottom:-4px}
 .share strong{font-size:1.6rem}.tag{margin-left:0}dl{grid-template-columns:1fr}dt{margin-top:.4em}}
 @media print{body{background:#fff}.verdicts li,figure{break-inside:avoid}}
 """

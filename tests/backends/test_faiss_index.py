@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from encvec_store.backends.faiss import FaissBackend
+from encvec_store.backends.faiss.ann import AnnIndex
+from encvec_store.backends.faiss.options import Options
 from encvec_store.fields import Term
 from encvec_store.filters import Match, Range
 
@@ -235,3 +237,49 @@ def test_options_do_not_stick(tmp_path):
         store.candidates({1: np.zeros((1, DIM), np.float32)}, 3)
         assert store.stats()["spaces"][1]["index"] == options["index"]
         backend.close()
+
+
+@pytest.mark.parametrize("dim", [16, 20, 250])
+@pytest.mark.parametrize("kind", ["hnsw", "ivf"])
+def test_bytes_are_filled_up_to_sixteens(dim, kind):
+    """Zeros change no product; without them FAISS compares one coordinate after the other."""
+    rng = np.random.default_rng(0)
+    vectors, queries = (rng.standard_normal((n, dim)).astype(np.float32) for n in (2_000, 20))
+    options = Options(index=kind, ef_search=400, nprobe=1000)
+    index = AnnIndex.build(kind, dim, options, vectors, len(vectors))
+    index.add(vectors)
+    assert index.dim == AnnIndex.width(dim, "sq8") == -(-dim // 16) * 16
+    labels, products = index.search(queries, 10, options, None, len(vectors))
+    truth = queries @ vectors.T
+    best = np.argsort(-truth, axis=1)[:, :10]
+    assert np.mean([len(set(a) & set(b)) for a, b in zip(labels, best, strict=True)]) > 8.5
+    np.testing.assert_allclose(products, np.take_along_axis(truth, labels, axis=1), atol=0.02 * np.abs(truth).max())
+    again = AnnIndex.read(b"".join(written(index)), kind, "sq8", options.m)
+    np.testing.assert_array_equal(again.search(queries, 10, options, None, len(vectors))[0], labels)
+
+
+def written(index):
+    pieces = []
+    index.write(pieces.append)
+    return pieces
+
+
+def test_spaces_searched_together_are_exact_where_they_are_scanned(tmp_path):
+    """The nearest of all spaces, each compared with a query of its own."""
+    _, store = connect(tmp_path)
+    rng = np.random.default_rng(1)
+    truth = []
+    probes = {space: rng.standard_normal((3, DIM)).astype(np.float32) for space in (1, 1 << 32 | 1, 2 << 32 | 1, 7)}
+    for space in list(probes)[:3]:
+        some = batch(range(100 * len(truth), 100 * len(truth) + 100), space=space)
+        store.put(some, under=CONFIG)
+        truth.append(probes[space] @ some.index_vectors.T)
+    numbers = store.find(tokens(range(300)))
+    for limit in (1, 20, 200, 400):
+        found = store.candidates(probes, limit)
+        products = np.concatenate(truth, axis=1)
+        for rows, line in zip(found, products, strict=True):
+            assert len(rows) == min(limit, 300)
+            wanted = numbers[np.argsort(-line, kind="stable")[:limit]]
+            assert len(set(rows.tolist()) & set(wanted.tolist())) >= 0.95 * len(wanted)
+    assert [len(rows) for rows in store.candidates({7: probes[7]}, 5)] == [0, 0, 0]

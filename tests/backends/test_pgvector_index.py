@@ -369,3 +369,35 @@ def test_explain_tells_the_way_of_the_search(filled):
             (ran,) = {name for name, n in collection.stats()["searches"].items() if n > before.get(name, 0)}
             assert ran in way or (ran, predicate) == ("narrow", NARROW)
         assert "filter" not in collection.explain(1, query, 1001), "more than an index gives out"
+
+
+@pytest.mark.parametrize("index", ["none", "hnsw", "bit", "ivfflat"])
+def test_spaces_are_searched_together(pg_dsn, index):
+    """One statement for all spaces, each with a query of its own, whether indexed, scanned or both."""
+    spaces = (1, 1 << 32 | 1, 2 << 32 | 1)
+    probes = {space: batch(90 + i, 3, dim=DIM).index_vectors for i, space in enumerate((*spaces, 9))}
+    options = {} if index == "none" else {"lists": 5, "probes": 5, "bit_oversample": 50}
+    with opened(pg_dsn, dim=DIM, index=index, **options) as (_, collection):
+        truth = []
+        for i, space in enumerate(spaces):
+            # the last arrives after the indexes were built, so it is scanned beside them at first
+            some = numbered(20 + i, 400, space=space)
+            collection.put(some, under=b"settings")
+            truth.append(probes[space] @ some.index_vectors.T)
+            if i == 1:
+                collection.flush()
+        products = np.concatenate(truth, axis=1)
+        for limit in (1, 30, 900, 1300):
+            found = collection.candidates(probes, limit)
+            one = collection.nearest({space: part[:1] for space, part in probes.items()}, limit)
+            assert sorted(one.lists[0].tolist()) == sorted(one.rows.tolist())
+            assert len(one.rows) == min(limit, 1200)
+            for rows, line in zip(found, products, strict=True):
+                assert len(set(rows.tolist())) == min(limit, 1200)
+                assert line[rows - 1].tolist() == pytest.approx(sorted(line[rows - 1], reverse=True))
+                wanted = np.sort(line)[-min(limit, 1200) :]
+                assert line[rows - 1].mean() >= wanted.mean() - 0.05
+        few = Match("n", (Term("number", 7.0),))
+        for some in (probes, {space: part[:1] for space, part in probes.items()}):
+            for rows in collection.candidates(some, 50, few):
+                assert len(rows) == len(collection.rows(few)), "however few there are"

@@ -41,6 +41,15 @@ def test_quick_run(tmp_path, name):
 
 
 @pytest.mark.slow
+def test_cells_quickly():
+    lines = [json.loads(line) for line in python("benchmarks.cells", "--quick", "--json").stdout.splitlines()]
+    rows = {line["what"]: line for line in lines if line["kind"] == "row"}
+    assert (rows["one rotation"]["cells"], rows["cells"]["cells"]) == (1, 4)
+    assert rows["cells"]["recall@10"] >= rows["one rotation"]["recall@10"] - 0.02
+    assert rows["plaintext"]["cpu_ratio"] == 1.0 < rows["cells"]["cpu_ratio"]
+
+
+@pytest.mark.slow
 def test_demo_in_json():
     found = json.loads(python("benchmarks.demo", "--limit", "5000", "--json").stdout)
     plain, first, whole = found["text"]

@@ -53,9 +53,13 @@ def attack(beta, identified, **more):
 
 
 def test_the_page_says_the_ratio_of_the_rows_and_stands_alone():
-    rows = [plain(p50_ms=0.5), row(p50_ms=1.6), row(reranked=False, oversample=None, **{"recall@10": 0.6})]
+    rows = [
+        plain(p50_ms=0.5, cpu_ms=0.4),
+        row(p50_ms=1.6, cpu_ms=1.6),
+        row(reranked=False, oversample=None, **{"recall@10": 0.6}),
+    ]
     text = page(rows, [{"date": "2026-01-02", "cpu": "x", "cpus": 2, "versions": {"numpy": "2"}}], [])
-    assert "3.2 times as long" in text
+    assert "3.2 times as long (1.60 ms, recall@10 0.9950; 4.0 times the processor)" in text
     parser = Balanced()
     parser.feed(text)
     assert not parser.open
@@ -85,7 +89,7 @@ def test_the_frontier_holds_what_nothing_beats():
     assert [(item["recall@10"], item["qps"]) for item in frontier(rows)] == [(0.95, 120), (0.99, 50)]
 
 
-@pytest.mark.parametrize("quantity", ["p50_ms", "build_s", "bytes"])
+@pytest.mark.parametrize("quantity", ["p50_ms", "build_cpu_s", "bytes"])
 def test_growth_finds_the_exponent(quantity):
     for found in growths(grown(quantity), quantity):
         power, fit = found.exponent

@@ -7,6 +7,8 @@ pytest.importorskip("scipy")
 
 from encvec_store.leakage import probes, subject
 from encvec_store.leakage.data import text_like
+from encvec_store.leakage.identities import accuracy
+from encvec_store.leakage.linking import linkage
 from encvec_store.leakage.metrics import (
     auc,
     decoder,
@@ -80,6 +82,30 @@ def test_error_rates():
     assert true_accept_rate(mated, others, 0.0) == 0.5
 
 
+def test_equal_scores_have_one_threshold():
+    """What a store did not fetch has no score: its right and wrong pairs cannot be told apart by order."""
+    mated, others = np.array([0.9, 0.8, -2, -2]), np.array([0.1, -2, -2, -2])
+    assert equal_error_rate(mated, others) == pytest.approx((0.5 + 0.25) / 2)
+    assert equal_error_rate(np.zeros(5), np.zeros(5)) == 0.5
+
+
+def test_accuracy_is_the_originals_where_all_are_re_ranked():
+    rng = np.random.default_rng(0)
+    enrolled, ids = VECTORS[:200], np.arange(200)
+    people = ids[:100]
+    probes_ = enrolled[:100] + 0.1 * rng.standard_normal((100, DIM)).astype(np.float32)
+    probes_ /= np.linalg.norm(probes_, axis=1, keepdims=True)
+    blind = rng.standard_normal(enrolled.shape).astype(np.float32)
+    found = accuracy(blind, probes_, enrolled, probes_, (ids, people), [5, 100, 200, 500])
+    assert found["mated_pairs"] == found["probes"] == 100
+    assert found["plain"]["eer"] < 0.1
+    assert found["plain"]["rank_1"] > 0.5
+    assert found["ciphertexts"]["eer"] == pytest.approx(0.5, abs=0.1)
+    assert found["reranked"].keys() == {"5", "100", "200"}
+    assert found["reranked"]["200"] == found["plain"], "every record is a candidate"
+    assert found["reranked"]["5"]["tar@0.01"] < 0.2, "what is not fetched is refused"
+
+
 def test_auc():
     assert auc(np.array([2.0, 3]), np.array([0.0, 1])) == 1
     assert auc(np.array([1.0, 1]), np.array([1.0, 1])) == 0.5
@@ -88,10 +114,12 @@ def test_auc():
 def test_new_keys_are_no_renewal_for_a_rotation():
     """A naive linker sees nothing; an aligned one links every record."""
     dumps = [subject("haar", DIM).keyed(key, VECTORS).store(VECTORS[:600]) for key in (0, 1)]
-    row = probes.linkage(*dumps)
+    row = linkage(*dumps)
     assert row["linker"] != "none"
     assert row["rank_1"] > 0.9
     assert row["d_sys"] > 0.9 > row["d_sys_null"] + 0.5
+    assert row["tried"]["none"] < 0.2
+    assert max(d for _, d in row["curve"]) > 0.99
 
 
 def test_membership_and_attributes_follow_alignment():

@@ -123,6 +123,26 @@ class MovingContract:
         assert things.stats()["oversample"] >= 20, "enough for .99 of what is to come"
         assert recall(things, stored, names, queries) > 0.95
 
+    def test_more_records_take_more_candidates(self, early, store, place):
+        """Chosen anew at every doubling, in the settings alone: what is stored of the records stays as it is."""
+        things = store.collection("things", dim=16, scheme={"name": "sketch", "beta": 8.0}, oversample=1)
+        theirs = place.connect().collection("things")
+        names, stored = oracle.ids(1600), oracle.vectors(1600, 16)
+        things.upsert(names[:100], stored[:100])
+        first, before = things.stats(), things.index_vectors(names[:100])
+        assert first["profile"]["fitted"]["sized"] == 200
+        things.upsert(names[100:200], stored[100:200])
+        assert things.stats()["profile"]["fitted"] == first["profile"]["fitted"]
+        for end in (201, 700, 1600):
+            things.upsert(names[:end], stored[:end])
+        for each in (things, theirs):
+            stats = each.stats()
+            assert stats["profile"]["fitted"] == first["profile"]["fitted"] | {"sized": 3200}
+            assert stats["oversample"] > first["oversample"]
+            assert stats["scheme"] == first["scheme"]
+            np.testing.assert_array_equal(each.index_vectors(names[:100]), before)
+            assert each.verify().ok
+
     def test_threats(self, early, store):
         things = store.collection("things", dim=DIM, scheme={"name": "sketch", "threat": "watching-server"})
         things.upsert(oracle.ids(100), oracle.vectors(100, DIM))

@@ -28,8 +28,6 @@ from ..base import (
     Nearest,
     Probes,
     Rows,
-    first,
-    share,
     union,
 )
 from .cache import Cache
@@ -37,7 +35,7 @@ from .check import check_records
 from .database import Database
 from .locks import ReadWriteLock
 from .options import Options
-from .ordinals import Ordinals
+from .ordinals import Ordinals, together
 from .records import Change, Records
 
 __all__ = ["FaissCollection"]
@@ -142,31 +140,15 @@ class FaissCollection:
 
     def candidates(self, probes: Probes, limit: int, predicate: Predicate | None = None) -> list[Rows]:
         queries, dim = next(iter(probes.values())).shape
-        nothing = [np.empty(0, np.int64) for _ in range(queries)]
-        if not nothing or not dim or limit <= 0:
-            return nothing
-        with self._fitted(probes, dim) as fitted:
-            if not fitted:
-                return nothing
-            # a few of each cell will do, unless there are hardly more than are asked for
-            each = share(limit, len(fitted))
-            if len(fitted) > 1:
-                matching = [space.matching(predicate, self._matching) for space in fitted.values()]
-                each = each if sum(min(each, n) for n in matching) >= min(limit, sum(matching)) else limit
-            options = self._options
-            if len(fitted) > 1:  # what is kept while searching is kept in all cells together
-                options = replace(options, ef_search=share(options.ef_search, len(fitted)))
-            parts = [
-                space.search(probes[number], each, predicate, self._matching, options)
-                for number, space in fitted.items()
-            ]
-        return [first(limit, found) for found in zip(*parts, strict=True)]
+        if queries and dim and limit > 0:
+            with self._fitted(probes, dim) as fitted:
+                if fitted:
+                    return together(fitted, probes, limit, predicate, self._matching, self._options)
+        return [np.empty(0, np.int64) for _ in range(queries)]
 
     def explain(self, space: int, query: Matrix, limit: int, predicate: Predicate | None = None) -> str:
         with self._fitted((space,), query.shape[-1]) as fitted:
-            if space not in fitted:
-                return "nothing to compare"
-            return fitted[space].explain(limit, predicate, self._matching, self._options)
+            return fitted.get(space, Ordinals()).explain(limit, predicate, self._matching, self._options)
 
     @contextmanager
     def _fitted(self, spaces: Iterable[int], dim: int) -> Iterator[dict[int, Ordinals]]:

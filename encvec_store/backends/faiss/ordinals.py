@@ -6,18 +6,19 @@ Rows ascend, so a row is found by bisection. Ordinals from `indexed` on are know
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
 from ...filters import Predicate
-from ..base import Matrix, Rows
+from ..base import Matrix, Probes, Rows, first, share
 from .ann import AnnIndex, training_size
 from .options import Options
 from .slots import Slots
 
-__all__ = ["Ordinals"]
+__all__ = ["Ordinals", "together"]
 
 Choice = tuple[npt.NDArray[np.uint8] | None, int]
 Fetch = Callable[[Rows], tuple[Rows, Matrix]]
@@ -212,3 +213,23 @@ class Ordinals:
             self._choices = {}
         self._choices[predicate] = choice
         return choice
+
+
+def together(
+    spaces: Mapping[int, Ordinals],
+    probes: Probes,
+    limit: int,
+    predicate: Predicate | None,
+    lookup: Callable[[Predicate], Rows],
+    options: Options,
+) -> list[Rows]:
+    """Return up to `limit` rows per query of all these spaces, nearest first."""
+    each = share(limit, len(spaces))
+    if len(spaces) > 1:
+        # a few of each will do, unless there are hardly more than are asked for
+        matching = [space.matching(predicate, lookup) for space in spaces.values()]
+        each = each if sum(min(each, n) for n in matching) >= min(limit, sum(matching)) else limit
+        # what is kept while searching is kept in all of them together
+        options = replace(options, ef_search=share(options.ef_search, len(spaces)))
+    parts = [space.search(probes[number], each, predicate, lookup, options) for number, space in spaces.items()]
+    return [first(limit, found) for found in zip(*parts, strict=True)]

@@ -83,10 +83,8 @@ class Searcher:
             self._records.catch_up()  # another process moved the collection to a sketch, or to another one
             self._seen = -_LOOK_AGAIN
         states = {space: state for space in ask.probes if (state := self._state(space)) is not None}
-        if len(states) > 1:  # cells without records are not asked
-            ask = replace(ask, probes={space: ask.probes[space] for space in states})
         state = _together(states)
-        if state is None or state.kind == "none" or share(limit, len(states)) > _MOST_EF:
+        if state is None or state.kind == "none" or share(limit, len(ask.probes)) > _MOST_EF:
             return self._exact(ask, state)
         if predicate is not None:
             found = self._narrow(ask, self._narrow_limit(state.records, limit))
@@ -209,10 +207,10 @@ class Searcher:
 
     def _indexed(self, ask: Ask, states: dict[int, IndexState], state: IndexState) -> Nearest:
         self.ways[state.kind] += 1
-        way = self._way(state, ask.limit, len(states))
-        if len(states) > 1:
-            scanned = tuple(space for space, other in states.items() if other.kind != state.kind)
-            way = replace(way, scanned=scanned)
+        way = self._way(state, ask.limit, len(ask.probes))
+        if len(ask.probes) > 1:  # one that we do not know of may have got records since we looked
+            served = {space for space, other in states.items() if other.kind == state.kind}
+            way = replace(way, scanned=tuple(space for space in ask.probes if space not in served))
 
         def work(cursor: Cursor, content: int) -> list[Any]:
             return cursor.execute(*self._statements.search(content, ask, way)).fetchall()
