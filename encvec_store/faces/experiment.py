@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from ..leakage.attacks import ATTACKS
 from . import attack
 from .attack import Trace
 from .generator import Eigenfaces
@@ -161,11 +160,8 @@ class Experiment:
         return targets, about
 
     def _align(self, name: str, loot: Stolen, pairs: int, targets: dict[str, Matrix], about: dict[str, Any]) -> None:
-        vectors, kind = self.vectors, "pairs" if pairs else "corpus"
-        chosen = None if self.lab is None else [attack for attack in self.lab if ATTACKS[attack].holds == kind]
-        best = aligned(
-            loot, vectors.stored, vectors.places, vectors.own, pairs, seed=self.settings.seed, attacks=chosen
-        )
+        vectors, seed = self.vectors, self.settings.seed
+        best = aligned(loot, vectors.stored, vectors.places, vectors.own, pairs, seed=seed, attacks=self.lab)
         targets[name], about[name] = best.targets, best.facts()
 
     # -------------------------------------------------------------------------------------- attacks

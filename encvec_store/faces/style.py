@@ -66,8 +66,8 @@ people.</li>
 <li><b>His generator</b> was fitted on other people's photographs: none of the people shown is in it.</li></ul>"""
 
 LIMITS = """<ul>
-<li>A thief who knows some tens of stored photographs <em>and which records they are</em> solves for the secret and
-rebuilds other faces as well: see the rows with known pairs. No searchable encryption of this kind survives that.</li>
+<li>A thief who knows some tens of stored photographs <em>and which records they are</em> names many of the others, and
+with more of them solves for the secret. No searchable encryption of this kind survives that.</li>
 <li>Whoever holds the very photographs that are stored can tell which record is which.</li>
 <li>Whoever has the key reads everything.</li>
 <li>These are attacks that we know and could run. A better one may come; this is a measurement, no proof.</li>

@@ -148,7 +148,7 @@ def aligned(
         own: the thief's embeddings (m, d), of other people.
         pairs: known pairs.
         seed: of the attacks, and of which pairs are known.
-        attacks: names in the lab; by default all that suit.
+        attacks: names in the lab; of those that suit, only these.
         progress: called after each attack.
     """
     rng = np.random.default_rng([seed, pairs])
@@ -157,7 +157,7 @@ def aligned(
     alone = WHITENED if loot.whitened else ISOMETRIES
     suitable = [name for name, attack in ATTACKS.items() if attack.holds == "pairs"] if pairs else list(alone)
     best: Alignment | None = None
-    for name in attacks or suitable:
+    for name in (name for name in suitable if attacks is None or name in attacks):
         for looked in ATTACKS[name].views:
             case = Case(
                 loot.ciphertexts,

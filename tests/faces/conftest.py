@@ -14,7 +14,7 @@ from encvec_store.faces.running import whole
 from encvec_store.faces.setting import Settings
 
 OLIVETTI = Path(__file__).resolve().parents[2] / "benchmarks/data/olivetti-64.npz"
-LAB = ("pca-icp", "pairs-rotation")  # of the lab's attacks the quickest two; it has tests of its own
+LAB = ("density", "coordinates", "pairs-rotation")  # of the lab's attacks the quickest; it has tests of its own
 SETTINGS = Settings(people=20, iterations=(100, 300), climb=30, pool=300, components=120)
 
 
