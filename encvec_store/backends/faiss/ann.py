@@ -30,7 +30,7 @@ _BIT = 1 / 20
 _NODE = 50
 _EF_MOST = 2_000
 _LANES = 16
-"""Bytes that FAISS compares at once. With 250 coordinates, not 256, a comparison takes nineteen times as long."""
+"""Bytes that FAISS compares at once. With 250 coordinates, not 256, a comparison takes nine times as long."""
 
 
 def training_size(kind: str, records: int) -> int:
