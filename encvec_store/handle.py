@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
@@ -25,6 +26,8 @@ __all__ = ["Handle"]
 
 log = logging.getLogger("encvec_store")
 _ATTEMPTS = 4
+_LOOK = 30.0
+"""Seconds after which a search asks for the settings, though records would tell if they were rewritten."""
 
 
 class Handle:
@@ -36,6 +39,7 @@ class Handle:
         self._oversample = oversample
         self._lock = threading.Lock()
         self._generation = backend.generation()
+        self._looked = time.monotonic()
         self.drift = Drift()
         self.config = self._open_config(backend.config())
         # a sketch's dimension changes when another process fits it: there, searches compare
@@ -63,11 +67,16 @@ class Handle:
     def settings(self) -> CollectionConfig:
         """Return settings to search under, without asking the store where the records that come will tell.
 
-        Every record names the revision it was written under, and `open_vectors` compares. The bound of lengths,
-        which the first write sets, has no revision of its own.
+        Every record names the revision it was written under, and `open_vectors` compares. Without a revision of
+        their own are the bound of lengths, which the first write sets, and how many candidates are re-ranked, which
+        grows with the collection: for that the store is asked now and then.
         """
-        config = self.config
-        return config if config.index_dim and (config.max_norm or not config.metric.bounded) else self.refresh()
+        config, now = self.config, time.monotonic()
+        told = config.index_dim and (config.max_norm or not config.metric.bounded)
+        if told and now - self._looked < _LOOK:
+            return config
+        self._looked = now
+        return self.refresh()
 
     def check(self) -> list[str]:
         """Open what is stored of settings and profile anew; describe what does not open."""

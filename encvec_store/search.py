@@ -26,7 +26,7 @@ from .waits import offload
 __all__ = ["search"]
 
 _GROWTH = 4
-_ATTEMPTS = 4
+_ATTEMPTS = 8
 
 Decoded = tuple[str, dict[str, Any], str | None]
 Found = tuple[list[Rows], Rows, npt.NDArray[np.float32], npt.NDArray[np.uint8]]
@@ -100,7 +100,7 @@ class _Query:
         hits = self._rank(*self._nearest()) if is_covered(self.node, self.config.policies) else None
         if hits is None:  # not every candidate passes, so each is looked at
             hits = self._rank(*self._open(self._collect())) or []
-        if self.lost and self.handle.refresh() is not self.config:
+        if self.lost and self.handle.refresh().revision != self.config.revision:  # else only how many are re-ranked
             raise StaleConfigError("the collection was rewritten under other settings meanwhile")
         return hits if last or not self.lost else None
 

@@ -37,7 +37,7 @@ WRITE_CHUNK = 1024
 early."""
 _WORKERS = 2
 """Threads that encrypt ahead of a write: together they are about as fast as what they feed."""
-_ATTEMPTS = 3
+_ATTEMPTS = 8
 
 Matrix = npt.NDArray[np.float32]
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import click
 
-from .bench_data import load
 from .bench_report import compare, report
 from .output import emit, note, progress, table
 
@@ -145,6 +144,7 @@ def bench(
         raise click.UsageError("give --data FILE, or a command: compare, report", context)
     from ..bench import Job
     from ..bench.results import Results
+    from .bench_data import load
 
     results = Results(out) if out is not None else None
     rows: list[dict[str, Any]] = []

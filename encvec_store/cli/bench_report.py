@@ -62,6 +62,7 @@ def _ratio(value: Any) -> Any:
 @click.option("--disk-price", type=float, default=0.1, show_default=True, help="Of a GB of disk, a month.")
 @click.option("--core-price", type=float, default=25.0, show_default=True, help="Of a processor core, a month.")
 @click.option("--rate", type=float, default=100.0, show_default=True, help="Queries a second that are to be answered.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
 def report(
     results: tuple[Path, ...],
     page: Path,
@@ -71,6 +72,7 @@ def report(
     disk_price: float,
     core_price: float,
     rate: float,
+    as_json: bool,
 ) -> None:
     """Draw results as one page that stands alone.
 
@@ -83,9 +85,13 @@ def report(
     prices = Prices(memory_price, disk_price, core_price, rate)
     attacks = read([leakage]) if leakage else []
     write(page, read(results), machines(results), attacks, prices)
+    written = [page]
     if png is not None:
         from ..bench.pictures import draw
 
-        for path in draw(png, read(results), attacks):
+        written += draw(png, read(results), attacks)
+    if as_json:
+        emit({"written": [str(path) for path in written]})
+    else:
+        for path in written:
             note(f"wrote {path}")
-    note(f"wrote {page}")

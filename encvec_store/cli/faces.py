@@ -21,7 +21,7 @@ from .output import emit, note, progress, table
 __all__ = ["bar", "faces", "returned", "show"]
 
 
-@click.group(invoke_without_command=True)
+@click.group(short_help="Embed photographs; see what a thief of faces gets.", invoke_without_command=True)
 @click.pass_context
 def faces(context: click.Context) -> None:
     """Embed photographs of faces; see what a thief of embeddings gets.
@@ -128,7 +128,7 @@ def run(
 
     \b
     Examples:
-      encvec faces run --data benchmarks/data/olivetti-64.npz --model fisherfaces --second texture --out run
+      encvec faces run --data olivetti-64.npz --model fisherfaces --second texture --out run
       ENCVEC_LFW=lfw encvec faces run --out run-lfw
 
     Exit code 1 where faces come back from ciphertexts of the default scheme without known pairs: where the lower end of

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from encvec_store import errors, verify
+from encvec_store.search import _ATTEMPTS
 from tests.stores import oracle
 from tests.stores.base import DIM, EVERYTHING
 from tests.stores.oracle import assert_hits
@@ -195,7 +196,7 @@ class RacesContract:
     def test_calibrations_without_end_in_the_middle_of_searches(self, noisy, interrupt):
         """Every candidate is gone each time: that is no empty collection, and is not answered as if it were."""
         mine, theirs = noisy
-        interrupt(mine, "nearest", lambda: theirs.calibrate(target_recall=0.9, max_candidates=60), times=4)
+        interrupt(mine, "nearest", lambda: theirs.calibrate(target_recall=0.9, max_candidates=60), times=_ATTEMPTS)
         with pytest.raises(errors.StaleConfigError, match="rewritten under other settings"):
             mine.search(oracle.vectors(1, 16, seed=1)[0], k=10)
         assert len(mine.search(oracle.vectors(1, 16, seed=1)[0], k=10)) == 10
