@@ -3,6 +3,7 @@
 import threading
 
 import numpy as np
+import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -162,6 +163,21 @@ def test_readers_see_the_old_content_until_the_replacement_is_whole(pg_dsn):
         np.testing.assert_array_equal(theirs.candidates({1: query}, 1)[0], [6])
         tables = ask(pg_dsn, "SELECT count(*) FROM pg_class WHERE relname ~ '^(records|terms)_[0-9]+$'")
         assert tables == [(2,)], "the old tables are gone"
+
+
+def test_a_read_that_the_server_ends_for_a_deadlock_is_done_again(pg_dsn):
+    """It stood in the way of tables being dropped, and nothing of it was written."""
+    with opened(pg_dsn) as (_, collection):
+        collection.put(batch(0, 3), under=b"settings")
+        victims = iter([psycopg.errors.DeadlockDetected("deadlock detected")])
+
+        def work(cursor, content):
+            for error in victims:
+                raise error
+            return "read"
+
+        assert collection._records.on_content(work) == "read"
+        assert collection.check() == []
 
 
 def test_a_failed_replacement_changes_nothing(pg_dsn):

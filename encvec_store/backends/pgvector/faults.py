@@ -27,8 +27,11 @@ def is_lost(error: BaseException) -> bool:
 
 
 def is_outdated(error: BaseException) -> bool:
-    """Say whether a table went while we were about to read it: the content was replaced or dropped."""
-    if isinstance(error, pg.UndefinedTable):
+    """Say whether a table went while we were about to read it: the content was replaced or dropped.
+
+    Or was about to go, and the server ended the read, since it and the drop waited for each other.
+    """
+    if isinstance(error, pg.UndefinedTable | pg.DeadlockDetected):
         return True
     return isinstance(error, pg.InternalError_) and "could not open relation" in str(error)
 
