@@ -15,14 +15,11 @@ import numpy.typing as npt
 
 from ..calibrate import MAX_SAMPLE, Attack, Calibration
 from ..errors import CalibrationError, InputError, ShapeError
-from .common import Failure, Place, need, open_collection, open_store, place_options, tenant_option
+from .common import LIMIT, Failure, Place, need, open_collection, open_store, place_options, tenant_option
 from .output import emit, facts, note, progress, table
 from .readers import Columns, open_reader
 
 __all__ = ["calibrate"]
-
-_LIMIT = 0.01
-"""Share of the sample's vectors identified without the key, from which settings count as broken."""
 
 
 @click.command()
@@ -95,7 +92,7 @@ def calibrate(
             )
         if found.weak and not (dry_run or accept_less):
             return _refuse(f"{found.weakness()} with --accept-less-noise. Nothing was changed", as_json, found)
-        if _named(found) > _LIMIT and not (dry_run or accept_less):
+        if _named(found) > LIMIT and not (dry_run or accept_less):
             return _refuse(
                 f"our attacks name {_named(found):.1%} of the sample's vectors at beta {found.beta:g} without the key,"
                 " so nothing was changed: allow more candidates with --max-candidates, or add --accept-less-noise",

@@ -26,6 +26,7 @@ from ..store import Store, connect
 from .output import printable
 
 __all__ = [
+    "LIMIT",
     "Failure",
     "Interrupted",
     "Place",
@@ -40,6 +41,9 @@ __all__ = [
     "store_options",
     "tenant_option",
 ]
+
+LIMIT = 0.01
+"""Share of records identified without the key above which the answer is bad: exit code 1."""
 
 KEYS_FILE = "keys.json"
 STORE_FOLDER = "store"

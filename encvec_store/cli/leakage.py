@@ -14,14 +14,13 @@ import numpy.typing as npt
 from click.core import ParameterSource
 
 from ..errors import InputError
-from .common import Failure
+from .common import LIMIT, Failure
 from .output import emit, progress, table
 from .readers import Columns, open_reader
 
 __all__ = ["leakage"]
 
 _BATCH = 10_000
-_LIMIT = 0.01
 Matrix = npt.NDArray[np.float32]
 
 
@@ -164,7 +163,7 @@ def leakage(
         if leaks:
             table(_PROBED, [_probed(row) for row in worst_probes(leaks)])
     return int(
-        any(r["identified"] > _LIMIT and r["chance"] < _LIMIT and not r["pairs"] and not _control(r) for r in found)
+        any(r["identified"] > LIMIT and r["chance"] < LIMIT and not r["pairs"] and not _control(r) for r in found)
     )
 
 
