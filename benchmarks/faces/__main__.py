@@ -22,16 +22,19 @@ from benchmarks.faces.environment import HERE, PYTHON, ROOT, VENV, WEIGHTS, read
 
 OLIVETTI = ROOT / "benchmarks/data/olivetti-64.npz"
 BETA = 2.5
+PEOPLE = 20
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.faces", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--lfw", type=Path, metavar="DIR", default=os.environ.get("ENCVEC_LFW"), help="a copy of LFW")
+    parser.add_argument(
+        "--lfw", type=Path, metavar="DIR", default=os.environ.get("ENCVEC_LFW") or None, help="a copy of LFW"
+    )
     parser.add_argument("--full", action="store_true", help="400 and 2,000 iterations, and keep results.json")
     parser.add_argument("--iterations", type=int, action="append", metavar="N")
-    parser.add_argument("--people", type=int, default=20)
+    parser.add_argument("--people", type=int, default=PEOPLE)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--out", type=Path, help="by default benchmarks/faces/out/NAME")
     return parser.parse_args(argv)
@@ -51,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     from benchmarks.datasets import load as sentences
-    from benchmarks.peers import IRONCORE, alloy_encrypt, missing
+    from benchmarks.peers import IRONCORE, PEERS, alloy_encrypt, missing
     from encvec_store.cli.faces import bar, returned, show
     from encvec_store.errors import EncvecError
     from encvec_store.faces.experiment import Experiment, Peer
@@ -66,7 +69,7 @@ def _run(args: argparse.Namespace) -> int:
     if reason:
         print(f"ironcore-alloy is left out: {reason}", file=sys.stderr)
     else:
-        name = IRONCORE.replace("==", " ")
+        name = PEERS[IRONCORE][0].replace("==", " ")
         peers["ironcore"] = lambda vectors: ({"name": name, "beta": BETA}, alloy_encrypt(vectors, BETA, 0))
     iterations = tuple(args.iterations or ((400, 2000) if args.full else (400,)))
     settings = Settings(args.people, iterations, climb=60, components=256 if args.lfw else 80)
@@ -82,10 +85,8 @@ def _run(args: argparse.Namespace) -> int:
             photographs, settings, "facenet", "face-api" if WEIGHTS.is_dir() else "none", WEIGHTS
         )
         experiment = Experiment(out, photographs, model, judge, settings, bar, peers, args.jobs)
-        words = "ENCVEC_LFW=DIR make faces" if args.lfw else "make faces"
-        command = f"{words} ARGS=--full" if args.full else words
         pair = (Sentences(bank.vectors, texts, labels), Sentences(bank.queries, asked, others))
-        results = whole(experiment, command, pair)
+        results = whole(experiment, _command(args), pair)
     except EncvecError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -94,6 +95,16 @@ def _run(args: argparse.Namespace) -> int:
     if args.full:
         shutil.copy(out / "results.json", HERE / "results.json")
     return int(returned(results))
+
+
+def _command(args: argparse.Namespace) -> str:
+    """What makes the same results elsewhere: no folders of this machine."""
+    given = ["--full"] if args.full else []
+    given += [f"--iterations {count}" for count in args.iterations or ()]
+    given += [] if args.people == PEOPLE else [f"--people {args.people}"]
+    text = " ".join(given)
+    words = "ENCVEC_LFW=DIR make faces" if args.lfw else "make faces"
+    return words if not given else f'{words} ARGS="{text}"' if " " in text else f"{words} ARGS={text}"
 
 
 if __name__ == "__main__":

@@ -48,38 +48,40 @@ def embed(photos: tuple[Path, ...], out: Path, weights: Path | None, as_json: bo
       encvec faces embed photos/ --out faces.jsonl
       encvec ingest people faces.jsonl
 
-    Exit code 1 where a photograph shows no face.
+    Exit code 1 where a photograph shows no face, or a file is no picture: the others are embedded all the same.
     """
+    from ..faces.portraits import pictures, portraits
+
+    files = pictures(photos)
+    if not out.parent.is_dir():
+        raise click.UsageError(f"{out.parent}: no such folder")
     _need("torch", "PIL")
-    from ..faces.detect import Detector, photograph
+    from ..faces.detect import Detector
     from ..faces.models import load_model
 
     detector, model = Detector(weights), load_model("facenet")
-    files = [file for path in photos for file in ([path] if path.is_file() else _pictures(path))]
-    missed, written = [], 0
+    missed: dict[str, str] = {}
     scratch = out.with_name(f".{out.name}.tmp")
-    with progress("embedding", len(files)) as advance, scratch.open("w", encoding="utf-8") as file:
-        for path in files:
-            face = detector.face(photograph(path))
-            if face is None:
-                missed.append(str(path))
-            else:
-                vector = model.embed(face[None])[0].tolist()
-                file.write(json.dumps({"id": str(path), "vector": vector, "photo": path.name}) + "\n")
-                written += 1
-            advance(1, None)
-    os.replace(scratch, out)
+    try:
+        with progress("embedding", len(files)) as advance, scratch.open("w", encoding="utf-8") as file:
+            for found in portraits(files, detector, model):
+                if found.vector is None:
+                    missed[str(found.path)] = found.why
+                else:
+                    line = {"id": str(found.path), "vector": found.vector.tolist(), "photo": found.path.name}
+                    file.write(json.dumps(line) + "\n")
+                advance(1, None)
+        os.replace(scratch, out)
+    finally:
+        scratch.unlink(missing_ok=True)
+    embedded = len(files) - len(missed)
     if as_json:
-        emit({"embedded": written, "without_a_face": missed, "out": str(out)})
+        emit({"embedded": embedded, "missed": missed, "out": str(out)})
     else:
-        for name in missed:
-            note(f"no face found: {name}")
-        click.echo(f"{written} faces embedded into {out}")
+        for name, why in missed.items():
+            note(f"{why}: {name}")
+        click.echo(f"{embedded} faces embedded into {out}")
     return int(bool(missed))
-
-
-def _pictures(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
 
 
 @faces.command()

@@ -15,11 +15,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..errors import InputError
 from .faceapi import read_weights, weights_folder
 from .models import Images
 
-__all__ = ["Box", "Detector", "photograph"]
+__all__ = ["Box", "Detector"]
 
 SIDE = 416
 CELL = 32
@@ -33,6 +32,9 @@ _ANCHORS = (
 _MEAN = (117.001, 114.697, 97.404)
 _LANDMARKS_MEAN = (122.782, 117.001, 104.298)
 _SURE = 0.5
+_BORDERS = (0.0, 0.75, 1.25)
+"""Widths around a photograph, as shares of its longer side, in which a face is looked for: the detector was made for
+faces within a scene, and misses one that fills the picture."""
 _LEFT, _RIGHT = slice(36, 42), slice(42, 48)
 _FACE = 160
 _EYES_APART, _EYES_DOWN = 0.305, 0.4
@@ -51,17 +53,6 @@ class Box:
     score: float
 
 
-def photograph(path: Path) -> Images:
-    """A photograph (h, w, 3), uint8, upright as its EXIF tells. Raises InputError for what is none."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as opened:
-            return np.array(ImageOps.exif_transpose(opened).convert("RGB"))
-    except (UnidentifiedImageError, OSError) as error:
-        raise InputError(f"{path}: not a picture that can be read") from error
-
-
 class Detector:
     """Finds faces. `folder` as for the second model."""
 
@@ -70,14 +61,19 @@ class Detector:
         self._boxes = read_weights(place, "tiny_face_detector_model")
         self._points = read_weights(place, "face_landmark_68_model")
 
-    def boxes(self, image: Images) -> list[Box]:
-        """Faces of an (h, w, 3) photograph, the surest first, without those that overlap a surer one."""
+    def boxes(self, image: Images, border: float = 0.0) -> list[Box]:
+        """Faces of an (h, w, 3) photograph, the surest first, without those that overlap a surer one.
+
+        `border` is a share of the longer side; the picture's edges are repeated so far around it.
+        """
         height, width = image.shape[:2]
-        scale = SIDE / max(height, width)
-        size = (max(1, round(height * scale)), max(1, round(width * scale)))
+        scale = SIDE / (max(height, width) * (1 + 2 * border))
+        around = int(border * max(height, width) * scale)
+        size = (max(1, int(height * scale)), max(1, int(width * scale)))
         pixels = torch.from_numpy(np.ascontiguousarray(image)).float().permute(2, 0, 1)[None]
         pixels = F.interpolate(pixels, size, mode="bilinear", antialias=scale < 1)
-        pixels = F.pad(pixels, (0, SIDE - size[1], 0, SIDE - size[0]))
+        pixels = F.pad(pixels, (around,) * 4, mode="replicate")
+        pixels = F.pad(pixels, (0, SIDE - pixels.shape[3], 0, SIDE - pixels.shape[2]))
         with torch.inference_mode():
             cells = SIDE // CELL
             grid = self._yolo(pixels).view(5, 5, cells, cells).permute(0, 2, 3, 1).numpy()
@@ -85,7 +81,8 @@ class Detector:
         for anchor, row, column in np.argwhere(_sigmoid(grid[..., 4]) > _SURE).tolist():
             x, y, w, h, sure = grid[anchor, row, column].tolist()
             wide, high = np.exp(w) * _ANCHORS[anchor][0] * CELL / scale, np.exp(h) * _ANCHORS[anchor][1] * CELL / scale
-            middle = ((column + _sigmoid(x)) * CELL / scale, (row + _sigmoid(y)) * CELL / scale)
+            across, down = (column + _sigmoid(x)) * CELL, (row + _sigmoid(y)) * CELL
+            middle = ((across - around) / scale, (down - around) / scale)
             found.append(
                 Box(middle[0] - wide / 2, middle[1] - high / 2, float(wide), float(high), float(_sigmoid(sure)))
             )
@@ -110,8 +107,8 @@ class Detector:
 
     def face(self, image: Images, side: int = _FACE) -> Images | None:
         """The largest face of an (h, w, 3) photograph, eyes level, (side, side, 3) uint8; None where there is none."""
-        boxes = self.boxes(image)
-        if not boxes:
+        boxes = next(filter(None, (self.boxes(image, border) for border in _BORDERS)), None)
+        if boxes is None:
             return None
         box = max(boxes, key=lambda box: box.width * box.height)
         (x0, y0), (x1, y1) = self.eyes(image, box)
@@ -165,7 +162,7 @@ def _separable(x: Tensor, weights: dict[str, Tensor], name: str, stride: int = 1
 
 
 def _sigmoid(x: Any) -> Any:
-    return 1 / (1 + np.exp(-x))
+    return 1 / (1 + np.exp(-np.clip(x, -60, 60)))  # float32 holds no exp(90)
 
 
 def _overlap(a: Box, b: Box) -> float:

@@ -185,7 +185,7 @@ def _bars(results: Mapping[str, Any]) -> str:
             f'<div class="model">{escape(judge)}, the {words} <span class="dim">accepts two real photographs of a '
             f"person in {best} of these cases, random faces in {percent(chance)}</span></div>"
         )
-        for name, ways in results["details"].items():
+        for name, ways in _ordered(results["details"]):
             used = way if way in ways else next((w for w in ways if w.startswith("search")), None)
             if used is None or judge not in ways[used]:
                 continue
@@ -238,9 +238,16 @@ def _ways(results: Mapping[str, Any]) -> str:
         loop, _, count = way.partition("@")
         heads.append(f"{LOOPS.get(loop, loop)} {count}".strip())
     rows = [
-        [", ".join(NAMES.get(name, (name, ""))), *(cell(ways, way) for way in order)] for name, ways in details.items()
+        [", ".join(NAMES.get(name, (name, ""))), *(cell(ways, way) for way in order)]
+        for name, ways in _ordered(details)
     ]
     return _table(heads, rows)
+
+
+def _ordered(details: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Subjects as NAMES lists them, what it lacks behind."""
+    known = [name for name in NAMES if name in details]
+    return [(name, details[name]) for name in [*known, *(name for name in details if name not in NAMES)]]
 
 
 def _text(text: Mapping[str, Any]) -> str:

@@ -21,7 +21,7 @@ from ..errors import InputError
 from .models import Images, resized
 from .weights import MissingModelError
 
-__all__ = ["Pair", "Photographs", "jittered", "lfw", "load", "olivetti"]
+__all__ = ["Pair", "Photographs", "jittered", "lfw", "load", "olivetti", "photograph"]
 
 Rows = npt.NDArray[np.intp]
 Labels = npt.NDArray[np.int64]
@@ -180,6 +180,18 @@ def _pairs(folder: Path, files: npt.NDArray[np.str_]) -> tuple[Pair, ...]:
             raise InputError(f"{path}: {names[0]} or {names[1]} is not among the photographs")
         out.append((row_of[names[0]], row_of[names[1]], len(words) == 3))
     return tuple(out)
+
+
+def photograph(path: Path) -> Images:
+    """A photograph (h, w, 3), uint8, upright as its EXIF tells. Raises InputError for what is none."""
+    image: Any = _pillow()
+    from PIL import ImageOps
+
+    try:
+        with image.open(path) as opened:
+            return np.array(ImageOps.exif_transpose(opened).convert("RGB"))
+    except (OSError, ValueError, image.DecompressionBombError) as error:  # what is no picture is an OSError too
+        raise InputError(f"{path}: not a picture that can be read") from error
 
 
 def jittered(images: Images, rng: np.random.Generator) -> Images:

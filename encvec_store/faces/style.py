@@ -47,6 +47,7 @@ li{margin:.25em 0;max-width:46em}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:4px 16px;font-size:.9rem}dt{color:var(--dim)}
 dd{margin:0;overflow-wrap:anywhere}code{font:.88em ui-monospace,monospace}
 @media(max-width:700px){main{padding:14px 12px 40px}h1{font-size:1.45rem}.lead{font-size:1.06rem}
+th,td{padding:5px 7px 5px 0;white-space:normal}table{font-size:.8rem}th:first-child,td:first-child{min-width:8em}
 .faces{gap:8px}.faces .extra{display:none}.face figcaption{font-size:.72rem}.faces .head{font-size:.74rem}
 .bar{grid-template-columns:1fr 7.5em;margin-top:9px}.bar .track{grid-column:1/-1;order:1}
 dl{grid-template-columns:1fr}dt{margin-top:.4em}.loop{grid-template-columns:repeat(auto-fill,minmax(58px,1fr))}}
