@@ -32,7 +32,7 @@ _ANCHORS = (
 _MEAN = (117.001, 114.697, 97.404)
 _LANDMARKS_MEAN = (122.782, 117.001, 104.298)
 _SURE = 0.5
-_BORDERS = (0.0, 0.75, 1.25)
+_BORDERS = (0.0, 0.5, 0.75, 1.0, 1.25)
 """Widths around a photograph, as shares of its longer side, in which a face is looked for: the detector was made for
 faces within a scene, and misses one that fills the picture."""
 _LEFT, _RIGHT = slice(36, 42), slice(42, 48)
