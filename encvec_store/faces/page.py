@@ -31,6 +31,10 @@ NAMES = {
     "ironcore": ("ironcore-alloy", "its ciphertexts as they are"),
     "ironcore_aligned_0": ("ironcore-alloy, aligned", "no known pairs"),
 }
+FLOORS = {
+    "chance": ("Chance", "embeddings of other sentences"),
+    "nothing": ("Nothing stolen", "the commonest words and intent"),
+}
 LOOPS = {"search": "black box", "climb": "gradient", "ridge": "trained regression"}
 TASKS = {
     "identification": "Identification (1:N)",
@@ -255,7 +259,7 @@ def _text(text: Mapping[str, Any]) -> str:
         return ""
     heads = ["From", "intent told", "words among 8 guessed", "nearest sentence: same intent", "words shared"]
     rows = [
-        [", ".join(part for part in NAMES.get(name, (name.capitalize(), "")) if part)]
+        [", ".join(part for part in (NAMES | FLOORS).get(name, (name, "")) if part)]
         + [f"{100 * value:.1f}" for value in figures.values()]
         for name, figures in text["figures"].items()
     ]

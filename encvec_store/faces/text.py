@@ -19,7 +19,7 @@ import numpy.typing as npt
 from ..crypto.profile import LEAST_RECORDS
 from ..leakage.probes import attributes
 from .models import Matrix, unit
-from .subjects import aligned, as_it_is, normalised, stolen, under_a_wrong_key
+from .subjects import PAIRS, aligned, as_it_is, normalised, stolen, under_a_wrong_key
 
 __all__ = ["Sentences", "invert_text"]
 
@@ -115,7 +115,13 @@ class Sentences:
 
 
 def invert_text(
-    victim: Sentences, thief: Sentences, targets: int, seed: int, done: Callable[[], None] = lambda: None
+    victim: Sentences,
+    thief: Sentences,
+    targets: int,
+    seed: int,
+    done: Callable[[], None] = lambda: None,
+    *,
+    pairs: Sequence[int] = PAIRS,
 ) -> dict[str, Any]:
     """Store the victim's sentences under the default scheme, steal them, and tell what the thief learns of some.
 
@@ -124,7 +130,11 @@ def invert_text(
         thief: other sentences.
         targets: how many of the stored ones are attacked.
         seed: of which.
-        done: called after each subject; there are seven.
+        done: called after each subject: four, and one for each of `pairs`.
+        pairs: numbers of known pairs to align by.
+
+    Two of the figures are floors. "chance": the embeddings of other stored sentences. "nothing": the thief's mean
+    embedding, so that he names the commonest words; a guess that is worse has learnt nothing.
     """
     rng = np.random.default_rng(seed)
     rows = np.sort(rng.choice(len(victim.vectors), min(targets, len(victim.vectors)), replace=False))
@@ -144,19 +154,20 @@ def invert_text(
     }
     facts: dict[str, Any] = {}
 
-    def align(pairs: int) -> Callable[[], Matrix]:
+    def align(known: int) -> Callable[[], Matrix]:
         def run() -> Matrix:
-            found = aligned(loot, victim.vectors, rows, thief.vectors, pairs, seed=seed, attacks=_ATTACKS[bool(pairs)])
-            facts[f"aligned_{pairs}"] = found.facts()
+            found = aligned(loot, victim.vectors, rows, thief.vectors, known, seed=seed, attacks=_ATTACKS[bool(known)])
+            facts[f"aligned_{known}"] = found.facts()
             return found.targets
 
         return run
 
-    made |= {f"aligned_{pairs}": align(pairs) for pairs in (0, 10, 50)}
+    made |= {f"aligned_{known}": align(known) for known in pairs}
     figures = {}
     for name, make in made.items():
         figures[name] = learner.learns(make(), truth)
         done()
+    mean = np.repeat(thief.vectors.mean(axis=0, keepdims=True), len(rows), axis=0)
     shuffled = truth.vectors[rng.permutation(len(rows))]
     scheme = {name: loot.scheme.get(name) for name in ("name", "k", "beta")}
     return {
@@ -164,7 +175,7 @@ def invert_text(
         "thief": len(thief.vectors),
         "attacked": len(rows),
         "scheme": scheme,
-        "figures": {**figures, "chance": learner.learns(shuffled, truth)},
+        "figures": {**figures, "chance": learner.learns(shuffled, truth), "nothing": learner.learns(mean, truth)},
         "alignments": facts,
     }
 

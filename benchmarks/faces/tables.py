@@ -1,0 +1,198 @@
+"""The figures of results.json as README and docs/faces.md print them; imports encvec_store.faces.page.
+
+    python -m benchmarks.faces.tables       after `make faces ARGS=--full`: paste what it prints
+
+A test holds both documents to it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from encvec_store.faces.page import percent
+
+__all__ = ["IN_README", "RESULTS", "blocks"]
+
+RESULTS = Path(__file__).with_name("results.json")
+IN_README = ("lead", "short", "everyday", "pairs")
+_SUBJECTS = {
+    "plaintext": "plaintext, as most databases hold them",
+    "encrypted": "encrypted, the default",
+    "encrypted_normalised": "... brought back to the range of embeddings",
+    "wrong_key": "... decrypted with a wrong key",
+    "aligned_0": "... aligned without the key, no known pairs",
+    "aligned_10": "... aligned, 10 known pairs",
+    "aligned_50": "... aligned, 50 known pairs",
+    "sap": "`sap`, beta 2.5, as it is",
+    "sap_wrong_key": "... decrypted with a wrong key",
+    "sap_aligned_0": "... aligned without the key, no known pairs",
+    "ironcore": "{ironcore}, beta 2.5, as it is",
+    "ironcore_aligned_0": "... aligned without the key, no known pairs",
+}
+_SHORT = ("plaintext", "encrypted", "encrypted_normalised", "wrong_key", "aligned_0", "ironcore")
+_TASKS = {
+    "identification": {"rank_1": "identification, rank 1", "rank_5": "rank 5"},
+    "verification": {
+        "tar_at_far_1e-2": "verification, TAR at FAR 1e-2",
+        "tar_at_far_1e-3": "TAR at FAR 1e-3",
+        "eer": "EER",
+        "accuracy_10_fold": "accuracy, ten folds",
+    },
+    "clustering": {"ari": "clusters, ARI", "nmi": "NMI"},
+    "classification": {"knn_accuracy": "k-NN accuracy"},
+    "anomaly": {"stranger_auc": "a stranger, AUC", "misnamed_auc": "a wrong name, AUC"},
+}
+_SENTENCES = {
+    "plaintext": "plaintext",
+    "encrypted": "encrypted, the default",
+    "encrypted_normalised": "... brought back to the range of embeddings",
+    "wrong_key": "... decrypted with a wrong key",
+    "aligned_0": "... aligned without the key, no known pairs",
+    "aligned_10": "... aligned, 10 known pairs",
+    "aligned_50": "... aligned, 50 known pairs",
+    "chance": "chance: embeddings of other sentences",
+    "nothing": "nothing stolen: the commonest words and intent",
+}
+_JUDGES = ("facenet", "face-api")
+
+
+def blocks(results: Mapping[str, Any]) -> dict[str, str]:
+    """Markdown by name: lead, attack, short (some rows of it), ways, second, everyday, tasks, sentences, pairs."""
+    rows = results["details"]
+    kinds = {"ironcore": results["subjects"].get("ironcore", {}).get("name", "")}
+    titles = {name: words.format(**kinds) for name, words in _SUBJECTS.items() if name in rows}
+    return {
+        "lead": _lead(results),
+        "attack": _attack(results, titles),
+        "short": _attack(results, {name: titles[name] for name in _SHORT if name in titles}),
+        "ways": _ways(results, titles),
+        "second": _second(rows),
+        "everyday": _everyday(results["tasks"]),
+        "tasks": _tasks(results["tasks"]),
+        "sentences": _sentences(results["text"]),
+        "pairs": _pairs(results["subjects"]),
+    }
+
+
+def _lead(results: Mapping[str, Any]) -> str:
+    scheme = results["subjects"]["encrypted"]
+    counts = " and ".join(f"{count:,}" for count in results["settings"]["iterations"])
+    return (
+        f"LFW, {results['data']['stored']:,} photographs stored under one key (`{scheme['name']}`, k={scheme['k']}, "
+        f"beta {scheme['beta']}), {results['people']} people attacked, black box, {counts} iterations."
+    )
+
+
+def _attack(results: Mapping[str, Any], titles: Mapping[str, str]) -> str:
+    counts, rows, chance = results["settings"]["iterations"], results["details"], results["chance"]
+    last = f"search@{results['iterations']}"
+    ways = [(judge, f"search@{count}") for judge in _JUDGES for count in counts]
+    heads = [f"{'FaceNet' if judge == 'facenet' else judge}, {count:,}" for judge in _JUDGES for count in counts]
+    body = [
+        [title, *(_share(rows[name][way][judge]) for judge, way in ways), _cosines(rows[name][last]["facenet"])]
+        for name, title in titles.items()
+    ]
+    body.append(
+        ["chance: random faces of the generator"]
+        + [percent(chance[judge]["accepted"]) for judge, _ in ways]
+        + [_cosines(chance["facenet"])]
+    )
+    ceilings = {"facenet": results["model"], "face-api": results["second_model"]}
+    body.append(
+        ["ceiling: two real photographs", *(percent(ceilings[judge]["genuine_accepted"]) for judge, _ in ways), ""]
+    )
+    return _table(["embeddings stolen", *heads, "cosine to the stolen / to other photographs"], body)
+
+
+def _ways(results: Mapping[str, Any], titles: Mapping[str, str]) -> str:
+    ways = {f"climb@{results['settings']['climb']}": "gradient, {} steps", "ridge": "ridge"}
+    ways = {way: title.format(way.partition("@")[2]) for way, title in ways.items()}
+    heads = [f"{title}: {judge}" for title in ways.values() for judge in ("FaceNet", "face-api")]
+    rows = results["details"]
+    body = [
+        [title, *(percent(rows[name][way][judge]["accepted"]) for way in ways for judge in _JUDGES)]
+        for name, title in titles.items()
+    ]
+    return _table(["embeddings stolen", *heads], body)
+
+
+def _second(rows: Mapping[str, Any]) -> str:
+    def most(name: str) -> float:
+        ways = (told["face-api"] for way, told in rows[name].items() if way != "ridge")
+        return max(float(told["accepted_against_stolen"]) for told in ways)
+
+    ours = max(map(most, ("encrypted", "encrypted_normalised", "wrong_key", "aligned_0")))
+    return (
+        f"Against the stolen photograph itself face-api accepts up to {percent(most('plaintext'))} of the faces "
+        f"rebuilt from plaintext, and {percent(ours)} of those from the default's index vectors without pairs."
+    )
+
+
+def _differences(tasks: Mapping[str, Any]) -> list[float]:
+    return [
+        100 * abs(found["encrypted"][figure] - plain)
+        for found in tasks.values()
+        for figure, plain in found["plaintext"].items()
+    ]
+
+
+def _everyday(tasks: Mapping[str, Any]) -> str:
+    return (
+        "Identification, verification, clustering, classification and anomalies through the encrypted store stay "
+        f"within {max(_differences(tasks)):.2f} points of plaintext."
+    )
+
+
+def _tasks(tasks: Mapping[str, Any]) -> str:
+    names = ("plaintext", "encrypted", "sap")
+    body = [
+        [words, *(f"{100 * tasks[task][name][figure]:.2f}" for name in names)]
+        for task, figures in _TASKS.items()
+        for figure, words in figures.items()
+        if figure in tasks[task]["plaintext"]
+    ]
+    return _table(["task, %", "plaintext", "encrypted", "`sap`"], body)
+
+
+def _sentences(text: Mapping[str, Any]) -> str:
+    heads = ["embeddings stolen", "intent told", "words among 8 guessed", "nearest sentence of the same intent"]
+    keys = ("intent_accuracy", "word_recall_at_8", "nearest_sentence_same_intent", "nearest_sentence_shared_words")
+    body = [
+        [title, *(f"{100 * text['figures'][name][key]:.1f}%" for key in keys)]
+        for name, title in _SENTENCES.items()
+        if name in text["figures"]
+    ]
+    return _table([*heads, "words shared with it"], body)
+
+
+def _pairs(subjects: Mapping[str, Any]) -> str:
+    return f"With 50 known pairs a thief names {100 * subjects['aligned_50']['identified']:.0f}% of the other records."
+
+
+def _share(row: Mapping[str, Any]) -> str:
+    low, high = (100 * end for end in row["interval"])
+    return f"{percent(row['accepted'])} ({low:.0f} to {high:.0f})"
+
+
+def _cosines(row: Mapping[str, Any]) -> str:
+    return f"{row['cosine_stolen']:.2f} / {row['cosine_other']:.2f}"
+
+
+def _table(heads: Sequence[str], body: Iterable[Sequence[str]]) -> str:
+    lines = [list(heads), ["---"] * len(heads), *body]
+    return (
+        "\n".join("| " + " | ".join(line) + " |" for line in lines).replace("| --- ", "|---").replace("--- |", "---|")
+    )
+
+
+def main() -> None:
+    """Print every block."""
+    for name, text in blocks(json.loads(RESULTS.read_text(encoding="utf-8"))).items():
+        print(f"<!-- {name} -->\n\n{text}\n")
+
+
+if __name__ == "__main__":
+    main()
