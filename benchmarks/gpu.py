@@ -30,6 +30,7 @@ from threadpoolctl import threadpool_limits
 from benchmarks.report import RESULTS, Row, Show
 from encvec_store.backends.faiss.device import uses_gpu
 from encvec_store.bench import Job, measure
+from encvec_store.bench.job import Stages
 from encvec_store.bench.machine import machine
 from encvec_store.bench.results import Results, key_of
 from encvec_store.bench.synthetic import clustered
@@ -109,7 +110,6 @@ def searches(n: int, dim: int, out: Path, show: Show) -> list[Row]:
     data = clustered(n, dim, queries=200)
     for index, efforts in INDEXES.items():
         for where in ("cpu", "cuda"):
-            named = f"{index}, {where}"
             job = Job(
                 data,
                 options={"index": index, "device": where, "storage": "float32"},
@@ -121,9 +121,13 @@ def searches(n: int, dim: int, out: Path, show: Show) -> list[Row]:
             )
             key = key_of(job)
             if not results.done(key):
-                results.add(key, measure(job, lambda text, steps, named=named: show.stage(f"{named}: {text}", steps)))
+                results.add(key, measure(job, _stages(show, f"{index}, {where}")))
             rows += results.of(key)
     return rows
+
+
+def _stages(show: Show, where: str) -> Stages:
+    return lambda text, steps: show.stage(f"{where}: {text}", steps)
 
 
 @click.command()
