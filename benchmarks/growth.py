@@ -108,8 +108,8 @@ def main(
             show.table(f"{n:,} x {dim}", rows, COLUMNS)
 
 
-COLUMNS = ["scheme", "index", "reranked", "oversample", "recall@10", "p50_ms", "p95_ms", "qps", "build_s", "ingest_per_s", "bytes",
-           "peak_rss_mb", "ingest_peak_mb"]  # fmt: skip
+COLUMNS = ["scheme", "index", "reranked", "oversample", "recall@10", "p50_ms", "p95_ms", "qps", "build_s",
+           "ingest_per_s", "bytes", "peak_rss_mb", "ingest_peak_mb"]  # fmt: skip
 
 if __name__ == "__main__":
     one_thread("benchmarks.growth")
