@@ -17,7 +17,8 @@ body{margin:0;background:var(--bg);color:var(--fg);font:16px/1.5 system-ui,sans-
 main{max-width:1080px;margin:0 auto;padding:28px 20px 60px}
 h1{font-size:1.9rem;line-height:1.2;margin:.3em 0}h2{font-size:1.25rem;margin:2.2em 0 .3em}
 p{margin:.4em 0;max-width:46em}section>p,.dim{color:var(--dim)}
-.lead{font-size:1.2rem;line-height:1.4;max-width:44em}.lead b{white-space:nowrap}.lead b.bad{color:var(--bad)}.lead b.good{color:var(--good)}
+.lead{font-size:1.2rem;line-height:1.4;max-width:44em}.lead b{white-space:nowrap}
+.lead b.bad{color:var(--bad)}.lead b.good{color:var(--good)}
 .faces{display:grid;gap:10px 14px;margin:1.2em 0;align-items:start}
 .faces .head{font-size:.86rem;line-height:1.3;font-weight:600;align-self:end}
 .faces .head small{display:block;font-weight:400;color:var(--dim)}
