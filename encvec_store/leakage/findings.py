@@ -20,6 +20,7 @@ __all__ = ["QUESTIONS", "Finding", "Leaks", "leaks", "part"]
 QUESTIONS = {
     "linkage": "Stolen under two keys: do records match?",
     "membership": "Is this very text stored?",
+    "cells": "What does its cell tell of a record?",
     "attributes": "What is a record about?",
     "attributes-known": "The same, knowing it of {known:,.0f} records",
     "identities": "Other pictures of somebody: which record is it?",
@@ -127,6 +128,12 @@ class Finding:
                 return (
                     f"Copies stolen before and after a change of keys match: D_sys {value} of 1, where luck gives up "
                     f"to {null}; the right partner for {right} of the records. A new key undoes no theft."
+                )
+            case "cells":
+                right, luck = (percent(float(self.details[name])) for name in ("named", "named_null"))
+                return (
+                    f"Which records share a cell shows. It tells {value} of what they are about (luck {null}): naming "
+                    f"for each the commonest topic of its cell is right for {right} (luck {luck})."
                 )
             case "membership" if held:
                 return f"Whether a certain text is stored, the thief could only guess ({value} right; a coin has 50%)."

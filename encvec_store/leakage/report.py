@@ -119,7 +119,7 @@ def _verdicts(found: Sequence[Scheme]) -> str:
 
 def _verdict(number: int, scheme: Scheme) -> str:
     word, sign = _WORDS[scheme.verdict]
-    worst, broken = scheme.worst, scheme.breaking_pairs()
+    worst, broken, beyond = scheme.worst, scheme.breaking_pairs(), scheme.beyond()
     facts, share = [], "?"
     if worst:
         share = _value(worst.identified)
@@ -127,7 +127,11 @@ def _verdict(number: int, scheme: Scheme) -> str:
         if scheme.verdict == "chance":
             facts.append(f"Tried: {scheme.tried()}.")
     if broken:
-        facts.append(f"With {broken.pairs} known pairs: {_value(broken.identified)} of the others.")
+        pairs, others = ("pairs in one cell", "its other records") if broken.way else ("pairs", "the others")
+        facts.append(f"With {broken.pairs} known {pairs}: {_value(broken.identified)} of {others}.")
+    if beyond:
+        most = max(trial.pairs for trial in scheme.trials if trial.way == "without pairs")
+        facts.append(f"Up to {most} pairs in one cell: at most {_value(beyond.identified)} of records in other cells.")
     for candidates in _CANDIDATES:
         if recall := scheme.recall(candidates):
             facts.append(
@@ -150,7 +154,7 @@ def _adversaries(trials: Iterable[Trial]) -> list[str]:
 def _title(trial: Trial) -> str:
     return (
         f"{percent(trial.identified)} of {trial.n:,} records, 95% interval {percent(trial.low)} to "
-        f"{percent(trial.high)}, chance {percent(trial.chance)}; {trial.attack}/{trial.view}, key {trial.key}, "
+        f"{percent(trial.high)}, chance {percent(trial.chance)}; {trial.how}, key {trial.key}, "
         f"holding {held(trial)}"
     )
 
@@ -228,7 +232,8 @@ def _pairs(found: Sequence[Scheme], y: Axis) -> str:
     out = []
     for number, scheme in enumerate(found, 1):
         for n in sorted({trial.n for trial in scheme.trials if trial.pairs}):
-            mine = [trial for trial in scheme.trials if trial.pairs and trial.n == n]
+            mine = [trial for trial in scheme.trials if trial.pairs and trial.n == n and trial.way != "without pairs"]
+            beyond = [trial for trial in scheme.trials if trial.pairs and trial.n == n and trial.way == "without pairs"]
             counts = sorted({trial.pairs for trial in mine})
             name = f"{number} {escape(scheme.name)}, n={n:,}"
             if len(counts) < 2:
@@ -237,6 +242,9 @@ def _pairs(found: Sequence[Scheme], y: Axis) -> str:
                 continue
             chance = [Point(count, 1 / n, 1 / n, 1 / n, "") for count in counts]
             lines = [Line("chance", chance, marked=False), Line("pairs", _worst_by(mine, "pairs"))]
+            if beyond:
+                lines.append(Line("disjoint", _worst_by(beyond, "pairs")))
+                name += ": ◆ the cell with the pairs, ● all other cells"
             x = Axis("known pairs", counts[0] * 0.9, counts[-1] * 1.1, _spread(counts))
             out.append(f"<figure>{plot(x, y, lines, 'Known pairs')}<figcaption>{name}</figcaption></figure>")
     return f'<div class="grids">{"".join(out)}</div>' if out else ""
@@ -263,14 +271,16 @@ def _table(found: Sequence[Scheme]) -> str:
     for number, scheme in enumerate(found, 1):
         groups: dict[tuple[Any, ...], list[Trial]] = {}
         for trial in scheme.trials:
-            groups.setdefault((trial.n, trial.adversary, trial.pairs, trial.attack, trial.view), []).append(trial)
+            groups.setdefault((trial.n, trial.adversary, trial.pairs, trial.attack, trial.view, trial.way), []).append(
+                trial
+            )
         for _, group in sorted(groups.items()):
             worst = max(group, key=lambda trial: trial.identified)
             cells = [
                 f"<th>{number} {escape(scheme.name)}</th>",
                 f"<td>{worst.n:,}</td>",
                 f'<td class="text">{escape(held(worst))}</td>',
-                f'<td class="text">{escape(f"{worst.attack}, {worst.view}")}</td>',
+                f'<td class="text">{escape(worst.how)}</td>',
                 f"<td>{_value(worst.identified)}</td>",
                 f"<td>{_value(median(trial.identified for trial in group))}</td>",
                 f"<td>{percent(worst.low)} to {percent(worst.high)}</td>",
@@ -302,10 +312,15 @@ def _gaps(found: Sequence[Scheme]) -> str:
             tried = {trial.adversary for trial in scheme.alone}
             left = [words for name, words in HELD.items() if name not in tried]
             said.append(
-                f"{scheme.name}: at most {max(trial.n for trial in scheme.alone):,} records under a key, "
+                f"{scheme.name}: at most {max(trial.n for trial in scheme.alone):,} records {_where(scheme)}, "
                 f"{scheme.tried()}" + (f"; not tried: a thief who has {' or '.join(left)}." if left else ".")
             )
     return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in said)}</ul>" if said else ""
+
+
+def _where(scheme: Scheme) -> str:
+    cells = dict(scheme.alone[0].parameters).get("cells", 1)
+    return f"in {cells} cells" if cells != 1 else "under a key"
 
 
 def _origin(trials: Sequence[Trial | Finding], refused: int, command: str) -> str:
