@@ -168,7 +168,7 @@ def parts() -> dict[str, dict[str, Any]]:
         "cells-probes": {
             "subjects": [cells("sketch", 4), *(cells("content-cells", count) for count in (4, 16, 64))],
             "sizes": (8000,),
-            "only": ("cells", "attributes-known"),
+            "only": ("cells", "joining", "attributes-known"),
         },
         "faces-probes": {
             "subjects": [FACES, *beside, sketch(64, 1.2)],

@@ -21,6 +21,7 @@ QUESTIONS = {
     "linkage": "Stolen under two keys: do records match?",
     "membership": "Is this very text stored?",
     "cells": "What does its cell tell of a record?",
+    "joining": "{queries:,.0f} logged queries: are cells one again?",
     "attributes": "What is a record about?",
     "attributes-known": "The same, knowing it of {known:,.0f} records",
     "identities": "Other pictures of somebody: which record is it?",

@@ -6,14 +6,16 @@ by luck in one of twenty trials where nothing leaks. Linkage of two keys and ide
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
 from scipy.stats import norm, spearmanr
 
-from .algebra import Cells, Matrix, Statistics, centred, float32, unit
+from .algebra import Cells, Indices, Matrix, Statistics, centred, float32, procrustes, unit
 from .metrics import auc, hits
 from .subjects import Keyed
 
@@ -25,6 +27,7 @@ __all__ = [
     "cell_leakage",
     "chosen_plaintext",
     "grouping",
+    "joining",
     "membership",
     "norms",
 ]
@@ -182,6 +185,36 @@ def cell_leakage(tokens: Cells, labels: Labels) -> dict[str, float]:
         "cells": float(len(sizes)),
         "largest_cell": float(sizes.max() / len(tokens)),
         "smallest_cell": float(sizes.min() / len(tokens)),
+    }
+
+
+def joining(keyed: Keyed, vectors: Matrix, queries: Matrix) -> dict[str, float]:
+    """Bring cells under one rotation by (q, d) queries that were logged, each encrypted for every cell.
+
+    Two copies of each of (n, d) records are stored. `cosine` is that of two in different cells, once one cell is
+    turned to the other by the queries; `chance` the same without, `null` its quantile where queries are paired at
+    random, and `one_cell` that of two copies in one cell, which is the most that there is.
+    """
+    asked = keyed.ask(queries)
+    (first, a), (second, b) = (keyed.spread(vectors) for _ in range(2))
+    rng = np.random.default_rng(0)
+
+    def turned(orders: Callable[[], Indices]) -> float:
+        total = 0.0
+        for one, other in itertools.permutations(range(len(asked)), 2):
+            rows = (a == one) & (b == other)
+            turn = procrustes(asked[one], asked[other][orders()])
+            total += float(np.einsum("ij,ij->", unit(first[rows] @ turn), unit(second[rows])))
+        return total / int((a != b).sum())
+
+    alone = np.einsum("ij,ij->i", unit(first), unit(second))
+    by_luck = [turned(lambda: rng.permutation(len(queries))) for _ in range(20)]
+    return {
+        "cosine": turned(lambda: np.arange(len(queries))),
+        "chance": float(alone[a != b].mean()),
+        "null": float(np.quantile(by_luck, 1 - LUCK)),
+        "one_cell": float(alone[a == b].mean()),
+        "queries": float(len(queries)),
     }
 
 

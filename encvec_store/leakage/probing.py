@@ -36,6 +36,7 @@ _KEY = ("subject", "parameters", "probe", "corpus", "n", "key")
 _PEOPLE = 1_500
 _COPIES = 16
 _TOLD = 500
+_LOGGED = 400
 _LONG = 100.0
 
 
@@ -77,6 +78,18 @@ def _cells(bench: Bench) -> Found | None:
         return None
     found = probes.cell_leakage(bench.cells, bench.known.labels[0][bench.rows])
     return "information", found.pop("information"), found.pop("chance"), found.pop("null"), found
+
+
+def _joining(bench: Bench) -> Found | None:
+    """A server that logs queries has each of them once for every cell. The null is that of queries paired at random."""
+    if bench.cells.max() == bench.cells.min():
+        return None
+    found = probes.joining(bench.keyed, bench.truth[:MOST], bench.strangers[:_LOGGED])
+    fewer = {
+        str(count): round(probes.joining(bench.keyed, bench.truth[:MOST], bench.strangers[:count])["cosine"], 4)
+        for count in (50, 100, 200)
+    }
+    return "cosine", found.pop("cosine"), found.pop("chance"), found.pop("null"), {**found, "fewer": fewer}
 
 
 def _averaging(bench: Bench) -> Found:
@@ -146,6 +159,7 @@ def _accuracy(bench: Bench) -> Found | None:
 PROBES: dict[str, Callable[[Bench], Found | None]] = {
     "norms": _norms,
     "cells": _cells,
+    "joining": _joining,
     "averaging": _averaging,
     "chosen-plaintext": _chosen,
     "accuracy": _accuracy,
