@@ -1,4 +1,4 @@
-"""Connect to a store and open its collections; imports collection, vault, config, backends, crypto.keyset, errors."""
+"""Connect to a store and open its collections; imports collection, vault, config, backends, crypto, errors."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from .backends import BACKENDS, Backend, CollectionSpec, open_backend
 from .collection import Collection
 from .config import CollectionConfig, check_oversample
+from .crypto.device import device
 from .crypto.envelope import envelope_size
 from .crypto.keyset import Keyset
 from .crypto.precision import Precision
@@ -105,7 +106,7 @@ class Store:
             "oversample": oversample,
             "precision_name": precision,
         }
-        vault = Vault(self._keyset, tenant, name)
+        vault = Vault(self._keyset, tenant, name, device(self._backend.device))
         found = self._backend.open(tenant, name)
         if found is None:
             if dim is None:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .config import CollectionConfig
+from .crypto.device import CPU, Device
 from .crypto.envelope import KEY_VERSION, RecordCipher, Stamp, claims, config_key_version, key_version, key_versions
 from .crypto.keyset import KeyState, KeyVersion
 from .crypto.prf import Bytes
@@ -64,8 +65,9 @@ class Vault:
     once, though its subkeys may be cached.
     """
 
-    def __init__(self, keyset: Roots, tenant: str, collection: str) -> None:
+    def __init__(self, keyset: Roots, tenant: str, collection: str, device: Device = CPU) -> None:
         self._keyset = keyset
+        self._device = device
         self._tenant = tenant
         self._collection = collection
         self._ciphers: dict[int, RecordCipher] = {}
@@ -117,7 +119,7 @@ class Vault:
             with self._lock:  # rotations of many dimensions take long to make
                 found = self._schemes.get(place)
                 if found is None:
-                    made = (root, self._tenant, self._collection, config.point_dim, config.profile)
+                    made = (root, self._tenant, self._collection, config.point_dim, config.profile, self._device)
                     found = self._schemes[place] = offload(config.point_dim, config.scheme.keyed, *made)
         return found
 

@@ -244,6 +244,8 @@ class Backend(Protocol):
     """A place that holds collections."""
 
     url: str
+    device: str
+    """`cpu`, `cuda` or `auto`: where records are encrypted."""
 
     def collections(self, tenant: str | None = None) -> list[tuple[str, str]]:
         """List (tenant, name), sorted; of one tenant if it is given."""

@@ -47,6 +47,7 @@ class MemoryBackend:
         if url not in ("memory:", "memory://"):
             raise UriError(f"the memory store takes no path or options: use 'memory:', not {url!r}")
         self.url = "memory:"
+        self.device = "cpu"
         self._collections: dict[tuple[str, str], _MemoryCollection] = {}
         self._closed = False
 

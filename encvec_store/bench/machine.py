@@ -1,4 +1,4 @@
-"""What a reader of results must know of the machine, and nothing that names it; imports numpy only."""
+"""What a reader of results must know of the machine, and nothing that names it; imports gpus."""
 
 from __future__ import annotations
 
@@ -8,11 +8,20 @@ import os
 import platform
 from typing import Any
 
-from .. import __version__
+from .. import __version__, gpus
 
 __all__ = ["load", "machine"]
 
-_LIBRARIES = ("numpy", "cryptography", "faiss-cpu", "faiss-gpu", "sqlalchemy", "psycopg")
+_LIBRARIES = (
+    "numpy",
+    "cryptography",
+    "faiss-cpu",
+    "faiss-gpu",
+    "faiss-gpu-cuvs",
+    "cupy-cuda13x",
+    "sqlalchemy",
+    "psycopg",
+)
 
 
 def load() -> float | None:
@@ -43,6 +52,7 @@ def machine() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "cpu": model,
         "cpus": os.cpu_count(),
+        "gpus": gpus.names(),
         "memory_gib": memory and round(memory, 1),
         "load_1min": load(),
         "threads": int(os.environ.get("OMP_NUM_THREADS", "0")) or None,

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..backends.faiss import ann
-from ..backends.faiss.device import GpuCopy, suits, uses_gpu
+from ..backends.faiss.device import gpu_copy, suits, uses_gpu
 from ..backends.faiss.options import Options
 from ..metrics import Metric
 from .source import Matrix, Source, Vectors
@@ -50,7 +50,7 @@ class Plain:
             self._timed(lambda part: self._index.add(metric.lift(part) if self._unit else part), some)
             if progress is not None:
                 progress(len(some))
-        self._gpu = GpuCopy(self._index) if suits(self.kind, 1) and uses_gpu(options.device) else None
+        self._gpu = gpu_copy(self._index, self.kind) if suits(self.kind, 1) and uses_gpu(options.device) else None
         self.set_ef(options.ef_search)
         if self.kind == "ivf":
             self._index.nprobe = options.nprobe or max(4, -(-self._index.nlist // 12))

@@ -29,7 +29,7 @@ __all__ = ["Results", "key_of", "machines", "read", "variant_of"]
 ROWS = "rows.jsonl"
 _DISTANCES = {"cosine": "angular", "l2": "euclidean", "ip": "ip"}
 _WHICH = ("dataset", "n", "d", "metric", "k", "store", "index", "storage", "scheme", "beta", "precision", "reranked",
-          "effort", "oversample")  # fmt: skip
+          "effort", "oversample", "device")  # fmt: skip
 
 
 def key_of(job: Job) -> str:

@@ -1,4 +1,4 @@
-"""Keyed noise, uniform in a ball, that the key holder can draw again; imports crypto.prf.
+"""Keyed noise, uniform in a ball, that the key holder can draw again; imports crypto.prf, device.
 
 A point uniform on the sphere of dim + 2 dimensions has first dim coordinates uniform in the ball (Harman
 and Lacko, J. Multivariate Analysis 101, 2010), and a Gaussian vector over its length is uniform on the
@@ -13,6 +13,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from .device import device_of
 from .prf import Bytes, Keystream, batches
 
 __all__ = ["add_ball_noise", "ball_noise"]
@@ -27,14 +28,15 @@ _TURN = np.float32(np.pi * 2.0**-31)
 def add_ball_noise(stream: Keystream, nonces: Bytes, radius: float, points: Matrix, *, sign: int = 1) -> None:
     """Add (or with sign -1 subtract) to each row of (n, dim) `points` its noise, uniform in the ball of `radius`."""
     n, dim = points.shape
+    at = device_of(points)
     pairs = -(-dim // 2)
     combine = np.add if sign > 0 else np.subtract
     size, _ = batches(n, 4 * dim)  # no smaller than a batch of keystream, whose rows are longer
-    angles, squares, sides = (np.empty((size, pairs + more), np.float32) for more in (0, 1, 0))
+    angles, squares, sides = (at.empty((size, pairs + more)) for more in (0, 1, 0))
     for rows, words in stream.batches(nonces, 2 * pairs + 1):
         count = rows.stop - rows.start
         angle, square, side = angles[:count], squares[:count], sides[:count]
-        integers = words.view(np.int32)
+        integers = at.put(words.view(np.int32))
         np.multiply(integers[:, :pairs], _TURN, out=angle, dtype=np.float32, casting="unsafe")
         # one pair more than dim needs: the two coordinates that are dropped
         np.multiply(integers[:, pairs:], _STEP, out=square, dtype=np.float32, casting="unsafe")

@@ -1,4 +1,4 @@
-"""Keyed orthogonal transforms, Haar-distributed; imports crypto.prf.
+"""Keyed orthogonal transforms, Haar-distributed; imports crypto.prf, device.
 
 Up to `DENSE` dimensions the transform is one Haar-random orthogonal matrix: the QR decomposition of a
 Gaussian matrix with the signs of R's diagonal moved into Q (Mezzadri, Notices of the AMS 54(5), 2007).
@@ -8,15 +8,17 @@ the diagonal behind a keyed permutation: exactly orthogonal, and every output de
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
+from .device import CPU, Device
 from .prf import Keystream, batches
 
-__all__ = ["DENSE", "Rotation", "haar", "rotation"]
+__all__ = ["DENSE", "Rotation", "haar", "rotation", "turning"]
 
 Matrix = npt.NDArray[np.float32]
 DENSE = 1024
@@ -100,3 +102,16 @@ class _Chain:
 def rotation(key: bytes, dim: int) -> Rotation:
     """Build the orthogonal transform of `dim` coordinates that belongs to a key."""
     return _Dense(key, dim) if dim <= DENSE else _Chain(key, dim)
+
+
+def turning(turn: Rotation, dim: int, at: Device) -> Callable[[Matrix], Matrix]:
+    """Return what rotates (n, dim) points on a device and leaves them there."""
+    if at is CPU:
+        return turn.apply
+    matrix = at.put(turn.apply(np.eye(dim, dtype=np.float32)))  # a GPU multiplies faster than it walks a chain
+
+    def apply(points: Matrix) -> Matrix:
+        product: Matrix = at.put(points) @ matrix
+        return product
+
+    return apply

@@ -9,16 +9,19 @@ import faiss
 import numpy as np
 import pytest
 
-from encvec_store import Keyset, connect
-from encvec_store.backends.faiss import device
+from encvec_store import Keyset, connect, gpus
+from encvec_store.backends.faiss import ann, device
 from encvec_store.errors import UriError
 
 
 @pytest.fixture(autouse=True)
 def fresh():
-    device.uses_gpu.cache_clear()
+    caches = (device.uses_gpu, gpus.wanted)
+    for one in caches:
+        one.cache_clear()
     yield
-    device.uses_gpu.cache_clear()
+    for one in caches:
+        one.cache_clear()
 
 
 def collection(store):
@@ -28,8 +31,8 @@ def collection(store):
     return found, vectors
 
 
-@pytest.mark.skipif(hasattr(faiss, "StandardGpuResources"), reason="this FAISS has GPU support")
-def test_cuda_without_a_gpu_says_so_once_and_goes_on(tmp_path, caplog):
+def test_cuda_without_a_gpu_says_so_once_and_goes_on(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(gpus, "names", tuple)
     with (
         caplog.at_level(logging.WARNING, "encvec_store"),
         connect(f"faiss:{tmp_path}?device=cuda", keyset=Keyset.create("memory:")) as store,
@@ -38,11 +41,22 @@ def test_cuda_without_a_gpu_says_so_once_and_goes_on(tmp_path, caplog):
         assert [found.search(vector, k=1)[0].id for vector in vectors[:5]] == list("01234")
     (line,) = [record.getMessage() for record in caplog.records]
     assert line.startswith("device=cuda: ")
-    assert line.endswith("searched on the CPU")
+    assert line.endswith("runs on the CPU")
     assert "\n" not in line
 
 
-def test_auto_without_a_gpu_says_nothing(tmp_path, caplog):
+@pytest.mark.skipif(hasattr(faiss, "StandardGpuResources"), reason="this FAISS has GPU support")
+def test_a_faiss_without_gpu_support_says_so(monkeypatch, caplog):
+    monkeypatch.setattr(gpus, "names", lambda: ("a GPU",))
+    with caplog.at_level(logging.WARNING, "encvec_store"):
+        assert not device.uses_gpu("auto")
+        assert not device.uses_gpu("cuda")
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith("device=cuda: this FAISS was built without GPU support")
+
+
+def test_auto_without_a_gpu_says_nothing(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(gpus, "names", tuple)
     with (
         caplog.at_level(logging.WARNING, "encvec_store"),
         connect(f"faiss:{tmp_path}?device=auto", keyset=Keyset.create("memory:")) as store,
@@ -59,7 +73,9 @@ def test_an_unknown_device_is_refused(tmp_path):
 
 @pytest.fixture
 def gpu(monkeypatch):
-    """FAISS with GPU calls that keep to the CPU; counts the copies made and the searches on them."""
+    """FAISS with GPU calls that keep to the CPU; counts the copies made and the searches on them. Without CAGRA."""
+    monkeypatch.setattr(gpus, "names", lambda: ("a GPU",))
+    monkeypatch.delattr(faiss, "GpuIndexCagra", raising=False)
     seen = {"copies": 0, "searches": 0, "probes": []}
 
     class Copy:
@@ -112,7 +128,52 @@ def test_the_copy_searches_and_is_renewed(tmp_path, gpu, index):
         assert gpu["copies"] == 2, "a copy from before knows no new records"
 
 
-def test_graphs_stay_on_the_cpu(tmp_path, gpu):
+@pytest.fixture
+def cagra(gpu, monkeypatch):
+    """CAGRA's calls, over a flat index."""
+
+    class Cagra:
+        def __init__(self, resources, dim, metric, config):
+            self.raw = faiss.IndexFlat(dim, metric)
+
+        def train(self, vectors):
+            gpu["copies"] += 1
+            self.raw.add(vectors)
+
+        def search(self, queries, k, params):
+            assert params.itopk_size >= k
+            assert params.itopk_size % 32 == 0
+            gpu["searches"] += 1
+            return self.raw.search(queries, k)
+
+    class Parameters:
+        itopk_size = 64
+
+    for name, fake in {
+        "GpuIndexCagra": Cagra,
+        "GpuIndexCagraConfig": object,
+        "SearchParametersCagra": Parameters,
+    }.items():
+        monkeypatch.setattr(faiss, name, fake, raising=False)
+    return gpu
+
+
+@pytest.mark.parametrize("storage", ["sq8", "float32"])
+def test_cagra_stands_for_graphs(tmp_path, cagra, storage, monkeypatch):
+    monkeypatch.setattr(ann, "_NODE", 0)  # else so few records are scanned
+    url = f"faiss:{tmp_path}?device=cuda&index=hnsw&storage={storage}&ef_search=40"
+    with connect(url, keyset=Keyset.create("memory:")) as store:
+        found, vectors = collection(store)
+        assert [found.search(vector, k=1)[0].id for vector in vectors[:5]] == list("01234")
+        assert cagra == {"copies": 1, "searches": 5, "probes": []}
+        found.upsert(["new"], vectors[:1] * -1)
+        assert found.search(-vectors[0], k=1)[0].id == "new"
+        assert cagra["copies"] == 2
+        assert len(found.search(vectors[0], k=250)) == 250
+        assert cagra["searches"] == 6, "nearly all of the records are scanned"
+
+
+def test_graphs_stay_on_the_cpu_without_it(tmp_path, gpu):
     with connect(f"faiss:{tmp_path}?device=cuda&index=hnsw", keyset=Keyset.create("memory:")) as store:
         found, vectors = collection(store)
         assert found.search(vectors[3], k=1)[0].id == "3"

@@ -18,6 +18,7 @@ import numpy as np
 from cryptography.exceptions import UnsupportedAlgorithm
 
 from encvec_store.config import CollectionConfig
+from encvec_store.crypto.device import CPU
 from encvec_store.crypto.envelope import RecordCipher, Stamp, headers
 from encvec_store.crypto.keyset import Keyset, KeyState, KeyVersion
 from encvec_store.crypto.labels import Purpose, derive, encode
@@ -140,10 +141,11 @@ def half():
     }
 
 
-def sap():
+def sap(device=CPU):
     cases = []
     for dim, beta, query_beta in [(1, 2.0, 0.0), (8, 2.0, 0.0), (8, 0.0, 1.5), (385, 2.0, 0.5), (DENSE + 1, 2.0, 0.5)]:
-        keyed = scheme({"name": "sap", "beta": beta, "query_beta": query_beta}).keyed(ROOT, TENANT, COLLECTION, dim)
+        chosen = scheme({"name": "sap", "beta": beta, "query_beta": query_beta})
+        keyed = chosen.keyed(ROOT, TENANT, COLLECTION, dim, device=device)
         vectors, nonces = keyed.encrypt(points(2, dim), cipher().tokens(IDS[:2]))
         queries = keyed.encrypt_query(points(1, dim))
         at = list(range(dim)) if dim <= 8 else [0, 1, dim // 3, dim // 2, dim - 2, dim - 1]
@@ -171,13 +173,13 @@ def profile(dim, k):
     )
 
 
-def sketch():
+def sketch(device=CPU):
     """Profiles, sealed and digested, and index vectors and queries under them; a point at the very centre too."""
     cases = []
     for dim, k, beta, gamma, query_beta in [(9, 4, 1.8, 0.0, 0.0), (16, 5, 0.0, 0.5, 0.0), (401, 192, 2.5, -0.5, 1.8)]:
         held = profile(dim, k)
         fitted = Sketch(beta=beta, gamma=gamma, query_beta=query_beta).fitted(held)
-        keyed = fitted.keyed(ROOT, TENANT, COLLECTION, dim, held)
+        keyed = fitted.keyed(ROOT, TENANT, COLLECTION, dim, held, device)
         rows = np.concatenate([points(2, dim), held.mean[None]])
         vectors, nonces = keyed.encrypt(rows, cipher().tokens(IDS[:3]))
         queries = keyed.encrypt_query(points(1, dim))
@@ -198,7 +200,7 @@ def sketch():
     return {"root": ROOT.hex(), "tenant": TENANT, "collection": COLLECTION, "cases": cases}
 
 
-def cells():
+def cells(device=CPU):
     """Index vectors and queries in cells, and which cell each record belongs to."""
     cases = []
     for spec in (
@@ -210,7 +212,7 @@ def cells():
         chosen = scheme(spec)
         if isinstance(chosen, Sketch):
             chosen = chosen.fitted(held)
-        keyed = chosen.keyed(ROOT, TENANT, COLLECTION, dim, held)
+        keyed = chosen.keyed(ROOT, TENANT, COLLECTION, dim, held, device)
         rows = np.concatenate([points(2, dim), held.mean[None]])
         names = cipher().tokens(IDS[:3])
         vectors, nonces = keyed.encrypt(rows, names)

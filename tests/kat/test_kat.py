@@ -12,15 +12,26 @@ import numpy as np
 import pytest
 
 from encvec_store.config import CollectionConfig
+from encvec_store.crypto import device as devices
 from encvec_store.crypto.envelope import RecordCipher
 from encvec_store.crypto.keyset import Keyset
 from encvec_store.crypto.precision import Precision
 from encvec_store.crypto.profile import Profile
 from encvec_store.crypto.schemes import scheme
 from encvec_store.errors import AuthenticationError, KeyUnavailableError
+from tests.elsewhere import Elsewhere
 from tests.kat import make
 
 FOLDER = Path(__file__).resolve().parent
+DEVICES = ["cpu", "elsewhere", "cuda"]
+
+
+@pytest.fixture
+def device(request):
+    """The processor, a stand-in for another device, or a GPU where there is one."""
+    if request.param == "cuda" and devices.device("auto") is devices.CPU:
+        pytest.skip("no GPU, or no CuPy")
+    return Elsewhere() if request.param == "elsewhere" else devices.device(request.param)
 
 
 def stored(name):
@@ -42,9 +53,10 @@ def test_prf():
     assert now == then
 
 
-def test_index_vectors():
+@pytest.mark.parametrize("device", DEVICES, indirect=True)
+def test_index_vectors(device):
     """Float arithmetic differs from machine to machine in the last places; nonces don't."""
-    now, then = make.sap(), stored("sap.json")
+    now, then = make.sap(device), stored("sap.json")
     assert len(then["cases"]) == 5
     for one, two in zip(now.pop("cases"), then.pop("cases"), strict=True):
         for name in ("vectors", "queries", "squared"):
@@ -53,9 +65,10 @@ def test_index_vectors():
     assert now == then
 
 
-def test_sketches():
+@pytest.mark.parametrize("device", DEVICES, indirect=True)
+def test_sketches(device):
     """The point at the centre has a direction of its nonce's; all else as for `sap`."""
-    now, then = make.sketch(), stored("sketch.json")
+    now, then = make.sketch(device), stored("sketch.json")
     assert len(then["cases"]) == 3
     for one, two in zip(now.pop("cases"), then.pop("cases"), strict=True):
         for name in ("vectors", "queries"):
@@ -64,8 +77,9 @@ def test_sketches():
     assert now == then
 
 
-def test_cells():
-    now, then = make.cells(), stored("cells.json")
+@pytest.mark.parametrize("device", DEVICES, indirect=True)
+def test_cells(device):
+    now, then = make.cells(device), stored("cells.json")
     assert [case["scheme"]["name"] for case in then["cases"]] == ["sap", "sketch", "sketch"]
     for one, two in zip(now.pop("cases"), then.pop("cases"), strict=True):
         for name in ("vectors", "queries"):

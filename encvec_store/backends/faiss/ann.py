@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..base import Matrix, Rows
-from .device import GpuCopy, suits, uses_gpu
+from .device import GpuCopy, gpu_copy, suits, uses_gpu
 from .options import Options
 
 __all__ = ["VERSION", "AnnIndex", "training_size"]
@@ -122,7 +122,8 @@ class AnnIndex:
         """
         queries = _filled(queries, self.dim)
         effort = self.effort(k, options, matching, masked=mask is not None)
-        if mask is None and suits(self.kind, k) and uses_gpu(options.device):
+        worth = bool(effort) or self.kind != "hnsw"  # of a few vectors, CAGRA makes no graph
+        if worth and mask is None and suits(self.kind, k) and uses_gpu(options.device):
             labels, products = self._on_gpu().search(queries, k, effort or self._lists)
             if not (labels < 0).any():
                 return labels, products
@@ -142,7 +143,7 @@ class AnnIndex:
     def _on_gpu(self) -> GpuCopy:
         held = self._gpu
         if held is None or held.count != len(self):
-            held = self._gpu = GpuCopy(self._raw)
+            held = self._gpu = gpu_copy(self._raw, self.kind)
         return held
 
     @property

@@ -33,7 +33,7 @@ class FaissBackend:
 
     def __init__(self, url: str, **options: Any) -> None:
         folder, self._options = parse_url(url, options)
-        self.url = url
+        self.url, self.device = url, self._options.device
         self._folder = folder.absolute()
         self._lock = threading.Lock()
         self._open: dict[int, FaissCollection] = {}

@@ -1,59 +1,79 @@
-"""Searching on a GPU where FAISS is built for one and one is there; imports faiss, errors' logger only.
+"""Searching on a GPU where FAISS is built for one and one is there; imports faiss, gpus.
 
-Indexes are built, extended and kept on the CPU; what searches is a copy on every GPU there is, sharded by FAISS.
-Flat and IVF only: FAISS searches HNSW on the CPU.
+Indexes are built, extended and kept on the CPU; what searches is a copy. Flat and IVF indexes are copied to every GPU
+there is, sharded by FAISS. In the place of an HNSW graph, which FAISS walks on the CPU only, stands a CAGRA graph
+(Ootomo et al., "CAGRA: Highly Parallel Graph Construction and Approximate Nearest Neighbor Search for GPUs", ICDE 2024)
+over the same vectors on the first GPU, where FAISS was built with cuVS.
 """
 
 from __future__ import annotations
 
-import logging
 import threading
 from functools import cache
-from typing import Any
+from typing import Any, Protocol
 
 import faiss as _faiss
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["DEVICES", "GpuCopy", "suits", "uses_gpu"]
+from ...gpus import complain, wanted
+
+__all__ = ["GpuCopy", "gpu_copy", "suits", "uses_gpu"]
 
 faiss: Any = _faiss
-DEVICES = ("auto", "cpu", "cuda")
-_KINDS = ("flat", "ivf")
-_MOST_K = 2_048
-"""Neighbours that FAISS's GPU kernels return at most."""
-_log = logging.getLogger("encvec_store")
+Found = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]
+_MOST_K = {"flat": 2_048, "ivf": 2_048, "hnsw": 512}
+"""Neighbours that FAISS's GPU kernels return at most, by kind of index."""
+_PIECE = 65_536
+"""Vectors turned to float32 at a time."""
 
 
 @cache
 def uses_gpu(device: str) -> bool:
     """Whether `device` means a GPU here. Says once, in one line, where `cuda` was asked for and cannot be had."""
-    if device == "cpu":
+    if not wanted(device):
         return False
     why = _missing()
-    if why and device == "cuda":
-        _log.warning("device=cuda: %s; indexes are searched on the CPU", why)
+    if why:
+        complain(device, f"{why}; indexes are searched on the CPU")
     return not why
 
 
 def suits(kind: str, k: int) -> bool:
     """Whether FAISS can search such an index for k neighbours on a GPU."""
-    return kind in _KINDS and k <= _MOST_K
+    return k <= _MOST_K[kind] and (kind != "hnsw" or hasattr(faiss, "GpuIndexCagra"))
 
 
 def _missing() -> str:
     """Say why there is no GPU to use; empty where there is one."""
     if not hasattr(faiss, "StandardGpuResources"):
-        return "this FAISS was built without GPU support (faiss-gpu-cu12 has it)"
+        return "this FAISS was built without GPU support (faiss-gpu-cuvs has it)"
     try:
         return "" if faiss.get_num_gpus() else "FAISS finds no GPU"
     except Exception as error:  # a driver that is missing or too old
         return f"FAISS cannot ask for GPUs: {type(error).__name__}"
 
 
-class GpuCopy:
-    """A copy of a CPU index on the GPUs. FAISS's own are not safe from several threads; this one takes turns."""
+class GpuCopy(Protocol):
+    """A copy of a CPU index on GPUs. FAISS's own are not safe from several threads; these take turns."""
 
+    count: int
+    """Vectors in it."""
+
+    def search(self, queries: npt.NDArray[np.float32], k: int, effort: int = 0) -> Found:
+        """Return (q, k) labels, -1 where too few were found, and products.
+
+        `effort` is how many lists of an IVF are probed, or how many nodes of a graph are kept.
+        """
+        ...
+
+
+def gpu_copy(raw: Any, kind: str) -> GpuCopy:
+    """Copy a CPU index of a kind that suits."""
+    return _Graph(raw) if kind == "hnsw" else _Clone(raw)
+
+
+class _Clone:
     def __init__(self, raw: Any) -> None:
         options = faiss.GpuMultipleClonerOptions()
         options.shard = True
@@ -62,13 +82,30 @@ class GpuCopy:
         self._probes = 0
         self._lock = threading.Lock()
 
-    def search(
-        self, queries: npt.NDArray[np.float32], k: int, probes: int = 0
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-        """Return (q, k) labels, -1 where too few were found, and products; `probes` lists of an IVF."""
+    def search(self, queries: npt.NDArray[np.float32], k: int, effort: int = 0) -> Found:
         with self._lock:
-            if probes and probes != self._probes:
-                faiss.GpuParameterSpace().set_index_parameter(self._raw, "nprobe", probes)
-                self._probes = probes
+            if effort and effort != self._probes:
+                faiss.GpuParameterSpace().set_index_parameter(self._raw, "nprobe", effort)
+                self._probes = effort
             products, labels = self._raw.search(np.ascontiguousarray(queries), k)
+            return labels, products
+
+
+class _Graph:
+    def __init__(self, raw: Any) -> None:
+        self.count = int(raw.ntotal)
+        self._resources = faiss.StandardGpuResources()
+        self._raw = faiss.GpuIndexCagra(self._resources, raw.d, raw.metric_type, faiss.GpuIndexCagraConfig())
+        vectors = np.empty((self.count, raw.d), np.float32)
+        for start in range(0, self.count, _PIECE):
+            rows = vectors[start : start + _PIECE]
+            raw.reconstruct_n(start, len(rows), rows)
+        self._raw.train(vectors)
+        self._lock = threading.Lock()
+
+    def search(self, queries: npt.NDArray[np.float32], k: int, effort: int = 0) -> Found:
+        parameters = faiss.SearchParametersCagra()
+        parameters.itopk_size = -(-max(effort, k) // 32) * 32  # cuVS takes multiples of 32
+        with self._lock:
+            products, labels = self._raw.search(np.ascontiguousarray(queries), k, params=parameters)
             return labels, products

@@ -1,4 +1,4 @@
-"""Reading a `faiss:` URL and its options; imports errors, device."""
+"""Reading a `faiss:` URL and its options; imports errors, gpus."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 from ...errors import UriError
-from .device import DEVICES
+from ...gpus import DEVICES
 
 __all__ = ["INDEX_KINDS", "STORAGES", "Options", "parse_url"]
 
@@ -40,7 +40,7 @@ class Options:
     nprobe: int = 0
     """IVF lists searched; 0 is a twelfth of them."""
     device: str = "cpu"
-    """Where flat and IVF indexes are searched: `cpu`, `cuda`, or `auto`, which is `cuda` where FAISS has it."""
+    """Where records are encrypted and indexes searched: `cpu`, `cuda`, or `auto`, `cuda` where there is one."""
     lock_timeout: float = 5.0
     """Seconds to wait for another writer."""
     mapped: bool = True

@@ -66,6 +66,7 @@ class PgvectorBackend:
         self, url: str, *, pool: ConnectionPool[Any] | None = None, engine: Engine | None = None, **options: Any
     ) -> None:
         target, self.url, self._options = parse_url(url, options)
+        self.device = self._options.device
         if pool is not None and engine is not None:
             raise InputError("give either a pool or an engine")
         self._lock = threading.Lock()

@@ -1,4 +1,4 @@
-"""Options of the `postgresql:` store and the URL that may carry them; imports psycopg.conninfo, errors."""
+"""Options of the `postgresql:` store and the URL that may carry them; imports psycopg.conninfo, errors, gpus."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from ...errors import UriError
+from ...gpus import DEVICES
 
 __all__ = ["INDEX_KINDS", "SCHEMES", "STORAGES", "Options", "parse_url"]
 
@@ -63,12 +64,15 @@ class Options:
     """Seconds to wait for a free connection."""
     row_security: bool = False
     """Turn row-level security on: PostgreSQL shows each tenant's rows to that tenant only. Where it is on, it stays."""
+    device: str = "cpu"
+    """Where records are encrypted: `cpu`, `cuda`, or `auto`, `cuda` where there is one."""
     pooler: bool = False
     """A pooler in transaction mode (PgBouncer) stands before the server: nothing may outlive a transaction."""
 
     def __post_init__(self) -> None:
         _one_of("index", self.index, INDEX_KINDS)
         _one_of("storage", self.storage, STORAGES)
+        _one_of("device", self.device, DEVICES)
         bounds = {
             "m": (2, 100),
             "ef_construction": (4, 1000),

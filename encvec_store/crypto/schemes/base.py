@@ -1,4 +1,4 @@
-"""What an index-vector scheme is; imports crypto.profile.
+"""What an index-vector scheme is; imports crypto.profile, device.
 
 A scheme turns points of the unit sphere into the vectors that an index sees. It never decides an
 answer: those are re-ranked on the sealed exact vectors.
@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from ..device import CPU, Device
 from ..profile import Profile
 
 __all__ = ["Cells", "KeyedScheme", "Matrix", "Nonces", "OneCell", "Scheme"]
@@ -48,9 +49,18 @@ class Scheme(Protocol):
         ...
 
     def keyed(
-        self, root: bytes, tenant: str, collection: str, point_dim: int, profile: Profile | None = None
+        self,
+        root: bytes,
+        tenant: str,
+        collection: str,
+        point_dim: int,
+        profile: Profile | None = None,
+        device: Device = CPU,
     ) -> KeyedScheme:
-        """Derive the scheme's keys for one collection, under its profile if the scheme has use for one."""
+        """Derive the scheme's keys for one collection, under its profile if the scheme has use for one.
+
+        Records are encrypted on the device, queries always on the CPU: one is no work.
+        """
         ...
 
 

@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import SchemeError
+from ..device import Device
 from ..labels import Purpose, derive
 from ..prf import Pmac
-from ..rotation import rotation
+from ..rotation import rotation, turning
 from .base import Cells, Matrix, Nonces
 from .noise import CENTRE, Context, Noise, lengths
 
@@ -40,11 +41,13 @@ class KeyedCells:
         asked: parameters of queries beside these.
         cells: how many.
         dim: coordinates of an index vector.
-        stored: what becomes of (n, point_dim) points of records before they are rotated, (n, dim). Its own array.
+        stored: what becomes of (n, point_dim) points of records before they are rotated, (n, dim). Its own array, on
+            the device.
         queried: the same for queries.
         radius: of the noise on records.
         query_radius: of the noise on queries.
         sphere: whether ciphertexts are put on the unit sphere.
+        device: where records are encrypted.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class KeyedCells:
         radius: float,
         query_radius: float,
         sphere: bool,
+        device: Device,
     ) -> None:
         self.cells = cells
         self._dim, self._stored, self._queried = dim, stored, queried
@@ -68,6 +72,7 @@ class KeyedCells:
         self._assign = Pmac(derive(root, Purpose.CELL, tenant, collection))
         each = [(*context, f"cell={cell}") for cell in range(cells)]
         self._turns = [rotation(derive(root, Purpose.ROTATION, *one), dim) for one in each]
+        self._device, self._turned = device, [turning(turn, dim, device) for turn in self._turns]
         self._noises = [Noise(root, one, asked, radius, query_radius, sphere=sphere) for one in each]
 
     def cells_of(self, tokens: Nonces) -> Cells:
@@ -79,10 +84,10 @@ class KeyedCells:
         """Encrypt (n, point_dim) points, each under the keys of its cell."""
         out, nonces = self._stored(points), np.empty((len(points), 16), np.uint8)
         for cell, rows in self._members(tokens):
-            part = self._turns[cell].apply(out[rows])
+            part = self._turned[cell](out[rows])
             nonces[rows] = self._noises[cell].on_records(part, points[rows], tokens[rows])
             out[rows] = part
-        return out, nonces
+        return self._device.get(out), nonces
 
     def encrypt_queries(self, points: Matrix) -> Matrix:
         """Encrypt (q, point_dim) queries for every cell: (cells, q, dim)."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..device import device_of
 from ..labels import Purpose, derive
 from ..perturb import add_ball_noise, ball_noise
 from ..prf import Bytes, Keystream, Pmac
@@ -82,8 +83,10 @@ def _bytes(points: Matrix) -> Bytes:
 def _to_sphere(out: Matrix, stream: Keystream, nonces: Nonces) -> None:
     """Put (n, k) points on the unit sphere in place; one at the very centre in a direction of its nonce's."""
     long = lengths(out)
-    centre = np.flatnonzero(long < CENTRE)
+    at = device_of(out)
+    centre = at.get(np.flatnonzero(long < CENTRE))
     if len(centre):
-        out[centre] = ball_noise(stream, nonces[centre], 1.0, out.shape[1])
-        long[centre] = np.linalg.norm(out[centre], axis=1)
+        away = ball_noise(stream, nonces[centre], 1.0, out.shape[1])
+        out[centre] = at.put(away)
+        long[centre] = at.put(np.linalg.norm(away, axis=1))
     out /= long[:, None]

@@ -20,10 +20,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ...errors import SchemeError
+from ..device import CPU, Device
 from ..labels import Purpose, derive
 from ..prf import Keystream
 from ..profile import Profile
-from ..rotation import rotation
+from ..rotation import rotation, turning
 from .base import KeyedScheme, Matrix, Nonces, OneCell
 from .cells import KeyedCells, check_cells
 from .noise import Context, Noise
@@ -78,24 +79,32 @@ class Sap:
         return self == wanted
 
     def keyed(
-        self, root: bytes, tenant: str, collection: str, point_dim: int, profile: Profile | None = None
+        self,
+        root: bytes,
+        tenant: str,
+        collection: str,
+        point_dim: int,
+        profile: Profile | None = None,
+        device: Device = CPU,
     ) -> KeyedScheme:
         """Derive rotation, scale and noise keys for one collection."""
         context: Context = (tenant, collection, self.name, f"beta={self.beta!r}", point_dim)
-        return (_KeyedSap if self.cells == 1 else _keyed_cells)(self, root, context, point_dim)
+        return (_KeyedSap if self.cells == 1 else _keyed_cells)(self, root, context, point_dim, device)
 
 
 class _KeyedSap(OneCell):
-    def __init__(self, scheme: Sap, root: bytes, context: Context, dim: int) -> None:
+    def __init__(self, scheme: Sap, root: bytes, context: Context, dim: int, device: Device) -> None:
         self._scale = _scale(root, context)
         radii = (self._scale * scheme.beta / 4, self._scale * scheme.query_beta / 4)
         self._rotation = rotation(derive(root, Purpose.ROTATION, *context), dim)
+        self._device, self._turned = device, turning(self._rotation, dim, device)
         self._noise = Noise(root, context, _asked(scheme), *radii, sphere=False)
 
     def encrypt(self, points: Matrix, tokens: Nonces) -> tuple[Matrix, Nonces]:
-        out = self._rotation.apply(points)
+        out = self._turned(points)
         out *= np.float32(self._scale)
-        return out, self._noise.on_records(out, points, tokens)
+        nonces = self._noise.on_records(out, points, tokens)
+        return self._device.get(out), nonces
 
     def encrypt_query(self, points: Matrix) -> Matrix:
         out = self._rotation.apply(points)
@@ -111,7 +120,7 @@ class _KeyedSap(OneCell):
         return points
 
 
-def _keyed_cells(scheme: Sap, root: bytes, context: Context, dim: int) -> KeyedCells:
+def _keyed_cells(scheme: Sap, root: bytes, context: Context, dim: int, device: Device) -> KeyedCells:
     """One scale for all cells: else their inner products would not compare."""
     context = (*context, f"cells={scheme.cells}")
     scale = _scale(root, context)
@@ -125,11 +134,12 @@ def _keyed_cells(scheme: Sap, root: bytes, context: Context, dim: int) -> KeyedC
         _asked(scheme),
         scheme.cells,
         dim,
-        stored=scaled,
+        stored=lambda points: scaled(device.put(points)),
         queried=scaled,
         radius=scale * scheme.beta / 4,
         query_radius=scale * scheme.query_beta / 4,
         sphere=False,
+        device=device,
     )
 
 

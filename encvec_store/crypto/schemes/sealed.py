@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from ..device import CPU, Device
 from ..profile import Profile
 from .base import Matrix, Nonces, OneCell
 
@@ -39,7 +40,13 @@ class Sealed:
         return self == wanted
 
     def keyed(
-        self, root: bytes, tenant: str, collection: str, point_dim: int, profile: Profile | None = None
+        self,
+        root: bytes,
+        tenant: str,
+        collection: str,
+        point_dim: int,
+        profile: Profile | None = None,
+        device: Device = CPU,
     ) -> _KeyedSealed:
         """Need no keys of its own."""
         return _KeyedSealed()

@@ -21,6 +21,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ...errors import ProfileError, SchemeError
+from ..device import CPU, Device
 from ..labels import Purpose, derive
 from ..profile import Profile
 from ..rotation import rotation
@@ -129,7 +130,13 @@ class Sketch:
         return 0 if self.profile is None or self.k is None else self.k
 
     def keyed(
-        self, root: bytes, tenant: str, collection: str, point_dim: int, profile: Profile | None = None
+        self,
+        root: bytes,
+        tenant: str,
+        collection: str,
+        point_dim: int,
+        profile: Profile | None = None,
+        device: Device = CPU,
     ) -> KeyedScheme:
         """Derive rotation and noise keys for one collection and profile. Raises ProfileError where it is another."""
         if self.profile is None:
@@ -139,19 +146,21 @@ class Sketch:
         parameters = (f"k={profile.k}", f"beta={self.beta or 0.0!r}", f"profile={profile.digest}")
         context: Context = (tenant, collection, self.name, *parameters, profile.dim)
         if self.cells is None or self.cells == 1:
-            return _KeyedSketch(self, profile, root, context)
-        return _keyed_cells(self, profile, root, context, self.cells)
+            return _KeyedSketch(self, profile, root, context, device)
+        return _keyed_cells(self, profile, root, context, self.cells, device)
 
 
 class _KeyedSketch(OneCell):
-    def __init__(self, scheme: Sketch, profile: Profile, root: bytes, context: Context) -> None:
+    def __init__(self, scheme: Sketch, profile: Profile, root: bytes, context: Context, device: Device) -> None:
         turn = rotation(derive(root, Purpose.ROTATION, *context), profile.k)
-        self._stored, self._asked = _maps(scheme, profile, turn.apply)
+        self._device = device
+        self._stored, self._asked = _maps(scheme, profile, turn.apply, device)
         self._noise = Noise(root, context, _asked(scheme), *_radii(scheme), sphere=True)
 
     def encrypt(self, points: Matrix, tokens: Nonces) -> tuple[Matrix, Nonces]:
         out = self._stored(points)
-        return out, self._noise.on_records(out, points, tokens)
+        nonces = self._noise.on_records(out, points, tokens)
+        return self._device.get(out), nonces
 
     def encrypt_query(self, points: Matrix) -> Matrix:
         out = self._asked(points)
@@ -162,8 +171,10 @@ class _KeyedSketch(OneCell):
         raise SchemeError("a sketch cannot be turned back: the exact vector is in the sealed record")
 
 
-def _keyed_cells(scheme: Sketch, profile: Profile, root: bytes, context: Context, cells: int) -> KeyedCells:
-    stored, queried = _maps(scheme, profile, lambda matrix: matrix)
+def _keyed_cells(
+    scheme: Sketch, profile: Profile, root: bytes, context: Context, cells: int, device: Device
+) -> KeyedCells:
+    stored, queried = _maps(scheme, profile, lambda matrix: matrix, device)
     radius, query_radius = _radii(scheme)
     return KeyedCells(
         root,
@@ -176,6 +187,7 @@ def _keyed_cells(scheme: Sketch, profile: Profile, root: bytes, context: Context
         radius=radius,
         query_radius=query_radius,
         sphere=True,
+        device=device,
     )
 
 
@@ -188,20 +200,22 @@ def _radii(scheme: Sketch) -> tuple[float, float]:
     return (scheme.beta or 0.0) / 4, (scheme.query_beta or 0.0) / 4
 
 
-def _maps(scheme: Sketch, profile: Profile, turn: Turn) -> tuple[Turn, Turn]:
+def _maps(scheme: Sketch, profile: Profile, turn: Turn, device: Device) -> tuple[Turn, Turn]:
     """Return what projects, scales and rotates records, and what does so with queries."""
     scales = profile.eigenvalues.astype(np.float64)
-    return _map(profile, scales**-0.5, turn), _map(profile, scales ** (scheme.gamma or 0.0), turn)
+    return _map(profile, scales**-0.5, turn, device), _map(profile, scales ** (scheme.gamma or 0.0), turn, CPU)
 
 
-def _map(profile: Profile, scales: Any, turn: Turn) -> Turn:
-    """Return what centres, projects, scales and rotates (n, dim) points: one product."""
+def _map(profile: Profile, scales: Any, turn: Turn, device: Device) -> Turn:
+    """Return what centres, projects, scales and rotates (n, dim) points on a device: one product."""
     matrix = np.ascontiguousarray(turn(np.ascontiguousarray(profile.basis * scales, np.float32)))
     start = (profile.mean.astype(np.float64) @ matrix.astype(np.float64)).astype(np.float32)
 
+    there, shift = device.put(matrix), device.put(start)
+
     def apply(points: Matrix) -> Matrix:
-        out = points @ matrix
-        out -= start
+        out: Matrix = device.put(points) @ there
+        out -= shift
         return out
 
     return apply
