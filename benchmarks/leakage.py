@@ -78,6 +78,7 @@ def cells(name: str, count: int, k: int = LEAST_KEPT, beta: float = FLOOR) -> tu
 
 DEFAULT = sketch(LEAST_KEPT, FLOOR)
 FACES = sketch(LEAST_KEPT, NARROW_FLOOR)
+WEAK = [cells(name, 4, 192, 1.8) for name in ("sketch", "content-cells")]
 STRONG = ("components", "cliques", "density", "pca-icp")
 PAIRED = ("pairs-permutation", "pairs-rotation", "pairs-ridge", "pairs-anchored")
 
@@ -143,19 +144,27 @@ def parts() -> dict[str, dict[str, Any]]:
             "sizes": (8000,),
             "pairs": (50, 100, 200, 400),
         },
-        "cells-slow": {
-            "subjects": [cells("sketch", 4), cells("content-cells", 4)],
-            "attacks": ("cliques", "density"),
-            "views": ("sphere",),
-            "sizes": (8000,),
-            "keys": 1,
-        },
         # with noise that one rotation does not survive at this size: see "floor"
         "cells-weak": {
-            "subjects": [cells("sketch", 4, 192, 1.8), cells("content-cells", 4, 192, 1.8)],
-            "attacks": (*ALIGNING, "cliques"),
+            "subjects": WEAK,
+            "attacks": ALIGNING,
             "views": ("public", "sphere", "whitened"),
             "sizes": (4000,),
+        },
+        # what finds the very same texts
+        "cells-cliques": {
+            "subjects": [cells("sketch", 4), cells("content-cells", 4), *WEAK],
+            "attacks": ("cliques",),
+            "views": ("sphere",),
+            "sizes": (4000,),
+            "adversaries": ("same",),
+        },
+        "cells-density": {
+            "subjects": [cells("sketch", 4), cells("content-cells", 4)],
+            "attacks": ("density",),
+            "views": ("sphere",),
+            "sizes": (8000,),
+            "adversaries": ("same",),
         },
         "content-cells": {
             "subjects": [cells("content-cells", 4), cells("content-cells", 16)],

@@ -104,7 +104,12 @@ def procrustes(a: npt.NDArray[np.floating], b: npt.NDArray[np.floating], rank: i
 
     With a rank, only that many leading directions are mapped and the rest goes to zero: all that a few pairs tell.
     """
-    u, _, vt = np.linalg.svd(a.T.astype(np.float64) @ b.astype(np.float64))
+    cross = a.T.astype(np.float64) @ b.astype(np.float64)
+    try:
+        u, _, vt = np.linalg.svd(cross)
+    except np.linalg.LinAlgError:  # LAPACK gives up on some exactly degenerate matrices, and not on those beside them
+        cross += 1e-9 * np.linalg.norm(cross) * np.random.default_rng(0).standard_normal(cross.shape)
+        u, _, vt = np.linalg.svd(cross)
     return float32(u[:, :rank] @ vt[:rank])
 
 

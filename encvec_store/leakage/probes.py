@@ -6,9 +6,7 @@ by luck in one of twenty trials where nothing leaks. Linkage of two keys and ide
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -189,31 +187,32 @@ def cell_leakage(tokens: Cells, labels: Labels) -> dict[str, float]:
 
 
 def joining(keyed: Keyed, vectors: Matrix, queries: Matrix) -> dict[str, float]:
-    """Bring cells under one rotation by (q, d) queries that were logged, each encrypted for every cell.
+    """Bring all cells under the rotation of the first by (q, d) queries that were logged, encrypted for every cell.
 
-    Two copies of each of (n, d) records are stored. `cosine` is that of two in different cells, once one cell is
-    turned to the other by the queries; `chance` the same without, `null` its quantile where queries are paired at
+    Two copies of each of (n, d) records are stored. `cosine` is that of two, one in the first cell, the other in
+    another that is turned by the queries; `chance` the same without, `null` its quantile where queries are paired at
     random, and `one_cell` that of two copies in one cell, which is the most that there is.
     """
     asked = keyed.ask(queries)
     (first, a), (second, b) = (keyed.spread(vectors) for _ in range(2))
+    alike = np.einsum("ij,ij->i", unit(first), unit(second))
     rng = np.random.default_rng(0)
+    order = np.arange(len(queries))
 
-    def turned(orders: Callable[[], Indices]) -> float:
-        total = 0.0
-        for one, other in itertools.permutations(range(len(asked)), 2):
-            rows = (a == one) & (b == other)
-            turn = procrustes(asked[one], asked[other][orders()])
+    def turned(order: Indices) -> float:
+        total, count = 0.0, 0
+        for cell in range(1, len(asked)):
+            rows = (a == cell) & (b == 0)
+            turn = procrustes(asked[cell], asked[0][order], min(asked.shape[1:]))
             total += float(np.einsum("ij,ij->", unit(first[rows] @ turn), unit(second[rows])))
-        return total / int((a != b).sum())
+            count += int(rows.sum())
+        return total / max(1, count)
 
-    alone = np.einsum("ij,ij->i", unit(first), unit(second))
-    by_luck = [turned(lambda: rng.permutation(len(queries))) for _ in range(20)]
     return {
-        "cosine": turned(lambda: np.arange(len(queries))),
-        "chance": float(alone[a != b].mean()),
-        "null": float(np.quantile(by_luck, 1 - LUCK)),
-        "one_cell": float(alone[a == b].mean()),
+        "cosine": turned(order),
+        "chance": float(alike[a != b].mean()),
+        "null": float(np.quantile([turned(rng.permutation(order)) for _ in range(20)], 1 - LUCK)),
+        "one_cell": float(alike[a == b].mean()),
         "queries": float(len(queries)),
     }
 

@@ -141,6 +141,18 @@ def test_procrustes_recovers_a_rotation():
     assert np.allclose(procrustes(points, points @ turn), turn, atol=1e-4)
 
 
+def test_procrustes_survives_a_decomposition_that_does_not_converge(monkeypatch):
+    rng = np.random.default_rng(0)
+    points, turn, svd = rng.standard_normal((50, 8)).astype(np.float32), haar(8, rng), np.linalg.svd
+
+    def fails_once(matrix):
+        monkeypatch.setattr(np.linalg, "svd", svd)
+        raise np.linalg.LinAlgError("SVD did not converge")
+
+    monkeypatch.setattr(np.linalg, "svd", fails_once)
+    assert np.allclose(procrustes(points, points @ turn), turn, atol=1e-4)
+
+
 def test_mutual_neighbours_find_the_same_points():
     rng = np.random.default_rng(0)
     points = unit(rng.standard_normal((200, 10)).astype(np.float32))

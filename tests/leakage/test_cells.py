@@ -181,6 +181,23 @@ def test_apart_keeps_cells_apart():
 # ------------------------------------------------------------------------------------------ outside
 
 
+def test_the_page_tells_cells_with_pairs_from_those_without():
+    from .test_probing import page_of
+    from .test_report import row
+
+    with_, without = ({"cells": f"with{out} pairs", "pairs": 100, "counted": 300} for out in ("", "out"))
+    text = page_of([row(identified=0.61, **with_), row(identified=0.0033, **without)]).text
+    assert (
+        "100 pairs, 61.0% (pca-icp, centred, the cell with the pairs); 0.33% (pca-icp, centred, the other cells)"
+        in text
+    )
+    assert "With 100 known pairs in one cell: 61.0% of its other records" in text
+    only = page_of([row(identified=0.0033, **without), row(identified=0.0033, **without | {"pairs": 200})]).text
+    assert "Up to 200 pairs in one cell: at most 0.33% of records in other cells" in only
+    with pytest.raises(InputError):
+        page_of([row(**with_ | {"counted": 0})])
+
+
 def test_what_knows_of_no_cells_refuses_them():
     for name in ("haar", "plain"):
         with pytest.raises(InputError, match="no cells"):
