@@ -172,6 +172,12 @@ def parts() -> dict[str, dict[str, Any]]:
             "views": ("public", "sphere", "whitened"),
             "sizes": (8000,),
         },
+        "content-cells-many": {
+            "subjects": [cells("content-cells", 64)],
+            "attacks": ("pca-icp",),
+            "views": ("public",),
+            "sizes": (8000,),
+        },
         # probes; components aligns best on the sphere, and its other view costs as much again
         "probes": {"subjects": [DEFAULT, *beside], "views": ("raw", "centred", "sphere"), "sizes": (4000,)},
         "cells-probes": {

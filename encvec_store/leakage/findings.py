@@ -20,10 +20,10 @@ __all__ = ["QUESTIONS", "Finding", "Leaks", "leaks", "part"]
 QUESTIONS = {
     "linkage": "Stolen under two keys: do records match?",
     "membership": "Is this very text stored?",
-    "cells": "What does its cell tell of a record?",
-    "joining": "{queries:,.0f} logged queries: are cells one again?",
     "attributes": "What is a record about?",
-    "attributes-known": "The same, knowing it of {known:,.0f} records",
+    "attributes-known": "What is it about, knowing that of {known:,.0f}?",
+    "cells": "What does its cell tell of a record?",
+    "joining": "{queries:,.0f} logged queries: are cells one?",
     "identities": "Other pictures of somebody: which record is it?",
     "norms": "Do lengths follow the originals?",
     "averaging": "Stored {copies:,.0f} times: does the noise go?",

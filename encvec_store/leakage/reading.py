@@ -219,6 +219,8 @@ def named(subject: str, parameters: Iterable[tuple[str, Any]], corpus: str = "")
 def held(trial: Trial) -> str:
     """What the adversary held, in words."""
     corpus = HELD.get(trial.adversary, trial.adversary or "data not stated")
+    if trial.way == "told":
+        return f"{corpus} and knows which cell each would lie in"
     of = " of one cell" if trial.way else ""
     return f"{trial.pairs} known pairs{of} and {corpus}" if trial.pairs else corpus
 
