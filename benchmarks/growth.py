@@ -1,6 +1,6 @@
 """How time and memory grow with the number of records: makes results/growth/. Imports encvec_store.bench.
 
-Usage: python -m benchmarks.growth [--n 1000 ... 1000000] [--dim 128] [--scheme sap] [--json]
+Usage: python -m benchmarks.growth [--n 1000 ... 1000000] [--dim 128] [--scheme sap] [--oversample 10 ...] [--json]
 
 For every size the runner of `encvec bench` measures plaintext FAISS and the `faiss:` store side by side, on clustered
 vectors that are made as they are read: neither the store's nor the baseline's process ever holds the data. A process
@@ -30,10 +30,10 @@ SIZES = (1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000)
 QUERIES = 300
 
 
-def job(n: int, dim: int, scheme: dict[str, Any], oversample: int) -> Job:
+def job(n: int, dim: int, scheme: dict[str, Any], oversamples: tuple[int, ...]) -> Job:
     """Describe what is measured at one size: the store's own choice of index, 8-bit, at efSearch 100."""
     data = clustered(n, dim, queries=QUERIES)
-    return Job(data, schemes=(scheme,), oversamples=(oversample,), passes=2, rounds=0)
+    return Job(data, schemes=(scheme,), oversamples=oversamples, passes=2, rounds=0)
 
 
 def ingest(n: int, dim: int, scheme: dict[str, Any]) -> dict[str, Any]:
@@ -59,9 +59,9 @@ def ingest_here(told: str) -> None:
         store.close()
 
 
-def one(n: int, dim: int, scheme: dict[str, Any], oversample: int, show: Show) -> list[Measured]:
+def one(n: int, dim: int, scheme: dict[str, Any], oversamples: tuple[int, ...], show: Show) -> list[Measured]:
     """Measure one size."""
-    found = measure(job(n, dim, scheme, oversample), lambda text, steps: show.stage(f"{n:,}: {text}", steps))
+    found = measure(job(n, dim, scheme, oversamples), lambda text, steps: show.stage(f"{n:,}: {text}", steps))
     alone = ingest(n, dim, scheme)
     for measured in found:
         if measured.row["scheme"] != "plaintext":
@@ -73,8 +73,10 @@ def one(n: int, dim: int, scheme: dict[str, Any], oversample: int, show: Show) -
 @click.option("--n", "sizes", type=int, multiple=True, help="Records; again for more.")
 @click.option("--dim", type=int, default=128, show_default=True)
 @click.option("--scheme", default="sap", show_default=True)
-@click.option("--beta", type=float, default=2.0, show_default=True)
-@click.option("--oversample", type=int, default=10, show_default=True)
+@click.option("--beta", type=float, help="Noise.  [default: 2 under sap, the floor of sketch]")
+@click.option(
+    "--oversample", "oversamples", type=int, multiple=True, help="Candidates a hit; again for more.  [default: 10]"
+)
 @click.option("--out", metavar="FOLDER", type=click.Path(path_type=Path), default=RESULTS / "growth")
 @click.option("--ingest", "told", hidden=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines and nothing else.")
@@ -82,8 +84,8 @@ def main(
     sizes: tuple[int, ...],
     dim: int,
     scheme: str,
-    beta: float,
-    oversample: int,
+    beta: float | None,
+    oversamples: tuple[int, ...],
     out: Path,
     told: str | None,
     as_json: bool,
@@ -94,18 +96,20 @@ def main(
         return
     show = Show(quiet=as_json)
     results = Results(out, hdf5=False)
-    spec: dict[str, Any] = {"name": scheme, **({} if scheme == "sealed" else {"beta": beta})}
+    beta = 2.0 if beta is None and scheme == "sap" else beta
+    spec: dict[str, Any] = {"name": scheme, **({} if beta is None else {"beta": beta})}
+    oversamples = oversamples or (10,)
     for n in sizes or SIZES:
-        key = key_of(job(n, dim, spec, oversample))
-        rows = results.of(key) if results.done(key) else results.add(key, one(n, dim, spec, oversample, show))
+        key = key_of(job(n, dim, spec, oversamples))
+        rows = results.of(key) if results.done(key) else results.add(key, one(n, dim, spec, oversamples, show))
         if as_json:
             click.echo("".join(json.dumps(row) + "\n" for row in rows), nl=False)
         else:
             show.table(f"{n:,} x {dim}", rows, COLUMNS)
 
 
-COLUMNS = ["scheme", "index", "reranked", "recall@10", "p50_ms", "p95_ms", "qps", "build_s", "ingest_per_s", "bytes",
-           "peak_rss_mb", "ingest_peak_mb"]  # fmt: skip
+COLUMNS = ["scheme", "index", "reranked", "oversample", "recall@10", "p50_ms", "p95_ms", "qps", "build_s",
+           "ingest_per_s", "bytes", "peak_rss_mb", "ingest_peak_mb"]  # fmt: skip
 
 if __name__ == "__main__":
     one_thread("benchmarks.growth")

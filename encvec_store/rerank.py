@@ -33,17 +33,16 @@ def best(
         k: how many.
     """
     compared = vectors if places is None else vectors[places]
-    if len(compared) <= _CHUNK:
-        scores = metric.scores(query, compared)
-    else:
-        scores = np.concatenate([metric.scores(query, part) for part in _parts(compared)])
+    near = np.concatenate(
+        [  # in parts: what is computed with a large collection would be as large again
+            start + metric.contenders(query, compared[start : start + _CHUNK], k)
+            for start in range(0, max(1, len(compared)), _CHUNK)
+        ]
+    )
+    scores = metric.scores(query, compared[near])
     order = np.argsort(metric.order(scores), kind="stable")[:k]
-    return (order if places is None else places[order]), scores[order]
-
-
-def _parts(vectors: npt.NDArray[np.float32]) -> list[npt.NDArray[np.float32]]:
-    """Split so that double precision never doubles a large collection in memory."""
-    return [vectors[start : start + _CHUNK] for start in range(0, max(1, len(vectors)), _CHUNK)]
+    near = near[order]
+    return (near if places is None else places[near]), scores[order]
 
 
 class OpenedVectors:

@@ -20,8 +20,8 @@ import encvec_store
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 SOURCES = sorted((ROOT / "encvec_store").rglob("*.py"))
-# torch and what goes with it are gigabytes: `make faces` installs them apart, and no lock pins them
-LOCKED = [needs for name, needs in PROJECT["optional-dependencies"].items() if name != "faces"]
+# torch and CUDA are gigabytes: they are installed apart, and no lock pins them
+LOCKED = [needs for name, needs in PROJECT["optional-dependencies"].items() if name not in ("faces", "gpu")]
 DECLARED = [*PROJECT["dependencies"], *chain.from_iterable(LOCKED)]
 LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
 
@@ -60,6 +60,7 @@ def test_import_needs_no_extra():
         "pytest",
         "hypothesis",
         "torch",
+        "cupy",
         "scipy",
         "PIL",
     ]

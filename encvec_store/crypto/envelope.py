@@ -179,15 +179,15 @@ class RecordCipher:
         precision = Precision.HALF if vectors.dtype == np.float16 else Precision.SINGLE
         if (heads[:, 0] != precision.record_format).any():
             raise ValueError("headers of another precision")
-        # pieces joined at the end: writing into slices of the result costs more than the copy
-        nonces, plain, width = os.urandom(NONCE * n), vectors.tobytes(), vectors.dtype.itemsize * dim
-        encrypt, prefix, at = self._vector.encrypt, self._vector_prefix, 0
-        pieces: list[bytes] = []
-        for i, start in enumerate(_rows(np.concatenate([tokens, heads], axis=1))):
-            nonce = nonces[i * NONCE : (i + 1) * NONCE]
-            pieces += (start, nonce, encrypt(nonce, plain[at : at + width], prefix + start))
-            at += width
-        return np.frombuffer(bytearray().join(pieces), np.uint8).reshape(n, envelope_size(dim, precision))
+        body, prefix, encrypt = PREFIX + NONCE, self._vector_prefix, self._vector.encrypt_into
+        out = np.empty((n, envelope_size(dim, precision)), np.uint8)
+        out[:, :TOKEN], out[:, TOKEN:PREFIX] = tokens, heads
+        out[:, PREFIX:body] = np.frombuffer(os.urandom(NONCE * n), np.uint8).reshape(n, NONCE)
+        starts, nonces = _rows(out[:, :PREFIX]), _rows(out[:, PREFIX:body])
+        plain = np.ascontiguousarray(vectors).view(np.uint8)
+        for place, start, nonce, vector in zip(out[:, body:], starts, nonces, plain, strict=True):
+            encrypt(nonce, vector, prefix + start, place)
+        return out
 
     def open_vectors(self, envelopes: Bytes) -> Matrix:
         """Open n vector envelopes: (n, size) uint8 -> (n, dim) float32. Raises AuthenticationError."""
@@ -197,22 +197,18 @@ class RecordCipher:
         dim, rest = divmod(size - body - TAG, precision.dtype.itemsize)
         if rest or dim <= 0:
             raise AuthenticationError("a record could not be authenticated")
-        # bytes cut from bytes: views of the array would cost more than they save
-        sealed, decrypt, prefix = envelopes.tobytes(), self._vector.decrypt, self._vector_prefix
+        envelopes = np.ascontiguousarray(envelopes)
+        starts, nonces = _rows(envelopes[:, :PREFIX]), _rows(envelopes[:, PREFIX:body])
+        decrypt, prefix = self._vector.decrypt_into, self._vector_prefix
+        out = np.empty((n, dim), precision.dtype)
         try:
-            opened = bytearray().join(
-                [
-                    decrypt(
-                        sealed[at + PREFIX : at + body],
-                        sealed[at + body : at + size],
-                        prefix + sealed[at : at + PREFIX],
-                    )
-                    for at in range(0, n * size, size)
-                ]
-            )
+            for place, start, nonce, sealed in zip(
+                out.view(np.uint8), starts, nonces, envelopes[:, body:], strict=True
+            ):
+                decrypt(nonce, sealed, prefix + start, place)
         except InvalidTag:
             raise AuthenticationError("a record could not be authenticated") from None
-        return np.frombuffer(opened, precision.dtype).reshape(n, dim).astype(np.float32, copy=False)
+        return out.astype(np.float32, copy=False)
 
     def seal_payloads(self, tokens: Bytes, heads: Bytes, payloads: Sequence[bytes]) -> list[bytes]:
         """Seal n payloads into envelopes."""

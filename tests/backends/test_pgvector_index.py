@@ -364,6 +364,8 @@ def test_explain_tells_the_way_of_the_search(filled):
             told = collection.explain(1, query, 10, predicate)
             assert told.startswith(f"{way}, 6,000 records\n")
             assert node in told
+            assert f"'[{DIM} numbers]'::vector" in told
+            assert max(map(len, told.splitlines())) < 200, "plans are for people to read"
             assert collection.stats()["searches"] == before, "nor is it counted as a search"
             collection.candidates({1: query[None]}, 10, predicate)
             (ran,) = {name for name, n in collection.stats()["searches"].items() if n > before.get(name, 0)}

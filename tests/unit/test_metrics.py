@@ -248,3 +248,37 @@ def test_finite_means_every_coordinate(vectors):
             as_vectors(vectors, 4)
     else:
         np.testing.assert_array_equal(as_vectors(vectors, 4), vectors)
+
+
+def rescaled(vectors, exponents):
+    """Vectors at very different lengths, some of whose products leave float32's range."""
+    return vectors * (10.0 ** np.asarray(exponents, np.float64)[:, None]).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", ["cosine", "ip", "l2"])
+@pytest.mark.parametrize("exponents", [(0, 0), (-3, 3), (-17, -14), (14, 17), (-22, -18)])
+@given(
+    seed=st.integers(0, 2**32 - 1), n=st.integers(1, 300), dim=st.sampled_from([1, 2, 48, 768]), k=st.integers(1, 20)
+)
+def test_contenders_hold_the_nearest(name, exponents, seed, n, dim, k):
+    """The k nearest by exact scores are among them, near ties and exact ones too, and few others are."""
+    rng = np.random.default_rng(seed)
+    query = rng.standard_normal(dim).astype(np.float32)
+    near = query + rng.standard_normal((n, dim)).astype(np.float32) * 10.0 ** rng.integers(-7, 1)
+    vectors = rescaled(near.astype(np.float32), rng.uniform(*exponents, n))
+    vectors[rng.integers(0, n, n // 3)] = vectors[0]
+    (query,) = rescaled(query[None], [exponents[0]])
+    vectors, measure = vectors.astype(np.float32), metric(name)
+    found = measure.contenders(query, vectors, k)
+    assert (np.diff(found) > 0).all()
+    with np.errstate(all="ignore"):
+        order = measure.order(plain_scores(name, query, vectors))
+    kth = np.sort(order)[min(k, n) - 1]
+    assert set(np.flatnonzero(order < kth)) <= set(found)
+    assert (order[found] <= kth).sum() >= min(k, n)
+
+
+def test_contenders_are_few():
+    vectors = np.random.default_rng(0).standard_normal((500, 384)).astype(np.float32)
+    for name in ("cosine", "ip", "l2"):
+        assert 10 <= len(metric(name).contenders(vectors[3] + vectors[4], vectors, 10)) <= 12

@@ -11,6 +11,7 @@ query is one statement, which brings the sealed vectors along.
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -42,6 +43,8 @@ _LOOK_AGAIN = 5.0
 """Seconds for which we believe to know which indexes there are."""
 _BUILD_AGAIN = 300.0
 """Seconds until a search tries again to build an index that could not be built."""
+_NUMBERS = re.compile(r"'\[[-+.,e0-9]{40,}\]'")
+"""A query in a plan that is shown to people."""
 _JIT_ABOVE = 100_000
 """Records from which on the server might compile an exact scan, which costs more than it saves."""
 
@@ -155,7 +158,8 @@ class Searcher:
             raise AssertionError("unreachable")
 
         way, plan = self._records.on_content(work)
-        return "\n".join([f"{way}, {state.records:,} records", *(f"  {line}" for (line,) in plan)])
+        shown = [_NUMBERS.sub(f"'[{query.size} numbers]'", line) for (line,) in plan]
+        return "\n".join([f"{way}, {state.records:,} records", *(f"  {line}" for line in shown)])
 
     def _state(self, space: int) -> IndexState | None:
         state = self.states().get(space)
