@@ -189,9 +189,10 @@ def cell_leakage(tokens: Cells, labels: Labels) -> dict[str, float]:
 def joining(keyed: Keyed, vectors: Matrix, queries: Matrix) -> dict[str, float]:
     """Bring all cells under the rotation of the first by (q, d) queries that were logged, encrypted for every cell.
 
-    Two copies of each of (n, d) records are stored. `cosine` is that of two, one in the first cell, the other in
-    another that is turned by the queries; `chance` the same without, `null` its quantile where queries are paired at
-    random, and `one_cell` that of two copies in one cell, which is the most that there is.
+    Two copies of each of (n, d) records are stored. `joined` is the cosine of two, one in the first cell, the other in
+    another that is turned by the queries, over `one_cell`, the cosine of two in one cell, which noise lets no map
+    exceed: 1 where cells are one again. `chance` is the same without queries, `null` its quantile where they are paired
+    at random.
     """
     asked = keyed.ask(queries)
     (first, a), (second, b) = (keyed.spread(vectors) for _ in range(2))
@@ -208,11 +209,12 @@ def joining(keyed: Keyed, vectors: Matrix, queries: Matrix) -> dict[str, float]:
             count += int(rows.sum())
         return total / max(1, count)
 
+    most = float(alike[a == b].mean())
     return {
-        "cosine": turned(order),
-        "chance": float(alike[a != b].mean()),
-        "null": float(np.quantile([turned(rng.permutation(order)) for _ in range(20)], 1 - LUCK)),
-        "one_cell": float(alike[a == b].mean()),
+        "joined": min(1.0, turned(order) / most),
+        "chance": float(alike[a != b].mean()) / most,
+        "null": float(np.quantile([turned(rng.permutation(order)) for _ in range(20)], 1 - LUCK)) / most,
+        "one_cell": most,
         "queries": float(len(queries)),
     }
 

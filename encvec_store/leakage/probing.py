@@ -86,10 +86,10 @@ def _joining(bench: Bench) -> Found | None:
         return None  # by content, no record is ever in two cells
     found = probes.joining(bench.keyed, bench.truth, bench.strangers[:_LOGGED])
     fewer = {
-        str(count): round(probes.joining(bench.keyed, bench.truth, bench.strangers[:count])["cosine"], 4)
+        str(count): round(probes.joining(bench.keyed, bench.truth, bench.strangers[:count])["joined"], 4)
         for count in (50, 100, 200)
     }
-    return "cosine", found.pop("cosine"), found.pop("chance"), found.pop("null"), {**found, "fewer": fewer}
+    return "joined", found.pop("joined"), found.pop("chance"), found.pop("null"), {**found, "fewer": fewer}
 
 
 def _averaging(bench: Bench) -> Found:

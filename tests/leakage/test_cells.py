@@ -157,9 +157,10 @@ def test_neighbours_are_sought_within_cells():
 def test_queries_that_were_logged_join_cells():
     keyed = subject("sketch", DIM, k=K, beta=2.0, cells=3).keyed(0, VECTORS)
     few, many = (probes.joining(keyed, VECTORS[:500], VECTORS[500 : 500 + count]) for count in (5, 60))
-    assert many["cosine"] == pytest.approx(many["one_cell"], abs=0.02), "as many queries as there are dimensions do"
-    assert many["null"] + 0.05 < few["cosine"] < many["cosine"] - 0.05
-    assert abs(many["chance"]) < 0.05
+    assert many["joined"] > 0.97, "as many queries as there are dimensions do"
+    assert many["null"] + 0.05 < few["joined"] < 0.9
+    assert abs(many["chance"]) < 0.1
+    assert many["one_cell"] < 0.95, "noise is left"
 
 
 def test_own_records_give_the_map_of_every_cell():
