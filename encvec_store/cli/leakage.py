@@ -88,6 +88,9 @@ def leakage(
     with the honest user's recall@10 in 100 candidates from the same ciphertexts. Controls (plain, public-constant,
     shuffle, haar, and sketches with one step wrong) must break: a test that they pass is no test.
 
+    With --cells all are attacked together and each by itself; known pairs all lie in one cell, and its records are told
+    from those of the others.
+
     With --probes also: whether two dumps under two keys can be linked (ISO/IEC 24745 unlinkability and renewability,
     D_sys), whether a text is stored, what averaging, own records and lengths give away; with --labels what a record
     is about, with --people who is found by other pictures, and the honest user's error rates.
