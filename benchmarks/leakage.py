@@ -71,8 +71,14 @@ def sap(beta: float) -> tuple[str, Subject]:
     return "sap", subject("sap", DIM, beta=beta)
 
 
+def cells(name: str, count: int, k: int = LEAST_KEPT, beta: float = FLOOR) -> tuple[str, Subject]:
+    """A sketch over that many cells, drawn by id or by content."""
+    return name, subject(name, DIM, k=k, beta=beta, cells=count)
+
+
 DEFAULT = sketch(LEAST_KEPT, FLOOR)
 FACES = sketch(LEAST_KEPT, NARROW_FLOOR)
+WEAK = [cells(name, 4, 192, 1.8) for name in ("sketch", "content-cells")]
 STRONG = ("components", "cliques", "density", "pca-icp")
 PAIRED = ("pairs-permutation", "pairs-rotation", "pairs-ridge", "pairs-anchored")
 
@@ -130,8 +136,55 @@ def parts() -> dict[str, dict[str, Any]]:
             "sizes": (4000,),
             "pairs": (5, 10, 20),
         },
+        # pairs all lie in one cell; those of the other cells must stay at chance
+        "cells": {
+            "subjects": [cells("sketch", 4)],
+            "attacks": ("components", *PAIRED[1:]),
+            "views": ("sphere",),
+            "sizes": (8000,),
+            "pairs": (50, 100, 200, 400),
+        },
+        # with noise that one rotation does not survive at this size: see "floor"
+        "cells-weak": {
+            "subjects": WEAK,
+            "attacks": ALIGNING,
+            "views": ("public", "sphere", "whitened"),
+            "sizes": (4000,),
+        },
+        # what finds the very same texts
+        "cells-cliques": {
+            "subjects": [cells("sketch", 4), cells("content-cells", 4), *WEAK],
+            "attacks": ("cliques",),
+            "views": ("sphere",),
+            "sizes": (4000,),
+            "adversaries": ("same",),
+        },
+        "cells-density": {
+            "subjects": [cells("sketch", 4), cells("content-cells", 4)],
+            "attacks": ("density",),
+            "views": ("sphere",),
+            "sizes": (8000,),
+            "adversaries": ("same",),
+        },
+        "content-cells": {
+            "subjects": [cells("content-cells", 4), cells("content-cells", 16)],
+            "attacks": ALIGNING,
+            "views": ("public", "sphere", "whitened"),
+            "sizes": (8000,),
+        },
+        "content-cells-many": {
+            "subjects": [cells("content-cells", 64)],
+            "attacks": ("pca-icp",),
+            "views": ("public",),
+            "sizes": (8000,),
+        },
         # probes; components aligns best on the sphere, and its other view costs as much again
         "probes": {"subjects": [DEFAULT, *beside], "views": ("raw", "centred", "sphere"), "sizes": (4000,)},
+        "cells-probes": {
+            "subjects": [cells("sketch", 4), *(cells("content-cells", count) for count in (4, 16, 64))],
+            "sizes": (8000,),
+            "only": ("cells", "joining", "attributes-known"),
+        },
         "faces-probes": {
             "subjects": [FACES, *beside, sketch(64, 1.2)],
             "views": ("raw", "centred", "sphere"),
@@ -169,16 +222,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         what["sizes"] = [n for n in what["sizes"] if n <= len(victim)]
         if not what["sizes"]:
             continue
+        only = what.pop("only", None)
         experiment = Experiment(victim, corpus, name=name, **what)
         if part.endswith("probes"):
-            probed = probe(experiment, known, options.out or PROBED)
+            probed = probe(experiment, known, options.out or PROBED, only=only)
         else:
             rows = run(experiment, options.out or RESULTS)
     for row in worst(rows):
+        how = "/".join(row[name] for name in ("attack", "view", "cells") if name in row)
         print(
             f"{row['corpus']:10s} {row['subject']:18s} {json.dumps(row['parameters']):45s} {row['adversary']:8s} "
             f"pairs {row['pairs']:3d} n {row['n']:6d}  {row['identified']:7.2%} (median of {row['keys']} keys "
-            f"{row['identified_median']:7.2%})  {row['attack']}/{row['view']}"
+            f"{row['identified_median']:7.2%})  {how}"
         )
     for row in worst_probes(probed):
         print(

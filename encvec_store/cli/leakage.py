@@ -45,6 +45,7 @@ Matrix = npt.NDArray[np.float32]
 @click.option("--labels", metavar="FILE", help="npy: a label of each vector of --data, then of --corpus; for --probes.")
 @click.option("--people", is_flag=True, help="The labels tell who is shown, not what a text is about.")
 @click.option("-k", "--dims", type=click.IntRange(1), help="Dimensions of a sketch [default: half of the data's].")
+@click.option("--cells", type=click.IntRange(1), help="Parts of a collection, each under a rotation of its own.")
 @click.option("--beta", type=click.FloatRange(0), default=2.0, show_default=True, help="Noise.")
 @click.option("--keys", type=click.IntRange(1), default=3, show_default=True, help="Keys tried; the worst counts.")
 @click.option(
@@ -70,6 +71,7 @@ def leakage(
     labels: str | None,
     people: bool,
     dims: int | None,
+    cells: int | None,
     beta: float,
     keys: int,
     out: Path | None,
@@ -85,6 +87,9 @@ def leakage(
     ones unordered (same), or these among others (superset). The worst row of each subject is printed, with chance and
     with the honest user's recall@10 in 100 candidates from the same ciphertexts. Controls (plain, public-constant,
     shuffle, haar, and sketches with one step wrong) must break: a test that they pass is no test.
+
+    With --cells all are attacked together and each by itself; known pairs all lie in one cell, and its records are told
+    from those of the others.
 
     With --probes also: whether two dumps under two keys can be linked (ISO/IEC 24745 unlinkability and renewability,
     D_sys), whether a text is stored, what averaging, own records and lengths give away; with --labels what a record
@@ -137,7 +142,7 @@ def leakage(
     experiment = Experiment(
         victim,
         others,
-        [(name, subject(name, dim, k=dims, beta=beta)) for name in names or ("sketch",)],
+        [(name, subject(name, dim, k=dims, beta=beta, cells=cells)) for name in names or ("sketch",)],
         chosen,
         sizes or tuple(n for n in (1000, 4000) if n <= len(victim)) or (len(victim),),
         keys,
@@ -201,7 +206,7 @@ def _line(row: dict[str, Any]) -> list[Any]:
         row["n"],
         row["adversary"],
         row["pairs"],
-        f"{row['attack']}, {row['view']}",
+        ", ".join(row[name] for name in ("attack", "view", "cells") if name in row),
         *(round(100 * value, 2) for value in share),
         row["cosine_centered"],
         row["recall@10"].get("100"),

@@ -8,9 +8,10 @@ honest user's recall beside it; those of `probe` what else leaks. Attacks work o
 from __future__ import annotations
 
 from .attacks import ATTACKS, Attack
+from .bench import Known
 from .experiment import ADVERSARIES, Experiment, attack_arrays, run, worst
 from .own import SampleAttack
-from .probing import PROBES, Known, probe, worst_probes
+from .probing import PROBES, probe, worst_probes
 from .subjects import SUBJECTS, Pipeline, Subject, subject
 from .views import VIEWS, Case, View
 

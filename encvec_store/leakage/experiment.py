@@ -1,4 +1,4 @@
-"""Run attacks on subjects and write down what they gained; imports attacks, metrics, subjects, views.
+"""Run attacks on subjects and write down what they gained; imports attacks, cells, metrics, subjects.
 
 One row a trial (subject, attack, view, adversary, n, key), as JSON values; rows go to a file as they come, and a run
 that was stopped goes on behind them. A verdict is the worst row of a subject.
@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from .algebra import Matrix, float32, sample, unit
+from .algebra import Cells, Matrix, float32, sample, unit
 from .attacks import ATTACKS, Attack
-from .metrics import decoder, hits, mean_cosine, recall_in_candidates, wilson
+from .cells import LEAST, Part, drawn, parts, ways
+from .metrics import decoder, hits, mean_cosine, recall_in_candidates, scores, wilson
 from .subjects import Keyed, Subject
 from .views import Case, view
 
@@ -33,7 +34,7 @@ CANDIDATES = (10, 50, 100, 200, 500)
 _PROFILE = 20_000
 _QUERIES = 300
 _DECODED = 4_000
-_KEY = ("subject", "parameters", "attack", "view", "adversary", "pairs", "corpus", "n", "key")
+_KEY = ("subject", "parameters", "attack", "view", "adversary", "pairs", "corpus", "n", "key", "cells")
 
 
 @dataclass(frozen=True)
@@ -94,8 +95,11 @@ class Experiment:
         """At most as many rows as there will be."""
         chosen = [ATTACKS[name] for name in self.attacks or ATTACKS]
         times = {"corpus": len(self.adversaries), "pairs": len(self.pairs)}
-        each = sum(len(self.looks(attack)) * times[attack.holds] for attack in chosen)
-        return each * len(self.subjects) * len(self.sizes) * self.keys
+        each = sum(
+            len(self.looks(attack)) * times[attack.holds] * len(ways(subject.parameters(), attack.holds == "pairs"))
+            for attack in chosen for _, subject in self.subjects
+        )  # fmt: skip
+        return each * len(self.sizes) * self.keys
 
 
 def run(
@@ -134,11 +138,13 @@ def keep(row: Row, path: Path | None) -> None:
 def worst(rows: Iterable[Row]) -> list[Row]:
     """Return for each subject, parameters, adversary and n the row with most identified, over attacks and keys.
 
-    With `identified_median`: the median over keys of each key's own maximum.
+    With `identified_median`: the median over keys of each key's own maximum. Where pairs of one cell are known, that
+    cell's records and all others' are told apart.
     """
     groups: dict[str, list[Row]] = {}
     for row in rows:
-        key = json.dumps([row[name] for name in ("subject", "parameters", "adversary", "pairs", "corpus", "n")])
+        names = ("subject", "parameters", "adversary", "pairs", "corpus", "n")
+        key = json.dumps([*(row[name] for name in names), row.get("cells") if row["pairs"] else None])
         groups.setdefault(key, []).append(row)
     found = []
     for group in groups.values():
@@ -161,14 +167,18 @@ def attack_arrays(
     rng = np.random.default_rng(0)
     case = Case(float32(ciphertexts), unit(float32(corpus)), rng, noise)
     chosen = [name for name in attacks or ATTACKS if ATTACKS[name].holds == "corpus"]
-    return [row for name in chosen for row in _attacked(name, case, unit(float32(vectors)))]
+    whole = parts("", case, np.zeros(len(ciphertexts), np.int64), None)
+    return [
+        row for name in chosen for look in ATTACKS[name].views
+        for row in _attacked(name, whole, unit(float32(vectors)), look)
+    ]  # fmt: skip
 
 
 # --------------------------------------------------------------------------------------------- inside
 
 
 def _identity(row: Mapping[str, Any]) -> str:
-    return json.dumps([row[name] for name in _KEY], sort_keys=True)
+    return json.dumps([row.get(name) for name in _KEY], sort_keys=True)
 
 
 def _rows(experiment: Experiment, done: set[str], progress: Callable[[int], None]) -> Iterator[Row]:
@@ -178,23 +188,25 @@ def _rows(experiment: Experiment, done: set[str], progress: Callable[[int], None
         rng = np.random.default_rng([key, n])
         order = rng.permutation(len(experiment.victim))
         truth = experiment.victim[order[:n]]
-        locked: tuple[Keyed, Matrix, dict[str, float]] | None = None
+        locked: _Locked | None = None
         for adversary, pairs in _situations(experiment, chosen):
             for attack in chosen:
                 if (ATTACKS[attack].holds == "pairs") != bool(pairs):
                     continue
-                for looked in experiment.looks(ATTACKS[attack]):
+                looks = experiment.looks(ATTACKS[attack])
+                for looked, way in itertools.product(looks, ways(subject.parameters(), bool(pairs))):
                     head = {
                         "subject": name, "parameters": dict(subject.parameters()), "attack": attack, "view": looked,
                         "adversary": adversary, "pairs": pairs, "corpus": experiment.name, "n": n, "key": key,
+                        **({"cells": way} if way else {}),
                     }  # fmt: skip
                     if _identity(head) not in done:
                         if locked is None:
                             locked = _lock(experiment, subject, key, truth, order[n:])
-                        keyed, stored, recall = locked
-                        case = _case(experiment, adversary, pairs, key, truth, keyed, stored)
-                        for row in _attacked(attack, case, truth, (looked,)):
-                            yield {**head, **row, "recall@10": recall, "versions": libraries}
+                        case = _case(experiment, adversary, pairs, key, truth, locked)
+                        cut = parts(way, case, locked.cells, locked.keyed.sorts)
+                        for row in _attacked(attack, cut, truth, looked):
+                            yield {**head, **row, "recall@10": locked.recall, "versions": libraries}
                     progress(1)
 
 
@@ -205,15 +217,13 @@ def _situations(experiment: Experiment, chosen: Sequence[str]) -> list[tuple[str
     return found
 
 
-def _case(
-    experiment: Experiment, adversary: str, pairs: int, key: int, truth: Matrix, keyed: Keyed, stored: Matrix
-) -> Case:
-    n = len(truth)
+def _case(experiment: Experiment, adversary: str, pairs: int, key: int, truth: Matrix, locked: _Locked) -> Case:
     corpus = _corpus(adversary, experiment, truth, key)
-    known = np.random.default_rng([key, pairs]).choice(n, min(pairs, n), replace=False)
-    rng = np.random.default_rng([key, n, 7])
+    known = drawn(locked.cells, pairs, np.random.default_rng([key, pairs]))
+    rng = np.random.default_rng([key, len(truth), 7])
     background = experiment.corpus if adversary == "same" else None
-    return Case(stored, corpus, rng, keyed.noise, background, keyed.public, known, truth[known])
+    keyed = locked.keyed
+    return Case(locked.stored, corpus, rng, keyed.noise, background, keyed.public, known, truth[known])
 
 
 def _corpus(adversary: str, experiment: Experiment, truth: Matrix, key: int) -> Matrix:
@@ -225,43 +235,61 @@ def _corpus(adversary: str, experiment: Experiment, truth: Matrix, key: int) -> 
     return experiment.corpus
 
 
-def _lock(
-    experiment: Experiment, subject: Subject, key: int, truth: Matrix, rest: Any
-) -> tuple[Keyed, Matrix, dict[str, float]]:
-    """Encrypt under a key, and measure what the honest user gets from the same ciphertexts."""
+@dataclass(frozen=True)
+class _Locked:
+    keyed: Keyed
+    stored: Matrix
+    cells: Cells
+    recall: dict[str, float]
+    """The honest user's, from the same ciphertexts."""
+
+
+def _lock(experiment: Experiment, subject: Subject, key: int, truth: Matrix, rest: Any) -> _Locked:
+    """Encrypt under a key, and measure what the honest user gets."""
     keyed = subject.keyed(key, experiment.statistics)
-    stored = keyed.store(truth)
+    stored, cells = keyed.spread(truth)
     others = experiment.victim[rest[:_QUERIES]] if len(rest) >= 50 else experiment.corpus[:_QUERIES]
     counts = [count for count in experiment.candidates if count <= len(truth)]
-    recall = recall_in_candidates(stored, keyed.ask(others), truth, others, counts)
-    return keyed, stored, {str(count): round(value, 4) for count, value in recall.items()}
+    recall = recall_in_candidates(scores(stored, keyed.ask(others), cells), truth, others, counts)
+    return _Locked(keyed, stored, cells, {str(count): round(value, 4) for count, value in recall.items()})
 
 
-def _attacked(name: str, case: Case, truth: Matrix, views: Sequence[str] | None = None) -> Iterator[Row]:
-    attack = ATTACKS[name]
-    for looked in views or attack.views:
-        seen = view(looked, case)
+def _attacked(name: str, cut: Sequence[Part], truth: Matrix, looked: str) -> Iterator[Row]:
+    """Attack each part by itself; records of parts too small for that are not identified."""
+    found, cosines, took = [], [], 0.0
+    for part in cut:
+        hit = np.zeros(len(part.counted), np.bool_)
+        found.append(hit)
+        if len(part.rows) < LEAST:
+            continue
+        seen = view(looked, part.case)
         if seen is None:
-            continue
+            return
         start = time.perf_counter()
-        located = attack.run(seen, case)
-        took = time.perf_counter() - start
-        placed = seen.frame(truth)
-        if located.shape != placed.shape or not np.isfinite(located).all():
-            continue
-        hit = np.delete(hits(located, placed), case.pairs)
-        low, high = wilson(int(hit.sum()), len(hit))
-        yield {
-            "attack": name,
-            "view": looked,
-            "n": len(truth),
-            "identified": float(hit.mean()),
-            "ci_low": low,
-            "ci_high": high,
-            "chance": 1 / len(truth),
-            **_decoded(located, seen.noisy, case, truth),
-            "seconds": round(took, 2),
-        }
+        located = ATTACKS[name].run(seen, part.case)
+        took += time.perf_counter() - start
+        placed = seen.frame(truth[part.among])
+        if located.shape != (len(part.rows), placed.shape[1]) or not np.isfinite(located).all():
+            return
+        hit[:] = hits(located, placed, np.searchsorted(part.among, part.rows))[part.counted]
+        cosines.append(_decoded(located, seen.noisy, part.case, truth[part.rows]))
+    if not cosines:
+        return
+    counted = np.concatenate(found)
+    in_cells = len(cut) > 1 or len(cut[0].rows) < len(truth)
+    low, high = wilson(int(counted.sum()), len(counted))
+    yield {
+        "attack": name,
+        "view": looked,
+        "n": len(truth),
+        "identified": float(counted.mean()),
+        "ci_low": low,
+        "ci_high": high,
+        "chance": float(np.average([1 / len(part.among) for part in cut], weights=[len(part.counted) for part in cut])),
+        **{measure: round(float(np.mean([one[measure] for one in cosines])), 4) for measure in cosines[0]},
+        **({"counted": len(counted), "by_cell": [round(float(hit.mean()), 5) for hit in found]} if in_cells else {}),
+        "seconds": round(took, 2),
+    }
 
 
 def _decoded(located: Matrix, noisy: Callable[[Matrix], Matrix], case: Case, truth: Matrix) -> dict[str, float]:

@@ -21,7 +21,9 @@ QUESTIONS = {
     "linkage": "Stolen under two keys: do records match?",
     "membership": "Is this very text stored?",
     "attributes": "What is a record about?",
-    "attributes-known": "The same, knowing it of {known:,.0f} records",
+    "attributes-known": "What is it about, knowing that of {known:,.0f}?",
+    "cells": "What does its cell tell of a record?",
+    "joining": "{queries:,.0f} logged queries: are cells one?",
     "identities": "Other pictures of somebody: which record is it?",
     "norms": "Do lengths follow the originals?",
     "averaging": "Stored {copies:,.0f} times: does the noise go?",
@@ -127,6 +129,12 @@ class Finding:
                 return (
                     f"Copies stolen before and after a change of keys match: D_sys {value} of 1, where luck gives up "
                     f"to {null}; the right partner for {right} of the records. A new key undoes no theft."
+                )
+            case "cells":
+                right, luck = (percent(float(self.details[name])) for name in ("named", "named_null"))
+                return (
+                    f"Which records share a cell shows. It tells {value} of what they are about (luck {null}): naming "
+                    f"for each the commonest topic of its cell is right for {right} (luck {luck})."
                 )
             case "membership" if held:
                 return f"Whether a certain text is stored, the thief could only guess ({value} right; a coin has 50%)."

@@ -24,8 +24,7 @@ Scores = npt.NDArray[np.float32]
 
 
 def accuracy(
-    stored: Matrix,
-    asked: Matrix,
+    hints: Scores,
     enrolled: Matrix,
     probes: Matrix,
     ids: tuple[Labels, Labels],
@@ -33,11 +32,11 @@ def accuracy(
 ) -> dict[str, Any]:
     """Error rates over all pairs of a probe (p, d) and an enrolled vector (n, d), by three kinds of score.
 
-    `plain`: of the vectors; `ciphertexts`: of what is stored (n, k) and asked (p, k) alone; `reranked`: exact scores
+    `plain`: of the vectors; `ciphertexts`: those of ciphertexts alone, `hints` (p, n); `reranked`: exact scores
     of as many candidates as the store fetches and opens, all others refused. `ids` are those of enrolled and probes.
     Each gives `eer`, `tar@1%` and `tar@0.1%` (at that share of strangers accepted) and `rank_1`.
     """
-    exact, hints = probes @ enrolled.T, asked @ stored.T
+    exact = probes @ enrolled.T
     mated = ids[1][:, None] == ids[0][None]
     found: dict[str, Any] = {"plain": _rates(exact, mated), "ciphertexts": _rates(hints, mated)}
     reranked = {}

@@ -61,6 +61,8 @@ def _unit(finding: Finding) -> str:
     words = {
         "d_sys": "D_sys, luck",
         "auc": "right, luck",
+        "information": "told, luck",
+        "joined": "of the way, luck",
         "accuracy": "right, luck",
         "identified": "named, luck",
         "cosine": "cosine, one copy",

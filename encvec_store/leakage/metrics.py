@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from .algebra import Matrix, blocks, nearest, unit
+from .algebra import Cells, Indices, Matrix, blocks, nearest, unit
 
 __all__ = [
     "Unlinkability",
@@ -19,6 +19,7 @@ __all__ = [
     "hits",
     "mean_cosine",
     "recall_in_candidates",
+    "scores",
     "true_accept_rate",
     "unlinkability",
     "wilson",
@@ -29,9 +30,24 @@ _Z = 1.959964
 _NULLS = 20
 
 
-def hits(located: Matrix, placed: Matrix) -> npt.NDArray[np.bool_]:
-    """Which of n located ciphertexts have their own record, placed in the same frame, as the nearest of all n."""
-    found: npt.NDArray[np.bool_] = nearest(unit(located), unit(placed)) == np.arange(len(located))
+def hits(located: Matrix, placed: Matrix, own: Indices | None = None) -> npt.NDArray[np.bool_]:
+    """Which of located ciphertexts have their own record, placed in the same frame, as the nearest of all placed.
+
+    `own` says which of the placed each of the located is; without, they are in the same order.
+    """
+    own = np.arange(len(located)) if own is None else own
+    found: npt.NDArray[np.bool_] = nearest(unit(located), unit(placed)) == own
+    return found
+
+
+def scores(stored: Matrix, asked: Matrix, cells: Cells) -> Matrix:
+    """Inner products (q, n) of records (n, k) in cells (n,) with queries (cells, q, k), encrypted for each cell."""
+    if len(asked) == 1:
+        only: Matrix = asked[0] @ stored.T
+        return only
+    found = np.empty((asked.shape[1], len(stored)), np.float32)
+    for cell, queries in enumerate(asked):
+        found[:, cells == cell] = queries @ stored[cells == cell].T
     return found
 
 
@@ -66,13 +82,13 @@ def decoder(frame: Matrix, vectors: Matrix) -> tuple[Matrix, Matrix]:
 
 
 def recall_in_candidates(
-    stored: Matrix, asked: Matrix, vectors: Matrix, queries: Matrix, candidates: Sequence[int], k: int = 10
+    scored: Matrix, vectors: Matrix, queries: Matrix, candidates: Sequence[int], k: int = 10
 ) -> dict[int, float]:
-    """Recall@k of the honest user who re-ranks that many candidates: stored (n, q), asked (p, q), and plaintexts."""
+    """Recall@k of the honest user who re-ranks that many candidates: scores (p, n) of ciphertexts, and plaintexts."""
     found = dict.fromkeys(candidates, 0.0)
     for rows in blocks(len(queries), 256):
         exact = queries[rows] @ vectors.T
-        hints = asked[rows] @ stored.T
+        hints = scored[rows]
         true = np.argpartition(-exact, k - 1, axis=1)[:, :k]
         own = np.take_along_axis(hints, true, axis=1)
         for i in range(k):

@@ -13,11 +13,22 @@ import numpy.typing as npt
 from scipy.optimize import minimize
 from scipy.stats import norm, spearmanr
 
-from .algebra import Matrix, centred, float32, unit
+from .algebra import Cells, Indices, Matrix, Statistics, centred, float32, procrustes, unit
 from .metrics import auc, hits
-from .subjects import Keyed, Statistics
+from .subjects import Keyed
 
-__all__ = ["Labels", "attributes", "averaging", "cell_leakage", "chosen_plaintext", "grouping", "membership", "norms"]
+__all__ = [
+    "Labels",
+    "apart",
+    "attributes",
+    "averaging",
+    "cell_leakage",
+    "chosen_plaintext",
+    "grouping",
+    "joining",
+    "membership",
+    "norms",
+]
 
 Labels = npt.NDArray[np.int64]
 LUCK = 0.05
@@ -76,6 +87,19 @@ def grouping(ciphertexts: Matrix, labels: Labels, known: int, seed: int = 0) -> 
     return {**attributes(points[rest], labels[rest], points[told], labels[told]), "known": float(known)}
 
 
+def apart(ciphertexts: Matrix, cells: Cells) -> Matrix:
+    """Ciphertexts (n, k) with coordinates of their own for each cell, and one that tells the cell: rotations differ."""
+    names, codes = np.unique(cells, return_inverse=True)
+    if len(names) == 1:
+        return ciphertexts
+    n, k = ciphertexts.shape
+    out = np.zeros((n, len(names), k + 1), np.float32)
+    for code in range(len(names)):
+        out[codes == code, code, :k] = centred(ciphertexts[codes == code])
+    out[np.arange(n), codes, k] = 1
+    return out.reshape(n, -1)
+
+
 def norms(ciphertexts: Matrix, vectors: Matrix) -> dict[str, float]:
     """How the ciphertexts' lengths follow the plaintexts' distances to their mean (Spearman), and how they spread."""
     lengths = np.linalg.norm(ciphertexts, axis=1)
@@ -121,31 +145,83 @@ def chosen_plaintext(
         chosen = unit(vectors.mean(axis=0) + vectors.std() * rng.standard_normal((2 * d, d)).astype(np.float32))
     else:
         chosen = own[rng.permutation(len(own))[: 2 * d]]
-    made = keyed.store(chosen * np.float32(length))
-    stored = centred(keyed.store(vectors))
+    made, mine = keyed.spread(chosen * np.float32(length))
+    stored, cells = keyed.spread(vectors)
     fit = Statistics.fit(vectors if own is None else own, made.shape[1])
     found: dict[str, float] = {}
     for name, inside in (("straight", chosen), ("sketched", unit(fit.whitened(chosen)))):
         inputs = np.concatenate([inside, np.ones((len(inside), 1), np.float32)], axis=1)
-        matrix = np.linalg.lstsq(inputs, made, rcond=1e-4)[0].astype(np.float32)
         frame = vectors if name == "straight" else unit(fit.whitened(vectors))
-        placed = np.concatenate([frame, np.ones((n, 1), np.float32)], axis=1) @ matrix
-        found[name] = float(hits(stored, centred(placed)).mean())
+        frame = np.concatenate([frame, np.ones((n, 1), np.float32)], axis=1)
+        named = 0
+        for cell in np.unique(cells):
+            here = np.flatnonzero(cells == cell)
+            matrix = np.linalg.lstsq(inputs[mine == cell], made[mine == cell], rcond=1e-4)[0].astype(np.float32)
+            named += int(hits(centred(stored[here]), centred(frame @ matrix), here).sum())
+        found[name] = named / n
     best = max(found, key=lambda name: found[name])
     return {"identified": found[best], "chance": 1 / n, "map": best, "records": float(len(chosen)), "length": length}
 
 
-def cell_leakage(tokens: npt.NDArray[np.int64], labels: Labels) -> dict[str, float]:
-    """What cells (n,) tell of labels (n,) by size and membership: mutual information over the labels' entropy.
+def cell_leakage(tokens: Cells, labels: Labels) -> dict[str, float]:
+    """What cells (n,) tell of labels (n,): mutual information over the labels' entropy, 0 nothing, 1 everything.
 
-    `chance` is the same with labels shuffled: small cells agree with anything.
+    `chance` is the mean of the same with labels shuffled, since small cells agree with anything, and `null` its
+    quantile. `named` is the share of records whose label is the commonest of their cell, `named_null` that of shuffled
+    ones.
     """
     rng = np.random.default_rng(0)
+    shuffled = [rng.permutation(labels) for _ in range(_SHUFFLES)]
+    by_luck = [_information(tokens, one) for one in shuffled]
+    sizes = np.unique(tokens, return_counts=True)[1]
     return {
         "information": _information(tokens, labels),
-        "chance": _information(tokens, rng.permutation(labels)),
-        "largest_cell": float(np.unique(tokens, return_counts=True)[1].max() / len(tokens)),
+        "chance": float(np.mean(by_luck)),
+        "null": float(np.quantile(by_luck, 1 - LUCK)),
+        "named": _commonest(tokens, labels),
+        "named_null": float(np.quantile([_commonest(tokens, one) for one in shuffled], 1 - LUCK)),
+        "cells": float(len(sizes)),
+        "largest_cell": float(sizes.max() / len(tokens)),
+        "smallest_cell": float(sizes.min() / len(tokens)),
     }
+
+
+def joining(keyed: Keyed, vectors: Matrix, queries: Matrix) -> dict[str, float]:
+    """Bring all cells under the rotation of the first by (q, d) queries that were logged, encrypted for every cell.
+
+    Two copies of each of (n, d) records are stored. `joined` is the cosine of two, one in the first cell, the other in
+    another that is turned by the queries, over `one_cell`, the cosine of two in one cell, which noise lets no map
+    exceed: 1 where cells are one again. `chance` is the same without queries, `null` its quantile where they are paired
+    at random.
+    """
+    asked = keyed.ask(queries)
+    (first, a), (second, b) = (keyed.spread(vectors) for _ in range(2))
+    alike = np.einsum("ij,ij->i", unit(first), unit(second))
+    rng = np.random.default_rng(0)
+    order = np.arange(len(queries))
+
+    def turned(order: Indices) -> float:
+        total, count = 0.0, 0
+        for cell in range(1, len(asked)):
+            rows = (a == cell) & (b == 0)
+            turn = procrustes(asked[cell], asked[0][order], min(asked.shape[1:]))
+            total += float(np.einsum("ij,ij->", unit(first[rows] @ turn), unit(second[rows])))
+            count += int(rows.sum())
+        return total / max(1, count)
+
+    most = float(alike[a == b].mean())
+    return {
+        "joined": min(1.0, turned(order) / most),
+        "chance": float(alike[a != b].mean()) / most,
+        "null": float(np.quantile([turned(rng.permutation(order)) for _ in range(20)], 1 - LUCK)) / most,
+        "one_cell": most,
+        "queries": float(len(queries)),
+    }
+
+
+def _commonest(tokens: Labels, labels: Labels) -> float:
+    each = (np.bincount(labels[tokens == token]).max() for token in np.unique(tokens))
+    return float(sum(each) / len(labels))
 
 
 def _information(a: npt.NDArray[np.int64], b: npt.NDArray[np.int64]) -> float:

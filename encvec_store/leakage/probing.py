@@ -1,4 +1,4 @@
-"""Run the probes on an experiment's subjects: rows beside those of attacks; imports experiment, probes, linking.
+"""Run the probes on an experiment's subjects: rows beside those of attacks; imports bench, probes, linking.
 
 One row a subject, size, key and probe, with `probe` where a row of an attack has `attack`: a figure (`measure`,
 `value`), what guessing gives (`chance`), what luck gives in one of twenty trials where nothing leaks (`null`), the
@@ -12,8 +12,6 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,111 +21,40 @@ from scipy.stats import binom
 
 from ..errors import InputError
 from . import probes
-from .algebra import Indices, Matrix
-from .attacks import ATTACKS
+from .algebra import Indices
+from .bench import ALIGNING, MOST, Bench, Found, Known
 from .experiment import Experiment, Row, keep, kept
 from .identities import accuracy, people_found
 from .linking import linkage
-from .probes import LUCK, Labels
-from .subjects import Registered, Subject
-from .views import Case, view
+from .metrics import scores
+from .probes import LUCK
+from .subjects import Registered
 
 __all__ = ["ALIGNING", "PROBES", "Known", "probe", "worst_probes"]
 
-ALIGNING = ("naive", "coordinates", "pca-icp", "components")
-"""Attacks that align for membership, attributes and identities, where an experiment names none: one for each kind."""
 _KEY = ("subject", "parameters", "probe", "corpus", "n", "key")
-_MOST = 1_000
 _PEOPLE = 1_500
 _COPIES = 16
 _TOLD = 500
+_LOGGED = 400
 _LONG = 100.0
-Found = tuple[str, float, float, float, dict[str, Any]]
-"""Measure, value, chance, null, details."""
 
 
-@dataclass(frozen=True)
-class Known:
-    """What is known of the vectors beside the vectors, of the victim's (v,) and of the corpus' (m,).
-
-    `labels` are what an attribute is (a topic), `identities` who is shown; probes that need them are left out without.
-    """
-
-    labels: tuple[Labels, Labels] | None = None
-    identities: tuple[Labels, Labels] | None = None
-
-    def check(self, experiment: Experiment) -> None:
-        """Raise InputError where there is not one for each vector."""
-        for pair in (self.labels, self.identities):
-            if pair is not None and tuple(map(len, pair)) != (len(experiment.victim), len(experiment.corpus)):
-                raise InputError("labels must be as many as there are vectors of the victim and of the corpus")
-
-
-class _Bench:
-    """A subject under one key, and what all its probes share."""
-
-    def __init__(self, experiment: Experiment, known: Known, subject: Subject, n: int, key: int) -> None:
-        self.experiment, self.known, self.subject, self.key = experiment, known, subject, key
-        order = np.random.default_rng([key, n]).permutation(len(experiment.victim))  # the records that attacks had
-        self.rows, rest = order[:n], order[n : n + _MOST]
-        self.truth = experiment.victim[self.rows]
-        self.keyed = subject.keyed(key, experiment.statistics)
-        self.stored = self.keyed.store(self.truth)
-        held = np.arange(len(experiment.corpus))
-        if len(rest) >= min(100, n):
-            self.strangers, self.held = experiment.victim[rest], held
-        else:  # a stranger must not be one whom the adversary aligned by
-            aside = min(_MOST, len(held) // 4)
-            self.strangers, self.held = experiment.corpus[held[-aside:]], held[:-aside]
-        self.corpus = experiment.corpus[self.held]
-
-    @cached_property
-    def aligned(self) -> list[tuple[str, Matrix, Callable[[Matrix], Matrix]]]:
-        """Where attacks without pairs locate the records, by a corpus that has none of them; and the frame of each.
-
-        Empty where none of the attacks asked for can look at this subject.
-        """
-        chosen = [a for a in self.experiment.attacks or ALIGNING if ATTACKS[a].holds == "corpus"] or ALIGNING
-        found = []
-        for attack in chosen:
-            for looked in self.experiment.looks(ATTACKS[attack]):
-                rng = np.random.default_rng([self.key, len(self.truth), 7])
-                case = Case(self.stored, self.corpus, rng, self.keyed.noise, None, self.keyed.public)
-                seen = view(looked, case)
-                if seen is None:
-                    continue
-                located = ATTACKS[attack].run(seen, case)
-                if np.isfinite(located).all() and located.shape == seen.frame(self.truth).shape:
-                    found.append((f"{attack}, {looked}", located, seen.frame))
-        return found
-
-    def best(
-        self, figure: str, measure: Callable[[Matrix, Callable[[Matrix], Matrix], float], dict[str, float]]
-    ) -> Found | None:
-        """Return the most that any alignment gives; luck is shared among them (Bonferroni)."""
-        if not self.aligned:
-            return None
-        tried = [(name, measure(located, frame, LUCK / len(self.aligned))) for name, located, frame in self.aligned]
-        by, top = max(tried, key=lambda pair: pair[1][figure])
-        each = {name: round(found[figure], 5) for name, found in tried}
-        return figure, top[figure], top["chance"], top["null"], {"by": by, "tried": each}
-
-
-def _linkage(bench: _Bench) -> Found:
+def _linkage(bench: Bench) -> Found:
     """Two dumps of the same records: under this key and under the next."""
     other = bench.subject.keyed(bench.key + 1, bench.experiment.statistics).store(bench.truth)
     found = linkage(bench.stored, other, seed=bench.key)
     return "d_sys", found.pop("d_sys"), 0.0, found.pop("d_sys_null"), found
 
 
-def _membership(bench: _Bench) -> Found | None:
-    members = bench.truth[:_MOST]
+def _membership(bench: Bench) -> Found | None:
+    members = bench.truth[:MOST]
     return bench.best(
         "auc", lambda located, frame, luck: probes.membership(located, frame(members), frame(bench.strangers), luck)
     )
 
 
-def _attributes(bench: _Bench) -> Found | None:
+def _attributes(bench: Bench) -> Found | None:
     if bench.known.labels is None:
         return None
     mine, theirs = bench.known.labels[0][bench.rows], bench.known.labels[1][bench.held]
@@ -136,22 +63,43 @@ def _attributes(bench: _Bench) -> Found | None:
     )
 
 
-def _grouping(bench: _Bench) -> Found | None:
+def _grouping(bench: Bench) -> Found | None:
     if bench.known.labels is None:
         return None
     told = min(_TOLD, len(bench.truth) // 4)
-    found = probes.grouping(bench.stored, bench.known.labels[0][bench.rows], told, bench.key)
+    points = probes.apart(bench.stored, bench.cells)
+    found = probes.grouping(points, bench.known.labels[0][bench.rows], told, bench.key)
     return "accuracy", found["accuracy"], found["chance"], found["null"], {"known": told}
 
 
-def _averaging(bench: _Bench) -> Found:
+def _cells(bench: Bench) -> Found | None:
+    """Which records share a cell shows in any store."""
+    if bench.known.labels is None or bench.cells.max() == bench.cells.min():
+        return None
+    found = probes.cell_leakage(bench.cells, bench.known.labels[0][bench.rows])
+    return "information", found.pop("information"), found.pop("chance"), found.pop("null"), found
+
+
+def _joining(bench: Bench) -> Found | None:
+    """A server that logs queries has each of them once for every cell. The null is that of queries paired at random."""
+    if bench.cells.max() == bench.cells.min() or bench.keyed.sorts is not None:
+        return None  # by content, no record is ever in two cells
+    found = probes.joining(bench.keyed, bench.truth, bench.strangers[:_LOGGED])
+    fewer = {
+        str(count): round(probes.joining(bench.keyed, bench.truth, bench.strangers[:count])["joined"], 4)
+        for count in (50, 100, 200)
+    }
+    return "joined", found.pop("joined"), found.pop("chance"), found.pop("null"), {**found, "fewer": fewer}
+
+
+def _averaging(bench: Bench) -> Found:
     """Copies of a record under ids of their own. The null is what two single copies have in common."""
-    found = probes.averaging(bench.keyed, bench.truth[:_MOST], _COPIES)
+    found = probes.averaging(bench.keyed, bench.truth[:MOST], _COPIES)
     details = {"copies": _COPIES, "repeats_equal": found["repeats_equal"]}
     return "cosine", found["cosine"], found["chance"], found["chance"], details
 
 
-def _chosen(bench: _Bench) -> Found:
+def _chosen(bench: Bench) -> Found:
     """A store puts every vector on the sphere before a scheme of ours sees it; others may take it as it comes."""
     lengths = (1.0,) if isinstance(bench.subject, Registered) else (1.0, _LONG)
     tried = [
@@ -164,13 +112,13 @@ def _chosen(bench: _Bench) -> Found:
     return "identified", float(found.pop("identified")), float(found.pop("chance")), null, dict(found)
 
 
-def _norms(bench: _Bench) -> Found:
+def _norms(bench: Bench) -> Found:
     found = probes.norms(bench.stored, bench.truth)
     details = {name: found[name] for name in ("rank_correlation", "relative_spread", "scale")}
     return "rank_correlation", abs(found["rank_correlation"]), 0.0, found["null"], details
 
 
-def _pictures(bench: _Bench, among: Indices) -> Indices | None:
+def _pictures(bench: Bench, among: Indices) -> Indices | None:
     """Rows of the corpus that show somebody who is enrolled."""
     if bench.known.identities is None:
         return None
@@ -180,7 +128,7 @@ def _pictures(bench: _Bench, among: Indices) -> Indices | None:
     return shown[rng.permutation(len(shown))[:_PEOPLE]] if len(shown) else None
 
 
-def _people(bench: _Bench) -> Found | None:
+def _people(bench: Bench) -> Found | None:
     shown = _pictures(bench, bench.held)
     if shown is None or bench.known.identities is None or not bench.aligned:
         return None
@@ -194,22 +142,24 @@ def _people(bench: _Bench) -> Found | None:
     return "identified", found.pop("identified"), found.pop("chance"), found.pop("null"), found
 
 
-def _accuracy(bench: _Bench) -> Found | None:
+def _accuracy(bench: Bench) -> Found | None:
     """The honest user's. The value is the error after re-rank of most candidates, the null that of the plaintext."""
     shown = _pictures(bench, np.arange(len(bench.experiment.corpus)))
     if shown is None or bench.known.identities is None:
         return None
     mine, theirs = bench.known.identities
     pictures = bench.experiment.corpus[shown]
-    asked = bench.keyed.ask(pictures)
+    hints = scores(bench.stored, bench.keyed.ask(pictures), bench.cells)
     ids = (mine[bench.rows], theirs[shown])
-    found = accuracy(bench.stored, asked, bench.truth, pictures, ids, bench.experiment.candidates)
+    found = accuracy(hints, bench.truth, pictures, ids, bench.experiment.candidates)
     most = max(found["reranked"], key=int)
     return "eer", found["reranked"][most]["eer"], 0.5, found["plain"]["eer"], found
 
 
-PROBES: dict[str, Callable[[_Bench], Found | None]] = {
+PROBES: dict[str, Callable[[Bench], Found | None]] = {
     "norms": _norms,
+    "cells": _cells,
+    "joining": _joining,
     "averaging": _averaging,
     "chosen-plaintext": _chosen,
     "accuracy": _accuracy,
@@ -279,14 +229,14 @@ def _rows(
     libraries = {name: version(name) for name in ("encvec-store", "numpy", "scipy")}
     # keys first: a run that is stopped has said something of every subject
     for key, n, (name, subject) in itertools.product(range(experiment.keys), experiment.sizes, experiment.subjects):
-        bench: _Bench | None = None
+        bench: Bench | None = None
         for chosen in only:
             head = {
                 "subject": name, "parameters": dict(subject.parameters()), "probe": chosen,
                 "corpus": experiment.name, "n": n, "key": key,
             }  # fmt: skip
             if _identity(head) not in done:
-                bench = bench or _Bench(experiment, known, subject, n, key)
+                bench = bench or Bench(experiment, known, subject, n, key)
                 start = time.perf_counter()
                 found = PROBES[chosen](bench)
                 if found is not None and all(map(math.isfinite, found[1:4])):

@@ -18,7 +18,7 @@ from scipy.stats import binom
 from .metrics import wilson
 from .subjects import CONTROLS
 
-__all__ = ["HELD", "LEVELS", "Scheme", "Trial", "held", "named", "percent", "read", "schemes"]
+__all__ = ["HELD", "LEVELS", "WAYS", "Scheme", "Trial", "held", "named", "percent", "read", "schemes"]
 
 HELD = {
     "disjoint": "other data of the same kind",
@@ -27,6 +27,14 @@ HELD = {
 }
 LEVELS = ("chance", "little", "leaks", "broken")
 """Not told from chance; at most 1% of the records named; more; at least half."""
+WAYS = {
+    "together": "all cells together",
+    "each": "each cell by itself",
+    "told": "each cell, knowing its texts",
+    "with pairs": "the cell with the pairs",
+    "without pairs": "the other cells",
+}
+"""How a collection in cells was attacked, or which of its records are counted."""
 _SIGNIFICANT = 0.05
 _LITTLE, _HALF = 0.01, 0.5
 
@@ -51,20 +59,29 @@ class Trial:
     cosine: float | None
     recall: Mapping[int, float]
     versions: Mapping[str, str]
+    counted: int
+    """Records that could be named."""
+    way: str = ""
+    """Of WAYS, for a collection in cells."""
 
     @property
     def luck(self) -> float:
         """How likely guessing names as many."""
-        named = round(self.identified * (self.n - self.pairs))
-        return float(binom.sf(named - 1, self.n - self.pairs, self.chance))
+        return float(binom.sf(round(self.identified * self.counted) - 1, self.counted, self.chance))
+
+    @property
+    def how(self) -> str:
+        """Attack and view, and what was attacked by itself."""
+        return ", ".join(filter(None, (self.attack, self.view, WAYS.get(self.way, self.way))))
 
     @classmethod
     def of(cls, row: Any) -> Trial:
         """From a row's JSON; what is not essential may be missing. Raises KeyError, TypeError or ValueError."""
         n, pairs, identified = int(row["n"]), int(row.get("pairs", 0)), float(row["identified"])
-        if not (0 <= pairs < n and 0 <= identified <= 1):
+        counted = int(row.get("counted", n - pairs))
+        if not (0 <= pairs < n and 0 <= identified <= 1 and 0 < counted <= n):
             raise ValueError("out of range")
-        low, high = wilson(round(identified * (n - pairs)), n - pairs)
+        low, high = wilson(round(identified * counted), counted)
         cosine = row.get("cosine_centered")
         trial = cls(
             str(row["subject"]),
@@ -83,6 +100,8 @@ class Trial:
             None if cosine is None else float(cosine),
             {int(count): float(value) for count, value in dict(row.get("recall@10", {})).items()},
             {str(name): str(value) for name, value in dict(row.get("versions", {})).items()},
+            counted,
+            str(row.get("cells", "")),
         )
         shares = (trial.low, trial.high, trial.chance, *trial.recall.values())
         if not all(0 <= share <= 1 for share in shares) or not trial.chance or not math.isfinite(trial.cosine or 0):
@@ -155,6 +174,11 @@ class Scheme:
         broken = [trial for trial in self.trials if trial.pairs and trial.identified >= _HALF]
         return min(broken, key=lambda t: (t.pairs, -t.identified), default=None)
 
+    def beyond(self) -> Trial | None:
+        """The worst on cells without pairs, where those of one cell are known."""
+        others = [trial for trial in self.trials if trial.pairs and trial.way == "without pairs"]
+        return max(others, key=lambda t: (LEVELS.index(self.level(t)), t.identified), default=None)
+
     def recall(self, candidates: int) -> tuple[float, int] | None:
         """The honest user's recall@10 among that many candidates, mean over keys, and in how many records.
 
@@ -195,7 +219,10 @@ def named(subject: str, parameters: Iterable[tuple[str, Any]], corpus: str = "")
 def held(trial: Trial) -> str:
     """What the adversary held, in words."""
     corpus = HELD.get(trial.adversary, trial.adversary or "data not stated")
-    return f"{trial.pairs} known pairs and {corpus}" if trial.pairs else corpus
+    if trial.way == "told":
+        return f"{corpus} and knows which cell each would lie in"
+    of = " of one cell" if trial.way else ""
+    return f"{trial.pairs} known pairs{of} and {corpus}" if trial.pairs else corpus
 
 
 def percent(share: float) -> str:

@@ -17,6 +17,7 @@ from ..pages import shell
 from ..pages.charts import Axis, Line, Point, bar, plot, scale
 from .findings import Finding, leaks, part
 from .leaks_page import INTRODUCTION, accuracy, questions
+from .lines import adversaries, curves, pairs, safe, title, value
 from .reading import HELD, LEVELS, Scheme, Trial, held, percent, read, schemes
 from .words import LIMITS, READING
 
@@ -53,9 +54,9 @@ def page(rows: Iterable[Any], command: str = "") -> str:
                  "line is ten times the one before. Dashed mark: chance. Thin line: 95% interval."),
         _section("What it costs the honest user", _frontier(shown, axis), "Numbers are those of the list above. Good "
                  "is low and right: true neighbours found, records not named."),
-        _section("How much may stand under one key", _curves(found, axis), "More ciphertexts under a key give a thief "
+        _section("How much may stand under one key", curves(found, axis), "More ciphertexts under a key give a thief "
                  "more to align. Worst over attacks and keys; dashed: chance; none named is drawn at the foot."),
-        _section("If the thief already knows some records", _pairs(found, axis), "Known pairs: records whose vector "
+        _section("If the thief already knows some records", pairs(found, axis), "Known pairs: records whose vector "
                  "and ciphertext are both known. Counted are the others."),
         _section("Linkable, renewable, member or not", questions(beside), INTRODUCTION),
         _section("Does the right one come up?", accuracy(beside), "Vectors of those who are enrolled against other "
@@ -75,11 +76,6 @@ def page(rows: Iterable[Any], command: str = "") -> str:
 
 def _section(title: str, content: str, words: str) -> str:
     return f"<section><h2>{title}</h2><p>{words}</p>{content}</section>" if content else ""
-
-
-def _value(share: float) -> str:
-    """A figure, with the row's own number beside what is shown."""
-    return f'<data value="{share!r}">{percent(share)}</data>'
 
 
 def _verdicts(found: Sequence[Scheme]) -> str:
@@ -119,15 +115,19 @@ def _verdicts(found: Sequence[Scheme]) -> str:
 
 def _verdict(number: int, scheme: Scheme) -> str:
     word, sign = _WORDS[scheme.verdict]
-    worst, broken = scheme.worst, scheme.breaking_pairs()
+    worst, broken, beyond = scheme.worst, scheme.breaking_pairs(), scheme.beyond()
     facts, share = [], "?"
     if worst:
-        share = _value(worst.identified)
-        facts.append(f"Chance: {_value(worst.chance)}. Attack: {escape(worst.attack)}.")
+        share = value(worst.identified)
+        facts.append(f"Chance: {value(worst.chance)}. Attack: {escape(worst.attack)}.")
         if scheme.verdict == "chance":
             facts.append(f"Tried: {scheme.tried()}.")
     if broken:
-        facts.append(f"With {broken.pairs} known pairs: {_value(broken.identified)} of the others.")
+        known, others = ("pairs in one cell", "its other records") if broken.way else ("pairs", "the others")
+        facts.append(f"With {broken.pairs} known {known}: {value(broken.identified)} of {others}.")
+    if beyond:
+        most = max(trial.pairs for trial in scheme.trials if trial.way == "without pairs")
+        facts.append(f"Up to {most} pairs in one cell: at most {value(beyond.identified)} of records in other cells.")
     for candidates in _CANDIDATES:
         if recall := scheme.recall(candidates):
             facts.append(
@@ -142,44 +142,26 @@ def _verdict(number: int, scheme: Scheme) -> str:
     )
 
 
-def _adversaries(trials: Iterable[Trial]) -> list[str]:
-    names = {trial.adversary for trial in trials}
-    return [name for name in HELD if name in names] + sorted(names - set(HELD))
-
-
-def _title(trial: Trial) -> str:
-    return (
-        f"{percent(trial.identified)} of {trial.n:,} records, 95% interval {percent(trial.low)} to "
-        f"{percent(trial.high)}, chance {percent(trial.chance)}; {trial.attack}/{trial.view}, key {trial.key}, "
-        f"holding {held(trial)}"
-    )
-
-
 def _bars(found: Sequence[Scheme], axis: Axis) -> str:
     out = []
     for number, scheme in enumerate(found, 1):
         if not scheme.alone:
             continue
         out.append(f'<div class="name">{number} {escape(scheme.name)}</div>')
-        for adversary in _adversaries(scheme.alone):
+        for adversary in adversaries(scheme.alone):
             mine = Scheme(scheme.name, scheme.control, [t for t in scheme.alone if t.adversary == adversary])
             worst = mine.worst
             assert worst is not None  # noqa: S101 - the adversary is one of these trials'
-            shown = bar(axis, worst.identified, worst.low, worst.high, worst.chance, _safe(adversary), _title(worst))
+            shown = bar(axis, worst.identified, worst.low, worst.high, worst.chance, safe(adversary), title(worst))
             out.append(
                 f'<div class="who">{escape(HELD.get(adversary, adversary))}, n={worst.n:,}</div>{shown}'
-                f'<div class="figure">{_value(worst.identified)}</div>'
+                f'<div class="figure">{value(worst.identified)}</div>'
             )
     if not out:
         return ""
     ticks = "".join(f'<span style="left:{100 * axis.at(tick):.1f}%">{text}</span>' for tick, text in axis.ticks[::2])
     line = f'<div class="who"></div><div class="ticks">{ticks}</div><div></div>'
     return f'<div class="bars">{line}{"".join(out)}{line}</div>'
-
-
-def _safe(name: str) -> str:
-    """A class of the style sheet: names from rows never become one."""
-    return name if name in HELD else "other"
 
 
 def _frontier(found: Sequence[Scheme], y: Axis) -> str:
@@ -189,8 +171,8 @@ def _frontier(found: Sequence[Scheme], y: Axis) -> str:
     for number, scheme in enumerate(found, 1):
         recall, worst = scheme.recall(candidates), scheme.worst
         if recall is not None and worst is not None:
-            title = f"{scheme.name}: recall {percent(recall[0])} of {recall[1]:,}; {_title(worst)}"
-            point = Point(max(1 - recall[0], 1e-9), worst.identified, worst.low, worst.high, title, str(number))
+            said = f"{scheme.name}: recall {percent(recall[0])} of {recall[1]:,}; {title(worst)}"
+            point = Point(max(1 - recall[0], 1e-9), worst.identified, worst.low, worst.high, said, str(number))
             points.setdefault(scheme.verdict, []).append(point)
     if not points:
         return ""
@@ -201,78 +183,23 @@ def _frontier(found: Sequence[Scheme], y: Axis) -> str:
     return f'<div class="legend">{legend}</div><div class="single">{plot(x, y, lines, "Recall and attacker")}</div>'
 
 
-def _curves(found: Sequence[Scheme], y: Axis) -> str:
-    out, seen = [], set()
-    for number, scheme in enumerate(found, 1):
-        sizes = sorted({trial.n for trial in scheme.alone})
-        if len(sizes) < 2:
-            continue
-        lines = [Line("chance", [Point(n, 1 / n, 1 / n, 1 / n, "") for n in sizes], marked=False)]
-        for adversary in _adversaries(scheme.alone):
-            mine = [trial for trial in scheme.alone if trial.adversary == adversary]
-            lines.append(Line(_safe(adversary), _worst_by(mine, "n")))
-            seen.add(adversary)
-        x = Axis("records under one key", sizes[0] * 0.9, sizes[-1] * 1.1, _spread(sizes))
-        out.append(
-            f"<figure>{plot(x, y, lines, scheme.name)}<figcaption>{number} {escape(scheme.name)}</figcaption></figure>"
-        )
-    signs = {"disjoint": "●", "same": "■", "superset": "▲"}
-    legend = "".join(
-        f'<span class="{_safe(name)}">{signs.get(name, "●")} {escape(HELD.get(name, name))}</span>'
-        for name in [*(name for name in HELD if name in seen), *sorted(seen - set(HELD))]
-    )
-    return f'<div class="legend">{legend}</div><div class="grids">{"".join(out)}</div>' if out else ""
-
-
-def _pairs(found: Sequence[Scheme], y: Axis) -> str:
-    out = []
-    for number, scheme in enumerate(found, 1):
-        for n in sorted({trial.n for trial in scheme.trials if trial.pairs}):
-            mine = [trial for trial in scheme.trials if trial.pairs and trial.n == n]
-            counts = sorted({trial.pairs for trial in mine})
-            name = f"{number} {escape(scheme.name)}, n={n:,}"
-            if len(counts) < 2:
-                top = max(mine, key=lambda trial: trial.identified)
-                out.append(f"<p>{name}: {counts[0]} pairs, {_value(top.identified)} ({escape(top.attack)}).</p>")
-                continue
-            chance = [Point(count, 1 / n, 1 / n, 1 / n, "") for count in counts]
-            lines = [Line("chance", chance, marked=False), Line("pairs", _worst_by(mine, "pairs"))]
-            x = Axis("known pairs", counts[0] * 0.9, counts[-1] * 1.1, _spread(counts))
-            out.append(f"<figure>{plot(x, y, lines, 'Known pairs')}<figcaption>{name}</figcaption></figure>")
-    return f'<div class="grids">{"".join(out)}</div>' if out else ""
-
-
-def _worst_by(trials: Sequence[Trial], field: str) -> list[Point]:
-    top: dict[int, Trial] = {}
-    for trial in sorted(trials, key=lambda t: t.identified):
-        top[getattr(trial, field)] = trial
-    return [Point(value, t.identified, t.low, t.high, _title(t)) for value, t in sorted(top.items())]
-
-
-def _spread(values: Sequence[int]) -> list[tuple[float, str]]:
-    """Ticks at the values, left out where they would touch on a logarithmic axis."""
-    ticks: list[tuple[float, str]] = []
-    for value in values:
-        if not ticks or value / ticks[-1][0] >= (values[-1] / values[0]) ** 0.16:
-            ticks.append((value, f"{value:,}" if value < 10_000 else f"{value / 1000:g}k"))
-    return ticks
-
-
 def _table(found: Sequence[Scheme]) -> str:
     out = []
     for number, scheme in enumerate(found, 1):
         groups: dict[tuple[Any, ...], list[Trial]] = {}
         for trial in scheme.trials:
-            groups.setdefault((trial.n, trial.adversary, trial.pairs, trial.attack, trial.view), []).append(trial)
+            groups.setdefault((trial.n, trial.adversary, trial.pairs, trial.attack, trial.view, trial.way), []).append(
+                trial
+            )
         for _, group in sorted(groups.items()):
             worst = max(group, key=lambda trial: trial.identified)
             cells = [
                 f"<th>{number} {escape(scheme.name)}</th>",
                 f"<td>{worst.n:,}</td>",
                 f'<td class="text">{escape(held(worst))}</td>',
-                f'<td class="text">{escape(f"{worst.attack}, {worst.view}")}</td>',
-                f"<td>{_value(worst.identified)}</td>",
-                f"<td>{_value(median(trial.identified for trial in group))}</td>",
+                f'<td class="text">{escape(worst.how)}</td>',
+                f"<td>{value(worst.identified)}</td>",
+                f"<td>{value(median(trial.identified for trial in group))}</td>",
                 f"<td>{percent(worst.low)} to {percent(worst.high)}</td>",
                 f"<td>{percent(worst.chance)}</td>",
                 f"<td>{len({trial.key for trial in group})}</td>",
@@ -302,10 +229,15 @@ def _gaps(found: Sequence[Scheme]) -> str:
             tried = {trial.adversary for trial in scheme.alone}
             left = [words for name, words in HELD.items() if name not in tried]
             said.append(
-                f"{scheme.name}: at most {max(trial.n for trial in scheme.alone):,} records under a key, "
+                f"{scheme.name}: at most {max(trial.n for trial in scheme.alone):,} records {_where(scheme)}, "
                 f"{scheme.tried()}" + (f"; not tried: a thief who has {' or '.join(left)}." if left else ".")
             )
     return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in said)}</ul>" if said else ""
+
+
+def _where(scheme: Scheme) -> str:
+    cells = dict(scheme.alone[0].parameters).get("cells", 1)
+    return f"in {cells} cells" if cells != 1 else "under a key"
 
 
 def _origin(trials: Sequence[Trial | Finding], refused: int, command: str) -> str:

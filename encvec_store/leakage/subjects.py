@@ -17,7 +17,8 @@ from ..crypto.profile import fit
 from ..crypto.schemes import KeyedScheme, scheme
 from ..crypto.schemes.sketch import Sketch
 from ..errors import InputError
-from .algebra import Matrix, blocks, centred, eigen, float32, unit
+from .algebra import Cells, Matrix, Statistics, ball, blocks, float32, haar, unit
+from .content import ContentCells
 
 __all__ = [
     "CONTROLS",
@@ -26,15 +27,9 @@ __all__ = [
     "Keyed",
     "Pipeline",
     "Registered",
-    "Statistics",
     "Subject",
-    "ball",
-    "haar",
     "subject",
 ]
-
-_FLOOR = 1e-3
-"""Eigenvalues below this share of the largest count as that share: directions without data must not be blown up."""
 
 
 class Keyed(Protocol):
@@ -50,13 +45,36 @@ class Keyed(Protocol):
         """Steps before the secret ones, (n, d) -> (n, k), where they depend on nothing secret; else None."""
         ...
 
+    @property
+    def sorts(self) -> Callable[[Matrix], Cells] | None:
+        """The cell of each of (n, d) vectors, where content decides it and not a key's draw; else None."""
+        ...
+
     def store(self, vectors: Matrix) -> Matrix:
         """Index vectors (n, k) of (n, d) unit vectors."""
         ...
 
-    def ask(self, queries: Matrix) -> Matrix:
-        """Encrypted queries (q, k) of (q, d), ranked by inner product."""
+    def spread(self, vectors: Matrix) -> tuple[Matrix, Cells]:
+        """Return the same, and the cell of each (n,), which a thief sees. Each cell has a rotation of its own."""
         ...
+
+    def ask(self, queries: Matrix) -> Matrix:
+        """Encrypted queries (cells, q, k) of (q, d), ranked by inner product with the records of each cell."""
+        ...
+
+
+class OneRotation:
+    """What keyed subjects have in common that know of no cells."""
+
+    sorts: Callable[[Matrix], Cells] | None = None
+
+    def store(self, vectors: Matrix) -> Matrix:
+        """See Keyed."""
+        raise NotImplementedError
+
+    def spread(self, vectors: Matrix) -> tuple[Matrix, Cells]:
+        """All in the first."""
+        return self.store(vectors), np.zeros(len(vectors), np.int64)
 
 
 class Subject(Protocol):
@@ -69,43 +87,6 @@ class Subject(Protocol):
     def keyed(self, key: int, profile: Matrix) -> Keyed:
         """Under the key of that number, with (m, d) vectors of the collection's own kind for statistics."""
         ...
-
-
-def haar(dim: int, rng: np.random.Generator) -> Matrix:
-    """Haar-random orthogonal matrix (Mezzadri, Notices of the AMS 54(5), 2007)."""
-    q, r = np.linalg.qr(rng.standard_normal((dim, dim)))
-    return float32(q * np.where(np.diagonal(r) < 0, -1.0, 1.0))
-
-
-def ball(count: int, dim: int, rng: np.random.Generator) -> Matrix:
-    """Points uniform in the unit ball."""
-    noise = rng.standard_normal((count, dim), dtype=np.float32)
-    noise *= (rng.random(count) ** (1 / dim) / np.linalg.norm(noise, axis=1)).astype(np.float32)[:, None]
-    return noise
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """Mean and covariance of some vectors, reduced to the leading eigenvectors."""
-
-    mean: Matrix
-    basis: Matrix
-    """(d, k), the leading eigenvectors."""
-    spread: Matrix
-    """(k,), standard deviations along them, floored."""
-
-    @classmethod
-    def fit(cls, vectors: Matrix, dims: int | None = None) -> Statistics:
-        """From (n, d) vectors; `dims` at most d are kept."""
-        away = centred(vectors)
-        values, basis = eigen(away.T @ away / np.float32(len(away)))
-        values = np.maximum(values[:dims], _FLOOR * values[0])
-        return cls(vectors.mean(axis=0), float32(basis[:, :dims]), np.sqrt(values))
-
-    def whitened(self, vectors: Matrix, power: float = 1.0) -> Matrix:
-        """Project (n, d) on the eigenvectors and divide coordinate i by its deviation to this power."""
-        result: Matrix = (vectors - self.mean) @ (self.basis / self.spread**power)
-        return result
 
 
 # ------------------------------------------------------------------------------------ registered schemes
@@ -141,14 +122,17 @@ class _RegisteredKeyed:
     noise: float
     rng: np.random.Generator
     public: Callable[[Matrix], Matrix] | None = None
+    sorts: Callable[[Matrix], Cells] | None = None
 
     def store(self, vectors: Matrix) -> Matrix:
+        return self.spread(vectors)[0]
+
+    def spread(self, vectors: Matrix) -> tuple[Matrix, Cells]:
         tokens = self.rng.integers(0, 256, (len(vectors), 16), dtype=np.uint8)
-        return self.scheme.encrypt(vectors, tokens)[0]
+        return self.scheme.encrypt(vectors, tokens)[0], self.scheme.cells_of(tokens)
 
     def ask(self, queries: Matrix) -> Matrix:
-        asked: Matrix = self.scheme.encrypt_queries(queries)[0]
-        return asked
+        return self.scheme.encrypt_queries(queries)
 
 
 # --------------------------------------------------------------------------------- reference and controls
@@ -185,7 +169,7 @@ class Pipeline:
         return _PipelineKeyed(self, key, profile)
 
 
-class _PipelineKeyed:
+class _PipelineKeyed(OneRotation):
     def __init__(self, pipeline: Pipeline, key: int, profile: Matrix) -> None:
         self._pipeline = pipeline
         self._rng = np.random.default_rng([key, 0x5EED])
@@ -224,9 +208,9 @@ class _PipelineKeyed:
 
     def ask(self, queries: Matrix) -> Matrix:
         if self._statistics is None:
-            return unit(queries) @ self._mix
+            return (unit(queries) @ self._mix)[None]
         power = -2 * self._pipeline.gamma if self._pipeline.whitening else 0.0
-        return unit(self._statistics.whitened(queries, power)) @ self._mix
+        return (unit(self._statistics.whitened(queries, power)) @ self._mix)[None]
 
 
 @dataclass(frozen=True)
@@ -246,7 +230,7 @@ class Foreign:
 
 
 @dataclass(frozen=True)
-class _ForeignKeyed:
+class _ForeignKeyed(OneRotation):
     foreign: Foreign
     key: int
     public: Callable[[Matrix], Matrix] | None = None
@@ -259,7 +243,7 @@ class _ForeignKeyed:
         return float32(self.foreign.encrypt(vectors, self.foreign.beta, self.key))
 
     def ask(self, queries: Matrix) -> Matrix:
-        return self.store(queries)
+        return self.store(queries)[None]
 
 
 # ------------------------------------------------------------------------------------------- the table
@@ -269,30 +253,37 @@ def _sketch(k: int | None, dim: int) -> int:
     return min(k or dim // 2, dim)
 
 
-SUBJECTS: dict[str, Callable[[int, int | None, float], Subject]] = {
+SUBJECTS: dict[str, Callable[[int, int | None, float, int | None], Subject]] = {
     # the schemes
-    "sap": lambda dim, k, beta: Registered({"name": "sap", "beta": beta}),
-    "sketch": lambda dim, k, beta: Registered({"name": "sketch", "k": _sketch(k, dim), "beta": beta}),
+    "sap": lambda dim, k, beta, cells: Registered({"name": "sap", "beta": beta, "cells": cells or 1}),
+    "sketch": lambda dim, k, beta, cells: Registered(
+        {"name": "sketch", "k": _sketch(k, dim), "beta": beta, "cells": cells}
+    ),
     # other people's, and what is done without thinking
-    "shuffle-sap": lambda dim, k, beta: Pipeline(None, mixing="shuffle", beta=beta),
-    "plain": lambda dim, k, beta: Pipeline(None, mixing="none"),
-    "public-constant": lambda dim, k, beta: Pipeline(None, mixing="factor"),
-    "shuffle": lambda dim, k, beta: Pipeline(None, mixing="shuffle"),
-    "haar": lambda dim, k, beta: Pipeline(None),
+    "shuffle-sap": lambda dim, k, beta, cells: Pipeline(None, mixing="shuffle", beta=beta),
+    "plain": lambda dim, k, beta, cells: Pipeline(None, mixing="none"),
+    "public-constant": lambda dim, k, beta, cells: Pipeline(None, mixing="factor"),
+    "shuffle": lambda dim, k, beta, cells: Pipeline(None, mixing="shuffle"),
+    "haar": lambda dim, k, beta, cells: Pipeline(None),
     # sketches with one step wrong
-    "foreign-statistics": lambda dim, k, beta: Pipeline(_sketch(k, dim), 1.0, beta=beta, foreign=True),
-    "half-whitening": lambda dim, k, beta: Pipeline(_sketch(k, dim), 0.5, beta=beta),
-    "norm-kept": lambda dim, k, beta: Pipeline(_sketch(k, dim), 1.0, sphere=False, beta=beta),
-    "no-noise": lambda dim, k, beta: Pipeline(_sketch(k, dim), 1.0),
+    "foreign-statistics": lambda dim, k, beta, cells: Pipeline(_sketch(k, dim), 1.0, beta=beta, foreign=True),
+    "half-whitening": lambda dim, k, beta, cells: Pipeline(_sketch(k, dim), 0.5, beta=beta),
+    "norm-kept": lambda dim, k, beta, cells: Pipeline(_sketch(k, dim), 1.0, sphere=False, beta=beta),
+    "no-noise": lambda dim, k, beta, cells: Pipeline(_sketch(k, dim), 1.0),
+    # the road not taken, see decision 0017
+    "content-cells": lambda dim, k, beta, cells: ContentCells(_sketch(k, dim), beta, cells or 4),
 }
-"""Name -> how to build it from the dimension, the sketch's size (None: half the dimension) and beta."""
+"""Name -> how to build it from the dimension, the sketch's size (None: half the dimension), beta and cells."""
 
-CONTROLS = frozenset(SUBJECTS) - {"sap", "sketch"}
-"""Those that exist to be broken."""
+IN_CELLS = ("sap", "sketch", "content-cells")
+CONTROLS = frozenset(SUBJECTS) - {"sap", "sketch", "content-cells"}
+"""Those that exist to be broken. Cells by content are none: they name few records and tell what many are about."""
 
 
-def subject(name: str, dim: int, *, k: int | None = None, beta: float = 2.0) -> Subject:
-    """Build a subject of the table. Raises InputError for a name that is not in it."""
+def subject(name: str, dim: int, *, k: int | None = None, beta: float = 2.0, cells: int | None = None) -> Subject:
+    """Build a subject of the table. Raises InputError for a name that is not in it, or cells it does not know of."""
     if name not in SUBJECTS:
         raise InputError(f"unknown subject {name!r}; there are: {', '.join(SUBJECTS)}")
-    return SUBJECTS[name](dim, k, beta)
+    if cells is not None and name not in IN_CELLS:
+        raise InputError(f"{name} knows of no cells; these do: {', '.join(IN_CELLS)}")
+    return SUBJECTS[name](dim, k, beta, cells)

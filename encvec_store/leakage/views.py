@@ -1,4 +1,4 @@
-"""What an adversary holds, and the ways in which he can look at it; imports algebra, subjects."""
+"""What an adversary holds, and the ways in which he can look at it; imports algebra."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .algebra import Indices, Matrix, centred, eigen, float32, unit
-from .subjects import Statistics, ball
+from .algebra import Indices, Matrix, Statistics, ball, centred, eigen, float32, unit
 
 __all__ = ["VIEWS", "Case", "View", "view", "whitening"]
 

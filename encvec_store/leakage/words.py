@@ -12,6 +12,8 @@ its best attack is not told apart from guessing, at 5% over all its trials toget
 <li><b>Worst counts</b>: a scheme's figure is the most that any attack reached under any key.</li>
 <li><b>The honest user</b> holds the key, fetches the candidates and ranks their sealed originals: those of the
 true ten that are not among the candidates are lost.</li>
+<li><b>Cells</b> are parts of a collection, each under a rotation of its own. A thief sees which records share one; he
+attacks each by itself, and all together, and the worst counts.</li>
 <li><b>Intervals</b> are Wilson's, at 95%, over the records of one trial.</li></ul>"""
 
 LIMITS = """<ul>

@@ -6,10 +6,10 @@ import pytest
 pytest.importorskip("scipy")
 
 from encvec_store.leakage import ATTACKS, VIEWS, Case, Experiment, attack_arrays, run, subject, worst
-from encvec_store.leakage.algebra import mutual, procrustes, unit
+from encvec_store.leakage.algebra import ball, haar, mutual, procrustes, unit
 from encvec_store.leakage.attacks.independent import fastica, match
 from encvec_store.leakage.data import text_like
-from encvec_store.leakage.subjects import SUBJECTS, ball, haar
+from encvec_store.leakage.subjects import SUBJECTS
 
 pytestmark = pytest.mark.leakage
 
@@ -110,7 +110,7 @@ def test_sap_is_the_real_scheme():
     """Ciphertexts come from the scheme's own code: a rotation, a scale in [1/2, 2], noise of radius beta / 4."""
     keyed = subject("sap", DIM, beta=2.0).keyed(1, VICTIM)
     stored = keyed.store(VICTIM[:200])
-    asked = keyed.ask(VICTIM[:200])
+    (asked,) = keyed.ask(VICTIM[:200])
     away = np.linalg.norm(stored - asked, axis=1)
     scale = np.linalg.norm(asked, axis=1)
     assert np.allclose(scale, scale[0], rtol=1e-5)
@@ -138,6 +138,18 @@ def test_every_attack_runs_in_every_view_of_its_own():
 def test_procrustes_recovers_a_rotation():
     rng = np.random.default_rng(0)
     points, turn = rng.standard_normal((50, 8)).astype(np.float32), haar(8, rng)
+    assert np.allclose(procrustes(points, points @ turn), turn, atol=1e-4)
+
+
+def test_procrustes_survives_a_decomposition_that_does_not_converge(monkeypatch):
+    rng = np.random.default_rng(0)
+    points, turn, svd = rng.standard_normal((50, 8)).astype(np.float32), haar(8, rng), np.linalg.svd
+
+    def fails_once(matrix):
+        monkeypatch.setattr(np.linalg, "svd", svd)
+        raise np.linalg.LinAlgError("SVD did not converge")
+
+    monkeypatch.setattr(np.linalg, "svd", fails_once)
     assert np.allclose(procrustes(points, points @ turn), turn, atol=1e-4)
 
 
@@ -171,4 +183,6 @@ def test_ball_is_uniform():
 def test_table_of_subjects_is_complete():
     for name in SUBJECTS:
         keyed = subject(name, DIM, k=K).keyed(0, VICTIM)
-        assert keyed.store(VICTIM[:20]).shape == keyed.ask(VICTIM[:20]).shape
+        stored, cells = keyed.spread(VICTIM[:20])
+        assert stored.shape == keyed.ask(VICTIM[:20])[0].shape
+        assert cells.max() < len(keyed.ask(VICTIM[:1]))

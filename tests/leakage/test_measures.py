@@ -52,10 +52,10 @@ def test_decoder_inverts_what_is_linear():
 
 
 def test_recall_counts_candidates():
-    plain = recall_in_candidates(VECTORS, VECTORS[:50], VECTORS, VECTORS[:50], [10, 50])
+    plain = recall_in_candidates(VECTORS[:50] @ VECTORS.T, VECTORS, VECTORS[:50], [10, 50])
     assert plain == {10: 1.0, 50: 1.0}
     blind = np.random.default_rng(0).standard_normal(VECTORS.shape).astype(np.float32)
-    lost = recall_in_candidates(blind, VECTORS[:50], VECTORS, VECTORS[:50], [10, 1000, 2000])
+    lost = recall_in_candidates(VECTORS[:50] @ blind.T, VECTORS, VECTORS[:50], [10, 1000, 2000])
     assert lost[10] < 0.1
     assert 0.35 < lost[1000] < 0.65
     assert lost[2000] == 1.0
@@ -96,7 +96,7 @@ def test_accuracy_is_the_originals_where_all_are_re_ranked():
     probes_ = enrolled[:100] + 0.1 * rng.standard_normal((100, DIM)).astype(np.float32)
     probes_ /= np.linalg.norm(probes_, axis=1, keepdims=True)
     blind = rng.standard_normal(enrolled.shape).astype(np.float32)
-    found = accuracy(blind, probes_, enrolled, probes_, (ids, people), [5, 100, 200, 500])
+    found = accuracy(probes_ @ blind.T, enrolled, probes_, (ids, people), [5, 100, 200, 500])
     assert found["mated_pairs"] == found["probes"] == 100
     assert found["plain"]["eer"] < 0.1
     assert found["plain"]["rank_1"] > 0.5

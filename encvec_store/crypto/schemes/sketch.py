@@ -81,7 +81,7 @@ class Sketch:
         "Until a profile is fitted: number and sizes of records. Then approximate neighbourhoods: which records lie "
         "near which, without scale or mean. Our attacks with thousands of similar vectors stay at chance or near it "
         "at the floor (docs/threat-model.md); whoever holds the very same vectors tells which record is which below "
-        "beta 5, and fifty known pairs under one key do it too. Nearly equal vectors under several ids have "
+        "beta 5, and some hundred known pairs under one key do it too. Nearly equal vectors under several ids have "
         "independent noise, which averages out. A server that logs queries learns the axes of the data from them, "
         "unless threat is 'watching-server'."
     )

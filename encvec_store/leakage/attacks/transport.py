@@ -6,7 +6,7 @@ import numpy as np
 from scipy.optimize import quadratic_assignment
 from scipy.special import logsumexp
 
-from ..algebra import Matrix, blocks, procrustes, sample, unit
+from ..algebra import Matrix, centroids, procrustes, sample, unit
 from ..views import Case, View
 from .icp import polish, signed_components
 
@@ -17,7 +17,6 @@ _TEMPERATURES = np.geomspace(0.3, 0.02, 12)
 _SWEEPS = 20
 _CENTROIDS = 60
 _STARTS = 6
-_LLOYD = 15
 
 
 def transport(view: View, case: Case) -> Matrix:
@@ -57,7 +56,7 @@ def clusters(view: View, case: Case) -> Matrix:
     targets = view.frame(case.corpus)
     best, turn = -np.inf, np.eye(targets.shape[1], dtype=np.float32)
     for _ in range(_STARTS):
-        a, b = _centroids(unit(view.cipher), case.rng), _centroids(unit(targets), case.rng)
+        a, b = (centroids(unit(side), _CENTROIDS, case.rng) for side in (view.cipher, targets))
         (left, right) = (side @ side.T for side in (a, b))
         seed = int(case.rng.integers(2**31))
         found = quadratic_assignment(
@@ -70,17 +69,3 @@ def clusters(view: View, case: Case) -> Matrix:
             best = found.fun / np.linalg.norm(left) / np.linalg.norm(right)
             turn = procrustes(a, b[found.col_ind])
     return view.cipher @ polish(view.cipher, targets, turn, case.rng)
-
-
-def _centroids(points: Matrix, rng: np.random.Generator) -> Matrix:
-    """Spherical k-means (Dhillon and Modha, 2001) from random starts."""
-    points = sample(points, 5000, rng)
-    count = min(_CENTROIDS, len(points))
-    centres = points[rng.choice(len(points), count, replace=False)]
-    for _ in range(_LLOYD):
-        sums = np.zeros_like(centres)
-        for rows in blocks(len(points)):
-            own = (points[rows] @ centres.T).argmax(axis=1)
-            np.add.at(sums, own, points[rows])
-        centres = unit(np.where(np.abs(sums).sum(axis=1, keepdims=True) > 0, sums, centres))
-    return centres
