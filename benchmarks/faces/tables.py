@@ -54,7 +54,7 @@ _SENTENCES = {
     "aligned_10": "... aligned, 10 known pairs",
     "aligned_50": "... aligned, 50 known pairs",
     "chance": "chance: embeddings of other sentences",
-    "nothing": "nothing stolen: the commonest words and intent",
+    "nothing": "nothing stolen: the mean embedding, so the commonest words",
 }
 _JUDGES = ("facenet", "face-api")
 

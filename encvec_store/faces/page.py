@@ -33,7 +33,7 @@ NAMES = {
 }
 FLOORS = {
     "chance": ("Chance", "embeddings of other sentences"),
-    "nothing": ("Nothing stolen", "the commonest words and intent"),
+    "nothing": ("Nothing stolen", "the mean embedding, so the commonest words"),
 }
 LOOPS = {"search": "black box", "climb": "gradient", "ridge": "trained regression"}
 TASKS = {
