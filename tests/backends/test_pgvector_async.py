@@ -1,8 +1,8 @@
 """The async PostgreSQL store: what waits, waits in the event loop; what is cancelled leaves nothing behind."""
 
 import asyncio
-import gc
 import contextlib
+import gc
 import threading
 import time
 
