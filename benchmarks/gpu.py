@@ -8,8 +8,8 @@ Usage: python -m benchmarks.gpu [--n 200000] [--dim 128] [--json]
     search  the runner of `encvec bench`, plaintext beside the `faiss:` store, for flat, IVF and HNSW indexes (on a GPU
             CAGRA stands for HNSW), on either device
 
-It needs CuPy and a FAISS that was built for GPUs: `pip install 'encvec-store[gpu]'`, then what README.md says of the
-order. Without a GPU it says so and ends with 1. Imports encvec_store.bench, encvec_store.crypto, benchmarks.report.
+It needs CuPy and a FAISS that was built for GPUs: `pip install 'encvec-store[gpu]'`, in the order that docs/guide.md
+gives. Without a GPU it says so and ends with 1. Imports encvec_store.bench, encvec_store.crypto, benchmarks.report.
 """
 
 from __future__ import annotations

@@ -33,16 +33,15 @@ def best(
         k: how many.
     """
     compared = vectors if places is None else vectors[places]
-    near = np.concatenate(
-        [  # in parts: what is computed with a large collection would be as large again
-            start + metric.contenders(query, compared[start : start + _CHUNK], k)
-            for start in range(0, max(1, len(compared)), _CHUNK)
-        ]
-    )
-    scores = metric.scores(query, compared[near])
+    found = []
+    for start in range(0, max(1, len(compared)), _CHUNK):  # else double precision would double a large collection
+        part = compared[start : start + _CHUNK]
+        near = metric.contenders(query, part, k)
+        found.append((start + near, metric.scores(query, part[near])))
+    chosen, scores = (np.concatenate(each) for each in zip(*found, strict=True))
     order = np.argsort(metric.order(scores), kind="stable")[:k]
-    near = near[order]
-    return (near if places is None else places[near]), scores[order]
+    chosen = chosen[order]
+    return (chosen if places is None else places[chosen]), scores[order]
 
 
 class OpenedVectors:

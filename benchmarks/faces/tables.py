@@ -46,13 +46,8 @@ _TASKS = {
     "anomaly": {"stranger_auc": "a stranger, AUC", "misnamed_auc": "a wrong name, AUC"},
 }
 _SENTENCES = {
+    **{name: words for name, words in _SUBJECTS.items() if not name.startswith(("sap", "ironcore"))},
     "plaintext": "plaintext",
-    "encrypted": "encrypted, the default",
-    "encrypted_normalised": "... brought back to the range of embeddings",
-    "wrong_key": "... decrypted with a wrong key",
-    "aligned_0": "... aligned without the key, no known pairs",
-    "aligned_10": "... aligned, 10 known pairs",
-    "aligned_50": "... aligned, 50 known pairs",
     "chance": "chance: embeddings of other sentences",
     "nothing": "nothing stolen: the mean embedding, so the commonest words",
 }

@@ -71,6 +71,12 @@ def test_an_unknown_device_is_refused(tmp_path):
         connect(f"faiss:{tmp_path}?device=tpu", keyset=Keyset.create("memory:"))
 
 
+def stand_in(monkeypatch, **fakes):
+    """Put fakes into FAISS, whether it has such names or not."""
+    for name, fake in fakes.items():
+        monkeypatch.setattr(faiss, name, fake, raising=False)
+
+
 @pytest.fixture
 def gpu(monkeypatch):
     """FAISS with GPU calls that keep to the CPU; counts the copies made and the searches on them. Without CAGRA."""
@@ -104,14 +110,14 @@ def gpu(monkeypatch):
     class Options:
         shard = False
 
-    for name, fake in {
-        "StandardGpuResources": object,
-        "get_num_gpus": lambda: 1,
-        "GpuMultipleClonerOptions": Options,
-        "GpuParameterSpace": Space,
-        "index_cpu_to_all_gpus": cloned,
-    }.items():
-        monkeypatch.setattr(faiss, name, fake, raising=False)
+    stand_in(
+        monkeypatch,
+        StandardGpuResources=object,
+        get_num_gpus=lambda: 1,
+        GpuMultipleClonerOptions=Options,
+        GpuParameterSpace=Space,
+        index_cpu_to_all_gpus=cloned,
+    )
     return seen
 
 
@@ -149,12 +155,12 @@ def cagra(gpu, monkeypatch):
     class Parameters:
         itopk_size = 64
 
-    for name, fake in {
-        "GpuIndexCagra": Cagra,
-        "GpuIndexCagraConfig": object,
-        "SearchParametersCagra": Parameters,
-    }.items():
-        monkeypatch.setattr(faiss, name, fake, raising=False)
+    stand_in(
+        monkeypatch,
+        GpuIndexCagra=Cagra,
+        GpuIndexCagraConfig=object,
+        SearchParametersCagra=Parameters,
+    )
     return gpu
 
 
