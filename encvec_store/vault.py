@@ -226,3 +226,7 @@ class Vault:
         """Say whether a tag is ours (the backend's CacheAuthenticator)."""
         version = int.from_bytes(tag[:4], "big")
         return version in self.live and self.cipher(version).is_cache_tag(message, tag[4:])
+
+    def outlived(self, tag: bytes) -> bool:
+        """Say whether a tag claims a disabled or destroyed key version (the backend's CacheAuthenticator)."""
+        return int.from_bytes(tag[:4], "big") in self.dead

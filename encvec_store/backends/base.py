@@ -102,6 +102,10 @@ class CacheAuthenticator(Protocol):
         """Say whether the tag is one of ours."""
         ...
 
+    def outlived(self, tag: bytes) -> bool:
+        """Say whether the tag claims a key that was ours and opens nothing any more."""
+        ...
+
 
 class BackendCollection(Protocol):
     """One collection of one tenant. All methods may be called from several threads.
@@ -289,16 +293,3 @@ def first(limit: int, parts: Sequence[tuple[Rows, npt.NDArray[Any]]]) -> Rows:
     rows, products = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
     chosen: Rows = rows[np.argsort(-products, kind="stable")[:limit]]
     return chosen
-
-
-def order_found(asked: Rows, found: Sequence[int]) -> npt.NDArray[np.intp]:
-    """Return positions into `found` that put it into the order of `asked`, leaving out what is missing."""
-    have = np.asarray(found, np.int64)
-    if not len(have):
-        return np.empty(0, np.intp)
-    by_row = np.argsort(have, kind="stable")
-    place = np.searchsorted(have, asked, sorter=by_row)
-    place[place == len(have)] = 0
-    position: npt.NDArray[np.intp] = by_row[place]
-    present: npt.NDArray[np.intp] = position[have[position] == asked]
-    return present

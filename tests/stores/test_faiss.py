@@ -103,6 +103,19 @@ class TestFaiss(CelledContract, MovingContract, PrecisionContract, RacesContract
         folders = (tmp_path / str(n) for n in itertools.count())
         machine.run(lambda keyset: OpenedFaiss(keyset, next(folders)), examples=25)
 
+    def test_an_index_saved_under_a_key_that_is_gone_is_no_damage(self, place, keyset, caplog):
+        with place.connect() as store:
+            things = store.collection("things", 4, scheme={"name": "sap", "beta": 2.0})
+            things.flush()
+            keyset.rotate()
+            things.upsert(["a"], [[1.0, 2.0, 3.0, 4.0]])  # settings move to the new version, the saved index does not
+            keyset.destroy(1)
+            assert things.verify().ok
+            assert (place.folder / "index" / "1" / "manifest.json").exists()
+        with place.connect() as store:
+            assert [hit.id for hit in store.collection("things").search([1.0, 2.0, 3.0, 4.0])] == ["a"]
+        assert not caplog.records
+
     @pytest.mark.timeout(60)
     @pytest.mark.parametrize("saved", [False, True])
     @pytest.mark.parametrize("table", ["vectors", "index_vectors", "terms", "spaces", "tombstones"])

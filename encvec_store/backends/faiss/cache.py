@@ -35,6 +35,10 @@ _TRIES = 3
 _log = logging.getLogger("encvec_store")
 
 
+class _OutlivedError(Exception):
+    """The cache was saved under a key that is disabled or destroyed by now: as good as none."""
+
+
 @dataclass
 class Loaded:
     """What a cache held: the index as of a generation; -1 where even then some rows were not in it."""
@@ -88,6 +92,8 @@ class Cache:
                 if document["index_dim"] != self.spec.index_dim:
                     return None  # saved before the collection moved to another sketch
                 loaded = self._loaded(document)
+            except _OutlivedError:
+                return None
             except (OSError, ValueError, KeyError, TypeError, AttributeError, MemoryError) as error:
                 if self._read_manifest() != text:
                     continue  # somebody saved meanwhile, and removed the files we were reading
@@ -180,6 +186,8 @@ class Cache:
                     read_hashed(self.folder, entry)
                 if space["slots"]:
                     Slots(self.folder / space["slots"]["name"], space["slots"]["count"], self.spec.envelope_size)
+        except _OutlivedError:
+            return []
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             if self._read_manifest() != text:
                 return []
@@ -260,6 +268,8 @@ class Cache:
     def _checked(self, text: bytes) -> dict[str, Any]:
         document = json.loads(text)
         tag = bytes.fromhex(document.pop("tag"))
+        if self.authenticator is not None and self.authenticator.outlived(tag):
+            raise _OutlivedError
         if self.authenticator is None or not self.authenticator.check(_canonical(document), tag):
             raise ValueError("the manifest is not authentic")
         if any(document.get(name) != value for name, value in self._identity().items()):
