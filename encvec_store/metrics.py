@@ -179,31 +179,27 @@ class Metric:
         an inner product, gamma = n u / (1 - n u) (Higham, Accuracy and Stability of Numerical Algorithms, 2002, 3.1).
         """
         n, dim = vectors.shape
-        everything = np.arange(n)
         if n < _MANY or n <= 4 * k:
-            return everything
+            return np.arange(n)
         gamma = 2 * (dim + 4) * _UNIT_ROUNDOFF  # twice: for the quotient of cosine, the difference of l2, and slack
         with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
             if self.name == "l2":
                 apart = vectors - query
                 far = np.einsum("ij,ij->i", apart, apart)
-                margin = gamma * far
-            else:
-                squares = np.einsum("ij,ij->i", vectors, vectors)
-                far = -(vectors @ query)
+                margin = gamma * far + _LEAST
+                if not np.isfinite(far).all():
+                    return np.arange(n)
+                return np.flatnonzero(far - margin <= np.partition(far + margin, k - 1)[k - 1])
+            squares = np.einsum("ij,ij->i", vectors, vectors)
+            longest, length = squares.max(), query @ query
+            if not (squares.min() > _TINY and longest < 1 / _TINY and _TINY < length < 1 / _TINY):
+                return np.arange(n)  # products may leave float32's range
+            near = vectors @ query
+            if self.name == "cosine":
+                near /= np.sqrt(squares)
                 longest = np.float32(1)
-                if self.name == "cosine":
-                    far /= np.sqrt(squares)
-                else:
-                    longest = np.sqrt(squares.max())
-                length = np.sqrt(query @ query)
-                margin = np.full(n, gamma * longest * length)
-                if not (squares.min() > _TINY and squares.max() < 1 / _TINY and _TINY < length**2 < 1 / _TINY):
-                    return everything  # products may leave float32's range
-        if not np.isfinite(far).all():
-            return everything
-        margin += _LEAST
-        return np.flatnonzero(far - margin <= np.partition(far + margin, k - 1)[k - 1])
+        margin = gamma * np.sqrt(longest) * np.sqrt(length) + _LEAST
+        return np.flatnonzero(near >= np.partition(near, n - k)[n - k] - 2 * margin)
 
     def order(self, scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Scores turned so that smaller is nearer."""

@@ -38,7 +38,7 @@ def best(
         part = compared[start : start + _CHUNK]
         near = metric.contenders(query, part, k)
         found.append((start + near, metric.scores(query, part[near])))
-    chosen, scores = (np.concatenate(each) for each in zip(*found, strict=True))
+    chosen, scores = found[0] if len(found) == 1 else map(np.concatenate, zip(*found, strict=True))
     order = np.argsort(metric.order(scores), kind="stable")[:k]
     chosen = chosen[order]
     return (chosen if places is None else places[chosen]), scores[order]

@@ -199,10 +199,9 @@ class _Query:
     ) -> list[list[Hit]] | None:
         """Score opened candidates exactly and make hits of the best k; None where one of these fails the filter."""
         picks: list[tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]] = []
-        for position, asked in enumerate(lists):
-            place = None if len(lists) == 1 else np.flatnonzero(np.isin(rows, asked, assume_unique=True))
-            size = len(rows) if place is None else len(place)
-            picks.append(offload(size, best, self.config.metric, self.matrix[position], vectors, place, self.k))
+        for query, places in zip(self.matrix, _places(rows, lists), strict=True):
+            size = len(rows) if places is None else len(places)
+            picks.append(offload(size, best, self.config.metric, query, vectors, places, self.k))
         chosen = union([rows[places] for places, _ in picks])
         self._decode(chosen)
         if self.node is not None and not all(map(self._passes, chosen.tolist())):
@@ -230,3 +229,15 @@ class _Query:
         if len({hit.id for hit in hits}) < len(hits):  # one record copied over another
             raise AuthenticationError("a record could not be authenticated")
         return hits
+
+
+def _places(rows: Rows, lists: list[Rows]) -> list[npt.NDArray[np.intp] | None]:
+    """Return for each list where in `rows` its rows are, those that are there; None for all of them."""
+    if len(lists) == 1:
+        return [None]
+    if not len(rows):
+        return [np.empty(0, np.intp) for _ in lists]
+    order, asked = np.argsort(rows), np.concatenate(lists)
+    found = order.take(np.searchsorted(rows, asked, sorter=order), mode="clip")
+    present, ends = rows[found] == asked, np.cumsum([len(some) for some in lists])[:-1]
+    return [at[there] for at, there in zip(np.split(found, ends), np.split(present, ends), strict=True)]

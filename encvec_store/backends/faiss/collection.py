@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ...errors import StaleConfigError
 from ...fields import Term
@@ -139,12 +140,8 @@ class FaissCollection:
     # index
 
     def candidates(self, probes: Probes, limit: int, predicate: Predicate | None = None) -> list[Rows]:
-        queries, dim = next(iter(probes.values())).shape
-        if queries and dim and limit > 0:
-            with self._fitted(probes, dim) as fitted:
-                if fitted:
-                    return together(fitted, probes, limit, predicate, self._matching, self._options)
-        return [np.empty(0, np.int64) for _ in range(queries)]
+        with self._fitted(probes, _dim(probes)) as fitted:
+            return self._lists(fitted, probes, limit, predicate)
 
     def explain(self, space: int, query: Matrix, limit: int, predicate: Predicate | None = None) -> str:
         with self._fitted((space,), query.shape[-1]) as fitted:
@@ -157,6 +154,9 @@ class FaissCollection:
         Raises:
             StaleConfigError: its vectors have not `dim` coordinates (any more).
         """
+        if not dim:
+            yield {}
+            return
         self._follow()
         while True:
             with self._lock.shared():
@@ -170,31 +170,60 @@ class FaissCollection:
             self._follow()  # another thread may have dropped the cache
             self._fit()
 
+    def _lists(
+        self, fitted: dict[int, Ordinals], probes: Probes, limit: int, predicate: Predicate | None
+    ) -> list[Rows]:
+        queries = len(next(iter(probes.values())))
+        if not (fitted and queries and limit > 0):
+            return [np.empty(0, np.int64) for _ in range(queries)]
+        return together(fitted, probes, limit, predicate, self._matching, self._options)
+
     def nearest(self, probes: Probes, limit: int, predicate: Predicate | None = None) -> Nearest:
-        lists = self.candidates(probes, limit, predicate)
-        return Nearest(lists, *self.vectors(union(lists)))
+        with self._fitted(probes, _dim(probes)) as fitted:
+            lists = self._lists(fitted, probes, limit, predicate)
+            rows = union(lists)
+            mapped = self._mapped(rows)
+        return Nearest(lists, *self._completed(rows, *mapped))
 
     def vectors(self, rows: Rows, *, source: bool = False) -> tuple[Rows, Bytes]:
         asked = np.asarray(rows, np.int64)
         if source or not self._loaded or not len(asked):
             return self._records.envelopes(asked)
         self._follow()
-        envelopes = np.empty((len(asked), self.spec.envelope_size), np.uint8)
-        have = np.zeros(len(asked), bool)
         with self._lock.shared():
-            for space in self._spaces.values():
-                slots = space.slots
-                if slots is None:
-                    continue
-                ordinals, positions = space.places(asked)
-                if len(ordinals) and ordinals.max() >= slots.count:
-                    mapped = ordinals < slots.count
-                    ordinals, positions = ordinals[mapped], positions[mapped]
-                if len(positions) == len(asked):
-                    return asked, slots.take(ordinals)
-                envelopes[positions] = slots.take(ordinals)
-                have[positions] = True
+            mapped = self._mapped(asked)
+        return self._completed(asked, *mapped)
+
+    def _mapped(self, asked: Rows) -> tuple[Bytes, npt.NDArray[np.bool_]]:
+        """Return the envelopes of n rows, (n, envelope_size), as far as files of them are mapped; and which those are.
+
+        The caller holds the lock.
+        """
+        envelopes: Bytes | None = None
+        have = np.zeros(len(asked), bool)
+        for space in self._spaces.values():
+            slots = space.slots
+            if slots is None:
+                continue
+            ordinals, positions = space.places(asked)
+            if len(ordinals) and ordinals.max() >= slots.count:
+                mapped = ordinals < slots.count
+                ordinals, positions = ordinals[mapped], positions[mapped]
+            have[positions] = True
+            if len(positions) == len(asked):
+                return slots.take(ordinals), have
+            envelopes = self._room(asked) if envelopes is None else envelopes
+            envelopes[positions] = slots.take(ordinals)
+        return self._room(asked) if envelopes is None else envelopes, have
+
+    def _room(self, rows: Rows) -> Bytes:
+        return np.empty((len(rows), self.spec.envelope_size), np.uint8)
+
+    def _completed(self, asked: Rows, envelopes: Bytes, have: npt.NDArray[np.bool_]) -> tuple[Rows, Bytes]:
+        """Read from the records what was not mapped, and leave out what they don't have."""
         missing = np.flatnonzero(~have)
+        if not len(missing):
+            return asked, envelopes
         found, read = self._records.envelopes(asked[missing])
         if len(found):
             at = missing[np.isin(asked[missing], found)]  # in the order asked, as `found` is
@@ -348,3 +377,7 @@ class FaissCollection:
                     self._cache.adopt(kept)
                     self._unsaved -= unsaved
                     self._tried = 0
+
+
+def _dim(probes: Probes) -> int:
+    return int(next(iter(probes.values())).shape[1])

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from ...errors import CollectionNotFoundError, StaleConfigError, StoreUnreachableError
 from ...fields import Term
 from ...filters import Predicate
-from ..base import Bytes, CollectionSpec, EncryptedBatch, Matrix, Rows, order_found
+from ..base import Bytes, CollectionSpec, EncryptedBatch, Matrix, Rows
 from .database import Database, ascending, numbers
 from .predicates import matching_rows
 
@@ -310,17 +310,16 @@ class Records:
             yield from cursor.execute(sql, (self.collection, *some)).fetchall()
 
     def _fetch(self, select: str, rows: Rows) -> tuple[Rows, list[bytes]]:
-        asked = np.asarray(rows, np.int64)
-        pairs: list[tuple[int, bytes]] = []
+        asked = np.asarray(rows, np.int64).tolist()
+        held: dict[int, bytes] = {}
         with self.database.read() as cursor:
             for i in range(0, len(asked), _ROWS_AT_ONCE):
-                some = asked[i : i + _ROWS_AT_ONCE]
-                pairs += cursor.execute(select, (_as_json(some), self.collection)).fetchall()
-        found = np.fromiter((row for row, _ in pairs), np.int64, len(pairs))
-        order = order_found(asked, [row for row, _ in pairs])
+                some = json.dumps(asked[i : i + _ROWS_AT_ONCE])
+                held.update(cursor.execute(select, (some, self.collection)).fetchall())
+        found = [row for row in asked if row in held]
+        blobs = [held[row] for row in found]
         # SQLite keeps values of any type in any column; what is no blob was damaged, and opens as nothing
-        blobs = [blob if isinstance(blob, bytes) else b"" for _, blob in pairs]
-        return found[order], [blobs[i] for i in order.tolist()]
+        return np.array(found, np.int64), [blob if isinstance(blob, bytes) else b"" for blob in blobs]
 
     def _known(self, row: T | None) -> T:
         if row is None:
