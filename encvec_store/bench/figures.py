@@ -9,7 +9,7 @@ from typing import Any
 
 from ..pages.charts import Axis, Line, Point, bar, plot, scale
 from .job import Row
-from .reading import GOOD, Contest, Growth, frontier, growths, noises, series_of
+from .reading import GOOD, Contest, frontier, growths, noises, series_of
 
 __all__ = ["growth", "noise", "overheads", "pareto"]
 
@@ -189,7 +189,6 @@ def growth(rows: Sequence[Row]) -> str:
     out = []
     for quantity, words in _QUANTITIES:
         found = growths(rows, quantity)
-        found = [each for each in found if not (quantity in ("build_cpu_s", "bytes") and "alone" in each.series)]
         if not found:
             continue
         sizes = sorted({n for each in found for n, _ in each.points})
@@ -197,29 +196,19 @@ def growth(rows: Sequence[Row]) -> str:
         y = _decades(words, [value for each in found for _, value in each.points if value > 0])
         lines, told = [], []
         for each in found:
-            kind = _kind(each)
+            kind = kind_of(each.row)
             points = [
-                Point(n, value, value, value, f"{each.series}: {words} {value:,.4g} at {n:,}")
+                Point(n, value, value, value, f"{each.name}: {words} {value:,.4g} at {n:,}")
                 for n, value in each.points
                 if value > 0
             ]
             lines.append(Line(kind, points))
             fitted = each.exponent
             power = f"n<sup>{fitted[0]:.2f}</sup>" if fitted else ""
-            told.append(f'<span class="{kind}">{escape(each.series.partition(", ")[0])}{_alone(each)} {power}</span>')
+            told.append(f'<span class="{kind}">{escape(each.name)} {power}</span>')
         legend = f'<div class="legend">{"".join(told)}</div>'
         out.append(f"<figure>{plot(x, y, lines, words)}<figcaption>{escape(words)}</figcaption>{legend}</figure>")
     return f'<div class="grids">{"".join(out)}</div>' if out else ""
-
-
-def _kind(each: Growth) -> str:
-    first = each.series.partition(" ")[0].rstrip(",")
-    name = "plaintext" if each.series.startswith("plain ") else first if first in KINDS else "other"
-    return f"{name} thin" if "index alone" in each.series else name
-
-
-def _alone(each: Growth) -> str:
-    return " (index alone)" if "index alone" in each.series else ""
 
 
 def _tens(sizes: Sequence[int]) -> list[int]:

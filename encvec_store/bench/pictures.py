@@ -56,9 +56,9 @@ def draw(folder: Path, rows: Sequence[Row], attacks: Sequence[Row] = ()) -> list
             figure, axes = _axes(pyplot, f"{quantity} by records", "records", quantity)
             for each in found:
                 fitted = each.exponent
-                kind = "plaintext" if each.series.startswith("plain ") else each.series.partition(" ")[0].rstrip(",")
-                label = f"{each.series}, n^{fitted[0]:.2f}" if fitted else each.series
-                _line(axes, *_xy(each.points), label, kind, "thin" if "alone" in each.series else "")
+                kind, _, thin = kind_of(each.row).partition(" ")
+                label = f"{each.name}, n^{fitted[0]:.2f}" if fitted else each.name
+                _line(axes, *_xy(each.points), label, kind, thin)
             made.append(_saved(figure, axes, folder / f"growth-{quantity}.png"))
     for number, subject in enumerate(noises(attacks), 1):
         figure, axes = _axes(pyplot, subject.subject, "noise, beta", "share")

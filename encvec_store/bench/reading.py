@@ -65,23 +65,29 @@ def contests(rows: Iterable[Row]) -> list[Contest]:
         ours = [row for row in contest.rows if row["scheme"] != "plaintext"] or contest.rows
         first = ours[0]
         name = str(first["dataset"]).partition(":")[0]
-        contest.title = f"{name}, {first['n']:,} x {first['d']}, {first['store']} {first['index']}"
+        where = " on a GPU" if first.get("device") == "cuda" else ""
+        contest.title = f"{name}, {first['n']:,} x {first['d']}, {first['store']} {first['index']}{where}"
     return list(found.values())
 
 
 def largest(found: Sequence[Contest]) -> list[Contest]:
-    """Leave out smaller sizes of synthetic data that was measured at three sizes or more: `growths` tells of those."""
+    """Leave out smaller sizes of data that one run measured at three sizes or more: `growths` tells of those."""
     sizes: dict[tuple[Any, ...], list[int]] = {}
     kinds = []
     for contest in found:
         last = contest.rows[-1]
-        kinds.append((str(last["dataset"]).partition(":")[0], last["d"], last["store"], series_of(last)))
+        kinds.append((*_kind(last), last.get("run"), series_of(last)))
         sizes.setdefault(kinds[-1], []).append(last["n"])
     return [
         contest
         for contest, kind in zip(found, kinds, strict=True)
         if len(set(sizes[kind])) < 3 or contest.rows[-1]["n"] == max(sizes[kind])
     ]
+
+
+def _kind(row: Mapping[str, Any]) -> tuple[str, int, str, str]:
+    """Return what rows of one growth have in common: the kind of data, its dimension, the store, the device."""
+    return str(row["dataset"]).partition(":")[0], int(row["d"]), str(row["store"]), str(row.get("device") or "cpu")
 
 
 def frontier(rows: Iterable[Row]) -> list[Row]:
@@ -97,8 +103,10 @@ def frontier(rows: Iterable[Row]) -> list[Row]:
 class Growth:
     """One quantity of one series at several sizes."""
 
-    series: str
-    quantity: str
+    name: str
+    """What was measured; with the candidates, the data or the device where others of them are beside it."""
+    row: Row
+    """One of its rows."""
     points: list[tuple[int, float]]
 
     @property
@@ -118,19 +126,47 @@ class Growth:
 
 
 def growths(rows: Iterable[Row], quantity: str) -> list[Growth]:
-    """Return a quantity by size of each series measured at three sizes or more, all else alike."""
-    found: dict[tuple[Any, ...], dict[int, float]] = {}
+    """Return a quantity by size of each series measured at three sizes or more, all else alike.
+
+    Where several runs measured one size, that with the most sizes counts.
+    """
+    rows = [row for row in rows if "n" in row and "scheme" in row and not row.get("peer")]
+    sizes: dict[Any, set[int]] = {}
     for row in rows:
+        sizes.setdefault(row.get("run"), set()).add(int(row["n"]))
+    found: dict[tuple[Any, ...], dict[int, float]] = {}
+    last: dict[tuple[Any, ...], Row] = {}
+    for row in sorted(rows, key=lambda row: len(sizes[row.get("run")])):
         value = row.get(quantity)
-        if value is None or "n" not in row or "scheme" not in row or row.get("peer"):
+        if value is None or (quantity in _OF_A_SIDE and not row["reranked"] and row["scheme"] != "plaintext"):
             continue
         if quantity == "peak_rss_mb":
             value -= row.get("library_rss_mb") or 0
-        kind = str(row["dataset"]).partition(":")[0]
-        key = (kind, row["d"], row["store"], row.get("beta"), row.get("oversample"), series_of(row))
+        wide = None if quantity in _OF_A_SIDE else row.get("oversample")
+        key = (*_kind(row), series_of(row), wide and wide * int(row.get("k") or 10))
         found.setdefault(key, {})[int(row["n"])] = float(value)
+        last[key] = row
     many = {key: values for key, values in found.items() if len(values) >= 3}
-    return [Growth(f"{key[-1]}, {key[0]} {key[1]}-d", quantity, sorted(values.items())) for key, values in many.items()]
+    return [Growth(_named(key, many), last[key], sorted(values.items())) for key, values in many.items()]
+
+
+_OF_A_SIDE = ("build_cpu_s", "bytes", "peak_rss_mb")
+"""Quantities that are the same however hard a search looks."""
+
+
+def _named(key: tuple[Any, ...], others: Iterable[tuple[Any, ...]]) -> str:
+    """Name a series by what tells it from the others."""
+    *_, series, wide = key
+    told = [series]
+    if any(other[4] == series and other[5] != wide for other in others):
+        told.append(f"{wide:,} candidates")
+    if len({other[:2] for other in others}) > 1:
+        told.append(f"{key[0]} {key[1]}-d")
+    if len({other[2] for other in others if other[4] != other[2]}) > 1:
+        told.append(key[2])
+    if key[3] != "cpu":
+        told.append("GPU")
+    return ", ".join(told)
 
 
 @dataclass

@@ -109,6 +109,25 @@ def test_growth_finds_the_exponent(quantity):
     assert not growths(rows[:4], quantity), "two sizes make no curve"
 
 
+def test_growth_names_what_tells_its_series_apart_and_takes_no_other_run():
+    rows = [
+        row(dataset=f"clustered:{n}x8", n=n, k=10, run="grown", job=str(n), oversample=wide, p50_ms=wide * n**0.5)
+        for n in (1_000, 10_000, 100_000)
+        for wide in (10, 50)
+    ]
+    other = {"dataset": "clustered:100000x8", "n": 100_000, "k": 10, "run": "other", "oversample": 10}
+    rows = (
+        [row(**other, p50_ms=9.0, device=device, job=device) for device in ("cpu", "cuda")]
+        + rows
+        + [row(**other, p50_ms=9.0, job="cpu")]
+    )
+    found = {each.name: each.points[-1][1] for each in growths(rows, "p50_ms")}
+    assert found == {f"sap beta 2, {wide}0 candidates": pytest.approx(wide * 100_000**0.5) for wide in (10, 50)}
+    assert [each.name for each in growths(rows, "bytes")] == ["sap beta 2"], "it is the same whatever is re-ranked"
+    titles = [contest.title for contest in largest(contests(rows))]
+    assert sum("on a GPU" in title for title in titles) == 1
+
+
 def test_noise_counts_the_best_attack_without_pairs():
     rows = [attack(1.0, 0.5), attack(1.0, 0.9), attack(1.0, 1.0, pairs=50), attack(2.0, 0.1), attack(2.0, 0.1, n=9)]
     (found,) = noises(rows)
