@@ -13,26 +13,29 @@ parameters, prepared statements, a table of an id, the vector and the field that
 HNSW and the filter are measured in single and in half precision, the others in single.
 
 The server is the one of ENCVEC_TEST_DSN (a role that may create databases), else one of our own, which keeps its
-promises: fsync is on. --scale loads and indexes a larger collection piece by piece and reports memory.
+promises: fsync is on. --scale loads and indexes a larger one, streamed, by HNSW over half-precision
+vectors, and tells the memory of both ends.
 Imports encvec_store, benchmarks.report, benchmarks.datasets, benchmarks.postgres.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import click
 import numpy as np
 
-from benchmarks.datasets import Dataset, load, synthetic
+from benchmarks.datasets import Dataset, load
 from benchmarks.postgres import Memory, Watched, spent
 from benchmarks.report import Row, Show, Target, one_thread, options, publish
 from encvec_store import Collection, Keyset, Store, connect
 from encvec_store.bench.encrypted import BATCH, fill
 from encvec_store.bench.postgres import Database, PlainTable, Search, database
+from encvec_store.bench.synthetic import clustered
 from encvec_store.bench.timing import interleave
 from encvec_store.bench.truth import Truth
 from encvec_store.metrics import metric
@@ -54,7 +57,7 @@ GROUPS = 100
 FILTER_OVERSAMPLES = (4, 10)
 OURS = {"single": "encrypted", "half": "encrypted half"}
 """What rows call us, by precision."""
-PIECE = 20_000
+SCALED_QUERIES, SCALED_EFS, SCALED_CANDIDATES = 200, (40, 100, 200, 400), (100, 200, 400)
 
 
 def ours(url: str, keys: Keyset, name: str, **how: Any) -> tuple[Store, Collection]:
@@ -249,52 +252,67 @@ def targets(rows: list[Row]) -> list[Target]:
 
 
 def scale(n: int, dim: int, show: Show) -> tuple[list[Row], list[Target]]:
-    """Load and index n vectors piece by piece, and watch the memory of both ends."""
-    keys, queries = Keyset.create("memory:"), synthetic(PIECE, dim, queries=50).queries
-    nearest = np.full((len(queries), K), -np.inf)
-
-    def pieces() -> Iterator[Any]:
-        for start in range(0, n, PIECE):
-            yield start, synthetic(min(PIECE, n - start), dim, queries=50, seed=start // PIECE).vectors
-
-    with database() as db:
-        store = connect(db.url, keyset=keys, index="hnsw", storage="float16")
-        collection = store.collection("scale", dim, "cosine", {"name": "sap", "beta": BETA})
-        row: Row = {"bench": "pgvector", "part": "scale", "what": "encrypted", "index": "hnsw", "storage": "float16"}
-        row |= {"n": n, "d": dim, **db.versions}
-        written = 0.0
-        with show.stage("ingest", n) as done, Memory(db) as used:
-            for start, vectors in pieces():
-                similar = np.concatenate([nearest, queries @ vectors.T], axis=1)
-                nearest = -np.sort(-similar, axis=1)[:, :K]
-                ids = [str(start + i) for i in range(len(vectors))]
+    """Load and index n vectors piece by piece, plaintext and encrypted, and watch the memory of both ends."""
+    data, keys = clustered(n, dim, queries=SCALED_QUERIES), Keyset.create("memory:")
+    with show.stage("exact neighbours", n) as done:
+        truth = Truth(metric("cosine"), data.vectors, data.queries, K, done)
+    common: Row = {"bench": "pgvector", "dataset": data.name, "n": n, "d": dim, "index": "halfvec"}
+    with database() as db, ExitStack() as open_now:
+        plain = open_now.enter_context(PlainTable(db.url, "plain_scale", dim))
+        store, collection = create(db.url, keys, "scale", dim)
+        open_now.callback(store.close)
+        indexing, indexed = ours(db.url, keys, "scale", **KINDS["halfvec"])
+        open_now.callback(indexing.close)
+        writes: dict[str, tuple[Callable[[Any, int], None], Callable[[], object]]] = {
+            "plaintext": (plain.load, lambda: plain.index("halfvec")),
+            "encrypted": (
+                lambda some, first: collection.upsert([str(first + i) for i in range(len(some))], some),
+                indexed.flush,
+            ),
+        }
+        rows: list[Row] = []
+        for what, (write, index) in writes.items():
+            row: Row = {**common, "part": "scale", "what": what, **db.versions}
+            written = 0.0
+            with show.stage(f"{what}: ingest", n) as done, Memory(db) as used:
+                for first, some in data.vectors.slices(BATCH):
+                    begun = time.perf_counter()
+                    write(some, first)
+                    written += time.perf_counter() - begun
+                    done(len(some))
+            row |= {"per_s": n / written, **used.row("ingest")}
+            with show.stage(f"{what}: index", 1), Memory(db) as used:
                 begun = time.perf_counter()
-                for first in range(0, len(ids), BATCH):
-                    collection.upsert(ids[first : first + BATCH], vectors[first : first + BATCH])
-                written += time.perf_counter() - begun
-                done(len(ids))
-        row |= {"per_s": n / written, **used.row("ingest")}
-        with show.stage("index", 1), Memory(db) as used:
-            start = time.perf_counter()
-            collection.flush()
-            row |= {"build_s": time.perf_counter() - start}
-        row |= used.row("build")
-        with show.stage("search", len(queries)), Memory(db) as used:
-            answers = [collection.search(query, K) for query in queries]
-            limits = nearest[:, K - 1] - 1e-6
-            right = sum(hit.score >= limit for hits, limit in zip(answers, limits, strict=True) for hit in hits)
-            times = []
-            for query in queries:
-                begun = time.perf_counter()
-                collection.search(query, K)
-                times.append(time.perf_counter() - begun)
-        sizes = collection.stats()["store"]["bytes"]
-        row |= {"recall@10": right / (K * len(queries)), "p50_ms": 1e3 * float(np.median(times)), **used.row("search")}
-        row |= {"bytes": sum(sizes.values()), "index_mb": sizes["index"] / 1e6}
-        store.close()
-    show.table(f"{n:,} x {dim}, loaded in batches of {BATCH:,}", [row])
-    show.table("Memory, MiB at most", used.table(row))
-    return [row], []
+                index()
+                row |= {"build_s": time.perf_counter() - begun}
+            rows.append({**row, **used.row("build")})
+        sizes = indexed.stats()["store"]["bytes"]
+        for row, whole, part in zip(
+            rows, (plain.size(), sum(sizes.values())), (plain.index_size(), sizes["index"]), strict=True
+        ):
+            row |= {"bytes": whole, "index_mb": part / 1e6}
+        variants = {f"plaintext {ef}": Watched(plain.searching("halfvec", ef, K), None) for ef in SCALED_EFS}
+        for candidates in SCALED_CANDIDATES:
+            how: dict[str, Any] = {"oversample": candidates // K, "ef_search": candidates, **KINDS["halfvec"]}
+            opened, found = ours(db.url, keys, "scale", **how)
+            open_now.callback(opened.close)
+            variants[f"encrypted {candidates}"] = Watched(partial(found.search, k=K), None)
+        with show.stage("search", len(data.queries)) as done, Memory(db) as used:
+            timed = interleave(variants, data.queries, progress=done)
+        for row in rows:
+            row |= used.row("search")
+        searches: list[Row] = []
+        for name, measured in timed.items():
+            what, _, effort = name.partition(" ")
+            answers = [np.array([int(getattr(hit, "id", hit)) for hit in hits], np.int64) for hits in measured.answers]
+            row = {**common, "part": "scale search", "what": what, **db.versions}
+            row["ef_search" if what == "plaintext" else "candidates"] = int(effort)
+            searches.append({**row, **measured.row(), f"recall@{K}": truth.recall(answers, K)})
+    for title, told in ((f"{n:,} x {dim}, loaded in batches of {BATCH:,}", rows), ("searches, by turns", searches)):
+        show.table(title, [{key: value for key, value in row.items() if key not in common} for row in told])
+    for row in rows:
+        show.table(f"Memory, MiB at most: {row['what']}", used.table(row))
+    return rows + searches, []
 
 
 @click.command()

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import click
 
-from benchmarks import ingest, kernel, pgvector, search
+from benchmarks import ingest, kernel, pgvector, search, walk
 from benchmarks.report import Row, Show, Target, one_thread, publish
 
-ALL = ("kernel", "ingest", "search", "pgvector")
+ALL = ("kernel", "ingest", "search", "walk", "pgvector")
 
 
 @click.command()
@@ -31,6 +31,7 @@ def main(quick: bool, peers: bool, only: tuple[str, ...], out: str | None, as_js
         "kernel": lambda show: kernel.run(quick, show, with_peers=peers),
         "ingest": lambda show: ingest.run(quick, show),
         "search": lambda show: search.run(quick, show),
+        "walk": lambda show: walk.run(quick, show),
         "pgvector": lambda show: pgvector.run(quick, show),
     }
     for name in only or ALL:

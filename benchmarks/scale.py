@@ -35,10 +35,10 @@ from encvec_store.bench.truth import Truth
 from encvec_store.crypto.schemes import scheme
 from encvec_store.metrics import metric
 
-K, CANDIDATES, QUERIES, BETA = 10, (100, 500), 200, 2.0
+K, CANDIDATES, QUERIES, BETA = 10, (100, 500, 2000), 200, 2.0
 PER_LIST = 40
 """Training vectors a list."""
-PROBES = (16, 64)
+PROBES = (16, 64, 256)
 
 
 def factory(n: int, dim: int) -> str:

@@ -28,7 +28,7 @@ def test_targets():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["kernel", "ingest", "search", "pgvector"])
+@pytest.mark.parametrize("name", ["kernel", "ingest", "search", "walk", "pgvector"])
 def test_quick_run(tmp_path, name):
     done = python("benchmarks.run", "--quick", "--only", name, "--out", str(tmp_path))
     lines = [json.loads(line) for line in (tmp_path / f"{name}.jsonl").read_text().splitlines()]

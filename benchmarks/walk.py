@@ -1,0 +1,133 @@
+"""Where the time of one search goes, inside the `faiss:` store.
+
+Usage: python -m benchmarks.walk [--quick]
+
+The parts of whole searches, timed where they run: HNSW at efSearch 100, `sap` at beta 2, 100 candidates re-ranked for
+ten hits, on vectors made in the likeness of text embeddings.
+
+    query      lifted and encrypted: at 768 dimensions a matrix of 2.4 MB is read
+    index      FAISS finds the candidates
+    fetch      their sealed vectors are read, from mapped files
+    open       AES-GCM, a call a vector
+    score      exactly, under the metric
+    payloads   those of the hits are read from SQLite, and opened
+    store      whatever the whole search takes beside all these: checks, locks, hits
+
+Re-rank is fetch, open and score. A part is slower here than alone: each finds the caches full of the others' work.
+Imports encvec_store, benchmarks.report.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest.mock import patch
+
+import click
+import numpy as np
+
+from benchmarks.report import Row, Show, Target, one_thread, options, publish
+from encvec_store import Keyset, connect
+from encvec_store import search as walk
+from encvec_store.backends.faiss.ann import AnnIndex
+from encvec_store.backends.faiss.collection import FaissCollection
+from encvec_store.bench.encrypted import Encrypted, fill
+from encvec_store.bench.synthetic import clustered
+from encvec_store.handle import Handle
+
+DIMS = (384, 768)
+N, QUERIES, ROUNDS, BETA, K, CANDIDATES, EF = 20_000, 500, 3, 2.0, 10, 100, 100
+PARTS: tuple[tuple[str, object, str], ...] = (
+    ("query", walk._Query, "_from_index"),
+    ("index", AnnIndex, "search"),
+    ("fetch", FaissCollection, "_mapped"),
+    ("open", Handle, "_open"),
+    ("score", walk, "best"),
+    ("payloads", Handle, "open_payloads"),
+)
+RERANK = ("fetch", "open", "score")
+
+
+@contextmanager
+def timed(spent: dict[str, float]) -> Iterator[None]:
+    """Add up the seconds of every part; none of them calls another."""
+
+    def timing(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def timed_call(*args: Any, **kwargs: Any) -> Any:
+            start = time.perf_counter()
+            try:
+                return call(*args, **kwargs)
+            finally:
+                spent[name] += time.perf_counter() - start
+
+        return timed_call
+
+    with ExitStack() as patches:
+        for name, owner, method in PARTS:
+            patches.enter_context(patch.object(owner, method, timing(name, getattr(owner, method))))
+        yield
+
+
+def parts(dim: int, n: int, rounds: int, show: Show) -> list[Row]:
+    """Time the parts at one dimension: a row each, and of the whole with and without watching."""
+    data = clustered(n, dim, queries=QUERIES)
+    taken: dict[str, list[float]] = defaultdict(list)
+    with (
+        tempfile.TemporaryDirectory(prefix="encvec-bench-") as folder,
+        connect(f"faiss:{folder}", keyset=Keyset.create("memory:"), index="hnsw", flat_limit=0, ef_search=EF) as store,
+    ):
+        collection = store.collection("bench", dim, scheme={"name": "sap", "beta": BETA}, oversample=CANDIDATES // K)
+        fill(collection, data.vectors)
+        Encrypted(store, collection).build()
+        for query in data.queries[:100]:
+            collection.search(query, k=K)
+        with show.stage(f"d={dim}", rounds * len(data.queries)) as done:
+            for _ in range(rounds):
+                for query in data.queries:
+                    start = time.perf_counter()
+                    collection.search(query, k=K)
+                    taken["whole"].append(time.perf_counter() - start)
+                spent: dict[str, float] = defaultdict(float)
+                with timed(spent):
+                    for query in data.queries:
+                        spent.clear()
+                        start = time.perf_counter()
+                        collection.search(query, k=K)
+                        whole = time.perf_counter() - start
+                        for name, seconds in spent.items():
+                            taken[name].append(seconds)
+                        taken["re-rank"].append(sum(spent[name] for name in RERANK))
+                        taken["store"].append(whole - sum(spent.values()))
+                done(len(data.queries))
+    order = [name for name, _, _ in PARTS] + ["store", "re-rank", "whole"]
+    common = {"bench": "walk", "n": n, "d": dim, "index": "hnsw", "ef_search": EF, "candidates": CANDIDATES}
+    return [{**common, "what": name, "p50_ms": 1e3 * float(np.median(taken[name]))} for name in order]
+
+
+def run(quick: bool, show: Show) -> tuple[list[Row], list[Target]]:
+    """Time every dimension."""
+    rows: list[Row] = []
+    for dim in DIMS:
+        rows += parts(dim, 1_000 if quick else N, 1 if quick else ROUNDS, show)
+    show.table("Where the time of a search goes", [{key: row[key] for key in ("what", "d", "p50_ms")} for row in rows])
+    took = {row["what"]: row["p50_ms"] for row in rows if row["d"] == DIMS[-1]}
+    return rows, [
+        Target(f"re-rank of {CANDIDATES} at d={DIMS[-1]}, ms", took["re-rank"], "<=", 0.3),
+        Target(f"the store's own Python at k={K}, d={DIMS[-1]}, ms", took["store"], "<=", 0.1),
+    ]
+
+
+@click.command()
+@options
+def main(quick: bool, as_json: bool, out: str | None) -> None:
+    """Measure the parts of a search."""
+    publish("walk", lambda show: run(quick, show), quick, as_json, out)
+
+
+if __name__ == "__main__":
+    one_thread("benchmarks.walk")
+    main()
