@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from encvec_store.backends.faiss import ann
+from encvec_store.backends.faiss import files as cache_files
 
 from .faiss_kit import CONFIG, DIM, Authenticator, agree, batch, connect, content, oracle, tokens
 
@@ -135,16 +136,52 @@ def test_a_folder_in_the_way(tmp_path, caplog):
     backend.close()
 
 
+def rename(folder, **fields):
+    """Change fields of the manifest, under a good tag."""
+    path = folder / "index" / "1" / "manifest.json"
+    document = {**json.loads(path.read_bytes()), **fields}
+    del document["tag"]
+    text = json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
+    path.write_text(json.dumps({**document, "tag": Authenticator().tag(text).hex()}))
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("piece", [1, 1000, 1 << 20])
+def test_no_byte_of_an_altered_piece_is_given(tmp_path, piece, monkeypatch):
+    monkeypatch.setattr(cache_files, "PIECE", piece)
+    content = os.urandom(5000)
+    entry = cache_files.write_hashed(tmp_path, "it", lambda write: [write(content[:1234]), write(content[1234:])])
+    assert cache_files.read_hashed(tmp_path, entry) == content
+    altered = bytearray(content)
+    altered[4321] ^= 1
+    (tmp_path / "it").write_bytes(altered)
+    given: list[bytes] = []
+    with cache_files.reading(tmp_path, entry) as read, pytest.raises(ValueError, match="altered"):
+        given.extend(iter(lambda: read(700), b""))
+    assert b"".join(given) == content[: 4321 // piece * piece]
+    assert all(len(some) <= 700 for some in given)
+    for size in (4999, 5001):
+        (tmp_path / "it").write_bytes(content[:size] + bytes(max(0, size - 5000)))
+        with pytest.raises(ValueError, match="altered"):
+            cache_files.check_hashed(tmp_path, entry)
+
+
+def test_an_older_format_is_no_damage(tmp_path, parsed, caplog):
+    expected = saved(tmp_path)
+    rename(tmp_path, format=1)
+    backend, store = connect(tmp_path)
+    assert store.check() == []
+    agree(store, expected)
+    assert parsed == []
+    assert not caplog.records
+    backend.close()
+
+
 @pytest.mark.faults
 def test_manifest_of_another_collection(tmp_path, parsed):
     """Files with a good tag, moved: they are of another collection."""
     expected = saved(tmp_path)
-    document = json.loads((tmp_path / "index" / "1" / "manifest.json").read_bytes())
-    del document["tag"]
-    document["name"] = "bodies"
-    text = json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
-    document["tag"] = Authenticator().tag(text).hex()
-    (tmp_path / "index" / "1" / "manifest.json").write_text(json.dumps(document))
+    rename(tmp_path, name="bodies")
     backend, store = connect(tmp_path)
     agree(store, expected)
     assert parsed == []

@@ -1,5 +1,6 @@
 """The index in memory: kinds, growth, deletions, filters, limits, threads, other processes."""
 
+import io
 import threading
 
 import numpy as np
@@ -254,7 +255,7 @@ def test_bytes_are_filled_up_to_sixteens(dim, kind):
     best = np.argsort(-truth, axis=1)[:, :10]
     assert np.mean([len(set(a) & set(b)) for a, b in zip(labels, best, strict=True)]) > 8.5
     np.testing.assert_allclose(products, np.take_along_axis(truth, labels, axis=1), atol=0.02 * np.abs(truth).max())
-    again = AnnIndex.read(b"".join(written(index)), kind, "sq8", options.m)
+    again = AnnIndex.read(io.BytesIO(b"".join(written(index))).read, kind, "sq8", options.m)
     np.testing.assert_array_equal(again.search(queries, 10, options, None, len(vectors))[0], labels)
 
 

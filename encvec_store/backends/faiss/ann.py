@@ -1,4 +1,4 @@
-"""The one place that calls FAISS: build, extend, search, write and read an index; imports faiss, options, device.
+"""The one place that calls FAISS: build, extend, search, write and read an index; imports options, device, files.
 
 Inner product throughout. FAISS has no types of its own; what leaves this file has.
 """
@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from ..base import Matrix, Rows
 from .device import GpuCopy, gpu_copy, suits, uses_gpu
+from .files import Read
 from .options import Options
 
 __all__ = ["VERSION", "AnnIndex", "training_size"]
@@ -195,14 +196,22 @@ class AnnIndex:
         faiss.write_index(self._raw, faiss.PyCallbackIOWriter(piece, 1 << 20))
 
     @classmethod
-    def read(cls, data: bytes, kind: str, storage: str, m: int) -> AnnIndex:
+    def read(cls, read: Read, kind: str, storage: str, m: int) -> AnnIndex:
         """Read what `write` gave. The caller has made sure that it is ours: FAISS trusts what it parses.
 
+        Args:
+            read: returns up to so many bytes, fewer than asked for where it likes, b"" at the end.
+            kind: of the index.
+            storage: likewise.
+            m: likewise.
+
         Raises:
-            ValueError: this FAISS does not understand it, or it is of another kind.
+            ValueError: this FAISS does not understand it, or it is of another kind, or `read` says so.
         """
         try:
-            raw: Any = faiss.deserialize_index(np.frombuffer(data, np.uint8))
+            raw: Any = faiss.read_index(faiss.PyCallbackIOReader(read))
+        except ValueError:
+            raise
         except Exception as error:  # SWIG turns C++ exceptions into whatever it finds
             raise ValueError(f"FAISS cannot read it: {type(error).__name__}") from None
         kinds: dict[str, Any] = {"flat": faiss.IndexFlat, "hnsw": faiss.IndexHNSW, "ivf": faiss.IndexIVF}

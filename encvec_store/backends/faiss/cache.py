@@ -1,8 +1,9 @@
 """The index of one collection on disk: save it, load what is provably ours; imports ordinals, slots, files.
 
-`manifest.json` is written last, by an atomic rename, and names every other file with its SHA-256; its tag says
-that we wrote it. FAISS parses a file only if it has the hash of a manifest with our tag: parsing a forged index
-would be handing over the process. Envelope slots have no hash: they are authenticated one by one when opened.
+`manifest.json` is written last, by an atomic rename, and names every other file with the SHA-256 of each of its
+pieces; its tag says that we wrote it. FAISS parses a piece only if it has the hash of a manifest with our tag: parsing
+a forged index would be handing over the process. Envelope slots have no hash: they are authenticated one by one when
+opened.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import numpy as np
 
 from ..base import Bytes, CacheAuthenticator, CollectionSpec, Rows
 from .ann import VERSION, AnnIndex
-from .files import read_hashed, replace_durably, sync, write_hashed
+from .files import check_hashed, read_hashed, reading, replace_durably, sync, write_hashed
 from .locks import FileLock
 from .options import Options
 from .ordinals import Ordinals
@@ -28,7 +29,8 @@ from .slots import Slots, write_slots
 
 __all__ = ["Cache"]
 
-FORMAT = 1
+FORMAT = 2
+"""1 had one hash a file."""
 _MANIFEST = "manifest.json"
 _LOCK = "writer.lock"
 _TRIES = 3
@@ -36,7 +38,7 @@ _log = logging.getLogger("encvec_store")
 
 
 class _OutlivedError(Exception):
-    """The cache was saved under a key that is disabled or destroyed by now: as good as none."""
+    """The cache was saved under a key that is disabled or destroyed by now, or in an older format: as good as none."""
 
 
 @dataclass
@@ -183,7 +185,7 @@ class Cache:
             document = self._checked(text)
             for space in document["spaces"].values():
                 for entry in (space["index"], space["rows"]):
-                    read_hashed(self.folder, entry)
+                    check_hashed(self.folder, entry)
                 if space["slots"]:
                     Slots(self.folder / space["slots"]["name"], space["slots"]["count"], self.spec.envelope_size)
         except _OutlivedError:
@@ -272,6 +274,8 @@ class Cache:
             raise _OutlivedError
         if self.authenticator is None or not self.authenticator.check(_canonical(document), tag):
             raise ValueError("the manifest is not authentic")
+        if document.get("format") in range(1, FORMAT):
+            raise _OutlivedError
         if any(document.get(name) != value for name, value in self._identity().items()):
             raise ValueError("the manifest is of another collection or format")
         return dict(document)
@@ -292,7 +296,8 @@ class Cache:
         if other or (entry["kind"] == "hnsw" and entry["m"] != options.m):
             _log.info("collection %r: index options have changed, rebuilding", self.spec.name)
             return space
-        ann = AnnIndex.read(read_hashed(self.folder, entry["index"]), entry["kind"], entry["storage"], entry["m"])
+        with reading(self.folder, entry["index"]) as read:
+            ann = AnnIndex.read(read, entry["kind"], entry["storage"], entry["m"])
         if len(ann) != n or ann.dim != AnnIndex.width(self.spec.index_dim, ann.storage):
             raise ValueError("the index has a wrong size")
         space.ann, space.saved_index = ann, entry["index"]

@@ -1,17 +1,21 @@
-"""Files that are the owner's alone, written durably and known again by their hash; standard library only."""
+"""Files that are the owner's alone, written durably and known again by their hashes; standard library only."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["private", "read_hashed", "replace_durably", "sync", "write_hashed"]
+__all__ = ["Read", "check_hashed", "private", "read_hashed", "reading", "replace_durably", "sync", "write_hashed"]
 
+Read = Callable[[int], bytes]
 Write = Callable[[bytes], object]
+PIECE = 1 << 20
+"""Bytes under one hash: files are read a piece at a time, and none is used unseen."""
 
 
 def private(path: str, flags: int) -> int:
@@ -31,28 +35,66 @@ def sync(path: Path) -> None:
 
 
 def write_hashed(folder: Path, name: str, produce: Callable[[Write], object]) -> dict[str, Any]:
-    """Write a new file, not yet durably, and return name, hash and size.
+    """Write a new file, not yet durably, and return its name, its size and the hash of every `PIECE` bytes.
 
-    The hash is of what was written, not of what may lie there afterwards.
+    The hashes are of what was written, not of what may lie there afterwards.
     """
-    digest, size = hashlib.sha256(), 0
+    hashes, digest, size = list[str](), hashlib.sha256(), 0
     with open(folder / name, "xb", opener=private) as file:
 
         def write(data: bytes) -> None:
-            nonlocal size
-            digest.update(data)
-            size += file.write(data)
+            nonlocal digest, size
+            file.write(data)
+            rest = memoryview(data)
+            while rest:
+                some = rest[: PIECE - size % PIECE]
+                digest.update(some)
+                size, rest = size + len(some), rest[len(some) :]
+                if size % PIECE == 0:
+                    hashes.append(digest.hexdigest())
+                    digest = hashlib.sha256()
 
         produce(write)
-    return {"name": name, "sha256": digest.hexdigest(), "bytes": size}
+    if size % PIECE:
+        hashes.append(digest.hexdigest())
+    return {"name": name, "sha256": hashes, "bytes": size}
+
+
+@contextmanager
+def reading(folder: Path, entry: dict[str, Any]) -> Iterator[Read]:
+    """Open a file that `write_hashed` wrote. The context is a function that reads up to so many bytes, b"" at the end.
+
+    It gives nothing that was altered, and holds one piece at a time: ValueError where a piece is not what it was.
+    """
+    hashes, held = iter(entry["sha256"]), memoryview(b"")
+    with open(folder / entry["name"], "rb") as file:
+        if os.fstat(file.fileno()).st_size != entry["bytes"]:
+            raise ValueError(f"{entry['name']} was altered")
+
+        def read(size: int) -> bytes:
+            nonlocal held
+            if not held:
+                piece = file.read(PIECE)
+                if piece and hashlib.sha256(piece).hexdigest() != next(hashes, None):
+                    raise ValueError(f"{entry['name']} was altered")
+                held = memoryview(piece)
+            some, held = held[:size], held[size:]
+            return bytes(some)
+
+        yield read
 
 
 def read_hashed(folder: Path, entry: dict[str, Any]) -> bytes:
-    """Read a file that `write_hashed` wrote; ValueError if it is not what it was."""
-    data: bytes = (folder / entry["name"]).read_bytes()
-    if hashlib.sha256(data).hexdigest() != entry["sha256"]:
-        raise ValueError(f"{entry['name']} was altered")
-    return data
+    """Read the whole of a file that `write_hashed` wrote; ValueError if it is not what it was."""
+    with reading(folder, entry) as read:
+        return b"".join(iter(lambda: read(PIECE), b""))
+
+
+def check_hashed(folder: Path, entry: dict[str, Any]) -> None:
+    """Do the same and keep nothing."""
+    with reading(folder, entry) as read:
+        while read(PIECE):
+            pass
 
 
 def replace_durably(path: Path, content: bytes) -> None:
