@@ -1,6 +1,7 @@
 """How time and memory grow with the number of records: makes results/growth/. Imports encvec_store.bench.
 
 Usage: python -m benchmarks.growth [--n 1000 ... 1000000] [--dim 128] [--scheme sap] [--oversample 10 ...] [--json]
+       python -m benchmarks.growth --n 10000000 --dim 96 --index ivf --storage pq --effort 64 --effort 256
 
 For every size the runner of `encvec bench` measures plaintext FAISS and the `faiss:` store side by side, on clustered
 vectors that are made as they are read: neither the store's nor the baseline's process ever holds the data. A process
@@ -13,6 +14,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ import click
 
 from benchmarks.report import RESULTS, Show, one_thread
 from encvec_store import Keyset, connect
+from encvec_store.backends.faiss.options import INDEX_KINDS, STORAGES
 from encvec_store.bench import Job, Measured, measure
 from encvec_store.bench.child import resident
 from encvec_store.bench.encrypted import fill
@@ -30,10 +33,9 @@ SIZES = (1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000)
 QUERIES = 300
 
 
-def job(n: int, dim: int, scheme: dict[str, Any], oversamples: tuple[int, ...]) -> Job:
-    """Describe what is measured at one size: the store's own choice of index, 8-bit, at efSearch 100."""
-    data = clustered(n, dim, queries=QUERIES)
-    return Job(data, schemes=(scheme,), oversamples=oversamples, passes=2, rounds=0)
+def job(n: int, dim: int, scheme: dict[str, Any], how: Mapping[str, Any]) -> Job:
+    """Describe what is measured at one size, unless told otherwise by the store's own choice of index and effort."""
+    return Job(clustered(n, dim, queries=QUERIES), schemes=(scheme,), passes=2, rounds=0, **how)
 
 
 def ingest(n: int, dim: int, scheme: dict[str, Any]) -> dict[str, Any]:
@@ -59,9 +61,9 @@ def ingest_here(told: str) -> None:
         store.close()
 
 
-def one(n: int, dim: int, scheme: dict[str, Any], oversamples: tuple[int, ...], show: Show) -> list[Measured]:
+def one(n: int, dim: int, scheme: dict[str, Any], how: Mapping[str, Any], show: Show) -> list[Measured]:
     """Measure one size."""
-    found = measure(job(n, dim, scheme, oversamples), lambda text, steps: show.stage(f"{n:,}: {text}", steps))
+    found = measure(job(n, dim, scheme, how), lambda text, steps: show.stage(f"{n:,}: {text}", steps))
     alone = ingest(n, dim, scheme)
     for measured in found:
         if measured.row["scheme"] != "plaintext":
@@ -77,6 +79,9 @@ def one(n: int, dim: int, scheme: dict[str, Any], oversamples: tuple[int, ...], 
 @click.option(
     "--oversample", "oversamples", type=int, multiple=True, help="Candidates a hit; again for more.  [default: 10]"
 )
+@click.option("--index", type=click.Choice(INDEX_KINDS), help="Kind of index, of both sides.  [default: as n suits]")
+@click.option("--storage", type=click.Choice(STORAGES), help="How the store's index keeps vectors.  [default: sq8]")
+@click.option("--effort", "efforts", type=int, multiple=True, help="efSearch, or probes; again for more.")
 @click.option("--out", metavar="FOLDER", type=click.Path(path_type=Path), default=RESULTS / "growth")
 @click.option("--ingest", "told", hidden=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines and nothing else.")
@@ -86,6 +91,9 @@ def main(
     scheme: str,
     beta: float | None,
     oversamples: tuple[int, ...],
+    index: str | None,
+    storage: str | None,
+    efforts: tuple[int, ...],
     out: Path,
     told: str | None,
     as_json: bool,
@@ -98,17 +106,18 @@ def main(
     results = Results(out, hdf5=False)
     beta = 2.0 if beta is None and scheme == "sap" else beta
     spec: dict[str, Any] = {"name": scheme, **({} if beta is None else {"beta": beta})}
-    oversamples = oversamples or (10,)
+    options = {name: value for name, value in (("index", index), ("storage", storage)) if value}
+    how = {"oversamples": oversamples or (10,), "efforts": efforts, "options": options}
     for n in sizes or SIZES:
-        key = key_of(job(n, dim, spec, oversamples))
-        rows = results.of(key) if results.done(key) else results.add(key, one(n, dim, spec, oversamples, show))
+        key = key_of(job(n, dim, spec, how))
+        rows = results.of(key) if results.done(key) else results.add(key, one(n, dim, spec, how, show))
         if as_json:
             click.echo("".join(json.dumps(row) + "\n" for row in rows), nl=False)
         else:
             show.table(f"{n:,} x {dim}", rows, COLUMNS)
 
 
-COLUMNS = ["scheme", "index", "reranked", "oversample", "recall@10", "p50_ms", "p95_ms", "qps", "build_s",
+COLUMNS = ["scheme", "index", "reranked", "effort", "oversample", "recall@10", "p50_ms", "p95_ms", "qps", "build_s",
            "ingest_per_s", "bytes", "peak_rss_mb", "ingest_peak_mb"]  # fmt: skip
 
 if __name__ == "__main__":

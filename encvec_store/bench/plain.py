@@ -39,7 +39,7 @@ class Plain:
         source = vectors if isinstance(vectors, Source) else Source(vectors)
         n, self._unit = len(source), metric.name == "cosine"
         self.kind = options.kind_for(n)
-        self.storage = "float32" if self.kind == "flat" else options.storage
+        self.storage = options.storage_for(self.kind)
         self.build_s = self.build_cpu_s = 0.0
         """Seconds of training and adding, on the clock and of the processor."""
         self._index = _empty(self.kind, self.storage, metric, n, source.dim, options)
@@ -50,7 +50,8 @@ class Plain:
             self._timed(lambda part: self._index.add(metric.lift(part) if self._unit else part), some)
             if progress is not None:
                 progress(len(some))
-        self._gpu = gpu_copy(self._index, self.kind) if suits(self.kind, 1) and uses_gpu(options.device) else None
+        usable = suits(self.kind, self.storage, 1) and uses_gpu(options.device)
+        self._gpu = gpu_copy(self._index, self.kind) if usable else None
         self.set_ef(options.ef_search)
         if self.kind == "ivf":
             self._index.nprobe = options.nprobe or max(4, -(-self._index.nlist // 12))
@@ -88,7 +89,7 @@ class Plain:
         asked = queries
         if self._unit:
             asked = asked / np.sqrt(np.einsum("ij,ij->i", asked, asked))[:, None]
-        if self._gpu is not None and suits(self.kind, k):
+        if self._gpu is not None and suits(self.kind, self.storage, k):
             return self._gpu.search(asked, k, self.effort or 0)[0]
         labels: npt.NDArray[np.int64] = self._index.search(asked, k)[1]
         return labels
@@ -117,8 +118,7 @@ def _empty(kind: str, storage: str, metric: Metric, n: int, dim: int, options: O
     if kind == "flat":
         return library.IndexFlat(dim, measure)
     if kind == "ivf":
-        code = "SQ8" if storage == "sq8" else "Flat"
-        index = library.index_factory(dim, f"IVF{ann._lists(n)},{code}", measure)
+        index = library.index_factory(dim, f"IVF{ann._lists(n)},{ann.ivf_code(storage, dim)}", measure)
         index.cp.min_points_per_centroid = 1
         return index
     if storage == "sq8":

@@ -10,7 +10,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -95,13 +95,14 @@ def effort_option(store: str, kind: str) -> str | None:
 
 
 class PlainFaiss:
-    """Plaintext FAISS, float32 whatever the store keeps: the baseline loses nothing."""
+    """Plaintext FAISS: float32 where the store rounds, so the baseline loses nothing; product quantisers for those."""
 
     peer: str | None = None
     scheme: Mapping[str, Any] = {"name": "plaintext"}
 
     def __init__(self, data: Data, options: Options, folder: Path, done: Advance) -> None:
-        self.index = Plain(metric(data.metric), data.vectors, Options(**{**vars(options), "storage": "float32"}), done)
+        storage = "pq" if options.storage == "pq" else "float32"
+        self.index = Plain(metric(data.metric), data.vectors, replace(options, storage=storage), done)
         self.store, self.kind, self.storage = Plain.name, self.index.kind, self.index.storage
         self.build_s, self.build_cpu_s = self.index.build_s, self.index.build_cpu_s
         self.write_s = self.build_s

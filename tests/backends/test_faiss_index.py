@@ -259,6 +259,38 @@ def test_bytes_are_filled_up_to_sixteens(dim, kind):
     np.testing.assert_array_equal(again.search(queries, 10, options, None, len(vectors))[0], labels)
 
 
+@pytest.mark.parametrize("dim", [16, 17])
+def test_product_quantisers(dim):
+    """A byte for two coordinates; what a scan of codes finds first holds what is nearest."""
+    rng = np.random.default_rng(0)
+    vectors, queries = (rng.standard_normal((n, dim)).astype(np.float32) for n in (4_000, 20))
+    options = Options(index="ivf", storage="pq", nprobe=1000)
+    index = AnnIndex.build("ivf", dim, options, vectors, len(vectors))
+    index.add(vectors)
+    assert index.dim == AnnIndex.width(dim, "pq") == dim + dim % 2
+    assert index.size() == 4_000 * (index.dim // 2 + 8)
+    assert len(b"".join(written(index))) < 4_000 * (index.dim // 2 + 8) + 300_000, "codes, and the codebooks"
+    labels, _ = index.search(queries, 100, options, None, len(vectors))
+    best = np.argsort(-queries @ vectors.T, axis=1)[:, :10]
+    assert np.mean([len(set(a) & set(b)) for a, b in zip(labels, best, strict=True)]) > 9.5
+    again = AnnIndex.read(io.BytesIO(b"".join(written(index))).read, "ivf", "pq", options.m)
+    np.testing.assert_array_equal(again.search(queries, 100, options, None, len(vectors))[0], labels)
+
+
+def test_product_quantisers_are_for_ivf(tmp_path):
+    """As a collection grows: exact, then HNSW over bytes, then IVF over codes; and back from the cache."""
+    for again in range(2):
+        backend, store = connect(tmp_path, storage="pq", flat_limit=200, ivf_above=600)
+        for n, storage in ((150, "float32"), (500, "sq8"), (700, "pq")):
+            if not again:
+                store.put(batch(range(n)), under=CONFIG)
+            store.candidates({1: np.zeros((1, DIM), np.float32)}, 3)
+            if not again or n == 700:
+                assert store.stats()["spaces"][1]["storage"] == storage
+        assert store.check() == []
+        backend.close()
+
+
 def written(index):
     pieces = []
     index.write(pieces.append)

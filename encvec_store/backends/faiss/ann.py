@@ -19,7 +19,7 @@ from .device import GpuCopy, gpu_copy, suits, uses_gpu
 from .files import Read
 from .options import Options
 
-__all__ = ["VERSION", "AnnIndex", "training_size"]
+__all__ = ["VERSION", "AnnIndex", "ivf_code", "training_size"]
 
 faiss: Any = _faiss  # its stubs do not know what its Python wrappers add
 VERSION: str = faiss.__version__
@@ -30,8 +30,15 @@ _PER_LIST = 50
 _BIT = 1 / 20
 _NODE = 50
 _EF_MOST = 2_000
+_PAIR = 2
+"""Coordinates that product quantisation turns into a byte together."""
 _LANES = 16
 """Bytes that FAISS compares at once. With 250 coordinates, not 256, a comparison takes nine times as long."""
+
+
+def ivf_code(storage: str, dim: int) -> str:
+    """Return FAISS's name for what an IVF keeps of a vector of `dim` coordinates; `pq` wants an even number."""
+    return {"sq8": "SQ8", "pq": f"PQ{dim // _PAIR if dim % _PAIR == 0 else dim}"}.get(storage, "Flat")
 
 
 def training_size(kind: str, records: int) -> int:
@@ -54,14 +61,15 @@ class AnnIndex:
 
     @staticmethod
     def width(dim: int, storage: str) -> int:
-        """Return how many coordinates are kept of `dim`: zeros fill up what comparing in bytes needs."""
-        return -(-dim // _LANES) * _LANES if storage == "sq8" else dim
+        """Return how many coordinates are kept of `dim`: zeros fill up what comparing in bytes, or in pairs, needs."""
+        filled = {"sq8": _LANES, "pq": _PAIR}.get(storage, 1)
+        return -(-dim // filled) * filled
 
     @classmethod
     def build(cls, kind: str, dim: int, options: Options, sample: Matrix, records: int) -> AnnIndex:
         """Return an empty index, trained on a sample, for about so many records."""
         ip = faiss.METRIC_INNER_PRODUCT
-        storage = "float32" if kind == "flat" else options.storage
+        storage = options.storage_for(kind)
         dim = cls.width(dim, storage)
         sample = _filled(sample, dim)
         raw: Any
@@ -77,10 +85,11 @@ class AnnIndex:
             raw.hnsw.efConstruction = options.ef_construction
         else:
             lists = min(_lists(records), len(sample))
-            code = "SQ8" if storage == "sq8" else "Flat"
-            raw = faiss.index_factory(dim, f"IVF{lists},{code}", ip)
+            raw = faiss.index_factory(dim, f"IVF{lists},{ivf_code(storage, dim)}", ip)
             raw.cp.min_points_per_centroid = 1  # or it complains on the terminal
             raw.cp.seed = 1
+            if storage == "pq":
+                raw.pq.cp.min_points_per_centroid = 1
         if storage == "sq8":
             # room for later vectors beyond the sample's extremes, which would be clipped
             scalar = raw.sq if kind == "ivf" else faiss.downcast_index(raw.storage).sq
@@ -100,7 +109,7 @@ class AnnIndex:
 
     def size(self) -> int:
         """Return the bytes it takes in memory, about."""
-        per_vector = self.dim if self.storage == "sq8" else 4 * self.dim
+        per_vector = int({"sq8": 1, "pq": 1 / _PAIR}.get(self.storage, 4) * self.dim)
         links = {"hnsw": 8 * self.m + 16, "ivf": 8}.get(self.kind, 0)
         return len(self) * (per_vector + links)
 
@@ -124,7 +133,7 @@ class AnnIndex:
         queries = _filled(queries, self.dim)
         effort = self.effort(k, options, matching, masked=mask is not None)
         worth = bool(effort) or self.kind != "hnsw"  # of a few vectors, CAGRA makes no graph
-        if worth and mask is None and suits(self.kind, k) and uses_gpu(options.device):
+        if worth and mask is None and suits(self.kind, self.storage, k) and uses_gpu(options.device):
             labels, products = self._on_gpu().search(queries, k, effort or self._lists)
             if not (labels < 0).any():
                 return labels, products

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ..base import Bytes, CacheAuthenticator, CollectionSpec, Rows
 from .ann import VERSION, AnnIndex
@@ -286,13 +287,9 @@ class Cache:
 
     def _load_space(self, entry: dict[str, Any]) -> Ordinals:
         n = entry["count"]
-        kept = read_hashed(self.folder, entry["rows"])
-        if len(kept) != 9 * n:
-            raise ValueError("the list of rows has a wrong length")
-        rows = np.frombuffer(kept, "<i8", n).astype(np.int64)
-        space = Ordinals(rows, np.frombuffer(kept, np.bool_, n, 8 * n).copy())
+        space = Ordinals(*self._load_rows(entry["rows"], n))
         options = self._options
-        other = entry["storage"] != options.storage and entry["kind"] != "flat"
+        other = entry["storage"] != options.storage_for(entry["kind"])
         if other or (entry["kind"] == "hnsw" and entry["m"] != options.m):
             _log.info("collection %r: index options have changed, rebuilding", self.spec.name)
             return space
@@ -308,6 +305,13 @@ class Cache:
             except (OSError, ValueError) as error:  # the index is none the worse for it
                 _log.warning("collection %r: mapped vectors are not used: %s", self.spec.name, error)
         return space
+
+    def _load_rows(self, entry: dict[str, Any], n: int) -> tuple[Rows, npt.NDArray[np.bool_]]:
+        """Return the rows of n ordinals, and which live."""
+        kept = read_hashed(self.folder, entry)
+        if len(kept) != 9 * n:
+            raise ValueError("the list of rows has a wrong length")
+        return np.frombuffer(kept, "<i8", n).astype(np.int64), np.frombuffer(kept, np.bool_, n, 8 * n).copy()
 
 
 def _canonical(document: dict[str, Any]) -> bytes:

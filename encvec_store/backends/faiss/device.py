@@ -39,9 +39,9 @@ def uses_gpu(device: str) -> bool:
     return not why
 
 
-def suits(kind: str, k: int) -> bool:
-    """Whether FAISS can search such an index for k neighbours on a GPU."""
-    return k <= _MOST_K[kind] and (kind != "hnsw" or hasattr(faiss, "GpuIndexCagra"))
+def suits(kind: str, storage: str, k: int) -> bool:
+    """Whether FAISS can search such an index for k neighbours on a GPU; of product quantisers, some only."""
+    return k <= _MOST_K[kind] and storage != "pq" and (kind != "hnsw" or hasattr(faiss, "GpuIndexCagra"))
 
 
 def _missing() -> str:

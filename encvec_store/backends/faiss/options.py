@@ -15,7 +15,7 @@ from ...gpus import DEVICES
 __all__ = ["INDEX_KINDS", "STORAGES", "Options", "parse_url"]
 
 INDEX_KINDS = ("flat", "hnsw", "ivf")
-STORAGES = ("sq8", "float32")
+STORAGES = ("sq8", "float32", "pq")
 _SHAPES = "faiss:///absolute/folder, faiss:relative/folder or faiss://./relative/folder"
 
 
@@ -30,7 +30,11 @@ class Options:
     index: str = "auto"
     """`flat`, `hnsw` or `ivf`; `auto` goes from one to the next as a collection grows."""
     storage: str = "sq8"
-    """How HNSW and IVF keep index vectors: a byte a coordinate, or `float32`. Rounding drowns in the noise."""
+    """How HNSW and IVF keep index vectors: a byte a coordinate, or `float32`. Rounding drowns in the noise.
+
+    `pq` keeps a byte for two coordinates in IVF (product quantisation: Jégou, Douze and Schmid, TPAMI 2011), and what
+    `sq8` does in HNSW: for many millions of records, at some recall.
+    """
     ef_search: int = 100
     """Least number of HNSW nodes kept while searching; never below the candidates asked for."""
     m: int = 32
@@ -67,6 +71,12 @@ class Options:
         if records <= self.flat_limit:
             return "flat"
         return "hnsw" if records <= self.ivf_above else "ivf"
+
+    def storage_for(self, kind: str) -> str:
+        """Return how an index of a kind keeps vectors."""
+        if kind == "flat":
+            return "float32"
+        return "sq8" if kind == "hnsw" and self.storage == "pq" else self.storage
 
 
 def parse_url(url: str, given: Mapping[str, Any]) -> tuple[Path, Options]:
