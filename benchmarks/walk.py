@@ -33,8 +33,8 @@ import numpy as np
 from benchmarks.report import Row, Show, Target, one_thread, options, publish
 from encvec_store import Keyset, connect
 from encvec_store import search as walk
+from encvec_store.backends.faiss import collection as faiss_collection
 from encvec_store.backends.faiss.ann import AnnIndex
-from encvec_store.backends.faiss.collection import FaissCollection
 from encvec_store.bench.encrypted import Encrypted, fill
 from encvec_store.bench.synthetic import clustered
 from encvec_store.handle import Handle
@@ -44,7 +44,7 @@ N, QUERIES, ROUNDS, BETA, K, CANDIDATES, EF = 20_000, 500, 3, 2.0, 10, 100, 100
 PARTS: tuple[tuple[str, object, str], ...] = (
     ("query", walk._Query, "_from_index"),
     ("index", AnnIndex, "search"),
-    ("fetch", FaissCollection, "_mapped"),
+    ("fetch", faiss_collection, "mapped"),
     ("open", Handle, "_open"),
     ("score", walk, "best"),
     ("payloads", Handle, "open_payloads"),

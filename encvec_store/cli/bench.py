@@ -79,7 +79,7 @@ _ALWAYS = ("store", "index", "scheme", "reranked", "recall@1", "recall@10", "p50
     help="auto, flat, hnsw, ivf; on PostgreSQL auto, none, hnsw, ivfflat, bit. Again for more.",
 )
 @click.option(
-    "--storage", metavar="KIND", help="How an index keeps vectors: sq8, float32; on PostgreSQL float32, float16."
+    "--storage", metavar="KIND", help="How an index keeps vectors: sq8, float32, pq; on PostgreSQL float32, float16."
 )
 @click.option("--precision", type=click.Choice(["single", "half"]), help="Of stored vectors.  [default: single]")
 @click.option(

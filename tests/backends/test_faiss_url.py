@@ -54,7 +54,7 @@ def test_options():
     [
         ("colour=red", "ef_search"),  # names the options there are
         ("index=lsh", "flat"),
-        ("storage=pq", "sq8"),
+        ("storage=sq4", "sq8"),
         ("m=many", "whole number"),
         ("m=1", "at least 2"),
         ("mapped=perhaps", "1 or 0"),

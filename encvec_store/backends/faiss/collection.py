@@ -36,7 +36,7 @@ from .check import check_records
 from .database import Database
 from .locks import ReadWriteLock
 from .options import Options
-from .ordinals import Ordinals, together
+from .ordinals import Ordinals, mapped, together
 from .records import Change, Records
 
 __all__ = ["FaissCollection"]
@@ -182,8 +182,8 @@ class FaissCollection:
         with self._fitted(probes, _dim(probes)) as fitted:
             lists = self._lists(fitted, probes, limit, predicate)
             rows = union(lists)
-            mapped = self._mapped(rows)
-        return Nearest(lists, *self._completed(rows, *mapped))
+            held = mapped(self._spaces.values(), rows, self.spec.envelope_size)
+        return Nearest(lists, *self._completed(rows, *held))
 
     def vectors(self, rows: Rows, *, source: bool = False) -> tuple[Rows, Bytes]:
         asked = np.asarray(rows, np.int64)
@@ -191,33 +191,8 @@ class FaissCollection:
             return self._records.envelopes(asked)
         self._follow()
         with self._lock.shared():
-            mapped = self._mapped(asked)
-        return self._completed(asked, *mapped)
-
-    def _mapped(self, asked: Rows) -> tuple[Bytes, npt.NDArray[np.bool_]]:
-        """Return the envelopes of n rows, (n, envelope_size), as far as files of them are mapped; and which those are.
-
-        The caller holds the lock.
-        """
-        envelopes: Bytes | None = None
-        have = np.zeros(len(asked), bool)
-        for space in self._spaces.values():
-            slots = space.slots
-            if slots is None:
-                continue
-            ordinals, positions = space.places(asked)
-            if len(ordinals) and ordinals.max() >= slots.count:
-                mapped = ordinals < slots.count
-                ordinals, positions = ordinals[mapped], positions[mapped]
-            have[positions] = True
-            if len(positions) == len(asked):
-                return slots.take(ordinals), have
-            envelopes = self._room(asked) if envelopes is None else envelopes
-            envelopes[positions] = slots.take(ordinals)
-        return self._room(asked) if envelopes is None else envelopes, have
-
-    def _room(self, rows: Rows) -> Bytes:
-        return np.empty((len(rows), self.spec.envelope_size), np.uint8)
+            held = mapped(self._spaces.values(), asked, self.spec.envelope_size)
+        return self._completed(asked, *held)
 
     def _completed(self, asked: Rows, envelopes: Bytes, have: npt.NDArray[np.bool_]) -> tuple[Rows, Bytes]:
         """Read from the records what was not mapped, and leave out what they don't have."""
@@ -268,18 +243,7 @@ class FaissCollection:
     def stats(self) -> dict[str, Any]:
         counts, index_dim = self.spaces(), self._records.index_dim()
         with self._lock.shared():
-            spaces = {
-                number: {
-                    "index": space.ann.kind if space.ann else None,
-                    "storage": space.ann.storage if space.ann else None,
-                    "rows": len(space),
-                    "dead": space.dead,
-                    "pending": space.pending,
-                    "mapped": space.slots.count if space.slots else 0,
-                    "memory": (space.ann.size() if space.ann else 0) + 9 * len(space.rows),
-                }
-                for number, space in self._spaces.items()
-            }
+            spaces = {number: space.stats() for number, space in self._spaces.items()}
             loaded = self._loaded
         kinds = {str(space["index"]) for space in spaces.values() if space["index"]}
         planned = {self._options.kind_for(n) for n in counts.values()} or {self._options.kind_for(0)}

@@ -6,19 +6,20 @@ Rows ascend, so a row is found by bisection. Ordinals from `indexed` on are know
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ...filters import Predicate
-from ..base import Matrix, Probes, Rows, first, share
+from ..base import Bytes, Matrix, Probes, Rows, first, share
 from .ann import AnnIndex, training_size
 from .options import Options
 from .slots import Slots
 
-__all__ = ["Ordinals", "together"]
+__all__ = ["Ordinals", "mapped", "together"]
 
 Choice = tuple[npt.NDArray[np.uint8] | None, int]
 Fetch = Callable[[Rows], tuple[Rows, Matrix]]
@@ -193,6 +194,18 @@ class Ordinals:
         way = f"{self.ann.kind} index, {'ef' if self.ann.kind == 'hnsw' else 'lists'} {effort}" if effort else "scan"
         return f"{way}, {matching:,} of {len(self.rows):,} records to choose from"
 
+    def stats(self) -> dict[str, Any]:
+        """Describe it."""
+        return {
+            "index": self.ann.kind if self.ann else None,
+            "storage": self.ann.storage if self.ann else None,
+            "rows": len(self),
+            "dead": self.dead,
+            "pending": self.pending,
+            "mapped": self.slots.count if self.slots else 0,
+            "memory": (self.ann.size() if self.ann else 0) + 9 * len(self.rows),
+        }
+
     def _choice(self, predicate: Predicate | None, lookup: Callable[[Predicate], Rows]) -> Choice:
         """Return a bit for each ordinal that may be found, and how many there are.
 
@@ -233,3 +246,23 @@ def together(
         options = replace(options, ef_search=share(options.ef_search, len(spaces)))
     parts = [space.search(probes[number], each, predicate, lookup, options) for number, space in spaces.items()]
     return [first(limit, found) for found in zip(*parts, strict=True)]
+
+
+def mapped(spaces: Iterable[Ordinals], rows: Rows, size: int) -> tuple[Bytes, npt.NDArray[np.bool_]]:
+    """Return the envelopes of n rows, (n, size) uint8, as far as files of them are mapped; and (n,) which those are."""
+    envelopes, have = np.empty((0, size), np.uint8), np.zeros(len(rows), bool)
+    for space in spaces:
+        slots = space.slots
+        if slots is None:
+            continue
+        ordinals, positions = space.places(rows)
+        if len(ordinals) and ordinals.max() >= slots.count:
+            there = ordinals < slots.count
+            ordinals, positions = ordinals[there], positions[there]
+        have[positions] = True
+        if len(positions) == len(rows):
+            return slots.take(ordinals), have
+        if not len(envelopes):
+            envelopes = np.empty((len(rows), size), np.uint8)
+        envelopes[positions] = slots.take(ordinals)
+    return envelopes if len(envelopes) else np.empty((len(rows), size), np.uint8), have
