@@ -199,7 +199,7 @@ class _Query:
     ) -> list[list[Hit]] | None:
         """Score opened candidates exactly and make hits of the best k; None where one of these fails the filter."""
         picks: list[tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]] = []
-        for query, places in zip(self.matrix, _places(rows, lists), strict=True):
+        for query, places in zip(self.matrix, offload(len(rows), _places, rows, lists), strict=True):
             size = len(rows) if places is None else len(places)
             picks.append(offload(size, best, self.config.metric, query, vectors, places, self.k))
         chosen = union([rows[places] for places, _ in picks])
