@@ -8,7 +8,7 @@ efConstruction: plaintext FAISS and our `faiss:` store, each as float32 and as S
     same ef      the four at efSearch 100, ten results: our first stage encrypts the query and returns the index's own
                  first ten, unopened; the whole search re-ranks 100 candidates. Ratios are to plaintext float32
     same recall  whole searches at recall@10 >= .99: the cheapest efSearch that reaches it, ours with exact re-rank of
-                 100 candidates, payloads opened
+                 40 to 100 candidates, payloads opened
     memory       each index alone in a fresh process that opens it and answers queries
 
 Queries go by turns to every variant, one at a time, on one thread. Imports encvec_store.bench, benchmarks.report.
@@ -20,6 +20,7 @@ import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,8 @@ DATA = ("banking77", "synthetic:100000x384")
 QUICK = ("banking77", "synthetic:1500x384")
 BETA, K, CANDIDATES, EF, RECALL = 2.0, 10, 100, 100, 0.99
 EFS = (10, 16, 24, 32, 48, 64, 100, 128, 192, 256, 384, 512, 768)
+FEWER = (40, 60, 80, 100)
+"""Candidates at the same recall."""
 STORAGES = ("float32", "sq8")
 COUNTED = 200
 QUICK_QUERIES = 200
@@ -51,6 +54,7 @@ LABELS = {
     "encrypted": "first stage, encrypted",
     "reranked": f"search, re-rank of {CANDIDATES}",
 }
+RERANKED = "search, re-ranked"
 
 
 @dataclass
@@ -104,44 +108,47 @@ def distances(search: Callable[[Floats], Any], queries: Floats) -> float:
 
 
 def same_recall(contest: Contest, show: Show) -> list[Row]:
-    """Find for each the cheapest efSearch that reaches the recall, and measure whole searches there."""
+    """Find for each the cheapest efSearch that reaches the recall, and measure whole searches there.
+
+    Ours at every number of candidates that suffices: what they cost is opened and scored, apart from the index.
+    """
     queries = contest.data.queries
     variants: dict[str, Callable[[Floats], Any]] = {}
-    chosen: dict[str, int] = {}
-    with show.stage("choosing efSearch", 2 * len(STORAGES)) as done:
+    settings: dict[str, Callable[[], None]] = {}
+    told: dict[str, dict[str, Any]] = {}
+    with show.stage("choosing efSearch", len(STORAGES) * (1 + len(FEWER))) as done:
         for storage in STORAGES:
             plain, ours = contest.plain[storage], contest.ours[storage]
-            variants[f"plaintext {storage}"] = lambda query, plain=plain: plain.search(query, K)  # type: ignore[misc]
-            variants[f"reranked {storage}"] = lambda query, ours=ours: ours.search(query, K)  # type: ignore[misc]
-            for what, index in (("plaintext", plain), ("reranked", ours)):
-                name = f"{what} {storage}"
-                # the store never keeps fewer nodes than the candidates it is asked for
-                for ef in EFS if what == "plaintext" else [ef for ef in EFS if ef >= CANDIDATES]:
-                    index.set_ef(ef)
-                    answers = [variants[name](query) for query in queries]
-                    places = ours.places(answers) if what == "reranked" else answers
-                    if contest.truth.recall(places, K) >= RECALL:
-                        chosen[name] = ef
+            for candidates in (0, *FEWER):
+                name = f"{storage} {candidates}"
+                for ef in EFS:
+                    if ef < candidates:  # the store never keeps fewer nodes than the candidates it is asked for
+                        continue
+                    use: Callable[[], None] = partial(plain.set_ef, ef)
+                    if candidates:
+                        use = ours.setting(candidates // K, ef_search=ef)
+                    use()
+                    search: Callable[[Floats], Any] = partial(ours.search if candidates else plain.search, k=K)
+                    answers: list[Any] = [search(query) for query in queries]
+                    if contest.truth.recall(ours.places(answers) if candidates else answers, K) >= RECALL:
+                        variants[name], settings[name] = search, use
+                        told[name] = {"storage": storage, "ef_search": ef, "candidates": candidates or None}
                         break
                 done(1)
-    variants = {name: search for name, search in variants.items() if name in chosen}
-    for name, ef in chosen.items():
-        what, storage = name.split()
-        (contest.plain if what == "plaintext" else contest.ours)[storage].set_ef(ef)
     with show.stage("same recall", len(queries)) as done:
-        timed = interleave(variants, queries, progress=done)
+        timed = interleave(variants, queries, progress=done, prepare=settings)
+    for ours in contest.ours.values():
+        ours.setting(CANDIDATES // K)()
     rows = []
-    for name in (f"{what} {storage}" for storage in STORAGES for what in ("plaintext", "reranked")):
-        what, storage = name.split()
-        label = LABELS[what]
-        if name not in chosen:
-            show.note(f"{contest.data.name}: {label}, {storage}: recall {RECALL} is out of reach up to ef {EFS[-1]}")
-            continue
-        measured = timed[name]
-        answers = measured.answers if what == "plaintext" else contest.ours[storage].places(measured.answers)
-        row = contest.row("same recall", label, storage, ef_search=chosen[name], **measured.row())
-        recalls = {f"recall@{k}": contest.truth.recall(answers, k) for k in (1, 10)}
-        rows.append({**row, **recalls})
+    for name, how in told.items():
+        measured, wide = timed[name], how["candidates"] is not None
+        places = contest.ours[how["storage"]].places(measured.answers) if wide else measured.answers
+        more: Row = {**how, **measured.row(), **{f"recall@{k}": contest.truth.recall(places, k) for k in (1, 10)}}
+        rows.append(contest.row("same recall", RERANKED if wide else LABELS["plaintext"], **more))
+    for name in (f"{storage} {candidates}" for storage in STORAGES for candidates in (0, *FEWER)):
+        if name not in told:
+            missed = name.replace(" 0", ", plaintext")
+            show.note(f"{contest.data.name}: {missed}: recall {RECALL} is out of reach up to ef {EFS[-1]}")
     return _with_ratio(rows)
 
 
@@ -243,17 +250,16 @@ def targets(rows: list[Row]) -> list[Target]:
     """Compare the larger data set's rows with what is promised."""
 
     def one(part: str, what: str, storage: str, key: str) -> float:
-        found = [row.get(key) for row in rows if row["part"] == part and what in row["what"]]
-        storages = [row["storage"] for row in rows if row["part"] == part and what in row["what"]]
-        value = dict(zip(storages, found, strict=True)).get(storage)
-        return float("nan") if value is None else float(value)
+        found = [row for row in rows if (row["part"], row["storage"]) == (part, storage) and what in row["what"]]
+        values = [float(row[key]) for row in found if row.get(key) is not None]
+        return min(values, default=float("nan"))
 
     kept = []
     for storage in STORAGES:
         kept += [
             Target(f"first stage at ef {EF}, {storage}: p50 over plaintext float32's",
                    one("same ef", "encrypted", storage, "p50_ratio"), "<=", 1.15),
-            Target(f"search at recall@10 >= {RECALL}, {storage}: p50 over plaintext float32's",
+            Target(f"cheapest search at recall@10 >= {RECALL}, {storage}: p50 over plaintext float32's",
                    one("same recall", "re-rank", storage, "p50_ratio"), "<=", 2.0),
             Target(f"memory of an open collection, {storage}, over a plaintext float32 index's",
                    one("memory", "open", storage, "memory_ratio"), "<=", 1.2),
