@@ -118,9 +118,7 @@ def _empty(kind: str, storage: str, metric: Metric, n: int, dim: int, options: O
     if kind == "flat":
         return library.IndexFlat(dim, measure)
     if kind == "ivf":
-        index = library.index_factory(dim, f"IVF{ann._lists(n)},{ann.ivf_code(storage, dim)}", measure)
-        index.cp.min_points_per_centroid = 1
-        return index
+        return ann.empty_ivf(dim, ann._lists(n), storage, measure)
     if storage == "sq8":
         index = library.IndexHNSWSQ(dim, library.ScalarQuantizer.QT_8bit, options.m, measure)
     else:

@@ -19,7 +19,7 @@ from .device import GpuCopy, gpu_copy, suits, uses_gpu
 from .files import Read
 from .options import Options
 
-__all__ = ["VERSION", "AnnIndex", "ivf_code", "training_size"]
+__all__ = ["VERSION", "AnnIndex", "empty_ivf", "training_size"]
 
 faiss: Any = _faiss  # its stubs do not know what its Python wrappers add
 VERSION: str = faiss.__version__
@@ -36,12 +36,16 @@ _LANES = 16
 """Bytes that FAISS compares at once. With 250 coordinates, not 256, a comparison takes nine times as long."""
 
 
-def ivf_code(storage: str, dim: int) -> str:
-    """Return FAISS's name for what an IVF keeps of a vector of `dim` coordinates; `pq` wants an even number.
-
-    np: not polysemous, an order of the codes that takes FAISS seconds a byte to find, for a filter we don't use.
-    """
-    return {"sq8": "SQ8", "pq": f"PQ{dim // _PAIR if dim % _PAIR == 0 else dim}np"}.get(storage, "Flat")
+def empty_ivf(dim: int, lists: int, storage: str, measure: int) -> Any:
+    """Return an empty IVF of so many lists that keeps vectors as `storage` says; `pq` wants an even `dim`."""
+    # np: not polysemous, an order of the codes that takes FAISS seconds a byte to find, for a filter we don't use
+    pairs = dim // _PAIR if dim % _PAIR == 0 else dim
+    code = {"sq8": "SQ8", "pq": f"PQ{pairs}np"}.get(storage, "Flat")
+    index = faiss.index_factory(dim, f"IVF{lists},{code}", measure)
+    for clustering in (index.cp, index.pq.cp) if storage == "pq" else (index.cp,):
+        clustering.min_points_per_centroid = 1  # or it complains on the terminal
+        clustering.seed = 1
+    return index
 
 
 def training_size(kind: str, records: int) -> int:
@@ -88,11 +92,7 @@ class AnnIndex:
             raw.hnsw.efConstruction = options.ef_construction
         else:
             lists = min(_lists(records), len(sample))
-            raw = faiss.index_factory(dim, f"IVF{lists},{ivf_code(storage, dim)}", ip)
-            raw.cp.min_points_per_centroid = 1  # or it complains on the terminal
-            raw.cp.seed = 1
-            if storage == "pq":
-                raw.pq.cp.min_points_per_centroid = 1
+            raw = empty_ivf(dim, lists, storage, ip)
         if storage == "sq8":
             # room for later vectors beyond the sample's extremes, which would be clipped
             scalar = raw.sq if kind == "ivf" else faiss.downcast_index(raw.storage).sq
