@@ -32,7 +32,7 @@ from encvec_store.bench.source import Matrix
 
 EFFORTS = (20, 50, 100, 200)
 PROBES = (8, 32, 64, 128, 256)
-OVERSAMPLES = (5, 10, 20, 40)
+OVERSAMPLES = (5, 10, 20, 50)
 BETA = 2.0
 SCHEMES: tuple[Mapping[str, Any], ...] = ({"name": "sap", "beta": BETA}, {"name": "sketch"})
 
