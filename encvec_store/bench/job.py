@@ -179,7 +179,8 @@ class _Run:
         for number, scheme in enumerate(self.job.schemes):
             url = f"faiss:{self.folder / f'store-{number}'}" if self.own_folders else self.url
             with self.stages(f"{scheme['name']}: records and index", n) as done:
-                yield Stored(data, url, self.options, scheme, self.keys, done, self.stack, self.job.precision)
+                made = (data, url, self.options, scheme, self.keys, done, self.stack, self.job.precision)
+                yield Stored(*made, drop=not self.own_folders)
         for name, make in self.job.others.items():
             with self.stages(name, 1):
                 yield make(self.stack)

@@ -191,14 +191,18 @@ class Stored:
         done: Advance,
         stack: ExitStack,
         precision: str | None = None,
+        *,
+        drop: bool = True,
     ) -> None:
+        """Fill and index it. It is dropped in the end, unless its folder is to go anyway: ten million take long."""
         self.store = url.partition(":")[0] + ":"
         self._url, self._options, self._keys, self._stack = url, dict(options), keys, stack
         self._name = f"encvec-bench-{secrets.token_hex(4)}"
         measure: Metric = metric(data.metric)
         store = stack.enter_context(connect(url, keyset=keys, **self._options))
         collection = store.collection(self._name, data.vectors.dim, measure.name, scheme, precision=precision)
-        stack.callback(store.drop, self._name)
+        if drop:
+            stack.callback(store.drop, self._name)
         before = sum(collection.stats()["store"]["bytes"].values())  # a file of records is shared by collections
         writing, indexing = _Clock(), _Clock()
         with writing:
