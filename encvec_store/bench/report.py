@@ -101,19 +101,27 @@ def _sentence(contest: Contest) -> str:
             continue
         best = contest.cheapest(rows)
         if best is None:
-            top = max(float(row.get("recall@10") or 0) for row in rows)
-            said.append(f"<b>{escape(name)}</b> reaches recall@10 of {top:.4f} at most")
-        elif base is not None:
+            said.append(f"<b>{escape(name)}</b> reaches recall@10 of {_most(rows):.4f} at most")
+        elif base is None:
+            said.append(f"<b>{escape(name)}</b> takes {best['p50_ms']:.2f} ms at {best['recall@10']:.4f}")
+        else:
             said.append(
                 f"<b>{escape(name)}</b> takes {best['p50_ms'] / base['p50_ms']:.1f} times as long "
                 f"({best['p50_ms']:.2f} ms, recall@10 {best['recall@10']:.4f}{_processor(best, base)})"
             )
     if not said:
         return ""
-    against = (
-        f"Plaintext: {base['p50_ms']:.2f} ms at {base['recall@10']:.4f}. " if base else "Plaintext misses it too. "
-    )
+    if base is not None:
+        against = f"Plaintext: {base['p50_ms']:.2f} ms at {base['recall@10']:.4f}. "
+    else:
+        against = (
+            f"Plaintext reaches recall@10 of {_most(contest.plaintext):.4f} at most. " if contest.plaintext else ""
+        )
     return f"<h3>{escape(contest.title)}</h3><p>{against}{'; '.join(said)}.</p>"
+
+
+def _most(rows: Sequence[Row]) -> float:
+    return max(float(row.get("recall@10") or 0) for row in rows)
 
 
 def _processor(ours: Row, base: Row) -> str:

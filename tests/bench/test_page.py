@@ -92,6 +92,11 @@ def test_a_side_that_misses_the_recall_is_said_to():
         page([{"kind": "row"}])
 
 
+def test_plaintext_that_misses_the_recall_is_said_to():
+    text = page([plain(**{"recall@10": 0.9625}), row(p50_ms=1.5)])
+    assert "Plaintext reaches recall@10 of 0.9625 at most. <b>sap beta 2</b> takes 1.50 ms at 0.9950." in text
+
+
 def test_the_frontier_holds_what_nothing_beats():
     rows = [row(qps=qps, **{"recall@10": recall}) for recall, qps in ((0.9, 100), (0.95, 120), (0.99, 50), (0.97, 40))]
     assert [(item["recall@10"], item["qps"]) for item in frontier(rows)] == [(0.95, 120), (0.99, 50)]
