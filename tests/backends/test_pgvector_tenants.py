@@ -422,28 +422,30 @@ def test_a_thousand_tenants_cost_a_search_nothing(pg_dsn, owner):
         with opened(owner, row_security=True) as fresh:
             assert len(fresh.open("acme", "things").candidates({1: query}, 5)[0]) == 5
 
-    with opened(owner, row_security=True) as backend:
-        collection = make(backend, "acme")
-        collection.put(batch(1, 30, terms=terms(30)), under=b"settings")
-        works = {
-            "search": lambda: collection.candidates({1: query}, 5),
-            "filtered search": lambda: collection.candidates({1: query}, 5, predicate),
-            "write": lambda: collection.put(batch(2, 3), under=b"settings"),
-            "list": lambda: backend.collections("acme"),
-            "open and search": open_and_search,
-        }
-        alone = {name: fastest(work) for name, work in works.items()}
-        for n in range(1_000):
-            make(backend, f"tenant {n}").put(batch(n, 3), under=b"settings")
-        crowded = {name: fastest(work) for name, work in works.items()}
-        for name, seconds in crowded.items():
-            # anything done once a tenant would take a thousand times something
-            assert seconds < 3 * alone[name] + 0.01, (name, alone[name], seconds)
-        with opened(pg_dsn) as administrator:
-            assert len(administrator.tenants()) == 1_001
-        assert backend.drop("tenant 7", "things")
-        assert backend.collections("tenant 7") == []
-    # some at a time: the locks for all tables are more than this server has
-    left = [f"encvec.{name}" for name, *_ in tables(pg_dsn) if name.rpartition("_")[2].isdigit()]
-    for start in range(0, len(left), 200):
-        ask(pg_dsn, f"DROP TABLE {', '.join(left[start : start + 200])}")
+    try:
+        with opened(owner, row_security=True) as backend:
+            collection = make(backend, "acme")
+            collection.put(batch(1, 30, terms=terms(30)), under=b"settings")
+            works = {
+                "search": lambda: collection.candidates({1: query}, 5),
+                "filtered search": lambda: collection.candidates({1: query}, 5, predicate),
+                "write": lambda: collection.put(batch(2, 3), under=b"settings"),
+                "list": lambda: backend.collections("acme"),
+                "open and search": open_and_search,
+            }
+            alone = {name: fastest(work) for name, work in works.items()}
+            for n in range(1_000):
+                make(backend, f"tenant {n}").put(batch(n, 3), under=b"settings")
+            crowded = {name: fastest(work) for name, work in works.items()}
+            for name, seconds in crowded.items():
+                # anything done once a tenant would take a thousand times something; what is left is for busy machines
+                assert seconds < 10 * alone[name] + 0.1, (name, alone[name], seconds)
+            with opened(pg_dsn) as administrator:
+                assert len(administrator.tenants()) == 1_001
+            assert backend.drop("tenant 7", "things")
+            assert backend.collections("tenant 7") == []
+    finally:
+        # some at a time: the locks for all tables are more than this server has
+        left = [f"encvec.{name}" for name, *_ in tables(pg_dsn) if name.rpartition("_")[2].isdigit()]
+        for start in range(0, len(left), 200):
+            ask(pg_dsn, f"DROP TABLE {', '.join(left[start : start + 200])}")
