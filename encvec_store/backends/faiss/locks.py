@@ -6,42 +6,35 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 __all__ = ["FileLock", "ReadWriteLock"]
 
 
 class ReadWriteLock:
-    """A lock for many readers or one writer; a waiting writer keeps new readers out, so it cannot starve.
-
-    Not reentrant.
-    """
+    """Many readers or one writer; a waiting writer keeps new readers out, so it cannot starve. Not reentrant."""
 
     def __init__(self) -> None:
         self._condition = threading.Condition(threading.Lock())
         self._readers = 0
         self._waiting = 0
         self._writing = False
-        self._shared = _Shared(self)
 
-    def shared(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def shared(self) -> Iterator[None]:
         """Hold the lock together with other readers."""
-        return self._shared
-
-    def acquire_shared(self) -> None:
-        """Begin to read."""
         with self._condition:
             while self._writing or self._waiting:
                 self._condition.wait()
             self._readers += 1
-
-    def release_shared(self) -> None:
-        """End reading."""
-        with self._condition:
-            self._readers -= 1
-            if not self._readers:
-                self._condition.notify_all()
+        try:
+            yield
+        finally:
+            with self._condition:
+                self._readers -= 1
+                if not self._readers:
+                    self._condition.notify_all()
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -62,19 +55,6 @@ class ReadWriteLock:
             with self._condition:
                 self._writing = False
                 self._condition.notify_all()
-
-
-class _Shared(AbstractContextManager[None]):
-    """A reader. No generator: every search comes here."""
-
-    def __init__(self, lock: ReadWriteLock) -> None:
-        self._lock = lock
-
-    def __enter__(self) -> None:
-        self._lock.acquire_shared()
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release_shared()
 
 
 class FileLock:
