@@ -38,10 +38,6 @@ _TRIES = 3
 _log = logging.getLogger("encvec_store")
 
 
-class _OutlivedError(Exception):
-    """The cache was saved under a key that is disabled or destroyed by now, or in an older format: as good as none."""
-
-
 @dataclass
 class Loaded:
     """What a cache held: the index as of a generation; -1 where even then some rows were not in it."""
@@ -92,11 +88,9 @@ class Cache:
                 return None
             try:
                 document = self._checked(text)
-                if document["index_dim"] != self.spec.index_dim:
+                if document is None or document["index_dim"] != self.spec.index_dim:
                     return None  # saved before the collection moved to another sketch
                 loaded = self._loaded(document)
-            except _OutlivedError:
-                return None
             except (OSError, ValueError, KeyError, TypeError, AttributeError, MemoryError) as error:
                 if self._read_manifest() != text:
                     continue  # somebody saved meanwhile, and removed the files we were reading
@@ -184,13 +178,11 @@ class Cache:
             return []
         try:
             document = self._checked(text)
-            for space in document["spaces"].values():
+            for space in document["spaces"].values() if document else ():
                 for entry in (space["index"], space["rows"]):
                     check_hashed(self.folder, entry)
                 if space["slots"]:
                     Slots(self.folder / space["slots"]["name"], space["slots"]["count"], self.spec.envelope_size)
-        except _OutlivedError:
-            return []
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             if self._read_manifest() != text:
                 return []
@@ -268,15 +260,19 @@ class Cache:
             "envelope_size": spec.envelope_size,
         }  # fmt: skip
 
-    def _checked(self, text: bytes) -> dict[str, Any]:
+    def _checked(self, text: bytes) -> dict[str, Any] | None:
+        """Return the manifest; None where it is as good as none: of a key that opens nothing any more, or outdated.
+
+        Raises ValueError for one that is not ours.
+        """
         document = json.loads(text)
         tag = bytes.fromhex(document.pop("tag"))
         if self.authenticator is not None and self.authenticator.outlived(tag):
-            raise _OutlivedError
+            return None
         if self.authenticator is None or not self.authenticator.check(_canonical(document), tag):
             raise ValueError("the manifest is not authentic")
         if document.get("format") in range(1, FORMAT):
-            raise _OutlivedError
+            return None
         if any(document.get(name) != value for name, value in self._identity().items()):
             raise ValueError("the manifest is of another collection or format")
         return dict(document)
