@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,6 +15,8 @@ __all__ = ["Contest", "Growth", "Noise", "contests", "frontier", "growths", "lar
 
 GOOD = 0.99
 """The recall at which sides are compared."""
+_OF_A_SIDE = ("build_cpu_s", "bytes", "peak_rss_mb")
+"""Quantities that are the same however hard a search looks."""
 
 
 @dataclass
@@ -76,7 +78,7 @@ def largest(found: Sequence[Contest]) -> list[Contest]:
     kinds = []
     for contest in found:
         last = contest.rows[-1]
-        kinds.append((*_kind(last), last.get("run"), series_of(last)))
+        kinds.append((_series(last), last.get("run")))
         sizes.setdefault(kinds[-1], []).append(last["n"])
     return [
         contest
@@ -85,9 +87,21 @@ def largest(found: Sequence[Contest]) -> list[Contest]:
     ]
 
 
-def _kind(row: Mapping[str, Any]) -> tuple[str, int, str, str]:
-    """Return what rows of one growth have in common: the kind of data, its dimension, the store, the device."""
-    return str(row["dataset"]).partition(":")[0], int(row["d"]), str(row["store"]), str(row.get("device") or "cpu")
+class _Series(NamedTuple):
+    """What rows of one growth have in common."""
+
+    data: str
+    dim: int
+    store: str
+    device: str
+    side: str
+    candidates: int | None = None
+
+
+def _series(row: Mapping[str, Any]) -> _Series:
+    """Return a row's, whatever was re-ranked."""
+    data, device = str(row["dataset"]).partition(":")[0], str(row.get("device") or "cpu")
+    return _Series(data, int(row["d"]), str(row["store"]), device, series_of(row))
 
 
 def frontier(rows: Iterable[Row]) -> list[Row]:
@@ -134,37 +148,33 @@ def growths(rows: Iterable[Row], quantity: str) -> list[Growth]:
     sizes: dict[Any, set[int]] = {}
     for row in rows:
         sizes.setdefault(row.get("run"), set()).add(int(row["n"]))
-    found: dict[tuple[Any, ...], dict[int, float]] = {}
-    last: dict[tuple[Any, ...], Row] = {}
+    found: dict[_Series, dict[int, float]] = {}
+    last: dict[_Series, Row] = {}
     for row in sorted(rows, key=lambda row: len(sizes[row.get("run")])):
         value = row.get(quantity)
         if value is None or (quantity in _OF_A_SIDE and not row["reranked"] and row["scheme"] != "plaintext"):
             continue
         if quantity == "peak_rss_mb":
             value -= row.get("library_rss_mb") or 0
-        wide = None if quantity in _OF_A_SIDE else row.get("oversample")
-        key = (*_kind(row), series_of(row), wide and wide * int(row.get("k") or 10))
-        found.setdefault(key, {})[int(row["n"])] = float(value)
-        last[key] = row
-    many = {key: values for key, values in found.items() if len(values) >= 3}
-    return [Growth(_named(key, many), last[key], sorted(values.items())) for key, values in many.items()]
+        series = _series(row)
+        if quantity not in _OF_A_SIDE and row.get("oversample"):
+            series = series._replace(candidates=row["oversample"] * int(row.get("k") or 10))
+        found.setdefault(series, {})[int(row["n"])] = float(value)
+        last[series] = row
+    many = {series: values for series, values in found.items() if len(values) >= 3}
+    return [Growth(_named(series, many), last[series], sorted(values.items())) for series, values in many.items()]
 
 
-_OF_A_SIDE = ("build_cpu_s", "bytes", "peak_rss_mb")
-"""Quantities that are the same however hard a search looks."""
-
-
-def _named(key: tuple[Any, ...], others: Iterable[tuple[Any, ...]]) -> str:
+def _named(series: _Series, all_of_them: Iterable[_Series]) -> str:
     """Name a series by what tells it from the others."""
-    *_, series, wide = key
-    told = [series]
-    if any(other[4] == series and other[5] != wide for other in others):
-        told.append(f"{wide:,} candidates")
-    if len({other[:2] for other in others}) > 1:
-        told.append(f"{key[0]} {key[1]}-d")
-    if len({other[2] for other in others if other[4] != other[2]}) > 1:
-        told.append(key[2])
-    if key[3] != "cpu":
+    told = [series.side]
+    if any(other.side == series.side and other.candidates != series.candidates for other in all_of_them):
+        told.append(f"{series.candidates:,} candidates")
+    if len({(other.data, other.dim) for other in all_of_them}) > 1:
+        told.append(f"{series.data} {series.dim}-d")
+    if len({other.store for other in all_of_them if other.side != other.store}) > 1:  # plaintext is called by its store
+        told.append(series.store)
+    if series.device != "cpu":
         told.append("GPU")
     return ", ".join(told)
 
