@@ -436,10 +436,12 @@ def test_a_thousand_tenants_cost_a_search_nothing(pg_dsn, owner):
             alone = {name: fastest(work) for name, work in works.items()}
             for n in range(1_000):
                 make(backend, f"tenant {n}").put(batch(n, 3), under=b"settings")
-            crowded = {name: fastest(work) for name, work in works.items()}
-            for name, seconds in crowded.items():
-                # anything done once a tenant would take a thousand times something; what is left is for busy machines
-                assert seconds < 10 * alone[name] + 0.1, (name, alone[name], seconds)
+            for name, work in works.items():
+                # anything done once a tenant would take a thousand times something
+                bound = 3 * alone[name] + 0.01
+                # a busy machine needs more tries; what takes longer by itself is never faster
+                crowded = next((took for took in (fastest(work) for _ in range(20)) if took < bound), None)
+                assert crowded is not None, (name, alone[name])
             with opened(pg_dsn) as administrator:
                 assert len(administrator.tenants()) == 1_001
             assert backend.drop("tenant 7", "things")

@@ -104,10 +104,12 @@ def test_growth_by_product_quantisers(tmp_path):
         "--effort",
         "64",
         "--oversample",
-        "50",
+        "100",
     ]
     rows = python("benchmarks.growth", *arguments, "--out", str(tmp_path))
     assert {(row["index"], row["storage"], row["effort"]) for row in rows} == {("ivf", "pq", 64)}
     assert all(row["index_bytes"] < 4_000 * 9 * 4 for row in rows), "codes are smaller than vectors"
     assert rows[-1]["reranked"]
-    assert rows[-1]["recall@10"] > 0.9 > rows[1]["recall@10"], "what noise and codes lose, an exact re-rank finds again"
+    assert rows[-1]["recall@10"] > 0.95 > rows[1]["recall@10"], (
+        "what noise and codes lose, an exact re-rank finds again"
+    )
