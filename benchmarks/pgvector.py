@@ -1,7 +1,7 @@
 """The `postgresql:` store beside plaintext pgvector, on one server, in one run.
 
 Usage: python -m benchmarks.pgvector [--quick]
-       python -m benchmarks.pgvector --scale 200000 --dim 768
+       python -m benchmarks.pgvector --scale 1000000 --dim 768 --build-memory 3GB
 
 The baseline is what somebody who wants speed writes by hand: psycopg, binary COPY of lines that NumPy packed, binary
 parameters, prepared statements, a table of an id, the vector and the field that is filtered. By turns on both sides:
@@ -251,20 +251,21 @@ def targets(rows: list[Row]) -> list[Target]:
     return told
 
 
-def scale(n: int, dim: int, show: Show) -> tuple[list[Row], list[Target]]:
-    """Load and index n vectors piece by piece, plaintext and encrypted, and watch the memory of both ends."""
+def scale(n: int, dim: int, memory: str, show: Show) -> tuple[list[Row], list[Target]]:
+    """Load n vectors piece by piece and index them in so much memory, both ways, and watch the memory of both ends."""
     data, keys = clustered(n, dim, queries=SCALED_QUERIES), Keyset.create("memory:")
     with show.stage("exact neighbours", n) as done:
         truth = Truth(metric("cosine"), data.vectors, data.queries, K, done)
     common: Row = {"bench": "pgvector", "dataset": data.name, "n": n, "d": dim, "index": "halfvec"}
+    common["build_memory"] = memory
     with database() as db, ExitStack() as open_now:
         plain = open_now.enter_context(PlainTable(db.url, "plain_scale", dim))
         store, collection = create(db.url, keys, "scale", dim)
         open_now.callback(store.close)
-        indexing, indexed = ours(db.url, keys, "scale", **KINDS["halfvec"])
+        indexing, indexed = ours(db.url, keys, "scale", build_memory=memory, **KINDS["halfvec"])
         open_now.callback(indexing.close)
         writes: dict[str, tuple[Callable[[Any, int], None], Callable[[], object]]] = {
-            "plaintext": (plain.load, lambda: plain.index("halfvec")),
+            "plaintext": (plain.load, lambda: plain.index("halfvec", memory)),
             "encrypted": (
                 lambda some, first: collection.upsert([str(first + i) for i in range(len(some))], some),
                 indexed.flush,
@@ -318,11 +319,12 @@ def scale(n: int, dim: int, show: Show) -> tuple[list[Row], list[Target]]:
 @click.command()
 @click.option("--scale", "n", type=int, help="Load and index so many vectors, and report memory.")
 @click.option("--dim", type=int, default=768, show_default=True, help="Their coordinates.")
+@click.option("--build-memory", "memory", default="512MB", show_default=True, help="For an index, on both sides.")
 @options
-def main(n: int | None, dim: int, quick: bool, as_json: bool, out: str | None) -> None:
+def main(n: int | None, dim: int, memory: str, quick: bool, as_json: bool, out: str | None) -> None:
     """Measure the PostgreSQL store."""
     if n is not None:
-        publish("pgvector-scale", lambda show: scale(n, dim, show), quick, as_json, out)
+        publish("pgvector-scale", lambda show: scale(n, dim, memory, show), quick, as_json, out)
     else:
         publish("pgvector", lambda show: run(quick, show), quick, as_json, out)
 

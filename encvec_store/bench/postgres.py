@@ -20,8 +20,9 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 import psycopg
+from psycopg.sql import SQL
 
-from ..backends.pgvector.options import parse_url
+from ..backends.pgvector.options import Options, parse_url
 from ..backends.pgvector.wire import Raw, RawDumper, vector
 from ..localpg import LocalServer
 from .source import Matrix
@@ -155,8 +156,8 @@ class PlainTable:
             for chunk in _packed(first, vectors, parts):
                 copy.write(chunk)
 
-    def index(self, kind: str) -> float:
-        """Build an index with the parameters that the store chooses, or none; returns seconds."""
+    def index(self, kind: str, memory: str = Options.build_memory) -> float:
+        """Build an index with the parameters that the store chooses, or none, in so much memory; returns seconds."""
         start = time.perf_counter()
         if kind == "none":
             return 0.0
@@ -168,7 +169,7 @@ class PlainTable:
             "ivfflat": f"ivfflat (vector vector_{ops}) WITH (lists = {max(16, rows // 1000)})",
             "bit": f"hnsw ((binary_quantize(vector)::bit({self._dim})) bit_hamming_ops) {graph}",
         }[kind]
-        self._connection.execute("SET maintenance_work_mem = '512MB'")
+        self._connection.execute(SQL("SET maintenance_work_mem = {}").format(memory))
         self._connection.execute(f"CREATE INDEX plain_index ON {self._table} USING {on}")
         return time.perf_counter() - start
 
