@@ -6,7 +6,11 @@ import signal
 # Before numpy: BLAS threads of several tests and processes on few cores wait for each other more than they work.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+import pytest
 from hypothesis import settings
+
+# The contracts are modules that test files import: their asserts tell as much as those of test files.
+pytest.register_assert_rewrite("tests.stores")
 
 # Machines under load miss deadlines, and a CI run must fail the same way twice: no deadline, no chance.
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)

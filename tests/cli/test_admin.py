@@ -8,7 +8,7 @@ import pytest
 from encvec_store.calibrate import Calibration
 from encvec_store.cli.calibrate import _sample
 from encvec_store.leakage.data import text_like
-from tests.stores.base import hasten
+from tests.stores.contract import hasten
 
 pytestmark = pytest.mark.usefixtures("docs")
 

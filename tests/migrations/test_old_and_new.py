@@ -15,7 +15,7 @@ from encvec_store.backends import revisions
 from encvec_store.localpg import LocalServer
 from tests.migrations.conftest import Place
 from tests.migrations.kit import DATA, N, add_revision, check, edit, fill, records, write_on
-from tests.stores.base import StoreContract
+from tests.stores.contract import StoreContract
 from tests.stores.test_faiss import OpenedFaiss
 from tests.stores.test_pgvector import OpenedPostgres
 

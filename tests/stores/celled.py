@@ -10,7 +10,7 @@ from encvec_store import errors, lifecycle
 from encvec_store.crypto import profile as profiles
 from encvec_store.spaces import version_of
 from tests.stores import oracle
-from tests.stores.base import EVERYTHING, hasten
+from tests.stores.contract import EVERYTHING, hasten
 from tests.stores.moving import recall
 from tests.stores.oracle import assert_hits
 

@@ -17,7 +17,7 @@ from hypothesis.stateful import (
 import encvec_store as ev
 from encvec_store import errors
 from tests.stores import oracle
-from tests.stores.base import EVERYTHING
+from tests.stores.contract import EVERYTHING
 from tests.stores.oracle import assert_hits
 from tests.strategies import FIELDS, FILTERS, METADATA, POLICIES, accepts, alike
 

@@ -10,7 +10,7 @@ from encvec_store import errors
 from encvec_store.crypto import profile as profiles
 from encvec_store.crypto.schemes.sketch import THREATS
 from tests.stores import oracle
-from tests.stores.base import EVERYTHING, hasten
+from tests.stores.contract import EVERYTHING, hasten
 from tests.stores.oracle import assert_hits
 from tests.stores.tampering import flipped
 

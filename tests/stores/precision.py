@@ -7,7 +7,7 @@ import pytest
 
 from encvec_store import errors
 from tests.stores import oracle
-from tests.stores.base import EVERYTHING
+from tests.stores.contract import EVERYTHING
 from tests.stores.oracle import METRICS, assert_hits
 
 DIM = 8

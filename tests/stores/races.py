@@ -6,7 +6,7 @@ import pytest
 from encvec_store import errors, verify
 from encvec_store.search import _ATTEMPTS
 from tests.stores import oracle
-from tests.stores.base import DIM, EVERYTHING
+from tests.stores.contract import DIM, EVERYTHING
 from tests.stores.oracle import assert_hits
 
 

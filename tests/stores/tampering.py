@@ -7,7 +7,7 @@ import pytest
 
 from encvec_store import errors
 from tests.stores import oracle
-from tests.stores.base import EVERYTHING, QUIET
+from tests.stores.contract import EVERYTHING, QUIET
 
 DIM = 8
 N = 12

@@ -7,7 +7,7 @@ import pytest
 
 from encvec_store import Store, aio
 from tests.stores import machine
-from tests.stores.base import StoreContract
+from tests.stores.contract import StoreContract
 from tests.stores.races import RacesContract
 from tests.stores.synced import Loop
 from tests.stores.test_faiss import OpenedFaiss

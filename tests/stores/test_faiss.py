@@ -7,8 +7,8 @@ import pytest
 
 import encvec_store as ev
 from tests.stores import machine
-from tests.stores.base import Opened, StoreContract
 from tests.stores.celled import CelledContract
+from tests.stores.contract import Opened, StoreContract
 from tests.stores.moving import MovingContract
 from tests.stores.precision import PrecisionContract
 from tests.stores.races import RacesContract

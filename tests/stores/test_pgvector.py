@@ -11,8 +11,8 @@ from encvec_store.backends.pgvector.source import Source
 from encvec_store.backends.pgvector.wire import Raw, RawDumper, split_value, term_from, typed_kind, vector
 from tests.postgres import role
 from tests.stores import machine
-from tests.stores.base import Opened, StoreContract
 from tests.stores.celled import CelledContract
+from tests.stores.contract import Opened, StoreContract
 from tests.stores.moving import MovingContract
 from tests.stores.precision import PrecisionContract
 from tests.stores.races import RacesContract

@@ -1,0 +1,49 @@
+"""The contract of a store: every backend subclasses it and says only how it is opened."""
+
+import pytest
+
+import encvec_store as ev
+from tests.stores.contract.calibration import CalibrationContract
+from tests.stores.contract.collections import CollectionContract
+from tests.stores.contract.keys import KeyContract
+from tests.stores.contract.opened import DIM, EVERYTHING, QUIET, Opened, hasten
+from tests.stores.contract.openings import OpeningsContract
+from tests.stores.contract.records import RecordContract
+from tests.stores.contract.search import SearchContract
+
+__all__ = ["DIM", "EVERYTHING", "QUIET", "Opened", "StoreContract", "hasten"]
+
+
+class StoreContract(
+    SearchContract, RecordContract, CollectionContract, KeyContract, CalibrationContract, OpeningsContract
+):
+    """What every store does, with every scheme."""
+
+    @pytest.fixture
+    def keyset(self):
+        return ev.Keyset.create("memory:")
+
+    @pytest.fixture
+    def place(self, keyset, tmp_path):
+        """Return the `Opened` of this backend."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def store(self, place):
+        store = place.connect()
+        yield store
+        store.close()
+
+    @pytest.fixture(params=["sap", "sealed", "sketch", "cells"])
+    def scheme(self, request, monkeypatch):
+        if request.param in ("sketch", "cells"):
+            hasten(monkeypatch)
+        given = {"sap": QUIET, "cells": {"name": "sketch", "cells": 3}}
+        return given.get(request.param, request.param)
+
+    @pytest.fixture
+    def make(self, store, scheme):
+        def make(name="things", dim=DIM, **given):
+            return store.collection(name, dim=dim, **{"scheme": scheme, "oversample": EVERYTHING, **given})
+
+        return make

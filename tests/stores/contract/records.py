@@ -1,0 +1,295 @@
+"""Records come back as they went, and bad ones change nothing."""
+
+import datetime as dt
+import uuid
+from decimal import Decimal
+
+import numpy as np
+import pytest
+
+from encvec_store import collection as collection_module
+from encvec_store import errors, writing
+from tests.stores import oracle
+from tests.stores.contract.opened import DIM, QUIET
+
+BAD_UPSERTS = {
+    "too wide": ((["a"], np.ones((1, DIM + 1))), errors.ShapeError, r"expected shape \(n, 8\), got \(1, 9\)"),
+    "one vector": ((["a"], np.ones(DIM)), errors.ShapeError, r"expected shape \(n, 8\), got \(8,\)"),
+    "ragged": ((["a", "b"], [[1] * DIM, [1]]), errors.ShapeError, "rows of unlike length"),
+    "text": ((["a"], [["x"] * DIM]), errors.ShapeError, "expected numbers"),
+    "none": ((["a"], None), errors.ShapeError, "expected numbers"),
+    "few vectors": ((["a", "b"], np.ones((1, DIM))), errors.ShapeError, "2 ids but 1 vectors"),
+    "few ids": (([], np.ones((1, DIM))), errors.ShapeError, "0 ids but 1 vectors"),
+    "nan": ((["a", "b"], [[1] * DIM, [1, np.nan] * 4]), errors.NonFiniteError, r"vectors\[1\] holds NaN"),
+    "inf": ((["a", "b"], [[1] * DIM, [1, np.inf] * 4]), errors.NonFiniteError, r"vectors\[1\] holds NaN or inf"),
+    "too large": ((["a"], np.full((1, DIM), 1e300)), errors.NonFiniteError, "overflows float32"),
+    "zero": ((["a", "b"], [[1] * DIM, [0] * DIM]), errors.ZeroVectorError, r"vectors\[1\] is the zero vector"),
+    "one id": (("a", np.ones((1, DIM))), errors.IdError, "not one string"),
+    "no ids": ((None, np.ones((1, DIM))), errors.IdError, "list of strings, not NoneType"),
+    "number": (([1], np.ones((1, DIM))), errors.IdError, r"ids\[0\] is int, not str"),
+    "empty id": ((["a", ""], np.ones((2, DIM))), errors.IdError, r"ids\[1\] is empty"),
+    "long id": ((["a" * 1025], np.ones((1, DIM))), errors.IdError, "1025 bytes; at most 1024"),
+    "surrogate": ((["\ud800"], np.ones((1, DIM))), errors.IdError, "UTF-8"),
+    "twice": ((["a", "b", "a"], np.ones((3, DIM))), errors.DuplicateIdError, r"ids\[2\] repeats 'a'"),
+    "metadata": ((["a"], np.ones((1, DIM)), {"a": 1}), errors.ShapeError, "metadata: expected a list of 1"),
+    "few": ((["a", "b"], np.ones((2, DIM)), [{}]), errors.ShapeError, "metadata: expected a list of 2"),
+    "type": ((["a", "b"], np.ones((2, DIM)), [{}, {"x": {1}}]), errors.MetadataError, r"metadata\[1\]: 'x' is set"),
+    "key": ((["a"], np.ones((1, DIM)), [{1: 1}]), errors.MetadataError, "keys are strings"),
+    "no mapping": ((["a"], np.ones((1, DIM)), [[]]), errors.MetadataError, "is list, not a mapping"),
+    "document": ((["a"], np.ones((1, DIM)), None, [b"x"]), errors.MetadataError, "bytes, not str"),
+    "documents": ((["a"], np.ones((1, DIM)), None, "x"), errors.ShapeError, "documents: expected a list of 1"),
+    "lone": (
+        (["a", "b"], np.ones((2, DIM)), None, ["x", "\ud800"]),
+        errors.MetadataError,
+        "record 'b': text with lone",
+    ),
+}
+
+
+class RecordContract:
+    """What is kept of records."""
+
+    def test_ids_are_kept_as_given(self, make):
+        names = [
+            "a b",
+            " ",
+            "\0",
+            "'; DROP TABLE records; --",
+            "../../x",
+            "\u00e9",
+            "e\u0301",
+            "\U0001f600",
+            "%s{}",
+            "NULL",
+        ]
+        names += ["x" * 1024, "ü" * 512, "1", "1.0", "01", "A", "a"]
+        things = make()
+        stored = oracle.vectors(len(names))
+        things.upsert(names, stored, [{"name": name} for name in names])
+        assert [record.id for record in things.get(names[::-1])] == names[::-1]
+        assert [record.id for record in things.scroll()] == names
+        for name, vector in zip(names, stored, strict=True):
+            (hit,) = things.search(vector, k=1)
+            assert (hit.id, hit.metadata) == (name, {"name": name})
+        assert things.delete(["A"]) == 1
+        assert things.count() == len(names) - 1
+
+    def test_metadata_keeps_its_types(self, make):
+        metadata = {
+            "text": "\U0001f600\0",
+            "int": -(2**70),
+            "huge": 10**5000,
+            "float": -0.1,
+            "inf": float("-inf"),
+            "bool": True,
+            "none": None,
+            "bytes": b"\0\xff",
+            "date": dt.date(1, 1, 1),
+            "naive": dt.datetime(2024, 2, 29, 12, 0, 0, 1),
+            "aware": dt.datetime(2024, 2, 29, tzinfo=dt.timezone(dt.timedelta(hours=5, minutes=30))),
+            "uuid": uuid.UUID(int=5),
+            "decimal": Decimal("1.10"),
+            "list": [1, [2.0, (3,)]],
+            "dict": {"$date": "no tag", "": {"a": ()}},
+            "$tuple": [1],
+            "": "",
+            "numpy": np.float32(0.5),
+        }
+        things = make()
+        things.upsert(["a", "b"], oracle.vectors(2), [metadata, None], ["", None])
+        expected = metadata | {"numpy": 0.5}
+        for record in (things.get(["a"])[0], next(things.scroll()), things.search(oracle.vectors(2)[0], k=1)[0]):
+            assert record.metadata == expected
+            assert list(record.metadata) == list(expected)
+            assert {key: type(value) for key, value in record.metadata.items()} == {
+                key: type(value) for key, value in expected.items()
+            }
+            assert record.document == ""
+        (other,) = things.get(["b"])
+        assert (other.metadata, other.document) == ({}, None)
+
+    def test_the_callers_objects_are_left_alone(self, make):
+        names, stored = ["a", "b"], oracle.vectors(2).astype(np.float64)
+        before, metadata, documents = stored.copy(), [{"x": [np.int64(1)]}, None], ["text", None]
+        things = make(metric="l2")
+        things.upsert(names, stored, metadata, documents)
+        query = np.ones(DIM)
+        things.search(query)
+        assert (names, documents) == (["a", "b"], ["text", None])
+        assert metadata == [{"x": [1]}, None]
+        assert type(metadata[0]["x"][0]) is np.int64
+        np.testing.assert_array_equal(stored, before)
+        np.testing.assert_array_equal(query, np.ones(DIM))
+
+    def test_what_is_stored_does_not_change_with_the_callers_array(self, make):
+        stored = oracle.vectors(2)
+        things = make()
+        things.upsert(["a", "b"], stored)
+        kept = stored.copy()
+        stored[:] = 7
+        np.testing.assert_array_equal([record.vector for record in things.get(["a", "b"])], kept)
+
+    def test_big_documents(self, make):
+        text = "\U0001f600ab" * 300_000
+        things = make()
+        things.upsert(["a"], oracle.vectors(1), [{"blob": bytes(100_000)}], [text])
+        (record,) = things.get(["a"])
+        assert record.document == text
+        assert record.metadata == {"blob": bytes(100_000)}
+
+    def test_upsert_replaces_everything_of_a_record(self, make):
+        things = make()
+        first, second = oracle.vectors(3), oracle.vectors(3, seed=1)
+        things.upsert(["a", "b", "c"], first, [{"x": 1}] * 3, ["one"] * 3)
+        things.upsert(["b", "d"], second[:2], [{"y": 2}, None], None)
+        assert things.count() == 4
+        (record,) = things.get(["b"])
+        assert (record.metadata, record.document) == ({"y": 2}, None)
+        np.testing.assert_array_equal(record.vector, second[0])
+        assert sorted(hit.id for hit in things.search(second[0], k=10)) == ["a", "b", "c", "d"]
+        assert things.search(second[0], k=1)[0].id == "b"
+        assert [record.id for record in things.scroll()] == ["a", "c", "b", "d"], "in the order of the last write"
+
+    def test_a_large_upsert_is_written_in_parts(self, make, monkeypatch):
+        """Of which all or none come to be."""
+        monkeypatch.setattr(writing, "WRITE_CHUNK", 7)
+        things, names = make(fields={"n": "blind"}), oracle.ids(30)
+        things.upsert(names[:20], oracle.vectors(20), [{"n": i % 2} for i in range(20)])
+        encrypt, made = writing.encrypt_batch, []
+
+        def fail(*arguments):
+            made.append(arguments)
+            if len(made) == 3:
+                raise MemoryError
+            return encrypt(*arguments)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(writing, "encrypt_batch", fail)
+            with pytest.raises(MemoryError):
+                things.upsert(names, oracle.vectors(30, seed=1), [{"n": 2}] * 30)
+        assert things.count() == things.count({"n": {"in": [0, 1]}}) == 20
+        np.testing.assert_array_equal(things.get(names[:1])[0].vector, oracle.vectors(20)[0])
+        new = oracle.vectors(30, seed=2)
+        things.upsert(names, new, [{"n": 2}] * 30, [f"text {i}" for i in range(30)])
+        assert things.count() == things.count({"n": 2}) == 30
+        records = list(things.scroll())
+        assert [record.id for record in records] == names, "in the order given"
+        np.testing.assert_array_equal(np.stack([record.vector for record in records]), new)
+        assert [record.document for record in records] == [f"text {i}" for i in range(30)]
+        assert things.verify().ok
+
+    def test_get(self, make):
+        things = make()
+        stored = oracle.vectors(3)
+        things.upsert(["a", "b", "c"], stored)
+        assert [record.id for record in things.get(["c", "x", "a", "c"])] == ["c", "a", "c"]
+        np.testing.assert_array_equal(things.get(["b"])[0].vector, stored[1])
+        assert things.get(["b"], include_vectors=False)[0].vector is None
+
+    def test_delete(self, make):
+        things = make()
+        things.upsert(oracle.ids(20), oracle.vectors(20), [{"n": i} for i in range(20)])
+        assert things.delete(["id-0", "id-0", "nobody", "id-1"]) == 2
+        assert things.delete(["id-0"]) == 0
+        assert things.delete(where={"n": {"gte": 15}}) == 5
+        assert things.delete(where={"n": 3, "absent": 1}) == 0
+        assert things.count() == 13
+        assert things.get(["id-0", "id-15"]) == []
+        assert sorted(hit.id for hit in things.search(np.ones(DIM), k=20)) == sorted(oracle.ids(13, 2))
+        things.upsert(["id-0"], oracle.vectors(1), [{"n": 0}])
+        assert things.count() == 14
+        assert things.verify().ok
+        for wrong in ({}, {"ids": ["a"], "where": {"n": 1}}):
+            with pytest.raises(errors.InputError, match="either ids or where"):
+                things.delete(**wrong)
+        with pytest.raises(errors.InputError, match="would delete everything"):
+            things.delete(where={})
+        assert things.count() == 14
+
+    def test_scroll_in_small_chunks(self, make, monkeypatch):
+        monkeypatch.setattr(collection_module, "_CHUNK", 7)
+        things = make(fields={"n": "blind"})
+        names, stored = oracle.ids(50), oracle.vectors(50)
+        things.upsert(names, stored, [{"n": i % 2} for i in range(50)])
+        records = list(things.scroll())
+        assert [record.id for record in records] == names
+        np.testing.assert_array_equal([record.vector for record in records], stored)
+        assert [record.id for record in things.scroll({"n": 1}, include_vectors=False)] == names[1::2]
+        scroll = things.scroll()
+        next(scroll)
+        things.delete(names[10:20])
+        things.upsert(names[:1], stored[:1], [{"n": 5}])
+        rest = [record.id for record in scroll]
+        assert [name for name in rest if name not in names[:20]] == names[20:]
+        assert not set(rest) & set(names[14:20])
+
+    @pytest.mark.parametrize("case", BAD_UPSERTS)
+    def test_bad_upserts_write_nothing(self, make, case):
+        arguments, error, message = BAD_UPSERTS[case]
+        things = make(fields={"x": "plain", "*": "sealed"})
+        things.upsert(["a", "b"], oracle.vectors(2), [{"x": 1}, {}], ["old", None])
+        with pytest.raises(error, match=message) as caught:
+            things.upsert(*arguments)
+        assert type(caught.value) is error
+        assert isinstance(caught.value, ValueError)
+        assert [record.id for record in things.scroll()] == ["a", "b"], "the order of writes: nothing was written again"
+        (record,) = things.get(["a"])
+        assert (record.metadata, record.document) == ({"x": 1}, "old")
+
+    @pytest.mark.parametrize(
+        ("arguments", "error", "message"),
+        [
+            ((np.ones(DIM + 1),), errors.ShapeError, "queries: expected shape"),
+            ((np.ones((2, 2, DIM)),), errors.ShapeError, "queries: expected shape"),
+            ((1.0,), errors.ShapeError, "queries: expected shape"),
+            ((None,), errors.ShapeError, "queries"),
+            (("text",), errors.ShapeError, "queries"),
+            ((["a"] * DIM,), errors.ShapeError, "queries: expected numbers"),
+            (([[1.0] * DIM, [1.0]],), errors.ShapeError, "queries: rows of unlike length"),
+            (([np.nan] + [1.0] * (DIM - 1),), errors.NonFiniteError, r"queries\[0\] holds NaN"),
+            (([[1.0] * DIM, [np.inf] * DIM],), errors.NonFiniteError, r"queries\[1\] holds NaN or infinity"),
+            ((np.zeros(DIM),), errors.ZeroVectorError, r"queries\[0\] is the zero vector"),
+            ((np.ones(DIM), 0), errors.InputError, "k is a whole number from 1, not 0"),
+            ((np.ones(DIM), -1), errors.InputError, "k is a whole number"),
+            ((np.ones(DIM), 1.5), errors.InputError, "k is a whole number"),
+            ((np.ones(DIM), True), errors.InputError, "k is a whole number"),
+            ((np.ones(DIM), None), errors.InputError, "k is a whole number"),
+            ((np.ones(DIM), 1, {"a": {"gt": None}}), errors.FilterError, "gt takes a value with an order"),
+        ],
+    )
+    def test_bad_searches(self, make, arguments, error, message):
+        things = make()
+        for fill in (False, True):
+            if fill:
+                things.upsert(["a"], oracle.vectors(1))
+            with pytest.raises(error, match=message) as caught:
+                things.search(*arguments)
+            assert type(caught.value) is error
+
+    def test_bad_ids_everywhere(self, make):
+        things = make()
+        for call in (things.get, things.delete, things.index_vectors):
+            for ids in ("abc", [1], [""], [None], ["\ud800"], 5):
+                with pytest.raises(errors.IdError):
+                    call(ids)
+        with pytest.raises(errors.InputError, match="no record 'x'"):
+            things.index_vectors(["x"])
+
+    def test_the_same_upsert_leaves_the_same_index_vectors(self, place, store, make, scheme):
+        """Fresh noise at every write would average out."""
+        things = make()
+        stored = oracle.vectors(10)
+        things.upsert(oracle.ids(10), stored)
+        first = things.index_vectors(oracle.ids(10))
+        assert first.shape == (10, DIM if scheme == QUIET else 0)
+        for _ in range(3):
+            things.upsert(oracle.ids(10), stored)
+        np.testing.assert_array_equal(things.index_vectors(oracle.ids(10)), first)
+        things.delete(oracle.ids(10))
+        things.upsert(oracle.ids(10)[::-1], stored[::-1], [{"x": 1}] * 10)
+        np.testing.assert_array_equal(things.index_vectors(oracle.ids(10)), first)
+        if first.size:
+            things.upsert(oracle.ids(10, 10), stored)
+            assert (np.abs(things.index_vectors(oracle.ids(10, 10)) - first).max(axis=1) > 1e-3).all(), (
+                "other ids, other noise"
+            )
