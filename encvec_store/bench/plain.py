@@ -54,7 +54,7 @@ class Plain:
         self._gpu = gpu_copy(self._index, self.kind) if usable else None
         self.set_ef(options.ef_search)
         if self.kind == "ivf":
-            self._index.nprobe = options.nprobe or max(4, -(-self._index.nlist // 12))
+            self._index.nprobe = options.probes_for(self._index.nlist)
 
     def _timed(self, work: Callable[[Matrix], Any], vectors: Matrix) -> None:
         start, busy = time.perf_counter(), time.process_time()

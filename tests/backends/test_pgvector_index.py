@@ -1,5 +1,6 @@
 """Indexes of the PostgreSQL backend: when they are built, what they find, and that nothing depends on them."""
 
+import re
 import threading
 
 import numpy as np
@@ -216,6 +217,24 @@ def test_a_large_index_is_not_built_by_a_search(filled, caplog):
         assert collection.stats()["index"] == "hnsw"
         collection.candidates({1: QUERIES}, 5)
         assert collection.stats()["searches"] == {"exact": 2, "hnsw": 1}
+
+
+@pytest.mark.parametrize("pooler", [False, True])
+def test_a_graph_that_outgrows_its_memory_is_told(filled, caplog, pooler):
+    dsn, _ = filled
+    with opened(dsn, dim=DIM, build_memory="1MB", pooler=pooler) as (_, collection):
+        collection.flush()
+        assert collection.stats()["index"] == "hnsw"
+        collection.replace([numbered(4, N, space=1)], b"new", under=b"settings")
+    told = [record.message for record in caplog.records if "does not fit in build_memory=1MB" in record.message]
+    assert len(told) == 2
+    assert f"the graph of {N} records" in told[0]
+    enough = re.search(r"build_memory=(\d+MB) would hold it", told[0])
+    caplog.clear()
+    with opened(dsn, dim=DIM, build_memory=enough[1], pooler=pooler) as (_, collection):
+        collection.replace([numbered(5, N, space=1)], b"newer", under=b"new")
+        assert collection.stats()["index"] == "hnsw"
+    assert not caplog.records
 
 
 def test_what_an_interrupted_build_left_is_built_anew(filled):

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -109,7 +110,8 @@ class TestFaissOnNewerTables(OnNewerTables):
     def place(self, keyset, tmp_path, newer):
         (tmp_path / "store").mkdir()
         newer(f"faiss:{tmp_path}/store")
-        return OpenedFaiss(keyset, tmp_path / "store")
+        with closing(OpenedFaiss(keyset, tmp_path / "store")) as place:
+            yield place
 
 
 @pytest.mark.slow
@@ -117,9 +119,8 @@ class TestPgvectorOnNewerTables(OnNewerTables):
     @pytest.fixture
     def place(self, keyset, pg_dsn, newer):
         newer(pg_dsn)
-        place = OpenedPostgres(keyset, pg_dsn, create=False)
-        yield place
-        place.close()
+        with closing(OpenedPostgres(keyset, pg_dsn, create=False)) as place:
+            yield place
 
 
 def test_tables_that_this_code_cannot_use_are_refused(place, tmp_path, monkeypatch):

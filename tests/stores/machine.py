@@ -1,5 +1,7 @@
 """A random history of calls against a dictionary: whatever was done, answers are those of plaintext."""
 
+from contextlib import closing
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
@@ -179,12 +181,12 @@ class Machine(RuleBasedStateMachine):
         assert alike(fields, record.metadata)
 
     def teardown(self):
-        if hasattr(self, "store"):
-            records = {record.id: record for record in self.things.scroll()}
-            assert list(records) == list(self.truth)
-            for record in records.values():
-                self.check(record)
-            self.store.close()
+        if hasattr(self, "truth"):
+            with closing(self.place):
+                records = {record.id: record for record in self.things.scroll()}
+                assert list(records) == list(self.truth)
+                for record in records.values():
+                    self.check(record)
 
 
 def run(place, examples):

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+from contextlib import closing
 
 import pytest
 
@@ -27,9 +28,9 @@ class AsyncMemory(OpenedMemory):
         super().__init__(keyset)
         self.loop = loop
 
-    def connect(self, keyset=None):
+    def open(self, keyset):
         async def over_the_same_backend():
-            return aio.AsyncStore(Store(self._backend, keyset or self.keyset), asyncio.to_thread)
+            return aio.AsyncStore(Store(self._backend, keyset), asyncio.to_thread)
 
         return self.loop.run(over_the_same_backend())
 
@@ -39,8 +40,8 @@ class AsyncFaiss(OpenedFaiss):
         super().__init__(keyset, folder)
         self.loop = loop
 
-    def connect(self, keyset=None):
-        return self.loop.connect(f"faiss:{self.folder}", keyset=keyset or self.keyset, **self.options)
+    def open(self, keyset):
+        return self.loop.connect(f"faiss:{self.folder}", keyset=keyset, **self.options)
 
 
 class AsyncPostgres(OpenedPostgres):
@@ -48,9 +49,8 @@ class AsyncPostgres(OpenedPostgres):
         super().__init__(keyset, url, **options)
         self.loop = loop
 
-    def connect(self, keyset=None):
-        self.opened.append(self.loop.connect(self.url, keyset=keyset or self.keyset, **self.options))
-        return self.opened[-1]
+    def open(self, keyset):
+        return self.loop.connect(self.url, keyset=keyset, **self.options)
 
 
 class TestAsyncMemory(RacesContract, StoreContract):
@@ -62,25 +62,16 @@ class TestAsyncMemory(RacesContract, StoreContract):
 class TestAsyncFaiss(RacesContract, StoreContract):
     @pytest.fixture
     def place(self, keyset, loop, tmp_path):
-        return AsyncFaiss(keyset, loop, tmp_path / "data")
+        with closing(AsyncFaiss(keyset, loop, tmp_path / "data")) as place:
+            yield place
 
 
 class TestAsyncPgvector(RacesContract, StoreContract):
     @pytest.fixture
     def place(self, keyset, loop, pg_dsn):
-        place = AsyncPostgres(keyset, loop, pg_dsn)
-        yield place
-        place.close()
+        with closing(AsyncPostgres(keyset, loop, pg_dsn)) as place:
+            yield place
 
     def test_random_histories(self, loop, pg_dsn):
         schemas = (f"history_{n}" for n in itertools.count())
-        places = []
-
-        def place(keyset):
-            for old in places:
-                old.close()
-            places[:] = [AsyncPostgres(keyset, loop, pg_dsn, schema=next(schemas))]
-            return places[0]
-
-        machine.run(place, examples=5)
-        places[0].close()
+        machine.run(lambda keyset: AsyncPostgres(keyset, loop, pg_dsn, schema=next(schemas)), examples=5)

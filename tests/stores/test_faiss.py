@@ -2,6 +2,7 @@
 
 import itertools
 import sqlite3
+from contextlib import closing
 
 import pytest
 
@@ -22,12 +23,8 @@ class OpenedFaiss(Opened):
         super().__init__(keyset)
         self.folder, self.options = folder, options
 
-    def connect(self, keyset=None):
-        return ev.connect(f"faiss:{self.folder}", keyset=keyset or self.keyset, **self.options)
-
-    def reopen(self, store, keyset=None):
-        store.close()
-        return self.connect(keyset)
+    def open(self, keyset):
+        return ev.connect(f"faiss:{self.folder}", keyset=keyset, **self.options)
 
     def burglar(self, name="things", tenant=""):
         return FaissBurglar(self.folder / "records.sqlite3", tenant, name)
@@ -97,7 +94,8 @@ class FaissBurglar(Burglar):
 class TestFaiss(CelledContract, MovingContract, PrecisionContract, RacesContract, TamperingContract, StoreContract):
     @pytest.fixture
     def place(self, keyset, tmp_path):
-        return OpenedFaiss(keyset, tmp_path / "data")
+        with closing(OpenedFaiss(keyset, tmp_path / "data")) as place:
+            yield place
 
     def test_random_histories(self, tmp_path):
         folders = (tmp_path / str(n) for n in itertools.count())

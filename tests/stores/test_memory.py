@@ -22,11 +22,11 @@ class OpenedMemory(Opened):
         super().__init__(keyset)
         self._backend = ev.connect("memory:", keyset=keyset)._backend
 
-    def connect(self, keyset=None):
-        return Store(self._backend, keyset or self.keyset)
+    def open(self, keyset):
+        return Store(self._backend, keyset)
 
     def reopen(self, store, keyset=None):
-        return self.connect(keyset)
+        return self.connect(keyset)  # what is closed is gone
 
     def burglar(self, name="things", tenant=""):
         return MemoryBurglar(self._backend._collections[tenant, name])

@@ -1,6 +1,7 @@
 """The contract, kept by the PostgreSQL store, on a real server."""
 
 import itertools
+from contextlib import closing
 
 import numpy as np
 import psycopg
@@ -24,19 +25,10 @@ class OpenedPostgres(Opened):
 
     def __init__(self, keyset, url, administrator=None, **options):
         super().__init__(keyset)
-        self.url, self.administrator, self.options, self.opened = url, administrator or url, options, []
+        self.url, self.administrator, self.options = url, administrator or url, options
 
-    def connect(self, keyset=None):
-        self.opened.append(ev.connect(self.url, keyset=keyset or self.keyset, **self.options))
-        return self.opened[-1]
-
-    def reopen(self, store, keyset=None):
-        store.close()
-        return self.connect(keyset)
-
-    def close(self):
-        for store in self.opened:
-            store.close()
+    def open(self, keyset):
+        return ev.connect(self.url, keyset=keyset, **self.options)
 
     def burglar(self, name="things", tenant=""):
         return PostgresBurglar(self.administrator, self.options.get("schema", "encvec"), tenant, name)
@@ -150,9 +142,8 @@ class Contract(CelledContract, MovingContract, PrecisionContract, RacesContract,
 
     @pytest.fixture
     def place(self, keyset, opening):
-        place = opening(keyset)
-        yield place
-        place.close()
+        with closing(opening(keyset)) as place:
+            yield place
 
     @pytest.mark.parametrize("where", [None, {"n": 1}], ids=["all", "filtered"])
     def test_a_search_is_one_statement(self, place, make, monkeypatch, where):
@@ -176,16 +167,7 @@ class Contract(CelledContract, MovingContract, PrecisionContract, RacesContract,
 
     def test_random_histories(self, opening):
         schemas = (f"history_{n}" for n in itertools.count())
-        places = []
-
-        def place(keyset):
-            for old in places:
-                old.close()
-            places[:] = [opening(keyset, schema=next(schemas))]
-            return places[0]
-
-        machine.run(place, examples=15)
-        places[0].close()
+        machine.run(lambda keyset: opening(keyset, schema=next(schemas)), examples=15)
 
 
 class TestPgvector(Contract):

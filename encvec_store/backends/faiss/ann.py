@@ -174,8 +174,8 @@ class AnnIndex:
             return 0
         if self.kind == "hnsw":
             return min(ef, max(_EF_MOST, k))
-        probes = options.nprobe or max(4, math.ceil(self._raw.nlist / 12))
-        return min(int(self._raw.nlist), math.ceil(probes / share))
+        lists = int(self._raw.nlist)
+        return min(lists, math.ceil(options.probes_for(lists) / share))
 
     def _scan(self, queries: Matrix, k: int, mask: npt.NDArray[np.uint8] | None) -> tuple[Rows, Matrix]:
         """Compare with every vector kept."""

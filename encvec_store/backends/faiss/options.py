@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
@@ -77,6 +78,10 @@ class Options:
         if kind == "flat":
             return "float32"
         return "sq8" if kind == "hnsw" and self.storage == "pq" else self.storage
+
+    def probes_for(self, lists: int) -> int:
+        """Return how many of the lists of an IVF a search looks into."""
+        return self.nprobe or max(4, math.ceil(lists / 12))
 
 
 def parse_url(url: str, given: Mapping[str, Any]) -> tuple[Path, Options]:

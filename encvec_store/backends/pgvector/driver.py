@@ -5,11 +5,12 @@ The other way is `inloop`: the same calls, which wait in the event loop of an as
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import psycopg
+from psycopg.errors import Diagnostic
 from psycopg.pq import Format
 from psycopg.rows import tuple_row
 from psycopg.sql import Composed
@@ -84,6 +85,14 @@ class Connection(Protocol):
 
     def transaction(self) -> AbstractContextManager[Any]:
         """Begin a transaction; commit it, or roll it back on an error."""
+        ...
+
+    def add_notice_handler(self, callback: Callable[[Diagnostic], None]) -> None:
+        """Have what the server remarks told to a function."""
+        ...
+
+    def remove_notice_handler(self, callback: Callable[[Diagnostic], None]) -> None:
+        """Tell it no more."""
         ...
 
     def close(self) -> None:

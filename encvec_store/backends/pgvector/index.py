@@ -7,8 +7,9 @@ It is built beside reads and writes, and by one process at a time.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
-from contextlib import suppress
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import psycopg
@@ -22,6 +23,7 @@ from .source import Cursor, Source
 
 __all__ = ["IndexState", "Indexer"]
 
+log = logging.getLogger("encvec_store")
 _EXISTING = (
     "SELECT c.relname, i.indisvalid, pg_relation_size(c.oid) FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid"
     " WHERE i.indrelid = format('%%I.%%I', %s::text, %s::text)::regclass"
@@ -88,7 +90,7 @@ class Indexer:
         storage = self._options.storage_for(dim, half=self._half)
         statement = self._statement(content, space, state, dim, concurrently=not self._options.pooler)
         if self._options.pooler:
-            return self._build_in_transaction(content, statement)
+            return self._build_in_transaction(content, state.records, dim, statement)
         with self._source.session() as cursor:
             lock = (_LOCK, content % (1 << 31))
             if cursor.execute(b"SELECT pg_try_advisory_lock(%s::int4, %s::int4)", lock).fetchone() != (True,):
@@ -100,7 +102,8 @@ class Indexer:
                 # what an interrupted build left is of no use to searches, and slows down writes
                 cursor.execute(_DROP.format(name))
                 try:
-                    self._with_less(cursor, statement, name)
+                    with self._watched(cursor, state.records, dim):
+                        self._with_less(cursor, statement, name)
                 except (pg.DiskFull, pg.OutOfMemory):
                     with suppress(psycopg.Error):  # give the space back
                         cursor.execute(_DROP.format(name))
@@ -120,17 +123,39 @@ class Indexer:
             wanted = self._options.kind_for(records, dim, half=self._half)
             if wanted != "none":
                 state = IndexState(records, "none", wanted, self._options.storage_for(dim, half=self._half), 0)
-                cursor.execute(self._statement(content, space, state, dim, concurrently=False))
+                with self._watched(cursor, records, dim):
+                    cursor.execute(self._statement(content, space, state, dim, concurrently=False))
         cursor.execute(self._names.sql("ANALYZE {terms}", content))
 
-    def _build_in_transaction(self, content: int, statement: bytes) -> bool:
+    def _build_in_transaction(self, content: int, records: int, dim: int, statement: bytes) -> bool:
         with self._source.write() as cursor:
             lock = (_LOCK, content % (1 << 31))
             if cursor.execute(b"SELECT pg_try_advisory_xact_lock(%s::int4, %s::int4)", lock).fetchone() != (True,):
                 return False
             self._source.set_local(cursor, {setting: value for _, setting, value in self._settings()[:-1]})
-            cursor.execute(statement)
+            with self._watched(cursor, records, dim):
+                cursor.execute(statement)
         return True
+
+    @contextmanager
+    def _watched(self, cursor: Cursor, records: int, dim: int) -> Iterator[None]:
+        """Warn where the server remarks that a graph outgrows its memory, while there is time to begin anew."""
+
+        def tell(notice: pg.Diagnostic) -> None:
+            if "maintenance_work_mem" in (notice.message_primary or ""):
+                log.warning(
+                    "the graph of %d records does not fit in build_memory=%s: building it takes several times longer; "
+                    "build_memory=%dMB would hold it",
+                    records,
+                    self._options.build_memory,
+                    self._options.graph_memory(records, dim, half=self._half),
+                )
+
+        cursor.connection.add_notice_handler(tell)
+        try:
+            yield
+        finally:
+            cursor.connection.remove_notice_handler(tell)
 
     def _with_less(self, cursor: Cursor, statement: bytes, name: Identifier) -> None:
         try:

@@ -6,11 +6,12 @@ Only for walks that `waits.spawn` runs. Cancelling such a walk's task cancels it
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import psycopg
+from psycopg.errors import Diagnostic
 from psycopg.rows import tuple_row
 from psycopg_pool import AsyncConnectionPool
 
@@ -80,6 +81,12 @@ class _Connection:
 
     def transaction(self) -> AbstractContextManager[Any]:
         return entered(self.of.transaction())
+
+    def add_notice_handler(self, callback: Callable[[Diagnostic], None]) -> None:
+        self.of.add_notice_handler(callback)
+
+    def remove_notice_handler(self, callback: Callable[[Diagnostic], None]) -> None:
+        self.of.remove_notice_handler(callback)
 
     def close(self) -> None:
         wait_for(self.of.close())

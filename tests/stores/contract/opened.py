@@ -26,15 +26,26 @@ class Opened:
     """A store's data and the ways to it."""
 
     def __init__(self, keyset):
-        self.keyset = keyset
+        self.keyset, self.opened = keyset, []
+
+    def open(self, keyset):
+        """Return a store over the data."""
+        raise NotImplementedError
 
     def connect(self, keyset=None):
         """Open the data once more, as another process would."""
-        raise NotImplementedError
+        self.opened.append(self.open(keyset or self.keyset))
+        return self.opened[-1]
 
     def reopen(self, store, keyset=None):
         """Close and open again."""
-        raise NotImplementedError
+        store.close()
+        return self.connect(keyset)
+
+    def close(self):
+        """Close whatever was opened."""
+        for store in self.opened:
+            store.close()
 
     def collections(self, store, tenants):
         """List all collections, which are of these tenants."""
