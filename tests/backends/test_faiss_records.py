@@ -1,7 +1,9 @@
 """Records of the faiss store against the oracle: random operations, filters, transactions."""
 
 import shutil
+import sqlite3
 import tempfile
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from encvec_store.backends.base import CollectionSpec
 from encvec_store.backends.faiss import FaissBackend
+from encvec_store.backends.faiss.records import Records
 from encvec_store.errors import CollectionNotFoundError, StaleConfigError, StoreLockedError
 from encvec_store.fields import Term
 from encvec_store.filters import AllOf, AnyOf, Match, Present, Range
@@ -264,6 +267,45 @@ def test_locked_by_another(tmp_path):
     assert set(content(store)) == {token("c"), token("d")}
     backend.close()
     second.close()
+
+
+@pytest.mark.parametrize("n", [2, 1_500])
+def test_only_a_large_write_has_the_larger_cache(store, monkeypatch, n):
+    """And only while it lasts, whether it is committed or not."""
+    kept, seen = Records._count, []
+
+    def count(self, cursor, more):
+        seen.append(cursor.execute("PRAGMA cache_size").fetchone()[0])
+        if len(seen) == 2:
+            raise KeyError
+        kept(self, cursor, more)
+
+    monkeypatch.setattr(Records, "_count", count)
+    store.put(batch(range(n)), under=CONFIG)
+    with pytest.raises(KeyError):
+        store.put(batch(range(n, 2 * n)), under=CONFIG)
+    assert seen == ([-64_000] * 2 if n > 1_000 else [-2_000] * 2)
+    assert store.count() == n
+    with store._database.write() as cursor:
+        assert cursor.execute("PRAGMA cache_size").fetchone() == (-2_000,)
+
+
+def test_flush_folds_the_log_where_nobody_reads_it(tmp_path):
+    backend, store = connect(tmp_path)
+    log = tmp_path / "records.sqlite3-wal"
+    store.put(batch("abc"), under=CONFIG)
+    with closing(sqlite3.connect(tmp_path / "records.sqlite3")) as other:
+        other.execute("BEGIN")
+        other.execute("SELECT * FROM records").fetchall()
+        store.put(batch("d"), under=CONFIG)
+        store.flush()
+        assert log.stat().st_size, "it is read from"
+    store.flush()
+    assert not log.stat().st_size
+    assert set(content(store)) == set(map(token, "abcd"))
+    with store._database.write() as cursor:
+        assert cursor.execute("PRAGMA busy_timeout").fetchone() == (5_000,)
+    backend.close()
 
 
 def test_collections(tmp_path):

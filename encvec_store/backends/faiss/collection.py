@@ -215,12 +215,12 @@ class FaissCollection:
             self._cache.forget()
 
     def flush(self) -> None:
-        if not self._records.index_dim():
-            return
-        self._follow()
-        self._fit()
-        self._save()
-        self._records.purge(_TOMBSTONES_MOST)
+        if self._records.index_dim():
+            self._follow()
+            self._fit()
+            self._save()
+            self._records.purge(_TOMBSTONES_MOST)
+        self._database.fold()
 
     def close(self) -> None:
         """Save what has been indexed. An index that nobody asked for is not built now."""

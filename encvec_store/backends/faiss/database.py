@@ -32,6 +32,11 @@ FILE_NAME = "records.sqlite3"
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _MAPPED = 1 << 28
 _WAL_KEPT = 1 << 26
+_CACHE, _WRITING_CACHE = 2_000, 64_000
+"""Kibibytes of pages that a connection keeps. A batch's tokens are random, so it changes every page of their index
+once a collection is large: in SQLite's usual cache each of them is written several times a batch."""
+_MANY = 1_000
+"""Records of a batch that are worth it: the larger cache takes a tenth of a millisecond."""
 
 
 class Database:
@@ -47,6 +52,8 @@ class Database:
         # records would otherwise get the numbers of lost ones, which a cached index may still know.
         self._leap = secrets.randbelow(1 << 36)
         self._leapt = False
+        self._roomy = False
+        """Whether the connection that writes has the larger cache: only that one, of those that read there are many."""
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             # made here, so that it and the files SQLite puts beside it are the owner's alone
@@ -113,8 +120,19 @@ class Database:
                     with suppress(sqlite3.Error):  # some errors have rolled back already
                         cursor.execute("ROLLBACK")
                     raise
+                finally:
+                    if self._roomy:
+                        self._roomy = False
+                        with suppress(sqlite3.Error):  # whatever happened has been told
+                            cursor.execute(f"PRAGMA cache_size = -{_CACHE}")
         finally:
             self._writer.release()
+
+    def expect(self, cursor: sqlite3.Cursor, n: int) -> None:
+        """Make room for n records: called in a transaction before they are looked for and written."""
+        if n >= _MANY and not self._roomy:
+            self._roomy = True
+            cursor.execute(f"PRAGMA cache_size = -{_WRITING_CACHE}")
 
     def allocate(self, cursor: sqlite3.Cursor, n: int) -> int:
         """Return the first of n consecutive row numbers, above all that were ever given out."""
@@ -134,6 +152,15 @@ class Database:
             except sqlite3.Error as error:
                 raise self._unreachable("read", error) from None
         return int(version)
+
+    def fold(self) -> None:
+        """Fold the write-ahead log into the file, without waiting for those who use it."""
+        with self.read() as cursor:
+            cursor.execute("PRAGMA busy_timeout = 0")
+            try:
+                cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            finally:
+                cursor.execute(f"PRAGMA busy_timeout = {round(self._timeout * 1000)}")
 
     def size(self) -> int:
         """Return the bytes of the file and its write-ahead log."""
@@ -169,7 +196,9 @@ class Database:
             "foreign_keys = ON",
             "synchronous = FULL",
             f"mmap_size = {_MAPPED}",
+            f"cache_size = -{_CACHE}",
             f"journal_size_limit = {_WAL_KEPT}",
+            f"wal_autocheckpoint = {_WAL_KEPT // PAGE_SIZE}",  # large batches change the same pages: copy them once
         ):
             connection.execute(f"PRAGMA {pragma}")
 

@@ -255,7 +255,8 @@ class Records:
 
     def _insert(self, cursor: sqlite3.Cursor, batch: EncryptedBatch, generation: int) -> None:
         tokens = [token.tobytes() for token in np.ascontiguousarray(batch.tokens)]
-        named = list({*tokens, *batch.retired})
+        self.database.expect(cursor, len(tokens))
+        named = sorted({*tokens, *batch.retired})  # neighbours in the index together
         stale = [(row, space) for row, space, _ in self._with_tokens(cursor, named)]
         if stale:
             self._delete(cursor, stale, generation)
