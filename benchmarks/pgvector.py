@@ -256,8 +256,8 @@ def scale(n: int, dim: int, memory: str, show: Show) -> tuple[list[Row], list[Ta
     data, keys = clustered(n, dim, queries=SCALED_QUERIES), Keyset.create("memory:")
     with show.stage("exact neighbours", n) as done:
         truth = Truth(metric("cosine"), data.vectors, data.queries, K, done)
-    common: Row = {"bench": "pgvector", "dataset": data.name, "n": n, "d": dim, "index": "halfvec"}
-    common["build_memory"] = memory
+    common: Row = {"bench": "pgvector", "dataset": data.name, "n": n, "d": dim}
+    common |= {"index": "halfvec", "build_memory": memory}
     with database() as db, ExitStack() as open_now:
         plain = open_now.enter_context(PlainTable(db.url, "plain_scale", dim))
         store, collection = create(db.url, keys, "scale", dim)

@@ -11,6 +11,7 @@ from encvec_store.backends.faiss.ann import AnnIndex
 from encvec_store.backends.faiss.options import Options
 from encvec_store.fields import Term
 from encvec_store.filters import Match, Range
+from tests.threads import guarded
 
 from .faiss_kit import CONFIG, DIM, SPEC, agree, batch, connect, named, oracle, tokens
 
@@ -160,15 +161,6 @@ def test_threads(tmp_path):
     asked = np.random.default_rng(0).standard_normal((2, DIM)).astype(np.float32)
     failures, done = [], threading.Event()
 
-    def guarded(work):
-        def run():
-            try:
-                work()
-            except BaseException as error:
-                failures.append(error)
-
-        return threading.Thread(target=run)
-
     def write(base):
         for turn in range(8):
             names = range(base + turn * 30, base + turn * 30 + 60)
@@ -191,8 +183,8 @@ def test_threads(tmp_path):
             store.flush()
             store.drop_cache()
 
-    writers = [guarded(lambda base=base: write(base)) for base in (1000, 2000)]
-    others = [guarded(search), guarded(search), guarded(save)]
+    writers = [guarded(failures, write, base) for base in (1000, 2000)]
+    others = [guarded(failures, work) for work in (search, search, save)]
     for thread in (*writers, *others):
         thread.start()
     for thread in writers:

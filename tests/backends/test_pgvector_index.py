@@ -1,7 +1,6 @@
 """Indexes of the PostgreSQL backend: when they are built, what they find, and that nothing depends on them."""
 
 import re
-import threading
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ from encvec_store.backends.pgvector import searching
 from encvec_store.fields import Term
 from encvec_store.filters import AllOf, Match, Range
 from tests.backends.pgvector_kit import ask, batch, opened, spec
+from tests.threads import guarded
 
 DIM, N = 32, 6_000
 BROAD = Range("n", "number", 0.0, 3000.0)
@@ -252,18 +252,12 @@ def test_one_builds_while_others_search_and_write(filled):
     failed = []
     with opened(dsn, dim=DIM) as (_, mine), opened(dsn, dim=DIM) as (_, theirs):
 
-        def run(work):
-            try:
-                work()
-            except Exception as error:
-                failed.append(error)
-
         def write():
             for seed in range(10):
                 theirs.put(batch(100 + seed, 20, dim=DIM), under=b"settings")
                 theirs.candidates({1: QUERIES}, 10)
 
-        threads = [threading.Thread(target=run, args=(work,)) for work in (mine.flush, theirs.flush, write)]
+        threads = [guarded(failed, work) for work in (mine.flush, theirs.flush, write)]
         for thread in threads:
             thread.start()
         for thread in threads:

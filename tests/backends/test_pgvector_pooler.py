@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import tempfile
-import threading
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,6 +21,7 @@ from encvec_store.fields import Term
 from encvec_store.filters import Match
 from tests.backends.pgvector_kit import DIM, SIZE, ask, batch, oracle, sound
 from tests.postgres import role
+from tests.threads import guarded
 
 PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 pytestmark = pytest.mark.skipif(PGBOUNCER is None, reason="pgbouncer is not installed: apt-get install pgbouncer")
@@ -127,14 +127,7 @@ def test_many_tenants_share_two_sessions(pg_dsn, pooled, connections):
     given, dispose = connections(pooled)
     failed = []
     with opened(pooled, row_security=True, index="hnsw", **given) as backend:
-
-        def run(tenant):
-            try:
-                work(backend, tenant)
-            except BaseException as error:
-                failed.append(error)
-
-        threads = [threading.Thread(target=run, args=(tenant,)) for tenant in "abcd"]
+        threads = [guarded(failed, work, backend, tenant) for tenant in "abcd"]
         for thread in threads:
             thread.start()
         for thread in threads:

@@ -1,7 +1,5 @@
 """The PostgreSQL backend against the memory backend, call by call: records, predicates, replacement."""
 
-import threading
-
 import numpy as np
 import psycopg
 import pytest
@@ -15,6 +13,7 @@ from encvec_store.backends.pgvector.wire import KEY, split_value, term_from, typ
 from encvec_store.fields import Term
 from encvec_store.filters import AllOf, AnyOf, Match, Present, Range
 from tests.backends.pgvector_kit import DIM, SIZE, ask, batch, opened, oracle, sound, spec
+from tests.threads import guarded
 
 LONG = "x" * KEY
 TEXTS = ["", "\0", "a", "a\0", "b", "é", "\U0001f600", "\uffff", LONG[1:], LONG, LONG + "a", LONG + "b", LONG[1:] + "y"]
@@ -222,13 +221,10 @@ def test_creating_at_once_makes_one(pg_dsn):
     made, failed = [], []
 
     def create():
-        try:
-            backend = PgvectorBackend(pg_dsn)
-            made.append((backend, backend.create(spec(), b"settings")))
-        except Exception as error:
-            failed.append(error)
+        backend = PgvectorBackend(pg_dsn)
+        made.append((backend, backend.create(spec(), b"settings")))
 
-    threads = [threading.Thread(target=create) for _ in range(8)]
+    threads = [guarded(failed, create) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:

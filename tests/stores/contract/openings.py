@@ -7,6 +7,7 @@ import numpy as np
 from tests.stores import oracle
 from tests.stores.contract.opened import EVERYTHING
 from tests.stores.oracle import assert_hits
+from tests.threads import guarded
 
 
 class OpeningsContract:
@@ -55,27 +56,15 @@ class OpeningsContract:
         problems: list[BaseException] = []
         stop = threading.Event()
 
-        def guarded(work):
-            def run():
-                try:
-                    work()
-                except BaseException as error:
-                    problems.append(error)
+        def write(number):
+            for batch in range(10):
+                start = number * 100 + batch * 10
+                things.upsert(oracle.ids(10, start), base[start : start + 10], [{"n": number}] * 10)
+                things.upsert(["shared", f"shared-{number}"], base[start : start + 2], [{"n": -1, "by": start}] * 2)
+                if batch % 3 == 2:
+                    assert things.delete([f"id-{start}"]) == 1
 
-            return threading.Thread(target=run, daemon=True)
-
-        def writer(number):
-            def work():
-                for batch in range(10):
-                    start = number * 100 + batch * 10
-                    things.upsert(oracle.ids(10, start), base[start : start + 10], [{"n": number}] * 10)
-                    things.upsert(["shared", f"shared-{number}"], base[start : start + 2], [{"n": -1, "by": start}] * 2)
-                    if batch % 3 == 2:
-                        assert things.delete([f"id-{start}"]) == 1
-
-            return work
-
-        def reader():
+        def read():
             while not stop.is_set():
                 for hits in things.search(base[:3], k=20):
                     scores = [hit.score for hit in hits]
@@ -90,8 +79,8 @@ class OpeningsContract:
                     assert record.id in ("shared", "id-7")
                 things.count({"n": 2})
 
-        readers = [guarded(reader) for _ in range(2)]
-        writers = [guarded(writer(number)) for number in range(4)]
+        readers = [guarded(problems, read) for _ in range(2)]
+        writers = [guarded(problems, write, number) for number in range(4)]
         for thread in readers + writers:
             thread.start()
         keyset.rotate()
