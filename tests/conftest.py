@@ -9,8 +9,8 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import pytest
 from hypothesis import settings
 
-# The contracts are modules that test files import: their asserts tell as much as those of test files.
-pytest.register_assert_rewrite("tests.stores")
+# Contracts and kits are modules that test files import: their asserts tell as much as those of test files.
+pytest.register_assert_rewrite("tests.stores", "tests.backends")
 
 # Machines under load miss deadlines, and a CI run must fail the same way twice: no deadline, no chance.
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
