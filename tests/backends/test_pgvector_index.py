@@ -60,28 +60,29 @@ QUERIES = batch(2, 20, dim=DIM).index_vectors
 
 
 @pytest.mark.parametrize(
-    ("options", "kind"),
+    ("options", "kind", "least"),
     [
-        ({}, "hnsw"),
-        ({"storage": "float16"}, "hnsw"),
-        ({"index": "ivfflat", "lists": 20, "probes": 15}, "ivfflat"),
-        ({"index": "ivfflat", "storage": "float16"}, "ivfflat"),
-        ({"pooler": True}, "hnsw"),
-        ({"index": "none"}, "exact"),
-        ({"index_above": N}, "exact"),
+        ({}, "hnsw", 0.9),
+        ({"storage": "float16"}, "hnsw", 0.9),
+        # lists differ from one build to the next: a nearest one may be in a list that is not probed
+        ({"index": "ivfflat", "lists": 20, "probes": 15}, "ivfflat", 0.7),
+        ({"index": "ivfflat", "storage": "float16"}, "ivfflat", 0.6),
+        ({"pooler": True}, "hnsw", 0.9),
+        ({"index": "none"}, "exact", 1),
+        ({"index_above": N}, "exact", 1),
     ],
     ids=str,
 )
-def test_searches_build_and_use_the_index(filled, options, kind):
+def test_searches_build_and_use_the_index(filled, options, kind, least):
     dsn, vectors = filled
     with opened(dsn, dim=DIM, **options) as (_, collection):
         assert collection.stats()["index"] == "exact"
         for limit in (1, 10, 100, 900):
             found = collection.candidates({1: QUERIES}, limit)
             assert [len(rows) for rows in found] == [limit] * 20
-            assert recall(found, exact(vectors, QUERIES, limit)) >= (1 if kind == "exact" else 0.8)
-            one = collection.candidates({1: QUERIES[:1]}, limit)[0]
-            assert recall([one], exact(vectors, QUERIES[:1], limit)) >= (1 if kind == "exact" else 0.7)
+            assert recall(found, exact(vectors, QUERIES, limit)) >= least
+            single = [collection.candidates({1: query[None]}, limit)[0] for query in QUERIES]
+            assert recall(single, exact(vectors, QUERIES, limit)) >= least
         assert collection.stats()["index"] == kind
         assert set(collection.stats()["searches"]) == {kind if kind != "exact" else "exact"}
         if kind != "exact":
