@@ -15,12 +15,14 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from encvec_store.backends.base import CollectionSpec
 from encvec_store.backends.faiss import FaissBackend
 from encvec_store.backends.faiss.records import Records
+from encvec_store.backends.faiss.tables import metadata
 from encvec_store.errors import CollectionNotFoundError, StaleConfigError, StoreLockedError
 from encvec_store.fields import Term
 from encvec_store.filters import AllOf, AnyOf, Match, Present, Range
 
 from .faiss_kit import CONFIG, SPEC, agree, batch, connect, content, oracle, token, tokens
 
+SIZES = SPEC.index_dim, SPEC.envelope_size
 NAMES = st.lists(st.integers(0, 30), max_size=12, unique=True)
 VALUES = st.one_of(
     st.sampled_from([-1.0, 0.0, 1.0, 2.5, float("inf")]).map(lambda value: Term("number", value)),
@@ -329,6 +331,42 @@ def test_collections(tmp_path):
     assert (made.count(), made.config(), made.check()) == (0, b"three", [])
     assert not len(made.candidates({1: batch("a").index_vectors}, 3)[0])
     backend.close()
+
+
+@pytest.mark.parametrize("company", [True, False])
+def test_what_goes_leaves_nothing_behind(tmp_path, company):
+    """Not in a table, whichever way records go; and what others have stays."""
+    terms = [(i, "f", Term("number", float(i))) for i in range(9)]
+    with closing(FaissBackend(f"faiss://{tmp_path}")) as backend:
+        first = backend.create(SPEC, CONFIG)
+        if company:
+            second = backend.create(CollectionSpec("acme", "other", *SIZES), CONFIG)
+            second.put(batch(range(9), terms=terms), under=CONFIG, artefacts={"profile": b"theirs"})
+        third = backend.create(CollectionSpec("acme", "third", *SIZES), CONFIG)
+        apart = sqlite3.connect(tmp_path / "records.sqlite3")
+
+        def kept():
+            count = "SELECT count(*) FROM "
+            return {table: apart.execute(count + table).fetchone()[0] for table in metadata.tables}
+
+        nothing = kept()
+        first.put(batch(range(9), terms=terms), under=CONFIG, artefacts={"profile": b"ours"})
+        first.put(batch(range(3), terms=terms[:2]), under=CONFIG)
+        assert kept()["terms"] - nothing["terms"] == 6 + 2
+        first.remove(first.rows()[:2])
+        assert kept()["records"] - nothing["records"] == 7
+        again = [batch(range(5), terms=terms[:5]), batch(range(4, 8), terms=terms[:1], space=2)]
+        first.replace(again, b"new", under=CONFIG)
+        assert (first.spaces(), first.check()) == ({1: 4, 2: 4}, [])
+        assert kept()["terms"] - nothing["terms"] == 4 + 1
+        backend.drop("acme", "faces")
+        del nothing["collections"]
+        assert {table: n for table, n in kept().items() if table != "collections"} == nothing
+        assert third.check() == []
+        if company:
+            assert len(second.rows(Range("f", "number", 0.0, 9.0))) == second.count() == 9
+            assert second.artefact("profile") == b"theirs"
+        apart.close()
 
 
 def test_no_index_vectors(tmp_path):

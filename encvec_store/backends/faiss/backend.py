@@ -84,7 +84,9 @@ class FaissBackend:
             found = cursor.execute(sql, (tenant, name)).fetchone()
             if found is None:
                 return False
-            cursor.execute("DELETE FROM collections WHERE id = ?", found)  # the rest follows by foreign keys
+            self._database.clear(cursor, found[0])
+            cursor.execute("DELETE FROM artefacts WHERE collection = ?", found)
+            cursor.execute("DELETE FROM collections WHERE id = ?", found)
         with self._lock:
             collection = self._open.pop(found[0], None)
         if collection is not None:

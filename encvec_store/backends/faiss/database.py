@@ -24,7 +24,7 @@ from sqlalchemy.pool import PoolProxiedConnection, QueuePool
 from ...errors import StoreClosedError, StoreLockedError, StoreUnreachableError
 from ..base import Rows
 from ..revisions import FORMAT, REVISION, VERSION_TABLE, judge
-from .tables import PAGE_SIZE, metadata
+from .tables import OF_A_RECORD, PAGE_SIZE, metadata
 
 __all__ = ["FILE_NAME", "Database", "ascending", "numbers"]
 
@@ -142,6 +142,22 @@ class Database:
         cursor.execute("UPDATE meta SET value = ? WHERE name = 'next_row'", (first + n,))
         return int(first)
 
+    def clear(self, cursor: sqlite3.Cursor, collection: int) -> None:
+        """Delete all records of a collection. Where there are no others, tables are emptied, which goes by the page."""
+        sql = "SELECT total(records) FROM spaces WHERE collection = ?"
+        self.expect(cursor, int(cursor.execute(sql, (collection,)).fetchone()[0]))
+        some = "EXISTS (SELECT 1 FROM records WHERE collection"
+        sql = f"SELECT {some} < ?1) OR {some} > ?1)"
+        (company,) = cursor.execute(sql, (collection,)).fetchone()
+        for table in OF_A_RECORD:
+            if company:
+                where = "row IN (SELECT row FROM records WHERE collection = ?)"
+                cursor.execute(f"DELETE FROM {table} WHERE {where}", (collection,))  # noqa: S608
+            else:
+                cursor.execute(f"DELETE FROM {table}")  # noqa: S608
+        for table in ("spaces", "tombstones"):
+            cursor.execute(f"DELETE FROM {table} WHERE collection = ?", (collection,))  # noqa: S608
+
     def data_version(self) -> int:
         """Return a number that changes whenever anybody has committed anything. Microseconds."""
         with self._watching:
@@ -193,7 +209,7 @@ class Database:
     def _connected(self, connection: Any, _record: Any) -> None:
         for pragma in (
             f"page_size = {PAGE_SIZE}",  # heeded only while the file is empty
-            "foreign_keys = ON",
+            "foreign_keys = OFF",  # SQLite follows them a row at a time: who deletes names the tables, `check` looks
             "synchronous = FULL",
             f"mmap_size = {_MAPPED}",
             f"cache_size = -{_CACHE}",

@@ -19,6 +19,7 @@ from ...filters import Predicate
 from ..base import Bytes, CollectionSpec, EncryptedBatch, Matrix, Rows
 from .database import Database, ascending, numbers
 from .predicates import matching_rows
+from .tables import OF_A_RECORD
 
 __all__ = ["Change", "Records"]
 
@@ -129,8 +130,7 @@ class Records:
             self._keep(cursor, artefacts)
             sql = "UPDATE collections SET index_dim = coalesce(?, index_dim) WHERE id = ?"
             cursor.execute(sql, (index_dim, self.collection))
-            for table in ("records", "spaces", "tombstones"):
-                cursor.execute(f"DELETE FROM {table} WHERE collection = ?", (self.collection,))  # noqa: S608
+            self.database.clear(cursor, self.collection)
             # no tombstone each: everybody who follows lists anew
             sql = "UPDATE collections SET purged_generation = generation WHERE id = ?"
             cursor.execute(sql, (self.collection,))
@@ -289,7 +289,9 @@ class Records:
 
     def _delete(self, cursor: sqlite3.Cursor, gone: list[tuple[int, int]], generation: int) -> None:
         rows = json.dumps([row for row, _ in gone])
-        cursor.execute("DELETE FROM records WHERE row IN (SELECT value FROM json_each(?))", (rows,))
+        self.database.expect(cursor, len(gone))
+        for table in OF_A_RECORD:
+            cursor.execute(f"DELETE FROM {table} WHERE row IN (SELECT value FROM json_each(?))", (rows,))  # noqa: S608
         cursor.execute(
             "INSERT OR IGNORE INTO tombstones (collection, generation, row) SELECT ?, ?, value FROM json_each(?)",
             (self.collection, generation, rows),

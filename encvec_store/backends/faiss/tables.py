@@ -19,10 +19,13 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-__all__ = ["PAGE_SIZE", "artefacts", "collections", "meta", "metadata", "records", "spaces", "terms"]
+__all__ = ["OF_A_RECORD", "PAGE_SIZE", "artefacts", "collections", "meta", "metadata", "records", "spaces", "terms"]
 
 PAGE_SIZE = 8192
 """Two-kilobyte vectors waste half of SQLite's usual pages of four."""
+
+OF_A_RECORD = ("vectors", "index_vectors", "terms", "records")
+"""Tables by row, the last the one that the others refer to."""
 
 metadata = MetaData(
     naming_convention={
