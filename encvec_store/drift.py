@@ -76,6 +76,8 @@ class Drift:
         self._place: tuple[Scheme, int] | None = None
         self._clear(0)
         self.verdict: Verdict | None = None
+        self._told: str | None = None
+        """Digest of the profile last warned of: records that come in an order of their own are unlike it for long."""
 
     def _clear(self, k: int) -> None:
         self._n, self._sum, self._products = 0, np.zeros(k), np.zeros((k, k))
@@ -97,7 +99,10 @@ class Drift:
                 return
             self.verdict = self._judge(scheme, profile)
             self._clear(k)
-        if self.verdict.stale:
+            news = self.verdict.stale and self._told != profile.digest
+            if news:
+                self._told = profile.digest
+        if news:
             log.warning(
                 "the profile no longer fits what is written (largest eigenvalue %.2f, mean %.2f): the sketch protects "
                 "less than it should; it is fitted anew when the collection has doubled, or by refit()",

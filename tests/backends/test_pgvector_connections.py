@@ -110,7 +110,7 @@ def test_an_exhausted_pool(pg_dsn, given):
 
 
 def test_a_statement_timeout(pg_dsn):
-    with opened(pg_dsn, statement_timeout=0.2) as (_, collection):
+    with opened(pg_dsn, statement_timeout=1) as (_, collection):
         collection.put(batch(1, 5), under=b"settings")
         with psycopg.connect(pg_dsn) as other:
             other.execute("LOCK TABLE encvec.records_1")

@@ -123,11 +123,11 @@ def test_a_statement_timeout_of_the_servers(url, keyset, kind):
 
 
 def test_an_index_build_takes_as_long_as_it_takes(url, keyset):
-    store, things = open_again(configured(url, statement_timeout=300), keyset)
+    store, things = open_again(configured(url, statement_timeout=1000), keyset)
     with gate(url, "flush") as reached:
         call = Running(WRITES["flush"], things)
         reached()
-        time.sleep(0.5)
+        time.sleep(1.5)
     assert call.ended() is None
     assert things.stats()["store"]["index"] == "hnsw"
     store.close()

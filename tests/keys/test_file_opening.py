@@ -55,10 +55,10 @@ def test_hostile_key_derivation_is_refused_at_once(path, kdf):
     fields = json.loads(path.read_bytes())
     fields["kdf"] = {**kdf, "salt": fields["kdf"]["salt"]}
     path.write_bytes(module._canonical(fields) + b"\n")
-    started = time.perf_counter()
+    started = time.process_time()  # of deriving a key: the machine has other work, too
     with pytest.raises(KeysetError, match="no keyset file of this format"):
         reopen(path)
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
 
 
 @pytest.mark.parametrize(

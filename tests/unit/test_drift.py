@@ -80,6 +80,17 @@ def test_a_mean_of_few_raises_no_alarm():
     assert verdict.mean_limit < 0.2, "a limit that says something"
 
 
+def test_it_is_told_once_a_profile(caplog):
+    """Data written in an order of its own would fill the log: every few thousand records are unlike those fitted on."""
+    rows, drift = ciphertexts(PER_DIMENSION * K, np.ones(K), mean=0.5), Drift()
+    another = Profile(PROFILE.mean + 1, PROFILE.basis, PROFILE.eigenvalues, N, K)
+    for profile, times in ((PROFILE, 1), (another, 2), (PROFILE, 3)):
+        for _ in range(3):
+            drift.add(Sketch().fitted(profile), profile, 1, rows)
+            assert drift.verdict.stale
+        assert [record.message.count("no longer fits") for record in caplog.records] == [1] * times
+
+
 def test_only_sketches_are_watched_and_only_enough_of_one_key():
     rows, drift = ciphertexts(PER_DIMENSION * K, np.ones(K)), Drift()
     scheme = Sketch().fitted(PROFILE)
