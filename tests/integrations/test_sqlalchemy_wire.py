@@ -37,14 +37,19 @@ def forms(vector):
                 yield pair.hex().encode()
             yield base64.b64encode(packed)[:40]
         for one, two in itertools.pairwise(numbers):
-            yield repr(float(one)).encode()
             for show in (str, lambda x: f"{float(x):.6f}", lambda x: f"{float(x):.9g}", lambda x: f"{float(x):.17g}"):
                 yield f"{show(one)},{show(two)}".encode()
                 yield f"{show(one)}, {show(two)}".encode()
 
 
 def found(haystack, plain):
-    return [form for vector in plain for form in forms(vector) if form in haystack]
+    """Return what shows of some vectors; of one, three numbers alone: one in ten million is any number by chance."""
+    shown = [form for vector in plain for form in forms(vector) if form in haystack]
+    for vector in plain:
+        for numbers in (vector, (vector / np.linalg.norm(vector)).astype(np.float32)):
+            alone = [text for number in numbers if (text := repr(float(number)).encode()) in haystack]
+            shown += alone if len(alone) >= 3 else []
+    return shown
 
 
 @contextlib.contextmanager
