@@ -276,7 +276,8 @@ def test_writers_meanwhile_do_not_disturb_the_snapshot(source, items, docs):
 
 def test_a_connection_that_breaks_keeps_what_was_written_and_a_new_run_goes_on(items, docs):
     source = TableSource(items, "items")
-    end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'encvec import'"
+    theirs = "application_name = 'encvec import' AND datname = current_database()"  # other tests import, too
+    end = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {theirs}"
     with pytest.raises(errors.StoreUnreachableError, match="cannot read postgresql://"):
         load(source, docs, batch_size=100, progress=lambda done, total: ask(items, end))
     source.close()
