@@ -1,4 +1,4 @@
-"""The index of one collection on disk: save it, load what is provably ours; imports ordinals, slots, files.
+"""The index of one collection on disk: save it, load what is provably ours; imports ordinals, rowlist, slots, files.
 
 `manifest.json` is written last, by an atomic rename, and names every other file with the SHA-256 of each of its
 pieces; its tag says that we wrote it. FAISS parses a piece only if it has the hash of a manifest with our tag: parsing
@@ -26,6 +26,7 @@ from .files import check_hashed, read_hashed, reading, replace_durably, sync, wr
 from .locks import FileLock
 from .options import Options
 from .ordinals import Ordinals
+from .rowlist import RowList
 from .slots import Slots, write_slots
 
 __all__ = ["Cache"]
@@ -35,6 +36,7 @@ FORMAT = 2
 _MANIFEST = "manifest.json"
 _LOCK = "writer.lock"
 _TRIES = 3
+_ROWS_AT_ONCE = 100_000
 _log = logging.getLogger("encvec_store")
 
 
@@ -53,7 +55,7 @@ class _Space:
 
     source: Ordinals
     ann: AnnIndex
-    rows: Rows
+    rows: RowList
     live: bytes
     slots: Slots | None
     entry: dict[str, Any]
@@ -148,7 +150,7 @@ class Cache:
         """Let the index use what was saved, if it is the same still."""
         for space in saving.spaces.values():
             source = space.source
-            same = len(source.rows) >= len(space.rows) and np.array_equal(source.rows[: len(space.rows)], space.rows)
+            same = len(source.rows) >= len(space.rows) and source.rows.head(len(space.rows)).same(space.rows)
             if source.ann is space.ann and same:
                 source.slots = space.slots
                 if source.indexed == len(space.rows):
@@ -210,14 +212,15 @@ class Cache:
         # into the same file of slots only where its readers and we agree on what stands there
         slots = space.slots if self._ours is not None else None
         entry = {"kind": ann.kind, "storage": ann.storage, "m": ann.m, "count": n, "index": index}
-        return _Space(space, ann, space.rows[:n], space.live[:n].tobytes(), slots, entry)
+        return _Space(space, ann, space.rows.head(n), space.live[:n].tobytes(), slots, entry)
 
     def _write_rest(self, number: int, space: _Space, fetch: Callable[[Rows], tuple[Rows, Bytes]]) -> None:
         sync(self.folder / space.entry["index"]["name"])
         rows, n = space.rows, len(space.rows)
 
         def write_rows(write: Callable[[bytes], object]) -> None:
-            write(rows.astype("<i8").tobytes())
+            for at in range(0, n, _ROWS_AT_ONCE):
+                write(rows.array(at, min(n, at + _ROWS_AT_ONCE)).astype("<i8").tobytes())
             write(space.live)
 
         space.entry["rows"] = write_hashed(self.folder, f"rows-{number}-{secrets.token_hex(8)}.bin", write_rows)
@@ -228,7 +231,7 @@ class Cache:
             path = old.path if old else self.folder / f"slots-{number}-{secrets.token_hex(8)}.bin"
             start = old.count if old else 0
             if old is None or start < n:
-                write_slots(path, start, rows[start:], width, fetch)
+                write_slots(path, start, rows.array(start), width, fetch)
                 space.slots = Slots(path, n, width)
             space.entry["slots"] = {"name": path.name, "count": n}
 
@@ -302,12 +305,12 @@ class Cache:
                 _log.warning("collection %r: mapped vectors are not used: %s", self.spec.name, error)
         return space
 
-    def _load_rows(self, entry: dict[str, Any], n: int) -> tuple[Rows, npt.NDArray[np.bool_]]:
+    def _load_rows(self, entry: dict[str, Any], n: int) -> tuple[RowList, npt.NDArray[np.bool_]]:
         """Return the rows of n ordinals, and which live."""
         kept = read_hashed(self.folder, entry)
         if len(kept) != 9 * n:
             raise ValueError("the list of rows has a wrong length")
-        return np.frombuffer(kept, "<i8", n).astype(np.int64), np.frombuffer(kept, np.bool_, n, 8 * n).copy()
+        return RowList(np.frombuffer(kept, "<i8", n)), np.frombuffer(kept, np.bool_, n, 8 * n).copy()
 
 
 def _canonical(document: dict[str, Any]) -> bytes:

@@ -296,7 +296,7 @@ class FaissCollection:
             self._spaces = saved.spaces
             change = self._records.changes(saved.generation, 0, saved.stamp)
             self._generation, self._stamp = saved.generation, saved.stamp
-            self._last = max((int(space.rows[-1]) for space in saved.spaces.values() if len(space.rows)), default=0)
+            self._last = max((space.rows.last for space in saved.spaces.values()), default=0)
             if change is not None:
                 self._apply(change)
         self._loaded = True
@@ -314,8 +314,7 @@ class FaissCollection:
             else:
                 space.append(rows)
                 space.kill(change.removed)
-        known = (int(space.rows[-1]) for space in self._spaces.values() if len(space.rows))
-        self._last = max(known, default=0)
+        self._last = max((space.rows.last for space in self._spaces.values()), default=0)
         self._generation, self._stamp = change.generation, change.stamp
 
     def _fit(self) -> None:

@@ -1,7 +1,7 @@
-"""One space in memory: ordinals, which of them live, and their FAISS index; imports ann, slots.
+"""One space in memory: ordinals, which of them live, and their FAISS index; imports ann, rowlist, slots.
 
 Ordinal i is the i-th vector in the FAISS index, `rows[i]` its record and, once saved, slot i its envelope.
-Rows ascend, so a row is found by bisection. Ordinals from `indexed` on are known but not in the index yet.
+Ordinals from `indexed` on are known but not in the index yet.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from ...filters import Predicate
 from ..base import Bytes, Matrix, Probes, Rows, first, share
 from .ann import AnnIndex, training_size
 from .options import Options
+from .rowlist import RowList
 from .slots import Slots
 
 __all__ = ["Ordinals", "mapped", "together"]
@@ -31,8 +32,8 @@ _DEAD_MOST = 0.3
 class Ordinals:
     """The index of one space. Not locked: the collection sees to that."""
 
-    def __init__(self, rows: Rows | None = None, live: npt.NDArray[np.bool_] | None = None) -> None:
-        self.rows: Rows = np.empty(0, np.int64) if rows is None else rows
+    def __init__(self, rows: RowList | None = None, live: npt.NDArray[np.bool_] | None = None) -> None:
+        self.rows = RowList(np.empty(0, np.int64)) if rows is None else rows
         self.live: npt.NDArray[np.bool_] = np.ones(len(self.rows), bool) if live is None else live
         self.dead = len(self.live) - int(np.count_nonzero(self.live))
         self.ann: AnnIndex | None = None
@@ -57,7 +58,7 @@ class Ordinals:
 
     def append(self, rows: Rows) -> None:
         """Take note of new rows, all above those there are."""
-        self.rows = np.concatenate([self.rows, rows])
+        self.rows = self.rows.extended(rows)
         self.live = np.concatenate([self.live, np.ones(len(rows), bool)])
         self._choices = {}
 
@@ -77,12 +78,12 @@ class Ordinals:
             next_row: rows from here on have not been given out. If we know some, an older copy of the records
                 was put back, and theirs would come again, or others come below them.
         """
-        here = np.isin(self.rows, rows, assume_unique=True)
-        last = int(self.rows[-1]) if len(self.rows) else 0
+        here = np.isin(self.rows.array(), rows, assume_unique=True)
+        last = self.rows.last
         new = rows[np.searchsorted(rows, last, side="right") :]
         if last >= next_row or np.count_nonzero(here) + len(new) < len(rows):
             # some are new but not above ours, or will be: an older copy of the records was put back
-            self._become(None, rows, np.ones(len(rows), bool))
+            self._become(None, RowList(rows), np.ones(len(rows), bool))
             return
         self.live &= here
         self.dead = len(self.live) - int(np.count_nonzero(self.live))
@@ -90,12 +91,11 @@ class Ordinals:
 
     def places(self, rows: Rows) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
         """Return (ordinals of the live ones among rows, their positions in `rows`)."""
-        if not len(self.rows):
-            return np.empty(0, np.intp), np.empty(0, np.intp)
-        ordinals = np.searchsorted(self.rows, rows)
-        ordinals[ordinals == len(self.rows)] = 0
-        positions = np.flatnonzero((self.rows[ordinals] == rows) & self.live[ordinals])
-        return ordinals[positions], positions
+        ordinals, positions = self.rows.find(rows)
+        if not self.dead:
+            return ordinals, positions
+        alive = self.live[ordinals]
+        return ordinals[alive], positions[alive]
 
     def stale(self, options: Options) -> bool:
         """Say whether `fit` has anything to do."""
@@ -115,16 +115,19 @@ class Ordinals:
         if self._wants_another(options):
             ann, start = None, 0
         # pending rows that have gone meanwhile, or go while we read, never get an ordinal
-        wanted = self.rows[start:][self.live[start:]]
+        wanted = self.rows.array(start)[self.live[start:]]
         if ann is None and len(wanted):
             ann = self._trained(wanted, fetch, dim, options)
-        kept = [self.rows[:start]]
+        there = np.zeros(len(wanted), bool)
         for i in range(0, len(wanted) if ann is not None else 0, _CHUNK):
-            found, vectors = fetch(wanted[i : i + _CHUNK])
+            some = wanted[i : i + _CHUNK]
+            found, vectors = fetch(some)
             if ann is not None and len(found):
                 ann.add(vectors)
-                kept.append(found)
-        rows = np.concatenate(kept)
+                there[i : i + _CHUNK] = np.isin(some, found, assume_unique=True)
+        rows = self.rows
+        if start + np.count_nonzero(there) < len(rows):
+            rows = RowList(np.concatenate([rows.array(0, start), wanted[there]]))
         live = np.ones(len(rows), bool)
         live[:start] = self.live[:start]
         self._become(ann, rows, live)
@@ -139,9 +142,9 @@ class Ordinals:
                 return None  # all gone while we looked
         return AnnIndex.build(kind, dim, options, sample, len(rows))
 
-    def _become(self, ann: AnnIndex | None, rows: Rows, live: npt.NDArray[np.bool_]) -> None:
+    def _become(self, ann: AnnIndex | None, rows: RowList, live: npt.NDArray[np.bool_]) -> None:
         count = 0 if self.slots is None else self.slots.count
-        if not np.array_equal(self.rows[:count], rows[:count]):
+        if count > len(rows) or not self.rows.head(count).same(rows.head(count)):
             self.slots = None  # ordinals moved
         self.ann, self.rows, self.live = ann, rows, live
         self.dead = len(live) - int(np.count_nonzero(live))
@@ -203,7 +206,7 @@ class Ordinals:
             "dead": self.dead,
             "pending": self.pending,
             "mapped": self.slots.count if self.slots else 0,
-            "memory": (self.ann.size() if self.ann else 0) + 9 * len(self.rows),
+            "memory": (self.ann.size() if self.ann else 0) + self.rows.nbytes + self.live.nbytes,
         }
 
     def _choice(self, predicate: Predicate | None, lookup: Callable[[Predicate], Rows]) -> Choice:

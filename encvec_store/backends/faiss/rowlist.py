@@ -1,0 +1,132 @@
+"""Ascending row numbers in little memory; imports base.
+
+Rows are given out one after another, so what one process writes into one collection is a single run, however long: ten
+million rows take a few bytes instead of 80 MB, and are looked up without reading any of those. Where others wrote in
+between, or much was deleted, there are more runs; where runs are short, as in a collection spread over cells, the
+numbers themselves are kept.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..base import Rows
+
+__all__ = ["RowList"]
+
+_LEAST = 8
+"""Rows of a run, on average: shorter ones save little, and finding the right one of many takes time."""
+_CHUNK = 1_000_000
+
+Places = npt.NDArray[np.intp]
+
+
+class RowList:
+    """n rows, ascending, told by their ordinals and the other way round. Immutable."""
+
+    def __init__(self, rows: Rows) -> None:
+        starts = _starts(rows)
+        if _LEAST * len(starts) > len(rows):
+            self._become(len(rows), len(starts), rows=rows.astype(np.int64))
+        else:
+            self._become(len(rows), len(starts), starts, rows[starts].astype(np.int64))
+
+    def _become(
+        self, n: int, runs: int, starts: Places | None = None, firsts: Rows | None = None, rows: Rows | None = None
+    ) -> RowList:
+        """Take n rows in so many runs: the ordinals these start at and the rows there, or all the rows."""
+        nothing = np.empty(0, np.int64)
+        self._n, self._runs, self._rows = n, runs, rows
+        self._starts, self._firsts = nothing if starts is None else starts, nothing if firsts is None else firsts
+        self._ends = np.append(self._starts[1:], n)
+        return self
+
+    def __len__(self) -> int:
+        return self._n
+
+    def __getitem__(self, ordinals: npt.NDArray[np.integer[Any]]) -> Rows:
+        """Return the rows of ordinals, which must exist, in an array of the same shape."""
+        rows: Rows
+        if self._rows is not None:
+            rows = self._rows[ordinals]
+        else:
+            run = np.searchsorted(self._starts, ordinals, side="right") - 1
+            rows = self._firsts[run] + (ordinals - self._starts[run])
+        return rows
+
+    @property
+    def last(self) -> int:
+        """The largest row; 0 where there is none."""
+        return int(self[np.array([self._n - 1])][0]) if self._n else 0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory."""
+        arrays = (self._starts, self._firsts, self._ends, self._rows)
+        return sum(array.nbytes for array in arrays if array is not None)
+
+    def find(self, rows: Rows) -> tuple[Places, Places]:
+        """Return (ordinals of those rows that are here, their positions in `rows`)."""
+        if not self._n:
+            return np.empty(0, np.intp), np.empty(0, np.intp)
+        if self._rows is not None:
+            ordinals = np.searchsorted(self._rows, rows)
+            ordinals[ordinals == self._n] = 0
+            here = self._rows[ordinals] == rows
+        else:
+            run = np.searchsorted(self._firsts, rows, side="right") - 1
+            ordinals = self._starts[run] + (rows - self._firsts[run])
+            here = (run >= 0) & (ordinals < self._ends[run])
+        positions = np.flatnonzero(here)
+        return ordinals[positions], positions
+
+    def array(self, start: int = 0, stop: int | None = None) -> Rows:
+        """Return the rows of ordinals from `start` to `stop`."""
+        stop = self._n if stop is None else stop
+        return self[np.arange(start, stop)] if self._rows is None else self._rows[start:stop]
+
+    def head(self, n: int) -> RowList:
+        """Return the first n of them."""
+        if self._rows is not None:
+            return _empty()._become(n, self._runs, rows=self._rows[:n])
+        runs = int(np.searchsorted(self._starts, n))
+        return _empty()._become(n, runs, self._starts[:runs], self._firsts[:runs])
+
+    def extended(self, rows: Rows) -> RowList:
+        """Return these and more, all above the last."""
+        if not len(rows):
+            return self
+        more, n = _starts(rows), self._n + len(rows)
+        if self._n and rows[0] == self.last + 1:
+            more = more[1:]
+        runs = self._runs + len(more)
+        if _LEAST * runs > n:
+            return _empty()._become(n, runs, rows=np.concatenate([self.array(), rows]))
+        if self._rows is not None:
+            return RowList(np.concatenate([self._rows, rows]))
+        starts, firsts = np.concatenate([self._starts, self._n + more]), np.concatenate([self._firsts, rows[more]])
+        return _empty()._become(n, runs, starts, firsts)
+
+    def same(self, other: RowList) -> bool:
+        """Say whether both are the same rows."""
+        if len(self) != len(other):
+            return False
+        if self._rows is None and other._rows is None:
+            return np.array_equal(self._starts, other._starts) and np.array_equal(self._firsts, other._firsts)
+        return np.array_equal(self.array(), other.array())
+
+
+def _empty() -> RowList:
+    return RowList.__new__(RowList)
+
+
+def _starts(rows: Rows) -> Places:
+    """Return the positions at which runs start; by pieces, else the differences would be as large as the rows."""
+    pieces = [
+        start + 1 + np.flatnonzero(np.diff(rows[start : start + _CHUNK + 1]) != 1)
+        for start in range(0, len(rows), _CHUNK)
+    ]
+    return np.concatenate([np.zeros(min(1, len(rows)), np.intp), *pieces])
