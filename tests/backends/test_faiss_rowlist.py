@@ -27,8 +27,9 @@ def agree(kept, rows):
     assert len(kept) == len(rows)
     np.testing.assert_array_equal(kept.array(), rows)
     assert kept.last == (rows[-1] if len(rows) else 0)
-    assert kept.same(RowList(rows))
-    assert RowList(rows).same(kept)
+    assert kept.same(RowList(rows), len(rows))
+    assert RowList(rows).same(kept, len(rows))
+    assert not kept.same(kept, len(rows) + 1)
     ordinals = np.arange(len(rows))[::-1].copy()
     np.testing.assert_array_equal(kept[ordinals], rows[::-1])
     pairs = ordinals[: len(rows) // 2 * 2].reshape(-1, 2)
@@ -48,13 +49,17 @@ def test_it_is_the_array(parts, data):
         before, kept, rows = kept, kept.extended(more), np.concatenate([rows, more])
         agree(kept, rows)
         n = data.draw(st.integers(0, len(rows)))
-        agree(kept.head(n), rows[:n])
+        agree(RowList(rows[:n]), rows[:n])
+        assert kept.same(RowList(rows[:n]), n)
+        assert RowList(rows[:n]).same(kept, n)
         np.testing.assert_array_equal(kept.array(n), rows[n:])
         np.testing.assert_array_equal(kept.array(n // 2, n), rows[n // 2 : n])
-        assert before.same(kept.head(len(before))), "it is as it was"
+        assert before.same(kept, len(before)), "it is as it was"
         if len(rows):
-            assert not kept.same(RowList(np.append(rows[:-1], rows[-1] + 1)))
-            assert not kept.same(kept.head(len(rows) - 1))
+            another = RowList(np.append(rows[:-1], rows[-1] + 1))
+            assert not kept.same(another, len(rows))
+            assert kept.same(another, len(rows) - 1)
+            assert not kept.same(RowList(rows[:-1]), len(rows))
 
 
 def test_runs_take_no_memory_and_short_ones_no_more_than_the_rows():

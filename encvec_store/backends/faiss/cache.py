@@ -149,11 +149,10 @@ class Cache:
     def adopt(self, saving: Saving) -> None:
         """Let the index use what was saved, if it is the same still."""
         for space in saving.spaces.values():
-            source = space.source
-            same = len(source.rows) >= len(space.rows) and source.rows.head(len(space.rows)).same(space.rows)
-            if source.ann is space.ann and same:
+            source, n = space.source, space.entry["count"]
+            if source.ann is space.ann and source.rows.same(space.rows, n):
                 source.slots = space.slots
-                if source.indexed == len(space.rows):
+                if source.indexed == n:
                     source.saved_index = space.entry["index"]
 
     def forget(self) -> None:
@@ -212,11 +211,11 @@ class Cache:
         # into the same file of slots only where its readers and we agree on what stands there
         slots = space.slots if self._ours is not None else None
         entry = {"kind": ann.kind, "storage": ann.storage, "m": ann.m, "count": n, "index": index}
-        return _Space(space, ann, space.rows.head(n), space.live[:n].tobytes(), slots, entry)
+        return _Space(space, ann, space.rows, space.live[:n].tobytes(), slots, entry)
 
     def _write_rest(self, number: int, space: _Space, fetch: Callable[[Rows], tuple[Rows, Bytes]]) -> None:
         sync(self.folder / space.entry["index"]["name"])
-        rows, n = space.rows, len(space.rows)
+        rows, n = space.rows, space.entry["count"]
 
         def write_rows(write: Callable[[bytes], object]) -> None:
             for at in range(0, n, _ROWS_AT_ONCE):
@@ -231,7 +230,7 @@ class Cache:
             path = old.path if old else self.folder / f"slots-{number}-{secrets.token_hex(8)}.bin"
             start = old.count if old else 0
             if old is None or start < n:
-                write_slots(path, start, rows.array(start), width, fetch)
+                write_slots(path, start, rows.array(start, n), width, fetch)
                 space.slots = Slots(path, n, width)
             space.entry["slots"] = {"name": path.name, "count": n}
 

@@ -144,7 +144,7 @@ class Ordinals:
 
     def _become(self, ann: AnnIndex | None, rows: RowList, live: npt.NDArray[np.bool_]) -> None:
         count = 0 if self.slots is None else self.slots.count
-        if count > len(rows) or not self.rows.head(count).same(rows.head(count)):
+        if not self.rows.same(rows, count):
             self.slots = None  # ordinals moved
         self.ann, self.rows, self.live = ann, rows, live
         self.dead = len(live) - int(np.count_nonzero(live))

@@ -36,13 +36,12 @@ class RowList:
 
     def _become(
         self, n: int, runs: int, starts: Places | None = None, firsts: Rows | None = None, rows: Rows | None = None
-    ) -> RowList:
+    ) -> None:
         """Take n rows in so many runs: the ordinals these start at and the rows there, or all the rows."""
         nothing = np.empty(0, np.int64)
         self._n, self._runs, self._rows = n, runs, rows
         self._starts, self._firsts = nothing if starts is None else starts, nothing if firsts is None else firsts
         self._ends, self._shifts = np.append(self._starts[1:], n), self._firsts - self._starts
-        return self
 
     def __len__(self) -> int:
         return self._n
@@ -92,13 +91,6 @@ class RowList:
         stop = self._n if stop is None else stop
         return self[np.arange(start, stop)] if self._rows is None else self._rows[start:stop]
 
-    def head(self, n: int) -> RowList:
-        """Return the first n of them."""
-        if self._rows is not None:
-            return _empty()._become(n, self._runs, rows=self._rows[:n])
-        runs = int(np.searchsorted(self._starts, n))
-        return _empty()._become(n, runs, self._starts[:runs], self._firsts[:runs])
-
     def extended(self, rows: Rows) -> RowList:
         """Return these and more, all above the last."""
         if not len(rows):
@@ -107,24 +99,26 @@ class RowList:
         if self._n and rows[0] == self.last + 1:
             more = more[1:]
         runs = self._runs + len(more)
+        made = RowList(rows[:0])
         if _LEAST * runs > n:
-            return _empty()._become(n, runs, rows=np.concatenate([self.array(), rows]))
-        if self._rows is not None:
-            return RowList(np.concatenate([self._rows, rows]))
-        starts, firsts = np.concatenate([self._starts, self._n + more]), np.concatenate([self._firsts, rows[more]])
-        return _empty()._become(n, runs, starts, firsts)
+            made._become(n, runs, rows=np.concatenate([self.array(), rows]))
+        elif self._rows is not None:
+            made = RowList(np.concatenate([self._rows, rows]))
+        else:
+            starts, firsts = np.concatenate([self._starts, self._n + more]), np.concatenate([self._firsts, rows[more]])
+            made._become(n, runs, starts, firsts)
+        return made
 
-    def same(self, other: RowList) -> bool:
-        """Say whether both are the same rows."""
-        if len(self) != len(other):
+    def same(self, other: RowList, n: int) -> bool:
+        """Say whether both begin with the same n rows."""
+        if min(len(self), len(other)) < n:
             return False
-        if self._rows is None and other._rows is None:
-            return np.array_equal(self._starts, other._starts) and np.array_equal(self._firsts, other._firsts)
-        return np.array_equal(self.array(), other.array())
-
-
-def _empty() -> RowList:
-    return RowList.__new__(RowList)
+        if self._rows is not None or other._rows is not None:
+            return np.array_equal(self.array(0, n), other.array(0, n))
+        mine, theirs = np.searchsorted(self._starts, n), np.searchsorted(other._starts, n)
+        return np.array_equal(self._starts[:mine], other._starts[:theirs]) and np.array_equal(
+            self._firsts[:mine], other._firsts[:theirs]
+        )
 
 
 def _starts(rows: Rows) -> Places:
