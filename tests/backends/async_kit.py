@@ -9,6 +9,7 @@ import psycopg
 import pytest
 
 import encvec_store as ev
+from encvec_store import errors
 from tests.backends.pgvector_kit import ask
 
 DIM = 8
@@ -84,3 +85,22 @@ async def cancelled(task):
         task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+def belongs_to_its_loop(connect):
+    """Check that a store refuses every loop but the one it was opened in, where it goes on."""
+
+    async def opened():
+        store = await connect()
+        return store, await store.collection("things", dim=2, scheme="sap")
+
+    async def used(store, things):
+        for call in (things.count, store.collections, store.close, lambda: anext(things.scroll())):
+            with pytest.raises(errors.InputError, match="belongs to the event loop that it was opened in"):
+                await call()
+
+    with asyncio.Runner() as runner:
+        store, things = runner.run(opened())
+        asyncio.run(used(store, things))
+        assert runner.run(things.count()) == 0
+        runner.run(store.close())

@@ -17,6 +17,7 @@ from tests.backends.async_kit import (
     DIM,
     OURS,
     WAITING,
+    belongs_to_its_loop,
     counted,
     held,
     ids,
@@ -63,20 +64,7 @@ def test_no_server_no_store(keyset):
 
 
 def test_a_store_belongs_to_its_loop(keyed):
-    async def opened():
-        store = await keyed()
-        return store, await store.collection("things", dim=2, scheme="sap")
-
-    async def used(store, things):
-        for call in (things.count, store.collections, store.close, lambda: anext(things.scroll())):
-            with pytest.raises(errors.InputError, match="belongs to the event loop that it was opened in"):
-                await call()
-
-    with asyncio.Runner() as runner:
-        store, things = runner.run(opened())
-        asyncio.run(used(store, things))
-        assert runner.run(things.count()) == 0
-        runner.run(store.close())
+    belongs_to_its_loop(keyed)
 
 
 def test_windows_default_loop_is_refused(keyed, monkeypatch):

@@ -12,6 +12,7 @@ import pytest
 import encvec_store as ev
 from encvec_store import aio, errors
 from encvec_store.aio import AsyncCollection, AsyncStore
+from tests.backends.async_kit import belongs_to_its_loop
 
 ROOT = Path(__file__).resolve().parents[2]
 PAIRS = [(ev.Store, AsyncStore), (ev.Collection, AsyncCollection)]
@@ -122,20 +123,7 @@ def test_errors_are_the_same(keyset):
 
 
 def test_a_store_belongs_to_its_loop(keyset):
-    async def opened():
-        store = await ev.aio.connect("memory:", keyset=keyset)
-        return store, await store.collection("things", dim=2)
-
-    async def used(store, things):
-        for call in (things.count, store.collections, store.close, lambda: anext(things.scroll())):
-            with pytest.raises(errors.InputError, match="belongs to the event loop that it was opened in"):
-                await call()
-
-    with asyncio.Runner() as runner:
-        store, things = runner.run(opened())
-        asyncio.run(used(store, things))
-        assert runner.run(things.count()) == 0
-        runner.run(store.close())
+    belongs_to_its_loop(lambda: ev.aio.connect("memory:", keyset=keyset))
 
 
 def test_other_stores_work_in_threads(keyset, tmp_path):
