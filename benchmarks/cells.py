@@ -27,14 +27,14 @@ import click
 from benchmarks.datasets import Floats, load
 from benchmarks.report import Row, Show, Target, one_thread, options, publish
 from encvec_store import connect
-from encvec_store.backends.faiss.options import Options
 from encvec_store.bench.encrypted import Encrypted, fill
 from encvec_store.bench.job import throwaway_keys
 from encvec_store.bench.plain import Plain
 from encvec_store.bench.timing import interleave
 from encvec_store.bench.truth import Truth
-from encvec_store.lifecycle import BUDGET
-from encvec_store.metrics import metric
+from encvec_store.data.metrics import metric
+from encvec_store.indexes.faiss.options import Options
+from encvec_store.maintenance.lifecycle import BUDGET
 
 DATA, LARGE, QUICK = "synthetic:100000x128", "synthetic:1000000x128", "synthetic:6000x128"
 K, RECALL, SLOWER = 10, 0.99, 10.0

@@ -26,13 +26,13 @@ import encvec_store as ev
 from benchmarks import attack
 from benchmarks.datasets import Dataset, Floats, load
 from benchmarks.report import Row, Show, one_thread
-from encvec_store.backends.faiss.options import Options
 from encvec_store.bench.encrypted import Encrypted, fill
 from encvec_store.bench.plain import Plain
 from encvec_store.bench.timing import interleave
 from encvec_store.bench.truth import Truth
-from encvec_store.crypto.profile import Spectrum, fit
-from encvec_store.metrics import metric
+from encvec_store.data.metrics import metric
+from encvec_store.indexes.faiss.options import Options
+from encvec_store.schemes.profile import Spectrum, fit
 
 K = 10
 QUERIES = 500

@@ -28,17 +28,17 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from benchmarks.report import RESULTS, Row, Show
-from encvec_store.backends.faiss.device import uses_gpu
 from encvec_store.bench import Job, measure
 from encvec_store.bench.job import Stages
 from encvec_store.bench.machine import machine
 from encvec_store.bench.results import Results, key_of
 from encvec_store.bench.synthetic import clustered
-from encvec_store.crypto.device import CPU, Device, device
 from encvec_store.crypto.prf import Keystream, Pmac
-from encvec_store.crypto.profile import fit
-from encvec_store.crypto.schemes import KeyedScheme, scheme
-from encvec_store.crypto.schemes.sketch import Sketch
+from encvec_store.indexes.faiss.device import uses_gpu
+from encvec_store.schemes import KeyedScheme, scheme
+from encvec_store.schemes.device import CPU, Device, device
+from encvec_store.schemes.profile import fit
+from encvec_store.schemes.sketch import Sketch
 
 DIMS = (384, 768, 1536)
 KEPT = 250

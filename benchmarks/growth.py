@@ -22,12 +22,12 @@ import click
 
 from benchmarks.report import RESULTS, Show, one_thread
 from encvec_store import Keyset, connect
-from encvec_store.backends.faiss.options import INDEX_KINDS, STORAGES
 from encvec_store.bench import Job, Measured, measure
 from encvec_store.bench.child import resident
 from encvec_store.bench.encrypted import fill
 from encvec_store.bench.results import Results, key_of
 from encvec_store.bench.synthetic import clustered
+from encvec_store.indexes.faiss.options import INDEX_KINDS, STORAGES
 
 SIZES = (1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000)
 QUERIES = 300

@@ -29,8 +29,8 @@ from benchmarks.datasets import Dataset, load
 from benchmarks.report import Row, Show, Target, one_thread, options, publish
 from encvec_store import Collection, Keyset, connect
 from encvec_store.bench.encrypted import fill
-from encvec_store.records import encode_payload
-from encvec_store.writing import encrypt_batch
+from encvec_store.data.records import encode_payload
+from encvec_store.engine.write import encrypt_batch
 
 BATCHES = (100, 1_000, 5_000, 20_000)
 DEFAULT_BATCH = 5_000

@@ -29,10 +29,10 @@ import numpy as np
 
 from benchmarks import peers
 from benchmarks.report import Row, Show, Target, one_thread, options, publish
-from encvec_store.crypto.perturb import add_ball_noise
-from encvec_store.crypto.profile import PER_DIMENSION, fit
-from encvec_store.crypto.schemes import scheme
-from encvec_store.crypto.schemes.sketch import Sketch
+from encvec_store.schemes import scheme
+from encvec_store.schemes.perturb import add_ball_noise
+from encvec_store.schemes.profile import PER_DIMENSION, fit
+from encvec_store.schemes.sketch import Sketch
 
 DIMS = (384, 768, 1536)
 BETA = 2.0

@@ -22,11 +22,11 @@ from typing import Any
 
 import numpy as np
 
-from encvec_store.crypto.profile import LEAST_KEPT
-from encvec_store.crypto.schemes.sketch import FLOOR, NARROW_FLOOR
 from encvec_store.leakage import ATTACKS, Experiment, Known, Subject, probe, run, subject, worst, worst_probes
 from encvec_store.leakage.algebra import Matrix, unit
 from encvec_store.leakage.subjects import CONTROLS, Foreign
+from encvec_store.schemes.profile import LEAST_KEPT
+from encvec_store.schemes.sketch import FLOOR, NARROW_FLOOR
 
 from .datasets import load
 from .peers import alloy_encrypt, missing

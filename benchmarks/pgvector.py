@@ -38,7 +38,7 @@ from encvec_store.bench.postgres import Database, PlainTable, Search, database
 from encvec_store.bench.synthetic import clustered
 from encvec_store.bench.timing import interleave
 from encvec_store.bench.truth import Truth
-from encvec_store.metrics import metric
+from encvec_store.data.metrics import metric
 
 DATA, QUICK = "synthetic:50000x384", "synthetic:1500x384"
 BETA, K, RECALL = 2.0, 10, 0.99

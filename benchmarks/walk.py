@@ -32,12 +32,12 @@ import numpy as np
 
 from benchmarks.report import Row, Show, Target, one_thread, options, publish
 from encvec_store import Keyset, connect
-from encvec_store import search as walk
-from encvec_store.backends.faiss import collection as faiss_collection
-from encvec_store.backends.faiss.ann import AnnIndex
 from encvec_store.bench.encrypted import Encrypted, fill
 from encvec_store.bench.synthetic import clustered
-from encvec_store.handle import Handle
+from encvec_store.engine import search as walk
+from encvec_store.engine.session import Handle
+from encvec_store.indexes.faiss import collection as faiss_collection
+from encvec_store.indexes.faiss.ann import AnnIndex
 
 DIMS = (384, 768)
 N, QUERIES, ROUNDS, BETA, K, CANDIDATES, EF = 20_000, 500, 3, 2.0, 10, 100, 100

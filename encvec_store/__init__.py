@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from . import aio, errors
 from .collection import Collection
-from .crypto.keyset import Keyset
-from .records import Hit
+from .data.records import Hit
+from .keys.keyset import Keyset
 from .store import Store, connect
 
 __version__ = "0.1.0.dev0"

@@ -16,11 +16,11 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Mappi
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
-from .backends import ASYNC_BACKENDS, BACKENDS, waits_in_loop
 from .collection import Collection
-from .crypto.keyset import Keyset
+from .data.records import Record
 from .errors import InputError
-from .records import Record
+from .keys.keyset import Keyset
+from .storage import ASYNC_BACKENDS, BACKENDS, waits_in_loop
 from .store import Store, open_store
 from .waits import spawn
 

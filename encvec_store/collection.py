@@ -8,20 +8,20 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from . import calibrate as calibration
-from .backends import Rows
+from .data.filters import parse, pushdown
+from .data.records import Hit, Record, check_ids, decode_payload
+from .engine.explain import explain
+from .engine.rerank import OpenedVectors
+from .engine.search import search
+from .engine.session import Handle
+from .engine.write import upsert
 from .errors import AuthenticationError, InputError
-from .explain import explain
-from .filters import parse, pushdown
-from .handle import Handle
-from .lifecycle import Lifecycle
-from .recall import RecallWatch
-from .records import Hit, Record, check_ids, decode_payload
-from .rerank import OpenedVectors
-from .search import search
-from .verify import VerifyReport, verify
+from .maintenance import calibrate as calibration
+from .maintenance.lifecycle import Lifecycle
+from .maintenance.recall import RecallWatch
+from .maintenance.verify import VerifyReport, verify
+from .storage import Rows
 from .waits import offload
-from .writing import upsert
 
 __all__ = ["Collection"]
 
@@ -112,7 +112,7 @@ class Collection:
         Args:
             queries: (dim,) for one list of hits, (q, dim) for a list of q lists.
             k: hits per query; fewer come only when fewer records satisfy the filter.
-            where: a filter; see `encvec_store.filters`.
+            where: a filter; see `encvec_store.data.filters`.
             include_vectors: give each hit its vector.
 
         Raises:

@@ -21,8 +21,8 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .backends.revisions import FORMAT, REVISION, VERSION_TABLE, Migrating
 from .errors import DataLossError, InputError, StoreError, StoreUnreachableError, UriError
+from .storage.revisions import FORMAT, REVISION, VERSION_TABLE, Migrating
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 __all__ = ["Revision", "Version", "current", "downgrade", "history", "sql", "upgrade"]
 
 _BACKENDS = {
-    "faiss": "encvec_store.backends.faiss.migrating",
-    "postgresql": "encvec_store.backends.pgvector.migrating",
-    "postgres": "encvec_store.backends.pgvector.migrating",
-    "postgresql+psycopg": "encvec_store.backends.pgvector.migrating",
+    "faiss": "encvec_store.storage.sqlite.migrating",
+    "postgresql": "encvec_store.storage.postgres.migrating",
+    "postgres": "encvec_store.storage.postgres.migrating",
+    "postgresql+psycopg": "encvec_store.storage.postgres.migrating",
 }
 
 

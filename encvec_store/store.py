@@ -6,17 +6,17 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
-from .backends import BACKENDS, Backend, CollectionSpec, open_backend
 from .collection import Collection
-from .config import CollectionConfig, check_oversample
-from .crypto.device import device
 from .crypto.envelope import envelope_size
-from .crypto.keyset import Keyset
-from .crypto.precision import Precision
+from .data.precision import Precision
+from .engine.session import Handle
+from .engine.write import reseal
 from .errors import CollectionNotFoundError, InputError
-from .handle import Handle
-from .vault import Vault
-from .writing import reseal
+from .keys.keyset import Keyset
+from .schemes.device import device
+from .sealing.config import CollectionConfig, check_oversample
+from .sealing.keyring import Vault
+from .storage import BACKENDS, Backend, CollectionSpec, open_backend
 
 __all__ = ["Store", "connect", "open_store"]
 

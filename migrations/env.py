@@ -11,7 +11,7 @@ from typing import Any
 from alembic import context
 from sqlalchemy import Connection, Engine, MetaData
 
-from encvec_store.backends.revisions import VERSION_TABLE
+from encvec_store.storage.revisions import VERSION_TABLE
 
 SCHEMA: str | None = context.config.attributes.get("schema")
 
@@ -19,12 +19,12 @@ SCHEMA: str | None = context.config.attributes.get("schema")
 def tables() -> MetaData:
     """Return the tables as the code has them, for Alembic to compare with."""
     if SCHEMA is None:
-        from encvec_store.backends.faiss.tables import metadata
+        from encvec_store.storage.sqlite.tables import metadata
 
         return metadata
     import pgvector.sqlalchemy  # noqa: F401 - tells SQLAlchemy the types it will meet
 
-    from encvec_store.backends.pgvector.tables import build_metadata
+    from encvec_store.storage.postgres.tables import build_metadata
 
     return build_metadata(SCHEMA)
 
@@ -33,7 +33,7 @@ def ours(name: str | None, kind: str, parents: Any) -> bool:
     """Leave out of comparisons what lies in other schemas, and the collections' tables, which follow their parents."""
     if SCHEMA is None:
         return True
-    from encvec_store.backends.pgvector.tables import is_content_table
+    from encvec_store.storage.postgres.tables import is_content_table
 
     if kind == "schema":
         return name == SCHEMA

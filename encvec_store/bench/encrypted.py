@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..collection import Collection
-from ..records import Hit
+from ..data.records import Hit
 from ..store import Store
 from .source import Matrix, Source, Vectors
 

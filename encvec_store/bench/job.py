@@ -21,10 +21,10 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
-from ..backends.faiss.device import uses_gpu
-from ..backends.faiss.options import Options, parse_url
-from ..crypto.keyset import Keyset
-from ..metrics import metric
+from ..data.metrics import metric
+from ..indexes.faiss.device import uses_gpu
+from ..indexes.faiss.options import Options, parse_url
+from ..keys.keyset import Keyset
 from .machine import load
 from .memory import QUERIES, serve
 from .sides import PlainFaiss, PlainPostgres, Side, Stored, Variant, effort_option

@@ -14,10 +14,10 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
-from ..backends.faiss import ann
-from ..backends.faiss.device import gpu_copy, suits, uses_gpu
-from ..backends.faiss.options import Options
-from ..metrics import Metric
+from ..data.metrics import Metric
+from ..indexes.faiss import ann
+from ..indexes.faiss.device import gpu_copy, suits, uses_gpu
+from ..indexes.faiss.options import Options
 from .source import Matrix, Source, Vectors
 
 __all__ = ["Plain"]

@@ -13,8 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from ..data.metrics import as_vectors
 from ..errors import InputError, ShapeError
-from ..metrics import as_vectors
 
 __all__ = ["Data", "Drawn", "Judged", "Labels", "Matrix", "Qrels", "Source", "Vectors", "held_out"]
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ..metrics import Metric
+from ..data.metrics import Metric
 from .source import Judged, Matrix, Rows, Source, Vectors
 
 __all__ = ["Found", "Truth", "ndcg"]

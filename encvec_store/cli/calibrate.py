@@ -13,8 +13,8 @@ import click
 import numpy as np
 import numpy.typing as npt
 
-from ..calibrate import MAX_SAMPLE, Attack, Calibration
 from ..errors import CalibrationError, InputError, ShapeError
+from ..maintenance.calibrate import MAX_SAMPLE, Attack, Calibration
 from .common import LIMIT, Failure, Place, need, open_collection, open_store, place_options, tenant_option
 from .output import emit, facts, note, progress, table
 from .readers import Columns, open_reader

@@ -19,9 +19,9 @@ import click
 from click.core import ParameterSource
 
 from ..collection import Collection
-from ..crypto.keyset import Keyset
 from ..errors import CollectionNotFoundError, InputError, KeysetError
 from ..keys.file import PASSPHRASE_FILE_VARIABLE, PASSPHRASE_VARIABLE
+from ..keys.keyset import Keyset
 from ..store import Store, connect
 from .output import printable
 
@@ -178,7 +178,7 @@ def open_store(place: Place, *, create: bool = False) -> Iterator[Store]:
 def _folder_of(url: str) -> Path | None:
     if not url.startswith("faiss:"):
         return None
-    from ..backends.faiss.options import parse_url
+    from ..indexes.faiss.options import parse_url
 
     return parse_url(url, {})[0]
 

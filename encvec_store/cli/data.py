@@ -13,9 +13,9 @@ import click
 import numpy.typing as npt
 
 from ..collection import Collection
+from ..data.records import Hit, Record
 from ..errors import InputError, ShapeError
 from ..moving.typed import record_to_json
-from ..records import Hit, Record
 from .common import Place, confirmed, open_collection, open_store, place_options, tenant_option
 from .output import emit, facts, note, printable, snippet, table
 from .values import parse_where, queries_from, read_queries

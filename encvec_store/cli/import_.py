@@ -10,8 +10,8 @@ from typing import Any
 import click
 
 from ..collection import Collection
-from ..crypto.keyset import Keyset
 from ..errors import EncvecError, InputError
+from ..keys.keyset import Keyset
 from ..moving import Comparison, Loaded, Source, compare, load
 from ..moving.load import BATCH, refuse
 from ..moving.trial import faults_of

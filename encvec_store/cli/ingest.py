@@ -15,11 +15,11 @@ import click
 import numpy as np
 
 from ..collection import Collection
-from ..config import NORM_MARGIN
-from ..crypto.keyset import Keyset
+from ..data.metrics import METRICS, norms
 from ..errors import CollectionNotFoundError, EncvecError, InputError, ShapeError
-from ..metrics import METRICS, norms
+from ..keys.keyset import Keyset
 from ..moving.batch import Batch, Reader
+from ..sealing.config import NORM_MARGIN
 from ..store import Store, connect
 from .common import Failure, Interrupted, Place, open_store, place_options, tenant_option
 from .output import emit, facts, note, progress

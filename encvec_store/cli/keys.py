@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from ..crypto.keyset import Keyset
 from ..errors import EncvecError, KeyUnavailableError
+from ..keys.keyset import Keyset
 from .common import Failure, Place, confirmed, help_if_alone, open_keyset, open_store, passphrase_for, place_options
 from .output import emit, facts, note, table
 

@@ -20,7 +20,7 @@ def tenants(place: Place, as_json: bool) -> None:
     """
     if not place.store_url.startswith("postgres"):
         raise click.UsageError("tenants are listed of a PostgreSQL store: give its URL by --store or ENCVEC_STORE")
-    from ..backends.pgvector import PgvectorBackend
+    from ..storage.postgres import PgvectorBackend
 
     backend = PgvectorBackend(place.store_url, create=False)
     try:

@@ -24,9 +24,9 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.constant_time import bytes_eq
 
+from ..data.precision import FORMATS, Kept, Precision
 from ..errors import AuthenticationError
 from .labels import FORMAT, Purpose, derive, encode
-from .precision import FORMATS, Kept, Precision
 from .prf import Bytes, Pmac
 
 __all__ = [

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..crypto.keyset import Keyset
+from ..keys.keyset import Keyset
 from ..store import connect
 from .experiment import Experiment
 from .page import page

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..crypto.profile import LEAST_RECORDS
 from ..errors import InputError
+from ..schemes.profile import LEAST_RECORDS
 from .models import Matrix, Model
 from .photographs import Photographs, jittered
 

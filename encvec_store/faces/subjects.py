@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..crypto.keyset import Keyset
+from ..keys.keyset import Keyset
 from ..leakage.algebra import blocks, centred, float32, sample
 from ..leakage.attacks import ATTACKS
 from ..leakage.metrics import decoder, hits

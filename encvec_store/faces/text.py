@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..crypto.profile import LEAST_RECORDS
 from ..leakage.probes import attributes
+from ..schemes.profile import LEAST_RECORDS
 from .models import Matrix, unit
 from .subjects import PAIRS, aligned, as_it_is, normalised, stolen, under_a_wrong_key
 

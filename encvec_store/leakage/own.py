@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ..crypto.schemes import Scheme
 from ..errors import InputError
+from ..schemes import Scheme
 from .algebra import Matrix
 from .experiment import Experiment, Row, run, worst
 from .subjects import Registered

@@ -13,10 +13,10 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from ..crypto.profile import fit
-from ..crypto.schemes import KeyedScheme, scheme
-from ..crypto.schemes.sketch import Sketch
 from ..errors import InputError
+from ..schemes import KeyedScheme, scheme
+from ..schemes.profile import fit
+from ..schemes.sketch import Sketch
 from .algebra import Cells, Matrix, Statistics, ball, blocks, float32, haar, unit
 from .content import ContentCells
 

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..collection import Collection
+from ..data.metrics import metric
+from ..data.records import Hit, Record
 from ..errors import AuthenticationError
-from ..metrics import metric
-from ..records import Hit, Record
 from .batch import Batch, Source
 from .load import BATCH
 from .same import as_kept, difference

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..collection import Collection
-from ..crypto.precision import Precision
-from ..records import Record
+from ..data.precision import Precision
+from ..data.records import Record
 from .batch import Batch
 from .typed import to_json
 

@@ -18,8 +18,8 @@ from psycopg import sql
 from psycopg.adapt import Loader
 from psycopg.pq import Format
 
-from ..backends.pgvector.faults import translated
 from ..errors import InputError
+from ..storage.postgres.faults import translated
 from .batch import Batch, Fault
 from .catalog import Column, find_table
 from .typed import from_json, metadata_from_json

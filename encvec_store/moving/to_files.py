@@ -20,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..collection import Collection
+from ..data.records import Record
 from ..errors import InputError
-from ..records import Record
 from .typed import record_to_json
 from .unload import Progress, chunks
 

@@ -10,10 +10,10 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from ..backends.pgvector.faults import translated
 from ..collection import Collection
+from ..data.records import Record
 from ..errors import InputError, StoreUnreachableError
-from ..records import Record
+from ..storage.postgres.faults import translated
 from .table import shown_url
 from .typed import to_json
 from .unload import Progress, chunks

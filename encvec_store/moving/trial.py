@@ -6,8 +6,8 @@ import re
 from typing import Any
 
 from ..collection import Collection
-from ..crypto.keyset import Keyset
 from ..errors import InputError
+from ..keys.keyset import Keyset
 from ..store import connect
 from .batch import Batch, Fault
 

@@ -16,8 +16,8 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
+from ..data.records import Hit, Record
 from ..errors import InputError
-from ..records import Hit, Record
 
 __all__ = ["from_json", "metadata_from_json", "record_to_json", "to_json"]
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 
 from ..collection import Collection
+from ..data.records import Record
 from ..errors import StaleConfigError
-from ..records import Record
 
 __all__ = ["Progress", "chunks"]
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from encvec_store.backends.base import BackendCollection, CollectionSpec, EncryptedBatch
-from encvec_store.backends.faiss import FaissBackend
-from encvec_store.backends.memory import MemoryBackend
+from encvec_store.indexes.faiss import FaissBackend
+from encvec_store.storage.memory import MemoryBackend
+from encvec_store.storage.protocol import BackendCollection, CollectionSpec, EncryptedBatch
 
 DIM, WIDTH = 8, 40
 SPEC = CollectionSpec("acme", "faces", DIM, WIDTH)

@@ -5,9 +5,9 @@ import contextlib
 import numpy as np
 import psycopg
 
-from encvec_store.backends import CollectionSpec, EncryptedBatch
-from encvec_store.backends.memory import MemoryBackend
-from encvec_store.backends.pgvector import PgvectorBackend
+from encvec_store.storage import CollectionSpec, EncryptedBatch
+from encvec_store.storage.memory import MemoryBackend
+from encvec_store.storage.postgres import PgvectorBackend
 
 DIM, SIZE = 8, 40
 

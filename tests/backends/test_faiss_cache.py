@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from encvec_store.backends.faiss import ann
-from encvec_store.backends.faiss import files as cache_files
+from encvec_store.indexes.faiss import ann
+from encvec_store.storage.sqlite import files as cache_files
 
 from .faiss_kit import CONFIG, DIM, Authenticator, agree, batch, connect, content, oracle, tokens
 
@@ -298,7 +298,7 @@ def test_unmapped(tmp_path):
 
 def test_saved_without_being_asked(tmp_path, monkeypatch):
     """After much was indexed, so that a kill does not lose it."""
-    monkeypatch.setattr("encvec_store.backends.faiss.collection._SAVE_LEAST", 100)
+    monkeypatch.setattr("encvec_store.indexes.faiss.collection._SAVE_LEAST", 100)
     backend, store = connect(tmp_path)
     store.put(batch(range(99)), under=CONFIG)
     store.candidates({1: np.zeros((1, DIM), np.float32)}, 1)

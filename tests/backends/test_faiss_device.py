@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from encvec_store import Keyset, connect, gpus
-from encvec_store.backends.faiss import ann, device
 from encvec_store.errors import UriError
+from encvec_store.indexes.faiss import ann, device
 
 
 @pytest.fixture(autouse=True)

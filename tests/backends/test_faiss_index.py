@@ -6,11 +6,11 @@ import threading
 import numpy as np
 import pytest
 
-from encvec_store.backends.faiss import FaissBackend
-from encvec_store.backends.faiss.ann import AnnIndex
-from encvec_store.backends.faiss.options import Options
-from encvec_store.fields import Term
-from encvec_store.filters import Match, Range
+from encvec_store.data.fields import Term
+from encvec_store.data.filters import Match, Range
+from encvec_store.indexes.faiss import FaissBackend
+from encvec_store.indexes.faiss.ann import AnnIndex
+from encvec_store.indexes.faiss.options import Options
 from tests.threads import guarded
 
 from .faiss_kit import CONFIG, DIM, SPEC, agree, batch, connect, named, oracle, tokens

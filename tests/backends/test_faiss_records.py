@@ -12,13 +12,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from encvec_store.backends.base import CollectionSpec
-from encvec_store.backends.faiss import FaissBackend
-from encvec_store.backends.faiss.records import Records
-from encvec_store.backends.faiss.tables import metadata
+from encvec_store.data.fields import Term
+from encvec_store.data.filters import AllOf, AnyOf, Match, Present, Range
 from encvec_store.errors import CollectionNotFoundError, StaleConfigError, StoreLockedError
-from encvec_store.fields import Term
-from encvec_store.filters import AllOf, AnyOf, Match, Present, Range
+from encvec_store.indexes.faiss import FaissBackend
+from encvec_store.storage.protocol import CollectionSpec
+from encvec_store.storage.sqlite.records import Records
+from encvec_store.storage.sqlite.tables import metadata
 
 from .faiss_kit import CONFIG, SPEC, agree, batch, connect, content, oracle, token, tokens
 

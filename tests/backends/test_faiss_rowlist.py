@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from encvec_store.backends.faiss import rowlist
-from encvec_store.backends.faiss.rowlist import RowList
+from encvec_store.indexes.faiss import rowlist
+from encvec_store.indexes.faiss.rowlist import RowList
 
 # (rows skipped before it, its length): long runs, short ones, and gaps as another process leaves them
 RUNS = st.lists(

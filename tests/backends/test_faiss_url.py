@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from encvec_store.backends import open_backend
-from encvec_store.backends.faiss import FaissBackend
-from encvec_store.backends.faiss.options import parse_url
 from encvec_store.errors import StoreClosedError, StoreUnreachableError, UriError
+from encvec_store.indexes.faiss import FaissBackend
+from encvec_store.indexes.faiss.options import parse_url
+from encvec_store.storage import open_backend
 
 from .faiss_kit import CONFIG, SPEC, batch, connect
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from encvec_store.backends import CollectionSpec, EncryptedBatch
-from encvec_store.backends.memory import MemoryBackend
+from encvec_store.storage import CollectionSpec, EncryptedBatch
+from encvec_store.storage.memory import MemoryBackend
 
 CONFIG = b"settings"
 

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from encvec_store.backends.pgvector import writer
+from encvec_store.storage.postgres import writer
 from tests.backends.async_kit import (
     DIM,
     WAITING,

@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from encvec_store.backends.pgvector import PgvectorBackend
-from encvec_store.fields import Term
-from encvec_store.filters import Range
+from encvec_store.data.fields import Term
+from encvec_store.data.filters import Range
+from encvec_store.storage.postgres import PgvectorBackend
 from tests.backends.pgvector_kit import SIZE, ask, batch, opened, spec
 
 DIM, N = 32, 2_000

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from encvec_store import errors
-from encvec_store.backends import EncryptedBatch
-from encvec_store.backends.pgvector import searching
-from encvec_store.fields import Term
-from encvec_store.filters import AllOf, Match, Range
+from encvec_store.data.fields import Term
+from encvec_store.data.filters import AllOf, Match, Range
+from encvec_store.indexes.pgvector import searching
+from encvec_store.storage import EncryptedBatch
 from tests.backends.pgvector_kit import ask, batch, opened, spec
 from tests.threads import guarded
 

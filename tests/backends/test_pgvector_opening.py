@@ -4,7 +4,7 @@ import psycopg
 import pytest
 
 from encvec_store import errors
-from encvec_store.backends.pgvector import PgvectorBackend
+from encvec_store.storage.postgres import PgvectorBackend
 from tests.backends.pgvector_kit import ask, batch, opened, oracle, sound, spec
 from tests.postgres import role
 

@@ -15,10 +15,10 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg_pool import ConnectionPool
 from sqlalchemy import create_engine
 
-from encvec_store.backends import CollectionSpec
-from encvec_store.backends.pgvector import PgvectorBackend
-from encvec_store.fields import Term
-from encvec_store.filters import Match
+from encvec_store.data.fields import Term
+from encvec_store.data.filters import Match
+from encvec_store.storage import CollectionSpec
+from encvec_store.storage.postgres import PgvectorBackend
 from tests.backends.pgvector_kit import DIM, SIZE, ask, batch, oracle, sound
 from tests.postgres import role
 from tests.threads import guarded

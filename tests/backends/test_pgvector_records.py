@@ -7,11 +7,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from encvec_store import errors
-from encvec_store.backends import EncryptedBatch
-from encvec_store.backends.pgvector import PgvectorBackend
-from encvec_store.backends.pgvector.wire import KEY, split_value, term_from, typed_kind
-from encvec_store.fields import Term
-from encvec_store.filters import AllOf, AnyOf, Match, Present, Range
+from encvec_store.data.fields import Term
+from encvec_store.data.filters import AllOf, AnyOf, Match, Present, Range
+from encvec_store.storage import EncryptedBatch
+from encvec_store.storage.postgres import PgvectorBackend
+from encvec_store.storage.postgres.wire import KEY, split_value, term_from, typed_kind
 from tests.backends.pgvector_kit import DIM, SIZE, ask, batch, opened, oracle, sound, spec
 from tests.threads import guarded
 

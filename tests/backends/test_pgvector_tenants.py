@@ -12,11 +12,11 @@ from psycopg.conninfo import conninfo_to_dict
 
 import encvec_store as ev
 from encvec_store import errors
-from encvec_store.backends import CollectionSpec
-from encvec_store.backends.pgvector import PgvectorBackend
 from encvec_store.cli.app import run
-from encvec_store.fields import Term
-from encvec_store.filters import Match
+from encvec_store.data.fields import Term
+from encvec_store.data.filters import Match
+from encvec_store.storage import CollectionSpec
+from encvec_store.storage.postgres import PgvectorBackend
 from tests.backends.pgvector_kit import DIM, SIZE, ask, batch, oracle, sound
 from tests.postgres import role
 

@@ -3,7 +3,7 @@
 import pytest
 
 from encvec_store import errors
-from encvec_store.backends.pgvector.options import Options, parse_url
+from encvec_store.storage.postgres.options import Options, parse_url
 
 
 @pytest.mark.parametrize(

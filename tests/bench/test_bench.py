@@ -13,7 +13,7 @@ from encvec_store.bench import Job, Labels, Qrels, run
 from encvec_store.bench.timing import WARM_UP, interleave, interval, throughput
 from encvec_store.bench.truth import Truth, ndcg
 from encvec_store.cli.bench import bench
-from encvec_store.metrics import metric
+from encvec_store.data.metrics import metric
 from tests.bench.kit import KEYS, data, vectors
 
 

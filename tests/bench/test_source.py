@@ -7,8 +7,8 @@ from encvec_store.bench.files import open_data
 from encvec_store.bench.source import Source, held_out
 from encvec_store.bench.synthetic import clustered, iid, named
 from encvec_store.bench.truth import Truth
+from encvec_store.data.metrics import metric
 from encvec_store.errors import InputError, ShapeError
-from encvec_store.metrics import metric
 from tests.bench.kit import vectors
 
 

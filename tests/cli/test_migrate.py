@@ -4,7 +4,7 @@ import sqlite3
 
 import pytest
 
-from encvec_store.backends.revisions import FORMAT, REVISION
+from encvec_store.storage.revisions import FORMAT, REVISION
 from tests.migrations.kit import DATA
 from tests.postgres import pg_dsn, pg_server, pg_template  # noqa: F401
 

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from encvec_store.crypto.profile import fit
-from encvec_store.crypto.schemes import scheme
-from encvec_store.crypto.schemes.cells import MAX_CELLS
-from encvec_store.crypto.schemes.sap import Sap
-from encvec_store.crypto.schemes.sketch import Sketch
+from encvec_store.data.spaces import by_version, space, spaces, version_of
 from encvec_store.errors import SchemeError
-from encvec_store.spaces import by_version, space, spaces, version_of
+from encvec_store.schemes import scheme
+from encvec_store.schemes.cells import MAX_CELLS
+from encvec_store.schemes.profile import fit
+from encvec_store.schemes.sap import Sap
+from encvec_store.schemes.sketch import Sketch
 from tests.crypto.test_profile import points
 from tests.crypto.test_sap import ROOT, correlation, tokens
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from encvec_store import Keyset, connect, gpus
-from encvec_store.crypto import device as devices
-from encvec_store.crypto.schemes import scheme
-from encvec_store.vault import Vault
+from encvec_store.schemes import device as devices
+from encvec_store.schemes import scheme
+from encvec_store.sealing.keyring import Vault
 from tests.elsewhere import Elsewhere
 
 

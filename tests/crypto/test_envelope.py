@@ -20,7 +20,7 @@ from encvec_store.crypto.envelope import (
     headers,
     key_versions,
 )
-from encvec_store.crypto.precision import Precision
+from encvec_store.data.precision import Precision
 from encvec_store.errors import AuthenticationError
 
 ROOT = bytes(range(32))

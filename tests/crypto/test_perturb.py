@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from encvec_store.crypto import prf
-from encvec_store.crypto.perturb import add_ball_noise, ball_noise
 from encvec_store.crypto.prf import Keystream
+from encvec_store.schemes.perturb import add_ball_noise, ball_noise
 from tests.crypto.stats import ks
 
 STREAM = Keystream(bytes(range(32)))

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from encvec_store.crypto.profile import LEAST_DIMENSIONS, PER_DIMENSION, Profile, fit, least_records
 from encvec_store.errors import ProfileError
+from encvec_store.schemes.profile import LEAST_DIMENSIONS, PER_DIMENSION, Profile, fit, least_records
 
 
 def points(n, dim, seed=0, decay=0.9):

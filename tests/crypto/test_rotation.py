@@ -6,7 +6,7 @@ import pytest
 from encvec_store.crypto import prf
 from encvec_store.crypto.labels import Purpose, derive
 from encvec_store.crypto.prf import Keystream
-from encvec_store.crypto.rotation import BLOCK, DENSE, haar, rotation
+from encvec_store.schemes.rotation import BLOCK, DENSE, haar, rotation
 from tests.crypto.stats import ks, normal_cdf
 
 KEY = bytes(range(32))

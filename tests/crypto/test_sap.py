@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from encvec_store.crypto.prf import Pmac
-from encvec_store.crypto.rotation import DENSE
-from encvec_store.crypto.schemes import SCHEMES, scheme
-from encvec_store.crypto.schemes.sap import Sap
-from encvec_store.crypto.schemes.sealed import Sealed
 from encvec_store.errors import SchemeError
+from encvec_store.schemes import SCHEMES, scheme
+from encvec_store.schemes.rotation import DENSE
+from encvec_store.schemes.sap import Sap
+from encvec_store.schemes.sealed import Sealed
 from tests.crypto.stats import ks
 
 ROOT = bytes(range(32))

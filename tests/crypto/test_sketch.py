@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from encvec_store.crypto.perturb import ball_noise
-from encvec_store.crypto.profile import fit
-from encvec_store.crypto.schemes import scheme
-from encvec_store.crypto.schemes.sketch import FLOOR, NARROW_FLOOR, THREATS, Sketch
 from encvec_store.errors import ProfileError, SchemeError
+from encvec_store.schemes import scheme
+from encvec_store.schemes.perturb import ball_noise
+from encvec_store.schemes.profile import fit
+from encvec_store.schemes.sketch import FLOOR, NARROW_FLOOR, THREATS, Sketch
 from tests.crypto.stats import ks
 from tests.crypto.test_profile import points
 from tests.crypto.test_sap import ROOT, correlation, tokens

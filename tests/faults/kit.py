@@ -20,7 +20,7 @@ from tests.stores.oracle import assert_hits
 CONTEXT = multiprocessing.get_context("forkserver") if sys.platform != "win32" else multiprocessing
 if sys.platform != "win32":
     CONTEXT.set_forkserver_preload(
-        ["tests.faults.worker", "encvec_store.backends.faiss", "encvec_store.backends.pgvector"]
+        ["tests.faults.worker", "encvec_store.indexes.faiss", "encvec_store.storage.postgres"]
     )
 
 

@@ -7,7 +7,7 @@ to be unknown, and the same call again does no harm.
 import pytest
 
 from encvec_store import errors
-from encvec_store.backends.pgvector import source
+from encvec_store.storage.postgres import source
 from tests.faults.kit import check, fill, open_again, records, until
 from tests.faults.proxy import Proxy
 from tests.faults.worker import WRITES, batch, postgres

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 import encvec_store as ev
-from encvec_store import lifecycle
-from encvec_store.crypto import profile as profiles
+from encvec_store.maintenance import lifecycle
+from encvec_store.schemes import profile as profiles
 
 DIM = 8
 SIZE = 20

@@ -25,8 +25,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, aliased, defer, joi
 
 import encvec_store as ev
 from encvec_store import errors
+from encvec_store.data.metrics import METRICS
 from encvec_store.integrations.sqlalchemy import EncryptedVector, SealedVector, ciphertexts
-from encvec_store.metrics import METRICS
 from tests.integrations.orm_kit import DIM, ask, models, opened, vectors
 
 V = vectors(60)

@@ -16,8 +16,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, aliased, mapped_column
 
 import encvec_store as ev
 from encvec_store import errors
+from encvec_store.data.metrics import METRICS
 from encvec_store.integrations.sqlalchemy import EncryptedVector, bulk_insert, ciphertexts, reencrypt, rerank
-from encvec_store.metrics import METRICS
 from tests.integrations.orm_kit import DIM, ask, models, opened, url, vectors
 
 V = vectors(400)

@@ -11,7 +11,7 @@ from sqlalchemy import Integer, column, event, select, type_coerce
 import encvec_store as ev
 from encvec_store import errors
 from encvec_store.integrations.sqlalchemy import EncryptedVector
-from encvec_store.vault import Vault
+from encvec_store.sealing.keyring import Vault
 from tests.integrations.orm_kit import DIM, ask, models, opened, vectors
 
 V = vectors(10)

@@ -17,20 +17,20 @@ from unittest import mock
 import numpy as np
 from cryptography.exceptions import UnsupportedAlgorithm
 
-from encvec_store.config import CollectionConfig
-from encvec_store.crypto.device import CPU
 from encvec_store.crypto.envelope import RecordCipher, Stamp, headers
-from encvec_store.crypto.keyset import Keyset, KeyState, KeyVersion
 from encvec_store.crypto.labels import Purpose, derive, encode
-from encvec_store.crypto.precision import Precision
 from encvec_store.crypto.prf import Keystream, Pmac
-from encvec_store.crypto.profile import Profile
-from encvec_store.crypto.rotation import DENSE
-from encvec_store.crypto.schemes import scheme
-from encvec_store.crypto.schemes.sketch import Sketch
+from encvec_store.data.precision import Precision
 from encvec_store.integrations.sqlalchemy.cipher import ColumnCipher
 from encvec_store.keys.env import EnvHome
 from encvec_store.keys.file import FileHome
+from encvec_store.keys.keyset import Keyset, KeyState, KeyVersion
+from encvec_store.schemes import scheme
+from encvec_store.schemes.device import CPU
+from encvec_store.schemes.profile import Profile
+from encvec_store.schemes.rotation import DENSE
+from encvec_store.schemes.sketch import Sketch
+from encvec_store.sealing.config import CollectionConfig
 
 FOLDER = Path(__file__).resolve().parent
 ROOT = bytes(range(32))

@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from encvec_store.config import CollectionConfig
-from encvec_store.crypto import device as devices
 from encvec_store.crypto.envelope import RecordCipher
-from encvec_store.crypto.keyset import Keyset
-from encvec_store.crypto.precision import Precision
-from encvec_store.crypto.profile import Profile
-from encvec_store.crypto.schemes import scheme
+from encvec_store.data.precision import Precision
 from encvec_store.errors import AuthenticationError, KeyUnavailableError
+from encvec_store.keys.keyset import Keyset
+from encvec_store.schemes import device as devices
+from encvec_store.schemes import scheme
+from encvec_store.schemes.profile import Profile
+from encvec_store.sealing.config import CollectionConfig
 from tests.elsewhere import Elsewhere
 from tests.kat import make
 

@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from encvec_store.crypto.keyset import Keyset
 from encvec_store.errors import KeysetError
 from encvec_store.keys import file as module
+from encvec_store.keys.keyset import Keyset
 from tests.keys.files import PASSPHRASE, create, reopen
 
 ARGON2ID = {"name": "argon2id", "iterations": 1, "lanes": 1, "memory_kib": 8}

@@ -2,9 +2,9 @@
 
 import pytest
 
-from encvec_store.crypto.keyset import Keyset
 from encvec_store.errors import InputError, KeysetError, UriError
 from encvec_store.keys import PROVIDERS, home
+from encvec_store.keys.keyset import Keyset
 
 NAME = "ENCVEC_TEST_KEYSET"
 URI = f"env:{NAME}"

@@ -7,8 +7,8 @@ import pickle
 
 import pytest
 
-from encvec_store.crypto.keyset import Keyset, KeyState
 from encvec_store.errors import KeysetError, KeyUnavailableError
+from encvec_store.keys.keyset import Keyset, KeyState
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ import pytest
 
 pytest.importorskip("scipy")
 
-from encvec_store.crypto.schemes import scheme
 from encvec_store.errors import InputError
 from encvec_store.leakage import SampleAttack
 from encvec_store.leakage.data import text_like
+from encvec_store.schemes import scheme
 
 pytestmark = pytest.mark.leakage
 

@@ -8,7 +8,7 @@ import pytest
 
 import encvec_store as ev
 from encvec_store import migrate
-from encvec_store.backends.revisions import REVISION
+from encvec_store.storage.revisions import REVISION
 from tests.migrations.kit import DATA, KEYS_VARIABLE, add_revision, catalog, keyset
 from tests.postgres import pg_dsn, pg_server, pg_template  # noqa: F401
 

@@ -87,7 +87,7 @@ import signal
 import sqlalchemy as sa
 from alembic import op
 
-from encvec_store.backends.pgvector.tables import on_each_content
+from encvec_store.storage.postgres.tables import on_each_content
 
 revision = "{revision:04d}"
 down_revision = "{before:04d}"

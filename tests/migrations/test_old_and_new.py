@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from encvec_store import errors, migrate
-from encvec_store.backends import revisions
 from encvec_store.localpg import LocalServer
+from encvec_store.storage import revisions
 from tests.migrations.conftest import Place
 from tests.migrations.kit import DATA, N, add_revision, check, edit, fill, records, write_on
 from tests.stores.contract import StoreContract
@@ -169,7 +169,7 @@ import sys
 sys.modules.update(dict.fromkeys(["alembic", "click", "psycopg", "pgvector"]))
 import encvec_store as ev
 from encvec_store import errors, migrate
-from encvec_store.backends import revisions
+from encvec_store.storage import revisions
 url = "faiss://{tmp_path}/store"
 with ev.connect(url, keyset=ev.Keyset.create("memory:")) as store:
     store.collection("things", dim=2).upsert(["a"], [[1, 2]])

@@ -16,10 +16,10 @@ from pytest_alembic.tests import (  # noqa: F401
 from sqlalchemy import create_engine, event, text
 
 from encvec_store import errors, migrate
-from encvec_store.backends import open_backend
-from encvec_store.backends.revisions import FORMAT, REVISION
 from encvec_store.localpg.errors import LocalServerError
 from encvec_store.localpg.install import find_installation
+from encvec_store.storage import open_backend
+from encvec_store.storage.revisions import FORMAT, REVISION
 from tests.migrations.kit import check, fill
 from tests.postgres import role
 

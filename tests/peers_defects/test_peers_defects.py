@@ -8,8 +8,8 @@ import pytest
 import encvec_store as ev
 from encvec_store import errors
 from encvec_store.crypto import envelope
-from encvec_store.crypto.profile import fit
-from encvec_store.crypto.schemes import cells, noise, sap, sketch
+from encvec_store.schemes import cells, noise, sap, sketch
+from encvec_store.schemes.profile import fit
 from tests.stores import oracle
 from tests.stores.tampering import flipped
 from tests.stores.test_faiss import OpenedFaiss

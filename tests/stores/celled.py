@@ -6,9 +6,10 @@ import logging
 import numpy as np
 import pytest
 
-from encvec_store import errors, lifecycle
-from encvec_store.crypto import profile as profiles
-from encvec_store.spaces import version_of
+from encvec_store import errors
+from encvec_store.data.spaces import version_of
+from encvec_store.maintenance import lifecycle
+from encvec_store.schemes import profile as profiles
 from tests.stores import oracle
 from tests.stores.contract import EVERYTHING, hasten
 from tests.stores.moving import recall

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from encvec_store import errors
-from encvec_store.crypto import profile as profiles
-from encvec_store.crypto.schemes.sketch import THREATS
+from encvec_store.schemes import profile as profiles
+from encvec_store.schemes.sketch import THREATS
 from tests.stores import oracle
 from tests.stores.contract import EVERYTHING, hasten
 from tests.stores.oracle import assert_hits

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from encvec_store import errors, verify
-from encvec_store.search import _ATTEMPTS
+from encvec_store import errors
+from encvec_store.engine.search import _ATTEMPTS
+from encvec_store.maintenance import verify
 from tests.stores import oracle
 from tests.stores.contract import DIM, EVERYTHING
 from tests.stores.oracle import assert_hits

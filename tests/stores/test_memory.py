@@ -5,7 +5,7 @@ import pytest
 
 import encvec_store as ev
 from encvec_store import Store
-from encvec_store.fields import Term
+from encvec_store.data.fields import Term
 from tests.stores import machine
 from tests.stores.celled import CelledContract
 from tests.stores.contract import Opened, StoreContract

@@ -8,8 +8,8 @@ import psycopg
 import pytest
 
 import encvec_store as ev
-from encvec_store.backends.pgvector.source import Source
-from encvec_store.backends.pgvector.wire import Raw, RawDumper, split_value, term_from, typed_kind, vector
+from encvec_store.storage.postgres.source import Source
+from encvec_store.storage.postgres.wire import Raw, RawDumper, split_value, term_from, typed_kind, vector
 from tests.postgres import role
 from tests.stores import machine
 from tests.stores.celled import CelledContract

@@ -6,9 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from encvec_store.config import CollectionConfig
-from encvec_store.crypto.precision import Precision
-from encvec_store.crypto.schemes.sketch import Sketch
+from encvec_store.data.fields import Policy
+from encvec_store.data.precision import Precision
 from encvec_store.errors import (
     AuthenticationError,
     ConfigMismatchError,
@@ -17,7 +16,8 @@ from encvec_store.errors import (
     SchemeError,
     ShapeError,
 )
-from encvec_store.fields import Policy
+from encvec_store.schemes.sketch import Sketch
+from encvec_store.sealing.config import CollectionConfig
 
 NOTHING = {"metric_name": None, "scheme_spec": None, "fields": None, "max_norm": None, "oversample": None}
 

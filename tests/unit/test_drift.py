@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from encvec_store.crypto.profile import Profile
-from encvec_store.crypto.schemes.sap import Sap
-from encvec_store.crypto.schemes.sketch import Sketch
-from encvec_store.drift import PER_DIMENSION, Drift
+from encvec_store.schemes.drift import PER_DIMENSION, Drift
+from encvec_store.schemes.profile import Profile
+from encvec_store.schemes.sap import Sap
+from encvec_store.schemes.sketch import Sketch
 
 K, N = 24, 5000
 PROFILE = Profile(np.zeros(K, np.float32), np.eye(K, dtype=np.float32), np.ones(K, np.float32), N, K)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from encvec_store.data.fields import Policy, canonical, kind, order_key, parse_policies, plain_term
 from encvec_store.errors import InputError, MetadataError
-from encvec_store.fields import Policy, canonical, kind, order_key, parse_policies, plain_term
 from tests.strategies import COMMON, VALUES, same
 
 IST = dt.timezone(dt.timedelta(hours=5, minutes=30))

@@ -11,14 +11,14 @@ from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
 
 from encvec_store import Keyset
-from encvec_store.backends.memory import _holds
-from encvec_store.config import CollectionConfig
+from encvec_store.data.fields import Policy, Term, parse_policies
+from encvec_store.data.filters import AllOf, AnyOf, Match, Present, Range, is_covered, parse, pushdown
+from encvec_store.data.records import decode_payload, encode_payload
+from encvec_store.engine.write import terms
 from encvec_store.errors import FilterError, UnknownFieldError
-from encvec_store.fields import Policy, Term, parse_policies
-from encvec_store.filters import AllOf, AnyOf, Match, Present, Range, is_covered, parse, pushdown
-from encvec_store.records import decode_payload, encode_payload
-from encvec_store.vault import Vault
-from encvec_store.writing import terms
+from encvec_store.sealing.config import CollectionConfig
+from encvec_store.sealing.keyring import Vault
+from encvec_store.storage.memory import _holds
 from tests.strategies import FILTERS, METADATA, POLICIES, accepts
 
 NOON = dt.datetime(2024, 2, 29, 12, tzinfo=dt.UTC)

@@ -6,8 +6,8 @@ from hypothesis import assume, event, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from encvec_store.data.metrics import METRICS, as_vectors, metric, norms
 from encvec_store.errors import MetricError, NonFiniteError, NormError, ShapeError, ZeroVectorError
-from encvec_store.metrics import METRICS, as_vectors, metric, norms
 
 NAMES = sorted(METRICS)
 EXTREMES = [1e-43, 1e-40, 1e-38, 1e-30, 1e-19, 1e-10, 1.0, 1e10, 1e18, 1e20, 1e30, 1e38]

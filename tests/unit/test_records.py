@@ -13,8 +13,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from encvec_store.errors import DuplicateIdError, IdError, InputError, MetadataError, ShapeError
-from encvec_store.records import (
+from encvec_store.data.records import (
     MAX_DEPTH,
     MAX_ID_BYTES,
     check_documents,
@@ -23,6 +22,7 @@ from encvec_store.records import (
     decode_payload,
     encode_payload,
 )
+from encvec_store.errors import DuplicateIdError, IdError, InputError, MetadataError, ShapeError
 from tests.strategies import TEXT, VALUES, alike
 
 KEYS = st.one_of(

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 import encvec_store as ev
-from encvec_store import writing
+from encvec_store.engine import write as writing
 from tests.stores import oracle
 
 

@@ -16,13 +16,13 @@ from typing import Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from ...config import CollectionConfig
 from ...crypto.envelope import BINDING, REVISION, TOKEN, Stamp, envelope_size, headers, key_versions
-from ...crypto.keyset import Keyset, KeyVersion
 from ...crypto.labels import Purpose, derive
+from ...data.metrics import as_vectors
 from ...errors import AuthenticationError
-from ...metrics import as_vectors
-from ...vault import Vault
+from ...keys.keyset import Keyset, KeyVersion
+from ...sealing.config import CollectionConfig
+from ...sealing.keyring import Vault
 
 __all__ = ["BOUND", "FREE", "ColumnCipher", "KeysetSource"]
 

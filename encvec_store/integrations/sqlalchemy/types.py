@@ -23,8 +23,8 @@ from sqlalchemy.sql import operators
 from sqlalchemy.sql.elements import ClauseElement, ColumnElement, Label
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-from ...config import CollectionConfig
 from ...errors import InputError, MetricError, NormError, SchemeError
+from ...sealing.config import CollectionConfig
 from .cipher import ColumnCipher, KeysetSource
 from .errors import unwrapped
 from .identity import identity_expression, identity_of

@@ -1,6 +1,6 @@
 """How a store is opened by the contract, and what its tests share."""
 
-from encvec_store.crypto import profile as profiles
+from encvec_store.schemes import profile as profiles
 
 DIM = 8
 QUIET = {"name": "sap", "beta": 1.0}

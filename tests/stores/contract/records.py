@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from encvec_store import collection as collection_module
-from encvec_store import errors, writing
+from encvec_store import errors
+from encvec_store.engine import write as writing
 from tests.stores import oracle
 from tests.stores.contract.opened import DIM, QUIET
 

@@ -1,0 +1,184 @@
+"""Field policies and the one definition of equality and order of metadata values; imports errors only.
+
+Filters, blind tokens and plain columns all go through `canonical` and `order_key`, so a filter
+answers the same whatever the policy of the field it names.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import uuid
+from collections.abc import Mapping
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..errors import InputError, MetadataError
+
+__all__ = ["POLICIES", "Policy", "Term", "canonical", "kind", "order_key", "parse_policies", "plain_term", "unwrapped"]
+
+_EPOCH = dt.datetime(1970, 1, 1)
+_EPOCH_UTC = _EPOCH.replace(tzinfo=dt.UTC)
+_MICROSECOND = dt.timedelta(microseconds=1)
+_MAX_EXPONENT = 10_000  # of a Decimal: comparing 1E999999999 exactly would fill the memory
+
+
+class Policy(StrEnum):
+    """What the store behind the collection may see of a field."""
+
+    SEALED = "sealed"
+    """Nothing: filtered by the client after opening."""
+    BLIND = "blind"
+    """A keyed token per value: equality, so frequencies, but no values."""
+    PLAIN = "plain"
+    """The value itself; asked for by name."""
+
+
+POLICIES = tuple(p.value for p in Policy)
+WILDCARD = "*"
+
+
+class Term(NamedTuple):
+    """One value of one field as a store may index it. `kind` keeps values of unlike types apart."""
+
+    kind: str
+    value: str | float | bytes
+
+
+def parse_policies(fields: Mapping[str, str] | None) -> dict[str, Policy] | None:
+    """Check a collection's `fields` argument. None means: any key, all of them sealed."""
+    if fields is None:
+        return None
+    if not isinstance(fields, Mapping):
+        raise InputError(f"fields is a mapping of field names to policies, not {type(fields).__name__}")
+    policies: dict[str, Policy] = {}
+    for name, policy in fields.items():
+        if not isinstance(name, str) or not name:
+            raise InputError(f"field names are non-empty strings, not {name!r}")
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise InputError(f"field {name!r} cannot be encoded as UTF-8") from None
+        if name.startswith("$") or name in ("and", "or", "not"):
+            raise InputError(f"field {name!r} cannot be filtered: the name is an operator of `where`")
+        try:
+            policies[name] = Policy(policy)
+        except ValueError:
+            raise InputError(f"field {name!r}: policy {policy!r} is not one of {', '.join(POLICIES)}") from None
+    if policies.get(WILDCARD, Policy.SEALED) is not Policy.SEALED:
+        raise InputError("the wildcard field '*' can only be 'sealed': name the fields a store may index")
+    return policies
+
+
+def unwrapped(value: Any) -> Any:
+    """Return a numpy scalar as Python's own; dates and anything else as they are."""
+    scalar = isinstance(value, np.generic) and not isinstance(value, np.datetime64 | np.timedelta64)
+    return value.item() if scalar else value
+
+
+def kind(value: Any) -> str:
+    """Name of the class of values that `value` may be compared with.
+
+    Booleans are not numbers here, and an aware datetime is not a naive one.
+    """
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "bool"
+        case Decimal() if value.is_snan() or (value.is_finite() and abs(value.adjusted()) > _MAX_EXPONENT):
+            raise MetadataError(f"Decimal {value} has no exact value of a reasonable size")
+        case int() | float() | Decimal():
+            return "number"
+        case str():
+            return "str"
+        case bytes():
+            return "bytes"
+        case dt.datetime():
+            return "datetime" if value.utcoffset() is None else "instant"
+        case dt.date():
+            return "date"
+        case uuid.UUID():
+            return "uuid"
+        case list() | tuple():
+            return "list"
+        case dict():
+            return "dict"
+    raise MetadataError(f"{type(value).__name__} is not a metadata type")
+
+
+def order_key(value: Any) -> Any:
+    """Return the value by which others of the same `kind` are ordered, or None where there is no order."""
+    match kind(value):
+        case "instant":
+            return (value - _EPOCH_UTC) // _MICROSECOND
+        case "datetime":
+            return (value - _EPOCH) // _MICROSECOND
+        case "date":
+            return value.toordinal()
+        case "number":
+            return None if value != value else value  # NaN has no order
+        case "str" | "bytes":
+            return value
+    return None
+
+
+def canonical(value: Any) -> bytes:
+    """Encode a value so that two values are equal in a filter exactly when their encodings are.
+
+    Numbers compare by value over int, float and Decimal (1 equals 1.0), never with booleans.
+    """
+    name = kind(value)
+    match name:
+        case "null":
+            body = b""
+        case "bool":
+            body = b"1" if value else b"0"
+        case "number":
+            try:
+                numerator, denominator = value.as_integer_ratio()
+                # hex: decimal conversion of huge integers is quadratic, and capped by the interpreter
+                body = f"{numerator:x}/{denominator:x}".encode()
+            except (ValueError, OverflowError):
+                body = b"nan" if value != value else (b"inf" if value > 0 else b"-inf")
+        case "str":
+            body = value.encode()
+        case "bytes":
+            body = value
+        case "instant" | "datetime" | "date":
+            body = str(order_key(value)).encode()
+        case "uuid":
+            body = value.bytes
+        case "list":
+            body = b"".join(_framed(canonical(item)) for item in value)
+        case _:
+            if not all(isinstance(key, str) for key in value):
+                raise MetadataError(f"keys are strings: {value!r}")
+            body = b"".join(_framed(key.encode()) + _framed(canonical(value[key])) for key in sorted(value))
+    return name.encode() + b":" + body
+
+
+def _framed(part: bytes) -> bytes:
+    return len(part).to_bytes(4, "big") + part
+
+
+def plain_term(value: Any) -> Term:
+    """Return the term under which a `plain` field's value is indexed.
+
+    Numbers become floats, which may round: a store's answer is a superset that the client checks again.
+    """
+    name = kind(value)
+    order = order_key(value)
+    match name:
+        case "str":
+            return Term(name, value)
+        case "bool":
+            return Term(name, float(value))
+        case "number" | "instant" | "datetime" | "date" if order is not None:
+            try:
+                return Term(name, float(order))
+            except OverflowError:
+                return Term(name, float("inf") if order > 0 else float("-inf"))
+    return Term("other", canonical(value))

@@ -1,0 +1,221 @@
+"""Metrics: exact scores, and the lift that puts every vector on the unit sphere; imports errors, records.
+
+Schemes only ever see points of the unit sphere, whose inner product ranks as the metric does. So no
+vector's length shows in its ciphertext, and a single long vector cannot drown the noise.
+
+    cosine   m / |m|                                               query: q / |q|
+    ip       (a, sqrt(1 - |a|^2)),              a = m / max_norm   query: (q, 0), normalised
+    l2       (a, t, sqrt(2 - t - t^2)) / sqrt 2, t = |a|^2         query: (2 q / max_norm, -1, 0), normalised
+
+The second is the reduction of Neyshabur and Srebro (ICML 2015); the third applies it to
+2 <a, q> - |a|^2 = |q|^2 - |a - q|^2, which orders by Euclidean distance.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import MetricError, NonFiniteError, NormError, ShapeError, ZeroVectorError
+
+__all__ = ["METRICS", "Metric", "as_array", "as_vectors", "metric", "norms"]
+
+Matrix = npt.NDArray[np.float32]
+_TINY = 1e-30
+_UNIT_ROUNDOFF = np.float32(2.0**-24)
+_LEAST = np.float32(1e-36)
+"""Room for what underflows."""
+_MANY = 64
+"""Fewer vectors are scored at once."""
+_ROUNDING = 1 + 1e-5  # vectors normalised in float32 are longer than 1 by chance, and pass a max_norm of 1
+
+
+def as_array(values: Any, name: str) -> npt.NDArray[Any]:
+    """Return an array of whatever the caller gave. Raises ShapeError."""
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise ShapeError(f"{name}: rows of unlike length ({error})") from None
+
+
+def as_vectors(vectors: Any, dim: int, *, name: str = "vectors") -> Matrix:
+    """Return `vectors` as a C-contiguous float32 (n, dim) array. Raises ShapeError or NonFiniteError."""
+    array = as_array(vectors, name)
+    if array.dtype.kind not in "fiu":
+        raise ShapeError(f"{name}: expected numbers, got dtype {array.dtype}")
+    if array.shape == (0,):
+        array = array.reshape(0, dim)
+    if array.ndim != 2 or array.shape[1] != dim:
+        raise ShapeError(f"{name}: expected shape (n, {dim}), got {array.shape}")
+    if array.dtype != np.float32 or not array.flags.c_contiguous:
+        with np.errstate(over="ignore"):
+            array = np.ascontiguousarray(array, dtype=np.float32)
+    # one pass in the good case: any NaN or infinity makes its row's sum NaN or infinite
+    with np.errstate(over="ignore", invalid="ignore"):
+        suspect = ~np.isfinite(np.einsum("ij->i", array))
+    if suspect.any():
+        finite = np.isfinite(array[suspect]).all(axis=1)
+        if not finite.all():
+            row = int(np.flatnonzero(suspect)[np.flatnonzero(~finite)[0]])
+            raise NonFiniteError(f"{name}[{row}] holds NaN or infinity (or overflows float32)")
+    return array
+
+
+def norms(vectors: Matrix) -> npt.NDArray[np.float64]:
+    """Euclidean lengths, (n,). Exact also where the squares over- or underflow float32."""
+    with np.errstate(over="ignore", under="ignore"):
+        squares = np.einsum("ij,ij->i", vectors, vectors).astype(np.float64)
+    odd = ~((squares > _TINY) & (squares < 1 / _TINY))
+    if odd.any():
+        squares[odd] = np.square(vectors[odd].astype(np.float64)).sum(axis=1)
+    lengths: npt.NDArray[np.float64] = np.sqrt(squares)
+    return lengths
+
+
+def _unit(vectors: Matrix, name: str) -> Matrix:
+    with np.errstate(over="ignore", under="ignore"):
+        squares = np.einsum("ij,ij->i", vectors, vectors)
+    if len(squares) and squares.min() > _TINY and squares.max() < 1 / _TINY:
+        points: Matrix = vectors * (1 / np.sqrt(squares))[:, None]  # as good as always
+        return points
+    lengths = norms(vectors)
+    if (lengths == 0).any():
+        row = int(np.flatnonzero(lengths == 0)[0])
+        raise ZeroVectorError(f"{name}[{row}] is the zero vector, which has no direction")
+    # in double precision: 1 / length may leave float32's range
+    return (vectors / lengths[:, None]).astype(np.float32)
+
+
+def _given(max_norm: float | None) -> float:
+    if max_norm is None:
+        raise NormError("this metric needs a max_norm: the largest length of a vector")
+    return max_norm
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric: how many coordinates its lift adds, and its exact scores."""
+
+    name: str
+    extra: int
+    """Coordinates that the lift adds."""
+    descending: bool
+    """Whether a larger score is nearer."""
+
+    @property
+    def bounded(self) -> bool:
+        """Whether vectors must stay within the collection's max_norm."""
+        return self.extra > 0
+
+    def check(self, vectors: Matrix, max_norm: float | None, name: str = "vectors") -> npt.NDArray[np.float64]:
+        """Raise ZeroVectorError or NormError where a vector cannot be lifted; return the lengths, (n,)."""
+        lengths = norms(vectors)
+        if not self.bounded:
+            if len(lengths) and lengths.min() == 0:
+                raise ZeroVectorError(f"{name}[{int(lengths.argmin())}] is the zero vector: it has no cosine")
+        elif max_norm is not None and len(lengths) and lengths.max() > max_norm * _ROUNDING:
+            row = int(lengths.argmax())
+            raise NormError(
+                f"{name}[{row}] has norm {lengths[row]:.6g}, above the collection's max_norm {max_norm:.6g}. "
+                "Scale the vectors, or create the collection with a larger max_norm"
+            )
+        return lengths
+
+    def lift(self, vectors: Matrix, max_norm: float | None = None) -> Matrix:
+        """Map (n, dim) vectors to (n, dim + extra) points of the unit sphere. Call `check` first."""
+        if not self.bounded:
+            return _unit(vectors, "vectors")
+        scaled = vectors.astype(np.float64) / _given(max_norm)
+        squared = np.minimum(np.einsum("ij,ij->i", scaled, scaled), 1.0)[:, None]
+        if self.name == "ip":
+            parts = [scaled, np.sqrt(1 - squared)]
+        else:
+            parts = [scaled, squared, np.sqrt(np.maximum(2 - squared - squared**2, 0))]
+        points = np.concatenate(parts, axis=1)
+        points /= np.linalg.norm(points, axis=1, keepdims=True)
+        return points.astype(np.float32)
+
+    def lift_query(self, queries: Matrix, max_norm: float | None = None) -> Matrix:
+        """Map (q, dim) queries to (q, dim + extra) points of the unit sphere."""
+        if not self.bounded:
+            return _unit(queries, "queries")
+        zeros = np.zeros((len(queries), 1))
+        wide = queries.astype(np.float64)
+        parts = [wide, zeros] if self.name == "ip" else [2 * wide / _given(max_norm), zeros - 1, zeros]
+        points = np.concatenate(parts, axis=1)
+        lengths = np.linalg.norm(points, axis=1, keepdims=True)
+        points /= np.where(lengths == 0, 1, lengths)  # ip: a zero query scores 0 with everything
+        return points.astype(np.float32)
+
+    def unlift(self, points: Matrix, max_norm: float | None = None) -> Matrix:
+        """Undo `lift`, up to the length that cosine drops: (n, dim + extra) -> (n, dim)."""
+        if not self.bounded:
+            return points
+        scale = _given(max_norm) * (np.sqrt(2) if self.name == "l2" else 1)
+        return (points[:, : -self.extra] * scale).astype(np.float32)
+
+    def scores(self, query: Matrix, vectors: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        """Exact scores (n,) in double precision of a (dim,) query against (n, dim) vectors."""
+        wide, q = vectors.astype(np.float64), query.astype(np.float64)
+        scores: npt.NDArray[np.float64]
+        if self.name == "l2":
+            wide -= q
+            scores = np.sqrt(np.einsum("ij,ij->i", wide, wide))
+        else:
+            scores = wide @ q
+            if self.name == "cosine":
+                scores /= np.sqrt(np.einsum("ij,ij->i", wide, wide) * (q @ q))
+                np.minimum(scores, 1, out=scores)
+                np.maximum(scores, -1, out=scores)
+        return scores
+
+    def contenders(self, query: Matrix, vectors: Matrix, k: int) -> npt.NDArray[np.intp]:
+        """Return places, ascending, of the (n, dim) vectors that may be among the k nearest: the only ones to score.
+
+        Told by scores in single precision and a bound on their error, of whatever order of summation: gamma |a| |q| for
+        an inner product, gamma = n u / (1 - n u) (Higham, Accuracy and Stability of Numerical Algorithms, 2002, 3.1).
+        """
+        n, dim = vectors.shape
+        if n < _MANY or n <= 4 * k:
+            return np.arange(n)
+        gamma = 2 * (dim + 4) * _UNIT_ROUNDOFF  # twice: for the quotient of cosine, the difference of l2, and slack
+        with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
+            if self.name == "l2":
+                apart = vectors - query
+                far = np.einsum("ij,ij->i", apart, apart)
+                margin = gamma * far + _LEAST
+                if not np.isfinite(far).all():
+                    return np.arange(n)
+                return np.flatnonzero(far - margin <= np.partition(far + margin, k - 1)[k - 1])
+            squares = np.einsum("ij,ij->i", vectors, vectors)
+            longest, length = squares.max(), query @ query
+            if not (squares.min() > _TINY and longest < 1 / _TINY and _TINY < length < 1 / _TINY):
+                return np.arange(n)  # products may leave float32's range
+            near = vectors @ query
+            if self.name == "cosine":
+                near /= np.sqrt(squares)
+                longest = np.float32(1)
+        margin = gamma * np.sqrt(longest) * np.sqrt(length) + _LEAST
+        return np.flatnonzero(near >= np.partition(near, n - k)[n - k] - 2 * margin)
+
+    def order(self, scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Scores turned so that smaller is nearer."""
+        return -scores if self.descending else scores
+
+
+METRICS = {
+    "cosine": Metric("cosine", extra=0, descending=True),
+    "l2": Metric("l2", extra=2, descending=False),
+    "ip": Metric("ip", extra=1, descending=True),
+}
+
+
+def metric(name: str) -> Metric:
+    """Look a metric up by name. Raises MetricError."""
+    try:
+        return METRICS[name]
+    except (KeyError, TypeError):
+        raise MetricError(f"unknown metric {name!r}; use one of {', '.join(METRICS)}") from None

@@ -1,0 +1,1 @@
+"""What happens on a write, a read and a search of one open collection."""

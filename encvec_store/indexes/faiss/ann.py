@@ -1,0 +1,262 @@
+"""The one place that calls FAISS: build, extend, search, write and read an index; imports options, device, files.
+
+Inner product throughout. FAISS has no types of its own; what leaves this file has.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import faiss as _faiss
+import numpy as np
+import numpy.typing as npt
+
+from ...storage.protocol import Matrix, Rows
+from ...storage.sqlite.files import Read
+from .device import GpuCopy, gpu_copy, suits, uses_gpu
+from .options import Options
+
+__all__ = ["VERSION", "AnnIndex", "empty_ivf", "training_size"]
+
+faiss: Any = _faiss  # its stubs do not know what its Python wrappers add
+VERSION: str = faiss.__version__
+_SAMPLE = 20_000
+_PER_LIST = 50
+# Costs in units of one distance computed in a scan, measured at d=384: reading a bit of a selector, and
+# keeping one more node in the list of an HNSW search (some thirty distances in random places).
+_BIT = 1 / 20
+_NODE = 50
+_EF_MOST = 2_000
+_PAIR = 2
+"""Coordinates that product quantisation turns into a byte together."""
+_LANES = 16
+"""Bytes that FAISS compares at once. With 250 coordinates, not 256, a comparison takes nine times as long."""
+
+
+def empty_ivf(dim: int, lists: int, storage: str, measure: int) -> Any:
+    """Return an empty IVF of so many lists that keeps vectors as `storage` says; `pq` wants an even `dim`."""
+    # np: not polysemous, an order of the codes that takes FAISS seconds a byte to find, for a filter we don't use
+    pairs = dim // _PAIR if dim % _PAIR == 0 else dim
+    code = {"sq8": "SQ8", "pq": f"PQ{pairs}np"}.get(storage, "Flat")
+    index = faiss.index_factory(dim, f"IVF{lists},{code}", measure)
+    for clustering in (index.cp, index.pq.cp) if storage == "pq" else (index.cp,):
+        clustering.min_points_per_centroid = 1  # or it complains on the terminal
+        clustering.seed = 1
+    return index
+
+
+def training_size(kind: str, records: int) -> int:
+    """Return how many vectors `AnnIndex.build` wants as a sample."""
+    return min(records, max(_SAMPLE, _PER_LIST * _lists(records)) if kind == "ivf" else _SAMPLE)
+
+
+class AnnIndex:
+    """A FAISS index whose labels are ordinals: 0, 1, 2... in the order of adding.
+
+    Searching is safe from several threads at once; adding excludes everything else.
+    """
+
+    def __init__(self, raw: Any, kind: str, storage: str, m: int) -> None:
+        self.kind, self.storage, self.m = kind, storage, m
+        self._raw = raw
+        self._flat = faiss.downcast_index(raw.storage) if kind == "hnsw" else raw
+        self._parameters: Any = None
+        self._gpu: GpuCopy | None = None
+
+    @staticmethod
+    def width(dim: int, storage: str) -> int:
+        """Return how many coordinates are kept of `dim`: zeros fill up what comparing in bytes, or in pairs, needs."""
+        filled = {"sq8": _LANES, "pq": _PAIR}.get(storage, 1)
+        return -(-dim // filled) * filled
+
+    @classmethod
+    def build(cls, kind: str, dim: int, options: Options, sample: Matrix, records: int) -> AnnIndex:
+        """Return an empty index, trained on a sample, for about so many records."""
+        ip = faiss.METRIC_INNER_PRODUCT
+        storage = options.storage_for(kind)
+        dim = cls.width(dim, storage)
+        sample = _filled(sample, dim)
+        raw: Any
+        if kind == "flat":
+            raw = faiss.IndexFlatIP(dim)
+        elif kind == "hnsw":
+            if storage == "sq8":
+                # one range for all coordinates: after a rotation they are alike, it is learned from few vectors,
+                # and it fits later ones that are unlike them
+                raw = faiss.IndexHNSWSQ(dim, faiss.ScalarQuantizer.QT_8bit_uniform, options.m, ip)
+            else:
+                raw = faiss.IndexHNSWFlat(dim, options.m, ip)
+            raw.hnsw.efConstruction = options.ef_construction
+        else:
+            lists = min(_lists(records), len(sample))
+            raw = empty_ivf(dim, lists, storage, ip)
+        if storage == "sq8":
+            # room for later vectors beyond the sample's extremes, which would be clipped
+            scalar = raw.sq if kind == "ivf" else faiss.downcast_index(raw.storage).sq
+            scalar.rangestat = faiss.ScalarQuantizer.RS_minmax
+            scalar.rangestat_arg = 0.15
+        if not raw.is_trained or kind == "ivf":
+            raw.train(np.ascontiguousarray(sample))
+        return cls(raw, kind, storage, options.m)
+
+    def __len__(self) -> int:
+        return int(self._raw.ntotal)
+
+    @property
+    def dim(self) -> int:
+        """Coordinates kept of a vector: `width` of those it has."""
+        return int(self._raw.d)
+
+    def size(self) -> int:
+        """Return the bytes it takes in memory, about."""
+        per_vector = int({"sq8": 1, "pq": 1 / _PAIR}.get(self.storage, 4) * self.dim)
+        links = {"hnsw": 8 * self.m + 16, "ivf": 8}.get(self.kind, 0)
+        return len(self) * (per_vector + links)
+
+    def add(self, vectors: Matrix) -> None:
+        """Append (n, dim) vectors."""
+        self._gpu = None
+        self._raw.add(_filled(vectors, self.dim))
+
+    def search(
+        self, queries: Matrix, k: int, options: Options, mask: npt.NDArray[np.uint8] | None, matching: int
+    ) -> tuple[Rows, Matrix]:
+        """Return ordinals (q, k) of near neighbours, best first, -1 where too few were found; and their products.
+
+        Args:
+            queries: (q, dim).
+            k: at most `matching`.
+            options: for their ef_search and nprobe.
+            mask: a bit for each ordinal that may be returned, little-endian; None for all.
+            matching: how many bits are set.
+        """
+        queries = _filled(queries, self.dim)
+        effort = self.effort(k, options, matching, masked=mask is not None)
+        worth = bool(effort) or self.kind != "hnsw"  # of a few vectors, CAGRA makes no graph
+        if worth and mask is None and suits(self.kind, self.storage, k) and uses_gpu(options.device):
+            labels, products = self._on_gpu().search(queries, k, effort or self._lists)
+            if not (labels < 0).any():
+                return labels, products
+        if not effort:
+            return self._scan(queries, k, mask)
+        parameters: Any
+        if self.kind == "hnsw":
+            parameters = self._hnsw_parameters(effort, mask)
+        else:
+            parameters = faiss.SearchParametersIVF(nprobe=effort, sel=self._selector(mask))
+        products, labels = self._raw.search(queries, k, params=parameters)
+        short = (labels < 0).any(axis=1)
+        if short.any():
+            labels[short], products[short] = self._scan(queries[short], k, mask)
+        return labels, products
+
+    def _on_gpu(self) -> GpuCopy:
+        held = self._gpu
+        if held is None or held.count != len(self):
+            held = self._gpu = gpu_copy(self._raw, self.kind)
+        return held
+
+    @property
+    def _lists(self) -> int:
+        return int(self._raw.nlist) if self.kind == "ivf" else 0
+
+    def effort(self, k: int, options: Options, matching: int, *, masked: bool) -> int:
+        """Return the nodes of HNSW kept, or lists of IVF probed, by such a search; 0 where a scan is cheaper."""
+        n = len(self)
+        share = matching / n
+        # nodes that the mask rejects take places in the list, too; and four standard deviations of luck
+        ef = math.ceil(max(options.ef_search, k + 4 * math.sqrt(k * (1 - share))) / share)
+        scan = matching + (n * _BIT if masked else 0)
+        if self.kind == "flat" or 3 * k >= matching or (self.kind == "hnsw" and scan <= _NODE * ef):
+            return 0
+        if self.kind == "hnsw":
+            return min(ef, max(_EF_MOST, k))
+        lists = int(self._raw.nlist)
+        return min(lists, math.ceil(options.probes_for(lists) / share))
+
+    def _scan(self, queries: Matrix, k: int, mask: npt.NDArray[np.uint8] | None) -> tuple[Rows, Matrix]:
+        """Compare with every vector kept."""
+        parameters: Any = None
+        if self.kind == "ivf":
+            parameters = faiss.SearchParametersIVF(nprobe=self._raw.nlist, sel=self._selector(mask))
+        elif mask is not None:
+            parameters = faiss.SearchParameters(sel=self._selector(mask))
+        with _one_thread(len(queries) == 1):
+            products, labels = self._flat.search(queries, k, params=parameters)
+        return labels, products
+
+    def _hnsw_parameters(self, ef: int, mask: npt.NDArray[np.uint8] | None) -> Any:
+        if mask is not None:
+            return faiss.SearchParametersHNSW(efSearch=ef, sel=self._selector(mask))
+        parameters = self._parameters  # kept: making one costs as much as a hundred distances
+        if parameters is None or parameters.efSearch != ef:
+            parameters = self._parameters = faiss.SearchParametersHNSW(efSearch=ef)
+        return parameters
+
+    def _selector(self, mask: npt.NDArray[np.uint8] | None) -> Any:
+        return None if mask is None else faiss.IDSelectorBitmap(mask)
+
+    def write(self, write: Callable[[bytes], object]) -> None:
+        """Hand the serialized index to `write`, in pieces."""
+
+        def piece(data: bytes) -> None:
+            write(data)
+
+        faiss.write_index(self._raw, faiss.PyCallbackIOWriter(piece, 1 << 20))
+
+    @classmethod
+    def read(cls, read: Read, kind: str, storage: str, m: int) -> AnnIndex:
+        """Read what `write` gave. The caller has made sure that it is ours: FAISS trusts what it parses.
+
+        Args:
+            read: returns up to so many bytes, fewer than asked for where it likes, b"" at the end.
+            kind: of the index.
+            storage: likewise.
+            m: likewise.
+
+        Raises:
+            ValueError: this FAISS does not understand it, or it is of another kind, or `read` says so.
+        """
+        try:
+            raw: Any = faiss.read_index(faiss.PyCallbackIOReader(read))
+        except ValueError:
+            raise
+        except Exception as error:  # SWIG turns C++ exceptions into whatever it finds
+            raise ValueError(f"FAISS cannot read it: {type(error).__name__}") from None
+        kinds: dict[str, Any] = {"flat": faiss.IndexFlat, "hnsw": faiss.IndexHNSW, "ivf": faiss.IndexIVF}
+        if not isinstance(raw, kinds[kind]) or raw.metric_type != faiss.METRIC_INNER_PRODUCT:
+            raise ValueError(f"not a {kind} index by inner product")
+        return cls(raw, kind, storage, m)
+
+
+def _filled(vectors: Matrix, width: int) -> Matrix:
+    """Fill (n, dim) up with zeros to (n, width): they change no product."""
+    if vectors.shape[1] == width:
+        return np.ascontiguousarray(vectors)
+    out = np.zeros((len(vectors), width), np.float32)
+    out[:, : vectors.shape[1]] = vectors
+    return out
+
+
+def _lists(records: int) -> int:
+    return max(1, min(int(4 * math.sqrt(records)), records // 30, 8_192))
+
+
+@contextmanager
+def _one_thread(alone: bool) -> Iterator[None]:
+    """Keep a single query on this thread: waking others costs more than they help.
+
+    OpenMP's number of threads is a setting of the calling thread, not of the process.
+    """
+    threads = faiss.omp_get_max_threads() if alone else 1
+    if threads == 1:
+        yield
+        return
+    faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(threads)

@@ -1,0 +1,316 @@
+"""The index of one collection on disk: save it, load what is provably ours; imports ordinals, rowlist, slots, files.
+
+`manifest.json` is written last, by an atomic rename, and names every other file with the SHA-256 of each of its
+pieces; its tag says that we wrote it. FAISS parses a piece only if it has the hash of a manifest with our tag: parsing
+a forged index would be handing over the process. Envelope slots have no hash: they are authenticated one by one when
+opened.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ...storage.protocol import Bytes, CacheAuthenticator, CollectionSpec, Rows
+from ...storage.sqlite.files import check_hashed, read_hashed, reading, replace_durably, sync, write_hashed
+from .ann import VERSION, AnnIndex
+from .locks import FileLock
+from .options import Options
+from .ordinals import Ordinals
+from .rowlist import RowList
+from .slots import Slots, write_slots
+
+__all__ = ["Cache"]
+
+FORMAT = 2
+"""1 had one hash a file."""
+_MANIFEST = "manifest.json"
+_LOCK = "writer.lock"
+_TRIES = 3
+_ROWS_AT_ONCE = 100_000
+_log = logging.getLogger("encvec_store")
+
+
+@dataclass
+class Loaded:
+    """What a cache held: the index as of a generation; -1 where even then some rows were not in it."""
+
+    spaces: dict[int, Ordinals]
+    generation: int
+    stamp: int
+
+
+@dataclass
+class _Space:
+    """A space while it is being saved: what stood still at one moment."""
+
+    source: Ordinals
+    ann: AnnIndex
+    rows: RowList
+    live: bytes
+    slots: Slots | None
+    entry: dict[str, Any]
+
+
+@dataclass
+class Saving:
+    """A save that was begun."""
+
+    document: dict[str, Any]
+    spaces: dict[int, _Space]
+
+
+class Cache:
+    """A folder of files that can all be made again from the records. Nothing in it is trusted unseen."""
+
+    def __init__(self, folder: Path, collection: int, spec: CollectionSpec, options: Options) -> None:
+        self.folder = folder
+        self.authenticator: CacheAuthenticator | None = None
+        self._collection, self.spec, self._options = collection, spec, options
+        self._lock = FileLock(folder / _LOCK)
+        self._ours: bytes | None = None
+        """The manifest that we loaded or saved last: our ordinals continue those of its files."""
+
+    def load(self) -> Loaded | None:
+        """Return the saved index, or None where there is none that is whole and ours. Never raises."""
+        if self.authenticator is None:
+            return None
+        for _ in range(_TRIES):
+            text = self._read_manifest()
+            if text is None:
+                return None
+            try:
+                document = self._checked(text)
+                if document is None or document["index_dim"] != self.spec.index_dim:
+                    return None  # saved before the collection moved to another sketch
+                loaded = self._loaded(document)
+            except (OSError, ValueError, KeyError, TypeError, AttributeError, MemoryError) as error:
+                if self._read_manifest() != text:
+                    continue  # somebody saved meanwhile, and removed the files we were reading
+                _log.warning(
+                    "the cached index of collection %r is not used, it will be rebuilt: %s: %s",
+                    self.spec.name, type(error).__name__, error,
+                )  # fmt: skip
+                return None
+            self._ours = text
+            return loaded
+        return None
+
+    def begin(self, spaces: dict[int, Ordinals], generation: int, stamp: int) -> Saving | None:
+        """Write the indexes, while nothing may change. None where that cannot be: another process saves, say."""
+        if self.authenticator is None:
+            return None
+        try:
+            for folder in (self.folder.parent, self.folder):
+                folder.mkdir(mode=0o700, exist_ok=True)
+            if not self._lock.acquire():
+                _log.info("collection %r: another process saves the index", self.spec.name)
+                return None
+            if self._read_manifest() != self._ours:
+                self._ours = None  # another process saved since: its files continue other ordinals than ours
+            complete = not any(space.pending for space in spaces.values())
+            document = {**self._identity(), "index_dim": self.spec.index_dim}
+            document |= {"generation": generation if complete else -1, "stamp": stamp}
+            held = {number: self._begun(number, space) for number, space in spaces.items() if space.ann}
+            return Saving(document, {number: space for number, space in held.items() if space is not None})
+        except (OSError, RuntimeError) as error:  # the latter from FAISS
+            self._failed(error)
+            return None
+
+    def finish(self, saving: Saving, fetch: Callable[[Rows], tuple[Rows, Bytes]]) -> bool:
+        """Write the rest, and the manifest last. True if it is all there, durably."""
+        if self.authenticator is None:
+            return False
+        try:
+            for number, space in saving.spaces.items():
+                self._write_rest(number, space, fetch)
+            document = saving.document
+            document["faiss"] = VERSION
+            document["spaces"] = {str(number): space.entry for number, space in saving.spaces.items()}
+            document["tag"] = self.authenticator.tag(_canonical(document)).hex()
+            text = _canonical(document)
+            replace_durably(self.folder / _MANIFEST, text)
+            self._ours = text
+            self._clean(document)
+        except (OSError, RuntimeError) as error:  # the latter from FAISS
+            self._failed(error)
+            return False
+        return True
+
+    def adopt(self, saving: Saving) -> None:
+        """Let the index use what was saved, if it is the same still."""
+        for space in saving.spaces.values():
+            source, n = space.source, space.entry["count"]
+            if source.ann is space.ann and source.rows.same(space.rows, n):
+                source.slots = space.slots
+                if source.indexed == n:
+                    source.saved_index = space.entry["index"]
+
+    def forget(self) -> None:
+        """Make sure that nobody loads what is there."""
+        self._ours = None
+        try:
+            (self.folder / _MANIFEST).unlink(missing_ok=True)
+        except OSError as error:
+            _log.warning("the index of collection %r was not removed: %s", self.spec.name, error.strerror)
+
+    def remove(self) -> None:
+        """Delete the folder."""
+        self.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def close(self) -> None:
+        """Let other processes save."""
+        self._lock.release()
+
+    def check(self) -> list[str]:
+        """Describe damage of what is there. It is only a cache."""
+        text = self._read_manifest()
+        if text is None or self.authenticator is None:
+            return []
+        try:
+            document = self._checked(text)
+            for space in document["spaces"].values() if document else ():
+                for entry in (space["index"], space["rows"]):
+                    check_hashed(self.folder, entry)
+                if space["slots"]:
+                    Slots(self.folder / space["slots"]["name"], space["slots"]["count"], self.spec.envelope_size)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            if self._read_manifest() != text:
+                return []
+            return [f"cached index: {error} (only a cache: it is rebuilt from the records)"]
+        return []
+
+    def sizes(self) -> dict[str, int]:
+        """Return bytes on disk by part."""
+        sizes = {"index": 0, "vectors": 0}
+        if self.folder.is_dir():
+            for path in self.folder.iterdir():
+                try:
+                    sizes["vectors" if path.name.startswith("slots-") else "index"] += path.stat().st_size
+                except OSError:  # removed meanwhile
+                    continue
+        return sizes
+
+    def _begun(self, number: int, space: Ordinals) -> _Space | None:
+        ann, n = space.ann, space.indexed
+        if ann is None:
+            return None
+        index = space.saved_index if self._ours is not None else None
+        if index is None:
+            index = write_hashed(self.folder, f"index-{number}-{secrets.token_hex(8)}.faiss", ann.write)
+        # into the same file of slots only where its readers and we agree on what stands there
+        slots = space.slots if self._ours is not None else None
+        entry = {"kind": ann.kind, "storage": ann.storage, "m": ann.m, "count": n, "index": index}
+        return _Space(space, ann, space.rows, space.live[:n].tobytes(), slots, entry)
+
+    def _write_rest(self, number: int, space: _Space, fetch: Callable[[Rows], tuple[Rows, Bytes]]) -> None:
+        sync(self.folder / space.entry["index"]["name"])
+        rows, n = space.rows, space.entry["count"]
+
+        def write_rows(write: Callable[[bytes], object]) -> None:
+            for at in range(0, n, _ROWS_AT_ONCE):
+                write(rows.array(at, min(n, at + _ROWS_AT_ONCE)).astype("<i8").tobytes())
+            write(space.live)
+
+        space.entry["rows"] = write_hashed(self.folder, f"rows-{number}-{secrets.token_hex(8)}.bin", write_rows)
+        sync(self.folder / space.entry["rows"]["name"])
+        space.entry["slots"] = None
+        if self._options.mapped:
+            old, width = space.slots, self.spec.envelope_size
+            path = old.path if old else self.folder / f"slots-{number}-{secrets.token_hex(8)}.bin"
+            start = old.count if old else 0
+            if old is None or start < n:
+                write_slots(path, start, rows.array(start, n), width, fetch)
+                space.slots = Slots(path, n, width)
+            space.entry["slots"] = {"name": path.name, "count": n}
+
+    def _failed(self, error: Exception) -> None:
+        _log.warning("the index of collection %r was not saved: %s", self.spec.name, error)
+
+    def _clean(self, document: dict[str, Any]) -> None:
+        keep = {_MANIFEST, _LOCK}
+        for space in document["spaces"].values():
+            keep |= {entry["name"] for entry in (space["index"], space["rows"], space["slots"]) if entry}
+        for path in self.folder.iterdir():
+            if path.name not in keep:
+                try:
+                    path.unlink()
+                except OSError:  # Windows: another process maps it; next time, then
+                    continue
+
+    def _read_manifest(self) -> bytes | None:
+        try:
+            return (self.folder / _MANIFEST).read_bytes()
+        except OSError:
+            return None
+
+    def _identity(self) -> dict[str, Any]:
+        spec = self.spec
+        return {
+            "what": "encvec_store index cache", "format": FORMAT, "collection": self._collection,
+            "tenant": spec.tenant, "name": spec.name,
+            "envelope_size": spec.envelope_size,
+        }  # fmt: skip
+
+    def _checked(self, text: bytes) -> dict[str, Any] | None:
+        """Return the manifest; None where it is as good as none: of a key that opens nothing any more, or outdated.
+
+        Raises ValueError for one that is not ours.
+        """
+        document = json.loads(text)
+        tag = bytes.fromhex(document.pop("tag"))
+        if self.authenticator is not None and self.authenticator.outlived(tag):
+            return None
+        if self.authenticator is None or not self.authenticator.check(_canonical(document), tag):
+            raise ValueError("the manifest is not authentic")
+        if document.get("format") in range(1, FORMAT):
+            return None
+        if any(document.get(name) != value for name, value in self._identity().items()):
+            raise ValueError("the manifest is of another collection or format")
+        return dict(document)
+
+    def _loaded(self, document: dict[str, Any]) -> Loaded:
+        spaces = {int(number): self._load_space(entry) for number, entry in document["spaces"].items()}
+        return Loaded(spaces, document["generation"], document["stamp"])
+
+    def _load_space(self, entry: dict[str, Any]) -> Ordinals:
+        n = entry["count"]
+        space = Ordinals(*self._load_rows(entry["rows"], n))
+        options = self._options
+        other = entry["storage"] != options.storage_for(entry["kind"])
+        if other or (entry["kind"] == "hnsw" and entry["m"] != options.m):
+            _log.info("collection %r: index options have changed, rebuilding", self.spec.name)
+            return space
+        with reading(self.folder, entry["index"]) as read:
+            ann = AnnIndex.read(read, entry["kind"], entry["storage"], entry["m"])
+        if len(ann) != n or ann.dim != AnnIndex.width(self.spec.index_dim, ann.storage):
+            raise ValueError("the index has a wrong size")
+        space.ann, space.saved_index = ann, entry["index"]
+        if entry["slots"] and options.mapped:
+            try:
+                path = self.folder / entry["slots"]["name"]
+                space.slots = Slots(path, entry["slots"]["count"], self.spec.envelope_size)
+            except (OSError, ValueError) as error:  # the index is none the worse for it
+                _log.warning("collection %r: mapped vectors are not used: %s", self.spec.name, error)
+        return space
+
+    def _load_rows(self, entry: dict[str, Any], n: int) -> tuple[RowList, npt.NDArray[np.bool_]]:
+        """Return the rows of n ordinals, and which live."""
+        kept = read_hashed(self.folder, entry)
+        if len(kept) != 9 * n:
+            raise ValueError("the list of rows has a wrong length")
+        return RowList(np.frombuffer(kept, "<i8", n)), np.frombuffer(kept, np.bool_, n, 8 * n).copy()
+
+
+def _canonical(document: dict[str, Any]) -> bytes:
+    return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()

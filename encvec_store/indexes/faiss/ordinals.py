@@ -1,0 +1,271 @@
+"""One space in memory: ordinals, which of them live, and their FAISS index; imports ann, rowlist, slots.
+
+Ordinal i is the i-th vector in the FAISS index, `rows[i]` its record and, once saved, slot i its envelope.
+Ordinals from `indexed` on are known but not in the index yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ...data.filters import Predicate
+from ...storage.protocol import Bytes, Matrix, Probes, Rows, first, share
+from .ann import AnnIndex, training_size
+from .options import Options
+from .rowlist import RowList
+from .slots import Slots
+
+__all__ = ["Ordinals", "mapped", "together"]
+
+Choice = tuple[npt.NDArray[np.uint8] | None, int]
+Fetch = Callable[[Rows], tuple[Rows, Matrix]]
+_CHUNK = 10_000
+_CHOICES_KEPT = 16
+_DEAD_MOST = 0.3
+
+
+class Ordinals:
+    """The index of one space. Not locked: the collection sees to that."""
+
+    def __init__(self, rows: RowList | None = None, live: npt.NDArray[np.bool_] | None = None) -> None:
+        self.rows = RowList(np.empty(0, np.int64)) if rows is None else rows
+        self.live: npt.NDArray[np.bool_] = np.ones(len(self.rows), bool) if live is None else live
+        self.dead = len(self.live) - int(np.count_nonzero(self.live))
+        self.ann: AnnIndex | None = None
+        self.slots: Slots | None = None
+        self.saved_index: dict[str, object] | None = None
+        """The manifest's entry for the index file, while it is still what `ann` holds."""
+        self._choices: dict[Predicate | None, Choice] = {}
+
+    def __len__(self) -> int:
+        """Count what lives."""
+        return len(self.rows) - self.dead
+
+    @property
+    def indexed(self) -> int:
+        """How many ordinals are in the FAISS index."""
+        return 0 if self.ann is None else len(self.ann)
+
+    @property
+    def pending(self) -> int:
+        """How many are not."""
+        return len(self.rows) - self.indexed
+
+    def append(self, rows: Rows) -> None:
+        """Take note of new rows, all above those there are."""
+        self.rows = self.rows.extended(rows)
+        self.live = np.concatenate([self.live, np.ones(len(rows), bool)])
+        self._choices = {}
+
+    def kill(self, rows: Rows) -> None:
+        """Take note of rows that went; unknown ones are ignored."""
+        ordinals, _ = self.places(rows)
+        if len(ordinals):
+            self.live[ordinals] = False
+            self.dead = len(self.live) - int(np.count_nonzero(self.live))
+            self._choices = {}
+
+    def keep(self, rows: Rows, next_row: int) -> None:
+        """Take note of all rows there are, ascending: others went, those that we do not have are new.
+
+        Args:
+            rows: all there are.
+            next_row: rows from here on have not been given out. If we know some, an older copy of the records
+                was put back, and theirs would come again, or others come below them.
+        """
+        here = np.isin(self.rows.array(), rows, assume_unique=True)
+        last = self.rows.last
+        new = rows[np.searchsorted(rows, last, side="right") :]
+        if last >= next_row or np.count_nonzero(here) + len(new) < len(rows):
+            # some are new but not above ours, or will be: an older copy of the records was put back
+            self._become(None, RowList(rows), np.ones(len(rows), bool))
+            return
+        self.live &= here
+        self.dead = len(self.live) - int(np.count_nonzero(self.live))
+        self.append(new)
+
+    def places(self, rows: Rows) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+        """Return (ordinals of the live ones among rows, their positions in `rows`)."""
+        ordinals, positions = self.rows.find(rows)
+        if not self.dead:
+            return ordinals, positions
+        alive = self.live[ordinals]
+        return ordinals[alive], positions[alive]
+
+    def stale(self, options: Options) -> bool:
+        """Say whether `fit` has anything to do."""
+        return bool(self.pending) or self._wants_another(options)
+
+    def fit(self, fetch: Fetch, dim: int, options: Options) -> None:
+        """Bring the index up to date: extend it, or build a new one of the kind that now suits.
+
+        If this raises, throw the whole object away: FAISS may have vectors that we have not noted.
+
+        Args:
+            fetch: returns (rows still there, ascending, and their index vectors).
+            dim: coordinates of an index vector.
+            options: of the store.
+        """
+        ann, start = self.ann, self.indexed
+        if self._wants_another(options):
+            ann, start = None, 0
+        # pending rows that have gone meanwhile, or go while we read, never get an ordinal
+        wanted = self.rows.array(start)[self.live[start:]]
+        if ann is None and len(wanted):
+            ann = self._trained(wanted, fetch, dim, options)
+        there = np.zeros(len(wanted), bool)
+        for i in range(0, len(wanted) if ann is not None else 0, _CHUNK):
+            some = wanted[i : i + _CHUNK]
+            found, vectors = fetch(some)
+            if ann is not None and len(found):
+                ann.add(vectors)
+                there[i : i + _CHUNK] = np.isin(some, found, assume_unique=True)
+        rows = self.rows
+        if start + np.count_nonzero(there) < len(rows):
+            rows = RowList(np.concatenate([rows.array(0, start), wanted[there]]))
+        live = np.ones(len(rows), bool)
+        live[:start] = self.live[:start]
+        self._become(ann, rows, live)
+
+    def _trained(self, rows: Rows, fetch: Fetch, dim: int, options: Options) -> AnnIndex | None:
+        kind = options.kind_for(len(rows))
+        sample = np.empty((0, dim), np.float32)
+        if kind != "flat":
+            size = training_size(kind, len(rows))
+            sample = fetch(rows[np.unique(np.linspace(0, len(rows) - 1, size).astype(np.intp))])[1]
+            if not len(sample):
+                return None  # all gone while we looked
+        return AnnIndex.build(kind, dim, options, sample, len(rows))
+
+    def _become(self, ann: AnnIndex | None, rows: RowList, live: npt.NDArray[np.bool_]) -> None:
+        count = 0 if self.slots is None else self.slots.count
+        if not self.rows.same(rows, count):
+            self.slots = None  # ordinals moved
+        self.ann, self.rows, self.live = ann, rows, live
+        self.dead = len(live) - int(np.count_nonzero(live))
+        self.saved_index, self._choices = None, {}
+
+    def _wants_another(self, options: Options) -> bool:
+        if self.ann is None:
+            return False
+        if self.dead > _DEAD_MOST * len(self.rows):
+            return True
+        wanted = options.kind_for(len(self))
+        if options.index != "auto":
+            return self.ann.kind not in (wanted, options.index)
+        order = ("flat", "hnsw", "ivf")  # never back: a collection at a threshold would rebuild all the time
+        return order.index(self.ann.kind) < order.index(wanted)
+
+    def search(
+        self,
+        queries: Matrix,
+        limit: int,
+        predicate: Predicate | None,
+        lookup: Callable[[Predicate], Rows],
+        options: Options,
+    ) -> list[tuple[Rows, Matrix]]:
+        """Return up to `limit` rows per query, nearest first, of those that satisfy the predicate; and their products.
+
+        Those of a space that is gone are none.
+        """
+        mask, matching = self._choice(predicate, lookup)
+        k = min(limit, matching)
+        if k <= 0 or self.ann is None:
+            return [(np.empty(0, np.int64), np.empty(0, np.float32)) for _ in queries]
+        labels, products = self.ann.search(queries, k, options, mask, matching)
+        if (labels >= 0).all():
+            return list(zip(self.rows[labels], products, strict=True))
+        return [(self.rows[line[line >= 0]], of[line >= 0]) for line, of in zip(labels, products, strict=True)]
+
+    def matching(self, predicate: Predicate | None, lookup: Callable[[Predicate], Rows]) -> int:
+        """Count the rows that may be found."""
+        return 0 if self.ann is None else self._choice(predicate, lookup)[1]
+
+    def explain(
+        self, limit: int, predicate: Predicate | None, lookup: Callable[[Predicate], Rows], options: Options
+    ) -> str:
+        """Say how `search` would go about it."""
+        mask, matching = self._choice(predicate, lookup)
+        if self.ann is None or not matching:
+            return "nothing to compare"
+        effort = self.ann.effort(min(limit, matching), options, matching, masked=mask is not None)
+        way = f"{self.ann.kind} index, {'ef' if self.ann.kind == 'hnsw' else 'lists'} {effort}" if effort else "scan"
+        return f"{way}, {matching:,} of {len(self.rows):,} records to choose from"
+
+    def stats(self) -> dict[str, Any]:
+        """Describe it."""
+        return {
+            "index": self.ann.kind if self.ann else None,
+            "storage": self.ann.storage if self.ann else None,
+            "rows": len(self),
+            "dead": self.dead,
+            "pending": self.pending,
+            "mapped": self.slots.count if self.slots else 0,
+            "memory": (self.ann.size() if self.ann else 0) + self.rows.nbytes + self.live.nbytes,
+        }
+
+    def _choice(self, predicate: Predicate | None, lookup: Callable[[Predicate], Rows]) -> Choice:
+        """Return a bit for each ordinal that may be found, and how many there are.
+
+        Kept until rows come or go: the terms of a row never change.
+        """
+        if predicate is None and not self.dead:
+            return None, len(self)
+        known = self._choices.get(predicate)
+        if known is not None:
+            return known
+        if predicate is None:
+            bits = self.live
+        else:
+            bits = np.zeros(len(self.rows), bool)
+            bits[self.places(lookup(predicate))[0]] = True
+        choice = np.packbits(bits, bitorder="little"), int(np.count_nonzero(bits))
+        if len(self._choices) >= _CHOICES_KEPT:
+            self._choices = {}
+        self._choices[predicate] = choice
+        return choice
+
+
+def together(
+    spaces: Mapping[int, Ordinals],
+    probes: Probes,
+    limit: int,
+    predicate: Predicate | None,
+    lookup: Callable[[Predicate], Rows],
+    options: Options,
+) -> list[Rows]:
+    """Return up to `limit` rows per query of all these spaces, nearest first."""
+    each = share(limit, len(spaces))
+    if len(spaces) > 1:
+        # a few of each will do, unless there are hardly more than are asked for
+        matching = [space.matching(predicate, lookup) for space in spaces.values()]
+        each = each if sum(min(each, n) for n in matching) >= min(limit, sum(matching)) else limit
+        # what is kept while searching is kept in all of them together
+        options = replace(options, ef_search=share(options.ef_search, len(spaces)))
+    parts = [space.search(probes[number], each, predicate, lookup, options) for number, space in spaces.items()]
+    return [first(limit, found) for found in zip(*parts, strict=True)]
+
+
+def mapped(spaces: Iterable[Ordinals], rows: Rows, size: int) -> tuple[Bytes, npt.NDArray[np.bool_]]:
+    """Return the envelopes of n rows, (n, size) uint8, as far as files of them are mapped; and (n,) which those are."""
+    envelopes, have = np.empty((0, size), np.uint8), np.zeros(len(rows), bool)
+    for space in spaces:
+        slots = space.slots
+        if slots is None:
+            continue
+        ordinals, positions = space.places(rows)
+        if len(ordinals) and ordinals.max() >= slots.count:
+            there = ordinals < slots.count
+            ordinals, positions = ordinals[there], positions[there]
+        have[positions] = True
+        if len(positions) == len(rows):
+            return slots.take(ordinals), have
+        if not len(envelopes):
+            envelopes = np.empty((len(rows), size), np.uint8)
+        envelopes[positions] = slots.take(ordinals)
+    return envelopes if len(envelopes) else np.empty((len(rows), size), np.uint8), have

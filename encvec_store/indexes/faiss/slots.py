@@ -1,0 +1,62 @@
+"""Vector envelopes in a file of fixed slots, memory-mapped; imports files.
+
+A slot needs no checksum: envelopes are authenticated where they are opened, and a caller who finds one
+damaged reads it again from the records.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ...storage.protocol import Bytes, Rows
+from ...storage.sqlite.files import private
+
+__all__ = ["Slots", "write_slots"]
+
+_CHUNK = 5_000
+
+
+class Slots:
+    """The first `count` slots of a file, to read."""
+
+    def __init__(self, path: Path, count: int, width: int) -> None:
+        """Map the file.
+
+        Raises:
+            OSError: there is none.
+            ValueError: it is too short.
+        """
+        self.path, self.count = path, count
+        self._data: Bytes
+        if not count:
+            self._data = np.empty((0, width), np.uint8)
+            return
+        if os.stat(path).st_size < count * width:
+            raise ValueError(f"{path.name} is too short")
+        # a plain array over the map: numpy's memmap class costs microseconds on every access
+        self._data = np.asarray(np.memmap(path, np.uint8, "r", shape=(count, width)))
+
+    def take(self, ordinals: npt.NDArray[np.intp]) -> Bytes:
+        """Return (n, width) copies."""
+        return self._data.take(ordinals, axis=0)
+
+
+def write_slots(path: Path, start: int, rows: Rows, width: int, fetch: Callable[[Rows], tuple[Rows, Bytes]]) -> None:
+    """Write the envelopes of rows from slot `start` on, durably; zeros for rows that are gone."""
+    with open(path, "r+b" if start else "wb", opener=private) as file:
+        file.seek(start * width)
+        for i in range(0, len(rows), _CHUNK):
+            some = rows[i : i + _CHUNK]
+            found, envelopes = fetch(some)
+            if len(found) < len(some):
+                whole = np.zeros((len(some), width), np.uint8)
+                whole[np.searchsorted(some, found)] = envelopes
+                envelopes = whole
+            file.write(np.ascontiguousarray(envelopes).data)
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,261 @@
+"""Candidates: which way to search, and the statements for it; imports index, records, statements, wire.
+
+    few records, many candidates       exact: every record of the space is compared
+    a filter that few records pass     narrow: they are listed by the index on terms, and compared exactly
+    otherwise                          index: HNSW (of vectors or signs) or IVFFlat, the filter checked on the way
+
+Whatever an index leaves out is made up for: where fewer come than were asked, the exact way is gone. A search of one
+query is one statement, which brings the sealed vectors along.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ...data.filters import Predicate
+from ...errors import StoreError
+from ...storage.postgres.records import Records, joined
+from ...storage.postgres.source import Cursor
+from ...storage.postgres.wire import rows_from
+from ...storage.protocol import Matrix, Nearest, Probes, Rows, share, union
+from .index import Indexer, IndexState
+from .statements import Ask, Statements, Way
+
+__all__ = ["Searcher"]
+
+log = logging.getLogger("encvec_store")
+
+_MOST_EF = 1000
+_LEAST_NARROW = 1_000
+_VISIT_COST = 6.0
+"""How much dearer a step in a graph is than comparing a listed record."""
+_VISITS = 20_000
+"""HNSW nodes that the server visits at most, unless told otherwise."""
+_LOOK_AGAIN = 5.0
+"""Seconds for which we believe to know which indexes there are."""
+_BUILD_AGAIN = 300.0
+"""Seconds until a search tries again to build an index that could not be built."""
+_NUMBERS = re.compile(r"'\[[-+.,e0-9]{40,}\]'")
+"""A query in a plan that is shown to people."""
+_JIT_ABOVE = 100_000
+"""Records from which on the server might compile an exact scan, which costs more than it saves."""
+
+
+class Searcher:
+    """Finds candidates in one collection."""
+
+    def __init__(self, records: Records) -> None:
+        self._records = records
+        self._options = records.source.options
+        self._indexer = Indexer(records.source, records.server, records.dim_of, half=records.spec.half)
+        self._states: dict[int, IndexState] = {}
+        self._seen = -_LOOK_AGAIN
+        self._warned = self._told = False
+        self._build_after = 0.0
+        self._statements = Statements(records)
+        self.ways: Counter[str] = Counter()
+        """Searches by way; `short` counts those that an index answered with too few."""
+
+    def candidates(self, probes: Probes, limit: int, predicate: Predicate | None) -> list[Rows]:
+        """Return up to `limit` rows for each query, nearest first."""
+        return self._search(probes, limit, predicate, whole=False).lists
+
+    def nearest(self, probes: Probes, limit: int, predicate: Predicate | None) -> Nearest:
+        """Return the same in any order, with their envelopes."""
+        if len(next(iter(probes.values()))) == 1:
+            return self._search(probes, limit, predicate, whole=True)
+        lists = self.candidates(probes, limit, predicate)
+        return Nearest(lists, *self._records.envelopes(union(lists)))
+
+    def _search(self, probes: Probes, limit: int, predicate: Predicate | None, *, whole: bool) -> Nearest:
+        """Return candidates; the envelopes and small payloads of the only query's, if `whole`."""
+        ask = Ask(
+            {space: np.ascontiguousarray(part, np.float32) for space, part in probes.items()}, limit, predicate, whole
+        )
+        if not ask.dim or not ask.count or limit <= 0:
+            return self._take(ask, [])
+        if ask.dim != self._records.dim_of(self._records.content):
+            self._records.catch_up()  # another process moved the collection to a sketch, or to another one
+            self._seen = -_LOOK_AGAIN
+        states = {space: state for space in ask.probes if (state := self._state(space)) is not None}
+        state = _together(states)
+        if state is None or state.kind == "none" or share(limit, len(ask.probes)) > _MOST_EF:
+            return self._exact(ask, state)
+        if predicate is not None:
+            found = self._narrow(ask, self._narrow_limit(state.records, limit))
+            if found is not None:
+                return found
+        found = self._indexed(ask, states, state)
+        if all(len(rows) == limit for rows in found.lists):
+            return found
+        self.ways["short"] += 1
+        exact = self._exact(ask, state)
+        if not self._told and sum(map(len, exact.lists)) > sum(map(len, found.lists)):
+            self._told = True
+            log.warning(
+                "collection %r: its %s index gave fewer candidates than asked for, so all records were compared:"
+                " no answer is lost, but that is slow (told once; stats() counts them as short). Raise %s, or filter"
+                " on fields that select fewer records",
+                self._records.spec.name,
+                state.kind,
+                "probes" if state.kind == "ivfflat" else "ef_search",  # bit is a graph too
+            )
+        return exact
+
+    def states(self, *, fresh: bool = False) -> dict[int, IndexState]:
+        """Return how each space is indexed, as of a moment ago."""
+        if fresh or time.monotonic() > self._seen + _LOOK_AGAIN:
+            counts = self._records.spaces()
+            self._states = self._records.on_content(
+                lambda cursor, content: self._indexer.states(cursor, content, counts)
+            )
+            self._seen = time.monotonic()
+        return self._states
+
+    def build(self, space: int | None = None) -> None:
+        """Build what is missing, for one space or all."""
+        for number, state in self.states(fresh=True).items():
+            if state.wanted not in (state.kind, "none") and space in (None, number):
+                content = self._records.content
+                try:
+                    self._indexer.build(content, number, state)
+                except StoreError:
+                    if not self._records.replaced(content):
+                        raise
+                    break  # by new tables, with their indexes
+        self.states(fresh=True)
+
+    def index_new(self, cursor: Cursor, content: int, counts: dict[int, int], dim: int) -> None:
+        """Index the tables of `Writer.replace`."""
+        self._indexer.build_new(cursor, content, counts, dim)
+        self._seen = -_LOOK_AGAIN
+
+    def explain(self, space: int, query: Matrix, limit: int, predicate: Predicate | None = None) -> str:
+        """Return which way a search of one query goes, and the server's plan for it. Builds no index."""
+        state = self.states(fresh=True).get(space)
+        if state is None:
+            return "nothing to compare"
+        indexed = state.kind != "none" and limit <= _MOST_EF
+        ask = Ask({space: query.reshape(1, -1)}, limit, predicate, whole=True)
+        ways = [(f"{state.kind} index", self._way(state, limit)) if indexed else ("scan", Way("exact"))]
+        if indexed and predicate is not None:
+            most = self._narrow_limit(state.records, limit)
+            ways.insert(0, (f"filter first, which at most {most:,} records pass", Way("narrow", most=most)))
+
+        def work(cursor: Cursor, content: int) -> tuple[str, list[Any]]:
+            for name, way in ways:
+                sql, parameters = self._statements.search(content, ask, way)
+                if way.kind != "narrow" or cursor.execute(sql, parameters).fetchall():
+                    return name, cursor.execute(b"EXPLAIN (COSTS OFF) " + sql, parameters).fetchall()
+            raise AssertionError("unreachable")
+
+        way, plan = self._records.on_content(work)
+        shown = [_NUMBERS.sub(f"'[{query.size} numbers]'", line) for (line,) in plan]
+        return "\n".join([f"{way}, {state.records:,} records", *(f"  {line}" for line in shown)])
+
+    def _state(self, space: int) -> IndexState | None:
+        state = self.states().get(space)
+        if state is None or state.kind != "none" or state.wanted == "none":
+            return state
+        if state.records <= self._options.index_in_search:
+            if time.monotonic() > self._build_after:
+                self._try_to_build(space)
+        elif not self._warned:
+            self._warned = True
+            log.warning(
+                "collection %r has %d records and no index, so searches compare them all: call flush() to build it",
+                self._records.spec.name,
+                state.records,
+            )
+        return self._states.get(space)
+
+    def _try_to_build(self, space: int) -> None:
+        """Build an index if the server lets us: a replica or a role that only reads can be searched without."""
+        try:
+            self.build(space)
+        except StoreError as error:
+            self._build_after = time.monotonic() + _BUILD_AGAIN
+            log.warning("searches of collection %r compare all records: %s", self._records.spec.name, error)
+
+    def _narrow_limit(self, records: int, limit: int) -> int:
+        """Records up to which listing and comparing them is cheaper than a graph that skips the others."""
+        return max(_LEAST_NARROW, 2 * limit, int((_VISIT_COST * limit * records) ** 0.5))
+
+    def _exact(self, ask: Ask, state: IndexState | None) -> Nearest:
+        self.ways["exact"] += 1
+        # set before the statement is planned, which costs round trips
+        settings = {"jit": "off"} if state is None or state.records > _JIT_ABOVE else None
+
+        def work(cursor: Cursor, content: int) -> list[Any]:
+            return cursor.execute(*self._statements.search(content, ask, Way("exact"))).fetchall()
+
+        return self._take(ask, self._records.on_content(work, settings))
+
+    def _narrow(self, ask: Ask, most: int) -> Nearest | None:
+        def work(cursor: Cursor, content: int) -> list[Any]:
+            return cursor.execute(*self._statements.search(content, ask, Way("narrow", most=most))).fetchall()
+
+        lines = self._records.on_content(work)
+        if not lines:
+            return None
+        self.ways["narrow"] += 1
+        return self._take(ask, lines)
+
+    def _indexed(self, ask: Ask, states: dict[int, IndexState], state: IndexState) -> Nearest:
+        self.ways[state.kind] += 1
+        way = self._way(state, ask.limit, len(ask.probes))
+        if len(ask.probes) > 1:  # one that we do not know of may have got records since we looked
+            served = {space for space, other in states.items() if other.kind == state.kind}
+            way = replace(way, scanned=tuple(space for space in ask.probes if space not in served))
+
+        def work(cursor: Cursor, content: int) -> list[Any]:
+            return cursor.execute(*self._statements.search(content, ask, way)).fetchall()
+
+        return self._take(ask, self._records.on_content(work))
+
+    def _way(self, state: IndexState, limit: int, spaces: int = 1) -> Way:
+        """Say how to use an index of that kind, one for each of some spaces that hold `limit` candidates together."""
+        options, limit, records = self._options, share(limit, spaces), state.records // spaces
+        if state.kind == "ivfflat":
+            probes = ("ivfflat.probes", str(options.probes_for(records)))
+            return Way(state.kind, state.storage, (probes, ("ivfflat.iterative_scan", "relaxed_order")))
+        wide = min(_MOST_EF, limit * options.bit_oversample) if state.kind == "bit" else limit
+        ef = min(_MOST_EF, max(share(options.ef_search, spaces), wide))
+        settings = [("hnsw.ef_search", str(ef)), ("hnsw.iterative_scan", "relaxed_order")]
+        visits = 4 * wide * records // self._narrow_limit(records, wide)
+        if visits > _VISITS:
+            settings.append(("hnsw.max_scan_tuples", str(visits)))
+        return Way(state.kind, state.storage, (*settings, ("hnsw.scan_mem_multiplier", "4")), wide=wide)
+
+    def _take(self, ask: Ask, lines: list[Any]) -> Nearest:
+        size = self._records.spec.envelope_size
+        if ask.whole:
+            numbers, envelopes, payloads = zip(*lines, strict=True) if lines and lines[0][0] is not None else ((),) * 3
+            rows = np.array(numbers, np.int64)
+            vectors = np.frombuffer(joined(envelopes, size), np.uint8).reshape(-1, size)
+            small = dict(zip(numbers, payloads, strict=True))
+            if None in payloads:  # too large to come along
+                small = {row: payload for row, payload in small.items() if payload is not None}
+            return Nearest([rows], rows, vectors, small)
+        found = [np.empty(0, np.int64) for _ in range(ask.count)]
+        for n, packed, distances in lines:
+            rows = rows_from(packed)
+            # an index hands them out nearly in order, and aggregates promise none
+            found[n - 1] = rows[np.lexsort((rows, np.frombuffer(distances or b"", ">f8")))]
+        return Nearest(found, np.empty(0, np.int64), np.empty((0, size), np.uint8))
+
+
+def _together(states: Mapping[int, IndexState]) -> IndexState | None:
+    """Describe the spaces of one search by the largest that has an index, with the records of all."""
+    if len(states) < 2:
+        return next(iter(states.values()), None)
+    largest = max(states.values(), key=lambda state: (state.kind != "none", state.records))
+    return replace(largest, records=sum(state.records for state in states.values()))

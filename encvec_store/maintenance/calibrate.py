@@ -1,0 +1,290 @@
+"""Choose the noise: the largest that still meets a recall target. Imports simulation, crypto, config, errors.
+
+For `sketch` also the dimensions kept and the exponent on queries: the strongest point is that with the largest beta,
+and among those about as large the one with the most dimensions, which resist better (docs/threat-model.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import CalibrationError, InputError, ProfileError
+from ..schemes import Scheme
+from ..schemes.profile import LEAST_DIMENSIONS, fit, least_records
+from ..schemes.sap import Sap
+from ..schemes.sketch import Sketch, floor
+from ..sealing.config import CollectionConfig
+from .simulation import Sample, Trial, plain_trial, sketch_trial
+
+__all__ = ["Attack", "Calibration", "enough", "simulate"]
+
+Matrix = npt.NDArray[np.float32]
+Attack = Callable[[Matrix, Scheme], Mapping[str, Any]]
+"""(lifted sample (n, point_dim), scheme without a profile) -> JSON values: an attack on the user's own data."""
+
+MIN_SAMPLE = 100
+MAX_SAMPLE = 20_000
+BETAS = tuple(np.round(np.arange(0.0, 6.01, 0.5), 2).tolist())
+OVERSAMPLES = (1, 2, 5, 10, 20, 50)
+SHARES = (0.6, 0.8, 0.9, 0.95)
+"""Of the variance: the dimensions that hold them are tried."""
+GAMMAS = (-0.25, 0.0, 0.25)
+WHITE = -0.5
+_STEP = 0.01
+_MAX_BETA = 8.0
+_NEAR = 0.5
+_TIE = 0.05
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What `calibrate` found, as it is kept with the collection."""
+
+    scheme: str
+    beta: float
+    """The noise chosen: the largest that meets the target."""
+    dimensions: int
+    """Of an index vector."""
+    gamma: float | None
+    """Exponent on queries; None for `sap`."""
+    query_beta: float
+    oversample: int
+    k: int
+    target_recall: float
+    recall: float
+    """Simulated recall@k at `beta` on the sample."""
+    recall_low: float
+    """Lower bound of that: 5% quantile of a bootstrap over queries, extrapolated to `planned_size`."""
+    floor: float
+    """Noise below which our own attacks succeed; 0 for `sap`, which they break at any."""
+    least_dimensions: int
+    """Dimensions below which they succeed."""
+    sample_size: int
+    planned_size: int
+    queries: int
+    seed: int
+    choices: list[dict[str, Any]] = field(repr=False)
+    """The largest beta that meets the target, by dimensions and gamma; None where none does."""
+    frontier: list[dict[str, float]] = field(repr=False)
+    """Simulated recall over a grid, at the dimensions and gamma chosen: rows of beta, candidates, recall."""
+    attack: dict[str, Any] | None = None
+    """What the attack reported that was run at the chosen point, if one was given."""
+
+    @property
+    def weak(self) -> bool:
+        """Whether our own attacks are known to succeed at the point found."""
+        return self.beta < self.floor or self.dimensions < self.least_dimensions
+
+    def weakness(self) -> str:
+        """Say what is weak, with the table."""
+        tried = "; ".join(
+            f"{row['dimensions']} dimensions, gamma {row['gamma']:g}: "
+            + ("missed" if row["beta"] is None else f"beta {row['beta']:.2f}")
+            for row in self.choices
+        )
+        return (
+            f"recall {self.target_recall:g} within {self.k * self.oversample} candidates leaves beta {self.beta:g} at "
+            f"{self.dimensions} dimensions, and below beta {self.floor:g} or {self.least_dimensions} dimensions our "
+            f"own attacks succeed ({tried}). Allow more candidates or less recall, or accept less noise"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as JSON values."""
+        return asdict(self)
+
+
+def simulate(
+    config: CollectionConfig,
+    vectors: Matrix,
+    *,
+    k: int,
+    target_recall: float,
+    max_candidates: int,
+    planned_size: int,
+    seed: int = 0,
+    attack: Attack | None = None,
+) -> Calibration:
+    """Find the strongest setting whose extrapolated lower recall bound meets the target.
+
+    Args:
+        config: the collection's settings; the scheme's query_beta is kept, and a gamma of -1/2.
+        vectors: (n, dim) sample, checked. Queries are drawn from it and do not find themselves.
+        k: neighbours asked for.
+        target_recall: share of the true k nearest to be found, below 1.
+        max_candidates: records re-ranked per query.
+        planned_size: records that the collection shall hold.
+        seed: of the draw.
+        attack: run at the point found; its report is kept.
+
+    Raises:
+        CalibrationError: the target is missed even without noise, or the scheme has no noise.
+        ProfileError: the sample varies in too few directions.
+        InputError: an argument is out of range.
+    """
+    scheme = noisy(config)
+    k, max_candidates = _whole("k", k), _whole("max_candidates", max_candidates)
+    planned_size, seed = _whole("planned_size", planned_size), _whole("seed", seed)
+    if not 1 <= k <= max_candidates:
+        raise InputError(f"k is from 1 to max_candidates ({max_candidates}), not {k}")
+    if not isinstance(target_recall, int | float) or not 0 < target_recall < 1:
+        raise InputError(f"target_recall is between 0 and 1, not {target_recall!r}")
+    least = max(MIN_SAMPLE, 2 * k, least_records(None) if isinstance(scheme, Sketch) else 0)
+    if len(vectors) < least:
+        raise CalibrationError(f"a sample of {len(vectors)} is too small; give at least {least}")
+    vectors = _at_most(vectors, seed)
+    planned_size = max(planned_size, len(vectors))
+    sample = Sample(config, vectors, seed)
+    field = _SapField(config, scheme, sample) if isinstance(scheme, Sap) else _SketchField(scheme, sample)
+    choices: list[dict[str, Any]] = []
+
+    def look(dimensions: int, gamma: float | None) -> None:
+        trial = field.trial(dimensions, gamma)
+        near = max((row["beta"] for row in choices if row["beta"] is not None), default=None)
+        beta = _largest(lambda beta: trial.low(beta, k, max_candidates, planned_size) >= target_recall, near)
+        choices.append({"dimensions": dimensions, "gamma": gamma, "beta": beta})
+
+    for gamma in field.gammas:
+        look(field.usual, gamma)
+    best_gamma = max(choices, key=lambda row: -1.0 if row["beta"] is None else row["beta"])["gamma"]
+    for dimensions in field.others:
+        look(dimensions, best_gamma)
+    met = [row for row in choices if row["beta"] is not None]
+    if not met:
+        raise CalibrationError(
+            f"recall {target_recall:g} is out of reach with {max_candidates} candidates even without noise on "
+            "what is stored: allow more candidates, or lower the scheme's query_beta"
+        )
+    strong = [row for row in met if row["dimensions"] >= field.least] or met
+    most = max(row["beta"] for row in strong)
+    row = max((row for row in strong if row["beta"] >= most - _TIE), key=lambda row: (row["dimensions"], row["beta"]))
+    dimensions, gamma, beta = row["dimensions"], row["gamma"], row["beta"]
+    trial = field.trial(dimensions, gamma)
+    counts = [k * times for times in OVERSAMPLES]
+    return Calibration(
+        scheme=scheme.name,
+        beta=beta,
+        dimensions=dimensions,
+        gamma=gamma,
+        query_beta=scheme.query_beta or 0.0,
+        oversample=-(-max_candidates // k),
+        k=k,
+        target_recall=target_recall,
+        recall=float(trial.recalls(beta, k, [max_candidates]).mean()),
+        recall_low=trial.low(beta, k, max_candidates, planned_size),
+        floor=field.floor,
+        least_dimensions=field.least,
+        sample_size=len(vectors),
+        planned_size=planned_size,
+        queries=len(sample.queries),
+        seed=seed,
+        choices=choices,
+        frontier=[
+            {"beta": grid, "candidates": count, "recall": float(recall.mean())}
+            for grid in BETAS
+            for count, recall in zip(counts, trial.recalls(grid, k, counts), strict=True)
+        ],
+        attack=None if attack is None else dict(attack(sample.points, field.scheme(dimensions, gamma, beta))),
+    )
+
+
+class _SapField:
+    """What there is to choose under `sap`: only beta."""
+
+    def __init__(self, config: CollectionConfig, scheme: Sap, sample: Sample) -> None:
+        self._scheme, self._sample = scheme, sample
+        self.usual, self.others = config.point_dim, list[int]()
+        self.gammas: list[float | None] = [None]
+        self.floor, self.least = 0.0, 0
+
+    def trial(self, dimensions: int, gamma: float | None) -> Trial:
+        return plain_trial(self._sample, self._scheme.query_beta)
+
+    def scheme(self, dimensions: int, gamma: float | None, beta: float) -> Scheme:
+        return replace(self._scheme, beta=beta)
+
+
+class _SketchField:
+    """What there is to choose under `sketch`."""
+
+    def __init__(self, scheme: Sketch, sample: Sample) -> None:
+        self._scheme, self._sample, self._spectrum = scheme, sample, fit(sample.points)
+        spectrum, most = self._spectrum, self._spectrum.most
+        self.floor, self.least = floor(spectrum.broad), min(spectrum.least, most)
+        self.usual = spectrum.choose()
+        held = (max(spectrum.dimensions(share), LEAST_DIMENSIONS) for share in SHARES)
+        tried = {min(count, most) for count in (*held, self.least, 4 * self.least // 3)}
+        self.others = sorted(tried - {self.usual})
+        # an exponent of -1/2 was asked for against a server that watches: any other would tell it the axes
+        chosen = scheme.gamma or 0.0
+        self.gammas: list[float | None] = [chosen] if chosen == WHITE else [*sorted({*GAMMAS, chosen})]
+
+    def trial(self, dimensions: int, gamma: float | None) -> Trial:
+        query_beta = self._scheme.query_beta or 0.0
+        return sketch_trial(self._sample, self._spectrum.profile(dimensions), gamma or 0.0, query_beta)
+
+    def scheme(self, dimensions: int, gamma: float | None, beta: float) -> Scheme:
+        return replace(self._scheme.unfitted(), k=dimensions, gamma=gamma, beta=beta, threat=None)
+
+
+def enough(config: CollectionConfig, vectors: Matrix, planned_size: int, oversamples: tuple[int, ...]) -> int:
+    """Return the least of the oversamples with which a fitted sketch finds .99 of 10 hits; else the largest."""
+    scheme = config.scheme
+    if not isinstance(scheme, Sketch) or config.profile is None:
+        raise ProfileError("there is no profile")
+    vectors = _at_most(vectors, 0)
+    trial = sketch_trial(Sample(config, vectors, 0), config.profile, scheme.gamma or 0.0, scheme.query_beta or 0.0)
+    for times in oversamples[:-1]:
+        if trial.low(scheme.beta or 0.0, 10, 10 * times, max(planned_size, len(vectors))) >= 0.99:
+            return times
+    return oversamples[-1]
+
+
+def _at_most(vectors: Matrix, seed: int) -> Matrix:
+    if len(vectors) <= MAX_SAMPLE:
+        return vectors
+    return vectors[np.random.default_rng(seed).choice(len(vectors), MAX_SAMPLE, replace=False)]
+
+
+def _largest(holds: Callable[[float], bool], near: float | None) -> float | None:
+    """Bisect for the largest beta that holds, rounded down; None where not even 0 does. It may lie near another."""
+    good, bad = 0.0, _MAX_BETA
+    if near is not None and near > _NEAR and holds(near - _NEAR):
+        good = near - _NEAR
+    elif not holds(0.0):
+        return None
+    if near is not None and near + _NEAR < bad and not holds(near + _NEAR):
+        bad = near + _NEAR
+    while bad - good > _STEP:
+        middle = (good + bad) / 2
+        good, bad = (middle, bad) if holds(middle) else (good, middle)
+    return float(np.floor(good * 100) / 100)
+
+
+def _whole(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
+        raise InputError(f"{name} is a whole number, not {value!r}")
+    return int(value)
+
+
+def noisy(config: CollectionConfig) -> Sap | Sketch:
+    """Return the scheme, if it has noise to choose. Raises CalibrationError."""
+    if not isinstance(config.scheme, Sap | Sketch):
+        raise CalibrationError(f"scheme {config.scheme.name!r} has no noise to calibrate")
+    return config.scheme
+
+
+def applied(config: CollectionConfig, found: Calibration) -> CollectionConfig:
+    """Return the settings with the calibration's choice taken over; a sketch's profile is yet to be fitted."""
+    scheme = noisy(config)
+    changed: Scheme
+    if isinstance(scheme, Sap):
+        changed = replace(scheme, beta=found.beta)
+    else:
+        parameters: dict[str, Any] = {"k": found.dimensions, "beta": found.beta, "gamma": found.gamma}
+        changed = replace(scheme.unfitted(), threat=None, **parameters)
+    return replace(config, scheme=changed, oversample=found.oversample, calibration=found.to_dict())

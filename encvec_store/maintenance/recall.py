@@ -1,0 +1,130 @@
+"""The recall of live searches, estimated on a sample of the records; imports handle, records, metrics, errors.
+
+Of the records nearer to a query than the last of its k hits, those missing from the answer each cost at most one
+true neighbour: with M of them, recall@k >= 1 - M / k. A random sample of m of the N records that holds c of them says
+that M is about c N / m. Sums of such rare counts are nearly Poisson, whence the interval (Wilson and Hilferty's
+approximation to chi-square, PNAS 17, 1931).
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..data.metrics import as_vectors
+from ..data.records import Hit, decode_payload
+from ..engine.session import Handle
+from ..errors import EncvecError, InputError
+from ..storage import Rows
+
+__all__ = ["RecallWatch"]
+
+_Z = 1.96
+_GROWN = 1.25
+_HAIR = 1e-9
+
+log = logging.getLogger("encvec_store")
+
+
+class RecallWatch:
+    """Checks a share of the searches, and sums up."""
+
+    def __init__(self, handle: Handle, share: float, size: int) -> None:
+        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
+            raise InputError(f"share is a number from 0 to 1, not {share!r}")
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise InputError(f"sample is a whole number from 1, not {size!r}")
+        self._handle, self._share, self._size = handle, share, size
+        self._lock = threading.Lock()
+        self._rows: Rows = np.empty(0, np.int64)
+        self._ids: list[str] = []
+        self._vectors: npt.NDArray[np.float32] = np.empty((0, 0), np.float32)
+        self._count = 0
+        """Records there were when the sample was drawn."""
+        self._checked = self._missed = 0
+        self._scales = 0.0
+        """Sum over checks of the share of recall that one record missing from the sample stands for."""
+
+    def saw(self, queries: Any, k: int, hits: Sequence[Hit] | Sequence[Sequence[Hit]]) -> None:
+        """Take note of a search without filter and of its answer. Raises nothing."""
+        matrix = np.asarray(queries)
+        lists: Any = [hits] if matrix.ndim == 1 else hits
+        matrix = matrix[None] if matrix.ndim == 1 else matrix
+        for query, found in zip(matrix, lists, strict=True):
+            if random.random() < self._share and len(found) == k:  # noqa: S311 - which are checked is no secret
+                try:
+                    self._check(as_vectors(query[None], self._handle.config.dim)[0], found)
+                except EncvecError as error:
+                    log.warning("a search could not be checked: %s", error)
+
+    def stats(self) -> dict[str, Any]:
+        """Return the estimate and its 95% interval; None before the first check."""
+        with self._lock:
+            report: dict[str, Any] = {"share": self._share, "sample": len(self._rows), "checked": self._checked}
+            if not self._checked:
+                return {**report, "recall": None, "low": None, "high": None}
+            per_miss = self._scales / self._checked**2
+            low, high = _poisson(self._missed)
+            return {
+                **report,
+                "missed": self._missed,
+                "recall": max(0.0, 1 - self._missed * per_miss),
+                "low": max(0.0, 1 - high * per_miss),
+                "high": max(0.0, 1 - low * per_miss),
+            }
+
+    def _check(self, query: npt.NDArray[np.float32], hits: Sequence[Hit]) -> None:
+        metric = self._handle.config.metric
+        with self._lock:
+            self._draw()
+            if not len(self._rows):
+                return
+            nearness = metric.order(metric.scores(query, self._vectors))
+            last = float(metric.order(np.array([hits[-1].score]))[0])
+            answered = {hit.id for hit in hits}
+            nearer = np.flatnonzero(nearness < last - _HAIR * max(1.0, abs(last)))
+            missing = [place for place in nearer.tolist() if self._ids[place] not in answered]
+            if missing:  # unless it was deleted or replaced since the sample was drawn
+                there, _ = self._handle.backend.vectors(self._rows[missing])
+                gone = [place for place in missing if self._rows[place] not in there]
+                self._forget(gone)
+                missing = [place for place in missing if place not in gone]
+            scale = self._handle.backend.count() / (max(1, len(self._rows)) * len(hits))
+            self._checked += 1
+            self._missed += len(missing)
+            self._scales += scale
+
+    def _draw(self) -> None:
+        """Draw the sample anew where the collection has changed much in size."""
+        count = self._handle.backend.count()
+        if self._count and self._count / _GROWN < count < self._count * _GROWN:
+            return
+        rows = self._handle.without(self._handle.backend.rows(), self._handle.vault.dead)
+        if len(rows) > self._size:
+            rows = np.sort(np.random.default_rng().choice(rows, self._size, replace=False))
+        found, vectors, _ = self._handle.open_vectors(rows)
+        named, payloads, _ = self._handle.open_payloads(found)
+        kept = np.isin(found, named)
+        self._rows, self._vectors = found[kept], vectors[kept]
+        self._ids = [decode_payload(payload)[0] for payload in payloads]
+        self._count = count
+
+    def _forget(self, places: list[int]) -> None:
+        keep = np.ones(len(self._rows), bool)
+        keep[places] = False
+        self._rows, self._vectors = self._rows[keep], self._vectors[keep]
+        self._ids = [id for id, kept in zip(self._ids, keep.tolist(), strict=True) if kept]
+
+
+def _poisson(count: int) -> tuple[float, float]:
+    """Return the 95% interval of a Poisson mean of which `count` was seen."""
+    n = count + 1
+    high = n * (1 - 1 / (9 * n) + _Z / (3 * n**0.5)) ** 3
+    low = 0.0 if not count else count * (1 - 1 / (9 * count) - _Z / (3 * count**0.5)) ** 3
+    return low, high

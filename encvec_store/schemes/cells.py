@@ -1,0 +1,121 @@
+"""Records of one collection spread over cells, each under a rotation and noise of its own; imports crypto.
+
+The cell of a record is a PRF of its token: a random part of the collection, whatever the vectors are. So sizes and
+members of cells tell nothing, the collection's own statistics are those of every cell, known pairs in one cell say
+nothing of another's rotation, and an attacker never has more ciphertexts under a rotation than a cell holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..crypto.labels import Purpose, derive
+from ..crypto.prf import Pmac
+from ..errors import SchemeError
+from .base import Cells, Matrix, Nonces
+from .device import Device
+from .noise import CENTRE, Context, Noise, lengths
+from .rotation import rotation, turning
+
+__all__ = ["MAX_CELLS", "KeyedCells", "check_cells"]
+
+MAX_CELLS = 4096
+
+
+def check_cells(scheme: str, cells: Any) -> None:
+    """Raise SchemeError unless it is a number of cells."""
+    if isinstance(cells, bool) or not isinstance(cells, int) or not 1 <= cells <= MAX_CELLS:
+        raise SchemeError(f"{scheme}: cells is a whole number from 1 to {MAX_CELLS}, not {cells!r}")
+
+
+class KeyedCells:
+    """A scheme over cells, with the keys of one collection and key version.
+
+    Args:
+        root: root key.
+        context: tenant, collection, scheme and parameters, the number of cells among them.
+        asked: parameters of queries beside these.
+        cells: how many.
+        dim: coordinates of an index vector.
+        stored: what becomes of (n, point_dim) points of records before they are rotated, (n, dim). Its own array, on
+            the device.
+        queried: the same for queries.
+        radius: of the noise on records.
+        query_radius: of the noise on queries.
+        sphere: whether ciphertexts are put on the unit sphere.
+        device: where records are encrypted.
+    """
+
+    def __init__(
+        self,
+        root: bytes,
+        context: Context,
+        asked: Context,
+        cells: int,
+        dim: int,
+        *,
+        stored: Callable[[Matrix], Matrix],
+        queried: Callable[[Matrix], Matrix],
+        radius: float,
+        query_radius: float,
+        sphere: bool,
+        device: Device,
+    ) -> None:
+        self.cells = cells
+        self._dim, self._stored, self._queried = dim, stored, queried
+        self._sphere, self._query_radius = sphere, query_radius
+        tenant, collection = context[:2]
+        self._assign = Pmac(derive(root, Purpose.CELL, tenant, collection))
+        each = [(*context, f"cell={cell}") for cell in range(cells)]
+        self._turns = [rotation(derive(root, Purpose.ROTATION, *one), dim) for one in each]
+        self._device, self._turned = device, [turning(turn, dim, device) for turn in self._turns]
+        self._noises = [Noise(root, one, asked, radius, query_radius, sphere=sphere) for one in each]
+
+    def cells_of(self, tokens: Nonces) -> Cells:
+        """Draw the cell of each of (n, 16) tokens."""
+        drawn = np.ascontiguousarray(self._assign.tags(tokens)[:, :8]).view(">u8").reshape(-1)
+        return (drawn % np.uint64(self.cells)).astype(np.int64)
+
+    def encrypt(self, points: Matrix, tokens: Nonces) -> tuple[Matrix, Nonces]:
+        """Encrypt (n, point_dim) points, each under the keys of its cell."""
+        out, nonces = self._stored(points), np.empty((len(points), 16), np.uint8)
+        for cell, rows in self._members(tokens):
+            part = self._turned[cell](out[rows])
+            nonces[rows] = self._noises[cell].on_records(part, points[rows], tokens[rows])
+            out[rows] = part
+        return self._device.get(out), nonces
+
+    def encrypt_queries(self, points: Matrix) -> Matrix:
+        """Encrypt (q, point_dim) queries for every cell: (cells, q, dim)."""
+        before = self._queried(points)
+        plain = not self._query_radius and (not self._sphere or bool((lengths(before) >= CENTRE).all()))
+        if plain and self._sphere:
+            before /= lengths(before)[:, None]  # once for all: rotations keep lengths
+        out = np.empty((self.cells, len(points), self._dim), np.float32)
+        for cell, turn in enumerate(self._turns):
+            out[cell] = turn.apply(before)
+            if not plain:
+                self._noises[cell].on_queries(out[cell], points)
+        return out
+
+    def aligned(self, index_vectors: Matrix, tokens: Nonces) -> Matrix:
+        """Turn (n, dim) index vectors back, so that those of all cells compare."""
+        out = np.empty_like(index_vectors)
+        for cell, rows in self._members(tokens):
+            out[rows] = self._turns[cell].invert(index_vectors[rows])
+        return out
+
+    def decrypt(self, index_vectors: Matrix, nonces: Nonces) -> Matrix:
+        """Refuse: the exact vector is in the sealed record."""
+        raise SchemeError("index vectors in cells are not turned back: the exact vector is in the sealed record")
+
+    def _members(self, tokens: Nonces) -> Iterator[tuple[int, npt.NDArray[np.intp]]]:
+        """Yield the cells that have some of the records, and which."""
+        cells = self.cells_of(tokens)
+        order = np.argsort(cells, kind="stable")
+        starts = np.searchsorted(cells[order], np.arange(1, self.cells))
+        yield from ((cell, rows) for cell, rows in enumerate(np.split(order, starts)) if len(rows))

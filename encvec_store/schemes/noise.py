@@ -1,0 +1,92 @@
+"""The noise on what one rotation made, of records and of queries; imports crypto.
+
+The nonce of a record's noise is a PRF of its token and point: the same write twice gives the same ciphertext, so there
+is nothing to average. That of a query's is a PRF of the query.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..crypto.labels import Purpose, derive
+from ..crypto.prf import Bytes, Keystream, Pmac
+from .base import Matrix, Nonces
+from .device import device_of
+from .perturb import add_ball_noise, ball_noise
+
+__all__ = ["Noise", "lengths"]
+
+Context = tuple[str | int, ...]
+CENTRE = 1e-6
+"""Points nearer to the centre have no direction of their own."""
+
+
+class Noise:
+    """Keys and radii of one rotation's noise.
+
+    Args:
+        root: root key.
+        context: tenant, collection, scheme and parameters of what is stored.
+        asked: parameters of queries beside these: they may change without encrypting everything anew.
+        radius: of the ball on records.
+        query_radius: of the ball on queries.
+        sphere: whether ciphertexts are put on the unit sphere, before and after noise.
+    """
+
+    def __init__(
+        self, root: bytes, context: Context, asked: Context, radius: float, query_radius: float, *, sphere: bool
+    ) -> None:
+        query_context = (*context, *asked)
+        self._radius, self._query_radius, self._sphere = radius, query_radius, sphere
+        self._nonces = Pmac(derive(root, Purpose.NOISE_NONCE, *context))
+        self._noise = Keystream(derive(root, Purpose.NOISE, *context))
+        self._query_nonces = Pmac(derive(root, Purpose.QUERY_NOISE_NONCE, *query_context))
+        self._query_noise = Keystream(derive(root, Purpose.QUERY_NOISE, *query_context))
+
+    def on_records(self, out: Matrix, points: Matrix, tokens: Nonces) -> Nonces:
+        """Perturb (n, k) rotated points in place: what became of (n, dim) points. Returns their nonces."""
+        nonces = self._nonces.tags(tokens, _bytes(points))
+        self._perturb(out, self._noise, nonces, self._radius)
+        return nonces
+
+    def on_queries(self, out: Matrix, points: Matrix) -> None:
+        """Perturb (q, k) rotated queries in place."""
+        if self._query_radius or (self._sphere and len(out) and lengths(out).min() < CENTRE):
+            self._perturb(out, self._query_noise, self._query_nonces.tags(_bytes(points)), self._query_radius)
+        elif self._sphere:
+            out /= lengths(out)[:, None]
+
+    def off(self, out: Matrix, nonces: Nonces) -> None:
+        """Subtract the noise of records in place, where they were not put on the sphere."""
+        if self._radius:
+            add_ball_noise(self._noise, nonces, self._radius, out, sign=-1)
+
+    def _perturb(self, out: Matrix, stream: Keystream, nonces: Nonces, radius: float) -> None:
+        if self._sphere:
+            _to_sphere(out, stream, nonces)
+        if radius:
+            add_ball_noise(stream, nonces, radius, out)
+            if self._sphere:
+                _to_sphere(out, stream, nonces)
+
+
+def lengths(points: Matrix) -> Matrix:
+    """Return the lengths of (n, k) points, (n,)."""
+    found: Matrix = np.sqrt(np.einsum("ij,ij->i", points, points))
+    return found
+
+
+def _bytes(points: Matrix) -> Bytes:
+    return np.ascontiguousarray(points).view(np.uint8)
+
+
+def _to_sphere(out: Matrix, stream: Keystream, nonces: Nonces) -> None:
+    """Put (n, k) points on the unit sphere in place; one at the very centre in a direction of its nonce's."""
+    long = lengths(out)
+    at = device_of(out)
+    centre = at.get(np.flatnonzero(long < CENTRE))
+    if len(centre):
+        away = ball_noise(stream, nonces[centre], 1.0, out.shape[1])
+        out[centre] = at.put(away)
+        long[centre] = at.put(np.linalg.norm(away, axis=1))
+    out /= long[:, None]

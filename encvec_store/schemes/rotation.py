@@ -1,0 +1,117 @@
+"""Keyed orthogonal transforms, Haar-distributed; imports crypto.prf, device.
+
+Up to `DENSE` dimensions the transform is one Haar-random orthogonal matrix: the QR decomposition of a
+Gaussian matrix with the signs of R's diagonal moved into Q (Mezzadri, Notices of the AMS 54(5), 2007).
+Above that a product costs too much, so the transform is a chain of three rounds, each of Haar blocks on
+the diagonal behind a keyed permutation: exactly orthogonal, and every output depends on every input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+from threadpoolctl import threadpool_limits
+
+from ..crypto.prf import Keystream, batches
+from .device import CPU, Device
+
+__all__ = ["DENSE", "Rotation", "haar", "rotation", "turning"]
+
+Matrix = npt.NDArray[np.float32]
+DENSE = 1024
+"""Largest dimension that gets one dense matrix; docs/decisions/0003 has the measurement."""
+BLOCK = 128
+"""Blocks have at most this many rows, and as equal sizes as can be."""
+ROUNDS = 3
+
+
+def haar(stream: Keystream, dim: int, index: int) -> npt.NDArray[np.float64]:
+    """Draw the `index`-th Haar-random orthogonal (dim, dim) matrix of a keystream."""
+    gaussian = stream.gaussians(dim * dim, stream=index).reshape(dim, dim)
+    # on a busy machine a many-threaded QR of this size waits for its threads: 4 to 13 s at 1,024, not 0.5 s
+    with threadpool_limits(1, user_api="blas"):
+        q, r = np.linalg.qr(gaussian)
+    return q * np.where(np.diagonal(r) < 0, -1.0, 1.0)
+
+
+class Rotation(Protocol):
+    """An orthogonal map of row vectors."""
+
+    def apply(self, points: Matrix) -> Matrix:
+        """Rotate (n, dim) points."""
+        ...
+
+    def invert(self, points: Matrix) -> Matrix:
+        """Rotate (n, dim) points back."""
+        ...
+
+
+class _Dense:
+    def __init__(self, key: bytes, dim: int) -> None:
+        self._matrix = np.ascontiguousarray(haar(Keystream(key), dim, 0), dtype=np.float32)
+
+    def apply(self, points: Matrix) -> Matrix:
+        return points @ self._matrix
+
+    def invert(self, points: Matrix) -> Matrix:
+        return points @ self._matrix.T
+
+
+class _Chain:
+    def __init__(self, key: bytes, dim: int) -> None:
+        stream = Keystream(key)
+        count = -(-dim // BLOCK)
+        self._spans = [slice(dim * i // count, dim * (i + 1) // count) for i in range(count)]
+        self._rounds: list[tuple[npt.NDArray[np.intp], list[Matrix]]] = []
+        for number in range(ROUNDS):
+            first = number * (count + 1)
+            order = stream.permutation(dim, stream=first)
+            blocks = [
+                np.ascontiguousarray(haar(stream, span.stop - span.start, first + 1 + i), dtype=np.float32)
+                for i, span in enumerate(self._spans)
+            ]
+            self._rounds.append((order, blocks))
+
+    def apply(self, points: Matrix) -> Matrix:
+        n, dim = points.shape
+        out = np.empty((n, dim), np.float32)
+        size, parts = batches(n, 4 * dim)
+        room = np.empty((size, dim), np.float32)
+        for rows in parts:
+            part, target, mixed = points[rows], out[rows], room[: rows.stop - rows.start]
+            for order, blocks in self._rounds:
+                np.take(part, order, axis=1, out=mixed, mode="clip")  # in range; mode "raise" would copy once more
+                part = target
+                for span, block in zip(self._spans, blocks, strict=True):
+                    np.matmul(mixed[:, span], block, out=part[:, span])
+        return out
+
+    def invert(self, points: Matrix) -> Matrix:
+        for order, blocks in reversed(self._rounds):
+            mixed = np.empty_like(points)
+            for span, block in zip(self._spans, blocks, strict=True):
+                mixed[:, span] = points[:, span] @ block.T
+            points = np.empty_like(mixed)
+            points[:, order] = mixed
+        return points
+
+
+def rotation(key: bytes, dim: int) -> Rotation:
+    """Build the orthogonal transform of `dim` coordinates that belongs to a key."""
+    return _Dense(key, dim) if dim <= DENSE else _Chain(key, dim)
+
+
+def turning(turn: Rotation, dim: int, at: Device) -> Callable[[Matrix], Matrix]:
+    """Return what rotates (n, dim) points on a device and leaves them there."""
+    if at is CPU:
+        return turn.apply
+    matrix = at.put(turn.apply(np.eye(dim, dtype=np.float32)))  # a GPU multiplies faster than it walks a chain
+
+    def apply(points: Matrix) -> Matrix:
+        product: Matrix = at.put(points) @ matrix
+        return product
+
+    return apply

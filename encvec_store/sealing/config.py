@@ -1,0 +1,213 @@
+"""A collection's settings, as given and as sealed with it; imports crypto, fields, metrics, errors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from ..data.fields import Policy, parse_policies
+from ..data.metrics import Metric, metric
+from ..data.precision import Precision, precision
+from ..errors import AuthenticationError, ConfigMismatchError, InputError, SchemeError, ShapeError
+from ..schemes import Scheme, scheme
+from ..schemes.profile import Profile
+from ..schemes.sketch import Sketch
+
+__all__ = ["DEFAULT_OVERSAMPLE", "CollectionConfig"]
+
+FORMATS = {Precision.SINGLE: 1, Precision.HALF: 2}
+"""Of the settings: who knows only the first must not open a collection of the second."""
+MAX_DIM = 16_000
+DEFAULT_OVERSAMPLE = 10
+DEFAULT_SCHEME = "sketch"
+NORM_MARGIN = 1.25
+
+
+@dataclass(frozen=True)
+class CollectionConfig:
+    """Settings of one collection. Stored sealed and authenticated; every record names their revision."""
+
+    dim: int
+    metric: Metric
+    scheme: Scheme
+    policies: dict[str, Policy] | None
+    max_norm: float | None
+    """Bound of the vectors' length, for ip and l2. None until the first write sets it."""
+    oversample: int
+    """Candidates re-ranked per hit asked for."""
+    precision: Precision = Precision.SINGLE
+    """How vectors are kept."""
+    revision: int = 1
+    """Counts changes of the scheme's parameters."""
+    calibration: dict[str, Any] | None = None
+    """The report of the last `calibrate`."""
+    fitted: dict[str, Any] | None = None
+    """When the profile was fitted (`at`, UTC), how many records there were, which parameters were chosen then."""
+    sealed: bytes = field(default=b"", compare=False, repr=False)
+    """The sealed form these settings were opened from: a write says under which settings it was made."""
+    profile: Profile | None = field(default=None, compare=False, repr=False)
+    """What the scheme names by its digest. Kept beside the settings: it is too large to go along with every write."""
+
+    @classmethod
+    def build(
+        cls,
+        *,
+        dim: int,
+        metric_name: str | None,
+        scheme_spec: Any,
+        fields: Mapping[str, str] | None,
+        max_norm: float | None,
+        oversample: int | None,
+        precision_name: str | None = None,
+    ) -> CollectionConfig:
+        """Check the arguments of a new collection. Raises InputError."""
+        if isinstance(dim, bool) or not isinstance(dim, int) or not 0 < dim <= MAX_DIM:
+            raise ShapeError(f"dim is a number from 1 to {MAX_DIM}, not {dim!r}")
+        measure = metric(metric_name if metric_name is not None else "cosine")
+        chosen = scheme(scheme_spec if scheme_spec is not None else DEFAULT_SCHEME)
+        if isinstance(chosen, Sketch):
+            if chosen.profile is not None:
+                raise SchemeError("sketch: a profile is fitted by the collection, not given")
+            if chosen.k is not None and chosen.k > dim + measure.extra:
+                raise SchemeError(f"sketch: k is at most {dim + measure.extra} here, not {chosen.k}")
+        return cls(
+            dim=dim,
+            metric=measure,
+            scheme=chosen,
+            policies=parse_policies(fields),
+            max_norm=_check_max_norm(max_norm, measure),
+            oversample=check_oversample(oversample),
+            precision=precision(precision_name),
+        )
+
+    @property
+    def point_dim(self) -> int:
+        """Coordinates of a lifted vector."""
+        return self.dim + self.metric.extra
+
+    @property
+    def index_dim(self) -> int:
+        """Coordinates of an index vector; 0 where there is none."""
+        return self.scheme.index_dim(self.point_dim)
+
+    @property
+    def cells(self) -> int:
+        """Parts of the collection, each under a rotation of its own."""
+        return (self.scheme.cells or 1) if self.index_dim else 1
+
+    def bounded_by(self, largest: float) -> CollectionConfig:
+        """Return the settings with max_norm set from the largest norm of a first batch, with room to spare."""
+        return replace(self, max_norm=NORM_MARGIN * largest if largest > 0 else 1.0)
+
+    def check_same(
+        self,
+        *,
+        dim: int | None,
+        metric_name: str | None,
+        scheme_spec: Any,
+        fields: Mapping[str, str] | None,
+        max_norm: float | None,
+        oversample: int | None,
+        precision_name: str | None = None,
+    ) -> CollectionConfig:
+        """Compare with the arguments of a later opening; those not given are taken as stored.
+
+        A different oversample is no mismatch: it holds for this opening. Raises ConfigMismatchError.
+        """
+        differing = []
+        if dim is not None and dim != self.dim:
+            differing.append(f"dim is {self.dim}, not {dim}")
+        if metric_name is not None and metric(metric_name) is not self.metric:
+            differing.append(f"metric is {self.metric.name}, not {metric_name}")
+        if scheme_spec is not None and not self._same_scheme(scheme_spec):
+            differing.append(f"scheme is {_describe(self.scheme)}, not {_describe(scheme(scheme_spec))}")
+        if fields is not None and parse_policies(fields) != self.policies:
+            policies = {name: policy.value for name, policy in (self.policies or {}).items()}
+            differing.append(f"fields are {policies}, not {dict(fields)}")
+        if max_norm is not None and _check_max_norm(max_norm, self.metric) != self.max_norm:
+            mine = "set by the first write" if self.max_norm is None else f"{self.max_norm:g}"
+            differing.append(f"max_norm is {mine}, not {max_norm:g}")
+        if precision_name is not None and precision(precision_name) is not self.precision:
+            differing.append(f"precision is {self.precision}, not {precision_name}")
+        if differing:
+            raise ConfigMismatchError(f"the collection exists with other settings: {'; '.join(differing)}")
+        return self if oversample is None else replace(self, oversample=check_oversample(oversample))
+
+    def _same_scheme(self, spec: Any) -> bool:
+        # a bare name asks for that scheme, whatever parameters calibration has chosen
+        wanted = scheme(spec)
+        return wanted.name == self.scheme.name and (isinstance(spec, str) or self.scheme.accepts(wanted))
+
+    def to_json(self) -> bytes:
+        """Serialise, to be sealed."""
+        fields = None if self.policies is None else {name: policy.value for name, policy in self.policies.items()}
+        document = {
+            "format": FORMATS[self.precision],
+            "dim": self.dim,
+            "metric": self.metric.name,
+            "scheme": {"name": self.scheme.name, **self.scheme.parameters()},
+            "fields": fields,
+            "max_norm": self.max_norm,
+            "oversample": self.oversample,
+            "revision": self.revision,
+            "calibration": self.calibration,
+            "fitted": self.fitted,
+        }
+        return json.dumps(document, sort_keys=True).encode()
+
+    @classmethod
+    def from_json(cls, document: bytes) -> CollectionConfig:
+        """Read back what `to_json` wrote. Raises AuthenticationError for another format."""
+        fields = json.loads(document)
+        known = {number: kept for kept, number in FORMATS.items()}
+        if fields["format"] not in known:
+            raise AuthenticationError(
+                f"the collection's settings have format {fields['format']}, not {' or '.join(map(str, known))}"
+            )
+        return cls(
+            dim=fields["dim"],
+            metric=metric(fields["metric"]),
+            scheme=scheme(fields["scheme"]),
+            policies=parse_policies(fields["fields"]),
+            max_norm=fields["max_norm"],
+            oversample=fields["oversample"],
+            precision=known[fields["format"]],
+            revision=fields["revision"],
+            calibration=fields["calibration"],
+            fitted=fields.get("fitted"),
+        )
+
+
+def check_k(k: Any) -> int:
+    """Return the hits asked for. Raises InputError."""
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
+        raise InputError(f"k is a whole number from 1, not {k!r}")
+    return int(k)
+
+
+def check_oversample(oversample: int | None) -> int:
+    """Return the candidates per hit. Raises InputError."""
+    if oversample is None:
+        return DEFAULT_OVERSAMPLE
+    if isinstance(oversample, bool) or not isinstance(oversample, int) or not 1 <= oversample <= 10_000:
+        raise InputError(f"oversample is a number from 1 to 10000, not {oversample!r}")
+    return oversample
+
+
+def _check_max_norm(max_norm: float | None, measure: Metric) -> float | None:
+    if max_norm is None:
+        return None
+    if not measure.bounded:
+        raise InputError("max_norm has no meaning under cosine: vectors are scaled to unit length")
+    if isinstance(max_norm, bool) or not isinstance(max_norm, int | float) or not 0 < max_norm < 1e30:
+        raise InputError(f"max_norm is a positive number, not {max_norm!r}")
+    return float(max_norm)
+
+
+def _describe(value: Scheme) -> str:
+    shown = {name: item for name, item in value.parameters().items() if item is not None and name != "profile"}
+    return f"{value.name}({', '.join(f'{name}={item:g}' for name, item in shown.items())})"

@@ -1,0 +1,237 @@
+"""`postgresql:` store, plain and async: a schema of a database with pgvector; imports the files beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING, Any, LiteralString
+
+import psycopg
+from psycopg_pool import AsyncConnectionPool, ConnectionPool
+
+from ...errors import CollectionNotFoundError, InputError, StoreClosedError, StoreUnreachableError
+from ..protocol import BackendCollection, CollectionSpec
+from .collection import PgvectorCollection
+from .driver import Blocking
+from .faults import explained
+from .inloop import InLoop, LoopPool
+from .names import HALF
+from .options import parse_url
+from .schema import attach_content, create_content, drop_content, next_content, prepare
+from .source import Cursor, Source
+from .tenancy import for_tenant
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+__all__ = ["AsyncPgvectorBackend", "PgvectorBackend"]
+
+_MOST_DIM = 16_000
+_TENANTS: LiteralString = (
+    "SELECT tenant, count(*), coalesce(sum(n), 0)::int8, coalesce(sum(pg_total_relation_size(to_regclass(format("
+    "'%%I.%%I', %(schema)s::text, 'records_' || content))) + pg_total_relation_size(to_regclass(format('%%I.%%I',"
+    " %(schema)s::text, 'terms_' || content)))), 0)::int8 FROM {collections} c LEFT JOIN (SELECT collection,"
+    " sum(records) AS n FROM {spaces} GROUP BY 1) s ON s.collection = c.id GROUP BY 1 ORDER BY 4 DESC, 1"
+)
+
+
+_OPEN: LiteralString = (
+    "SELECT c.id, c.content, c.index_dim, c.envelope_size, CASE WHEN t.oid IS NOT NULL THEN EXISTS (SELECT FROM"
+    " pg_attribute a WHERE a.attrelid = t.oid AND a.attname = %s AND NOT a.attisdropped) END FROM {collections} c,"
+    " LATERAL (SELECT to_regclass(format('%%I.%%I', %s::text, 'records_' || c.content))::oid AS oid) t"
+    " WHERE c.tenant = %s AND c.name = %s"
+)
+_ATTEMPTS = 5
+
+
+class PgvectorBackend:
+    """Collections in a PostgreSQL database. Any number of processes may open it.
+
+    A backend must not be used across a fork: open it in the child.
+
+    Args:
+        url: `postgresql://user@host/database`, with what libpq knows (`?sslmode=verify-full`) and options of ours
+            (`?schema=encvec&index=hnsw`); see `Options`. With a pool or an engine, `postgresql://` is enough.
+        pool: a `psycopg_pool.ConnectionPool` of the caller's, which is never closed by us.
+        engine: an SQLAlchemy engine over psycopg 3, likewise.
+        options: the same as in the URL, as keyword arguments.
+
+    Raises:
+        UriError: the URL or an option means nothing.
+        StoreUnreachableError: no connection, or the database lacks something; says what.
+    """
+
+    def __init__(
+        self, url: str, *, pool: ConnectionPool[Any] | None = None, engine: Engine | None = None, **options: Any
+    ) -> None:
+        target, self.url, self._options = parse_url(url, options)
+        self.device = self._options.device
+        if pool is not None and engine is not None:
+            raise InputError("give either a pool or an engine")
+        self._lock = threading.Lock()
+        self._open: dict[int, PgvectorCollection] = {}
+        self._closed = False
+        self._source = self._connected(target, pool, engine)
+        try:
+            self._server = prepare(self._source)
+        except BaseException:
+            self._source.close()
+            raise
+        self._names = self._server.names
+
+    def collections(self, tenant: str | None = None) -> list[tuple[str, str]]:
+        """List (tenant, name), sorted.
+
+        Raises:
+            InputError: no tenant is named, and row-level security shows this role one at a time. A list of some
+                would pass for all.
+        """
+        if tenant is None:
+            self._see_all()
+        sql = self._names.sql("SELECT tenant, name FROM {collections}")
+        where = b"" if tenant is None else b" WHERE tenant = %s"
+        found = self._read(sql + where, () if tenant is None else (tenant,), tenant or "")
+        return sorted((owner, name) for owner, name in found)
+
+    def tenants(self) -> list[dict[str, Any]]:
+        """Return (tenant, collections, records, bytes) of every tenant, the largest first.
+
+        Raises:
+            InputError: row-level security shows this role one tenant at a time.
+        """
+        self._see_all()
+        found = self._read(self._names.sql(_TENANTS), {"schema": self._names.schema}, "")
+        return [dict(zip(("tenant", "collections", "records", "bytes"), row, strict=True)) for row in found]
+
+    def open(self, tenant: str, name: str) -> BackendCollection | None:
+        """Open a collection, or return None where there is none. The same object every time."""
+        sql = self._names.sql(_OPEN)
+        # tables that are gone were replaced after the collection's row was read
+        found: list[tuple[Any, ...]] = [(None,)]
+        for _ in range(_ATTEMPTS):
+            if found and found[0][-1] is None:
+                found = self._read(sql, (HALF, self._names.schema, tenant, name), tenant)
+        if not found:
+            return None
+        number, content, index_dim, envelope_size, half = found[0]
+        with self._lock:
+            if self._closed:
+                raise StoreClosedError("the store is closed")
+            if number not in self._open:
+                spec = CollectionSpec(tenant, name, index_dim, envelope_size, bool(half))
+                self._open[number] = PgvectorCollection(self._of(tenant), self._server, number, content, spec)
+            return self._open[number]
+
+    def create(self, spec: CollectionSpec, config: bytes) -> BackendCollection:
+        """Create a collection, or open the one that another process created meanwhile."""
+        if spec.index_dim > _MOST_DIM:
+            raise InputError(f"pgvector keeps up to {_MOST_DIM} coordinates, not {spec.index_dim}")
+        with self._of(spec.tenant).write() as cursor:
+            content = next_content(cursor, self._names)
+            made = cursor.execute(
+                self._names.sql(
+                    "INSERT INTO {collections} (tenant, name, index_dim, envelope_size, config, generation, next_row,"
+                    " content) VALUES (%s, %s, %s, %s, %b, 1, 1, %s) ON CONFLICT (tenant, name) DO NOTHING RETURNING id"
+                ),
+                (spec.tenant, spec.name, spec.index_dim, spec.envelope_size, config, content),
+            ).fetchone()
+            if made is not None:
+                create_content(cursor, self._names, content, spec, spec.index_dim)
+                attach_content(cursor, self._names, content)
+        collection = self.open(spec.tenant, spec.name)
+        if collection is None:
+            raise CollectionNotFoundError(f"collection {spec.name!r} was dropped by another process")
+        return collection
+
+    def drop(self, tenant: str, name: str) -> bool:
+        """Delete a collection and everything in it; False where there is none."""
+        with self._of(tenant).write() as cursor:
+            sql = self._names.sql("DELETE FROM {collections} WHERE tenant = %s AND name = %s RETURNING id, content")
+            gone = cursor.execute(sql, (tenant, name)).fetchone()
+            if gone is None:
+                return False
+            drop_content(cursor, self._names, gone[1])
+        with self._lock:
+            self._open.pop(gone[0], None)
+        return True
+
+    def close(self) -> None:
+        """Close our own connections; a caller's pool or engine stays as it is. Idempotent."""
+        with self._lock:
+            self._closed = True
+            self._open.clear()
+        self._source.close()
+
+    def _connected(self, target: str, pool: Any, engine: Any) -> Source:
+        """Return the connections of a plain store, having checked what the caller gave."""
+        from sqlalchemy import Engine
+
+        if pool is not None and not isinstance(pool, ConnectionPool):
+            raise InputError(f"pool is a psycopg_pool.ConnectionPool, not {type(pool).__name__}")
+        if engine is not None and not isinstance(engine, Engine):
+            raise InputError(f"engine is a synchronous SQLAlchemy Engine, not {type(engine).__name__}")
+        return Source(target, self.url, self._options, Blocking(), pool, engine)
+
+    def _see_all(self) -> None:
+        if self._server.row_security == "on" and not self._closed:
+            raise InputError(
+                f"row-level security in {self.url} shows this role one tenant at a time: name it, or connect as"
+                " a superuser or a role with BYPASSRLS to see all"
+            )
+
+    def _of(self, tenant: str) -> Source:
+        return self._source if self._server.row_security == "off" else for_tenant(self._source, tenant)
+
+    def _read(self, sql: bytes, parameters: tuple[Any, ...] | dict[str, Any], tenant: str) -> list[tuple[Any, ...]]:
+        def work(cursor: Cursor) -> list[tuple[Any, ...]]:
+            return cursor.execute(sql, parameters).fetchall()
+
+        try:
+            return self._of(tenant).read(work)
+        except psycopg.Error as error:
+            raise explained(error, "read", self._source.place) from None
+
+
+class AsyncPgvectorBackend(PgvectorBackend):
+    """The same for async callers: every call waits in their event loop, and belongs in a walk of `waits.spawn`.
+
+    Args:
+        url: as above.
+        pool: a `psycopg_pool.AsyncConnectionPool` of the caller's, open, which is never closed by us.
+        engine: an `AsyncEngine` over psycopg 3, likewise.
+        options: as above.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        pool: AsyncConnectionPool[Any] | None = None,
+        engine: AsyncEngine | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(url, pool=pool, engine=engine, **options)  # type: ignore[arg-type]
+
+    def _connected(self, target: str, pool: Any, engine: Any) -> Source:
+        from sqlalchemy.ext.asyncio import AsyncEngine
+
+        # psycopg would say so too, but at each connection, as a server that cannot be reached
+        if isinstance(asyncio.get_running_loop(), getattr(asyncio, "ProactorEventLoop", ())):
+            raise StoreUnreachableError(
+                "psycopg cannot use Windows' ProactorEventLoop: run your program with"
+                " asyncio.run(main(), loop_factory=asyncio.SelectorEventLoop), or before Python 3.12 after"
+                " asyncio.set_event_loop_policy(asyncio.WindowsSelectorEventLoopPolicy())"
+            )
+        if pool is not None and not isinstance(pool, AsyncConnectionPool):
+            raise InputError(f"pool is a psycopg_pool.AsyncConnectionPool, not {type(pool).__name__}")
+        if engine is not None and not isinstance(engine, AsyncEngine):
+            raise InputError(f"engine is an SQLAlchemy AsyncEngine, not {type(engine).__name__}")
+        return Source(
+            target,
+            self.url,
+            self._options,
+            InLoop(),
+            None if pool is None else LoopPool(pool),
+            None if engine is None else engine.sync_engine,
+        )

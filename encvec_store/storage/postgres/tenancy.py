@@ -1,0 +1,151 @@
+"""Row-level security: each tenant sees its own collections, and PostgreSQL sees to it; imports names, source, wire.
+
+`collections` shows the rows of the tenant that the setting `encvec.tenant` names, and everything else follows from
+it: a collection's tables are open where its row in `collections` can be seen. So no tenant's name stands in the
+catalog, and a policy of the administrator's on `collections` (which role may be which tenant) covers all tables.
+The parents `records` and `terms` have no policy at all, or reading them would read every tenant's tables past theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, LiteralString
+
+from psycopg.sql import SQL, Composable
+
+from ...waits import offload
+from ..protocol import EncryptedBatch, Rows
+from .names import Names, kept
+from .source import Cursor, Source
+from .wire import byte_arrays, int8_array, packed_tokens, split_value, typed_kind, vector_array
+
+__all__ = ["bypasses", "for_tenant", "insert_batch", "is_protected", "protect", "protect_content"]
+
+_PART = 1 << 24
+"""Bytes sent with one INSERT, about."""
+
+_FORCED: LiteralString = "ALTER TABLE {table} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY"
+_COLLECTIONS: LiteralString = (
+    "CREATE POLICY tenant ON {collections} USING (current_setting('encvec.tenant', true) = '=' || tenant)"
+)
+_BESIDE: LiteralString = "CREATE POLICY tenant ON {table} USING (collection IN (SELECT id FROM {collections}))"
+_CONTENT: LiteralString = (
+    "CREATE POLICY tenant ON {table} USING (EXISTS (SELECT FROM {collections} WHERE content = {number}))"
+)
+_OPEN: LiteralString = (
+    "SELECT c.content FROM {collections} c JOIN pg_class r ON r.oid ="
+    " to_regclass(format('%%I.%%I', %s::text, 'records_' || c.content)) WHERE NOT r.relforcerowsecurity ORDER BY 1"
+)
+# A table with row-level security takes no COPY.
+_RECORDS: LiteralString = (
+    "INSERT INTO {records} (row, space, token, envelope, payload{column}) SELECT * FROM ROWS FROM"
+    " (unnest(%b::int8[]), unnest(%b::int8[]), unnest(%b::bytea[]), unnest(%b::bytea[]), unnest(%b::bytea[]){vectors})"
+)
+_TERMS: LiteralString = (
+    "INSERT INTO {terms} (row, field, kind, key, rest) SELECT row, field, convert_from(kind, 'UTF8'), key,"
+    " nullif(rest, '') FROM unnest(%b::int8[], %b::bytea[], %b::bytea[], %b::bytea[], %b::bytea[])"
+    " AS t (row, field, kind, key, rest)"
+)
+
+
+def for_tenant(source: Source, tenant: str) -> Source:
+    """Return the source with the tenant set in each of its transactions."""
+    # after a transaction a setting that was local to it is empty, not unset: hence "=" before a name that may be ""
+    return source.with_settings({"encvec.tenant": f"={tenant}"})
+
+
+def is_protected(cursor: Cursor, names: Names) -> bool:
+    """Say whether the schema has row-level security."""
+    sql = names.sql("SELECT relforcerowsecurity FROM pg_class WHERE oid = {collections_name}::regclass")
+    return cursor.execute(sql).fetchone() == (True,)
+
+
+def bypasses(cursor: Cursor) -> bool:
+    """Say whether row-level security does not bind our role."""
+    sql = b"SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user"
+    return cursor.execute(sql).fetchone() == (True,)
+
+
+def protect(source: Source, names: Names) -> None:
+    """Turn row-level security on for a schema, which takes the owner of its tables. Broken off, it can be run again.
+
+    Sessions that do not set the tenant see nothing from the end on.
+    """
+
+    def open_(cursor: Cursor) -> list[int]:
+        return [number for (number,) in cursor.execute(names.sql(_OPEN), (names.schema,)).fetchall()]
+
+    # a collection at a time: the locks for all of them may be more than a server has
+    for content in source.read(open_):
+        with source.write() as cursor:
+            used = names.sql("SELECT FROM {collections} WHERE content = {number} FOR UPDATE", number=content)
+            if cursor.execute(used).fetchone() is not None:  # else replaced or dropped meanwhile
+                protect_content(cursor, names, content)
+    with source.write() as cursor:
+        cursor.execute(names.sql("LOCK TABLE {collections}"))
+        if is_protected(cursor, names):
+            return
+        for content in open_(cursor):
+            protect_content(cursor, names, content)
+        for table in ("{all_records}", "{all_terms}", "{spaces}", "{artefacts}", "{collections}"):
+            cursor.execute(names.sql(_FORCED, table=names.part(table)))
+        cursor.execute(names.sql(_COLLECTIONS))
+        for table in ("{spaces}", "{artefacts}"):
+            cursor.execute(names.sql(_BESIDE, table=names.part(table)))
+
+
+def protect_content(cursor: Cursor, names: Names, content: int) -> None:
+    """Close one collection's tables to other tenants."""
+    for table in (names.records(content), names.terms(content)):
+        cursor.execute(names.sql(_FORCED, table=table))
+        cursor.execute(names.sql(_CONTENT, table=table, number=content))
+
+
+def insert_batch(
+    cursor: Cursor, names: Names, content: int, batch: EncryptedBatch, rows: Rows, vector_oid: int
+) -> None:
+    """Insert a batch under these rows by INSERT, in the place of COPY."""
+    with_vector = batch.index_vectors.shape[1] > 0
+    column, type_, _ = kept(batch.index_vectors.dtype.itemsize == 2)
+    vectors: Composable = names.part(", unnest(%b::{type}[])", type=names.part(type_)) if with_vector else SQL("")
+    sql = names.sql(_RECORDS, content, column=SQL(f", {column}" if with_vector else ""), vectors=vectors)
+    for part in _parts(batch):
+        cursor.execute(sql, offload(len(rows[part]), _packed, batch, rows, part, vector_oid if with_vector else None))
+    terms = list(dict.fromkeys(batch.terms))
+    for start in range(0, len(terms), 10_000):
+        some = terms[start : start + 10_000]
+        keys = [split_value(term.value) for _, _, term in some]
+        arrays = (
+            int8_array([rows[position] for position, _, _ in some]),
+            byte_arrays([name.encode("utf-8", "surrogatepass") for _, name, _ in some]),
+            byte_arrays([typed_kind(*term).encode() for _, _, term in some]),
+            byte_arrays([key for key, _ in keys]),
+            byte_arrays([rest or b"" for _, rest in keys]),
+        )
+        cursor.execute(names.sql(_TERMS, content), arrays)
+
+
+def _packed(batch: EncryptedBatch, rows: Rows, part: slice, vector_oid: int | None) -> list[Any]:
+    """Return the parameters of `_RECORDS` for a part of a batch; without vectors where their type is None."""
+    values: list[Any] = [
+        int8_array(rows[part]),
+        int8_array(batch.spaces[part]),
+        packed_tokens(batch.tokens[part]),
+        packed_tokens(batch.vectors[part]),
+        byte_arrays(batch.payloads[part]),
+    ]
+    if vector_oid is None:
+        return values
+    number = kept(batch.index_vectors.dtype.itemsize == 2)[-1]
+    return [*values, vector_array(batch.index_vectors[part], vector_oid, number)]
+
+
+def _parts(batch: EncryptedBatch) -> Iterator[slice]:
+    """Cut a batch into parts of about `_PART` bytes."""
+    each = 64 + batch.vectors.shape[1] + 4 * batch.index_vectors.shape[1]
+    start = size = 0
+    for end, payload in enumerate(batch.payloads, 1):
+        size += each + len(payload)
+        if size >= _PART or end == len(batch.payloads):
+            yield slice(start, end)
+            start, size = end, 0

@@ -1,0 +1,84 @@
+"""A `faiss:` store opened for migrations; imports options, tables, files, database."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection, create_engine, event, exc, inspect
+from sqlalchemy.engine import URL
+from sqlalchemy.pool import NullPool
+
+from ...errors import StoreError, StoreLockedError, StoreUnreachableError
+from ...indexes.faiss.options import parse_url
+from ..revisions import VERSION_TABLE, Migrating
+from .database import FILE_NAME
+from .files import private
+from .tables import PAGE_SIZE
+
+__all__ = ["opened"]
+
+
+@contextmanager
+def opened(url: str, *, write: bool) -> Iterator[Migrating]:
+    """Open the database of a store in a transaction: committed at the end, rolled back if anything is raised.
+
+    Args:
+        url: the store's.
+        write: lock out other writers, and make the file where the folder has none. Otherwise only look.
+
+    Raises:
+        StoreUnreachableError: no such folder, or the file cannot be used or is something else's.
+        StoreLockedError: another process is writing.
+    """
+    folder, options = parse_url(url, {})
+    path = folder.absolute() / FILE_NAME
+    if not folder.is_dir():
+        raise StoreUnreachableError(f"no store at {folder}")
+    looked_for = str(path) if write or path.exists() else None  # None: an empty database, for who only looks
+    engine = create_engine(
+        URL.create("sqlite", database=looked_for),
+        connect_args={"isolation_level": None, "timeout": options.lock_timeout},  # transactions are begun below
+        poolclass=NullPool,
+        hide_parameters=True,
+    )
+
+    @event.listens_for(engine, "connect")
+    def connected(connection: Any, _record: Any) -> None:
+        # a table that is made anew and swapped must not take along those that refer to it: checked at the end instead
+        for pragma in ("foreign_keys = OFF", "synchronous = FULL", f"page_size = {PAGE_SIZE}"):
+            connection.execute(f"PRAGMA {pragma}")
+        if write:
+            connection.execute("PRAGMA journal_mode = WAL")
+
+    @event.listens_for(engine, "begin")
+    def begun(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+    try:
+        if write:
+            os.close(private(str(path), os.O_RDWR | os.O_CREAT))
+        with engine.begin() as connection:
+            names = set(inspect(connection).get_table_names()) - {VERSION_TABLE}
+            if names and "meta" not in names:
+                raise StoreUnreachableError(f"{path} is a database of something else")
+            said = connection.exec_driver_sql("SELECT name, value FROM meta").all() if names else None
+            yield Migrating(connection, str(folder), None, None if said is None else {row[0]: row[1] for row in said})
+            if write and connection.exec_driver_sql("PRAGMA foreign_key_check").first() is not None:
+                raise StoreError(f"{path}: the migration would leave rows that refer to nothing; nothing was changed")
+            emptied = write and not set(inspect(connection).get_table_names()) - {VERSION_TABLE}
+    except exc.DBAPIError as error:
+        cause = error.orig
+        if isinstance(cause, sqlite3.Error) and getattr(cause, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
+            raise StoreLockedError(f"another process is writing to {path}; nothing was changed, try again") from None
+        raise StoreUnreachableError(f"cannot migrate {path}: {cause}") from None
+    except OSError as error:
+        raise StoreUnreachableError(f"cannot open {path}: {error.strerror}") from None
+    finally:
+        engine.dispose()
+    if emptied:  # numbers of collections begin again, and their caches must not be taken for others'
+        shutil.rmtree(folder / "index", ignore_errors=True)
