@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from encvec_store.indexes.faiss import ann
+from encvec_store.storage.sqlite import SqliteStore
 from encvec_store.storage.sqlite import files as cache_files
 
-from .faiss_kit import CONFIG, DIM, Authenticator, agree, batch, connect, content, oracle, tokens
+from .faiss_kit import CONFIG, DIM, SPEC, Authenticator, agree, batch, connect, content, kept, oracle, tokens
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -143,6 +144,61 @@ def rename(folder, **fields):
     del document["tag"]
     text = json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
     path.write_text(json.dumps({**document, "tag": Authenticator().tag(text).hex()}))
+
+
+def test_files_of_an_older_content_are_not_parsed(tmp_path, parsed, caplog):
+    """All rows keep their numbers when content is replaced; index vectors do not stay."""
+    expected = saved(tmp_path)
+    before = set(files(tmp_path))
+    records = SqliteStore(tmp_path).open(SPEC.tenant, SPEC.name)
+    names = [n for n in range(300) if records.find(tokens([n])).any()]
+    for replaced in (records, expected):
+        replaced.replace([kept(replaced, names, seed=7)], CONFIG, under=CONFIG, index_dim=DIM)
+    store = connect(tmp_path)
+    agree(store, expected)
+    assert parsed == []
+    assert not caplog.records, "it is no damage"
+    assert store.check() == []
+    store.flush()
+    store.close()
+    assert not {name for name in before if name.startswith(("index", "rows", "slots"))} & set(files(tmp_path))
+    store = connect(tmp_path)
+    agree(store, expected)
+    assert len(parsed) == 1
+    store.close()
+
+
+@pytest.mark.faults
+def test_older_copy_of_the_records_put_back_and_replaced_again(tmp_path, parsed):
+    """Two contents that were made of the same records must not be taken for each other."""
+    expected, path = saved(tmp_path), tmp_path / "records.sqlite3"
+    old = path.read_bytes()
+    for seed in (7, 8):  # the cache is of the first
+        path.write_bytes(old)
+        store = connect(tmp_path)
+        store.replace([kept(store, range(20, 60), seed=seed)], CONFIG, under=CONFIG, index_dim=DIM)
+        if seed == 7:
+            store.flush()
+            store.close()
+    expected.replace([kept(expected, range(20, 60), seed=8)], CONFIG, under=CONFIG, index_dim=DIM)
+    del parsed[:]
+    agree(store, expected)
+    assert parsed == []
+    store.close()
+
+
+def test_nothing_is_left_of_a_dropped_collection(tmp_path):
+    """Whoever drops it, and whoever still has an index that was not saved."""
+    saved(tmp_path)
+    store, other = connect(tmp_path), connect(tmp_path)
+    store.put(batch([1000]), under=CONFIG)
+    store.candidates({1: np.zeros((1, DIM), np.float32)}, 1)
+    assert files(tmp_path)
+    other.store.drop(SPEC.tenant, SPEC.name)
+    assert not (tmp_path / "index" / "1").exists()
+    store.close()
+    assert not (tmp_path / "index" / "1").exists()
+    other.close()
 
 
 @pytest.mark.faults

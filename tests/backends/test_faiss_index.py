@@ -2,6 +2,7 @@
 
 import io
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -219,6 +220,26 @@ def test_a_failed_extension_is_made_good(tmp_path, monkeypatch):
         store.candidates({1: np.zeros((1, DIM), np.float32)}, 3)
     monkeypatch.setattr(store.records, "index_vectors", read)
     assert calls
+    agree(store, expected)
+    store.close()
+
+
+def test_rows_that_were_committed_out_of_order(tmp_path, monkeypatch):
+    """Where writers overlap, a lower number may appear after a higher one."""
+    store, expected = filled(tmp_path, 50)
+    ask, late, asked = store.records.changes, store.rows()[10:13], []
+
+    def changes(since, content, *, stamp=None):
+        told = ask(since, content, stamp=stamp)
+        asked.append(since)
+        if since < 0:  # at first they are not there yet
+            return told if len(asked) > 1 else replace(told, added={1: np.setdiff1d(told.added[1], late)})
+        return told if told is None else replace(told, added={1: np.append(late, told.added[1])})
+
+    monkeypatch.setattr(store.records, "changes", changes)
+    assert len(store.candidates({1: np.zeros((1, DIM), np.float32)}, 100)[0]) == 47
+    for both in (store, expected):
+        both.put(batch([99]), under=CONFIG)
     agree(store, expected)
     store.close()
 
