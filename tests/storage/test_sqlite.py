@@ -255,6 +255,23 @@ def test_a_damaged_generation_is_told(records, apart):
         records.generation()
 
 
+@pytest.mark.parametrize("value", [5, 5.5, "text"])
+def test_values_of_a_wrong_type_are_empty(records, apart, value):
+    """SQLite keeps them in any column. What opens them finds that they are damaged."""
+    records.put(batch("ab"), under=CONFIG, blobs={"profile": Blob(1, b"whole")})
+    rows = records.rows()
+    for column in ("vectors.envelope", "records.payload", "index_vectors.vector", "records.token"):
+        table, name = column.split(".")
+        apart.execute(f"UPDATE {table} SET {name} = ? WHERE row = ?", (value, int(rows[0])))
+    apart.execute("UPDATE blobs SET content = ?", (value,))
+    assert records.vectors(rows)[1][0].tobytes() == bytes(WIDTH)
+    assert records.payloads(rows)[1][0] == b""
+    assert records.index_vectors(rows)[1][0].tolist() == [0.0] * DIM
+    assert [found[2] for found in records.audit(rows)] == [b"", token("b")]
+    assert records.blob("profile") == b""
+    assert records.check()
+
+
 def test_a_copy_of_the_folder_is_the_same_store(records, store, tmp_path):
     records.put(batch("abc"), under=CONFIG)
     records.flush()

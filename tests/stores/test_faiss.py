@@ -116,7 +116,7 @@ class TestFaiss(CelledContract, MovingContract, PrecisionContract, RacesContract
 
     @pytest.mark.timeout(60)
     @pytest.mark.parametrize("saved", [False, True])
-    @pytest.mark.parametrize("table", ["vectors", "index_vectors", "terms", "spaces", "tombstones"])
+    @pytest.mark.parametrize("table", ["vectors", "index_vectors", "terms", "spaces", "changes"])
     def test_rows_taken_out_of_one_table(self, stock, store, table, saved):
         """Neither wrong data nor an endless wait, and verify finds it."""
         things = stock["things"]
@@ -124,10 +124,10 @@ class TestFaiss(CelledContract, MovingContract, PrecisionContract, RacesContract
             things.search([1.0] * 8)
             things.flush()
         burglar = stock["burglar"]
-        where = "" if table in ("spaces", "tombstones") else f" WHERE row = {burglar.rows()[0]}"
+        where = "" if table in ("spaces", "changes") else f" WHERE row = {burglar.rows()[0]}"
         burglar.ask(f"DELETE FROM {table}{where}")
         self.check_never_wrong(stock)
-        if table != "tombstones" and not (table == "index_vectors" and things.stats()["scheme"]["name"] == "sealed"):
+        if table != "changes" and not (table == "index_vectors" and things.stats()["scheme"]["name"] == "sealed"):
             self.check_found(stock)
 
     @pytest.mark.parametrize("value", [5, 5.5, "text", b""])

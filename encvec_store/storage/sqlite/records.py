@@ -59,8 +59,7 @@ class SqliteRecords:
         sql = "SELECT content FROM blobs WHERE collection = ? AND name = ? AND part = ?"
         with self._database.read() as cursor:
             found = cursor.execute(sql, (self.collection, name, part)).fetchone()
-        # SQLite keeps values of any type in any column; what is no blob was damaged, and opens as nothing
-        return found if found is None else found[0] if isinstance(found[0], bytes) else b""
+        return None if found is None else _blob(found[0])
 
     def put(
         self,
@@ -172,7 +171,7 @@ class SqliteRecords:
             for i in range(0, len(asked), _ROWS_AT_ONCE):
                 numbers = _as_json(asked[i : i + _ROWS_AT_ONCE])
                 for row, space, token in cursor.execute(_AUDIT, (numbers, self.collection)):
-                    known[row] = (space, token)
+                    known[row] = (space, _blob(token))
                 for row, field, kind, value in cursor.execute(_TERMS, (numbers, self.collection)):
                     terms[row].add((field, Term(kind, value)))
         return [(row, *known[row], terms[row]) for row in asked.tolist() if row in known]
@@ -231,13 +230,16 @@ class SqliteRecords:
         for i in range(0, len(asked), _ROWS_AT_ONCE):
             held.update(cursor.execute(select, (json.dumps(asked[i : i + _ROWS_AT_ONCE]), self.collection)).fetchall())
         found = [row for row in asked if row in held]
-        blobs = [held[row] for row in found]
-        # SQLite keeps values of any type in any column; what is no blob was damaged, and opens as nothing
-        return np.array(found, np.int64), [blob if isinstance(blob, bytes) else b"" for blob in blobs]
+        return np.array(found, np.int64), [_blob(held[row]) for row in found]
 
 
 def _as_json(rows: npt.ArrayLike) -> str:
     return json.dumps(np.asarray(rows, np.int64).tolist())
+
+
+def _blob(value: object) -> bytes:
+    """Return a blob as it is. SQLite keeps values of any type in any column: what is none was damaged, and is empty."""
+    return value if isinstance(value, bytes) else b""
 
 
 def _matrix(blobs: list[bytes], width: int) -> Bytes:
