@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from ..errors import EncvecError, KeyUnavailableError
+from ..keys import StoredKeyset
 from ..keys.keyset import Keyset
 from .common import Failure, Place, confirmed, help_if_alone, open_keyset, open_store, passphrase_for, place_options
 from .output import emit, facts, note, table
@@ -29,8 +30,9 @@ def keys(context: click.Context) -> None:
 
     \b
     Key URIs:
-      file:PATH   a file wrapped by a passphrase
-      env:NAME    an environment variable with an unwrapped keyset; read only from here
+      file:PATH    a file wrapped by a passphrase
+      env:NAME     an environment variable with an unwrapped keyset; read only from here
+      ...?wrap=W   with another wrapper: passphrase, none, or one of an installed package
     """
     help_if_alone(context)
 
@@ -41,8 +43,16 @@ def create_keyset(uri: str) -> Keyset:
     return Keyset.create(uri, passphrase=passphrase_for(uri, new=True))
 
 
+def back_up(uri: str) -> str:
+    """Say what must not be lost of a keyset."""
+    what = uri.removeprefix("file:")
+    if StoredKeyset(uri).takes_passphrase(new=True):
+        return f"back up {what}, and remember its passphrase: {LOST}"
+    return f"back up {what}, and what unwraps it: without it, nothing can be read"
+
+
 def _check_lasting(uri: str, done: str) -> None:
-    if uri.startswith(("env:", "memory:")):
+    if not StoredKeyset(uri).lasting:
         raise Failure(
             "UriError",
             f"{uri} would be {done} for this process only and lost with it: use a file: keyset; "
@@ -83,7 +93,7 @@ def create(place: Place, as_json: bool) -> None:
     keyset = create_keyset(place.keys_uri)
     show(keyset, as_json)
     if not as_json:
-        note(f"back up {keyset.uri.removeprefix('file:')}, and remember its passphrase: {LOST}")
+        note(back_up(keyset.uri))
 
 
 @keys.command("list")
