@@ -77,8 +77,7 @@ class Keyset:
         Args:
             uri: where; see `encvec_store.keys`.
             passphrase: as in `create`. If it is given, a keyset in clear is refused.
-            wrap: what must wrap it. None: what the keyset says, but nothing weaker than the URI's default, and no
-                wrapper of another package.
+            wrap: what must wrap it, as in `create`. None: the URI's default, or a passphrase, as the keyset says.
 
         Raises:
             KeysetError: it is missing, damaged or wrapped otherwise, or the passphrase is wrong.

@@ -17,14 +17,22 @@ from .wrappers.passphrase import PassphraseWrapper
 __all__ = ["PASSPHRASE", "STORAGES", "WRAPPERS", "make_storage", "make_wrapper", "split"]
 
 MakeStorage = Callable[[str], KeysetStorage]
-MakeWrapper = Callable[[str, str | bytes | None], KeyWrapper]
+MakeWrapper = Callable[[str, str | bytes | None], KeyWrapper | None]
 
 PASSPHRASE = "passphrase"  # noqa: S105 - the wrapper's name
+
+
+def _no_wrapper(rest: str, _: str | bytes | None) -> KeyWrapper | None:
+    """Return nothing: the keyset is not wrapped."""
+    if rest:
+        raise UriError(f"the wrapper {NONE!r} takes nothing behind its name, got {rest!r}")
+    return None
+
 
 STORAGES: dict[str, MakeStorage] = {"file": FileStorage, "env": EnvStorage, "memory": MemoryStorage}
 """URI scheme -> storage of the rest of the URI. Other packages add theirs by entry points (`plugins`)."""
 
-WRAPPERS: dict[str, MakeWrapper | None] = {NONE: None, PASSPHRASE: PassphraseWrapper}
+WRAPPERS: dict[str, MakeWrapper] = {NONE: _no_wrapper, PASSPHRASE: PassphraseWrapper}
 """Name -> wrapper of (what follows the name and a colon, passphrase). Other packages add theirs by entry points."""
 
 
@@ -55,12 +63,9 @@ def make_storage(uri: str) -> KeysetStorage:
 
 def make_wrapper(spec: str, passphrase: str | bytes | None) -> KeyWrapper | None:
     """Find the wrapper of a name, or of `name:what it needs to know`; None for `none`. Raises UriError, PluginError."""
-    name, colon, rest = spec.partition(":") if isinstance(spec, str) else ("", "", "")
+    name, _, rest = spec.partition(":") if isinstance(spec, str) else ("", "", "")
     if name in WRAPPERS:
-        if colon:
-            raise UriError(f"the wrapper {name!r} takes nothing behind its name, got {spec!r}")
-        make = WRAPPERS[name]
-        return None if make is None else make(rest, passphrase)
+        return WRAPPERS[name](rest, passphrase)
     others = plugins.find(plugins.KEY_WRAPPERS, WRAPPERS)
     if name in others:
         return cast(KeyWrapper, others[name].load()(rest, passphrase))

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from ..errors import InputError, KeysetError, UriError
 from .protocol import NONE, Header, KeyWrapper
-from .registry import PASSPHRASE, WRAPPERS, make_storage, make_wrapper, split
+from .registry import PASSPHRASE, make_storage, make_wrapper, split
 
 __all__ = ["FORMAT", "UNWRAPPED_FORMAT", "StoredKeyset"]
 
@@ -40,20 +40,19 @@ class _Wrapped:
 class StoredKeyset:
     """The document of one keyset: `create` it or `load` it, then `save` it as often as it changes.
 
-    A document says what wraps it, so `load` needs no hint for a wrapper that is built in. What it says is checked:
+    A document says what wraps it, so `load` needs no hint. What it says is checked:
 
     - Where the caller named a wrapper, the document must have that one.
     - A document in clear is taken only from a storage that keeps its keysets so, or where `none` was named. Otherwise
       whoever can write to the place could put a keyset of his own there.
-    - A wrapper of another package must be named by the caller: its key may be one that a thief can use as well.
+    - Any other wrapper than the storage's default and the passphrase must be named by the caller. A thief may have a
+      key of his own in the same service, and nothing must be encrypted under it because a file says so.
     """
 
     def __init__(self, uri: str, *, wrap: str | None = None, passphrase: str | bytes | None = None) -> None:
         place, named = split(uri)
         if named is not None and wrap is not None and named != wrap:
-            raise UriError(
-                f"the keyset URI names the wrapper {named!r}, wrap= another, {wrap!r}: give one"
-            )
+            raise UriError(f"the keyset URI names the wrapper {named!r}, wrap= another, {wrap!r}: give one")
         self._storage = make_storage(place)
         self._wrap = named if wrap is None else wrap
         self._passphrase = passphrase
@@ -89,7 +88,7 @@ class StoredKeyset:
                 'or say wrap="passphrase"'
             )
         if self._storage.exists():  # asked before a key is derived, and again, atomically, by the storage
-            raise KeysetError(f"{self.uri} exists already: open it, or choose another place")
+            raise KeysetError(f"{self.uri} holds a keyset already: open it, or choose another place")
         self._clear = name == NONE
         if name != NONE:
             self._key = (name, *self._new_key(self._open_wrapper(self._wrap or self._storage.wrapper)))
@@ -132,7 +131,7 @@ class StoredKeyset:
                 f"{self.uri} must be wrapped, but is in clear: who can write there may have exchanged it. "
                 'If you made it so, say wrap="none"'
             )
-        if self._wrap is None and found not in WRAPPERS:
+        if self._wrap is None and found not in (NONE, PASSPHRASE, self._storage.wrapper):
             raise KeysetError(f"{self.uri} is wrapped by {found!r}: if you made it so, say wrap={found!r}")
 
     def _open_wrapper(self, name: str) -> KeyWrapper:

@@ -148,7 +148,7 @@ def test_a_wrong_passphrase_says_so_and_no_more(wrapped, encvec, monkeypatch):
     monkeypatch.setenv("ENCVEC_PASSPHRASE", "tr0ub4dor")
     answer = encvec("count", "docs")
     assert (answer.code, answer.out) == (2, "")
-    assert "wrong passphrase, or the file was altered" in answer.err
+    assert "wrong passphrase, or the keyset was altered" in answer.err
     assert "tr0ub4dor" not in answer.err
 
 

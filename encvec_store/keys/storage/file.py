@@ -80,7 +80,7 @@ class FileStorage:
         try:
             os.link(name, self._path)  # unlike a rename it fails where another process was first
         except FileExistsError:
-            raise KeysetError(f"{self._path} exists already: open it, or choose another path") from None
+            raise KeysetError(f"{self._path} holds a keyset already: open it, or choose another path") from None
 
 
 @contextlib.contextmanager

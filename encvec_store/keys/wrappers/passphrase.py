@@ -11,7 +11,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
-from ...errors import KeysetError
+from ...errors import KeysetError, UriError
 from ..protocol import Header
 
 __all__ = ["PASSPHRASE_FILE_VARIABLE", "PASSPHRASE_VARIABLE", "PassphraseWrapper"]
@@ -36,6 +36,8 @@ class PassphraseWrapper:
     """
 
     def __init__(self, rest: str = "", passphrase: str | bytes | None = None) -> None:
+        if rest:
+            raise UriError(f"the wrapper 'passphrase' takes nothing behind its name, got {rest!r}")
         self._passphrase = passphrase
 
     def new(self) -> tuple[bytes, Header]:
