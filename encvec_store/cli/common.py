@@ -20,7 +20,7 @@ from click.core import ParameterSource
 
 from ..collection import Collection
 from ..errors import CollectionNotFoundError, InputError, KeysetError
-from ..keys import StoredKeyset
+from ..keys import PASSPHRASE, StoredKeyset
 from ..keys.keyset import Keyset
 from ..keys.wrappers.passphrase import PASSPHRASE_FILE_VARIABLE, PASSPHRASE_VARIABLE
 from ..store import Store, connect
@@ -137,7 +137,7 @@ def passphrase_for(uri: str, *, new: bool = False) -> str | None:
     Raises KeysetError where there is no terminal to ask on, or no keyset to open.
     """
     given = os.environ.get(PASSPHRASE_VARIABLE) or os.environ.get(PASSPHRASE_FILE_VARIABLE)
-    if given or not StoredKeyset(uri).takes_passphrase(new=new):
+    if given or StoredKeyset(uri).wrapper(new=new) != PASSPHRASE:
         return None
     if not sys.stdin.isatty():
         raise KeysetError(

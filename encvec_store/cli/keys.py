@@ -46,9 +46,13 @@ def create_keyset(uri: str) -> Keyset:
 def back_up(uri: str) -> str:
     """Say what must not be lost of a keyset."""
     what = uri.removeprefix("file:")
-    if StoredKeyset(uri).takes_passphrase(new=True):
-        return f"back up {what}, and remember its passphrase: {LOST}"
-    return f"back up {what}, and what unwraps it: without it, nothing can be read"
+    match StoredKeyset(uri).wrapper(new=True):
+        case "passphrase":
+            return f"back up {what}, and remember its passphrase: {LOST}"
+        case "none":
+            return f"back up {what}, and let nobody read it: it is in clear, and without it nothing can be read"
+        case wrapper:
+            return f"back up {what}, and what the wrapper {wrapper!r} needs: {LOST}"
 
 
 def _check_lasting(uri: str, done: str) -> None:

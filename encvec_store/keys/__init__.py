@@ -13,8 +13,8 @@ the two; `registry` has both tables, which other packages extend through entry p
 
 from __future__ import annotations
 
-from .protocol import Header, KeysetStorage, KeyWrapper
-from .registry import STORAGES, WRAPPERS
+from .protocol import NONE, Header, KeysetStorage, KeyWrapper
+from .registry import PASSPHRASE, STORAGES, WRAPPERS
 from .stored import StoredKeyset
 
-__all__ = ["STORAGES", "WRAPPERS", "Header", "KeyWrapper", "KeysetStorage", "StoredKeyset"]
+__all__ = ["NONE", "PASSPHRASE", "STORAGES", "WRAPPERS", "Header", "KeyWrapper", "KeysetStorage", "StoredKeyset"]

@@ -56,9 +56,9 @@ class StoredKeyset:
         self._storage = make_storage(place)
         self._wrap = named if wrap is None else wrap
         self._passphrase = passphrase
-        self._wrapper: KeyWrapper | None = None
+        self._opened: KeyWrapper | None = None
         if self._wrap is not None:
-            self._wrapper = make_wrapper(self._wrap, passphrase)  # a mistyped name is told before anything is read
+            self._opened = make_wrapper(self._wrap, passphrase)  # a mistyped name is told before anything is read
         self._key: tuple[str, bytes, Header] | None = None  # wrapper, key, header: a key is derived once
         self._clear = False
         self.uri = self._storage.uri if self._wrap is None else f"{self._storage.uri}?wrap={self._wrap}"
@@ -72,12 +72,12 @@ class StoredKeyset:
         """Say whether there is a keyset."""
         return self._storage.exists()
 
-    def takes_passphrase(self, *, new: bool = False) -> bool:
-        """Say whether a passphrase opens the keyset that is here, or a `new` one. Raises KeysetError."""
+    def wrapper(self, *, new: bool = False) -> str:
+        """Return the name of the wrapper of the keyset that is here, or of a `new` one. Raises KeysetError."""
         if new or self._wrap is not None:
-            return self._chosen() == PASSPHRASE
+            return self._chosen()
         wrapped = self._parse(self._storage.read())
-        return wrapped is not None and wrapped.wrapper == PASSPHRASE
+        return NONE if wrapped is None else wrapped.wrapper
 
     def create(self, document: bytes) -> None:
         """Store a new document. Raises KeysetError where one exists already."""
@@ -135,11 +135,11 @@ class StoredKeyset:
             raise KeysetError(f"{self.uri} is wrapped by {found!r}: if you made it so, say wrap={found!r}")
 
     def _open_wrapper(self, name: str) -> KeyWrapper:
-        if self._wrapper is None:
-            self._wrapper = make_wrapper(self._wrap or name, self._passphrase)
-        if self._wrapper is None:
+        if self._opened is None:
+            self._opened = make_wrapper(self._wrap or name, self._passphrase)
+        if self._opened is None:
             raise KeysetError(f"{self.uri} is malformed: {name!r} wraps nothing")
-        return self._wrapper
+        return self._opened
 
     def _new_key(self, wrapper: KeyWrapper) -> tuple[bytes, Header]:
         try:

@@ -242,21 +242,21 @@ def test_two_wrappers_named(path):
 @pytest.mark.parametrize(
     ("uri", "new", "there"),
     [
-        ("file:{path}", True, True),
-        ("file:{path}?wrap=none", False, False),
-        ("env:X?wrap=passphrase", True, True),
-        ("env:ENCVEC_TEST_KEYSET", False, True),
-        ("memory:", False, None),
+        ("file:{path}", "passphrase", "passphrase"),
+        ("file:{path}?wrap=none", "none", "none"),
+        ("env:X?wrap=passphrase", "passphrase", "passphrase"),
+        ("env:ENCVEC_TEST_KEYSET", "none", "passphrase"),
+        ("memory:", "none", None),
     ],
 )
-def test_who_asks_for_a_passphrase(path, uri, new, there):
+def test_what_the_wrapper_is(path, uri, new, there):
     """What the command line asks before it prompts: of a new keyset, and of the one that is there."""
     create(path)
     Keyset.create(ENV, wrap="passphrase", passphrase=PASSPHRASE)
     stored = StoredKeyset(uri.format(path=path))
-    assert stored.takes_passphrase(new=True) is new
+    assert stored.wrapper(new=True) == new
     if there is None:
         with pytest.raises(KeysetError, match="cannot be opened again"):
-            stored.takes_passphrase()
+            stored.wrapper()
     else:
-        assert stored.takes_passphrase() is there
+        assert stored.wrapper() == there
