@@ -207,6 +207,21 @@ def test_a_wrong_key_says_so(monkeypatch, path, service):
         Keyset.open(uri)
 
 
+@pytest.mark.parametrize("changes", [{}, {"wrapper": "again"}, {"header": {"of": ["app"], "tuple": [2, 1]}}])
+def test_name_and_header_are_authenticated(monkeypatch, path, service, changes):
+    """Also where they make no difference to the key."""
+    monkeypatch.setitem(WRAPPERS, "again", Service)
+    keyset = Keyset.create(f"file:{path}", wrap="service:app")
+    fields = {**json.loads(path.read_bytes()), **changes}
+    path.write_bytes(json.dumps(fields, sort_keys=True, indent=1).encode() + b"\n")
+    uri = f"file:{path}?wrap={fields['wrapper']}:app"
+    if changes:
+        with pytest.raises(KeysetError, match="wrong key, or the keyset was altered"):
+            Keyset.open(uri)
+    else:
+        assert Keyset.open(uri).root(1) == keyset.root(1)
+
+
 def test_a_service_must_be_named(path, service):
     """A thief has a key in the same service: a file that says so must not be taken unasked."""
     Keyset.create(f"file:{path}", wrap="service:thief")
