@@ -11,6 +11,7 @@ import click
 from ..errors import EncvecError, KeyUnavailableError
 from ..keys import StoredKeyset
 from ..keys.keyset import Keyset
+from ..keys.registry import split
 from .common import Failure, Place, confirmed, help_if_alone, open_keyset, open_store, passphrase_for, place_options
 from .output import emit, facts, note, table
 
@@ -45,7 +46,7 @@ def create_keyset(uri: str) -> Keyset:
 
 def back_up(uri: str) -> str:
     """Say what must not be lost of a keyset."""
-    what = uri.removeprefix("file:")
+    what = split(uri)[0].removeprefix("file:")
     match StoredKeyset(uri).wrapper(new=True):
         case "passphrase":
             return f"back up {what}, and remember its passphrase: {LOST}"

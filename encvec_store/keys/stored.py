@@ -129,10 +129,12 @@ class StoredKeyset:
         if self._wrap is None and found == NONE != self._storage.wrapper:
             raise KeysetError(
                 f"{self.uri} must be wrapped, but is in clear: who can write there may have exchanged it. "
-                'If you made it so, say wrap="none"'
+                'If you made it so, say wrap="none", or ?wrap=none in the URI'
             )
         if self._wrap is None and found not in (NONE, PASSPHRASE, self._storage.wrapper):
-            raise KeysetError(f"{self.uri} is wrapped by {found!r}: if you made it so, say wrap={found!r}")
+            raise KeysetError(
+                f"{self.uri} is wrapped by {found!r}: if you made it so, say wrap={found!r}, or ?wrap={found} in the URI"
+            )
 
     def _open_wrapper(self, name: str) -> KeyWrapper:
         if self._opened is None:
