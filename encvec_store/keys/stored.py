@@ -133,7 +133,7 @@ class StoredKeyset:
             )
         if self._wrap is None and found not in (NONE, PASSPHRASE, self._storage.wrapper):
             raise KeysetError(
-                f"{self.uri} is wrapped by {found!r}: if you made it so, say wrap={found!r}, or ?wrap={found} in the URI"
+                f"{self.uri} is wrapped by {found!r}: if you made it so, say wrap={found!r}, or ?wrap= in the URI"
             )
 
     def _open_wrapper(self, name: str) -> KeyWrapper:
