@@ -1,4 +1,4 @@
-"""The statements of searches, kept by shape with a hole for the filter; imports names, predicates, records, wire."""
+"""The statements of searches, kept by shape with a hole for the filter; imports storage.postgres."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from ...data.filters import Predicate
 from ...errors import StaleConfigError
 from ...storage.postgres.names import kept
 from ...storage.postgres.predicates import PredicateSql
-from ...storage.postgres.records import Records
+from ...storage.postgres.records import PostgresRecords
 from ...storage.postgres.wire import Raw, int8_array, vector, vector_array
-from ...storage.protocol import Matrix, share
+from ...storage.protocol import Matrix
+from ..protocol import share
 
 __all__ = ["Ask", "Statements", "Way"]
 
@@ -114,7 +115,7 @@ class Way:
 class Statements:
     """Searches of one collection as SQL."""
 
-    def __init__(self, records: Records) -> None:
+    def __init__(self, records: PostgresRecords) -> None:
         self._records = records
         self._names = records.names
         self._column, self._type, self._number = kept(records.spec.half)
