@@ -1,4 +1,4 @@
-"""Writing one collection's records, each time in one transaction; imports reading, schema, changes, wire, ranges.
+"""Writing one collection's records, each time in one transaction; imports reading, schema, changes, wire.
 
 Writers of a collection queue at its row in `collections`. That row hands out row numbers, so records are copied
 straight into their table: no staging, and no number is ever used twice.
@@ -17,9 +17,8 @@ from psycopg.sql import SQL
 
 from ...errors import StaleConfigError
 from ...waits import each
-from ..protocol import Blob, EncryptedBatch, Rows
-from ..ranges import packed
-from .changes import ADDED, REMOVED
+from ..protocol import Blob, EncryptedBatch, Rows, union
+from .changes import KEPT, entries, forget
 from .names import kept
 from .reading import Reader
 from .schema import attach_content, create_content, drop_content, next_content
@@ -72,11 +71,9 @@ class _State:
         for space, n in more.items():
             self.counts[space] = self.counts.get(space, 0) + n
 
-    def changes(self) -> dict[int, bytes]:
-        """Return the rows that came and went, packed, by kind."""
-        added = np.arange(self.first, self.next_row, dtype=np.int64)
-        removed = np.unique(np.concatenate([np.empty(0, np.int64), *self.removed]))
-        return {kind: packed(rows) for kind, rows in ((ADDED, added), (REMOVED, removed)) if len(rows)}
+    def entries(self) -> dict[int, bytes]:
+        """Return what the change table gets of it."""
+        return entries(np.arange(self.first, self.next_row, dtype=np.int64), np.sort(union(self.removed)))
 
 
 class Writer:
@@ -101,7 +98,7 @@ class Writer:
             empty = state.next_row == 1
             for batch in batches:
                 if batch.rows is not None:
-                    raise ValueError("rows must be None in a batch for put, which gives out new ones")
+                    raise ValueError("a batch for put must have no rows, as new ones are given out: leave rows None")
                 for tokens in (packed_tokens(batch.tokens), byte_arrays(batch.retired) if batch.retired else None):
                     if tokens is not None and not empty:
                         self._delete(cursor, state, "token = ANY(%b::bytea[])", tokens)
@@ -140,12 +137,11 @@ class Writer:
             state.index_dim = state.index_dim if index_dim is None else index_dim
             create_content(cursor, self._names, state.content, self._spec, state.index_dim)
             for batch in batches:
-                if batch.rows is None:
-                    raise ValueError("rows must be given in a batch for replace: those that the records have already")
+                rows = _kept_rows(batch, state.next_row)
                 if state.counts:
                     tokens = byte_arrays([*map(bytes, batch.tokens), *batch.retired])
                     self._delete(cursor, state, "token = ANY(%b::bytea[])", tokens)
-                self._insert(cursor, state, batch, np.asarray(batch.rows, np.int64))
+                self._insert(cursor, state, batch, rows)
             if index is not None:
                 index(cursor, state.content, state.counts, state.index_dim)
             for table in ("{spaces}", "{changes}"):
@@ -211,7 +207,7 @@ class Writer:
 
     def _finish(self, cursor: Cursor, state: _State, config: bytes | None, *, replaced: bool = False) -> None:
         """Count, note the changes and number the write. What was replaced is known by its number, not by changes."""
-        changes = {} if replaced else state.changes()
+        noted = {} if replaced else state.entries()
         spaces = sorted(state.counts)
         generation = state.generation + 1
         cursor.execute(
@@ -219,8 +215,8 @@ class Writer:
             {
                 "spaces": int8_array(spaces),
                 "counts": int8_array([state.counts[space] for space in spaces]),
-                "kinds": int8_array(list(changes)),
-                "rows": byte_arrays(list(changes.values())),
+                "kinds": int8_array(list(noted)),
+                "rows": byte_arrays(list(noted.values())),
                 "generation": generation,
                 "stamp": secrets.randbits(62),
                 "next_row": state.next_row,
@@ -230,3 +226,15 @@ class Writer:
                 "purged": generation if replaced else None,
             },
         )
+        if not generation % KEPT:  # nobody has to tidy up for that
+            forget(cursor, self._records)
+
+
+def _kept_rows(batch: EncryptedBatch, next_row: int) -> Rows:
+    """Return the rows that the records of a batch keep. Raises ValueError."""
+    if batch.rows is None:
+        raise ValueError("a batch for replace must have rows: those that its records have already")
+    rows = np.asarray(batch.rows, np.int64)
+    if rows.shape != (len(batch.payloads),) or (len(rows) and not 1 <= rows.min() <= rows.max() < next_row):
+        raise ValueError("rows of a batch for replace must be those that its records have already, one for each")
+    return rows
