@@ -1,4 +1,4 @@
-"""pgvector indexes over records in PostgreSQL: when they are built, what they find, and that nothing depends on them."""
+"""pgvector indexes: when they are built, what they find, and that nothing depends on them."""
 
 import re
 

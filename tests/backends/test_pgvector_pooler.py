@@ -17,8 +17,8 @@ from sqlalchemy import create_engine
 
 from encvec_store.data.fields import Term
 from encvec_store.data.filters import Match
-from encvec_store.storage.protocol import CollectionSpec
 from encvec_store.storage.postgres import PostgresStore
+from encvec_store.storage.protocol import CollectionSpec
 from tests.backends.pgvector_kit import DIM, SIZE, again, ask, batch, both, oracle, sound
 from tests.postgres import role
 from tests.threads import guarded

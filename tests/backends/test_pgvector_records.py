@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from encvec_store import errors
 from encvec_store.data.fields import Term
 from encvec_store.data.filters import AllOf, AnyOf, Match, Present, Range
-from encvec_store.storage.protocol import EncryptedBatch
 from encvec_store.storage.postgres import PostgresStore
 from encvec_store.storage.postgres.wire import KEY, split_value, term_from, typed_kind
+from encvec_store.storage.protocol import EncryptedBatch
 from tests.backends.pgvector_kit import DIM, SIZE, again, ask, batch, both, opened, oracle, sound, spec
 from tests.threads import guarded
 

@@ -15,8 +15,8 @@ from encvec_store import errors
 from encvec_store.cli.app import run
 from encvec_store.data.fields import Term
 from encvec_store.data.filters import Match
-from encvec_store.storage.protocol import Blob, CollectionSpec
 from encvec_store.storage.postgres import PostgresStore
+from encvec_store.storage.protocol import Blob, CollectionSpec
 from tests.backends.pgvector_kit import DIM, SIZE, again, ask, batch, both, oracle, sound
 from tests.postgres import role
 
