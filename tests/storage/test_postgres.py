@@ -9,7 +9,7 @@ import pytest
 
 from encvec_store.data.fields import Term
 from encvec_store.storage.postgres import PostgresStore
-from encvec_store.storage.postgres import changes as changes_module
+from encvec_store.storage.postgres import changes, writer
 from encvec_store.storage.postgres.source import Source
 from encvec_store.storage.protocol import Blob
 from tests.postgres import role
@@ -75,7 +75,8 @@ class TestRowSecurity(Contract):
                 if tenant is not None or self._closed:
                     return super().collections(tenant)
                 tenants = ask(pg_dsn, f"SELECT DISTINCT tenant FROM {self._names.schema}.collections")
-                return sorted(found for (owner,) in tenants for found in super().collections(owner))
+                of = super().collections
+                return sorted(found for (owner,) in tenants for found in of(owner))
 
         database = pg_dsn.partition("?")[0].rpartition("/")[2]
         with role(pg_dsn, f"GRANT CREATE ON DATABASE {database} TO {{}}") as url:
@@ -159,8 +160,8 @@ class Counting:
 
 
 def test_changes_are_forgotten_in_time(pg_dsn, store, records, monkeypatch):
-    monkeypatch.setattr(changes_module, "KEPT", 10)
-    monkeypatch.setattr("encvec_store.storage.postgres.writer.KEPT", 10)
+    for module in (changes, writer):
+        monkeypatch.setattr(module, "KEPT", 10)
     followers = []
     for turn in range(45):
         records.put(batch([turn % 7], seed=turn), under=CONFIG)
@@ -175,7 +176,7 @@ def test_changes_are_forgotten_in_time(pg_dsn, store, records, monkeypatch):
 
 
 def test_flush_forgets_changes_that_are_much(pg_dsn, records, monkeypatch):
-    monkeypatch.setattr(changes_module, "_BYTES_MOST", 200)
+    monkeypatch.setattr(changes, "_BYTES_MOST", 200)
     records.put(batch(range(100)), under=CONFIG)
     one, two = Follower(), Follower()
     one.follow(records)

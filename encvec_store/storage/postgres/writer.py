@@ -17,7 +17,7 @@ from psycopg.sql import SQL
 
 from ...errors import StaleConfigError
 from ...waits import each
-from ..protocol import Blob, EncryptedBatch, Rows, union
+from ..protocol import Blob, Bytes, EncryptedBatch, Rows, union
 from .changes import KEPT, entries, forget
 from .names import kept
 from .reading import Reader
@@ -95,13 +95,17 @@ class Writer:
         """Insert or replace by token, and drop the retired tokens."""
         with self._records.source.write() as cursor:
             state = self._lock(cursor, under)
-            empty = state.next_row == 1
+            # where there was nothing before, only these can be there already: spare the server looking for others
+            written: set[bytes] | None = set() if state.next_row == 1 else None
             for batch in batches:
                 if batch.rows is not None:
                     raise ValueError("a batch for put must have no rows, as new ones are given out: leave rows None")
-                for tokens in (packed_tokens(batch.tokens), byte_arrays(batch.retired) if batch.retired else None):
-                    if tokens is not None and not empty:
-                        self._delete(cursor, state, "token = ANY(%b::bytea[])", tokens)
+                if written is None or not written.isdisjoint((*_listed(batch.tokens), *batch.retired)):
+                    self._delete(cursor, state, "token = ANY(%b::bytea[])", packed_tokens(batch.tokens))
+                    if batch.retired:
+                        self._delete(cursor, state, "token = ANY(%b::bytea[])", byte_arrays(batch.retired))
+                if written is not None:
+                    written.update(_listed(batch.tokens))
                 n = len(batch.payloads)
                 rows = np.arange(state.next_row, state.next_row + n, dtype=np.int64)
                 state.next_row += n
@@ -139,7 +143,7 @@ class Writer:
             for batch in batches:
                 rows = _kept_rows(batch, state.next_row)
                 if state.counts:
-                    tokens = byte_arrays([*map(bytes, batch.tokens), *batch.retired])
+                    tokens = byte_arrays([*_listed(batch.tokens), *batch.retired])
                     self._delete(cursor, state, "token = ANY(%b::bytea[])", tokens)
                 self._insert(cursor, state, batch, rows)
             if index is not None:
@@ -228,6 +232,11 @@ class Writer:
         )
         if not generation % KEPT:  # nobody has to tidy up for that
             forget(cursor, self._records)
+
+
+def _listed(tokens: Bytes) -> list[bytes]:
+    found: list[bytes] = np.ascontiguousarray(tokens).view("V16").ravel().tolist()
+    return found
 
 
 def _kept_rows(batch: EncryptedBatch, next_row: int) -> Rows:
