@@ -170,7 +170,7 @@ def test_changes_are_forgotten_in_time(pg_dsn, store, records, monkeypatch):
         ((n,),) = ask(pg_dsn, "SELECT count(DISTINCT generation) FROM encvec.changes")
         assert n < 21, "without any tidying up"
     told = [one.follow(records) for one in followers]
-    assert [change.whole for change in told[:-1]] == [True] * 29 + [False] * 15
+    assert [change.whole for change in told[:-1]] == [True] * 28 + [False] * 16
     assert told[-1] is None
     assert all(one.spaces == by_space(records) for one in followers)
 
