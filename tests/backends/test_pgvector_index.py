@@ -369,14 +369,14 @@ def test_explain_tells_the_way_of_the_search(filled):
     with opened(dsn, dim=DIM, index="hnsw") as (_, collection):
         assert collection.explain(1, query, 10).startswith("scan, 6,000 records"), "explaining builds nothing"
         collection.flush()
-        for predicate, way, node in (
-            (None, "hnsw index", "_s1_hnsw"),
-            (BROAD, "hnsw index", "_s1_hnsw"),
-            (NARROW, "filter first, which at most 1,000 records pass", "Sort Key"),
+        for predicate, way, passing, node in (
+            (None, "hnsw index", "", "_s1_hnsw"),
+            (BROAD, "hnsw index", "3,001 of ", "_s1_hnsw"),
+            (NARROW, "filter first, which at most 1,000 records pass", "20 of ", "Sort Key"),
         ):
             before = dict(collection.stats()["searches"])
             told = collection.explain(1, query, 10, predicate)
-            assert told.startswith(f"{way}, 6,000 records\n")
+            assert told.startswith(f"{way}, {passing}6,000 records\n")
             assert node in told
             assert f"'[{DIM} numbers]'::vector" in told
             assert max(map(len, told.splitlines())) < 200, "plans are for people to read"

@@ -8,8 +8,7 @@ import psycopg
 import pytest
 
 from encvec_store.data.fields import Term
-from encvec_store.storage.postgres import PostgresStore
-from encvec_store.storage.postgres import changes, writer
+from encvec_store.storage.postgres import PostgresStore, changes, writer
 from encvec_store.storage.postgres.source import Source
 from encvec_store.storage.protocol import Blob
 from tests.postgres import role

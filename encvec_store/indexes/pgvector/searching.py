@@ -82,11 +82,12 @@ class Searcher:
         ask = Ask(
             {space: np.ascontiguousarray(part, np.float32) for space, part in probes.items()}, limit, predicate, whole
         )
-        if not ask.dim or not ask.count or limit <= 0:
-            return self._take(ask, [])
         if ask.dim != self._records.dim_of(self._records.content):
             self._records.catch_up()  # another process moved the collection to a sketch, or to another one
             self.look_again()
+            self._statements.fit(self._records.content, ask)
+        if not ask.dim or not ask.count or limit <= 0:
+            return self._take(ask, [])
         states = {space: state for space in ask.probes if (state := self._state(space)) is not None}
         state = _together(states)
         if state is None or state.kind == "none" or share(limit, len(ask.probes)) > _MOST_EF:
@@ -160,16 +161,19 @@ class Searcher:
             most = self._narrow_limit(state.records, limit)
             ways.insert(0, (f"filter first, which at most {most:,} records pass", Way("narrow", most=most)))
 
-        def work(cursor: Cursor, content: int) -> tuple[str, list[Any]]:
+        def work(cursor: Cursor, content: int) -> tuple[str, str, list[Any]]:
+            passing = (
+                "" if predicate is None else f"{self._statements.passing(cursor, content, space, predicate):,} of "
+            )
             for name, way in ways:
                 sql, parameters = self._statements.search(content, ask, way)
                 if way.kind != "narrow" or cursor.execute(sql, parameters).fetchall():
-                    return name, cursor.execute(b"EXPLAIN (COSTS OFF) " + sql, parameters).fetchall()
+                    return name, passing, cursor.execute(b"EXPLAIN (COSTS OFF) " + sql, parameters).fetchall()
             raise AssertionError("unreachable")
 
-        way, plan = self._records.on_content(work)
+        way, passing, plan = self._records.on_content(work)
         shown = [_NUMBERS.sub(f"'[{query.size} numbers]'", line) for (line,) in plan]
-        return "\n".join([f"{way}, {state.records:,} records", *(f"  {line}" for line in shown)])
+        return "\n".join([f"{way}, {passing}{state.records:,} records", *(f"  {line}" for line in shown)])
 
     def _state(self, space: int) -> IndexState | None:
         state = self.states().get(space)
