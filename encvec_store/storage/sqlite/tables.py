@@ -72,8 +72,8 @@ collections = Table(
     sqlite_autoincrement=True,  # the folder of a dropped collection must never be taken for another's
 )
 """`generation` counts committed writes and `stamp` is random with each: where an older copy of the file was put back,
-a generation may come twice, but never with the same stamp. `content` counts from 1 how often everything was replaced.
-Changes up to `purged_generation` are gone."""
+a generation may come twice, but never with the same stamp. `content` grows by a random
+step, from 1, whenever everything is replaced. Changes up to `purged_generation` are gone."""
 
 blobs = Table(
     "blobs",

@@ -68,8 +68,10 @@ class Writer:
 
     def clear(self, index_dim: int | None) -> None:
         """Delete every record, and take note of how many coordinates index vectors have from now on."""
-        sql = "UPDATE collections SET index_dim = coalesce(?, index_dim), content = content + 1 WHERE id = ?"
-        self._cursor.execute(sql, (index_dim, self._collection))
+        # A random step: where an older copy of the file was put back, another content must not get the same number.
+        step = 1 + secrets.randbelow(1 << 32)
+        sql = "UPDATE collections SET index_dim = coalesce(?, index_dim), content = content + ? WHERE id = ?"
+        self._cursor.execute(sql, (index_dim, step, self._collection))
         self._database.clear(self._cursor, self._collection)
 
     def insert(self, batch: EncryptedBatch) -> None:
