@@ -54,6 +54,7 @@ __all__ = [
     "NormError",
     "OutcomeUnknownError",
     "ProfileError",
+    "ReplicaLagError",
     "SchemeError",
     "ShapeError",
     "StaleConfigError",
@@ -165,6 +166,10 @@ class StoreLockedError(StoreError):
 
 class StaleConfigError(StoreError):
     """The collection's settings were changed by another process meanwhile; nothing was written."""
+
+
+class ReplicaLagError(StoreError):
+    """A store that was opened as a replica has not caught up with what this process has seen elsewhere."""
 
 
 class StoreUnreachableError(StoreError):

@@ -1,34 +1,25 @@
-"""Stores of ciphertext: opaque tokens, sealed bytes and index vectors, never a key; imports filters, fields, errors."""
+"""Stores of sealed records: opaque tokens, sealed bytes and index vectors, never a key."""
 
 from __future__ import annotations
 
 from .protocol import (
-    Backend,
-    BackendCollection,
-    CacheAuthenticator,
+    Blob,
+    Changes,
     CollectionSpec,
     EncryptedBatch,
-    Nearest,
-    Probes,
+    Records,
+    RecordStore,
     Rows,
-    share,
     union,
 )
-from .registry import ASYNC_BACKENDS, BACKENDS, open_backend, waits_in_loop
 
 __all__ = [
-    "ASYNC_BACKENDS",
-    "BACKENDS",
-    "Backend",
-    "BackendCollection",
-    "CacheAuthenticator",
+    "Blob",
+    "Changes",
     "CollectionSpec",
     "EncryptedBatch",
-    "Nearest",
-    "Probes",
+    "RecordStore",
+    "Records",
     "Rows",
-    "open_backend",
-    "share",
     "union",
-    "waits_in_loop",
 ]

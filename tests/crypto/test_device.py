@@ -13,7 +13,7 @@ import pytest
 from encvec_store import Keyset, connect, gpus
 from encvec_store.schemes import device as devices
 from encvec_store.schemes import scheme
-from encvec_store.sealing.keyring import Vault
+from encvec_store.sealing.keyring import Keyring
 from tests.elsewhere import Elsewhere
 
 
@@ -44,7 +44,7 @@ def test_records_go_there_and_queries_stay():
     assert at.back == 1
 
 
-def test_the_vault_hands_its_device_on(monkeypatch):
+def test_the_keyring_hands_its_device_on(monkeypatch):
     at = Elsewhere()
     monkeypatch.setattr("encvec_store.store.device", lambda name: at)
     with connect("memory:", keyset=Keyset.create("memory:")) as store:
@@ -53,7 +53,7 @@ def test_the_vault_hands_its_device_on(monkeypatch):
         assert some.search([0, 1, 0, 0], k=1)[0].id == "b"
         assert some.verify().ok
     assert at.back == 1
-    assert Vault(Keyset.create("memory:"), "", "some")._device is devices.CPU
+    assert Keyring(Keyset.create("memory:"), "", "some", bytes(16))._device is devices.CPU
 
 
 def test_the_processor_is_asked_for_nothing(monkeypatch):

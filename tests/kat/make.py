@@ -17,6 +17,7 @@ from unittest import mock
 import numpy as np
 from cryptography.exceptions import UnsupportedAlgorithm
 
+from encvec_store.crypto.blobs import BlobCipher
 from encvec_store.crypto.envelope import RecordCipher, Stamp, headers
 from encvec_store.crypto.labels import Purpose, derive, encode
 from encvec_store.crypto.prf import Keystream, Pmac
@@ -35,6 +36,8 @@ from encvec_store.sealing.config import CollectionConfig
 FOLDER = Path(__file__).resolve().parent
 ROOT = bytes(range(32))
 TENANT, COLLECTION = "acme", "faces"
+INCARNATION = bytes(range(200, 216))
+CONTEXT = (TENANT, COLLECTION, INCARNATION)
 PASSPHRASE = "correct horse"
 IDS = ["a", "record-0000000001", "", "\N{GREEK SMALL LETTER ALPHA}"]
 
@@ -52,7 +55,15 @@ def points(n, dim):
 
 
 def cipher():
-    return RecordCipher(ROOT, 1, TENANT, COLLECTION)
+    return RecordCipher(ROOT, 1, CONTEXT)
+
+
+def blob_cipher():
+    return BlobCipher(ROOT, 1, CONTEXT)
+
+
+def _nonces(n):
+    return np.arange(16 * n, dtype=np.uint8).reshape(n, 16)
 
 
 def labels():
@@ -60,7 +71,7 @@ def labels():
     return {
         "root": ROOT.hex(),
         "encode": [{"parts": [repr(part) for part in parts], "bytes": encode(*parts).hex()} for parts in tuples],
-        "derive": {purpose.value: derive(ROOT, purpose, TENANT, COLLECTION).hex() for purpose in Purpose},
+        "derive": {purpose.value: derive(ROOT, purpose, *CONTEXT).hex() for purpose in Purpose},
     }
 
 
@@ -87,7 +98,7 @@ def tokens():
             {"field": name, "value": value.hex(), "token": token.hex()}
             for (name, value), token in zip(terms, cipher().blind_tokens(terms), strict=True)
         ],
-        "binding": cipher().bindings(cipher().tokens(IDS[:1]), points(1, 3), points(1, 5)).tobytes().hex(),
+        "binding": cipher().bindings(cipher().tokens(IDS[:1]), _nonces(1), points(1, 3), points(1, 5)).tobytes().hex(),
         "index-cache": cipher().cache_tag(b"index").hex(),
     }
 
@@ -95,19 +106,21 @@ def tokens():
 def envelopes():
     of, vectors = cipher(), points(2, 3)
     names = of.tokens(IDS[:2])
-    nonces = np.arange(32, dtype=np.uint8).reshape(2, 16)
-    heads = headers(Stamp(1, 2, 1), nonces, of.bindings(names, vectors, points(2, 5)))
+    nonces = _nonces(2)
+    heads = headers(Stamp(1, 2, 1), nonces, of.bindings(names, nonces, vectors, points(2, 5)))
     payloads = [b"", b'["a",{"country":"de"},null]']
     with fixed_random():
         sealed = {
             "vectors": [row.tobytes().hex() for row in of.seal_vectors(names, heads, vectors)],
             "payloads": [envelope.hex() for envelope in of.seal_payloads(names, heads, payloads)],
-            "config": of.seal_config(b'{"dim":3}').hex(),
+            "settings": blob_cipher().seal_settings(b'{"dim":3}').hex(),
+            "blob": blob_cipher().seal_blob("profile", 0, "digest", b"some profile").hex(),
         }
     plain = {
         "vectors": vectors.tolist(),
         "payloads": [payload.decode() for payload in payloads],
-        "config": '{"dim":3}',
+        "settings": '{"dim":3}',
+        "blob": "some profile",
     }
     return {"root": ROOT.hex(), "headers": [head.tobytes().hex() for head in heads], "sealed": sealed, "plain": plain}
 
@@ -116,8 +129,8 @@ def half():
     """Vectors in half precision: format 2, whose header, binding and envelopes are over float16."""
     of, vectors, index = cipher(), points(2, 3).astype(np.float16), points(2, 5).astype(np.float16)
     names = of.tokens(IDS[:2])
-    nonces = np.arange(32, dtype=np.uint8).reshape(2, 16)
-    heads = headers(Stamp(1, 2, 1, Precision.HALF), nonces, of.bindings(names, vectors, index))
+    nonces = _nonces(2)
+    heads = headers(Stamp(1, 2, 1, Precision.HALF), nonces, of.bindings(names, nonces, vectors, index))
     config = CollectionConfig.build(
         dim=3,
         metric_name="l2",
@@ -194,7 +207,7 @@ def sketch(device=CPU):
         }
         if k <= 8:
             with fixed_random():
-                case["artefact"] = cipher().seal_artefact("profile", held.digest, held.to_bytes()).hex()
+                case["blob"] = blob_cipher().seal_blob("profile", 0, held.digest, held.to_bytes()).hex()
             case["bytes"] = held.to_bytes().hex()
         cases.append(case)
     return {"root": ROOT.hex(), "tenant": TENANT, "collection": COLLECTION, "cases": cases}
