@@ -6,7 +6,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ProfileError
 from . import profile as profiles
 from .cells import MAX_CELLS
 from .strategy import NEVER, Fit, Standing, Task
@@ -62,9 +61,6 @@ def after_write(scheme: Sketch, standing: Standing) -> list[Task]:
 
 def fit(scheme: Sketch, points: Matrix, records: int) -> Fit:
     """See `Scheme.fit`. The scheme has no profile."""
-    least = profiles.least_records(scheme.k)
-    if len(points) < least:
-        raise ProfileError(f"a profile takes {least} records that can be read, and there are {len(points)}")
     profile = profiles.fit(points).profile(scheme.k)
     chosen = [name for name in ("k", "beta") if getattr(scheme, name) is None]
     fitted = scheme.fitted(profile)

@@ -4,7 +4,8 @@ Up to `DENSE` dimensions the transform is one Haar-random orthogonal matrix: the
 Gaussian matrix with the signs of R's diagonal moved into Q (Mezzadri, Notices of the AMS 54(5), 2007).
 Above that a product costs too much, so the transform is a chain of three rounds, each of Haar blocks on
 the diagonal behind a keyed permutation: exactly orthogonal, and every output depends on every input.
-Records are rotated by `turning`, which gives a record the same bits in every batch; queries by `apply`, which is faster.
+Records are rotated by `turning`, which gives a record the same bits in every batch; queries by `apply`, which is
+faster.
 """
 
 from __future__ import annotations

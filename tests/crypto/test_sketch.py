@@ -113,7 +113,7 @@ def test_same_upsert_same_ciphertext():
 
 
 def test_anything_else_gives_independent_noise():
-    """Another id, vector, beta, tenant, collection, incarnation, key, and another profile: rotation and noise share nothing."""
+    """Another id, vector, beta, tenant, collection, incarnation, key, profile: rotation and noise share nothing."""
     n = 400
     names, rows = tokens(n), SAMPLE[:n]
     limit = 4.5 / math.sqrt(n * K)
