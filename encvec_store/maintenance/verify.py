@@ -127,9 +127,7 @@ def _compare(session: Session, stored: dict[int, _Stored], report: VerifyReport)
     return damaged
 
 
-def _faults(
-    session: Session, codec: RecordCodec, record: _Stored, id: str, metadata: dict[str, Any]
-) -> list[str]:
+def _faults(session: Session, codec: RecordCodec, record: _Stored, id: str, metadata: dict[str, Any]) -> list[str]:
     """Return the parts of a record that do not belong to its payload, which is authentic."""
     vector, faults = _open_vector(session, record), []
     if vector is None:

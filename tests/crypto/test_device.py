@@ -34,12 +34,12 @@ def a_gpu(monkeypatch):
 
 def test_records_go_there_and_queries_stay():
     at = Elsewhere()
-    keyed = scheme({"name": "sap", "beta": 2.0}).keyed(bytes(32), "", "some", 6, device=at)
+    keyed = scheme({"name": "sap", "beta": 2.0}).keyed(bytes(32), ("", "some", b""), 6, device=at)
     sent = at.sent
     points = np.eye(6, dtype=np.float32)
     keyed.encrypt_query(points)
     assert (at.sent, at.back) == (sent, 0)
-    keyed.encrypt(points, np.zeros((6, 16), np.uint8))
+    keyed.encrypt(points, np.zeros((6, 16), np.uint8), points)
     assert at.sent > sent
     assert at.back == 1
 

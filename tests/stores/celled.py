@@ -8,7 +8,7 @@ import pytest
 
 from encvec_store import errors
 from encvec_store.data.spaces import version_of
-from encvec_store.maintenance import lifecycle
+from encvec_store.schemes import growth
 from encvec_store.schemes import profile as profiles
 from tests.stores import oracle
 from tests.stores.contract import EVERYTHING, hasten
@@ -42,7 +42,7 @@ class CelledContract:
     @pytest.fixture
     def crowded(self, small, monkeypatch, place, store):
         """A collection at its budget of 100 records a rotation, open twice."""
-        monkeypatch.setattr(lifecycle, "BUDGET", 100)
+        monkeypatch.setattr(growth, "BUDGET", 100)
         mine = store.collection("things", dim=DIM, fields={"n": "blind", "few": "plain"}, oversample=EVERYTHING)
         mine.upsert(oracle.ids(100), oracle.vectors(N, DIM)[:100], metadata(100), ["long " * 100] * 100)
         assert mine.stats()["cells"] == {
@@ -210,7 +210,7 @@ class CelledContract:
             self.check_cells(things, N)
 
     def test_taken_at_once_by_a_large_write(self, small, monkeypatch, store):
-        monkeypatch.setattr(lifecycle, "BUDGET", 50)
+        monkeypatch.setattr(growth, "BUDGET", 50)
         things = store.collection("things", dim=DIM, oversample=EVERYTHING)
         things.upsert(oracle.ids(N), oracle.vectors(N, DIM))
         assert things.stats()["cells"]["count"] == 12
@@ -267,7 +267,7 @@ class CelledContract:
         self.check_cells(mine, 101)
 
     def test_a_number_that_was_asked_for_stays(self, small, monkeypatch, store):
-        monkeypatch.setattr(lifecycle, "BUDGET", 100)
+        monkeypatch.setattr(growth, "BUDGET", 100)
         for cells in (1, 2):
             things = store.collection(f"in {cells}", dim=DIM, scheme={"name": "sketch", "cells": cells})
             things.upsert(oracle.ids(N), oracle.vectors(N, DIM))
