@@ -279,7 +279,7 @@ class RecordsContract:
         before, generation = content(records), records.generation()
 
         def batches():
-            yield kept(records, "ab", seed=1)
+            yield kept(records, "ab", seed=1, spec=CollectionSpec(SPEC.tenant, SPEC.name, 3, WIDTH))
             raise KeyError("no such thing")
 
         with pytest.raises(KeyError):
