@@ -34,7 +34,7 @@ from encvec_store.bench.timing import interleave
 from encvec_store.bench.truth import Truth
 from encvec_store.data.metrics import metric
 from encvec_store.indexes.faiss.options import Options
-from encvec_store.maintenance.lifecycle import BUDGET
+from encvec_store.schemes.growth import BUDGET
 
 DATA, LARGE, QUICK = "synthetic:100000x128", "synthetic:1000000x128", "synthetic:6000x128"
 K, RECALL, SLOWER = 10, 0.99, 10.0

@@ -266,7 +266,7 @@ class Demo:
         with ev.connect(f"faiss:{copy}", keyset=keyset) as store:
             collection = store.collection("texts")
             hit = collection.search(query, k=1)[0]
-            row = int(collection._handle.backend.find(collection._handle.vault.tokens([hit.id])[keyset.primary])[0])
+            row = int(collection._session.places([hit.id])[0])
         (payload,) = database.execute("SELECT payload FROM records WHERE row = ?", (row,)).fetchone()
         database.close()
         content = bytearray(file.read_bytes())

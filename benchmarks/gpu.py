@@ -57,13 +57,13 @@ def kernels(dim: int, gpu: Device, repeats: int) -> list[Row]:
     tokens = draw.integers(0, 256, (RECORDS, 16), np.uint8)
     profile, root = fit(points).profile(KEPT), os.urandom(32)
     made: dict[str, Callable[[Device], KeyedScheme]] = {
-        "sap": lambda at: scheme({"name": "sap", "beta": BETA}).keyed(root, "", "gpu", dim, device=at),
-        "sketch": lambda at: Sketch(beta=BETA).fitted(profile).keyed(root, "", "gpu", dim, profile, at),
+        "sap": lambda at: scheme({"name": "sap", "beta": BETA}).keyed(root, ("", "gpu", b""), dim, device=at),
+        "sketch": lambda at: Sketch(beta=BETA).fitted(profile).keyed(root, ("", "gpu", b""), dim, profile, at),
     }
     sides = {(name, at.name): make(at) for name, make in made.items() for at in (CPU, gpu)}
     apart: dict[str, float] = {}
     for name in made:
-        ours, theirs = (sides[name, at.name].encrypt(points, tokens)[0] for at in (CPU, gpu))
+        ours, theirs = (sides[name, at.name].encrypt(points, tokens, points)[0] for at in (CPU, gpu))
         apart[name] = float(np.abs(ours - theirs).max())
     tags, stream = Pmac(root), Keystream(root)
 
@@ -73,7 +73,7 @@ def kernels(dim: int, gpu: Device, repeats: int) -> list[Row]:
             pass
 
     work: dict[tuple[str, str], Callable[[], Any]] = {
-        place: lambda keyed=keyed: keyed.encrypt(points, tokens)  # type: ignore[misc]
+        place: lambda keyed=keyed: keyed.encrypt(points, tokens, points)  # type: ignore[misc]
         for place, keyed in sides.items()
     }
     work["aes", "cpu"] = aes

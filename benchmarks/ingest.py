@@ -30,7 +30,6 @@ from benchmarks.report import Row, Show, Target, one_thread, options, publish
 from encvec_store import Collection, Keyset, connect
 from encvec_store.bench.encrypted import fill
 from encvec_store.data.records import encode_payload
-from encvec_store.engine.write import encrypt_batch
 
 BATCHES = (100, 1_000, 5_000, 20_000)
 DEFAULT_BATCH = 5_000
@@ -47,13 +46,13 @@ def whole(collection: Collection, data: Dataset, batch: int, texts: bool) -> flo
 
 def encrypt(collection: Collection, data: Dataset, batch: int) -> float:
     """Encrypt and seal everything, and write nothing."""
-    handle = collection._handle
+    session = collection._session
     start = time.perf_counter()
     for first in range(0, len(data.vectors), batch):
         vectors = data.vectors[first : first + batch]
         ids = [str(first + i) for i in range(len(vectors))]
         payloads = [encode_payload(id, {}, None) for id in ids]
-        encrypt_batch(handle.vault, handle.config, ids, vectors, payloads, [{}] * len(ids))
+        session.keyring.seal(session.config, ids, vectors, payloads, [{}] * len(ids))
     return time.perf_counter() - start
 
 

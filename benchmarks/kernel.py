@@ -48,14 +48,14 @@ def rates(dim: int, *, floats: int, repeats: int, rounds: int, with_peers: bool)
     points /= np.linalg.norm(points, axis=1, keepdims=True)
     tokens = draw.integers(0, 256, (n, 16), np.uint8)
     matrix = np.linalg.qr(draw.standard_normal((dim, dim)))[0].astype(np.float32)
-    keyed: Any = scheme({"name": "sap", "beta": BETA}).keyed(os.urandom(32), "", "bench", dim)
+    keyed: Any = scheme({"name": "sap", "beta": BETA}).keyed(os.urandom(32), ("", "bench", b""), dim)
     profile = fit(points).profile(dim // 3)
-    sketch = Sketch(beta=BETA).fitted(profile).keyed(os.urandom(32), "", "bench", dim, profile)
+    sketch = Sketch(beta=BETA).fitted(profile).keyed(os.urandom(32), ("", "bench", b""), dim, profile)
     out, noise = np.empty_like(points), keyed._noise
     nonces = noise._nonces.tags(tokens, points.view(np.uint8))
     kernels: dict[str, Callable[[], Any]] = {
-        "sap": lambda: keyed.encrypt(points, tokens),
-        "sketch": lambda: sketch.encrypt(points, tokens),
+        "sap": lambda: keyed.encrypt(points, tokens, points),
+        "sketch": lambda: sketch.encrypt(points, tokens, points),
         "copy": lambda: np.copyto(out, points),
         "sgemm": lambda: np.matmul(points, matrix, out=out),
         "nonces": lambda: noise._nonces.tags(tokens, points.view(np.uint8)),

@@ -148,9 +148,9 @@ class Contest:
         return rows
 
     def _pid(self, collection: Collection) -> int | None:
-        backend: Any = collection._handle.backend
+        records: Any = collection._session.records
         ask = "SELECT pg_backend_pid()"  # that of the only connection that a pool opens for one call at a time
-        (pid,) = backend._records.source.read(lambda cursor: cursor.execute(ask).fetchone())
+        (pid,) = records.source.read(lambda cursor: cursor.execute(ask).fetchone())
         return None if self.db.pid is None else pid
 
     def _plainly(self, search: Search) -> Watched:

@@ -35,19 +35,20 @@ from encvec_store import Keyset, connect
 from encvec_store.bench.encrypted import Encrypted, fill
 from encvec_store.bench.synthetic import clustered
 from encvec_store.engine import search as walk
-from encvec_store.engine.session import Handle
+from encvec_store.engine.candidates import EncryptedIndex
+from encvec_store.engine.session import Session
 from encvec_store.indexes.faiss import collection as faiss_collection
 from encvec_store.indexes.faiss.ann import AnnIndex
 
 DIMS = (384, 768)
 N, QUERIES, ROUNDS, BETA, K, CANDIDATES, EF = 20_000, 500, 3, 2.0, 10, 100, 100
 PARTS: tuple[tuple[str, object, str], ...] = (
-    ("query", walk._Query, "_from_index"),
+    ("query", EncryptedIndex, "ask"),
     ("index", AnnIndex, "search"),
     ("fetch", faiss_collection, "mapped"),
-    ("open", Handle, "_open"),
+    ("open", Session, "_open"),
     ("score", walk, "best"),
-    ("payloads", Handle, "open_payloads"),
+    ("payloads", Session, "open_payloads"),
 )
 RERANK = ("fetch", "open", "score")
 

@@ -20,7 +20,7 @@ from .collection import Collection
 from .data.records import Record
 from .errors import InputError
 from .keys.keyset import Keyset
-from .storage import ASYNC_BACKENDS, BACKENDS, waits_in_loop
+from .indexes.registry import waits_in_loop
 from .store import Store, open_store
 from .waits import spawn
 
@@ -111,6 +111,7 @@ class AsyncCollection:
     index_vectors = _coroutine(Collection.index_vectors)
     calibrate = _coroutine(Collection.calibrate)
     refit = _coroutine(Collection.refit)
+    maintain = _coroutine(Collection.maintain)
     watch_recall = _coroutine(Collection.watch_recall)
     verify = _coroutine(Collection.verify)
     stats = _coroutine(Collection.stats)
@@ -173,8 +174,9 @@ class AsyncStore:
 class Opening:
     """What `connect` returns: await it, or enter it by `async with`."""
 
-    def __init__(self, url: str, keyset: Keyset, options: Mapping[str, Any]) -> None:
+    def __init__(self, url: str, keyset: Keyset, options: Mapping[str, Any], **how: Any) -> None:
         self._given = (url, keyset, options)
+        self._how = how
         self._store: AsyncStore | None = None
 
     async def _open(self) -> AsyncStore:
@@ -182,7 +184,7 @@ class Opening:
         run: _Runner = asyncio.to_thread
         if in_loop:
             run = spawn
-        return AsyncStore(await run(open_store, *self._given, ASYNC_BACKENDS if in_loop else BACKENDS), run)
+        return AsyncStore(await run(open_store, *self._given, **self._how, in_loop=in_loop), run)
 
     def __await__(self) -> Generator[Any, None, AsyncStore]:
         return self._open().__await__()
@@ -200,17 +202,21 @@ class Opening:
             await self._store.close()
 
 
-def connect(url: str, *, keyset: Keyset, **options: Any) -> Opening:
+def connect(
+    url: str, *, keyset: Keyset, maintenance: str = "background", replica: bool = False, **options: Any
+) -> Opening:
     """Open a store for asyncio. Await what this returns, or enter it by `async with`.
 
     Args:
         url: as for `encvec_store.connect`.
         keyset: the keys; see `Keyset.create` and `Keyset.open`.
-        options: the backend's own. `pool` is an open `psycopg_pool.AsyncConnectionPool`, `engine` an `AsyncEngine`
+        maintenance: likewise.
+        replica: likewise.
+        options: the store's own. `pool` is an open `psycopg_pool.AsyncConnectionPool`, `engine` an `AsyncEngine`
             over psycopg 3; neither is ever closed by us.
 
     Raises:
         UriError: unknown kind of store or option.
         StoreUnreachableError: it could not be opened.
     """
-    return Opening(url, keyset, options)
+    return Opening(url, keyset, options, maintenance=maintenance, replica=replica)

@@ -21,6 +21,7 @@
     ├── CollectionNotFoundError           no such collection, and too little given to create it
     ├── KeysetError                       key file missing, malformed, or refused by its passphrase
     │   └── KeyUnavailableError           the key version is disabled, destroyed or not in this keyset
+    ├── PluginError                       an installed package offers something that cannot be used
     ├── AuthenticationError               wrong key, or data that was altered, moved or swapped
     └── StoreError
         ├── StoreLockedError              another process holds the write lock; try again
@@ -53,7 +54,9 @@ __all__ = [
     "NonFiniteError",
     "NormError",
     "OutcomeUnknownError",
+    "PluginError",
     "ProfileError",
+    "ReplicaLagError",
     "SchemeError",
     "ShapeError",
     "StaleConfigError",
@@ -151,6 +154,10 @@ class KeyUnavailableError(KeysetError):
     """A key version is disabled, destroyed, or not in this keyset."""
 
 
+class PluginError(EncvecError):
+    """An installed package offers a store, keyset storage, key wrapper or command that cannot be loaded."""
+
+
 class AuthenticationError(EncvecError):
     """Wrong key, or data that was altered, moved or swapped. Never says which."""
 
@@ -165,6 +172,10 @@ class StoreLockedError(StoreError):
 
 class StaleConfigError(StoreError):
     """The collection's settings were changed by another process meanwhile; nothing was written."""
+
+
+class ReplicaLagError(StoreError):
+    """A store that was opened as a replica has not caught up with what this process has seen elsewhere."""
 
 
 class StoreUnreachableError(StoreError):

@@ -1,4 +1,4 @@
-"""Connect to a store and open its collections; imports collection, vault, config, backends, crypto, errors."""
+"""Connect to a store and open its collections."""
 
 from __future__ import annotations
 
@@ -6,56 +6,89 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
-from .collection import Collection
+from .collection import Collection, Shared
 from .crypto.envelope import envelope_size
 from .data.precision import Precision
-from .engine.session import Handle
-from .engine.write import reseal
-from .errors import CollectionNotFoundError, InputError
+from .engine.candidates import Sources
+from .engine.session import Session
+from .errors import CollectionNotFoundError, InputError, StoreClosedError
+from .indexes.protocol import Connection
+from .indexes.registry import open_connection
 from .keys.keyset import Keyset
+from .maintenance.lifecycle import MODES, Lifecycle
+from .maintenance.rewrite import reseal
 from .schemes.device import device
 from .sealing.config import CollectionConfig, check_oversample
-from .sealing.keyring import Vault
-from .storage import BACKENDS, Backend, CollectionSpec, open_backend
+from .sealing.keyring import Keyring
+from .storage.protocol import CollectionSpec, Records
+from .waits import Lock
 
 __all__ = ["Store", "connect", "open_store"]
 
 MAX_NAME_BYTES = 255
 
 
-def connect(url: str, *, keyset: Keyset, **options: Any) -> Store:
+def connect(
+    url: str, *, keyset: Keyset, maintenance: str = "background", replica: bool = False, **options: Any
+) -> Store:
     """Open a store.
 
     Args:
         url: `memory:`, `faiss:///path/to/folder` or `postgresql://user@host/database`.
         keyset: the keys; see `Keyset.create` and `Keyset.open`.
-        options: the backend's own.
+        maintenance: when a collection is encrypted anew as it grows (`Collection.maintain`): "background", in a
+            thread of its own; "inline", within the write that makes it due; "manual", only when told to.
+        replica: the store is a read-only copy that may lag behind its original. Settings older than those seen before
+            are waited out then, and not taken for an attack.
+        options: the store's own.
 
     Raises:
         UriError: unknown kind of store or option.
         StoreUnreachableError: it could not be opened.
     """
-    return open_store(url, keyset, options)
+    return open_store(url, keyset, options, maintenance=maintenance, replica=replica)
 
 
-def open_store(url: str, keyset: Keyset, options: Mapping[str, Any], table: Mapping[str, str] = BACKENDS) -> Store:
-    """Do as `connect` says, with a backend of a table."""
+def open_store(
+    url: str,
+    keyset: Keyset,
+    options: Mapping[str, Any],
+    *,
+    maintenance: str = "background",
+    replica: bool = False,
+    in_loop: bool = False,
+) -> Store:
+    """Do as `connect` says; with `in_loop` for callers that wait in an event loop."""
     if not isinstance(keyset, Keyset):
-        raise InputError(f"keyset is a Keyset, not {type(keyset).__name__}: use Keyset.open(uri) or Keyset.create(uri)")
-    return Store(open_backend(url, table, **options), keyset)
+        raise InputError(
+            f"keyset must be a Keyset, got {type(keyset).__name__}: use Keyset.open(uri) or Keyset.create(uri)"
+        )
+    if maintenance not in MODES:
+        raise InputError(f"maintenance must be one of {', '.join(MODES)}, got {maintenance!r}")
+    connection = open_connection(url, in_loop=in_loop, **options)
+    return Store(connection, keyset, maintenance=maintenance, replica=replica)
 
 
 class Store:
     """Collections behind one URL and one keyset. Close it, or use it in a `with` statement."""
 
-    def __init__(self, backend: Backend, keyset: Keyset) -> None:
-        self._backend = backend
+    def __init__(
+        self, connection: Connection, keyset: Keyset, *, maintenance: str = "background", replica: bool = False
+    ) -> None:
+        self._connection = connection
+        self._records = connection.store
         self._keyset = keyset
+        self._maintenance = maintenance
+        self._replica = replica
+        self._shared: dict[tuple[str, str], Shared] = {}
+        """Open collections by (tenant, name): opened twice, a collection shares keys, settings and index."""
+        self._lock = Lock()
+        self._closed = False
 
     @property
     def url(self) -> str:
         """Where the store is."""
-        return self._backend.url
+        return self._records.url
 
     @property
     def keyset(self) -> Keyset:
@@ -106,20 +139,68 @@ class Store:
             "oversample": oversample,
             "precision_name": precision,
         }
-        vault = Vault(self._keyset, tenant, name, device(self._backend.device))
-        found = self._backend.open(tenant, name)
-        if found is None:
+        shared, opened_with = self._open(tenant, name, dim, given)
+        return Collection(shared, opened_with)
+
+    def _open(
+        self, tenant: str, name: str, dim: int | None, given: dict[str, Any]
+    ) -> tuple[Shared, int | None]:
+        """Return what the openings of a collection share, and the candidates per hit that this one asked for."""
+        oversample = given["oversample"]
+        shared = self._known(tenant, name)
+        if shared is None:
+            with self._lock:
+                shared = self._known(tenant, name)
+                if shared is None:
+                    created, shared = self._opened(tenant, name, dim, given)
+                    if created:
+                        oversample = None
+                    self._shared[tenant, name] = shared
+        shared.session.config.check_same(dim=dim, **given)
+        reseal(shared.session)
+        return shared, None if oversample is None else check_oversample(oversample)
+
+    def _known(self, tenant: str, name: str) -> Shared | None:
+        """Return a collection that is open already, with its settings as they are now; None where there is none."""
+        if self._closed:
+            raise StoreClosedError("the store is closed")
+        shared = self._shared.get((tenant, name))
+        if shared is None:
+            return None
+        try:
+            shared.session.refresh()
+        except CollectionNotFoundError:  # dropped by another process, and perhaps made again
+            self._forget(tenant, name)
+            return None
+        return shared
+
+    def _opened(
+        self, tenant: str, name: str, dim: int | None, given: dict[str, Any]
+    ) -> tuple[bool, Shared]:
+        """Open a collection of the record store, or create it; returns whether it was created."""
+        at = device(self._connection.device)
+        records, created = self._records.open(tenant, name), False
+        if records is None:
             if dim is None:
                 owner = f" of tenant {tenant!r}" if tenant else ""
                 raise CollectionNotFoundError(f"no collection {name!r}{owner}; give dim=... to create it")
-            config = CollectionConfig.build(dim=dim, **given)
-            size = envelope_size(config.dim, config.precision)
-            spec = CollectionSpec(tenant, name, config.index_dim, size, half=config.precision is Precision.HALF)
-            found, oversample = self._backend.create(spec, vault.seal_config(config)), None
-        handle = Handle(found, vault, None if oversample is None else check_oversample(oversample))
-        handle.config.check_same(dim=dim, **given)
-        reseal(handle)
-        return Collection(handle)
+            records, created = self._created(tenant, name, CollectionConfig.build(dim=dim, **given)), True
+        keyring = Keyring.of_settings(records.config(), self._keyset, tenant, name, at)
+        session = Session(records, self._connection.index(records), keyring, replica=self._replica)
+        return created, Shared(session, Sources(session), Lifecycle(session, self._maintenance))
+
+    def _created(self, tenant: str, name: str, config: CollectionConfig) -> Records:
+        size, half = envelope_size(config.dim, config.precision), config.precision is Precision.HALF
+        spec = CollectionSpec(tenant, name, config.index_dim, size, half=half)
+        keyring = Keyring(self._keyset, tenant, name, config.incarnation)
+        return self._records.create(spec, keyring.seal_config(config))
+
+    def _forget(self, tenant: str, name: str) -> None:
+        """Let go of a collection that was dropped."""
+        shared = self._shared.pop((tenant, name), None)
+        if shared is not None:
+            shared.lifecycle.close()
+            shared.session.index.remove()
 
     def collections(self, tenant: str | None = None) -> list[tuple[str, str]]:
         """List (tenant, name) of the collections, those of one tenant if it is given.
@@ -127,11 +208,13 @@ class Store:
         Raises:
             InputError: PostgreSQL's row-level security shows one tenant at a time, and none was given.
         """
-        return self._backend.collections(tenant)
+        return self._records.collections(tenant)
 
     def drop(self, name: str, *, tenant: str = "") -> bool:
         """Delete a collection and all its records; False where there is none."""
-        return self._backend.drop(tenant, name)
+        dropped = self._records.drop(tenant, name)
+        self._forget(tenant, name)
+        return dropped
 
     def drop_tenant(self, tenant: str) -> int:
         """Delete all collections of a tenant; returns how many there were.
@@ -139,11 +222,18 @@ class Store:
         Each goes in a transaction of its own: whatever stops this, a second call does the rest.
         """
         _check_name("tenant", tenant, 0)
-        return sum(self._backend.drop(tenant, name) for _, name in self._backend.collections(tenant))
+        return sum(self.drop(name, tenant=tenant) for _, name in self._records.collections(tenant))
 
     def close(self) -> None:
         """Save indexes and release files. A second call does nothing."""
-        self._backend.close()
+        self._closed = True
+        shared, self._shared = list(self._shared.values()), {}
+        try:
+            for each in shared:
+                each.lifecycle.close()
+                each.session.index.close()
+        finally:
+            self._records.close()
 
     def __enter__(self) -> Store:
         """Enter a `with` statement."""

@@ -1,4 +1,4 @@
-"""The store as the bench uses it: filled, searched, and asked for its first stage alone; imports store, handle."""
+"""The store as the bench uses it: filled, searched, and asked for its first stage alone."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from ..collection import Collection
 from ..data.records import Hit
+from ..engine.search import asked
 from ..store import Store
 from .source import Matrix, Source, Vectors
 
@@ -53,14 +54,14 @@ class Encrypted:
 
     def __init__(self, store: Store, collection: Collection) -> None:
         self.collection = collection
-        self._handle = collection._handle
+        self._session = collection._session
         self._url = store.url
         self._places: dict[int, int] = {}
 
     def build(self) -> float:
         """Index what was written and save the index; returns the seconds."""
         start = time.perf_counter()
-        self._handle.backend.flush()
+        self.collection.flush()
         return time.perf_counter() - start
 
     def set_ef(self, ef: int) -> None:
@@ -69,21 +70,21 @@ class Encrypted:
 
     def setting(self, oversample: int | None = None, **options: int) -> Callable[[], None]:
         """Return what sets options of an open `faiss:` store, and the candidates a hit; it takes microseconds."""
-        backend: Any = self._handle.backend
-        changed = replace(backend._options, **options) if options else None
+        index: Any = self._session.index
+        changed = replace(index._options, **options) if options else None
 
         def use() -> None:
             if changed is not None:
-                backend._options = changed
+                index._options = changed
             if oversample is not None:
-                self._handle.oversample = oversample
+                self.collection._oversample = oversample
 
         return use
 
     @property
     def has_stage_one(self) -> bool:
         """Whether the scheme has index vectors at all."""
-        return self._handle.config.index_dim > 0
+        return self._session.config.index_dim > 0
 
     def candidates(self, query: Matrix, limit: int) -> npt.NDArray[np.int64]:
         """Search the index only: encrypt a (d,) query and return the store's first `limit` rows, unopened."""
@@ -91,11 +92,8 @@ class Encrypted:
 
     def candidates_all(self, queries: Matrix, limit: int) -> list[npt.NDArray[np.int64]]:
         """Do the same for (q, d) queries at once."""
-        handle = self._handle
-        config = handle.refresh()
-        version = handle.vault.primary
-        points = config.metric.lift_query(queries, config.max_norm or 1.0)
-        return handle.backend.candidates(handle.vault.probes(version, config, points), limit)
+        config = self._session.refresh()
+        return asked(self._session, self.collection._sources, config, queries, None).candidates(limit)
 
     def search(self, query: Matrix, k: int) -> list[Hit]:
         """Search as anybody would."""
@@ -111,8 +109,7 @@ class Encrypted:
         if answers and isinstance(answers[0], np.ndarray):
             if not self._places:
                 ids = [str(i) for i in range(self.collection.count())]
-                tokens = self._handle.vault.tokens(ids)[self._handle.vault.primary]
-                self._places = {int(row): i for i, row in enumerate(self._handle.backend.find(tokens))}
+                self._places = {int(row): i for i, row in enumerate(self._session.places(ids))}
             return [np.array([self._places[int(row)] for row in answer], np.int64) for answer in answers]
         return [np.array([int(hit.id) for hit in answer], np.int64) for answer in answers]
 

@@ -1,12 +1,14 @@
-"""The bytes of a sealed record, versions 1 and 2: headers, envelopes, and the cipher of one collection and key version.
+"""The bytes of a sealed record: headers, envelopes, and the cipher of one collection and key version.
 
-    header    format u8 | scheme u8 | revision u16 | key version u32 | noise nonce 16 | binding 16      40 bytes
-    envelope  record token 16 | header 40 | GCM nonce 12 | ciphertext | GCM tag 16
+    header    format u8 | scheme u8 | name kind u16 | revision u32 | key version u32 | noise nonce 16 | binding 16
+    envelope  record token 16 | header 44 | GCM nonce 12 | ciphertext | GCM tag 16
 
 Integers are big-endian. A record has two envelopes, sealed under different subkeys: its exact vector (little-endian,
-float32 in format 1, float16 in format 2) and its payload. The associated data of either is the tuple (format,
-purpose, tenant, collection), then token and header; the header's binding is a PMAC of token, exact vector and index
-vector. So no part of a record can be moved to another record, collection or tenant, nor joined to another write's part.
+float32 in format 1, float16 in format 2) and its payload, padded. The associated data of either is the tuple (format,
+purpose, tenant, collection, incarnation), then token and header; the header's binding is a PMAC of token, noise nonce,
+exact vector and index vector. So no part of a record can be moved to another record, collection or tenant, nor joined
+to another write's part, nor to another collection that had the same name. Where the noise nonce is random (`sealed`),
+so is the binding: two snapshots do not tell whether a vector was changed.
 
 AES-256-GCM with random 96-bit nonces (NIST SP 800-38D, 8.2.2): at most 2^32 writes a collection and key version.
 """
@@ -27,36 +29,47 @@ from cryptography.hazmat.primitives.constant_time import bytes_eq
 from ..data.precision import FORMATS, Kept, Precision
 from ..errors import AuthenticationError
 from .labels import FORMAT, Purpose, derive, encode
+from .padding import padded, unpadded
 from .prf import Bytes, Pmac
 
 __all__ = [
-    "BINDING",
     "HEADER",
+    "INCARNATION",
     "KEY_VERSION",
+    "NAME_KIND",
     "PREFIX",
-    "REVISION",
     "TOKEN",
+    "Context",
     "RecordCipher",
     "Stamp",
-    "claims",
+    "bindings_of",
     "envelope_size",
     "headers",
+    "is_of",
     "key_version",
     "key_versions",
+    "nonces_of",
+    "revisions",
 ]
 
 TOKEN = 16
-HEADER = 40
+HEADER = 44
 PREFIX = TOKEN + HEADER
+INCARNATION = 16
 # where the header's fields stand in an envelope
-REVISION = slice(TOKEN + 2, TOKEN + 4)
-KEY_VERSION = slice(TOKEN + 4, TOKEN + 8)
-BINDING = slice(TOKEN + 24, PREFIX)
+NAME_KIND = slice(TOKEN + 2, TOKEN + 4)
+REVISION = slice(TOKEN + 4, TOKEN + 8)
+KEY_VERSION = slice(TOKEN + 8, TOKEN + 12)
+_NOISE_NONCE = slice(TOKEN + 12, TOKEN + 28)
+_BINDING = slice(TOKEN + 28, PREFIX)
+_STAMP = 12
+"""Bytes at the start of a header that all records of one write have in common."""
 NONCE = 12
 TAG = 16
-SETTINGS_FORMAT = 1
 
 Matrix = npt.NDArray[np.float32]
+Context = tuple[str, str, bytes]
+"""Tenant, collection and its incarnation: what every subkey of a collection is derived for."""
 
 
 def envelope_size(dim: int, precision: Precision = Precision.SINGLE) -> int:
@@ -70,35 +83,50 @@ class Stamp:
 
     scheme: int
     revision: int
+    """Of the settings that the write was made under."""
     key_version: int
     precision: Precision = Precision.SINGLE
+    name_kind: int = 0
+    """What the record token is made from: 0, a record's id; a mapped column has kinds of its own."""
 
     def pack(self) -> bytes:
-        """Return the first 8 bytes of a header."""
-        return struct.pack(">BBHI", self.precision.record_format, self.scheme, self.revision, self.key_version)
+        """Return the first 12 bytes of a header."""
+        return struct.pack(
+            ">BBHII", self.precision.record_format, self.scheme, self.name_kind, self.revision, self.key_version
+        )
 
 
 def headers(stamp: Stamp, nonces: Bytes, bindings: Bytes) -> Bytes:
-    """Build n headers from (n, 16) noise nonces and (n, 16) bindings: (n, 40) uint8."""
+    """Build n headers from (n, 16) noise nonces and (n, 16) bindings: (n, HEADER) uint8."""
     out = np.empty((len(nonces), HEADER), np.uint8)
-    out[:, :8] = np.frombuffer(stamp.pack(), np.uint8)
-    out[:, 8:24] = nonces
-    out[:, 24:40] = bindings
+    out[:, :_STAMP] = np.frombuffer(stamp.pack(), np.uint8)
+    out[:, _STAMP : _STAMP + 16] = nonces
+    out[:, _STAMP + 16 :] = bindings
     return out
 
 
-def claims(envelopes: Bytes, stamp: Stamp) -> bool:
-    """Say whether (n, size) envelopes all claim the stamp's format, scheme and revision."""
-    common, wanted = _common(envelopes), stamp.pack()[:4]
+def is_of(envelopes: Bytes, scheme: int, precision: Precision) -> bool:
+    """Say whether (n, size) envelopes all claim to be of a scheme and precision."""
+    common, wanted = _common(envelopes), bytes([precision.record_format, scheme])
     if common is not None:
-        return common[:4] == wanted
-    return bool((envelopes[:, TOKEN : TOKEN + 4] == np.frombuffer(wanted, np.uint8)).all())
+        return common[:2] == wanted
+    return bool((envelopes[:, TOKEN : TOKEN + 2] == np.frombuffer(wanted, np.uint8)).all())
+
+
+def revisions(envelopes: Bytes) -> tuple[int, int]:
+    """Return the least and the largest revision that (n, size) envelopes claim; there is one at least."""
+    common = _common(envelopes)
+    if common is not None:
+        revision = int.from_bytes(common[4:8], "big")
+        return revision, revision
+    claimed = np.ascontiguousarray(envelopes[:, REVISION]).view(">u4")
+    return int(claimed.min()), int(claimed.max())
 
 
 def key_version(envelopes: Bytes) -> int | None:
     """Read the key version that (n, size) envelopes claim; None where they are not alike."""
     common = _common(envelopes)
-    return None if common is None else int.from_bytes(common[4:], "big")
+    return None if common is None else int.from_bytes(common[8:], "big")
 
 
 def key_versions(envelopes: Bytes) -> npt.NDArray[np.int64]:
@@ -106,12 +134,22 @@ def key_versions(envelopes: Bytes) -> npt.NDArray[np.int64]:
     return np.ascontiguousarray(envelopes[:, KEY_VERSION]).view(">u4").reshape(-1).astype(np.int64)
 
 
+def nonces_of(envelopes: Bytes) -> Bytes:
+    """Return the noise nonces of (n, size) envelopes: (n, 16) uint8."""
+    return np.ascontiguousarray(envelopes[:, _NOISE_NONCE])
+
+
+def bindings_of(envelopes: Bytes) -> Bytes:
+    """Return the bindings of (n, size) envelopes: (n, 16) uint8."""
+    return np.ascontiguousarray(envelopes[:, _BINDING])
+
+
 def _common(envelopes: Bytes) -> bytes | None:
-    """Return the first 8 bytes of a header, where all of (n, size) envelopes have the same."""
+    """Return the first bytes of a header, where all of (n, size) envelopes have the same."""
     if not len(envelopes) or envelopes.shape[1] < PREFIX:
         return None
-    begun = envelopes[:, TOKEN : TOKEN + 8].tobytes()
-    return begun[:8] if begun == begun[:8] * len(envelopes) else None
+    begun = envelopes[:, TOKEN : TOKEN + _STAMP].tobytes()
+    return begun[:_STAMP] if begun == begun[:_STAMP] * len(envelopes) else None
 
 
 def _precision(envelopes: Bytes) -> Precision:
@@ -125,23 +163,24 @@ def _precision(envelopes: Bytes) -> Precision:
 
 
 class RecordCipher:
-    """Seals and opens the records of one collection under one key version."""
+    """Seals and opens the records of one collection under one key version.
 
-    def __init__(self, root: bytes, key_version: int, tenant: str, collection: str) -> None:
+    Args:
+        root: the root key of the version.
+        key_version: its number.
+        context: whose keys these are.
+    """
+
+    def __init__(self, root: bytes, key_version: int, context: Context) -> None:
         self.key_version = key_version
-        context = (tenant, collection)
         self._names = Pmac(derive(root, Purpose.RECORD_TOKEN, *context))
         self._blind = Pmac(derive(root, Purpose.BLIND_TOKEN, *context))
         self._binding = Pmac(derive(root, Purpose.BINDING, *context))
         self._cache = Pmac(derive(root, Purpose.INDEX_CACHE, *context))
         self._vector = AESGCM(derive(root, Purpose.VECTOR, *context))
         self._payload = AESGCM(derive(root, Purpose.PAYLOAD, *context))
-        self._config = AESGCM(derive(root, Purpose.CONFIG, *context))
-        self._artefact = AESGCM(derive(root, Purpose.ARTEFACT, *context))
         self._vector_prefix = encode(FORMAT, Purpose.VECTOR.value, *context)
         self._payload_prefix = encode(FORMAT, Purpose.PAYLOAD.value, *context)
-        self._config_prefix = encode(FORMAT, Purpose.CONFIG.value, *context)
-        self._artefact_prefix = (FORMAT, Purpose.ARTEFACT.value, *context)
 
     def tokens(self, ids: Sequence[str]) -> Bytes:
         """Record tokens of n ids: (n, 16) uint8."""
@@ -151,16 +190,15 @@ class RecordCipher:
         """Blind tokens of n (field, canonical value) pairs."""
         return _rows(self._blind.tags_of([encode(name, value) for name, value in values]))
 
-    def bindings(self, tokens: Bytes, vectors: Kept, index_vectors: Kept) -> Bytes:
-        """Tags that tie headers to what was written: (n, 16), (n, dim), (n, index_dim) -> (n, 16) uint8.
+    def bindings(self, tokens: Bytes, nonces: Bytes, vectors: Kept, index_vectors: Kept) -> Bytes:
+        """Tags that tie headers to what was written: (n, 16), (n, 16), (n, dim), (n, index_dim) -> (n, 16) uint8.
 
         Vectors come as they are kept: float32, or float16 in half precision.
-
         The exact vector is in it, so that no two writes of one id have the same header unless they are the same
         write: else an older vector could stand beside a newer payload.
         """
         parts = (np.ascontiguousarray(part).view(np.uint8) for part in (vectors, index_vectors) if part.shape[1])
-        return self._binding.tags(tokens, *parts)
+        return self._binding.tags(tokens, nonces, *parts)
 
     def cache_tag(self, message: bytes) -> bytes:
         """Tag a description of index files, so that a forged index is never parsed."""
@@ -211,62 +249,26 @@ class RecordCipher:
         return out.astype(np.float32, copy=False)
 
     def seal_payloads(self, tokens: Bytes, heads: Bytes, payloads: Sequence[bytes]) -> list[bytes]:
-        """Seal n payloads into envelopes."""
+        """Pad and seal n payloads into envelopes."""
         starts = _rows(np.concatenate([tokens, heads], axis=1))
         nonces = os.urandom(NONCE * len(payloads))
         encrypt, prefix = self._payload.encrypt, self._payload_prefix
         sealed = []
         for i, (start, payload) in enumerate(zip(starts, payloads, strict=True)):
             nonce = nonces[i * NONCE : (i + 1) * NONCE]
-            sealed.append(start + nonce + encrypt(nonce, payload, prefix + start))
+            sealed.append(start + nonce + encrypt(nonce, padded(payload), prefix + start))
         return sealed
 
     def open_payload(self, envelope: bytes) -> bytes:
         """Open one payload envelope. Raises AuthenticationError."""
         body = PREFIX + NONCE
         try:
-            return self._payload.decrypt(
+            opened = self._payload.decrypt(
                 envelope[PREFIX:body], envelope[body:], self._payload_prefix + envelope[:PREFIX]
             )
+            return unpadded(opened)
         except (InvalidTag, ValueError):  # ValueError: too short to hold a nonce
             raise AuthenticationError("a record could not be authenticated") from None
-
-    def seal_config(self, config: bytes) -> bytes:
-        """Seal a collection's settings: format u8 | key version u32 | nonce 12 | ciphertext and tag."""
-        head = struct.pack(">BI", SETTINGS_FORMAT, self.key_version)
-        nonce = os.urandom(NONCE)
-        return head + nonce + self._config.encrypt(nonce, config, self._config_prefix + head)
-
-    def open_config(self, sealed: bytes) -> bytes:
-        """Open a collection's settings. Raises AuthenticationError."""
-        try:
-            return self._config.decrypt(sealed[5:17], sealed[17:], self._config_prefix + sealed[:5])
-        except (InvalidTag, ValueError):
-            raise AuthenticationError(
-                "the collection's settings could not be authenticated: they were written under other keys, or altered"
-            ) from None
-
-    def seal_artefact(self, name: str, digest: str, artefact: bytes) -> bytes:
-        """Seal an artefact: laid out as settings are, bound to its name and to the digest that the settings hold."""
-        head = struct.pack(">BI", SETTINGS_FORMAT, self.key_version)
-        nonce = os.urandom(NONCE)
-        associated = encode(*self._artefact_prefix, name, digest) + head
-        return head + nonce + self._artefact.encrypt(nonce, artefact, associated)
-
-    def open_artefact(self, name: str, digest: str, sealed: bytes) -> bytes:
-        """Open an artefact. Raises AuthenticationError, for that of another collection or digest too."""
-        associated = encode(*self._artefact_prefix, name, digest) + sealed[:5]
-        try:
-            return self._artefact.decrypt(sealed[5:17], sealed[17:], associated)
-        except (InvalidTag, ValueError):
-            raise AuthenticationError(f"the collection's {name} could not be authenticated") from None
-
-
-def config_key_version(sealed: bytes) -> int:
-    """Read the key version that sealed settings claim. Raises AuthenticationError for another format."""
-    if len(sealed) < 17 or sealed[0] != SETTINGS_FORMAT:
-        raise AuthenticationError("the collection's settings could not be authenticated")
-    return int(struct.unpack(">I", sealed[1:5])[0])
 
 
 def _rows(array: Bytes) -> list[bytes]:

@@ -17,12 +17,15 @@ FORMAT = "encvec/1"
 
 
 class Purpose(StrEnum):
-    """What a subkey is for. Context: (tenant, collection), and for the scheme's keys (scheme, parameters) too."""
+    """What a subkey is for.
+
+    Context: (tenant, collection, incarnation), and for the scheme's keys (scheme, parameters) too.
+    """
 
     CONFIG = "config"
     """AES-256-GCM of a collection's settings."""
-    ARTEFACT = "artefact"
-    """AES-256-GCM of what a scheme keeps with a collection beside its settings: a profile."""
+    BLOB = "blob"
+    """AES-256-GCM of what lies with a collection beside its settings and records: a scheme's profile."""
     RECORD_TOKEN = "record-token"
     """PMAC of a record's id: the name by which a store knows it."""
     BLIND_TOKEN = "blind-token"
@@ -46,7 +49,7 @@ class Purpose(StrEnum):
     QUERY_NOISE = "query-noise"
     """AES-CTR keystream from which a query's noise is drawn."""
     CELL = "cell"
-    """PMAC of a record token: the cell it belongs to. Context: (tenant, collection)."""
+    """PMAC of a record token: the cell it belongs to."""
     INDEX_CACHE = "index-cache"
     """PMAC over the digests of index files, so that a forged one is never parsed."""
     ORM_COLUMN = "orm-column"

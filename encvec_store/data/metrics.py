@@ -1,4 +1,4 @@
-"""Metrics: exact scores, and the lift that puts every vector on the unit sphere; imports errors, records.
+"""Metrics: exact scores, and the lift that puts every vector on the unit sphere.
 
 Schemes only ever see points of the unit sphere, whose inner product ranks as the metric does. So no
 vector's length shows in its ciphertext, and a single long vector cannot drown the noise.
@@ -76,17 +76,25 @@ def norms(vectors: Matrix) -> npt.NDArray[np.float64]:
 
 
 def _unit(vectors: Matrix, name: str) -> Matrix:
-    with np.errstate(over="ignore", under="ignore"):
+    """Scale (n, dim) vectors to length 1: each to the same bits, whatever else is in the batch."""
+    with np.errstate(over="ignore", under="ignore", divide="ignore", invalid="ignore"):
         squares = np.einsum("ij,ij->i", vectors, vectors)
-    if len(squares) and squares.min() > _TINY and squares.max() < 1 / _TINY:
         points: Matrix = vectors * (1 / np.sqrt(squares))[:, None]  # as good as always
-        return points
-    lengths = norms(vectors)
-    if (lengths == 0).any():
-        row = int(np.flatnonzero(lengths == 0)[0])
-        raise ZeroVectorError(f"{name}[{row}] is the zero vector, which has no direction")
-    # in double precision: 1 / length may leave float32's range
-    return (vectors / lengths[:, None]).astype(np.float32)
+    odd = ~((squares > _TINY) & (squares < 1 / _TINY))
+    if odd.any():
+        lengths = norms(vectors[odd])
+        if (lengths == 0).any():
+            row = int(np.flatnonzero(odd)[np.flatnonzero(lengths == 0)[0]])
+            raise ZeroVectorError(f"{name}[{row}] is the zero vector, which has no direction")
+        # in double precision: 1 / length may leave float32's range
+        points[odd] = vectors[odd] / lengths[:, None]
+    return _unsigned(points)
+
+
+def _unsigned(points: npt.NDArray[Any]) -> Matrix:
+    """Make -0.0 into 0.0, in place: the sign of a zero means nothing, and must not show in a ciphertext."""
+    points += 0.0
+    return points.astype(np.float32, copy=False)
 
 
 def _given(max_norm: float | None) -> float:
@@ -125,7 +133,10 @@ class Metric:
         return lengths
 
     def lift(self, vectors: Matrix, max_norm: float | None = None) -> Matrix:
-        """Map (n, dim) vectors to (n, dim + extra) points of the unit sphere. Call `check` first."""
+        """Map (n, dim) vectors to (n, dim + extra) points of the unit sphere. Call `check` first.
+
+        A vector becomes the same point, to the bit, alone and in any batch; the signs of its zeros do not count.
+        """
         if not self.bounded:
             return _unit(vectors, "vectors")
         scaled = vectors.astype(np.float64) / _given(max_norm)
@@ -136,7 +147,7 @@ class Metric:
             parts = [scaled, squared, np.sqrt(np.maximum(2 - squared - squared**2, 0))]
         points = np.concatenate(parts, axis=1)
         points /= np.linalg.norm(points, axis=1, keepdims=True)
-        return points.astype(np.float32)
+        return _unsigned(points)
 
     def lift_query(self, queries: Matrix, max_norm: float | None = None) -> Matrix:
         """Map (q, dim) queries to (q, dim + extra) points of the unit sphere."""
@@ -148,7 +159,7 @@ class Metric:
         points = np.concatenate(parts, axis=1)
         lengths = np.linalg.norm(points, axis=1, keepdims=True)
         points /= np.where(lengths == 0, 1, lengths)  # ip: a zero query scores 0 with everything
-        return points.astype(np.float32)
+        return _unsigned(points)
 
     def unlift(self, points: Matrix, max_norm: float | None = None) -> Matrix:
         """Undo `lift`, up to the length that cosine drops: (n, dim + extra) -> (n, dim)."""

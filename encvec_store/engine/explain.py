@@ -1,4 +1,4 @@
-"""How a search would be answered, in words; imports handle, config, filters, metrics."""
+"""How a search would be answered, in words."""
 
 from __future__ import annotations
 
@@ -9,38 +9,37 @@ from ..data.filters import parse, pushdown
 from ..data.metrics import as_array, as_vectors
 from ..errors import ShapeError
 from ..sealing.config import check_k
-from ..storage import share
-from .session import Handle
+from .candidates import Sources
+from .search import asked
+from .session import Session
 
 __all__ = ["explain"]
 
 
-def explain(handle: Handle, query: Any, k: int, where: Mapping[str, Any] | None) -> str:
+def explain(
+    session: Session,
+    sources: Sources,
+    query: Any,
+    k: int,
+    where: Mapping[str, Any] | None,
+    *,
+    oversample: int | None = None,
+) -> str:
     """Describe a search of one query. See `Collection.explain`."""
-    config = handle.refresh()
-    wanted = check_k(k) * handle.oversample
+    config = session.refresh()
+    k = check_k(k)
     array = as_array(query, "query")
     if array.ndim != 1:
         raise ShapeError(f"query: expected shape ({config.dim},), got {array.shape}")
     matrix = as_vectors(array[None], config.dim, name="query")
     node = parse(where, config.policies)
-    predicate = pushdown(node, config.policies, handle.vault.blind_terms)
+    ask = asked(session, sources, config, matrix, node)
     lines = []
-    if node is not None and predicate is None:
+    if node is not None and pushdown(node, config.policies, session.keyring.blind_terms) is None:
         lines.append("filter: checked here, on opened records; the store is asked for more until enough pass")
-    elif predicate is not None:
+    elif node is not None:
         lines.append("filter: blind and plain fields are checked by the store, all of it here, on opened records")
-    if not config.index_dim:
-        config.metric.check(matrix, None, "query")
-        rows = handle.backend.count() if predicate is None else len(handle.backend.rows(predicate))
-        return "\n".join([*lines, f"no index: {rows:,} vectors are opened and compared here"])
-    points = config.metric.lift_query(matrix, config.max_norm or 1.0)
-    lines.append(f"candidates: {wanted:,}, of which the nearest {k:,} by their exact vectors are returned")
-    for version in handle.vault.live:
-        probes = handle.vault.probes(version, config, points)
-        space, encrypted = next(iter(probes.items()))
-        each = share(wanted, len(probes))
-        told = handle.backend.explain(space, encrypted[0], each, predicate)
-        cells = f", {len(probes):,} cells, of each {each:,} candidates; the first" if len(probes) > 1 else ""
-        lines.append(f"key version {version}{cells}: {told}")
-    return "\n".join(lines)
+    wanted = ask.wanted(k, oversample or config.oversample)
+    if wanted > k:
+        lines.append(f"candidates: {wanted:,}, of which the nearest {k:,} by their exact vectors are returned")
+    return "\n".join([*lines, *ask.explain(k, oversample or config.oversample)])

@@ -1,50 +1,47 @@
-"""The query walk, top to bottom: query -> encrypt -> backend -> open -> residual filter -> re-rank -> hits.
+"""The query walk, top to bottom: query -> candidates -> open -> residual filter -> exact scores -> hits.
 
-Imports handle, rerank, filters, records, metrics. A backend's order is a hint, never an answer: scores come
-from opened vectors, filters are checked again on opened metadata, and the fetch grows until enough is found.
+A source's order is a hint, never an answer: scores come from opened vectors, filters are checked again on opened
+metadata, and more candidates are asked for until enough pass. Which source it is, the walk does not know.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..data.filters import Filter, Predicate, is_covered, parse, pushdown
+from ..data.filters import Filter, is_covered, parse, pushdown
 from ..data.metrics import as_array, as_vectors
-from ..data.records import Hit, decode_payload
-from ..data.spaces import by_version
+from ..data.records import Hit
 from ..errors import AuthenticationError, StaleConfigError
+from ..sealing.codec import Decoded
 from ..sealing.config import CollectionConfig, check_k
-from ..storage import Probes, Rows, union
+from ..storage.protocol import Rows, union
 from ..waits import offload
-from .rerank import OpenedVectors, best
-from .session import Handle
+from .candidates import Asked, Found, Sources
+from .rerank import best
+from .session import Session
 
-__all__ = ["search"]
+__all__ = ["asked", "search"]
 
 _GROWTH = 4
 _ATTEMPTS = 8
 
-Decoded = tuple[str, dict[str, Any], str | None]
-Found = tuple[list[Rows], Rows, npt.NDArray[np.float32], npt.NDArray[np.uint8]]
-"""Rows of each query; rows that were opened, their vectors, and their tokens and headers."""
-Candidates = Callable[[list[int], int], list[Rows]]
-"""(positions of queries, limit) -> rows for each of them, nearest first."""
-
 
 def search(
-    handle: Handle,
-    opened: OpenedVectors,
+    session: Session,
+    sources: Sources,
     queries: Any,
     k: int,
     where: Mapping[str, Any] | None,
-    include_vectors: bool,
+    *,
+    oversample: int | None = None,
+    include_vectors: bool = False,
 ) -> list[Hit] | list[list[Hit]]:
     """Find the k nearest records of each query. See `Collection.search`."""
-    config = handle.settings()
+    config = session.settings()
     k = check_k(k)
     array = as_array(queries, "queries")
     single = array.ndim == 1
@@ -52,127 +49,91 @@ def search(
     node = parse(where, config.policies)
     for attempt in range(_ATTEMPTS):
         try:
-            hits = _Query(handle, opened, config, matrix, k, node, include_vectors).run(last=attempt == _ATTEMPTS - 1)
+            ask = asked(session, sources, config, matrix, node)
+            wanted = ask.wanted(k, oversample or config.oversample) if len(matrix) else 0
+            run = _Search(session, config, matrix, k, node, include_vectors)
+            hits = run.hits(ask, wanted, last=attempt == _ATTEMPTS - 1)
         except StaleConfigError:
             if attempt == _ATTEMPTS - 1:
                 raise
-            hits, config = None, handle.refresh()
+            hits, config = None, session.refresh(force=True)
         if hits is None:
             continue
         if attempt < _ATTEMPTS - 1 and any(len(found) < k for found in hits):
             # what was opened proves its settings; what is missing does not
-            stale, config = config, handle.refresh()
+            stale, config = config, session.refresh()
             if config is not stale:
                 continue
         return hits[0] if single else hits
     raise AssertionError("unreachable")
 
 
-class _Query:
+def asked(
+    session: Session, sources: Sources, config: CollectionConfig, queries: npt.NDArray[np.float32], node: Filter | None
+) -> Asked:
+    """Put (q, dim) checked queries and a filter to the source that the collection has. `explain` does the same."""
+    predicate = pushdown(node, config.policies, session.keyring.blind_terms)
+    return sources.source_of(config.index_dim).ask(config, queries, predicate)
+
+
+class _Search:
     """One run of a search over one state of the collection."""
 
     def __init__(
         self,
-        handle: Handle,
-        opened: OpenedVectors,
+        session: Session,
         config: CollectionConfig,
         matrix: npt.NDArray[np.float32],
         k: int,
         node: Filter | None,
         include_vectors: bool,
     ) -> None:
-        self.handle, self.matrix, self.k, self.node, self.include_vectors = handle, matrix, k, node, include_vectors
-        self.config = config
+        self.session, self.config, self.matrix = session, config, matrix
+        self.k, self.node, self.include_vectors = k, node, include_vectors
         self.decoded: dict[int, tuple[Decoded, bytes]] = {}  # row -> payload and its token and header
         self.sealed: dict[int, bytes] = {}  # row -> sealed payload that came with a candidate
         self.lost = False  # a row vanished under our hands: written anew by someone else
-        self.predicate = pushdown(node, self.config.policies, handle.vault.blind_terms)
-        self.probes: list[Probes] = []  # by key version: products of two compare only after opening
-        if self.config.index_dim:
-            self.candidates, self.wanted = self._from_index(self.predicate), k * handle.oversample
-        else:
-            self.candidates, self.wanted = self._from_opened(opened, self.predicate), k
 
-    def run(self, *, last: bool) -> list[list[Hit]] | None:
+    def hits(self, ask: Asked, wanted: int, *, last: bool) -> list[list[Hit]] | None:
         """Return the hits; None when rows vanished meanwhile and it is worth another try."""
         if not len(self.matrix):
             return []
-        hits = self._rank(*self._nearest()) if is_covered(self.node, self.config.policies) else None
+        hits = None
+        if is_covered(self.node, self.config.policies):
+            hits = self._ranked(self._fetched(ask, wanted))
         if hits is None:  # not every candidate passes, so each is looked at
-            hits = self._rank(*self._open(self._collect())) or []
-        if self.lost and self.handle.refresh().revision != self.config.revision:  # else only how many are re-ranked
+            hits = self._ranked(self._opened(self._passing(ask, wanted))) or []
+        if self.lost and self.session.refresh().rewritten != self.config.rewritten:
             raise StaleConfigError("the collection was rewritten under other settings meanwhile")
         return hits if last or not self.lost else None
 
-    def _from_index(self, predicate: Predicate | None) -> Candidates:
-        handle, config = self.handle, self.config
-        points = config.metric.lift_query(self.matrix, config.max_norm or 1.0)
-        versions = handle.vault.live
-        if len(versions) > 1:
-            present = by_version(handle.backend.spaces())
-            versions = tuple(version for version in versions if version in present)
-        probes: list[Probes] = [handle.vault.probes(version, config, points) for version in versions]
-        self.probes = probes
+    def _fetched(self, ask: Asked, wanted: int) -> Found:
+        """Return opened candidates, leaving the filter to the source."""
+        found = ask.opened(wanted)
+        if found is None:
+            return self._opened(ask.candidates(wanted))
+        self.sealed.update(found.payloads)
+        self.lost |= len(found.rows) < len(union(found.lists))
+        return found
 
-        def candidates(positions: list[int], limit: int) -> list[Rows]:
-            every = len(positions) == len(points)
-            parts = [
-                handle.backend.candidates(
-                    some if every else {space: part[positions] for space, part in some.items()}, limit, predicate
-                )
-                for some in probes
-            ]
-            if len(parts) == 1:
-                return parts[0]
-            return [np.concatenate([np.empty(0, np.int64), *lists]) for lists in zip(*parts, strict=True)] or [
-                np.empty(0, np.int64) for _ in positions
-            ]
+    def _opened(self, lists: list[Rows]) -> Found:
+        """Open the vectors of candidates."""
+        wanted = union(lists)
+        rows, vectors, heads = self.session.open_vectors(wanted, self.config)
+        self.lost |= len(rows) < len(wanted)
+        return Found(lists, rows, vectors, heads)
 
-        return candidates
-
-    def _from_opened(self, opened: OpenedVectors, predicate: Predicate | None) -> Candidates:
-        allowed = None if predicate is None else self.handle.backend.rows(predicate)
-        self.config.metric.check(self.matrix, None, "queries")  # as lift_query does where there is an index
-        opened.refresh()
-
-        def candidates(positions: list[int], limit: int) -> list[Rows]:
-            return [offload(len(opened), opened.nearest, self.matrix[i], limit, allowed) for i in positions]
-
-        return candidates
-
-    def _nearest(self) -> Found:
-        """Fetch and open `wanted` candidates of every query, leaving the filter to the store."""
-        parts = [self.handle.nearest(some, self.wanted, self.predicate, self.config) for some in self.probes]
-        if not parts:
-            return self._open(self.candidates(list(range(len(self.matrix))), self.wanted))
-        found, vectors, heads = parts[0]
-        lists, rows = found.lists, found.rows
-        if len(parts) > 1:
-            lists = [np.concatenate(each) for each in zip(*(part.lists for part, _, _ in parts), strict=True)]
-            rows = np.concatenate([part.rows for part, _, _ in parts])
-            vectors, heads = (np.concatenate([part[i] for part in parts]) for i in (1, 2))
-        for part, _, _ in parts:
-            self.sealed.update(part.payloads)
-        self.lost |= len(rows) < len(union(lists))
-        return lists, rows, vectors, heads
-
-    def _open(self, lists: list[Rows]) -> Found:
-        asked = union(lists)
-        rows, vectors, heads = self.handle.open_vectors(asked, self.config)
-        self.lost |= len(rows) < len(asked)
-        return lists, rows, vectors, heads
-
-    def _collect(self) -> list[Rows]:
+    def _passing(self, ask: Asked, wanted: int) -> list[Rows]:
         """Gather rows that pass the filter, at least `wanted` of them for every query where so many exist."""
-        positions, limit = list(range(len(self.matrix))), self.wanted
+        positions, limit = list(range(len(self.matrix))), wanted
         chosen: list[Rows] = [np.empty(0, np.int64) for _ in positions]
         while positions:
-            lists = self.candidates(positions, limit)
+            lists = ask.candidates(limit, positions)
             self._decode(union(lists))
             short = []
             for position, rows in zip(positions, lists, strict=True):
                 chosen[position] = offload(len(rows), self._filtered, rows)
-                if len(chosen[position]) < self.wanted and len(rows) >= limit:  # else the store has no more of them
+                if len(chosen[position]) < wanted and len(rows) >= limit:  # else the source has no more of them
                     short.append(position)
             positions, limit = short, limit * _GROWTH
         return chosen
@@ -189,42 +150,34 @@ class _Query:
         missing = np.array([row for row in rows.tolist() if row not in self.decoded], np.int64)
         if not len(missing):
             return
-        found, payloads, prefixes = self.handle.open_payloads(missing, self.sealed)
+        found, payloads, prefixes = self.session.open_payloads(missing, self.sealed)
         self.lost |= len(found) < len(missing)
-        decoded = offload(len(payloads), list, map(decode_payload, payloads))
-        self.decoded.update(zip(found.tolist(), zip(decoded, prefixes, strict=True), strict=True))
+        self.decoded.update(zip(found.tolist(), zip(payloads, prefixes, strict=True), strict=True))
 
-    def _rank(
-        self, lists: list[Rows], rows: Rows, vectors: npt.NDArray[np.float32], heads: npt.NDArray[np.uint8]
-    ) -> list[list[Hit]] | None:
+    def _ranked(self, found: Found) -> list[list[Hit]] | None:
         """Score opened candidates exactly and make hits of the best k; None where one of these fails the filter."""
         picks: list[tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]] = []
-        for query, places in zip(self.matrix, offload(len(rows), _places, rows, lists), strict=True):
-            size = len(rows) if places is None else len(places)
-            picks.append(offload(size, best, self.config.metric, query, vectors, places, self.k))
-        chosen = union([rows[places] for places, _ in picks])
+        places = offload(len(found.rows), _places, found.rows, found.lists)
+        for query, at in zip(self.matrix, places, strict=True):
+            size = len(found.rows) if at is None else len(at)
+            picks.append(offload(size, best, self.config.metric, query, found.vectors, at, self.k))
+        chosen = union([found.rows[at] for at, _ in picks])
         self._decode(chosen)
         if self.node is not None and not all(map(self._passes, chosen.tolist())):
             return None
-        return [self._hits(rows, vectors, heads, places, scores) for places, scores in picks]
+        return [self._hits(found, at, scores) for at, scores in picks]
 
-    def _hits(
-        self,
-        rows: Rows,
-        vectors: npt.NDArray[np.float32],
-        heads: npt.NDArray[np.uint8],
-        places: npt.NDArray[np.intp],
-        scores: npt.NDArray[np.float64],
-    ) -> list[Hit]:
+    def _hits(self, found: Found, places: npt.NDArray[np.intp], scores: npt.NDArray[np.float64]) -> list[Hit]:
+        known = [  # what vanished between the two reads has no payload
+            (place, score, held)
+            for place, score in zip(places.tolist(), scores.tolist(), strict=True)
+            if (held := self.decoded.get(int(found.rows[place]))) is not None
+        ]
+        heads = found.heads[[place for place, _, _ in known]]
+        self.session.require_whole(heads, [prefix for _, _, (_, prefix) in known], self.config)
         hits = []
-        for place, score in zip(places.tolist(), scores.tolist(), strict=True):
-            held = self.decoded.get(int(rows[place]))
-            if held is None:
-                continue
-            (id, metadata, document), prefix = held
-            if heads[place].tobytes() != prefix:  # one record's vector beside another's payload
-                raise AuthenticationError("a record could not be authenticated")
-            vector = vectors[place].copy() if self.include_vectors else None
+        for place, score, ((id, metadata, document), _) in known:
+            vector = found.vectors[place].copy() if self.include_vectors else None
             hits.append(Hit(id, score, dict(metadata), document, vector))
         if len({hit.id for hit in hits}) < len(hits):  # one record copied over another
             raise AuthenticationError("a record could not be authenticated")
@@ -237,7 +190,7 @@ def _places(rows: Rows, lists: list[Rows]) -> list[npt.NDArray[np.intp] | None]:
         return [None]
     if not len(rows):
         return [np.empty(0, np.intp) for _ in lists]
-    order, asked = np.argsort(rows), np.concatenate(lists)
-    found = order.take(np.searchsorted(rows, asked, sorter=order), mode="clip")
-    present, ends = rows[found] == asked, np.cumsum([len(some) for some in lists])[:-1]
+    order, wanted = np.argsort(rows), np.concatenate(lists)
+    found = order.take(np.searchsorted(rows, wanted, sorter=order), mode="clip")
+    present, ends = rows[found] == wanted, np.cumsum([len(some) for some in lists])[:-1]
     return [at[there] for at, there in zip(np.split(found, ends), np.split(present, ends), strict=True)]

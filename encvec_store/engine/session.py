@@ -1,75 +1,114 @@
-"""An open collection: its backend, keys and current settings, kept together; imports backends, vault, drift, config."""
+"""An open collection: its records, index, keys and current settings, kept together.
+
+One session serves every `Collection` object of a store that names the same collection. It is where settings are
+looked at: an open collection never takes older ones than it has seen, nor those of another collection.
+"""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
-from ..crypto.envelope import PREFIX, envelope_size
+from ..crypto.envelope import PREFIX, envelope_size, is_of, revisions
 from ..data.filters import Predicate
 from ..data.spaces import by_version, version_of
-from ..errors import AuthenticationError, StaleConfigError, StoreUnreachableError
+from ..errors import AuthenticationError, ReplicaLagError, StaleConfigError, StoreUnreachableError
+from ..indexes.protocol import BringsEnvelopes, KeepsEnvelopes, KeepsFiles, Nearest, Probes, VectorIndex
 from ..schemes.drift import Drift
-from ..schemes.sketch import Sketch
+from ..sealing.codec import Decoded, of_one_write
 from ..sealing.config import CollectionConfig
-from ..sealing.keyring import PROFILE, Vault
-from ..storage import BackendCollection, Nearest, Probes, Rows
-from ..waits import offload
+from ..sealing.keyring import PROFILE, Keyring
+from ..storage.protocol import Records, Rows, union
+from ..waits import offload, sleep
 
-__all__ = ["Handle"]
+__all__ = ["Session"]
 
 log = logging.getLogger("encvec_store")
 _ATTEMPTS = 4
 _LOOK = 30.0
 """Seconds after which a search asks for the settings, though records would tell if they were rewritten."""
+_LAG = 5.0
+"""Seconds that a replica is given to catch up."""
 
 
-class Handle:
-    """What the write walk and the query walk share."""
+class Session:
+    """What reads, writes and searches of one collection share.
 
-    def __init__(self, backend: BackendCollection, vault: Vault, oversample: int | None = None) -> None:
-        self.backend = backend
-        self.vault = vault
-        self._oversample = oversample
+    Args:
+        records: the collection in its record store.
+        index: over these records.
+        keyring: its keys.
+        replica: whether the store is a replica that may lag behind: older settings are waited out there.
+    """
+
+    def __init__(self, records: Records, index: VectorIndex, keyring: Keyring, *, replica: bool = False) -> None:
+        self.records = records
+        self.index = index
+        self.keyring = keyring
+        self._replica = replica
         self._lock = threading.Lock()
-        self._generation = backend.generation()
+        self._generation = records.generation()
         self._looked = time.monotonic()
         self.drift = Drift()
-        self.config = self._open_config(backend.config())
-        # a sketch's dimension changes when another process fits it: there, searches compare
-        fixed = not isinstance(self.config.scheme, Sketch)
-        if backend.spec.envelope_size != envelope_size(self.config.dim, self.config.precision) or (
-            fixed and backend.spec.index_dim != self.config.index_dim
+        self.config = self._open_config(records.config())
+        # where a scheme is fitted, its dimension changes when another process does so: there, searches compare
+        fixed = not self.config.scheme.needs_profile
+        if records.spec.envelope_size != envelope_size(self.config.dim, self.config.precision) or (
+            fixed and records.spec.index_dim != self.config.index_dim
         ):
             raise AuthenticationError("the collection's settings could not be authenticated")
-        backend.authenticate_cache(vault)
+        if isinstance(index, KeepsFiles):
+            index.authenticate(keyring)
 
-    def refresh(self) -> CollectionConfig:
-        """Return the settings as they stand now: another process may have calibrated meanwhile."""
+    # settings
+
+    def refresh(self, *, force: bool = False) -> CollectionConfig:
+        """Return the settings as they stand now: another process may have changed them.
+
+        Args:
+            force: look at them even where the store says that nothing was written.
+
+        Raises:
+            AuthenticationError: they are older than those seen before, or of another collection: they were put back.
+            ReplicaLagError: the same on a declared replica, which did not catch up in time.
+        """
+        deadline = time.monotonic() + _LAG
         while True:
             known = self._generation
-            generation = self.backend.generation()
-            if generation == known:
+            generation = self.records.generation()
+            if generation == known and not force:
                 return self.config
-            sealed, held = self.backend.config(), self.config
+            sealed, held = self.records.config(), self.config
             config = held if sealed == held.sealed else self._open_config(sealed)
-            with self._lock:  # not while the backend works: see `waits`
+            if self._lags(config, held):
+                if time.monotonic() > deadline:
+                    raise ReplicaLagError(
+                        f"the replica has settings of revision {config.revision}, and revision {held.revision} was"
+                        " seen: it lags behind; search again later, or connect to the primary"
+                    )
+                sleep(0.1)
+                continue
+            with self._lock:  # not while the store works: see `waits`
                 if self._generation == known:  # else somebody refreshed meanwhile: look whether that was later
+                    config.check_follows(self.config)
                     self.config, self._generation = config, generation
                     return self.config
+
+    def _lags(self, config: CollectionConfig, held: CollectionConfig) -> bool:
+        return self._replica and config.incarnation == held.incarnation and config.revision < held.revision
 
     def settings(self) -> CollectionConfig:
         """Return settings to search under, without asking the store where the records that come will tell.
 
-        Every record names the revision it was written under, and `open_vectors` compares. Without a revision of
-        their own are the bound of lengths, which the first write sets, and how many candidates are re-ranked, which
-        grows with the collection: for that the store is asked now and then.
+        Every record names the revision it was written under, and `open_vectors` compares. Not every change shows in
+        records: the bound of lengths, which the first write sets, and how many candidates are re-ranked, which grows
+        with the collection. For that the store is asked now and then.
         """
         config, now = self.config, time.monotonic()
         told = config.index_dim and (config.max_norm or not config.metric.bounded)
@@ -79,9 +118,9 @@ class Handle:
         return self.refresh()
 
     def check(self) -> list[str]:
-        """Open what is stored of settings and profile anew; describe what does not open."""
+        """Open what is stored of settings and profile anew; describe what does not open, or was put back."""
         try:
-            self._open_config(self.backend.config())
+            self._open_config(self.records.config()).check_follows(self.config)
         except AuthenticationError as error:
             return [str(error)]
         return []
@@ -89,44 +128,63 @@ class Handle:
     def _open_config(self, sealed: bytes) -> CollectionConfig:
         """Open settings and the profile they name, which may be replaced between the two reads."""
         for _ in range(_ATTEMPTS):
-            config = self.vault.open_config(sealed)
-            digest = config.scheme.profile if isinstance(config.scheme, Sketch) else None
+            config = self.keyring.open_config(sealed)
+            digest = config.scheme.profile
             if digest is None:
                 return config
-            artefact = self.backend.artefact(PROFILE)
+            blob = self.records.blob(PROFILE)
             try:
-                if artefact is None:
+                if blob is None:
                     raise AuthenticationError("the collection's profile is missing: it was removed")
-                return replace(config, profile=self.vault.open_profile(artefact, digest))
+                return replace(config, profile=self.keyring.open_profile(blob, digest))
             except AuthenticationError:
-                before, sealed = sealed, self.backend.config()
+                before, sealed = sealed, self.records.config()
                 if sealed == before:
                     raise
         raise StaleConfigError("the collection's settings change all the time")
 
-    @property
-    def oversample(self) -> int:
-        """Candidates per hit: this opening's choice, else the collection's."""
-        return self._oversample or self.config.oversample
-
-    @oversample.setter
-    def oversample(self, candidates: int) -> None:
-        self._oversample = candidates
+    # rows
 
     def pages(self, size: int, predicate: Predicate | None = None) -> Iterator[Rows]:
         """List rows, ascending, so many at a time. Raises StoreUnreachableError where the list does not advance."""
         after = 0
-        while len(rows := self.backend.rows(predicate, after=after, limit=size)):
+        while len(rows := self.records.rows(predicate, after=after, limit=size)):
             if not after < rows[0] <= rows[-1]:
                 raise StoreUnreachableError("the store lists its records out of order: it is damaged")
             after = int(rows[-1])
             yield rows
 
+    def find(self, ids: Sequence[str], *, held: bool = False) -> Rows:
+        """Return the rows of those ids that there are, ascending; with `held`, under disabled key versions too."""
+        tokens = offload(len(ids), self.keyring.tokens, ids, held=held).values()
+        rows = np.unique([self.records.find(part) for part in tokens])
+        return rows[rows > 0]
+
+    def places(self, ids: Sequence[str]) -> Rows:
+        """Return the row of each id, 0 where there is none; a record is looked for under every live key version."""
+        found = np.zeros(len(ids), np.int64)
+        for tokens in offload(len(ids), self.keyring.tokens, ids).values():
+            missing = found == 0
+            if len(ids) and missing.any():
+                found[missing] = self.records.find(tokens[missing])
+        return found
+
+    def without(self, rows: Rows, versions: set[int]) -> Rows:
+        """Leave out rows that the store keeps under these key versions."""
+        if not len(rows) or versions.isdisjoint(by_version(self.records.spaces()) if versions else ()):
+            return rows
+        known = self.records.audit(rows)
+        return rows[np.isin(rows, [row for row, space, _, _ in known if version_of(space) not in versions])]
+
+    def key_versions(self) -> dict[str, int]:
+        """Count records by key version."""
+        return {str(version): n for version, n in by_version(self.records.spaces()).items()}
+
     def sample(self, limit: int, seed: int) -> npt.NDArray[np.float32]:
         """Open up to `limit` vectors drawn at random, (n, dim), in the order of their writes."""
         vectors = np.empty((0, self.config.dim), np.float32)
         for _ in range(_ATTEMPTS):
-            rows = self.without(self.backend.rows(), self.vault.dead)
+            rows = self.without(self.records.rows(), self.keyring.dead)
             if len(rows) > limit:
                 rows = np.sort(np.random.default_rng(seed).choice(rows, limit, replace=False))
             found, vectors, _ = self.open_vectors(rows)
@@ -134,16 +192,7 @@ class Handle:
                 break  # else some were written anew after they were listed: look again
         return vectors
 
-    def without(self, rows: Rows, versions: set[int]) -> Rows:
-        """Leave out rows that the store keeps under these key versions."""
-        if not len(rows) or versions.isdisjoint(by_version(self.backend.spaces()) if versions else ()):
-            return rows
-        known = self.backend.audit(rows)
-        return rows[np.isin(rows, [row for row, space, _, _ in known if version_of(space) not in versions])]
-
-    def key_versions(self) -> dict[str, int]:
-        """Count records by key version."""
-        return {str(version): n for version, n in by_version(self.backend.spaces()).items()}
+    # opened parts
 
     def open_vectors(
         self, rows: Rows, config: CollectionConfig | None = None
@@ -157,54 +206,83 @@ class Handle:
             config: the settings under which the rows were found; by default whatever they are now.
 
         Raises:
-            AuthenticationError: wrong key, or a record was altered.
+            AuthenticationError: wrong key, or a record was altered, or settings were put back.
             StaleConfigError: the records were rewritten under other settings meanwhile; search again.
         """
-        return self._opened(rows, *self.backend.vectors(rows), config)
+        under = config or self.config  # before anything is read: what is read may be newer, never older
+        kept = self.index if isinstance(self.index, KeepsEnvelopes) else self.records
+        return self._opened(rows, *kept.vectors(rows), under, strict=config is not None)
 
     def nearest(
-        self,
-        probes: Probes,
-        limit: int,
-        predicate: Predicate | None,
-        config: CollectionConfig,
+        self, probes: Probes, limit: int, predicate: Predicate | None, config: CollectionConfig
     ) -> tuple[Nearest, npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
         """Fetch the candidates of queries and open their exact vectors: (candidates, vectors, tokens and headers).
 
         Raises what `open_vectors` does.
         """
-        found = self.backend.nearest(probes, limit, predicate)
-        found.rows, vectors, heads = self._opened(found.rows, found.rows, found.vectors, config)
+        if isinstance(self.index, BringsEnvelopes):
+            found = self.index.nearest(probes, limit, predicate)
+        else:
+            lists = self.index.candidates(probes, limit, predicate)
+            found = Nearest(lists, *self.records.vectors(union(lists)))
+        found.rows, vectors, heads = self._opened(found.rows, found.rows, found.vectors, config, strict=True)
         return found, vectors, heads
 
     def _opened(
-        self, rows: Rows, found: Rows, envelopes: npt.NDArray[np.uint8], config: CollectionConfig | None
+        self, rows: Rows, found: Rows, envelopes: npt.NDArray[np.uint8], under: CollectionConfig, *, strict: bool
     ) -> tuple[Rows, npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
         try:
-            return found, self._open(envelopes, config), envelopes[:, :PREFIX]
+            return found, self._open(envelopes, under, strict=strict), envelopes[:, :PREFIX]
         except AuthenticationError:
-            found, envelopes = self.backend.vectors(rows, source=True)
-            opened = self._open(envelopes, config)
-        log.warning("a cached sealed vector was damaged; the index cache is dropped and rebuilt from the records")
-        self.backend.drop_cache()
+            found, envelopes = self.records.vectors(rows)
+            opened = self._open(envelopes, self.config, strict=False)
+        if self.config.rewritten == under.rewritten:
+            log.warning("a cached sealed vector was damaged; the index cache is dropped and rebuilt from the records")
+            self.index.forget()
+        elif strict:
+            raise StaleConfigError("the collection was rewritten under other settings meanwhile")
         return found, opened, envelopes[:, :PREFIX]
 
-    def _open(self, envelopes: npt.NDArray[np.uint8], config: CollectionConfig | None) -> npt.NDArray[np.float32]:
-        under = config or self.config
+    def _open(
+        self, envelopes: npt.NDArray[np.uint8], under: CollectionConfig, *, strict: bool
+    ) -> npt.NDArray[np.float32]:
+        """Open envelopes that were found under some settings, or, unless that is `strict`, under those of now."""
         if not len(envelopes):
             return np.empty((0, under.dim), np.float32)
-        if not self.vault.current(envelopes, under):
-            now = self.refresh()
-            if now is under:
-                raise AuthenticationError("a record could not be authenticated")
-            if config is not None or not self.vault.current(envelopes, now):
+        if not _covers(under, envelopes):
+            now = self.refresh(force=True)
+            if not _covers(now, envelopes):
+                raise AuthenticationError(_refused(now, envelopes))
+            if strict and now.rewritten != under.rewritten:
                 raise StaleConfigError("the collection was rewritten under other settings meanwhile")
-        return offload(len(envelopes), self.vault.open_vectors, envelopes)
+        return offload(len(envelopes), self.keyring.open_vectors, envelopes)
+
+    def covers(self, envelopes: npt.NDArray[np.uint8]) -> bool:
+        """Say whether (n, size) envelopes claim to be written under the settings of now, or earlier ones that last."""
+        return _covers(self.config, envelopes)
+
+    def require_whole(self, heads: npt.NDArray[np.uint8], prefixes: Sequence[bytes], under: CollectionConfig) -> None:
+        """See that the vector part and the payload part of each of n records were sealed by one write.
+
+        Args:
+            heads: (n, PREFIX) token and header of the vector parts.
+            prefixes: n times the same of the payload parts.
+            under: the settings before the first of the two was read.
+
+        Raises:
+            AuthenticationError: one record's vector stands beside another's payload.
+            StaleConfigError: the records were rewritten between the two reads.
+        """
+        if len(heads) == len(prefixes) and of_one_write(heads, prefixes).all():
+            return
+        if self.refresh(force=True).rewritten != under.rewritten:
+            raise StaleConfigError("the collection was rewritten under other settings meanwhile")
+        raise AuthenticationError("a record could not be authenticated")
 
     def open_payloads(
         self, rows: Rows, have: Mapping[int, bytes] | None = None
-    ) -> tuple[Rows, list[bytes], list[bytes]]:
-        """Fetch and open payloads: (found rows, payloads, PREFIX bytes of token and header each).
+    ) -> tuple[Rows, list[Decoded], list[bytes]]:
+        """Fetch and open payloads: (found rows, what was in them, PREFIX bytes of token and header each).
 
         Args:
             rows: (n,) rows.
@@ -214,7 +292,23 @@ class Handle:
         here = [row for row in rows.tolist() if row in known]
         found, envelopes = np.array(here, np.int64), [known[row] for row in here]
         if len(here) < len(rows):
-            more, fetched = self.backend.payloads(np.setdiff1d(rows, found) if here else rows)
+            more, fetched = self.records.payloads(np.setdiff1d(rows, found) if here else rows)
             found, envelopes = np.concatenate([found, more]), envelopes + fetched
-        opened = offload(len(envelopes), self.vault.open_payloads, envelopes)
+        opened = offload(len(envelopes), self.keyring.open_payloads, envelopes)
         return found, opened, [envelope[:PREFIX] for envelope in envelopes]
+
+
+def _refused(config: CollectionConfig, envelopes: npt.NDArray[np.uint8]) -> str:
+    """Say why the settings as they stand cannot be those of (n, size) envelopes."""
+    newest = revisions(envelopes)[1]
+    if newest <= config.revision or not is_of(envelopes, config.scheme.number, config.precision):
+        return "a record could not be authenticated"
+    return (
+        f"a record names settings of revision {newest}, and the store has revision {config.revision}: older settings"
+        " were put back, or the record was altered"
+    )
+
+
+def _covers(config: CollectionConfig, envelopes: npt.NDArray[np.uint8]) -> bool:
+    """Say whether (n, size) envelopes can all have been written under settings, or earlier ones of one content."""
+    return is_of(envelopes, config.scheme.number, config.precision) and config.covers(*revisions(envelopes))

@@ -15,8 +15,6 @@ import numpy as np
 
 from ..errors import InputError
 from ..schemes import KeyedScheme, scheme
-from ..schemes.profile import fit
-from ..schemes.sketch import Sketch
 from .algebra import Cells, Matrix, Statistics, ball, blocks, float32, haar, unit
 from .content import ContentCells
 
@@ -106,12 +104,12 @@ class Registered:
         """Derive the scheme's keys from a root that belongs to the number."""
         root = hashlib.sha256(b"leakage lab root %d" % key).digest()
         built, fitted = scheme(self.spec), None
-        if isinstance(built, Sketch):
-            fitted = fit(profile).profile(built.k)
-            built = built.fitted(fitted)
+        if built.needs_profile:
+            found = built.fit(profile, 0)  # of no records: the cells are those asked for
+            built, fitted = found.scheme, found.profile
         return _RegisteredKeyed(
-            built.keyed(root, "", "leakage", profile.shape[1], fitted),
-            float(built.parameters().get("beta", 0.0)) / 4,
+            built.keyed(root, ("", "leakage", b""), profile.shape[1], fitted),
+            built.noise / 4,
             np.random.default_rng(key),
         )
 
@@ -129,7 +127,7 @@ class _RegisteredKeyed:
 
     def spread(self, vectors: Matrix) -> tuple[Matrix, Cells]:
         tokens = self.rng.integers(0, 256, (len(vectors), 16), dtype=np.uint8)
-        return self.scheme.encrypt(vectors, tokens)[0], self.scheme.cells_of(tokens)
+        return self.scheme.encrypt(vectors, tokens, vectors)[0], self.scheme.cells_of(tokens)
 
     def ask(self, queries: Matrix) -> Matrix:
         return self.scheme.encrypt_queries(queries)

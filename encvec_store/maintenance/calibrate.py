@@ -1,7 +1,8 @@
-"""Choose the noise: the largest that still meets a recall target. Imports simulation, crypto, config, errors.
+"""Choose the noise: the largest that still meets a recall target.
 
-For `sketch` also the dimensions kept and the exponent on queries: the strongest point is that with the largest beta,
-and among those about as large the one with the most dimensions, which resist better (docs/threat-model.md).
+A scheme says what else may vary (`Scheme.field`): dimensions, the exponent on queries. The strongest point is that with
+the largest beta, and among those about as large the one with the most dimensions, which resist better
+(docs/threat-model.md).
 """
 
 from __future__ import annotations
@@ -13,15 +14,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import CalibrationError, InputError, ProfileError
+from ..errors import CalibrationError, InputError
 from ..schemes import Scheme
-from ..schemes.profile import LEAST_DIMENSIONS, fit, least_records
-from ..schemes.sap import Sap
-from ..schemes.sketch import Sketch, floor
+from ..schemes.simulation import Sample
+from ..schemes.strategy import Choice
 from ..sealing.config import CollectionConfig
-from .simulation import Sample, Trial, plain_trial, sketch_trial
 
-__all__ = ["Attack", "Calibration", "enough", "simulate"]
+__all__ = ["MAX_SAMPLE", "Attack", "Calibration", "applied", "enough", "simulate"]
 
 Matrix = npt.NDArray[np.float32]
 Attack = Callable[[Matrix, Scheme], Mapping[str, Any]]
@@ -31,10 +30,6 @@ MIN_SAMPLE = 100
 MAX_SAMPLE = 20_000
 BETAS = tuple(np.round(np.arange(0.0, 6.01, 0.5), 2).tolist())
 OVERSAMPLES = (1, 2, 5, 10, 20, 50)
-SHARES = (0.6, 0.8, 0.9, 0.95)
-"""Of the variance: the dimensions that hold them are tried."""
-GAMMAS = (-0.25, 0.0, 0.25)
-WHITE = -0.5
 _STEP = 0.01
 _MAX_BETA = 8.0
 _NEAR = 0.5
@@ -126,20 +121,22 @@ def simulate(
         ProfileError: the sample varies in too few directions.
         InputError: an argument is out of range.
     """
-    scheme = noisy(config)
+    scheme = config.scheme
+    if not scheme.noisy:
+        raise CalibrationError(f"scheme {scheme.name!r} has no noise to calibrate")
     k, max_candidates = _whole("k", k), _whole("max_candidates", max_candidates)
     planned_size, seed = _whole("planned_size", planned_size), _whole("seed", seed)
     if not 1 <= k <= max_candidates:
-        raise InputError(f"k is from 1 to max_candidates ({max_candidates}), not {k}")
+        raise InputError(f"k must be from 1 to max_candidates ({max_candidates}), got {k}")
     if not isinstance(target_recall, int | float) or not 0 < target_recall < 1:
-        raise InputError(f"target_recall is between 0 and 1, not {target_recall!r}")
-    least = max(MIN_SAMPLE, 2 * k, least_records(None) if isinstance(scheme, Sketch) else 0)
+        raise InputError(f"target_recall must be between 0 and 1, got {target_recall!r}")
+    least = max(MIN_SAMPLE, 2 * k, scheme.least_sample)
     if len(vectors) < least:
         raise CalibrationError(f"a sample of {len(vectors)} is too small; give at least {least}")
     vectors = _at_most(vectors, seed)
     planned_size = max(planned_size, len(vectors))
-    sample = Sample(config, vectors, seed)
-    field = _SapField(config, scheme, sample) if isinstance(scheme, Sap) else _SketchField(scheme, sample)
+    sample = Sample(config.metric, config.max_norm, vectors, seed)
+    field = scheme.field(sample)
     choices: list[dict[str, Any]] = []
 
     def look(dimensions: int, gamma: float | None) -> None:
@@ -170,7 +167,7 @@ def simulate(
         beta=beta,
         dimensions=dimensions,
         gamma=gamma,
-        query_beta=scheme.query_beta or 0.0,
+        query_beta=field.query_beta,
         oversample=-(-max_candidates // k),
         k=k,
         target_recall=target_recall,
@@ -188,58 +185,16 @@ def simulate(
             for grid in BETAS
             for count, recall in zip(counts, trial.recalls(grid, k, counts), strict=True)
         ],
-        attack=None if attack is None else dict(attack(sample.points, field.scheme(dimensions, gamma, beta))),
+        attack=None if attack is None else dict(attack(sample.points, scheme.tuned(Choice(dimensions, gamma, beta)))),
     )
 
 
-class _SapField:
-    """What there is to choose under `sap`: only beta."""
-
-    def __init__(self, config: CollectionConfig, scheme: Sap, sample: Sample) -> None:
-        self._scheme, self._sample = scheme, sample
-        self.usual, self.others = config.point_dim, list[int]()
-        self.gammas: list[float | None] = [None]
-        self.floor, self.least = 0.0, 0
-
-    def trial(self, dimensions: int, gamma: float | None) -> Trial:
-        return plain_trial(self._sample, self._scheme.query_beta)
-
-    def scheme(self, dimensions: int, gamma: float | None, beta: float) -> Scheme:
-        return replace(self._scheme, beta=beta)
-
-
-class _SketchField:
-    """What there is to choose under `sketch`."""
-
-    def __init__(self, scheme: Sketch, sample: Sample) -> None:
-        self._scheme, self._sample, self._spectrum = scheme, sample, fit(sample.points)
-        spectrum, most = self._spectrum, self._spectrum.most
-        self.floor, self.least = floor(spectrum.broad), min(spectrum.least, most)
-        self.usual = spectrum.choose()
-        held = (max(spectrum.dimensions(share), LEAST_DIMENSIONS) for share in SHARES)
-        tried = {min(count, most) for count in (*held, self.least, 4 * self.least // 3)}
-        self.others = sorted(tried - {self.usual})
-        # an exponent of -1/2 was asked for against a server that watches: any other would tell it the axes
-        chosen = scheme.gamma or 0.0
-        self.gammas: list[float | None] = [chosen] if chosen == WHITE else [*sorted({*GAMMAS, chosen})]
-
-    def trial(self, dimensions: int, gamma: float | None) -> Trial:
-        query_beta = self._scheme.query_beta or 0.0
-        return sketch_trial(self._sample, self._spectrum.profile(dimensions), gamma or 0.0, query_beta)
-
-    def scheme(self, dimensions: int, gamma: float | None, beta: float) -> Scheme:
-        return replace(self._scheme.unfitted(), k=dimensions, gamma=gamma, beta=beta, threat=None)
-
-
 def enough(config: CollectionConfig, vectors: Matrix, planned_size: int, oversamples: tuple[int, ...]) -> int:
-    """Return the least of the oversamples with which a fitted sketch finds .99 of 10 hits; else the largest."""
-    scheme = config.scheme
-    if not isinstance(scheme, Sketch) or config.profile is None:
-        raise ProfileError("there is no profile")
+    """Return the least of the oversamples with which the scheme finds .99 of 10 hits; else the largest."""
     vectors = _at_most(vectors, 0)
-    trial = sketch_trial(Sample(config, vectors, 0), config.profile, scheme.gamma or 0.0, scheme.query_beta or 0.0)
+    trial = config.scheme.trial(Sample(config.metric, config.max_norm, vectors, 0), config.profile)
     for times in oversamples[:-1]:
-        if trial.low(scheme.beta or 0.0, 10, 10 * times, max(planned_size, len(vectors))) >= 0.99:
+        if trial.low(config.scheme.noise, 10, 10 * times, max(planned_size, len(vectors))) >= 0.99:
             return times
     return oversamples[-1]
 
@@ -267,24 +222,18 @@ def _largest(holds: Callable[[float], bool], near: float | None) -> float | None
 
 def _whole(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
-        raise InputError(f"{name} is a whole number, not {value!r}")
+        raise InputError(f"{name} must be an integer >= 0, got {value!r}")
     return int(value)
 
 
-def noisy(config: CollectionConfig) -> Sap | Sketch:
-    """Return the scheme, if it has noise to choose. Raises CalibrationError."""
-    if not isinstance(config.scheme, Sap | Sketch):
-        raise CalibrationError(f"scheme {config.scheme.name!r} has no noise to calibrate")
-    return config.scheme
-
-
 def applied(config: CollectionConfig, found: Calibration) -> CollectionConfig:
-    """Return the settings with the calibration's choice taken over; a sketch's profile is yet to be fitted."""
-    scheme = noisy(config)
-    changed: Scheme
-    if isinstance(scheme, Sap):
-        changed = replace(scheme, beta=found.beta)
-    else:
-        parameters: dict[str, Any] = {"k": found.dimensions, "beta": found.beta, "gamma": found.gamma}
-        changed = replace(scheme.unfitted(), threat=None, **parameters)
-    return replace(config, scheme=changed, oversample=found.oversample, calibration=found.to_dict())
+    """Return the settings with the calibration's choice taken over; a profile is yet to be fitted."""
+    chosen = (config.fitted or {}).get("chosen", ())
+    return replace(
+        config,
+        scheme=config.scheme.tuned(Choice(found.dimensions, found.gamma, found.beta), chosen),
+        profile=None,
+        fitted=None,
+        oversample=found.oversample,
+        calibration=found.to_dict(),
+    )

@@ -1,4 +1,4 @@
-"""The recall of live searches, estimated on a sample of the records; imports handle, records, metrics, errors.
+"""The recall of live searches, estimated on a sample of the records.
 
 Of the records nearer to a query than the last of its k hits, those missing from the answer each cost at most one
 true neighbour: with M of them, recall@k >= 1 - M / k. A random sample of m of the N records that holds c of them says
@@ -18,10 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ..data.metrics import as_vectors
-from ..data.records import Hit, decode_payload
-from ..engine.session import Handle
+from ..data.records import Hit
+from ..engine.session import Session
 from ..errors import EncvecError, InputError
-from ..storage import Rows
+from ..storage.protocol import Rows
 
 __all__ = ["RecallWatch"]
 
@@ -35,12 +35,12 @@ log = logging.getLogger("encvec_store")
 class RecallWatch:
     """Checks a share of the searches, and sums up."""
 
-    def __init__(self, handle: Handle, share: float, size: int) -> None:
+    def __init__(self, session: Session, share: float, size: int) -> None:
         if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
-            raise InputError(f"share is a number from 0 to 1, not {share!r}")
+            raise InputError(f"share must be a number from 0 to 1, got {share!r}")
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise InputError(f"sample is a whole number from 1, not {size!r}")
-        self._handle, self._share, self._size = handle, share, size
+            raise InputError(f"sample must be an integer >= 1, got {size!r}")
+        self._session, self._share, self._size = session, share, size
         self._lock = threading.Lock()
         self._rows: Rows = np.empty(0, np.int64)
         self._ids: list[str] = []
@@ -59,7 +59,7 @@ class RecallWatch:
         for query, found in zip(matrix, lists, strict=True):
             if random.random() < self._share and len(found) == k:  # noqa: S311 - which are checked is no secret
                 try:
-                    self._check(as_vectors(query[None], self._handle.config.dim)[0], found)
+                    self._check(as_vectors(query[None], self._session.config.dim)[0], found)
                 except EncvecError as error:
                     log.warning("a search could not be checked: %s", error)
 
@@ -80,7 +80,7 @@ class RecallWatch:
             }
 
     def _check(self, query: npt.NDArray[np.float32], hits: Sequence[Hit]) -> None:
-        metric = self._handle.config.metric
+        metric = self._session.config.metric
         with self._lock:
             self._draw()
             if not len(self._rows):
@@ -91,28 +91,28 @@ class RecallWatch:
             nearer = np.flatnonzero(nearness < last - _HAIR * max(1.0, abs(last)))
             missing = [place for place in nearer.tolist() if self._ids[place] not in answered]
             if missing:  # unless it was deleted or replaced since the sample was drawn
-                there, _ = self._handle.backend.vectors(self._rows[missing])
+                there, _ = self._session.records.vectors(self._rows[missing])
                 gone = [place for place in missing if self._rows[place] not in there]
                 self._forget(gone)
                 missing = [place for place in missing if place not in gone]
-            scale = self._handle.backend.count() / (max(1, len(self._rows)) * len(hits))
+            scale = self._session.records.count() / (max(1, len(self._rows)) * len(hits))
             self._checked += 1
             self._missed += len(missing)
             self._scales += scale
 
     def _draw(self) -> None:
         """Draw the sample anew where the collection has changed much in size."""
-        count = self._handle.backend.count()
+        count = self._session.records.count()
         if self._count and self._count / _GROWN < count < self._count * _GROWN:
             return
-        rows = self._handle.without(self._handle.backend.rows(), self._handle.vault.dead)
+        rows = self._session.without(self._session.records.rows(), self._session.keyring.dead)
         if len(rows) > self._size:
             rows = np.sort(np.random.default_rng().choice(rows, self._size, replace=False))
-        found, vectors, _ = self._handle.open_vectors(rows)
-        named, payloads, _ = self._handle.open_payloads(found)
+        found, vectors, _ = self._session.open_vectors(rows)
+        named, payloads, _ = self._session.open_payloads(found)
         kept = np.isin(found, named)
         self._rows, self._vectors = found[kept], vectors[kept]
-        self._ids = [decode_payload(payload)[0] for payload in payloads]
+        self._ids = [id for id, _, _ in payloads]
         self._count = count
 
     def _forget(self, places: list[int]) -> None:

@@ -1,4 +1,4 @@
-"""Check every record of a collection against its keys; imports handle, writing, records, crypto.envelope, errors."""
+"""Check every record of a collection against its keys."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..crypto.envelope import BINDING, KEY_VERSION, PREFIX, TOKEN
+from ..crypto.envelope import KEY_VERSION, PREFIX, TOKEN
 from ..data.fields import Term
-from ..data.records import decode_payload
 from ..data.spaces import version_of
-from ..engine.session import Handle
-from ..engine.write import terms
+from ..engine.session import Session
 from ..errors import AuthenticationError, KeyUnavailableError
-from ..storage import Rows
+from ..sealing.codec import RecordCodec, of_one_write
+from ..storage.protocol import Rows
 from ..waits import offload
 
 __all__ = ["Damage", "VerifyReport", "verify"]
@@ -57,117 +56,117 @@ class VerifyReport:
         return {"ok": self.ok, **asdict(self)}
 
 
-def verify(handle: Handle, progress: Callable[[int, int], None] | None = None) -> VerifyReport:
+def verify(session: Session, progress: Callable[[int, int], None] | None = None) -> VerifyReport:
     """Open every record and compare its parts with each other. See `Collection.verify`."""
-    handle.refresh()
-    report = VerifyReport(store=handle.backend.check() + handle.check())
-    total = handle.backend.count()
-    for rows in handle.pages(_CHUNK):
-        damaged = _look(handle, rows, report)
+    session.refresh()
+    report = VerifyReport(store=session.records.check() + session.index.check() + session.check())
+    total = session.records.count()
+    for rows in session.pages(_CHUNK):
+        damaged = _look(session, rows, report)
         for _ in range(_ATTEMPTS):
             if not damaged:
                 break
             # a record that was written or calibrated anew while we read its parts looks damaged: look again
-            handle.refresh()
-            damaged = _look(handle, np.unique([item.row for item in damaged]), VerifyReport())
+            session.refresh()
+            damaged = _look(session, np.unique([item.row for item in damaged]), VerifyReport())
         report.damaged += damaged
         if progress is not None:
             progress(len(rows), total)
     return report
 
 
-def _look(handle: Handle, rows: Rows, report: VerifyReport) -> list[Damage]:
+@dataclass
+class _Stored:
+    """What the store has of a record."""
+
+    space: int
+    token: bytes
+    terms: set[tuple[str, Term]]
+    vector: npt.NDArray[np.uint8] | None
+    payload: bytes | None
+    index_vector: npt.NDArray[np.float32] | None
+
+
+def _look(session: Session, rows: Rows, report: VerifyReport) -> list[Damage]:
     """Count rows in the report, and return their damage."""
-    known = {int(row): (space, token, have) for row, space, token, have in handle.backend.audit(rows)}
-    vectors = _by_row(*handle.backend.vectors(rows, source=True))
-    payloads = _by_row(*handle.backend.payloads(rows))
-    index_vectors = _by_row(*handle.backend.index_vectors(rows)) if handle.config.index_dim else {}
-    return offload(len(rows), _compare, handle, rows, report, known, vectors, payloads, index_vectors)
+    records = session.records
+    known = records.audit(rows)
+    vectors = _by_row(*records.vectors(rows))
+    payloads = _by_row(*records.payloads(rows))
+    index_vectors = _by_row(*records.index_vectors(rows)) if session.config.index_dim else {}
+    stored = {
+        row: _Stored(space, token, terms, vectors.get(row), payloads.get(row), index_vectors.get(row))
+        for row, space, token, terms in known  # without those that were deleted while we looked
+    }
+    return offload(len(rows), _compare, session, stored, report)
 
 
-def _compare(
-    handle: Handle,
-    rows: Rows,
-    report: VerifyReport,
-    known: dict[int, tuple[int, bytes, set[tuple[str, Term]]]],
-    vectors: dict[int, Any],
-    payloads: dict[int, Any],
-    index_vectors: dict[int, Any],
-) -> list[Damage]:
-    dead = handle.vault.dead
+def _compare(session: Session, stored: dict[int, _Stored], report: VerifyReport) -> list[Damage]:
+    dead = session.keyring.dead
     damaged: list[Damage] = []
-    for row in rows.tolist():
-        if row not in known:
-            continue  # deleted while we looked
+    for row, record in stored.items():
         report.checked += 1
-        space, token, have = known[row]
-        envelope, payload = vectors.get(row), payloads.get(row)
-        if payload is None or envelope is None:
-            part = "payload" if payload is None else "vector"
+        if record.payload is None or record.vector is None:
+            part = "payload" if record.payload is None else "vector"
             damaged.append(Damage(row, None, f"{part} missing"))
             continue
-        prefix = payload[:PREFIX]
-        version = int.from_bytes(prefix[KEY_VERSION], "big")
+        version = int.from_bytes(record.payload[KEY_VERSION], "big")
         if version in dead:
-            if version_of(space) == version:
+            if version_of(record.space) == version:
                 report.unreadable += 1
             else:
                 damaged.append(Damage(row, None, "key version"))
             continue
         try:
-            id, metadata, _ = decode_payload(handle.vault.open_payload(payload))
+            id, metadata, _ = session.keyring.open_payloads([record.payload])[0]
         except AuthenticationError:
             damaged.append(Damage(row, None, "payload"))
             continue
-        vector = _open_vector(handle, envelope, prefix)
-        true = handle.vault.cipher(version).tokens([id])
-        damaged.extend(
-            Damage(row, id, part)
-            for part in (
-                "vector" if vector is None else None,
-                None if true.tobytes() == token == prefix[:TOKEN] else "record token",
-                _space_fault(handle, version, true, space),
-                None if vector is None else _index_fault(handle, version, vector, index_vectors.get(row), prefix),
-                None if _terms(handle, version, metadata) == have else "filter terms",
-            )
-            if part
-        )
+        codec = session.keyring.codec(version, session.config)
+        damaged += [Damage(row, id, part) for part in _faults(session, codec, record, id, metadata)]
     return damaged
 
 
-def _space_fault(handle: Handle, version: int, token: npt.NDArray[np.uint8], space: int) -> str | None:
-    if version_of(space) != version:
-        return "key version"
-    return None if space == handle.vault.spaces(version, handle.config, token)[0] else "cell"
+def _faults(session: Session, codec: RecordCodec, record: _Stored, id: str, metadata: dict[str, Any]) -> list[str]:
+    """Return the parts of a record that do not belong to its payload, which is authentic."""
+    vector, faults = _open_vector(session, record), []
+    if vector is None:
+        faults.append("vector")
+    token = np.frombuffer(record.token, np.uint8)[None]
+    named = (record.payload or b"")[:TOKEN] == record.token and codec.are_named([id], token).all()
+    if not named:
+        faults.append("record token")
+    if version_of(record.space) != codec.key_version:
+        faults.append("key version")
+    elif named and record.space != codec.spaces(token)[0]:
+        faults.append("cell")
+    if vector is not None and not _is_bound(session, codec, record, vector):
+        faults.append("index vector")
+    if {(name, term) for _, name, term in codec.terms([metadata])} != record.terms:
+        faults.append("filter terms")
+    return faults
 
 
-def _open_vector(handle: Handle, envelope: npt.NDArray[np.uint8], prefix: bytes) -> npt.NDArray[np.float32] | None:
+def _open_vector(session: Session, record: _Stored) -> npt.NDArray[np.float32] | None:
     """Return the (1, dim) exact vector, or None where it does not open or belongs to another payload."""
+    if record.vector is None or record.payload is None:
+        return None
+    envelope = record.vector[None]
     try:
-        if not handle.vault.current(envelope[None], handle.config) or envelope[:PREFIX].tobytes() != prefix:
+        if not session.covers(envelope) or not of_one_write(envelope[:, :PREFIX], [record.payload[:PREFIX]]).all():
             return None
-        return handle.vault.open_vectors(envelope[None])
+        return session.keyring.open_vectors(envelope)
     except (AuthenticationError, KeyUnavailableError):
         return None
 
 
-def _index_fault(
-    handle: Handle,
-    version: int,
-    vector: npt.NDArray[np.float32],
-    index_vector: npt.NDArray[np.float32] | None,
-    prefix: bytes,
-) -> str | None:
-    if index_vector is None:
-        return "index vector" if handle.config.index_dim else None
-    token, kept = np.frombuffer(prefix[:TOKEN], np.uint8), handle.config.precision.kept
-    binding = handle.vault.cipher(version).bindings(token[None], kept(vector), kept(index_vector[None])).tobytes()
-    return None if binding == prefix[BINDING] else "index vector"
-
-
-def _terms(handle: Handle, space: int, metadata: dict[str, Any]) -> set[tuple[str, Term]]:
-    """What the store should hold of a record's fields."""
-    return {(name, term) for _, name, term in terms(handle.vault, handle.config, [metadata], version=space)}
+def _is_bound(session: Session, codec: RecordCodec, record: _Stored, vector: npt.NDArray[np.float32]) -> bool:
+    """Say whether the stored index vector is the one that the record was written with."""
+    dim = session.config.index_dim
+    found = np.empty(0, np.float32) if record.index_vector is None else record.index_vector
+    if found.shape != (dim,) or record.vector is None:
+        return False
+    return bool(codec.are_bound(record.vector[None], vector, found[None])[0])
 
 
 def _by_row(rows: Rows, parts: Any) -> dict[int, Any]:

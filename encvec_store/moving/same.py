@@ -21,7 +21,7 @@ __all__ = ["as_kept", "difference"]
 
 def as_kept(collection: Collection, batch: Batch) -> Batch:
     """Return a batch with its vectors as the collection keeps them: float32, in half precision rounded."""
-    precision = collection._handle.config.precision
+    precision = collection._session.config.precision
     if precision is Precision.SINGLE:
         return batch
     with np.errstate(over="ignore"):  # what is too large is refused by the write

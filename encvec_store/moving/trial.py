@@ -24,7 +24,7 @@ def faults_of(collection: Collection, batch: Batch) -> list[Fault]:
     if collection.metric != "cosine" and bound is None:
         bound = _UNBOUNDED  # the first write will set it
     with connect("memory:", keyset=Keyset.create("memory:")) as store:
-        like: dict[str, Any] = {"max_norm": bound, "precision": collection._handle.config.precision}
+        like: dict[str, Any] = {"max_norm": bound, "precision": collection._session.config.precision}
         trial = store.collection("trial", collection.dim, collection.metric, "sealed", **like)
         try:
             _put(trial, batch)

@@ -1,4 +1,4 @@
-"""Index-vector schemes: one protocol, one registry; imports crypto, errors."""
+"""Index-vector schemes: one protocol, one registry."""
 
 from __future__ import annotations
 

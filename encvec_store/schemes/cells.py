@@ -1,4 +1,4 @@
-"""Records of one collection spread over cells, each under a rotation and noise of its own; imports crypto.
+"""Records of one collection spread over cells, each under a rotation and noise of its own.
 
 The cell of a record is a PRF of its token: a random part of the collection, whatever the vectors are. So sizes and
 members of cells tell nothing, the collection's own statistics are those of every cell, known pairs in one cell say
@@ -15,10 +15,11 @@ import numpy.typing as npt
 
 from ..crypto.labels import Purpose, derive
 from ..crypto.prf import Pmac
+from ..data.precision import Kept
 from ..errors import SchemeError
-from .base import Cells, Matrix, Nonces
+from .base import Cells, Context, Matrix, Nonces
 from .device import Device
-from .noise import CENTRE, Context, Noise, lengths
+from .noise import CENTRE, Noise, lengths
 from .rotation import rotation, turning
 
 __all__ = ["MAX_CELLS", "KeyedCells", "check_cells"]
@@ -29,7 +30,7 @@ MAX_CELLS = 4096
 def check_cells(scheme: str, cells: Any) -> None:
     """Raise SchemeError unless it is a number of cells."""
     if isinstance(cells, bool) or not isinstance(cells, int) or not 1 <= cells <= MAX_CELLS:
-        raise SchemeError(f"{scheme}: cells is a whole number from 1 to {MAX_CELLS}, not {cells!r}")
+        raise SchemeError(f"{scheme}: cells must be an integer from 1 to {MAX_CELLS}, got {cells!r}")
 
 
 class KeyedCells:
@@ -37,7 +38,8 @@ class KeyedCells:
 
     Args:
         root: root key.
-        context: tenant, collection, scheme and parameters, the number of cells among them.
+        owner: whose the collection is: the context of all its keys.
+        parameters: the scheme and its parameters, the number of cells among them.
         asked: parameters of queries beside these.
         cells: how many.
         dim: coordinates of an index vector.
@@ -53,7 +55,8 @@ class KeyedCells:
     def __init__(
         self,
         root: bytes,
-        context: Context,
+        owner: Context,
+        parameters: Context,
         asked: Context,
         cells: int,
         dim: int,
@@ -68,11 +71,10 @@ class KeyedCells:
         self.cells = cells
         self._dim, self._stored, self._queried = dim, stored, queried
         self._sphere, self._query_radius = sphere, query_radius
-        tenant, collection = context[:2]
-        self._assign = Pmac(derive(root, Purpose.CELL, tenant, collection))
-        each = [(*context, f"cell={cell}") for cell in range(cells)]
+        self._assign = Pmac(derive(root, Purpose.CELL, *owner))
+        each = [(*owner, *parameters, f"cell={cell}") for cell in range(cells)]
         self._turns = [rotation(derive(root, Purpose.ROTATION, *one), dim) for one in each]
-        self._device, self._turned = device, [turning(turn, dim, device) for turn in self._turns]
+        self._device, self._turned = device, [turning(turn, dim, device, keep=False) for turn in self._turns]
         self._noises = [Noise(root, one, asked, radius, query_radius, sphere=sphere) for one in each]
 
     def cells_of(self, tokens: Nonces) -> Cells:
@@ -80,12 +82,12 @@ class KeyedCells:
         drawn = np.ascontiguousarray(self._assign.tags(tokens)[:, :8]).view(">u8").reshape(-1)
         return (drawn % np.uint64(self.cells)).astype(np.int64)
 
-    def encrypt(self, points: Matrix, tokens: Nonces) -> tuple[Matrix, Nonces]:
+    def encrypt(self, points: Matrix, tokens: Nonces, kept: Kept) -> tuple[Matrix, Nonces]:
         """Encrypt (n, point_dim) points, each under the keys of its cell."""
         out, nonces = self._stored(points), np.empty((len(points), 16), np.uint8)
         for cell, rows in self._members(tokens):
             part = self._turned[cell](out[rows])
-            nonces[rows] = self._noises[cell].on_records(part, points[rows], tokens[rows])
+            nonces[rows] = self._noises[cell].on_records(part, tokens[rows], kept[rows])
             out[rows] = part
         return self._device.get(out), nonces
 

@@ -1,4 +1,4 @@
-"""Whether what is written lately still fits the profile of `sketch`; imports crypto.
+"""Whether what is written lately still fits the profile that a collection was fitted with.
 
 Whitened data has equal variance in all directions and mean 0. The rotation and the noise change neither, up to the
 noise's own variance, so ciphertexts tell, and nothing is kept that a thief would not have: with r = beta / 4, an
@@ -16,15 +16,13 @@ from __future__ import annotations
 
 import logging
 import threading
-from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 
 from ..data.precision import Kept
-from . import Scheme
+from .base import Scheme
 from .profile import Profile
-from .sketch import Sketch
+from .strategy import Verdict
 
 __all__ = ["Drift", "Verdict"]
 
@@ -39,33 +37,6 @@ PER_DIMENSION = 20
 """Records looked at, for each dimension: of fewer, chance alone makes an eigenvalue large."""
 
 log = logging.getLogger("encvec_store")
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """How the last records that were looked at fit the profile."""
-
-    largest: float
-    """Largest eigenvalue of their sketches' covariance."""
-    mean: float
-    """Length of their sketches' mean."""
-    records: int
-    largest_limit: float
-    mean_limit: float
-    profile: str
-    """Digest of the profile they were written under."""
-
-    @property
-    def stale(self) -> bool:
-        """Whether the profile should be fitted anew."""
-        return self.largest > self.largest_limit or self.mean > self.mean_limit
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON values."""
-        fields = asdict(self)
-        del fields["profile"]
-        limits = {"largest": fields.pop("largest_limit"), "mean": fields.pop("mean_limit")}
-        return {**fields, "stale": self.stale, "limits": limits}
 
 
 class Drift:
@@ -84,7 +55,8 @@ class Drift:
 
     def add(self, scheme: Scheme, profile: Profile | None, version: int, index_vectors: Kept) -> None:
         """Take note of (n, k) index vectors, aligned, written under a scheme, its profile and a key version."""
-        if not isinstance(scheme, Sketch) or profile is None:
+        radius = scheme.watched(profile)
+        if radius is None or profile is None:
             return
         index_vectors = index_vectors.astype(np.float32, copy=False)
         k = index_vectors.shape[1]
@@ -97,7 +69,7 @@ class Drift:
             self._products += index_vectors.T @ index_vectors
             if self._n < PER_DIMENSION * k:
                 return
-            self.verdict = self._judge(scheme, profile)
+            self.verdict = self._judge(radius, profile)
             self._clear(k)
             news = self.verdict.stale and self._told != profile.digest
             if news:
@@ -110,9 +82,9 @@ class Drift:
                 self.verdict.mean,
             )
 
-    def _judge(self, scheme: Sketch, profile: Profile) -> Verdict:
+    def _judge(self, radius: float, profile: Profile) -> Verdict:
         k, mean = len(self._sum), self._sum / self._n
-        noise = ((scheme.beta or 0.0) / 4) ** 2 * k / (k + 2)  # mean square length of a point of the ball
+        noise = radius**2 * k / (k + 2)  # mean square length of a point of the ball
         seen = k * float(np.linalg.eigvalsh(self._products / self._n - np.outer(mean, mean))[-1])
         largest = seen * (1 + noise) - noise
         length = float(np.linalg.norm(mean)) * float(np.sqrt(1 + noise))

@@ -1,7 +1,7 @@
-"""The noise on what one rotation made, of records and of queries; imports crypto.
+"""The noise on what one rotation made, of records and of queries.
 
-The nonce of a record's noise is a PRF of its token and point: the same write twice gives the same ciphertext, so there
-is nothing to average. That of a query's is a PRF of the query.
+The nonce of a record's noise is a PRF of its token and of the exact vector as it is kept: the same write twice gives
+the same ciphertext, so there is nothing to average. That of a query's is a PRF of the query's point.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ import numpy as np
 
 from ..crypto.labels import Purpose, derive
 from ..crypto.prf import Bytes, Keystream, Pmac
-from .base import Matrix, Nonces
+from ..data.precision import Kept
+from .base import Context, Matrix, Nonces
 from .device import device_of
 from .perturb import add_ball_noise, ball_noise
 
-__all__ = ["Noise", "lengths"]
+__all__ = ["Noise", "canonical", "lengths"]
 
-Context = tuple[str | int, ...]
+_MINUS_ZERO = 0x8000
+"""The bits of -0.0 as a float16."""
 CENTRE = 1e-6
 """Points nearer to the centre have no direction of their own."""
 
@@ -43,16 +45,16 @@ class Noise:
         self._query_nonces = Pmac(derive(root, Purpose.QUERY_NOISE_NONCE, *query_context))
         self._query_noise = Keystream(derive(root, Purpose.QUERY_NOISE, *query_context))
 
-    def on_records(self, out: Matrix, points: Matrix, tokens: Nonces) -> Nonces:
-        """Perturb (n, k) rotated points in place: what became of (n, dim) points. Returns their nonces."""
-        nonces = self._nonces.tags(tokens, _bytes(points))
+    def on_records(self, out: Matrix, tokens: Nonces, kept: Kept) -> Nonces:
+        """Perturb (n, k) rotated points in place: what became of (n, dim) vectors as kept. Returns their nonces."""
+        nonces = self._nonces.tags(tokens, canonical(kept))
         self._perturb(out, self._noise, nonces, self._radius)
         return nonces
 
     def on_queries(self, out: Matrix, points: Matrix) -> None:
         """Perturb (q, k) rotated queries in place."""
         if self._query_radius or (self._sphere and len(out) and lengths(out).min() < CENTRE):
-            self._perturb(out, self._query_noise, self._query_nonces.tags(_bytes(points)), self._query_radius)
+            self._perturb(out, self._query_noise, self._query_nonces.tags(canonical(points)), self._query_radius)
         elif self._sphere:
             out /= lengths(out)[:, None]
 
@@ -76,8 +78,13 @@ def lengths(points: Matrix) -> Matrix:
     return found
 
 
-def _bytes(points: Matrix) -> Bytes:
-    return np.ascontiguousarray(points).view(np.uint8)
+def canonical(vectors: Kept) -> Bytes:
+    """Return the bytes of (n, dim) float32 or float16 vectors, little-endian; a zero's sign does not show."""
+    if vectors.dtype.itemsize == 2:  # by its bits: NumPy adds float16 slowly
+        bits = np.array(vectors, "<f2", order="C").view("<u2")
+        bits[bits == _MINUS_ZERO] = 0
+        return bits.view(np.uint8)
+    return np.ascontiguousarray(vectors + np.float32(0), "<f4").view(np.uint8)
 
 
 def _to_sphere(out: Matrix, stream: Keystream, nonces: Nonces) -> None:

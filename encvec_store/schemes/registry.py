@@ -1,4 +1,4 @@
-"""The table scheme name -> class; imports the schemes, errors."""
+"""The table scheme name -> class."""
 
 from __future__ import annotations
 

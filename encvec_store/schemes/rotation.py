@@ -1,15 +1,17 @@
-"""Keyed orthogonal transforms, Haar-distributed; imports crypto.prf, device.
+"""Keyed orthogonal transforms, Haar-distributed.
 
 Up to `DENSE` dimensions the transform is one Haar-random orthogonal matrix: the QR decomposition of a
 Gaussian matrix with the signs of R's diagonal moved into Q (Mezzadri, Notices of the AMS 54(5), 2007).
 Above that a product costs too much, so the transform is a chain of three rounds, each of Haar blocks on
 the diagonal behind a keyed permutation: exactly orthogonal, and every output depends on every input.
+Records are rotated by `turning`, which gives a record the same bits in every batch; queries by `apply`, which is
+faster.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +19,7 @@ from threadpoolctl import threadpool_limits
 
 from ..crypto.prf import Keystream, batches
 from .device import CPU, Device
+from .exact import Exact, grid
 
 __all__ = ["DENSE", "Rotation", "haar", "rotation", "turning"]
 
@@ -48,16 +51,27 @@ class Rotation(Protocol):
         """Rotate (n, dim) points back."""
         ...
 
+    def exact(self, *, keep: bool) -> Callable[[Matrix], Matrix]:
+        """Return what does as `apply`, with the same bits for a row whatever else is in the batch.
+
+        Args:
+            keep: spend memory to be fast (`Exact`).
+        """
+        ...
+
 
 class _Dense:
     def __init__(self, key: bytes, dim: int) -> None:
-        self._matrix = np.ascontiguousarray(haar(Keystream(key), dim, 0), dtype=np.float32)
+        self._matrix = np.ascontiguousarray(grid(haar(Keystream(key), dim, 0)))
 
     def apply(self, points: Matrix) -> Matrix:
         return points @ self._matrix
 
     def invert(self, points: Matrix) -> Matrix:
         return points @ self._matrix.T
+
+    def exact(self, *, keep: bool) -> Callable[[Matrix], Matrix]:
+        return Exact(self._matrix, keep=keep)
 
 
 class _Chain:
@@ -70,23 +84,34 @@ class _Chain:
             first = number * (count + 1)
             order = stream.permutation(dim, stream=first)
             blocks = [
-                np.ascontiguousarray(haar(stream, span.stop - span.start, first + 1 + i), dtype=np.float32)
+                np.ascontiguousarray(grid(haar(stream, span.stop - span.start, first + 1 + i)))
                 for i, span in enumerate(self._spans)
             ]
             self._rounds.append((order, blocks))
 
     def apply(self, points: Matrix) -> Matrix:
+        return self._walk(points, self._rounds)
+
+    def exact(self, *, keep: bool) -> Callable[[Matrix], Matrix]:
+        rounds = [(order, [Exact(block, keep=keep) for block in blocks]) for order, blocks in self._rounds]
+        return lambda points: self._walk(points, rounds)
+
+    def _walk(self, points: Matrix, rounds: Any) -> Matrix:
+        """Apply rounds of (order, blocks), each block a matrix or an `Exact`."""
         n, dim = points.shape
         out = np.empty((n, dim), np.float32)
         size, parts = batches(n, 4 * dim)
         room = np.empty((size, dim), np.float32)
         for rows in parts:
             part, target, mixed = points[rows], out[rows], room[: rows.stop - rows.start]
-            for order, blocks in self._rounds:
+            for order, blocks in rounds:
                 np.take(part, order, axis=1, out=mixed, mode="clip")  # in range; mode "raise" would copy once more
                 part = target
                 for span, block in zip(self._spans, blocks, strict=True):
-                    np.matmul(mixed[:, span], block, out=part[:, span])
+                    if isinstance(block, Exact):
+                        block(mixed[:, span], part[:, span])
+                    else:
+                        np.matmul(mixed[:, span], block, out=part[:, span])
         return out
 
     def invert(self, points: Matrix) -> Matrix:
@@ -104,14 +129,16 @@ def rotation(key: bytes, dim: int) -> Rotation:
     return _Dense(key, dim) if dim <= DENSE else _Chain(key, dim)
 
 
-def turning(turn: Rotation, dim: int, at: Device) -> Callable[[Matrix], Matrix]:
-    """Return what rotates (n, dim) points on a device and leaves them there."""
+def turning(turn: Rotation, dim: int, at: Device, *, keep: bool = True) -> Callable[[Matrix], Matrix]:
+    """Return what rotates (n, dim) points of records on a device and leaves them there.
+
+    Args:
+        turn: the rotation.
+        dim: its dimension.
+        at: the device.
+        keep: as for `Rotation.exact`.
+    """
     if at is CPU:
-        return turn.apply
-    matrix = at.put(turn.apply(np.eye(dim, dtype=np.float32)))  # a GPU multiplies faster than it walks a chain
-
-    def apply(points: Matrix) -> Matrix:
-        product: Matrix = at.put(points) @ matrix
-        return product
-
-    return apply
+        return turn.exact(keep=keep)
+    # a GPU multiplies faster than it walks a chain
+    return Exact(grid(turn.apply(np.eye(dim, dtype=np.float32))), at, keep=keep)

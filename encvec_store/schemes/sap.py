@@ -1,11 +1,11 @@
-"""`sap`: Scale-And-Perturb over a Haar-random rotation; imports crypto.
+"""`sap`: Scale-And-Perturb over a Haar-random rotation.
 
 Fuchsbauer, Ghosal, Hauke and O'Neill, "Approximate Distance-Comparison-Preserving Symmetric
 Encryption", SCN 2022 (ePrint 2021/1666): c = s m + noise, with the noise uniform in the ball of radius
 s beta / 4. Then |m1 - m2| < |m1 - m3| - beta implies the same order of the ciphertexts (beta-DCP). The
 ball is rotation invariant, so the rotation Q in front costs no recall.
 
-The nonce of a record's noise is a PRF of its token and point: the same upsert twice gives the same
+The nonce of a record's noise is a PRF of its token and exact vector: the same upsert twice gives the same
 ciphertext, so there is nothing to average. beta is bound into every key: an old ciphertext and one with
 another beta share no randomness, else their difference would cancel the noise.
 """
@@ -13,29 +13,32 @@ another beta share no randomness, else their difference would cancel the noise.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
 
 from ..crypto.labels import Purpose, derive
 from ..crypto.prf import Keystream
+from ..data.precision import Kept
 from ..errors import SchemeError
-from .base import KeyedScheme, Matrix, Nonces, OneCell
+from .base import Context, Fixed, KeyedScheme, Matrix, Nonces, OneCell
 from .cells import KeyedCells, check_cells
 from .device import CPU, Device
-from .noise import Context, Noise
+from .noise import Noise
 from .profile import Profile
 from .rotation import rotation, turning
+from .simulation import Sample, Trial, plain_trial
+from .strategy import Choice
 
-__all__ = ["Sap"]
+__all__ = ["Sap", "SapField"]
 
 MAX_BETA = 16.0
 
 
 @dataclass(frozen=True)
-class Sap:
+class Sap(Fixed):
     """SAP with noise `beta` on records and `query_beta` on queries, relative to unit-length points.
 
     Args:
@@ -50,6 +53,7 @@ class Sap:
 
     name: ClassVar[str] = "sap"
     number: ClassVar[int] = 1
+    noisy: ClassVar[bool] = True
     leakage: ClassVar[str] = (
         "Approximate distances between records. Without other data the vectors are hidden, but an attacker who holds "
         "some thousand embeddings of a similar kind aligns the rotation at any useful beta, and some tens of known "
@@ -62,8 +66,13 @@ class Sap:
         check_cells(self.name, self.cells)
         for name, value in (("beta", self.beta), ("query_beta", self.query_beta)):
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MAX_BETA:
-                raise SchemeError(f"sap: {name} is a number from 0 to {MAX_BETA:g}, not {value!r}")
+                raise SchemeError(f"sap: {name} must be a number from 0 to {MAX_BETA:g}, got {value!r}")
             object.__setattr__(self, name, float(value) + 0.0)  # 2 and 2.0, 0.0 and -0.0 must derive the same keys
+
+    @property
+    def noise(self) -> float:
+        """Beta."""
+        return self.beta
 
     def parameters(self) -> Mapping[str, Any]:
         """Return beta and query_beta; and cells, if there are any: without, settings are what they always were."""
@@ -81,15 +90,46 @@ class Sap:
     def keyed(
         self,
         root: bytes,
-        tenant: str,
-        collection: str,
+        context: Context,
         point_dim: int,
         profile: Profile | None = None,
         device: Device = CPU,
     ) -> KeyedScheme:
         """Derive rotation, scale and noise keys for one collection."""
-        context: Context = (tenant, collection, self.name, f"beta={self.beta!r}", point_dim)
-        return (_KeyedSap if self.cells == 1 else _keyed_cells)(self, root, context, point_dim, device)
+        parameters: Context = (self.name, f"beta={self.beta!r}", point_dim)
+        if self.cells == 1:
+            return _KeyedSap(self, root, (*context, *parameters), point_dim, device)
+        return _keyed_cells(self, root, context, parameters, point_dim, device)
+
+    def renewed(self, chosen: Collection[str]) -> Sap:
+        """There is nothing to open."""
+        return self
+
+    def field(self, sample: Sample) -> SapField:
+        """Only beta is to choose."""
+        return SapField(self, sample)
+
+    def tuned(self, choice: Choice, chosen: Collection[str] = ()) -> Sap:
+        """Take the noise."""
+        return replace(self, beta=choice.beta)
+
+    def trial(self, sample: Sample, profile: Profile | None) -> Trial:
+        """Simulate as it is."""
+        return plain_trial(sample, self.query_beta)
+
+
+class SapField:
+    """What there is to choose under `sap`: only beta."""
+
+    def __init__(self, scheme: Sap, sample: Sample) -> None:
+        self._sample = sample
+        self.usual, self.others = sample.points.shape[1], list[int]()
+        self.gammas: list[float | None] = [None]
+        self.floor, self.least = 0.0, 0
+        self.query_beta = scheme.query_beta
+
+    def trial(self, dimensions: int, gamma: float | None) -> Trial:
+        return plain_trial(self._sample, self.query_beta)
 
 
 class _KeyedSap(OneCell):
@@ -100,11 +140,14 @@ class _KeyedSap(OneCell):
         self._device, self._turned = device, turning(self._rotation, dim, device)
         self._noise = Noise(root, context, _asked(scheme), *radii, sphere=False)
 
-    def encrypt(self, points: Matrix, tokens: Nonces) -> tuple[Matrix, Nonces]:
+    def encrypt(self, points: Matrix, tokens: Nonces, kept: Kept) -> tuple[Matrix, Nonces]:
         out = self._turned(points)
         out *= np.float32(self._scale)
-        nonces = self._noise.on_records(out, points, tokens)
+        nonces = self._noise.on_records(out, tokens, kept)
         return self._device.get(out), nonces
+
+    def encrypt_queries(self, points: Matrix) -> Matrix:
+        return self.encrypt_query(points)[None]
 
     def encrypt_query(self, points: Matrix) -> Matrix:
         out = self._rotation.apply(points)
@@ -120,10 +163,12 @@ class _KeyedSap(OneCell):
         return points
 
 
-def _keyed_cells(scheme: Sap, root: bytes, context: Context, dim: int, device: Device) -> KeyedCells:
+def _keyed_cells(
+    scheme: Sap, root: bytes, context: Context, parameters: Context, dim: int, device: Device
+) -> KeyedCells:
     """One scale for all cells: else their inner products would not compare."""
-    context = (*context, f"cells={scheme.cells}")
-    scale = _scale(root, context)
+    parameters = (*parameters, f"cells={scheme.cells}")
+    scale = _scale(root, (*context, *parameters))
 
     def scaled(points: Matrix) -> Matrix:
         return points * np.float32(scale)
@@ -131,6 +176,7 @@ def _keyed_cells(scheme: Sap, root: bytes, context: Context, dim: int, device: D
     return KeyedCells(
         root,
         context,
+        parameters,
         _asked(scheme),
         scheme.cells,
         dim,

@@ -1,4 +1,4 @@
-"""`sketch`: whitened principal components on a sphere, rotated and perturbed; imports crypto.
+"""`sketch`: whitened principal components on a sphere, rotated and perturbed.
 
     x -> w = diag(lambda)^(-1/2) U' (x - mean)      centre, project on the k leading eigenvectors, whiten fully
       -> z = Q' w / |w|                             put on the unit sphere, rotate by a secret Haar matrix
@@ -14,23 +14,30 @@ The noise is that of `sap`: see there. docs/schemes.md has the mathematics.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import InitVar, dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from ..crypto.labels import Purpose, derive
+from ..data.precision import Kept
 from ..errors import ProfileError, SchemeError
-from .base import KeyedScheme, Matrix, Nonces, OneCell
+from . import growth
+from . import profile as profiles
+from .base import Context, KeyedScheme, Matrix, Nonces, OneCell
 from .cells import KeyedCells, check_cells
 from .device import CPU, Device
-from .noise import Context, Noise
+from .exact import Exact, grid
+from .noise import Noise
 from .profile import Profile
 from .rotation import rotation
-from .sealed import Sealed
+from .sealed import KeyedSealed
+from .simulation import Sample, Trial, sketch_trial
+from .strategy import Choice, Fit, Standing, Task
 
-__all__ = ["FLOOR", "NARROW_FLOOR", "THREATS", "Sketch", "floor"]
+__all__ = ["FLOOR", "NARROW_FLOOR", "THREATS", "Sketch", "SketchField", "floor"]
 
 MAX_BETA = 16.0
 THREATS: dict[str, dict[str, float]] = {
@@ -40,6 +47,10 @@ THREATS: dict[str, dict[str, float]] = {
 """Presets: the adversary has what is stored, or also watches queries."""
 FLOOR = 5.0
 """Least beta that the measurements of docs/threat-model.md stand for, with `profile.LEAST_KEPT` dimensions or more."""
+SHARES = (0.6, 0.8, 0.9, 0.95)
+"""Of the variance: a calibration tries the dimensions that hold them."""
+GAMMAS = (-0.25, 0.0, 0.25)
+WHITE = -0.5
 NARROW_FLOOR = 3.6
 """The same, of narrow spectra, such as faces have: noise costs them more recall, and they give an attacker less."""
 
@@ -77,6 +88,8 @@ class Sketch:
 
     name: ClassVar[str] = "sketch"
     number: ClassVar[int] = 3
+    needs_profile: ClassVar[bool] = True
+    noisy: ClassVar[bool] = True
     leakage: ClassVar[str] = (
         "Until a profile is fitted: number and sizes of records. Then approximate neighbourhoods: which records lie "
         "near which, without scale or mean. Our attacks with thousands of similar vectors stay at chance or near it "
@@ -88,7 +101,7 @@ class Sketch:
 
     def __post_init__(self, threat: str | None) -> None:
         if threat is not None and threat not in THREATS:
-            raise SchemeError(f"sketch: threat is one of {', '.join(THREATS)}, not {threat!r}")
+            raise SchemeError(f"sketch: threat must be one of {', '.join(THREATS)}, got {threat!r}")
         for name, value in THREATS[threat or "stolen-data"].items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
@@ -97,10 +110,10 @@ class Sketch:
             if value is None:
                 continue
             if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-                raise SchemeError(f"sketch: {name} is a number from {low:g} to {high:g}, not {value!r}")
+                raise SchemeError(f"sketch: {name} must be a number from {low:g} to {high:g}, got {value!r}")
             object.__setattr__(self, name, float(value) + 0.0)  # 2 and 2.0, 0.0 and -0.0 must derive the same keys
         if self.k is not None and (isinstance(self.k, bool) or not isinstance(self.k, int) or self.k < 2):
-            raise SchemeError(f"sketch: k is a whole number from 2, not {self.k!r}")
+            raise SchemeError(f"sketch: k must be an integer >= 2, got {self.k!r}")
         if self.cells is not None:
             check_cells(self.name, self.cells)
         if self.profile is not None and (self.k is None or self.beta is None):
@@ -132,22 +145,107 @@ class Sketch:
     def keyed(
         self,
         root: bytes,
-        tenant: str,
-        collection: str,
+        context: Context,
         point_dim: int,
         profile: Profile | None = None,
         device: Device = CPU,
     ) -> KeyedScheme:
         """Derive rotation and noise keys for one collection and profile. Raises ProfileError where it is another."""
         if self.profile is None:
-            return Sealed().keyed(root, tenant, collection, point_dim)
+            return KeyedSealed()
         if profile is None or profile.digest != self.profile or (profile.dim, profile.k) != (point_dim, self.k):
             raise ProfileError("the collection's profile is not the one that its settings name")
-        parameters = (f"k={profile.k}", f"beta={self.beta or 0.0!r}", f"profile={profile.digest}")
-        context: Context = (tenant, collection, self.name, *parameters, profile.dim)
+        named = (f"k={profile.k}", f"beta={self.beta or 0.0!r}", f"profile={profile.digest}")
+        parameters: Context = (self.name, *named, profile.dim)
         if self.cells is None or self.cells == 1:
-            return _KeyedSketch(self, profile, root, context, device)
-        return _keyed_cells(self, profile, root, context, self.cells, device)
+            return _KeyedSketch(self, profile, root, (*context, *parameters), device)
+        return _keyed_cells(self, profile, root, context, parameters, self.cells, device)
+
+    @property
+    def noise(self) -> float:
+        """Beta, if it is chosen."""
+        return self.beta or 0.0
+
+    @property
+    def budget(self) -> int:
+        """Records under one rotation that our attacks had."""
+        return growth.BUDGET
+
+    @property
+    def least_records(self) -> int:
+        """Records that a profile takes."""
+        return profiles.least_records(self.k)
+
+    @property
+    def least_sample(self) -> int:
+        """As many as a profile whose dimensions are yet to choose."""
+        return profiles.least_records(None)
+
+    def check_new(self, point_dim: int) -> None:
+        """Refuse a profile, and more dimensions than a point has."""
+        if self.profile is not None:
+            raise SchemeError("sketch: a profile is fitted by the collection, so it must not be given")
+        if self.k is not None and self.k > point_dim:
+            raise SchemeError(f"sketch: k must be at most {point_dim} here, got {self.k}")
+
+    def after_write(self, standing: Standing) -> list[Task]:
+        """Fit at first, refit where data drifts, spread as cells fill, widen as records outgrow the candidates."""
+        return growth.after_write(self, standing)
+
+    def spreads(self, chosen: Collection[str]) -> bool:
+        """So it does, unless a number was asked for."""
+        return growth.spreads(self, chosen)
+
+    def renewed(self, chosen: Collection[str]) -> Sketch:
+        """Return it without profile, what was left to us open again."""
+        return replace(self.unfitted(), threat=None, **dict.fromkeys(chosen))
+
+    def fit(self, points: Matrix, records: int) -> Fit:
+        """Fit the profile; choose k, beta and cells where they are open."""
+        return growth.fit(self, points, records)
+
+    def watched(self, profile: Profile | None) -> float | None:
+        """Return the radius of the noise, once there is a profile."""
+        return None if profile is None or self.profile is None else _radii(self)[0]
+
+    def state(self, standing: Standing) -> dict[str, Any]:
+        """Sealed, or a sketch with its fit, drift and advice."""
+        return dict(growth.state(self, standing))
+
+    def field(self, sample: Sample) -> SketchField:
+        """Dimensions, gamma and beta. Raises ProfileError where the sample varies in too few directions."""
+        return SketchField(self, sample)
+
+    def tuned(self, choice: Choice, chosen: Collection[str] = ()) -> Sketch:
+        """Take dimensions, gamma and noise; the number of cells is open again if it was chosen."""
+        parameters: dict[str, Any] = {"k": choice.dimensions, "beta": choice.beta, "gamma": choice.gamma}
+        return replace(self.renewed([name for name in chosen if name not in parameters]), threat=None, **parameters)
+
+    def trial(self, sample: Sample, profile: Profile | None) -> Trial:
+        """Simulate under the profile."""
+        if profile is None:
+            raise ProfileError("there is no profile: fit one first")
+        return sketch_trial(sample, profile, self.gamma or 0.0, self.query_beta or 0.0)
+
+
+class SketchField:
+    """What there is to choose under `sketch`: dimensions, the exponent on queries, beta."""
+
+    def __init__(self, scheme: Sketch, sample: Sample) -> None:
+        self._sample, self._spectrum = sample, profiles.fit(sample.points)
+        spectrum, most = self._spectrum, self._spectrum.most
+        self.query_beta = scheme.query_beta or 0.0
+        self.floor, self.least = floor(spectrum.broad), min(spectrum.least, most)
+        self.usual = spectrum.choose()
+        held = (max(spectrum.dimensions(share), profiles.LEAST_DIMENSIONS) for share in SHARES)
+        tried = {min(count, most) for count in (*held, self.least, 4 * self.least // 3)}
+        self.others = sorted(tried - {self.usual})
+        # an exponent of -1/2 was asked for against a server that watches: any other would tell it the axes
+        chosen = scheme.gamma or 0.0
+        self.gammas: list[float | None] = [chosen] if chosen == WHITE else [*sorted({*GAMMAS, chosen})]
+
+    def trial(self, dimensions: int, gamma: float | None) -> Trial:
+        return sketch_trial(self._sample, self._spectrum.profile(dimensions), gamma or 0.0, self.query_beta)
 
 
 class _KeyedSketch(OneCell):
@@ -157,10 +255,13 @@ class _KeyedSketch(OneCell):
         self._stored, self._asked = _maps(scheme, profile, turn.apply, device)
         self._noise = Noise(root, context, _asked(scheme), *_radii(scheme), sphere=True)
 
-    def encrypt(self, points: Matrix, tokens: Nonces) -> tuple[Matrix, Nonces]:
+    def encrypt(self, points: Matrix, tokens: Nonces, kept: Kept) -> tuple[Matrix, Nonces]:
         out = self._stored(points)
-        nonces = self._noise.on_records(out, points, tokens)
+        nonces = self._noise.on_records(out, tokens, kept)
         return self._device.get(out), nonces
+
+    def encrypt_queries(self, points: Matrix) -> Matrix:
+        return self.encrypt_query(points)[None]
 
     def encrypt_query(self, points: Matrix) -> Matrix:
         out = self._asked(points)
@@ -172,13 +273,14 @@ class _KeyedSketch(OneCell):
 
 
 def _keyed_cells(
-    scheme: Sketch, profile: Profile, root: bytes, context: Context, cells: int, device: Device
+    scheme: Sketch, profile: Profile, root: bytes, owner: Context, parameters: Context, cells: int, device: Device
 ) -> KeyedCells:
     stored, queried = _maps(scheme, profile, lambda matrix: matrix, device)
     radius, query_radius = _radii(scheme)
     return KeyedCells(
         root,
-        (*context, f"cells={cells}"),
+        owner,
+        (*parameters, f"cells={cells}"),
         _asked(scheme),
         cells,
         profile.k,
@@ -203,19 +305,29 @@ def _radii(scheme: Sketch) -> tuple[float, float]:
 def _maps(scheme: Sketch, profile: Profile, turn: Turn, device: Device) -> tuple[Turn, Turn]:
     """Return what projects, scales and rotates records, and what does so with queries."""
     scales = profile.eigenvalues.astype(np.float64)
-    return _map(profile, scales**-0.5, turn, device), _map(profile, scales ** (scheme.gamma or 0.0), turn, CPU)
+    matrix, start = _map(profile, scales**-0.5, turn)
+    exact, there = Exact(grid(matrix), device), device.put(start)
+    asked, shift = _map(profile, scales ** (scheme.gamma or 0.0), turn)
 
+    def stored(points: Matrix) -> Matrix:
+        out: Matrix = exact(points)
+        out -= there
+        return out
 
-def _map(profile: Profile, scales: Any, turn: Turn, device: Device) -> Turn:
-    """Return what centres, projects, scales and rotates (n, dim) points on a device: one product."""
-    matrix = np.ascontiguousarray(turn(np.ascontiguousarray(profile.basis * scales, np.float32)))
-    start = (profile.mean.astype(np.float64) @ matrix.astype(np.float64)).astype(np.float32)
-
-    there, shift = device.put(matrix), device.put(start)
-
-    def apply(points: Matrix) -> Matrix:
-        out: Matrix = device.put(points) @ there
+    def queried(points: Matrix) -> Matrix:
+        out: Matrix = points @ asked
         out -= shift
         return out
 
-    return apply
+    return stored, queried
+
+
+def _map(profile: Profile, scales: Any, turn: Turn) -> tuple[Matrix, Matrix]:
+    """Return the (dim, k) matrix that projects, scales and rotates, and what it makes of the mean.
+
+    On one thread of BLAS: the matrix must be the same to the bit each time it is made.
+    """
+    with threadpool_limits(1, user_api="blas"):
+        matrix = np.ascontiguousarray(turn(np.ascontiguousarray(profile.basis * scales, np.float32)))
+        start = (profile.mean.astype(np.float64) @ matrix.astype(np.float64)).astype(np.float32)
+    return matrix, start

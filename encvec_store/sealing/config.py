@@ -1,26 +1,28 @@
-"""A collection's settings, as given and as sealed with it; imports crypto, fields, metrics, errors."""
+"""A collection's settings, as given and as sealed with it."""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from ..crypto.envelope import INCARNATION
 from ..data.fields import Policy, parse_policies
 from ..data.metrics import Metric, metric
 from ..data.precision import Precision, precision
-from ..errors import AuthenticationError, ConfigMismatchError, InputError, SchemeError, ShapeError
+from ..errors import AuthenticationError, ConfigMismatchError, InputError, ShapeError
 from ..schemes import Scheme, scheme
 from ..schemes.profile import Profile
-from ..schemes.sketch import Sketch
 
 __all__ = ["DEFAULT_OVERSAMPLE", "CollectionConfig"]
 
-FORMATS = {Precision.SINGLE: 1, Precision.HALF: 2}
-"""Of the settings: who knows only the first must not open a collection of the second."""
+FORMAT = 1
+KNOWN: frozenset[str] = frozenset()
+"""What settings may ask of a reader by name (`needs`): one that does not know it must not open the collection."""
 MAX_DIM = 16_000
 DEFAULT_OVERSAMPLE = 10
 DEFAULT_SCHEME = "sketch"
@@ -29,7 +31,7 @@ NORM_MARGIN = 1.25
 
 @dataclass(frozen=True)
 class CollectionConfig:
-    """Settings of one collection. Stored sealed and authenticated; every record names their revision."""
+    """Settings of one collection. Stored sealed; every record names the revision that it was written under."""
 
     dim: int
     metric: Metric
@@ -41,12 +43,20 @@ class CollectionConfig:
     """Candidates re-ranked per hit asked for."""
     precision: Precision = Precision.SINGLE
     """How vectors are kept."""
+    incarnation: bytes = field(default=b"", repr=False)
+    """16 random bytes, drawn when the collection was created. In every key: what had the same name shares nothing."""
     revision: int = 1
-    """Counts changes of the scheme's parameters."""
+    """Counts changes of the settings, and only grows."""
+    rewritten: int = 1
+    """The revision that encrypted all records anew: no record names an older one."""
     calibration: dict[str, Any] | None = None
     """The report of the last `calibrate`."""
     fitted: dict[str, Any] | None = None
     """When the profile was fitted (`at`, UTC), how many records there were, which parameters were chosen then."""
+    needs: tuple[str, ...] = ()
+    """What a reader must know to open the collection."""
+    extra: dict[str, Any] = field(default_factory=dict)
+    """What later versions have put beside all this, and older ones keep as it is."""
     sealed: bytes = field(default=b"", compare=False, repr=False)
     """The sealed form these settings were opened from: a write says under which settings it was made."""
     profile: Profile | None = field(default=None, compare=False, repr=False)
@@ -69,11 +79,7 @@ class CollectionConfig:
             raise ShapeError(f"dim is a number from 1 to {MAX_DIM}, not {dim!r}")
         measure = metric(metric_name if metric_name is not None else "cosine")
         chosen = scheme(scheme_spec if scheme_spec is not None else DEFAULT_SCHEME)
-        if isinstance(chosen, Sketch):
-            if chosen.profile is not None:
-                raise SchemeError("sketch: a profile is fitted by the collection, not given")
-            if chosen.k is not None and chosen.k > dim + measure.extra:
-                raise SchemeError(f"sketch: k is at most {dim + measure.extra} here, not {chosen.k}")
+        chosen.check_new(dim + measure.extra)
         return cls(
             dim=dim,
             metric=measure,
@@ -82,6 +88,7 @@ class CollectionConfig:
             max_norm=_check_max_norm(max_norm, measure),
             oversample=check_oversample(oversample),
             precision=precision(precision_name),
+            incarnation=os.urandom(INCARNATION),
         )
 
     @property
@@ -99,9 +106,37 @@ class CollectionConfig:
         """Parts of the collection, each under a rotation of its own."""
         return (self.scheme.cells or 1) if self.index_dim else 1
 
+    def changed(self, *, rewritten: bool = False, **fields: Any) -> CollectionConfig:
+        """Return settings with other fields, under the next revision.
+
+        Args:
+            rewritten: whether all records are encrypted anew under it.
+            fields: those that change.
+        """
+        revision = self.revision + 1
+        return replace(self, **fields, revision=revision, rewritten=revision if rewritten else self.rewritten)
+
+    def check_follows(self, known: CollectionConfig) -> None:
+        """Refuse settings that cannot have come after those that are known: they were put back, or are another's.
+
+        Raises AuthenticationError.
+        """
+        fixed = ("incarnation", "dim", "metric", "policies", "precision")
+        if any(getattr(self, name) != getattr(known, name) for name in fixed):
+            raise AuthenticationError("the collection's settings are those of another collection: they were put there")
+        if self.revision < known.revision or (self.revision == known.revision and self != known):
+            raise AuthenticationError(
+                f"the collection's settings are of revision {self.revision}, and revision {known.revision} was seen:"
+                " older ones were put back"
+            )
+
+    def covers(self, least: int, largest: int) -> bool:
+        """Say whether records of such revisions can have been written under these settings or earlier ones."""
+        return self.rewritten <= least and largest <= self.revision
+
     def bounded_by(self, largest: float) -> CollectionConfig:
         """Return the settings with max_norm set from the largest norm of a first batch, with room to spare."""
-        return replace(self, max_norm=NORM_MARGIN * largest if largest > 0 else 1.0)
+        return self.changed(max_norm=NORM_MARGIN * largest if largest > 0 else 1.0)
 
     def check_same(
         self,
@@ -146,7 +181,10 @@ class CollectionConfig:
         """Serialise, to be sealed."""
         fields = None if self.policies is None else {name: policy.value for name, policy in self.policies.items()}
         document = {
-            "format": FORMATS[self.precision],
+            **self.extra,
+            "format": FORMAT,
+            "needs": list(self.needs),
+            "precision": str(self.precision),
             "dim": self.dim,
             "metric": self.metric.name,
             "scheme": {"name": self.scheme.name, **self.scheme.parameters()},
@@ -154,31 +192,36 @@ class CollectionConfig:
             "max_norm": self.max_norm,
             "oversample": self.oversample,
             "revision": self.revision,
+            "rewritten": self.rewritten,
             "calibration": self.calibration,
             "fitted": self.fitted,
         }
         return json.dumps(document, sort_keys=True).encode()
 
     @classmethod
-    def from_json(cls, document: bytes) -> CollectionConfig:
-        """Read back what `to_json` wrote. Raises AuthenticationError for another format."""
+    def from_json(cls, document: bytes, incarnation: bytes) -> CollectionConfig:
+        """Read back what `to_json` wrote. Raises AuthenticationError for what this version cannot read."""
         fields = json.loads(document)
-        known = {number: kept for kept, number in FORMATS.items()}
-        if fields["format"] not in known:
-            raise AuthenticationError(
-                f"the collection's settings have format {fields['format']}, not {' or '.join(map(str, known))}"
-            )
+        needs = tuple(fields.pop("needs", ()))
+        number = fields.pop("format")
+        if number != FORMAT or not KNOWN.issuperset(needs):
+            what = f"format {number}" if number != FORMAT else ", ".join(sorted(set(needs) - KNOWN))
+            raise AuthenticationError(f"the collection's settings need a newer version of encvec_store: {what}")
         return cls(
-            dim=fields["dim"],
-            metric=metric(fields["metric"]),
-            scheme=scheme(fields["scheme"]),
-            policies=parse_policies(fields["fields"]),
-            max_norm=fields["max_norm"],
-            oversample=fields["oversample"],
-            precision=known[fields["format"]],
-            revision=fields["revision"],
-            calibration=fields["calibration"],
-            fitted=fields.get("fitted"),
+            dim=fields.pop("dim"),
+            metric=metric(fields.pop("metric")),
+            scheme=scheme(fields.pop("scheme")),
+            policies=parse_policies(fields.pop("fields")),
+            max_norm=fields.pop("max_norm"),
+            oversample=fields.pop("oversample"),
+            precision=precision(fields.pop("precision")),
+            incarnation=incarnation,
+            revision=fields.pop("revision"),
+            rewritten=fields.pop("rewritten"),
+            calibration=fields.pop("calibration"),
+            fitted=fields.pop("fitted"),
+            needs=needs,
+            extra=fields,
         )
 
 

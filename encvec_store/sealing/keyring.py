@@ -1,31 +1,34 @@
-"""The keys of one collection, by key version, derived once; imports crypto, config, errors."""
+"""The keys of one collection, by key version, derived once."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from ..crypto.envelope import KEY_VERSION, RecordCipher, Stamp, claims, config_key_version, key_version, key_versions
+from ..crypto.blobs import BlobCipher, blob_key_version, settings_head
+from ..crypto.envelope import KEY_VERSION, Context, RecordCipher, key_version, key_versions
 from ..crypto.prf import Bytes
 from ..data.fields import Term
-from ..data.spaces import space, spaces
+from ..data.records import decode_payload
 from ..errors import AuthenticationError, KeyUnavailableError
 from ..keys.keyset import KeyState, KeyVersion
 from ..schemes import KeyedScheme
 from ..schemes.device import CPU, Device
 from ..schemes.profile import Profile
+from ..storage.protocol import Blob, EncryptedBatch
 from ..waits import Lock, offload
+from .codec import Decoded, RecordCodec
 from .config import CollectionConfig
 
-__all__ = ["PROFILE", "Roots", "Vault"]
+__all__ = ["PROFILE", "Keyring", "Roots"]
 
 Matrix = npt.NDArray[np.float32]
 PROFILE = "profile"
-"""Name of the artefact that holds it."""
+"""Name of the blob that holds it."""
 _BLINDED = 1024
 """Blind tokens kept."""
 
@@ -58,22 +61,41 @@ class Roots(Protocol):
         ...
 
 
-class Vault:
-    """Ciphers and keyed schemes of one collection.
+class Keyring:
+    """Codecs and ciphers of one collection, for every key version.
 
     The keyset is asked for a key version at every use, so one that is disabled or destroyed stops working at
     once, though its subkeys may be cached.
+
+    Args:
+        keyset: the root keys.
+        tenant: whose the collection is.
+        collection: its name.
+        incarnation: its 16 random bytes; empty for a mapped column, which has none.
+        device: where records are encrypted.
     """
 
-    def __init__(self, keyset: Roots, tenant: str, collection: str, device: Device = CPU) -> None:
+    def __init__(
+        self, keyset: Roots, tenant: str, collection: str, incarnation: bytes, device: Device = CPU
+    ) -> None:
         self._keyset = keyset
         self._device = device
-        self._tenant = tenant
-        self._collection = collection
+        self._context: Context = (tenant, collection, incarnation)
         self._ciphers: dict[int, RecordCipher] = {}
+        self._blobs: dict[int, BlobCipher] = {}
         self._schemes: dict[tuple[int, object, int], KeyedScheme] = {}
+        self._codecs: dict[int, tuple[CollectionConfig, RecordCodec]] = {}
         self._blinded: dict[tuple[int, str, bytes], bytes] = {}
         self._lock = Lock()
+
+    @classmethod
+    def of_settings(
+        cls, sealed: bytes, keyset: Roots, tenant: str, collection: str, device: Device = CPU
+    ) -> Keyring:
+        """Return the keys of a collection whose sealed settings these are. Raises AuthenticationError."""
+        return cls(keyset, tenant, collection, settings_head(sealed)[1], device)
+
+    # key versions
 
     @property
     def primary(self) -> int:
@@ -100,58 +122,35 @@ class Vault:
         """All key versions, without their roots."""
         return self._keyset.versions
 
-    def cipher(self, version: int) -> RecordCipher:
-        """Return the record cipher of a key version. Raises KeyUnavailableError."""
-        return self._cipher(version, self._keyset.root(version))
+    # records
 
-    def _cipher(self, version: int, root: bytes) -> RecordCipher:
-        found = self._ciphers.get(version)
-        if found is None:  # quickly made: no harm if two threads do
-            found = self._ciphers.setdefault(version, RecordCipher(root, version, self._tenant, self._collection))
-        return found
-
-    def scheme(self, version: int, config: CollectionConfig) -> KeyedScheme:
-        """Return the collection's scheme under a key version. Raises KeyUnavailableError."""
+    def codec(self, version: int, config: CollectionConfig) -> RecordCodec:
+        """Return the codec of a key version under some settings. Raises KeyUnavailableError."""
         root = self._keyset.root(version)
-        place = (version, config.scheme, config.point_dim)
-        found = self._schemes.get(place)
-        if found is None:
-            with self._lock:  # rotations of many dimensions take long to make
-                found = self._schemes.get(place)
-                if found is None:
-                    made = (root, self._tenant, self._collection, config.point_dim, config.profile, self._device)
-                    found = self._schemes[place] = offload(config.point_dim, config.scheme.keyed, *made)
-        return found
+        held = self._codecs.get(version)
+        if held is None or held[0] is not config:
+            codec = RecordCodec(self._cipher(version, root), self._scheme(version, root, config), config)
+            held = self._codecs[version] = config, codec
+        return held[1]
 
-    def probes(self, version: int, config: CollectionConfig, points: Matrix) -> dict[int, Matrix]:
-        """Encrypt (q, point_dim) queries under a key version, for every space: (q, index_dim) each."""
-        encrypted = offload(len(points), self.scheme(version, config).encrypt_queries, points)
-        return {space(version, cell): part for cell, part in enumerate(encrypted)}
+    def seal(
+        self,
+        config: CollectionConfig,
+        ids: Sequence[str],
+        vectors: Matrix,
+        payloads: Sequence[bytes],
+        metadata: Sequence[Mapping[str, Any]],
+    ) -> EncryptedBatch:
+        """Encrypt n checked records under the primary key version; see `RecordCodec.seal`.
 
-    def spaces(self, version: int, config: CollectionConfig, tokens: Bytes) -> npt.NDArray[np.int64]:
-        """Return the spaces that records of (n, 16) tokens belong to: (n,)."""
-        return spaces(version, self.scheme(version, config).cells_of(tokens))
+        Records of these ids under other key versions are retired by the same write.
+        """
+        batch = self.codec(self.primary, config).seal(ids, vectors, payloads, metadata)
+        others = [version for version in self._keyset.held if version != self.primary]
+        batch.retired = [row.tobytes() for version in others for row in self._names(version, ids)]
+        return batch
 
-    def seal_config(self, config: CollectionConfig) -> bytes:
-        """Seal settings under the primary."""
-        return self.cipher(self.primary).seal_config(config.to_json())
-
-    def open_config(self, sealed: bytes) -> CollectionConfig:
-        """Open settings. Raises AuthenticationError, KeyUnavailableError."""
-        config = CollectionConfig.from_json(self.cipher(config_key_version(sealed)).open_config(sealed))
-        return replace(config, sealed=sealed)
-
-    def seal_artefacts(self, config: CollectionConfig) -> dict[str, bytes]:
-        """Seal under the primary what belongs to the settings."""
-        profile, cipher = config.profile, self.cipher(self.primary)
-        return {} if profile is None else {PROFILE: cipher.seal_artefact(PROFILE, profile.digest, profile.to_bytes())}
-
-    def open_profile(self, sealed: bytes, digest: str) -> Profile:
-        """Open the profile of a digest. Raises AuthenticationError, KeyUnavailableError."""
-        opened = self._cipher_of(config_key_version(sealed)).open_artefact(PROFILE, digest, sealed)
-        return Profile.from_bytes(opened)
-
-    def open_vectors(self, envelopes: Bytes) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    def open_vectors(self, envelopes: Bytes) -> Matrix:
         """Open (n, size) vector envelopes, whichever key versions they are under. Raises AuthenticationError."""
         alike = key_version(envelopes)
         if alike is not None:
@@ -164,49 +163,13 @@ class Vault:
             opened[chosen] = part
         return opened if opened is not None else np.empty((0, 0), np.float32)
 
-    def stamp(self, version: int, config: CollectionConfig) -> Stamp:
-        """Return what the headers of records of these settings and key version begin with."""
-        return Stamp(config.scheme.number, config.revision, version, config.precision)
-
-    def current(self, envelopes: Bytes, config: CollectionConfig) -> bool:
-        """Say whether (n, size) envelopes were all written under these settings."""
-        return claims(envelopes, self.stamp(0, config))
-
-    def open_payload(self, envelope: bytes) -> bytes:
-        """Open a payload envelope, whichever key version it is under. Raises AuthenticationError."""
-        return self.open_payloads([envelope])[0]
-
-    def open_payloads(self, envelopes: Sequence[bytes]) -> list[bytes]:
+    def open_payloads(self, envelopes: Sequence[bytes]) -> list[Decoded]:
         """Open payload envelopes, whichever key versions they are under. Raises AuthenticationError."""
         versions = {envelope[KEY_VERSION] for envelope in envelopes}
         if any(len(version) < 4 for version in versions):
             raise AuthenticationError("a record could not be authenticated")
         ciphers = {version: self._cipher_of(int.from_bytes(version, "big")) for version in versions}
-        return [ciphers[envelope[KEY_VERSION]].open_payload(envelope) for envelope in envelopes]
-
-    def _cipher_of(self, version: int) -> RecordCipher:
-        """Return the cipher that a stored record claims: a number no keyset knows is a forgery or a wrong key."""
-        try:
-            return self.cipher(version)
-        except KeyUnavailableError:
-            if version in {item.version for item in self.versions}:
-                raise
-            raise AuthenticationError("a record could not be authenticated") from None
-
-    def blind_terms(self, field: str, value: bytes) -> tuple[Term, ...]:
-        """Return the terms of a blind value under every live key version."""
-        return tuple(Term("token", self._blind(version, field, value)) for version in self.live)
-
-    def _blind(self, version: int, field: str, value: bytes) -> bytes:
-        """Return a blind token, mostly from memory: filters repeat, and the store is told every one."""
-        cipher, asked = self.cipher(version), (version, field, value)
-        found = self._blinded.get(asked)
-        if found is None:
-            found = cipher.blind_tokens([(field, value)])[0]
-            if len(self._blinded) >= _BLINDED:
-                self._blinded.clear()
-            self._blinded[asked] = found
-        return found
+        return [decode_payload(ciphers[envelope[KEY_VERSION]].open_payload(envelope)) for envelope in envelopes]
 
     def tokens(self, ids: Sequence[str], *, held: bool = False) -> dict[int, Bytes]:
         """Return the record tokens of ids by key version, the primary first.
@@ -215,18 +178,103 @@ class Vault:
             ids: n ids.
             held: under disabled versions too: for what replaces and deletes, not for what opens.
         """
-        versions = self._keyset.held if held else self.live
-        return {v: self._cipher(v, self._keyset.root(v, naming=True)).tokens(ids) for v in versions}
+        return {version: self._names(version, ids) for version in (self._keyset.held if held else self.live)}
+
+    def blind_terms(self, field: str, value: bytes) -> tuple[Term, ...]:
+        """Return the terms of a blind value under every live key version."""
+        return tuple(Term("token", self._blind(version, field, value)) for version in self.live)
+
+    # settings and blobs
+
+    def seal_config(self, config: CollectionConfig) -> bytes:
+        """Seal settings under the primary."""
+        return self._blob_cipher(self.primary).seal_settings(config.to_json())
+
+    def open_config(self, sealed: bytes) -> CollectionConfig:
+        """Open settings. Raises AuthenticationError, KeyUnavailableError."""
+        version, incarnation = settings_head(sealed)
+        if incarnation != self._context[2]:
+            raise AuthenticationError("the collection's settings are those of another collection: they were put there")
+        config = CollectionConfig.from_json(self._blob_cipher(version).open_settings(sealed), incarnation)
+        return replace(config, sealed=sealed)
+
+    def is_current(self, sealed: bytes) -> bool:
+        """Say whether sealed settings are under the primary."""
+        return settings_head(sealed)[0] == self.primary
+
+    def seal_blobs(self, config: CollectionConfig) -> dict[str, Blob | None]:
+        """Seal under the primary what belongs to the settings; what does not any more is None."""
+        profile, version = config.profile, self.primary
+        if profile is None:
+            return {PROFILE: None}
+        sealed = self._blob_cipher(version).seal_blob(PROFILE, 0, profile.digest, profile.to_bytes())
+        return {PROFILE: Blob(version, sealed)}
+
+    def open_profile(self, sealed: bytes, digest: str) -> Profile:
+        """Open the profile of a digest. Raises AuthenticationError, KeyUnavailableError."""
+        cipher = self._blob_cipher(self._known(blob_key_version(sealed)))
+        return Profile.from_bytes(cipher.open_blob(PROFILE, 0, digest, sealed))
+
+    # index files (`indexes.protocol.CacheAuthenticator`)
 
     def tag(self, message: bytes) -> bytes:
-        """Tag a description of index files (the backend's CacheAuthenticator)."""
-        return self.primary.to_bytes(4, "big") + self.cipher(self.primary).cache_tag(message)
+        """Tag a description of index files."""
+        return self.primary.to_bytes(4, "big") + self._cipher_of(self.primary).cache_tag(message)
 
     def check(self, message: bytes, tag: bytes) -> bool:
-        """Say whether a tag is ours (the backend's CacheAuthenticator)."""
+        """Say whether a tag is ours."""
         version = int.from_bytes(tag[:4], "big")
-        return version in self.live and self.cipher(version).is_cache_tag(message, tag[4:])
+        return version in self.live and self._cipher_of(version).is_cache_tag(message, tag[4:])
 
     def outlived(self, tag: bytes) -> bool:
-        """Say whether a tag claims a disabled or destroyed key version (the backend's CacheAuthenticator)."""
+        """Say whether a tag claims a disabled or destroyed key version."""
         return int.from_bytes(tag[:4], "big") in self.dead
+
+    # subkeys
+
+    def _known(self, version: int) -> int:
+        """Return the key version that stored bytes claim: a number no keyset knows is a forgery or a wrong key."""
+        if version not in {item.version for item in self.versions}:
+            raise AuthenticationError("a record could not be authenticated")
+        return version
+
+    def _cipher_of(self, version: int) -> RecordCipher:
+        return self._cipher(version, self._keyset.root(self._known(version)))
+
+    def _cipher(self, version: int, root: bytes) -> RecordCipher:
+        found = self._ciphers.get(version)
+        if found is None:  # quickly made: no harm if two threads do
+            found = self._ciphers.setdefault(version, RecordCipher(root, version, self._context))
+        return found
+
+    def _blob_cipher(self, version: int) -> BlobCipher:
+        root = self._keyset.root(version)
+        found = self._blobs.get(version)
+        if found is None:
+            found = self._blobs.setdefault(version, BlobCipher(root, version, self._context))
+        return found
+
+    def _scheme(self, version: int, root: bytes, config: CollectionConfig) -> KeyedScheme:
+        place = (version, config.scheme, config.point_dim)
+        found = self._schemes.get(place)
+        if found is None:
+            with self._lock:  # rotations of many dimensions take long to make
+                found = self._schemes.get(place)
+                if found is None:
+                    made = (root, self._context, config.point_dim, config.profile, self._device)
+                    found = self._schemes[place] = offload(config.point_dim, config.scheme.keyed, *made)
+        return found
+
+    def _names(self, version: int, ids: Sequence[str]) -> Bytes:
+        return self._cipher(version, self._keyset.root(version, naming=True)).tokens(ids)
+
+    def _blind(self, version: int, field: str, value: bytes) -> bytes:
+        """Return a blind token, mostly from memory: filters repeat, and the store is told every one."""
+        cipher, asked = self._cipher_of(version), (version, field, value)
+        found = self._blinded.get(asked)
+        if found is None:
+            found = cipher.blind_tokens([(field, value)])[0]
+            if len(self._blinded) >= _BLINDED:
+                self._blinded.clear()
+            self._blinded[asked] = found
+        return found

@@ -13,7 +13,7 @@ import pytest
 from encvec_store import Keyset, connect, gpus
 from encvec_store.schemes import device as devices
 from encvec_store.schemes import scheme
-from encvec_store.sealing.keyring import Vault
+from encvec_store.sealing.keyring import Keyring
 from tests.elsewhere import Elsewhere
 
 
@@ -34,17 +34,17 @@ def a_gpu(monkeypatch):
 
 def test_records_go_there_and_queries_stay():
     at = Elsewhere()
-    keyed = scheme({"name": "sap", "beta": 2.0}).keyed(bytes(32), "", "some", 6, device=at)
+    keyed = scheme({"name": "sap", "beta": 2.0}).keyed(bytes(32), ("", "some", b""), 6, device=at)
     sent = at.sent
     points = np.eye(6, dtype=np.float32)
     keyed.encrypt_query(points)
     assert (at.sent, at.back) == (sent, 0)
-    keyed.encrypt(points, np.zeros((6, 16), np.uint8))
+    keyed.encrypt(points, np.zeros((6, 16), np.uint8), points)
     assert at.sent > sent
     assert at.back == 1
 
 
-def test_the_vault_hands_its_device_on(monkeypatch):
+def test_the_keyring_hands_its_device_on(monkeypatch):
     at = Elsewhere()
     monkeypatch.setattr("encvec_store.store.device", lambda name: at)
     with connect("memory:", keyset=Keyset.create("memory:")) as store:
@@ -53,7 +53,7 @@ def test_the_vault_hands_its_device_on(monkeypatch):
         assert some.search([0, 1, 0, 0], k=1)[0].id == "b"
         assert some.verify().ok
     assert at.back == 1
-    assert Vault(Keyset.create("memory:"), "", "some")._device is devices.CPU
+    assert Keyring(Keyset.create("memory:"), "", "some", bytes(16))._device is devices.CPU
 
 
 def test_the_processor_is_asked_for_nothing(monkeypatch):

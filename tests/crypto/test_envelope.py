@@ -8,28 +8,36 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from encvec_store.crypto.blobs import BlobCipher, blob_key_version, settings_head
 from encvec_store.crypto.envelope import (
     HEADER,
     PREFIX,
     TOKEN,
     RecordCipher,
     Stamp,
-    claims,
-    config_key_version,
+    bindings_of,
     envelope_size,
     headers,
+    is_of,
     key_versions,
+    nonces_of,
+    revisions,
 )
 from encvec_store.data.precision import Precision
 from encvec_store.errors import AuthenticationError
 
 ROOT = bytes(range(32))
+INCARNATION = bytes(range(100, 116))
 STAMP = Stamp(scheme=1, revision=2, key_version=3)
 HALF = Stamp(scheme=1, revision=2, key_version=3, precision=Precision.HALF)
 
 
-def cipher(root=ROOT, tenant="acme", collection="faces"):
-    return RecordCipher(root, 3, tenant, collection)
+def cipher(root=ROOT, tenant="acme", collection="faces", incarnation=INCARNATION):
+    return RecordCipher(root, 3, (tenant, collection, incarnation))
+
+
+def blobs(root=ROOT, tenant="acme", collection="faces", incarnation=INCARNATION):
+    return BlobCipher(root, 3, (tenant, collection, incarnation))
 
 
 def prefixes(n, stamp=STAMP, seed=0):
@@ -46,24 +54,31 @@ def row(data):
     return np.frombuffer(bytes(data), np.uint8)[None]
 
 
-def opener(kind, of):
-    return {"vector": lambda data: of.open_vectors(row(data)), "payload": of.open_payload, "config": of.open_config}[
-        kind
-    ]
+def opener(kind, **other):
+    of, beside = cipher(**other), blobs(**other)
+    return {
+        "vector": lambda data: of.open_vectors(row(data)),
+        "payload": lambda data: of.open_payload(bytes(data)),
+        "settings": lambda data: beside.open_settings(bytes(data)),
+        "blob": lambda data: beside.open_blob("profile", 0, "digest", bytes(data)),
+    }[kind]
 
 
-def sealed(kind, of, n=0):
+def sealed(kind, n=0):
+    of = cipher()
     tokens, heads = prefixes(1, seed=n)
     match kind:
         case "vector":
             return of.seal_vectors(tokens, heads, vectors(1, 2))[0].tobytes()
         case "payload":
             return of.seal_payloads(tokens, heads, [b"some payload"])[0]
-        case "config":
-            return of.seal_config(b"some settings")
+        case "settings":
+            return blobs().seal_settings(b"some settings")
+        case "blob":
+            return blobs().seal_blob("profile", 0, "digest", b"some profile")
 
 
-KINDS = pytest.mark.parametrize("kind", ["vector", "payload", "config"])
+KINDS = pytest.mark.parametrize("kind", ["vector", "payload", "settings", "blob"])
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 40])
@@ -72,7 +87,7 @@ def test_vectors_round_trip(n, dim):
     tokens, heads = prefixes(n)
     data = vectors(n, dim)
     envelopes = cipher().seal_vectors(tokens, heads, data)
-    assert envelopes.shape == (n, envelope_size(dim)) == (n, 16 + 40 + 12 + 4 * dim + 16)
+    assert envelopes.shape == (n, envelope_size(dim)) == (n, 16 + 44 + 12 + 4 * dim + 16)
     opened = cipher().open_vectors(envelopes)
     assert opened.dtype == np.float32
     assert opened.tobytes() == data.tobytes()
@@ -86,12 +101,12 @@ def test_half_precision_round_trips(n, dim):
     tokens, heads = prefixes(n, HALF)
     data = vectors(n, dim).astype(np.float16)
     envelopes = cipher().seal_vectors(tokens, heads, data)
-    assert envelopes.shape == (n, envelope_size(dim, Precision.HALF)) == (n, 16 + 40 + 12 + 2 * dim + 16)
+    assert envelopes.shape == (n, envelope_size(dim, Precision.HALF)) == (n, 16 + 44 + 12 + 2 * dim + 16)
     opened = cipher().open_vectors(envelopes)
     assert opened.dtype == np.float32
     assert opened.tobytes() == data.astype(np.float32).tobytes()
-    assert claims(envelopes, HALF)
-    assert not claims(envelopes, STAMP)
+    assert is_of(envelopes, 1, Precision.HALF)
+    assert not is_of(envelopes, 1, Precision.SINGLE)
 
 
 def test_a_precision_is_never_taken_for_the_other():
@@ -123,35 +138,60 @@ def test_payloads_round_trip(payloads):
 
 
 @given(st.binary(max_size=300))
-def test_config_round_trips(config):
-    data = cipher().seal_config(config)
-    assert cipher().open_config(data) == config
-    assert config_key_version(data) == 3
+def test_settings_and_blobs_round_trip(content):
+    data = blobs().seal_settings(content)
+    assert blobs().open_settings(data) == content
+    assert settings_head(data) == (3, INCARNATION)
+    data = blobs().seal_blob("profile", 7, "digest", content)
+    assert blobs().open_blob("profile", 7, "digest", data) == content
+    assert blob_key_version(data) == 3
+
+
+def test_a_blob_is_bound_to_its_name_part_and_digest():
+    data = sealed("blob")
+    for other in (
+        ("profil", 0, "digest"),
+        ("profile", 1, "digest"),
+        ("profile", 0, "digesu"),
+        ("profile0", 0, "igest"),
+    ):
+        with pytest.raises(AuthenticationError):
+            blobs().open_blob(*other, data)
 
 
 def test_headers_and_what_they_claim():
-    _, heads = prefixes(5)
+    tokens, nonces, bindings = (np.full((5, 16), value, np.uint8) for value in (1, 2, 3))
+    heads = headers(STAMP, nonces, bindings)
     assert heads.shape == (5, HEADER)
-    assert heads[0, :8].tobytes().hex() == "0101000200000003"
-    envelopes = cipher().seal_vectors(*prefixes(5), vectors(5, 2))
+    assert heads[0, :12].tobytes().hex() == "010100000000000200000003"
+    envelopes = cipher().seal_vectors(tokens, heads, vectors(5, 2))
     assert (key_versions(envelopes) == 3).all()
-    assert claims(envelopes, Stamp(1, 2, 9))
-    assert not claims(envelopes, Stamp(2, 2, 3))
-    assert not claims(envelopes, Stamp(1, 3, 3))
-    big = headers(Stamp(255, 65535, 2**32 - 1), *(np.zeros((1, 16), np.uint8),) * 2)
+    assert (nonces_of(envelopes) == nonces).all()
+    assert (bindings_of(envelopes) == bindings).all()
+    assert is_of(envelopes, 1, Precision.SINGLE)
+    assert not is_of(envelopes, 2, Precision.SINGLE)
+    assert revisions(envelopes) == (2, 2)
+    mixed = envelopes.copy()
+    mixed[1, TOKEN + 7], mixed[3, TOKEN + 4] = 1, 1
+    assert revisions(mixed) == (1, 2**24 + 2)
+    assert is_of(mixed, 1, Precision.SINGLE)
+    mixed[2, TOKEN + 1] = 2
+    assert not is_of(mixed, 1, Precision.SINGLE)
+    big = headers(Stamp(255, 2**32 - 1, 2**32 - 1, name_kind=65535), *(np.zeros((1, 16), np.uint8),) * 2)
     assert key_versions(np.pad(big, ((0, 0), (16, 30)))).tolist() == [2**32 - 1]
+    assert revisions(np.pad(big, ((0, 0), (16, 30)))) == (2**32 - 1, 2**32 - 1)
 
 
 @KINDS
 def test_any_flipped_byte_is_refused(kind):
-    data = sealed(kind, cipher())
-    opener(kind, cipher())(data)
+    data = sealed(kind)
+    opener(kind)(data)
     for position in range(len(data)):
         for flip in (0x01, 0x80, 0xFF):
             broken = bytearray(data)
             broken[position] ^= flip
             with pytest.raises(AuthenticationError):
-                opener(kind, cipher())(broken)
+                opener(kind)(broken)
 
 
 def test_one_bad_row_refuses_the_batch():
@@ -163,17 +203,17 @@ def test_one_bad_row_refuses_the_batch():
 
 @KINDS
 def test_any_other_length_is_refused(kind):
-    data = sealed(kind, cipher())
+    data = sealed(kind)
     for wrong in [data[:length] for length in range(len(data))] + [data + bytes(n) for n in (1, 4, 16)]:
         with pytest.raises(AuthenticationError):
-            opener(kind, cipher())(wrong)
+            opener(kind)(wrong)
 
 
 @given(st.binary(max_size=150))
 def test_garbage_is_refused(data):
-    for kind in ("vector", "payload", "config"):
+    for kind in ("vector", "payload", "settings", "blob"):
         with pytest.raises(AuthenticationError):
-            opener(kind, cipher())(data)
+            opener(kind)(data)
 
 
 @KINDS
@@ -185,12 +225,14 @@ def test_garbage_is_refused(data):
         {"collection": "texts"},
         {"tenant": "faces", "collection": "acme"},
         {"tenant": "acm", "collection": "efaces"},
+        {"incarnation": bytes(16)},
+        {"incarnation": b""},
     ],
     ids=str,
 )
 def test_other_keys_and_places_are_refused(kind, other):
     with pytest.raises(AuthenticationError):
-        opener(kind, cipher(**other))(sealed(kind, cipher()))
+        opener(kind, **other)(sealed(kind))
 
 
 @pytest.mark.parametrize("kind", ["vector", "payload"])
@@ -199,31 +241,32 @@ def test_other_keys_and_places_are_refused(kind, other):
 )
 def test_parts_of_two_records_do_not_mix(kind, part):
     """Record token, header, both, nonce: each of another record that is genuine itself."""
-    one, two = bytearray(sealed(kind, cipher())), sealed(kind, cipher(), n=1)
+    one, two = bytearray(sealed(kind)), sealed(kind, n=1)
     assert one[part] != two[part]
     one[part] = two[part]
     with pytest.raises(AuthenticationError):
-        opener(kind, cipher())(one)
+        opener(kind)(one)
 
 
 def test_kinds_are_not_confused():
     """The same bytes sealed as one kind do not open as another, though prefix and size agree."""
     tokens, heads = prefixes(1)
-    vector = cipher().seal_vectors(tokens, heads, vectors(1, 2))[0].tobytes()
+    dim = 65  # as many bytes as the shortest payload has with its padding
+    vector = cipher().seal_vectors(tokens, heads, vectors(1, dim - 1))[0].tobytes()
     payload = cipher().seal_payloads(tokens, heads, [vectors(1, 2).tobytes()])[0]
     assert len(vector) == len(payload)
-    for kind, data in (("payload", vector), ("config", vector), ("vector", payload), ("config", payload)):
-        with pytest.raises(AuthenticationError):
-            opener(kind, cipher())(data)
-    for kind in ("vector", "payload"):
-        with pytest.raises(AuthenticationError):
-            opener(kind, cipher())(cipher().seal_config(bytes(60)))
+    settings, blob = blobs().seal_settings(bytes(60)), blobs().seal_blob("profile", 0, "digest", bytes(60))
+    for data, mine in ((vector, "vector"), (payload, "payload"), (settings, "settings"), (blob, "blob")):
+        for kind in {"vector", "payload", "settings", "blob"} - {mine}:
+            with pytest.raises(AuthenticationError):
+                opener(kind)(data)
 
 
 @pytest.mark.parametrize("data", [b"", b"\x01", b"\x02" + bytes(40), bytes(16), b"\x01" + bytes(15)])
-def test_config_of_another_format(data):
-    with pytest.raises(AuthenticationError):
-        config_key_version(data)
+def test_settings_and_blobs_of_another_format(data):
+    for read in (settings_head, blob_key_version):
+        with pytest.raises(AuthenticationError):
+            read(data)
 
 
 def test_no_gcm_nonce_repeats():
@@ -246,10 +289,10 @@ def test_errors_give_nothing_away():
     """One text for every cause, and no key, plaintext or inner error in the traceback."""
     texts = set()
     for kind in ("vector", "payload"):
-        data = sealed(kind, cipher())
-        for wrong, of in ((data[:-1] + b"\x00", cipher()), (data, cipher(root=bytes(32))), (data[:30], cipher())):
+        data = sealed(kind)
+        for wrong, other in ((data[:-1] + b"\x00", {}), (data, {"root": bytes(32)}), (data[:30], {})):
             with pytest.raises(AuthenticationError) as caught:
-                opener(kind, of)(wrong)
+                opener(kind, **other)(wrong)
             texts.add(str(caught.value))
             shown = "".join(traceback.format_exception(caught.value))
             assert "InvalidTag" not in shown
@@ -270,10 +313,10 @@ def test_tokens_and_terms():
     everything = {
         *terms,
         *(token.tobytes() for token in tokens),
-        of.bindings(tokens[:1], np.zeros((1, 4), np.float32), np.zeros((1, 4), np.float32)).tobytes(),
+        of.bindings(tokens[:1], tokens[:1], np.zeros((1, 4), np.float32), np.zeros((1, 4), np.float32)).tobytes(),
     }
     assert len(everything) == 12
-    for other in (cipher(root=bytes(32)), cipher(tenant="x"), cipher(collection="x")):
+    for other in (cipher(root=bytes(32)), cipher(tenant="x"), cipher(collection="x"), cipher(incarnation=bytes(16))):
         assert not (other.tokens(ids) == tokens).all(axis=1).any()
         assert not set(other.blind_tokens([("a", b"bc"), ("ab", b"c")])) & set(terms)
     assert of.blind_tokens([]) == []
@@ -282,15 +325,18 @@ def test_tokens_and_terms():
 
 def test_bindings_depend_on_every_byte():
     of = cipher()
-    parts = [of.tokens(["a"]), vectors(1, 3), vectors(1, 9)]
+    parts = [of.tokens(["a"]), of.tokens(["nonce"]), vectors(1, 3), vectors(1, 9)]
     tags = {of.bindings(*parts).tobytes()}
     for number, part in enumerate(parts):
-        for position in range(part.nbytes):
+    nonces = of.tokens(["c", "d"])
+    assert of.bindings(of.tokens(["a", "b"]), nonces, vectors(2, 3), np.empty((2, 0), np.float32)).shape == (2, 16)
             changed = part.copy()
             changed.view(np.uint8)[0, position] ^= 1
             tags.add(of.bindings(*parts[:number], changed, *parts[number + 1 :]).tobytes())
-    assert len(tags) == 1 + 16 + 12 + 36
-    assert of.bindings(of.tokens(["a", "b"]), vectors(2, 3), np.empty((2, 0), np.float32)).shape == (2, 16)
+    assert len(tags) == 1 + 16 + 16 + 12 + 36
+    assert of.bindings(
+        of.tokens(["a", "b"]), of.tokens(["c", "d"]), vectors(2, 3), np.empty((2, 0), np.float32)
+    ).shape == (2, 16)
 
 
 def test_cache_tags():

@@ -115,7 +115,7 @@ def test_a_part_of_the_wrong_size(url, things, column, value, refused):
         dsn_of(url),
         "SELECT conname FROM pg_constraint WHERE conrelid = 'encvec.records_1'::regclass AND contype = 'c'",
     )
-    ((row,),) = things._handle.backend.find(things._handle.vault.tokens(["3/0"])[1]).reshape(1, 1)
+    ((row,),) = things._session.records.find(things._session.keyring.tokens(["3/0"])[1]).reshape(1, 1)
     change = f"UPDATE encvec.records_1 SET {column} = {value} WHERE row = {row}"
     if column != "payload":
         with pytest.raises(psycopg.Error):

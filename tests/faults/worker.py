@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 import encvec_store as ev
-from encvec_store.maintenance import lifecycle
+from encvec_store.schemes import growth
 from encvec_store.schemes import profile as profiles
 
 DIM = 8
@@ -112,7 +112,7 @@ def move(pipe, url, start):
     _, things = opened(url)
     pipe.send(start)
     for n in itertools.count(start):
-        lifecycle.BUDGET = 10_000 if n % 2 else 100  # one rotation, then cells, then one again
+        growth.BUDGET = 10_000 if n % 2 else 100  # one rotation, then cells, then one again
         if things.stats()["profile"]["state"] == "sealed":
             things.upsert(*batch(14))
         else:

@@ -17,13 +17,13 @@ from unittest import mock
 import numpy as np
 from cryptography.exceptions import UnsupportedAlgorithm
 
+from encvec_store.crypto.blobs import BlobCipher
 from encvec_store.crypto.envelope import RecordCipher, Stamp, headers
 from encvec_store.crypto.labels import Purpose, derive, encode
 from encvec_store.crypto.prf import Keystream, Pmac
 from encvec_store.data.precision import Precision
 from encvec_store.integrations.sqlalchemy.cipher import ColumnCipher
-from encvec_store.keys.env import EnvHome
-from encvec_store.keys.file import FileHome
+from encvec_store.keys import StoredKeyset
 from encvec_store.keys.keyset import Keyset, KeyState, KeyVersion
 from encvec_store.schemes import scheme
 from encvec_store.schemes.device import CPU
@@ -35,6 +35,8 @@ from encvec_store.sealing.config import CollectionConfig
 FOLDER = Path(__file__).resolve().parent
 ROOT = bytes(range(32))
 TENANT, COLLECTION = "acme", "faces"
+INCARNATION = bytes(range(200, 216))
+CONTEXT = (TENANT, COLLECTION, INCARNATION)
 PASSPHRASE = "correct horse"
 IDS = ["a", "record-0000000001", "", "\N{GREEK SMALL LETTER ALPHA}"]
 
@@ -52,7 +54,15 @@ def points(n, dim):
 
 
 def cipher():
-    return RecordCipher(ROOT, 1, TENANT, COLLECTION)
+    return RecordCipher(ROOT, 1, CONTEXT)
+
+
+def blob_cipher():
+    return BlobCipher(ROOT, 1, CONTEXT)
+
+
+def _nonces(n):
+    return np.arange(16 * n, dtype=np.uint8).reshape(n, 16)
 
 
 def labels():
@@ -60,7 +70,7 @@ def labels():
     return {
         "root": ROOT.hex(),
         "encode": [{"parts": [repr(part) for part in parts], "bytes": encode(*parts).hex()} for parts in tuples],
-        "derive": {purpose.value: derive(ROOT, purpose, TENANT, COLLECTION).hex() for purpose in Purpose},
+        "derive": {purpose.value: derive(ROOT, purpose, *CONTEXT).hex() for purpose in Purpose},
     }
 
 
@@ -87,7 +97,7 @@ def tokens():
             {"field": name, "value": value.hex(), "token": token.hex()}
             for (name, value), token in zip(terms, cipher().blind_tokens(terms), strict=True)
         ],
-        "binding": cipher().bindings(cipher().tokens(IDS[:1]), points(1, 3), points(1, 5)).tobytes().hex(),
+        "binding": cipher().bindings(cipher().tokens(IDS[:1]), _nonces(1), points(1, 3), points(1, 5)).tobytes().hex(),
         "index-cache": cipher().cache_tag(b"index").hex(),
     }
 
@@ -95,19 +105,21 @@ def tokens():
 def envelopes():
     of, vectors = cipher(), points(2, 3)
     names = of.tokens(IDS[:2])
-    nonces = np.arange(32, dtype=np.uint8).reshape(2, 16)
-    heads = headers(Stamp(1, 2, 1), nonces, of.bindings(names, vectors, points(2, 5)))
+    nonces = _nonces(2)
+    heads = headers(Stamp(1, 2, 1), nonces, of.bindings(names, nonces, vectors, points(2, 5)))
     payloads = [b"", b'["a",{"country":"de"},null]']
     with fixed_random():
         sealed = {
             "vectors": [row.tobytes().hex() for row in of.seal_vectors(names, heads, vectors)],
             "payloads": [envelope.hex() for envelope in of.seal_payloads(names, heads, payloads)],
-            "config": of.seal_config(b'{"dim":3}').hex(),
+            "settings": blob_cipher().seal_settings(b'{"dim":3}').hex(),
+            "blob": blob_cipher().seal_blob("profile", 0, "digest", b"some profile").hex(),
         }
     plain = {
         "vectors": vectors.tolist(),
         "payloads": [payload.decode() for payload in payloads],
-        "config": '{"dim":3}',
+        "settings": '{"dim":3}',
+        "blob": "some profile",
     }
     return {"root": ROOT.hex(), "headers": [head.tobytes().hex() for head in heads], "sealed": sealed, "plain": plain}
 
@@ -116,8 +128,8 @@ def half():
     """Vectors in half precision: format 2, whose header, binding and envelopes are over float16."""
     of, vectors, index = cipher(), points(2, 3).astype(np.float16), points(2, 5).astype(np.float16)
     names = of.tokens(IDS[:2])
-    nonces = np.arange(32, dtype=np.uint8).reshape(2, 16)
-    heads = headers(Stamp(1, 2, 1, Precision.HALF), nonces, of.bindings(names, vectors, index))
+    nonces = _nonces(2)
+    heads = headers(Stamp(1, 2, 1, Precision.HALF), nonces, of.bindings(names, nonces, vectors, index))
     config = CollectionConfig.build(
         dim=3,
         metric_name="l2",
@@ -194,7 +206,7 @@ def sketch(device=CPU):
         }
         if k <= 8:
             with fixed_random():
-                case["artefact"] = cipher().seal_artefact("profile", held.digest, held.to_bytes()).hex()
+                case["blob"] = blob_cipher().seal_blob("profile", 0, held.digest, held.to_bytes()).hex()
             case["bytes"] = held.to_bytes().hex()
         cases.append(case)
     return {"root": ROOT.hex(), "tenant": TENANT, "collection": COLLECTION, "cases": cases}
@@ -232,7 +244,7 @@ def column_cipher():
     config = CollectionConfig.build(
         dim=3, metric_name="l2", scheme_spec={"name": "sap", "beta": 2.0}, fields=None, max_norm=8.0, oversample=None
     )
-    return ColumnCipher(keyset(EnvHome("UNUSED")), TENANT, "items.embedding", config)
+    return ColumnCipher(keyset(StoredKeyset("env:UNUSED")), TENANT, "items.embedding", config)
 
 
 def column():
@@ -249,24 +261,26 @@ def column():
     }
 
 
-def keyset(home):
-    """A keyset with a version in each state, in the home given and unsaved."""
+def keyset(stored):
+    """A keyset with a version in each state, in the place given and unsaved."""
     created = "2026-11-23T00:00:00+00:00"
     versions = [
         KeyVersion(1, KeyState.DESTROYED, created, b""),
         KeyVersion(2, KeyState.DISABLED, created, bytes(32)),
         KeyVersion(3, KeyState.ENABLED, created, ROOT),
     ]
-    return Keyset(home, versions, 3)
+    return Keyset(stored, versions, 3)
 
 
 def keysets():
-    document = keyset(EnvHome("UNUSED"))
+    document = keyset(StoredKeyset("env:UNUSED"))
     files = {}
     for kdf in ("argon2id", "scrypt"):
-        without = mock.patch("encvec_store.keys.file.Argon2id", side_effect=UnsupportedAlgorithm("left out"))
+        without = mock.patch(
+            "encvec_store.keys.wrappers.passphrase.Argon2id", side_effect=UnsupportedAlgorithm("left out")
+        )
         with tempfile.TemporaryDirectory() as folder, fixed_random():
-            place = FileHome(f"{folder}/keys.json", PASSPHRASE)
+            place = StoredKeyset(f"file:{folder}/keys.json", passphrase=PASSPHRASE)
             if kdf == "scrypt":
                 with without:
                     place.create(keyset(place)._document())

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from encvec_store.crypto.blobs import BlobCipher
 from encvec_store.crypto.envelope import RecordCipher
 from encvec_store.data.precision import Precision
 from encvec_store.errors import AuthenticationError, KeyUnavailableError
@@ -89,18 +90,18 @@ def test_cells(device):
 
 
 def test_profiles_open():
-    small = [case for case in stored("sketch.json")["cases"] if "artefact" in case]
+    small = [case for case in stored("sketch.json")["cases"] if "blob" in case]
     assert len(small) == 2
     for case in small:
-        cipher = make.cipher()
-        data = cipher.open_artefact("profile", case["profile"], bytes.fromhex(case["artefact"]))
+        cipher = make.blob_cipher()
+        data = cipher.open_blob("profile", 0, case["profile"], bytes.fromhex(case["blob"]))
         assert data.hex() == case["bytes"]
         assert hashlib.sha256(data).hexdigest() == case["profile"]
         held = Profile.from_bytes(data)
         assert (held.dim, held.k, held.records) == (case["dim"], case["k"], 5000)
         for name, digest in (("cells", case["profile"]), ("profile", "00" * 32)):
             with pytest.raises(AuthenticationError):
-                cipher.open_artefact(name, digest, bytes.fromhex(case["artefact"]))
+                cipher.open_blob(name, 0, digest, bytes.fromhex(case["blob"]))
 
 
 def test_index_vectors_decrypt():
@@ -117,23 +118,25 @@ def test_index_vectors_decrypt():
 
 def test_envelopes_open():
     data = stored("envelopes.json")
-    cipher = RecordCipher(bytes.fromhex(data["root"]), 1, make.TENANT, make.COLLECTION)
+    cipher = RecordCipher(bytes.fromhex(data["root"]), 1, make.CONTEXT)
     sealed, plain = data["sealed"], data["plain"]
     rows = np.array([list(bytes.fromhex(envelope)) for envelope in sealed["vectors"]], np.uint8)
     assert cipher.open_vectors(rows).tolist() == plain["vectors"]
     payloads = [cipher.open_payload(bytes.fromhex(envelope)).decode() for envelope in sealed["payloads"]]
     assert payloads == plain["payloads"]
-    assert cipher.open_config(bytes.fromhex(sealed["config"])).decode() == plain["config"]
+    beside = BlobCipher(bytes.fromhex(data["root"]), 1, make.CONTEXT)
+    assert beside.open_settings(bytes.fromhex(sealed["settings"])).decode() == plain["settings"]
+    assert beside.open_blob("profile", 0, "digest", bytes.fromhex(sealed["blob"])).decode() == plain["blob"]
 
 
 def test_half_precision_opens():
     data = stored("half.json")
-    cipher = RecordCipher(bytes.fromhex(data["root"]), 1, make.TENANT, make.COLLECTION)
+    cipher = RecordCipher(bytes.fromhex(data["root"]), 1, make.CONTEXT)
     rows = np.array([list(bytes.fromhex(envelope)) for envelope in data["sealed"]["vectors"]], np.uint8)
     assert cipher.open_vectors(rows).tolist() == data["plain"]["vectors"]
     payloads = [cipher.open_payload(bytes.fromhex(envelope)).decode() for envelope in data["sealed"]["payloads"]]
     assert payloads == data["plain"]["payloads"]
-    config = CollectionConfig.from_json(data["settings"].encode())
+    config = CollectionConfig.from_json(data["settings"].encode(), make.INCARNATION)
     assert (config.precision, config.dim, config.max_norm) == (Precision.HALF, 3, 8.0)
 
 
@@ -141,7 +144,7 @@ def test_column_opens():
     """The binding depends on every bit of the index vector, whose last places differ from machine to machine."""
     data, now = stored("column.json"), as_json(make.column())
     np.testing.assert_allclose(now["index"], data["index"], rtol=0, atol=1e-5)
-    known = 2 * (16 + 24)  # hex digits of the token and of the header up to the binding
+    known = 2 * (16 + 28)  # hex digits of the token and of the header up to the binding
     assert [row[:known] for row in now["envelopes"]] == [row[:known] for row in data["envelopes"]]
     for envelope, index, identity, vector in zip(
         data["envelopes"], data["index"], data["identities"], data["plain"], strict=True
@@ -166,7 +169,7 @@ def test_keyset_files_open(tmp_path, kdf):
     data = stored("keysets.json")
     path = tmp_path / "keys.json"
     path.write_bytes(data["files"][kdf].encode())
-    assert json.loads(data["files"][kdf])["kdf"]["name"] == kdf
+    assert json.loads(data["files"][kdf])["header"]["name"] == kdf
     check(Keyset.open(f"file:{path}", passphrase=data["passphrase"]), data)
 
 

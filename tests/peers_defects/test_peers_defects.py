@@ -91,10 +91,9 @@ def test_2_no_key_serves_two_purposes(keyset, monkeypatch):
     for tenant, collection, metric in (("a", "x", "cosine"), ("a", "y", "ip"), ("b", "x", "l2")):
         store = ev.connect("memory:", keyset=keyset)
         things = store.collection(collection, 4, metric, "sap", tenant=tenant, fields={"f": "blind"})
-        vault = things._handle.vault
+        keyring = things._session.keyring
         for version in (1, 2):
-            vault.cipher(version)
-            vault.scheme(version, things._handle.config)
+            keyring.codec(version, things._session.config)
             for k in (16, 17):
                 profile = spectrum.profile(k)
                 sketch.Sketch().fitted(profile).keyed(keyset.root(version), tenant, collection, profile.dim, profile)

@@ -8,7 +8,7 @@ import pytest
 
 from encvec_store import errors
 from encvec_store.data.spaces import version_of
-from encvec_store.maintenance import lifecycle
+from encvec_store.schemes import growth
 from encvec_store.schemes import profile as profiles
 from tests.stores import oracle
 from tests.stores.contract import EVERYTHING, hasten
@@ -42,7 +42,7 @@ class CelledContract:
     @pytest.fixture
     def crowded(self, small, monkeypatch, place, store):
         """A collection at its budget of 100 records a rotation, open twice."""
-        monkeypatch.setattr(lifecycle, "BUDGET", 100)
+        monkeypatch.setattr(growth, "BUDGET", 100)
         mine = store.collection("things", dim=DIM, fields={"n": "blind", "few": "plain"}, oversample=EVERYTHING)
         mine.upsert(oracle.ids(100), oracle.vectors(N, DIM)[:100], metadata(100), ["long " * 100] * 100)
         assert mine.stats()["cells"] == {
@@ -53,7 +53,7 @@ class CelledContract:
     def check_cells(self, things, n):
         """The store's groups are the cells of the stats, and every record is in its own."""
         stats = things.stats()["cells"]
-        spaces = things._handle.backend.spaces()
+        spaces = things._session.records.spaces()
         assert len(spaces) == stats["count"]
         assert sum(spaces.values()) == things.count() == n
         assert stats["records"] == {"least": min(spaces.values()), "most": max(spaces.values())}
@@ -71,7 +71,7 @@ class CelledContract:
         assert stats["key_versions"] == {"1": N}
         self.check_cells(celled, N)
         queries = oracle.vectors(12, DIM, seed=3)
-        celled._handle.oversample = EVERYTHING
+        celled._oversample = EVERYTHING
         for query, hits in zip(queries, celled.search(queries, k=20), strict=True):
             assert_hits(hits, "cosine", query, oracle.ids(N), stored, 20)
         assert_hits(celled.search(QUERY, k=N), "cosine", QUERY, oracle.ids(N), stored, N)
@@ -80,7 +80,7 @@ class CelledContract:
     @pytest.mark.parametrize("oversample", [1, 5, 20])
     def test_filters_find_all_there_is(self, celled, oversample):
         """However few of each cell are asked for: a store that has as many as it was asked for gives them."""
-        celled._handle.oversample = oversample
+        celled._oversample = oversample
         assert [hit.id for hit in celled.search(QUERY, k=5, where={"few": "yes"})] == ["id-123"]
         for where, wanted in (({"n": 3}, 43), ({"n": {"in": [1, 2]}, "few": "no"}, 86)):
             assert len(celled.search(QUERY, k=200, where=where)) == wanted == celled.count(where)
@@ -96,18 +96,18 @@ class CelledContract:
             scheme = {"name": "sketch", "k": DIM, "beta": 2.0, "cells": cells}
             things = store.collection(f"in {cells}", dim=DIM, scheme=scheme)
             things.upsert(names, stored)
-            things._handle.oversample = 4
+            things._oversample = 4
             found[cells] = recall(things, stored, names, queries)
         assert 0.4 < found[1] < 0.98, "else there is nothing to compare"
         assert abs(found[9] - found[1]) < 0.06
 
     def test_written_again_a_record_stays_in_its_cell(self, celled):
         rows = celled._places(oracle.ids(N))
-        before = [space for _, space, _, _ in celled._handle.backend.audit(rows)]
+        before = [space for _, space, _, _ in celled._session.records.audit(rows)]
         fresh = oracle.vectors(N, DIM, seed=8)
         celled.upsert(oracle.ids(N), fresh, metadata(N))
         rows = celled._places(oracle.ids(N))
-        assert [space for _, space, _, _ in celled._handle.backend.audit(rows)] == before
+        assert [space for _, space, _, _ in celled._session.records.audit(rows)] == before
         self.check_cells(celled, N)
         assert celled.delete(oracle.ids(100)) == 100
         assert celled.delete(where={"n": 3}) > 20
@@ -128,12 +128,12 @@ class CelledContract:
 
     def test_both_key_versions_answer_from_cells(self, celled, keyset):
         keyset.rotate()
-        celled._handle.oversample = EVERYTHING
+        celled._oversample = EVERYTHING
         fresh = oracle.vectors(N, DIM, seed=8)
         celled.upsert(oracle.ids(150), fresh[:150], metadata(150))
         stored = np.concatenate([fresh[:150], oracle.vectors(N, DIM)[150:]])
         assert celled.stats()["key_versions"] == {"1": 150, "2": 150}
-        assert {version_of(space) for space in celled._handle.backend.spaces()} == {1, 2}
+        assert {version_of(space) for space in celled._session.records.spaces()} == {1, 2}
         assert_hits(celled.search(QUERY, k=40), "cosine", QUERY, oracle.ids(N), stored, 40)
         assert celled.verify().ok
         keyset.disable(1)
@@ -148,7 +148,7 @@ class CelledContract:
         things = store.collection("things", dim=DIM, scheme={"name": "sketch", "cells": 3}, oversample=EVERYTHING)
         things.upsert(oracle.ids(30), oracle.vectors(30, DIM))
         assert things.stats()["cells"] is None
-        assert set(things._handle.backend.spaces()) == {1}
+        assert set(things._session.records.spaces()) == {1}
         things.upsert(oracle.ids(30, 30), oracle.vectors(60, DIM)[30:])
         assert things.stats()["cells"]["moves_above"] is None
         self.check_cells(things, 60)
@@ -177,7 +177,7 @@ class CelledContract:
         burglar = place.burglar()
         row = burglar.rows()[0]
         space = burglar.read(row, "space")
-        others = [other for other in celled._handle.backend.spaces() if other != space]
+        others = [other for other in celled._session.records.spaces() if other != space]
         burglar.write(row, {"space": others[0] if change == "another cell" else 99 << 32 | 1})
         assert [item.part for item in celled.verify().damaged] == ["cell"]
 
@@ -210,7 +210,7 @@ class CelledContract:
             self.check_cells(things, N)
 
     def test_taken_at_once_by_a_large_write(self, small, monkeypatch, store):
-        monkeypatch.setattr(lifecycle, "BUDGET", 50)
+        monkeypatch.setattr(growth, "BUDGET", 50)
         things = store.collection("things", dim=DIM, oversample=EVERYTHING)
         things.upsert(oracle.ids(N), oracle.vectors(N, DIM))
         assert things.stats()["cells"]["count"] == 12
@@ -267,7 +267,7 @@ class CelledContract:
         self.check_cells(mine, 101)
 
     def test_a_number_that_was_asked_for_stays(self, small, monkeypatch, store):
-        monkeypatch.setattr(lifecycle, "BUDGET", 100)
+        monkeypatch.setattr(growth, "BUDGET", 100)
         for cells in (1, 2):
             things = store.collection(f"in {cells}", dim=DIM, scheme={"name": "sketch", "cells": cells})
             things.upsert(oracle.ids(N), oracle.vectors(N, DIM))

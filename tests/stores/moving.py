@@ -230,7 +230,7 @@ class MovingContract:
         theirs = place.connect().collection("things")
 
         def refit():
-            config = theirs._handle.refresh()
+            config = theirs._session.refresh()
             scheme = type(config.scheme)(k=other_k, beta=0.5)
             theirs._lifecycle.fit(type(config)(**{**config.__dict__, "scheme": scheme, "fitted": None}))
 
@@ -353,17 +353,17 @@ class MovingContract:
     def test_a_profile_tampered_with(self, grown, place, store, keyset, change):
         mine, _ = grown
         burglar = place.burglar()
-        whole = burglar.artefact()
+        whole = burglar.profile()
         mine.upsert(oracle.ids(200, 300), oracle.vectors(200, DIM, seed=4) + 1)
         mine.refit()
-        now = burglar.artefact()
+        now = burglar.profile()
         assert whole != now
         if change in ("foreign", "tenant"):
             name, tenant = ("others", "") if change == "foreign" else ("things", "acme")
             other = store.collection(name, dim=DIM, tenant=tenant)
             other.upsert(oracle.ids(300), oracle.vectors(300, DIM))
-            whole = place.burglar(name, tenant).artefact()
-        burglar.set_artefact(
+            whole = place.burglar(name, tenant).profile()
+        burglar.set_profile(
             {
                 "bit": lambda: flipped(now, len(now) // 2),
                 "truncated": lambda: now[:-1],
@@ -380,7 +380,7 @@ class MovingContract:
         with pytest.raises(errors.AuthenticationError) as caught:
             again.collection("things")
         assert "profile" in str(caught.value) or change in ("empty", "version")
-        burglar.set_artefact(now)
+        burglar.set_profile(now)
         self.check(again.collection("things", oversample=EVERYTHING), 500, oracle_of(200))
 
     def test_settings_rolled_back_without_the_profile(self, grown, place):

@@ -12,7 +12,7 @@ from tests.stores.oracle import assert_hits
 
 
 class Interposed:
-    """A backend collection that runs `work` once, or so many times, right before (or after) a method does its own."""
+    """Records or an index that runs `work` once, or so many times, right before (or after) a method does its own."""
 
     def __init__(self, backend, method, work, *, after=False, skip=0, times=1):
         self._backend, self._method, self._work, self._after, self._skip = backend, method, work, after, skip
@@ -61,12 +61,15 @@ class RacesContract:
         seen = []
 
         def interrupt(things, method, work, **how):
-            seen.append((things, Interposed(things._handle.backend, method, work, **how)))
-            things._handle.backend = seen[-1][1]
+            session = things._session
+            of = "index" if hasattr(session.index, method) else "records"
+            interposed = Interposed(getattr(session, of), method, work, **how)
+            seen.append((session, of, interposed))
+            setattr(session, of, interposed)
 
         yield interrupt
-        for things, interposed in seen:
-            things._handle.backend = interposed._backend
+        for session, of, interposed in seen:
+            setattr(session, of, interposed._backend)
             assert interposed.ran, "the interruption never came"
 
     def test_update_in_the_middle_of_get(self, pair, interrupt):

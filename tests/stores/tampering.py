@@ -12,8 +12,8 @@ from tests.stores.contract import EVERYTHING, QUIET
 DIM = 8
 N = 12
 FIELDS = {"group": "blind", "n": "plain", "*": "sealed"}
-HEADER = range(56)
-"""Of an envelope: record token 16, then format, scheme, revision 2, key version 4, noise nonce 16, binding 16."""
+HEADER = range(60)
+"""Of an envelope: token 16, then format, scheme, name kind 2, revision 4, key version 4, noise nonce 16, binding 16."""
 
 
 class Burglar:
@@ -49,11 +49,11 @@ class Burglar:
         """Overwrite the sealed settings."""
         raise NotImplementedError
 
-    def artefact(self):
+    def profile(self):
         """Return the sealed profile."""
         raise NotImplementedError
 
-    def set_artefact(self, sealed):
+    def set_profile(self, sealed):
         """Overwrite it, or with None remove it."""
         raise NotImplementedError
 
@@ -138,7 +138,7 @@ INDEXED = {
     "index vector zeroed": altered("index_vector", lambda vector: bytes(len(vector))),
     "index vector nan": altered("index_vector", lambda vector: np.full(len(vector) // 4, np.nan, "<f4").tobytes()),
 }
-SAMPLED = [*HEADER, 56, 60, 67, 68, 75, 99, -17, -16, -1]
+SAMPLED = [*HEADER, 60, 64, 71, 72, 79, 103, -17, -16, -1]
 """Byte positions of an envelope: every one of the header, then some of nonce, ciphertext and tag."""
 
 
@@ -254,7 +254,7 @@ class TamperingContract:
         with pytest.raises(errors.AuthenticationError):
             things.get(["id-0"], include_vectors=False)
         with pytest.raises(errors.AuthenticationError):
-            things._handle.open_vectors(np.array([a]))
+            things._session.open_vectors(np.array([a]))
         with pytest.raises(errors.AuthenticationError):
             things.search(np.ones(DIM), k=N)
         burglar.write(a, whole)
@@ -318,7 +318,7 @@ class TamperingContract:
     def test_any_byte_of_the_settings(self, stock):
         burglar = stock["burglar"]
         whole = burglar.config()
-        for position in [*range(20), len(whole) // 2, len(whole) - 1]:
+        for position in [*range(36), len(whole) // 2, len(whole) - 1]:
             burglar.set_config(flipped(whole, position))
             with pytest.raises((errors.AuthenticationError, errors.KeyUnavailableError)):
                 stock["place"].connect().collection("things")
@@ -350,7 +350,7 @@ class TamperingContract:
     def test_a_list_of_rows_that_never_ends(self, stock, monkeypatch):
         """A damaged index may give the same rows again and again: that is an error, not a wait."""
         things = stock["things"]
-        backend = things._handle.backend
+        backend = things._session.records
         first = backend.rows()[:3]
         monkeypatch.setattr(type(backend), "rows", lambda *_, **__: first)
         for reading in (lambda: list(things.scroll()), lambda: things.count({"note": 1}), things.verify):

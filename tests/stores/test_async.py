@@ -30,7 +30,7 @@ class AsyncMemory(OpenedMemory):
 
     def open(self, keyset):
         async def over_the_same_backend():
-            return aio.AsyncStore(Store(self._backend, keyset), asyncio.to_thread)
+            return aio.AsyncStore(Store(self._connection, keyset, maintenance="inline"), asyncio.to_thread)
 
         return self.loop.run(over_the_same_backend())
 
@@ -41,7 +41,7 @@ class AsyncFaiss(OpenedFaiss):
         self.loop = loop
 
     def open(self, keyset):
-        return self.loop.connect(f"faiss:{self.folder}", keyset=keyset, **self.options)
+        return self.loop.connect(f"faiss:{self.folder}", keyset=keyset, maintenance="inline", **self.options)
 
 
 class AsyncPostgres(OpenedPostgres):
@@ -50,7 +50,7 @@ class AsyncPostgres(OpenedPostgres):
         self.loop = loop
 
     def open(self, keyset):
-        return self.loop.connect(self.url, keyset=keyset, **self.options)
+        return self.loop.connect(self.url, keyset=keyset, maintenance="inline", **self.options)
 
 
 class TestAsyncMemory(RacesContract, StoreContract):

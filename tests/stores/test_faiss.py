@@ -13,6 +13,7 @@ from tests.stores.contract import Opened, StoreContract
 from tests.stores.moving import MovingContract
 from tests.stores.precision import PrecisionContract
 from tests.stores.races import RacesContract
+from tests.stores.replay import ReplayContract
 from tests.stores.tampering import Burglar, TamperingContract
 
 
@@ -24,7 +25,10 @@ class OpenedFaiss(Opened):
         self.folder, self.options = folder, options
 
     def open(self, keyset):
-        return ev.connect(f"faiss:{self.folder}", keyset=keyset, **self.options)
+        return ev.connect(f"faiss:{self.folder}", keyset=keyset, maintenance="inline", **self.options)
+
+    def another(self):
+        return type(self)(self.keyset, self.folder.with_name(f"{self.folder.name}-another"), **self.options)
 
     def burglar(self, name="things", tenant=""):
         return FaissBurglar(self.folder / "records.sqlite3", tenant, name)
@@ -82,16 +86,17 @@ class FaissBurglar(Burglar):
     def set_config(self, sealed):
         self.ask("UPDATE collections SET config = ? WHERE id = ?", sealed, self.number)
 
-    def artefact(self):
-        return self.ask("SELECT content FROM artefacts WHERE collection = ? AND name = 'profile'", self.number)[0][0]
+    def profile(self):
+        return self.ask("SELECT content FROM blobs WHERE collection = ? AND name = 'profile'", self.number)[0][0]
 
-    def set_artefact(self, sealed):
-        self.ask("DELETE FROM artefacts WHERE collection = ?", self.number)
+    def set_profile(self, sealed):
+        self.ask("DELETE FROM blobs WHERE collection = ?", self.number)
         if sealed is not None:
-            self.ask("INSERT INTO artefacts (collection, name, content) VALUES (?, 'profile', ?)", self.number, sealed)
+            sql = "INSERT INTO blobs (collection, name, part, key_version, content) VALUES (?, 'profile', 0, 1, ?)"
+            self.ask(sql, self.number, sealed)
 
 
-class TestFaiss(CelledContract, MovingContract, PrecisionContract, RacesContract, TamperingContract, StoreContract):
+class TestFaiss(CelledContract, MovingContract, PrecisionContract, RacesContract, ReplayContract, TamperingContract, StoreContract):
     @pytest.fixture
     def place(self, keyset, tmp_path):
         with closing(OpenedFaiss(keyset, tmp_path / "data")) as place:

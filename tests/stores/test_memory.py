@@ -3,15 +3,16 @@
 import numpy as np
 import pytest
 
-import encvec_store as ev
 from encvec_store import Store
 from encvec_store.data.fields import Term
+from encvec_store.indexes.registry import open_connection
 from tests.stores import machine
 from tests.stores.celled import CelledContract
 from tests.stores.contract import Opened, StoreContract
 from tests.stores.moving import MovingContract
 from tests.stores.precision import PrecisionContract
 from tests.stores.races import RacesContract
+from tests.stores.replay import ReplayContract
 from tests.stores.tampering import Burglar, TamperingContract
 
 
@@ -20,16 +21,19 @@ class OpenedMemory(Opened):
 
     def __init__(self, keyset):
         super().__init__(keyset)
-        self._backend = ev.connect("memory:", keyset=keyset)._backend
+        self._connection = open_connection("memory:")
 
     def open(self, keyset):
-        return Store(self._backend, keyset)
+        return Store(self._connection, keyset, maintenance="inline")
+
+    def another(self):
+        return type(self)(self.keyset)
 
     def reopen(self, store, keyset=None):
         return self.connect(keyset)  # what is closed is gone
 
     def burglar(self, name="things", tenant=""):
-        return MemoryBurglar(self._backend._collections[tenant, name])
+        return MemoryBurglar(self._connection.store._collections[tenant, name])
 
 
 class MemoryBurglar(Burglar):
@@ -78,14 +82,14 @@ class MemoryBurglar(Burglar):
     def set_config(self, sealed):
         self.collection._config = sealed
 
-    def artefact(self):
+    def profile(self):
         return self.collection._artefacts["profile"]
 
-    def set_artefact(self, sealed):
+    def set_profile(self, sealed):
         self.collection._artefacts = {} if sealed is None else {"profile": sealed}
 
 
-class TestMemory(CelledContract, MovingContract, PrecisionContract, RacesContract, TamperingContract, StoreContract):
+class TestMemory(CelledContract, MovingContract, PrecisionContract, RacesContract, ReplayContract, TamperingContract, StoreContract):
     @pytest.fixture
     def place(self, keyset):
         return OpenedMemory(keyset)

@@ -17,6 +17,7 @@ from tests.stores.contract import Opened, StoreContract
 from tests.stores.moving import MovingContract
 from tests.stores.precision import PrecisionContract
 from tests.stores.races import RacesContract
+from tests.stores.replay import ReplayContract
 from tests.stores.tampering import Burglar, TamperingContract
 
 
@@ -28,7 +29,11 @@ class OpenedPostgres(Opened):
         self.url, self.administrator, self.options = url, administrator or url, options
 
     def open(self, keyset):
-        return ev.connect(self.url, keyset=keyset, **self.options)
+        return ev.connect(self.url, keyset=keyset, maintenance="inline", **self.options)
+
+    def another(self):
+        schema = f"{self.options.get('schema', 'encvec')}_another"
+        return type(self)(self.keyset, self.url, self.administrator, **{**self.options, "schema": schema})
 
     def burglar(self, name="things", tenant=""):
         return PostgresBurglar(self.administrator, self.options.get("schema", "encvec"), tenant, name)
@@ -116,15 +121,15 @@ class PostgresBurglar(Burglar):
     def set_config(self, sealed):
         self.ask("UPDATE {}.collections SET config = %s WHERE id = %s", sealed, self.number)
 
-    def artefact(self):
-        return self.ask("SELECT content FROM {}.artefacts WHERE collection = %s AND name = 'profile'", self.number)[0][
-            0
-        ]
+    def profile(self):
+        sql = "SELECT content FROM {}.blobs WHERE collection = %s AND name = 'profile'"
+        return self.ask(sql, self.number)[0][0]
 
-    def set_artefact(self, sealed):
-        self.ask("DELETE FROM {}.artefacts WHERE collection = %s", self.number)
+    def set_profile(self, sealed):
+        self.ask("DELETE FROM {}.blobs WHERE collection = %s", self.number)
         if sealed is not None:
-            self.ask("INSERT INTO {}.artefacts VALUES (%s, 'profile', %s)", self.number, sealed)
+            sql = "INSERT INTO {}.blobs (collection, name, part, key_version, content) VALUES (%s, 'profile', 0, 1, %s)"
+            self.ask(sql, self.number, sealed)
 
 
 class Apart(OpenedPostgres):
@@ -134,7 +139,7 @@ class Apart(OpenedPostgres):
         return sorted(found for tenant in tenants for found in store.collections(tenant))
 
 
-class Contract(CelledContract, MovingContract, PrecisionContract, RacesContract, TamperingContract, StoreContract):
+class Contract(CelledContract, MovingContract, PrecisionContract, RacesContract, ReplayContract, TamperingContract, StoreContract):
     @pytest.fixture
     def opening(self, pg_dsn):
         """Return what makes an `Opened` of a keyset and options."""

@@ -149,7 +149,7 @@ def test_a_cancelled_write_in_a_thread_is_all_or_nothing(keyset, tmp_path, kind)
     async def main():
         async with ev.aio.connect("memory:" if kind == "memory" else f"faiss:{tmp_path}", keyset=keyset) as store:
             things = await store.collection("things", dim=2)
-            backend = things._of._handle.backend
+            backend = things._of._session.records
             begun, proceed, put = threading.Event(), threading.Event(), backend.put
 
             def slow(*args, **given):

@@ -176,24 +176,74 @@ def test_first_batch_sets_the_bound_with_room():
 )
 def test_through_json(config):
     document = config.to_json()
-    assert CollectionConfig.from_json(document) == config
-    assert CollectionConfig.from_json(document).to_json() == document
+    assert CollectionConfig.from_json(document, config.incarnation) == config
+    assert CollectionConfig.from_json(document, config.incarnation).to_json() == document
 
 
 def test_another_format_is_refused():
     document = json.loads(build().to_json())
     document["format"] = 3
-    with pytest.raises(AuthenticationError, match="format 3, not 1 or 2"):
-        CollectionConfig.from_json(json.dumps(document).encode())
+    with pytest.raises(AuthenticationError, match="need a newer version of encvec_store: format 3"):
+        CollectionConfig.from_json(json.dumps(document).encode(), bytes(16))
 
 
-def test_half_precision_has_a_format_of_its_own():
-    """Code from before would take the vectors for others: it must not get as far as that."""
-    documents = [json.loads(build(precision_name=name).to_json()) for name in (None, "single", "half")]
-    assert [document.pop("format") for document in documents] == [1, 1, 2]
-    assert documents[0] == documents[1] == documents[2]
+def test_what_later_versions_add():
+    """What need not be understood is kept as it is; what must be is refused by its name."""
+    document = json.loads(build().to_json())
+    document["colour"] = {"of": "the index"}
+    config = CollectionConfig.from_json(json.dumps(document).encode(), bytes(16))
+    assert json.loads(config.changed(oversample=3).to_json())["colour"] == {"of": "the index"}
+    document["needs"] = ["wings", "gills"]
+    with pytest.raises(AuthenticationError, match="need a newer version of encvec_store: gills, wings"):
+        CollectionConfig.from_json(json.dumps(document).encode(), bytes(16))
+
+
+def test_precision_is_a_setting():
     assert check(build(precision_name="half"), precision_name="half").precision is Precision.HALF
     assert check(build(precision_name="half")).precision is Precision.HALF
+    kept = CollectionConfig.from_json(build(precision_name="half").to_json(), bytes(16))
+    assert kept.precision is Precision.HALF
+
+
+def test_every_collection_has_an_incarnation_of_its_own():
+    assert len({build().incarnation for _ in range(10)}) == 10
+    assert len(build().incarnation) == 16
+    assert build().incarnation.hex() not in repr(build())
+
+
+def test_revisions_only_grow():
+    config = build(metric_name="l2", scheme_spec="sap")
+    assert (config.revision, config.rewritten) == (1, 1)
+    bounded = config.bounded_by(8.0)
+    assert (bounded.revision, bounded.rewritten) == (2, 1)
+    rewritten = bounded.changed(rewritten=True, oversample=3)
+    assert (rewritten.revision, rewritten.rewritten, rewritten.oversample) == (3, 3, 3)
+    assert [bounded.covers(least, largest) for least, largest in ((1, 1), (1, 2), (2, 2), (2, 3))] == [
+        True, True, True, False,
+    ]  # fmt: skip
+    assert not rewritten.covers(2, 3)
+
+
+def test_settings_that_were_put_back_are_refused():
+    config = build(scheme_spec="sap", fields={"a": "blind"})
+    newer = config.changed(oversample=3)
+    config.check_follows(config)
+    newer.check_follows(config)
+    newer.check_follows(newer)
+    with pytest.raises(AuthenticationError, match="of revision 1, and revision 2 was seen: older ones were put back"):
+        config.check_follows(newer)
+    with pytest.raises(AuthenticationError, match="older ones were put back"):
+        replace(newer, oversample=4).check_follows(newer)
+    later = newer.changed()
+    for other in (
+        replace(later, incarnation=bytes(16)),
+        replace(later, dim=5),
+        replace(later, metric=build(metric_name="l2").metric),
+        replace(later, policies={"a": Policy.PLAIN}),
+        replace(later, precision=Precision.HALF),
+    ):
+        with pytest.raises(AuthenticationError, match="those of another collection"):
+            other.check_follows(newer)
 
 
 def test_beta_two_is_beta_two():

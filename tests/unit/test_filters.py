@@ -14,10 +14,9 @@ from encvec_store import Keyset
 from encvec_store.data.fields import Policy, Term, parse_policies
 from encvec_store.data.filters import AllOf, AnyOf, Match, Present, Range, is_covered, parse, pushdown
 from encvec_store.data.records import decode_payload, encode_payload
-from encvec_store.engine.write import terms
 from encvec_store.errors import FilterError, UnknownFieldError
 from encvec_store.sealing.config import CollectionConfig
-from encvec_store.sealing.keyring import Vault
+from encvec_store.sealing.keyring import Keyring
 from encvec_store.storage.memory import _holds
 from tests.strategies import FILTERS, METADATA, POLICIES, accepts
 
@@ -210,7 +209,7 @@ def test_filters_agree_with_their_documentation(where, metadata):
 
 KEYSET = Keyset.create("memory:")
 KEYSET.rotate()
-VAULT = Vault(KEYSET, "tenant", "collection")
+KEYRING = Keyring(KEYSET, "tenant", "collection", bytes(16))
 
 
 def indexed(policies, metadata, version):
@@ -219,7 +218,7 @@ def indexed(policies, metadata, version):
         dim=1, metric_name=None, scheme_spec=None, fields=policies, max_norm=None, oversample=None
     )
     found: dict[str, set[Term]] = {}
-    for _, name, term in terms(VAULT, config, [metadata], version=version):
+    for _, name, term in KEYRING.codec(version, config).terms([metadata]):
         found.setdefault(name, set()).add(term)
     return found
 
@@ -235,7 +234,7 @@ def test_what_is_pushed_down_never_rejects_what_the_filter_accepts(where, metada
     """So answers are the same whatever the policy: a store's answer is a superset, checked again when opened."""
     parsed = parse_policies(policies)
     node = parse(where, parsed)
-    predicate = pushdown(node, parsed, VAULT.blind_terms)
+    predicate = pushdown(node, parsed, KEYRING.blind_terms)
     held = _holds(predicate, indexed(policies, metadata, version))
     event(f"pushed: {predicate is not None}, accepted: {node(metadata)}, held: {held}")
     assert held or not node(metadata)
@@ -282,12 +281,13 @@ def test_blind_terms_name_neither_field_nor_value():
     assert term.kind == "token"
     assert len(term.value) == 16
     others = [
-        *VAULT.blind_terms("country", b"str:germany"),
-        *VAULT.blind_terms("city", b"str:germany"),
-        *VAULT.blind_terms("country", b"str:france"),
-        *Vault(KEYSET, "tenant", "other").blind_terms("country", b"str:germany"),
-        *Vault(KEYSET, "other", "collection").blind_terms("country", b"str:germany"),
-        *VAULT.blind_terms("countrystr:germany", b""),
+        *KEYRING.blind_terms("country", b"str:germany"),
+        *KEYRING.blind_terms("city", b"str:germany"),
+        *KEYRING.blind_terms("country", b"str:france"),
+        *Keyring(KEYSET, "tenant", "other", bytes(16)).blind_terms("country", b"str:germany"),
+        *Keyring(KEYSET, "other", "collection", bytes(16)).blind_terms("country", b"str:germany"),
+        *Keyring(KEYSET, "tenant", "collection", bytes([1]) * 16).blind_terms("country", b"str:germany"),
+        *KEYRING.blind_terms("countrystr:germany", b""),
     ]
     assert term in others, "under one of the two key versions"
     assert len(set(others)) == len(others)

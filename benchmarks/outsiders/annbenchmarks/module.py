@@ -56,9 +56,9 @@ class EncvecStore(BaseANN):  # type: ignore[misc,unused-ignore]
 
     def set_query_arguments(self, ef_search: int, oversample: int) -> None:
         """Set how many nodes HNSW keeps and how many candidates are re-ranked for each hit."""
-        handle = self._collection._handle
-        handle.backend._options = replace(handle.backend._options, ef_search=ef_search)
-        handle.oversample = oversample
+        index = self._collection._session.index
+        index._options = replace(index._options, ef_search=ef_search)
+        self._collection._oversample = oversample
         self.name = f"encvec_store({self._told}, ef={ef_search}, oversample={oversample})"
 
     def query(self, q: Any, n: int) -> Any:

@@ -1,12 +1,12 @@
-"""The cipher of one mapped column: vectors to index vectors and envelopes and back; imports config, crypto, vault.
+"""The cipher of one mapped column: vectors to index vectors and envelopes and back.
 
-A column's keys are those of a collection whose root is a subkey of the keyset's. The header's `revision`, which is
-authenticated, says what the record token is: `BOUND`, the PMAC of the row's primary key; `FREE`, 16 random bytes.
+A column's keys are those of a collection whose root is a subkey of the keyset's, without an incarnation. The name kind
+in a record's header, which is authenticated, says what the record token is: `BOUND`, the PMAC of the row's primary
+key; `FREE`, 16 random bytes.
 """
 
 from __future__ import annotations
 
-import hmac
 import os
 import struct
 import threading
@@ -16,13 +16,14 @@ from typing import Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from ...crypto.envelope import BINDING, REVISION, TOKEN, Stamp, envelope_size, headers, key_versions
+from ...crypto.envelope import NAME_KIND, TOKEN, envelope_size, key_versions
 from ...crypto.labels import Purpose, derive
 from ...data.metrics import as_vectors
 from ...errors import AuthenticationError
 from ...keys.keyset import Keyset, KeyVersion
+from ...sealing.codec import RecordCodec
 from ...sealing.config import CollectionConfig
-from ...sealing.keyring import Vault
+from ...sealing.keyring import Keyring
 
 __all__ = ["BOUND", "FREE", "ColumnCipher", "KeysetSource"]
 
@@ -72,7 +73,7 @@ class ColumnCipher:
         self._tenant = tenant
         self.place = place
         self.config = config
-        self._opened: Vault | None = None
+        self._opened: Keyring | None = None
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
@@ -85,23 +86,24 @@ class ColumnCipher:
         return self
 
     @property
-    def _vault(self) -> Vault:
+    def _keyring(self) -> Keyring:
         """The keys, asked for at first use: models are declared before a program has its passphrase."""
         with self._lock:
             if self._opened is None:
                 keyset = self._source() if callable(self._source) else self._source
-                self._opened = Vault(_Roots(keyset, self._tenant, self.place), self._tenant, self.place)
+                roots = _Roots(keyset, self._tenant, self.place)
+                self._opened = Keyring(roots, self._tenant, self.place, b"")
             return self._opened
 
     @property
     def live(self) -> tuple[int, ...]:
         """The key versions that read, the primary first."""
-        return self._vault.live
+        return self._keyring.live
 
     @property
     def versions(self) -> tuple[KeyVersion, ...]:
         """All key versions, without their roots."""
-        return self._vault.versions
+        return self._keyring.versions
 
     def checked(self, vectors: Any, name: str = "vectors") -> Matrix:
         """Return (n, dim) float32 vectors that can be encrypted. Raises InputError."""
@@ -115,19 +117,16 @@ class ColumnCipher:
         Returns:
             (n, index_dim) float32 index vectors and (n, size) uint8 envelopes.
         """
-        vault, config = self._vault, self.config
-        version = vault.primary
-        cipher, scheme = vault.cipher(version), vault.scheme(version, config)
+        codec = self._codec(self._keyring.primary)
         known = np.array([identity is not None for identity in identities], bool)
         tokens = np.frombuffer(os.urandom(TOKEN * len(vectors)), np.uint8).reshape(-1, TOKEN).copy()
         if known.any():
-            tokens[known] = cipher.tokens([identity for identity in identities if identity is not None])
-        index, nonces = scheme.encrypt(config.metric.lift(vectors, config.max_norm), tokens)
-        index = np.ascontiguousarray(index)
-        heads = headers(Stamp(config.scheme.number, FREE, version), nonces, cipher.bindings(tokens, vectors, index))
-        bound = Stamp(config.scheme.number, BOUND, version).pack()
-        heads[known, : len(bound)] = np.frombuffer(bound, np.uint8)
-        return index, cipher.seal_vectors(tokens, heads, vectors)
+            tokens[known] = codec.tokens([identity for identity in identities if identity is not None])
+        sealed = codec.seal_vectors(tokens, vectors, np.where(known, BOUND, FREE).astype(np.uint16))
+        return sealed.index_vectors, sealed.envelopes
+
+    def _codec(self, version: int) -> RecordCodec:
+        return self._keyring.codec(version, self.config)
 
     def open(self, rows: Sequence[bytes], *, bound: bool = False) -> Matrix:
         """Open n rows -> (n, dim) float32.
@@ -148,35 +147,32 @@ class ColumnCipher:
         fixed = np.frombuffer(b"".join(row[:end] for row in rows), np.uint8).reshape(-1, end)
         envelopes = np.ascontiguousarray(fixed[:, :size])
         index = np.ascontiguousarray(fixed[:, start:]).view(">f4").astype(np.float32)
-        vectors: Matrix = self._vault.open_vectors(envelopes)
+        vectors: Matrix = self._keyring.open_vectors(envelopes)
         # now the headers are authentic: what is left is that index vector and primary key are theirs
         versions = key_versions(envelopes)
-        revisions = np.ascontiguousarray(envelopes[:, REVISION]).view(">u2").ravel()
-        if not ((revisions == BOUND) | ((revisions == FREE) & (not bound))).all():
+        kinds = np.ascontiguousarray(envelopes[:, NAME_KIND]).view(">u2").ravel()
+        if not ((kinds == BOUND) | ((kinds == FREE) & (not bound))).all():
             _refuse()
         for version in np.unique(versions):
-            cipher = self._vault.cipher(int(version))
+            codec = self._codec(int(version))
             chosen = np.flatnonzero(versions == version)
-            tokens = np.ascontiguousarray(envelopes[chosen, :TOKEN])
-            _compare(cipher.bindings(tokens, vectors[chosen], index[chosen]), envelopes[chosen, BINDING])
-            known = chosen[revisions[chosen] == BOUND]
+            if not codec.are_bound(envelopes[chosen], vectors[chosen], index[chosen]).all():
+                _refuse()
+            known = chosen[kinds[chosen] == BOUND]
             if len(known):
                 identities = [rows[i][end:].decode("utf-8", "replace") for i in known]
-                _compare(cipher.tokens(identities), envelopes[known, :TOKEN])
+                if not codec.are_named(identities, envelopes[known, :TOKEN]).all():
+                    _refuse()
         return vectors
 
     def query(self, query: Any, version: int | None = None) -> Matrix:
         """Encrypt a (dim,) query under a key version, the primary unless told: (index_dim,). Raises InputError."""
         config = self.config
         checked = as_vectors(np.asarray(query)[None], config.dim, name="query")
-        scheme = self._vault.scheme(self._vault.primary if version is None else version, config)
-        encrypted: Matrix = scheme.encrypt_queries(config.metric.lift_query(checked, config.max_norm))[0, 0]
+        codec = self._codec(self._keyring.primary if version is None else version)
+        points = config.metric.lift_query(checked, config.max_norm)
+        encrypted: Matrix = next(iter(codec.encrypt_queries(points).values()))[0]
         return encrypted
-
-
-def _compare(ours: Bytes, theirs: Bytes) -> None:
-    if not hmac.compare_digest(ours.tobytes(), theirs.tobytes()):
-        _refuse()
 
 
 def _refuse() -> NoReturn:

@@ -32,6 +32,10 @@ class Opened:
         """Return a store over the data."""
         raise NotImplementedError
 
+    def another(self):
+        """Return another, empty store under the same keyset."""
+        raise NotImplementedError
+
     def connect(self, keyset=None):
         """Open the data once more, as another process would."""
         self.opened.append(self.open(keyset or self.keyset))

@@ -1,4 +1,4 @@
-"""Searches under noise, simulated on a sample of plaintext points; imports crypto.profile, config, metrics.
+"""Searches under noise, simulated on a sample of plaintext points.
 
 A search re-ranks `candidates` of the store's hints exactly, so its recall is the share of the true k nearest that
 are among the candidates. A rotation changes no inner product, so none is drawn. With r = beta / 4, unit noise n and
@@ -16,10 +16,10 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ..schemes.profile import Profile
-from ..sealing.config import CollectionConfig
+from ..data.metrics import Metric
+from .profile import Profile
 
-__all__ = ["Sample", "Trial", "plain_trial", "sketch_trial"]
+__all__ = ["MAX_QUERIES", "Sample", "Trial", "plain_trial", "sketch_trial"]
 
 Matrix = npt.NDArray[np.float32]
 
@@ -28,14 +28,21 @@ _RESAMPLES = 1000
 
 
 class Sample:
-    """Points, queries drawn from them, and every query's true neighbours but itself."""
+    """Points, queries drawn from them, and every query's true neighbours but itself.
 
-    def __init__(self, config: CollectionConfig, vectors: Matrix, seed: int) -> None:
+    Args:
+        metric: of the collection.
+        max_norm: its bound of lengths, if the metric has one.
+        vectors: (n, dim), checked.
+        seed: of the draw.
+    """
+
+    def __init__(self, metric: Metric, max_norm: float | None, vectors: Matrix, seed: int) -> None:
         n, rng = len(vectors), np.random.default_rng(seed)
         self.seed = seed
         self.chosen = rng.choice(n, min(MAX_QUERIES, n // 2), replace=False)
-        self.points = config.metric.lift(vectors, config.max_norm)
-        self.queries = config.metric.lift_query(vectors[self.chosen], config.max_norm)
+        self.points = metric.lift(vectors, max_norm)
+        self.queries = metric.lift_query(vectors[self.chosen], max_norm)
         self.order = rng.permutation(n)
         self._exact = self.without_itself(self.queries @ self.points.T)
         self._nearest: dict[tuple[int, float], npt.NDArray[np.intp]] = {}

@@ -1,0 +1,71 @@
+"""Candidates from a vector index over ciphertext: FAISS in this process, or pgvector in the server."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ...data.filters import Predicate
+from ...data.spaces import by_version
+from ...indexes.protocol import Probes, share
+from ...sealing.config import CollectionConfig
+from ...storage.protocol import Rows
+from ...waits import offload
+from ..session import Session
+from .base import Asked, Found, Matrix
+from .fusion import fused
+
+__all__ = ["EncryptedIndex"]
+
+
+class EncryptedIndex:
+    """Queries are encrypted as records are, and the index ranks ciphertexts by inner product."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def ask(self, config: CollectionConfig, queries: Matrix, predicate: Predicate | None) -> Asked:
+        """Encrypt the queries under every key version that has records."""
+        keyring = self._session.keyring
+        points = config.metric.lift_query(queries, config.max_norm or 1.0)
+        versions = keyring.live
+        if len(versions) > 1:
+            present = by_version(self._session.records.spaces())
+            versions = tuple(version for version in versions if version in present) or versions[:1]
+        return fused([self._under(version, config, points, predicate) for version in versions])
+
+    def _under(
+        self, version: int, config: CollectionConfig, points: Matrix, predicate: Predicate | None
+    ) -> _UnderOneKey:
+        codec = self._session.keyring.codec(version, config)
+        probes = offload(len(points), codec.encrypt_queries, points)
+        return _UnderOneKey(self._session, config, version, probes, predicate)
+
+
+class _UnderOneKey:
+    """Queries encrypted under one key version: only such products compare with each other."""
+
+    def __init__(
+        self, session: Session, config: CollectionConfig, version: int, probes: Probes, predicate: Predicate | None
+    ) -> None:
+        self._session, self._config, self._version = session, config, version
+        self._probes, self._predicate = probes, predicate
+
+    def wanted(self, k: int, oversample: int) -> int:
+        return k * oversample
+
+    def candidates(self, limit: int, positions: list[int] | None = None) -> list[Rows]:
+        probes = self._probes
+        if positions is not None:
+            probes = {space: part[positions] for space, part in probes.items()}
+        return self._session.index.candidates(probes, limit, self._predicate)
+
+    def opened(self, limit: int) -> Found | None:
+        found, vectors, heads = self._session.nearest(self._probes, limit, self._predicate, self._config)
+        return Found(found.lists, found.rows, vectors, heads, found.payloads)
+
+    def explain(self, k: int, oversample: int) -> list[str]:
+        each = share(self.wanted(k, oversample), len(self._probes))
+        space, encrypted = next(iter(self._probes.items()))
+        told = self._session.index.explain(space, np.ascontiguousarray(encrypted[0]), each, self._predicate)
+        cells = f", {len(self._probes):,} cells, of each {each:,} candidates; the first" if len(self._probes) > 1 else ""
+        return [f"key version {self._version}{cells}: {told}"]

@@ -1,0 +1,110 @@
+"""One job at a time beside whoever asked for it: in a thread, or in a task of the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+
+from ..waits import Lock, in_walk, result, spawn
+
+__all__ = ["Job"]
+
+log = logging.getLogger("encvec_store")
+
+
+class Job:
+    """Runs a function, never twice at once. May be used from several threads, and after a fork.
+
+    In a forked process nothing runs: threads stay behind in the parent, whatever they held.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._closed = False
+        self._begin()
+
+    def _begin(self) -> None:
+        self._pid = os.getpid()
+        self._guard = threading.Lock()  # never held while waiting
+        self._lock = Lock()
+        self._running: Future[None] | None = None
+        self._task: asyncio.Task[None] | None = None  # the event loop itself keeps no strong reference
+
+    @property
+    def turn(self) -> Lock:
+        """The lock to hold while the work is done, by the job or by anyone else."""
+        if self._pid != os.getpid():
+            self._begin()
+        return self._lock
+
+    def run(self, fn: Callable[[], None]) -> None:
+        """Call the function here, unless another caller is at it."""
+        running = self._claim()
+        if running is not None:
+            try:
+                fn()
+            finally:
+                self._ended(running)
+
+    def start(self, fn: Callable[[], None]) -> None:
+        """Call the function beside the caller, who does not wait: it lives on where the caller is cancelled.
+
+        Args:
+            fn: a function that may wait (`waits`) and raises nothing.
+        """
+        running = self._claim()
+        if running is None:
+            return
+        if in_walk():
+            self._task = asyncio.get_running_loop().create_task(self._spawned(fn, running))
+            return
+
+        def work() -> None:
+            try:
+                fn()
+            finally:
+                self._ended(running)
+
+        try:
+            threading.Thread(target=work, name=self._name).start()
+        except RuntimeError as error:  # no thread to be had, or the interpreter is about to end
+            self._ended(running)
+            log.warning("maintenance could not start: %s", error)
+
+    def wait(self) -> None:
+        """Wait until nothing runs."""
+        self.turn  # noqa: B018 - looks whether this is a forked process
+        with self._guard:
+            running = self._running
+        if running is not None:
+            result(running)
+
+    def close(self) -> None:
+        """Start nothing any more, and wait for what runs."""
+        self._closed = True
+        self.wait()
+
+    async def _spawned(self, fn: Callable[[], None], running: Future[None]) -> None:
+        try:
+            await spawn(fn)
+        finally:
+            self._ended(running)
+
+    def _claim(self) -> Future[None] | None:
+        self.turn  # noqa: B018 - looks whether this is a forked process
+        with self._guard:
+            if self._closed or self._running is not None:
+                return None
+            self._running = Future()
+            self._running.set_running_or_notify_cancel()  # whoever gives up waiting for it does not cancel it
+            return self._running
+
+    def _ended(self, running: Future[None]) -> None:
+        with self._guard:
+            if self._running is running:
+                self._running = None
+        running.set_result(None)

@@ -1,0 +1,91 @@
+"""Encrypting a whole collection anew, and changing settings alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+
+from ..crypto.envelope import TOKEN, envelope_size
+from ..data.records import encode_payload
+from ..engine.session import Session
+from ..engine.write import stored_settings
+from ..errors import AuthenticationError, StoreError
+from ..sealing.codec import Decoded
+from ..sealing.config import CollectionConfig
+from ..storage.protocol import EncryptedBatch, Rows
+from ..waits import offload
+
+__all__ = ["REWRITE_CHUNK", "Progress", "reseal", "rewrite", "settle"]
+
+REWRITE_CHUNK = 4096
+
+Progress = Callable[[int, int], None]
+"""Called now and then with (records done since the last call, records in all)."""
+
+
+def rewrite(session: Session, config: CollectionConfig, progress: Progress | None = None) -> None:
+    """Encrypt every record anew under `config`, changed from the stored settings, and the primary key version.
+
+    It is one transaction: until it commits every reader sees the old content, and after a crash that is all there is.
+    Records keep their rows. Those under a destroyed key version are dropped; one under a disabled version raises
+    KeyUnavailableError.
+    """
+    fresh = config.changed(rewritten=True)
+
+    def batches() -> Iterator[EncryptedBatch]:
+        total = session.records.count()
+        for rows in session.pages(REWRITE_CHUNK):
+            kept = session.without(rows, session.keyring.destroyed)
+            found, vectors, heads = session.open_vectors(kept, config)
+            _, records, prefixes = session.open_payloads(found)
+            if len(found) != len(kept):
+                raise AuthenticationError("a record could not be authenticated")
+            session.require_whole(heads, prefixes, config)
+            yield offload(len(kept), again, found, vectors, records)
+            if progress is not None:
+                progress(len(rows), total)
+
+    def again(rows: Rows, vectors: Any, records: list[Decoded]) -> EncryptedBatch:
+        payloads = [encode_payload(*record) for record in records]
+        metadata = [fields for _, fields, _ in records]
+        batch = session.keyring.seal(fresh, [id for id, _, _ in records], vectors, payloads, metadata)
+        batch.retired.clear()  # the old content goes all together
+        batch.rows = rows
+        return batch
+
+    session.records.replace(
+        batches(), under=config.sealed, index_dim=fresh.index_dim, **stored_settings(session, fresh)
+    )
+    session.refresh()
+
+
+def settle(session: Session, fresh: CollectionConfig) -> None:
+    """Store settings that change no record, under the next revision, in a transaction of their own.
+
+    Raises:
+        StaleConfigError: others were stored meanwhile.
+    """
+    config = session.config
+    nothing = EncryptedBatch(
+        spaces=np.empty(0, np.int64),
+        tokens=np.empty((0, TOKEN), np.uint8),
+        index_vectors=np.empty((0, config.index_dim), config.precision.dtype),
+        vectors=np.empty((0, envelope_size(config.dim, config.precision)), np.uint8),
+        payloads=[],
+    )
+    session.records.put(nothing, under=config.sealed, **stored_settings(session, fresh.changed()))
+    session.refresh()
+
+
+def reseal(session: Session) -> None:
+    """Seal the settings under the primary key version, where they are under an older one.
+
+    Else disabling or destroying that one would close the collection. A store that is locked or read-only keeps
+    them as they are: the next write does it.
+    """
+    if not session.keyring.is_current(session.config.sealed):
+        with suppress(StoreError):
+            settle(session, session.config)

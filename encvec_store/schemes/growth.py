@@ -1,0 +1,93 @@
+"""The life of a sketch: sealed, fitted on the collection's own points, and anew; spread over cells as it grows."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from . import profile as profiles
+from .cells import MAX_CELLS
+from .strategy import NEVER, Fit, Standing, Task
+
+if TYPE_CHECKING:
+    from .base import Matrix
+    from .sketch import Sketch
+
+__all__ = ["after_write", "fit", "spreads", "state", "until"]
+
+DOUBLED = 2
+"""Candidates and cells are chosen for so many times the records there are, and a stale profile waits for as many."""
+REFIT_MOST = 100_000
+"""Records up to which a stale profile is fitted anew by itself: beyond, it takes too long to happen unasked."""
+BUDGET = 30_000
+"""Records under one rotation up to which the floor was attacked (docs/threat-model.md): more take more cells."""
+
+
+def spreads(scheme: Sketch, chosen: Collection[str]) -> bool:
+    """Say whether the number of cells is ours to choose."""
+    return scheme.cells is None or "cells" in chosen
+
+
+def until(scheme: Sketch, point_dim: int) -> int | None:
+    """Return the records at which a profile is fitted; None where points have too few coordinates to hide in."""
+    if scheme.k is None and point_dim < profiles.LEAST_DIMENSIONS:
+        return None
+    return profiles.least_records(scheme.k)
+
+
+def after_write(scheme: Sketch, standing: Standing) -> list[Task]:
+    """See `Scheme.after_write`."""
+    records, fitted = standing.records, standing.fitted or {}
+    if scheme.profile is None:
+        least = until(scheme, standing.point_dim)
+        if least is None:
+            return []
+        return [Task(f"fit a profile: there are {least} records or more", least - records, fits=True)]
+    tasks = []
+    if standing.stale and records <= REFIT_MOST:
+        missing = DOUBLED * fitted.get("records", 0) - records
+        tasks.append(Task("refit: recent records differ from those it was fitted on", missing, fits=True))
+    if spreads(scheme, standing.chosen):
+        # where the largest cell is full, all are about to be
+        missing = (BUDGET + 1 - standing.most) * (scheme.cells or 1)
+        tasks.append(Task(f"spread over more cells: one holds more than {BUDGET} records", missing, fits=True))
+    if standing.fitted is not None and standing.profile is not None and not standing.calibrated:
+        sized: int = fitted.get("sized", fitted.get("records", NEVER))
+        reason = f"widen: the candidates of a search were chosen for {sized} records"
+        tasks.append(Task(reason, sized + 1 - records, fits=False))
+    return tasks
+
+
+def fit(scheme: Sketch, points: Matrix, records: int) -> Fit:
+    """See `Scheme.fit`. The scheme has no profile."""
+    profile = profiles.fit(points).profile(scheme.k)
+    chosen = [name for name in ("k", "beta") if getattr(scheme, name) is None]
+    fitted = scheme.fitted(profile)
+    if scheme.cells is None and records > BUDGET:
+        cells = min(MAX_CELLS, max(2, round(DOUBLED * records / BUDGET)))
+        fitted = replace(fitted, cells=cells, threat=None)
+        chosen.append("cells")
+    return Fit(fitted, profile, chosen)
+
+
+def state(scheme: Sketch, standing: Standing) -> Mapping[str, Any]:
+    """See `Scheme.state`."""
+    if scheme.profile is None or standing.profile is None:
+        return {"state": "sealed", "until": until(scheme, standing.point_dim)}
+    crowded = not spreads(scheme, standing.chosen) and standing.most > BUDGET
+    advice = [
+        "refit: recent records differ from those it was fitted on" if standing.stale else "",
+        f"more than {BUDGET:,} records under one rotation: our attacks had fewer; calibrate for more noise, or make"
+        " the collection anew with more cells"
+        if crowded
+        else "",
+    ]
+    return {
+        "state": "sketch",
+        "fitted": standing.fitted,
+        "sample": standing.profile.records,
+        "broad": standing.profile.broad,
+        "drift": standing.verdict.to_dict() if standing.verdict else None,
+        "advice": "; ".join(filter(None, advice)) or None,
+    }
