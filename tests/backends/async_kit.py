@@ -64,7 +64,7 @@ def held(dsn, table="encvec.collections"):
 
 
 def pool_of(store):
-    return store._of._backend._source._pool
+    return store._of._records._source._pool
 
 
 async def intact(store, dsn, size):

@@ -165,12 +165,14 @@ def test_a_scroll_left_early_holds_no_connection(keyed, pg_dsn, monkeypatch):
             things = await store.collection("things", dim=DIM, scheme="sap")
             await things.upsert(ids(3000), vectors(3000))
             scroll = things.scroll()
-            assert (await anext(scroll)).id == "id-0"
+            assert (await anext(scroll)).id in ids(3000)
             await intact(store, pg_dsn, 1)
             await scroll.aclose()
+            seen = 0
             async for record in things.scroll():
                 assert await things.get([record.id]), "another call between two records"
-                if record.id == "id-5":
+                seen += 1
+                if seen == 5:
                     break
             await intact(store, pg_dsn, 1)
 
