@@ -19,8 +19,8 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 from .collection import Collection
 from .data.records import Record
 from .errors import InputError
-from .keys.keyset import Keyset
 from .indexes.registry import waits_in_loop
+from .keys.keyset import Keyset
 from .store import Store, open_store
 from .waits import spawn
 

@@ -26,6 +26,7 @@ from .faces import faces
 from .import_ import import_
 from .ingest import ingest
 from .leakage import leakage
+from .maintain import maintain
 from .output import note, printable
 
 __all__ = ["cli", "run"]
@@ -106,6 +107,7 @@ for command in (
     admin.collections,
     admin.stats,
     calibrate,
+    maintain,
     admin.verify,
     admin.drop,
     bench,

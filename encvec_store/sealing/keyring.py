@@ -14,7 +14,7 @@ from ..crypto.envelope import KEY_VERSION, Context, RecordCipher, key_version, k
 from ..crypto.prf import Bytes
 from ..data.fields import Term
 from ..data.records import decode_payload
-from ..errors import AuthenticationError, KeyUnavailableError
+from ..errors import AuthenticationError
 from ..keys.keyset import KeyState, KeyVersion
 from ..schemes import KeyedScheme
 from ..schemes.device import CPU, Device
