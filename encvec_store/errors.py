@@ -21,6 +21,7 @@
     ├── CollectionNotFoundError           no such collection, and too little given to create it
     ├── KeysetError                       key file missing, malformed, or refused by its passphrase
     │   └── KeyUnavailableError           the key version is disabled, destroyed or not in this keyset
+    ├── PluginError                       an installed package offers something that cannot be used
     ├── AuthenticationError               wrong key, or data that was altered, moved or swapped
     └── StoreError
         ├── StoreLockedError              another process holds the write lock; try again
@@ -53,6 +54,7 @@ __all__ = [
     "NonFiniteError",
     "NormError",
     "OutcomeUnknownError",
+    "PluginError",
     "ProfileError",
     "ReplicaLagError",
     "SchemeError",
@@ -150,6 +152,10 @@ class KeysetError(EncvecError):
 
 class KeyUnavailableError(KeysetError):
     """A key version is disabled, destroyed, or not in this keyset."""
+
+
+class PluginError(EncvecError):
+    """An installed package offers a store, keyset storage, key wrapper or command that cannot be loaded."""
 
 
 class AuthenticationError(EncvecError):

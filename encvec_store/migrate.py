@@ -1,4 +1,4 @@
-"""Migrations of a store's tables, by Alembic and the scripts in `migrations/`; imports backends and errors.
+"""Migrations of a store's tables, by Alembic and the scripts in `migrations/`; imports storage and errors.
 
     from encvec_store import migrate
 
@@ -207,13 +207,12 @@ def _adopted(store: Migrating) -> Config:
     They are missing where `connect` made the tables, and `meta` is what every code reads.
     """
     from alembic.migration import MigrationContext
-    from sqlalchemy import text
 
     config = _config(schema=store.schema)
     config.attributes["connection"] = store.connection
     scripts = _scripts(config)
     known = {int(found.revision) for found in scripts.walk_revisions()}
-    if store.revision not in known | {0}:
+    if store.meta is not None and store.revision not in known:
         raise StoreUnreachableError(
             f"{store.place} has tables of revision {store.revision}, which this version of encvec_store does not know:"
             " upgrade it"
@@ -227,8 +226,6 @@ def _adopted(store: Migrating) -> Config:
         raise StoreUnreachableError(
             f"{store.place}: {VERSION_TABLE} does not agree with meta, which says revision {store.revision}"
         )
-    if store.meta is not None and "revision" not in store.meta:
-        store.connection.execute(text(f"INSERT INTO {_at(store)}meta VALUES ('revision', 1)"))  # noqa: S608
     return config
 
 

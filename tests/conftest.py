@@ -10,7 +10,7 @@ import pytest
 from hypothesis import settings
 
 # Contracts and kits are modules that test files import: their asserts tell as much as those of test files.
-pytest.register_assert_rewrite("tests.stores", "tests.backends")
+pytest.register_assert_rewrite("tests.stores", "tests.storage", "tests.indexes", "tests.backends")
 
 # Machines under load miss deadlines, and a CI run must fail the same way twice: no deadline, no chance.
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)

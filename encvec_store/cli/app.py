@@ -23,6 +23,7 @@ from .common import Failure, Interrupted, help_if_alone
 from .db import db
 from .export import export
 from .faces import faces
+from .group import Commands
 from .import_ import import_
 from .ingest import ingest
 from .leakage import leakage
@@ -34,11 +35,7 @@ __all__ = ["cli", "run"]
 FINE, BAD_ANSWER, NOT_DONE, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 130, 141
 
 
-class _Group(click.Group):
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Give the commands in the order they were added: the order of a first walk."""
-        return list(self.commands)
-
+class _Commands(Commands):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; click would make exit code 1, a bad answer, of a reader that has gone."""
         try:
@@ -48,7 +45,7 @@ class _Group(click.Group):
 
 
 @click.group(
-    cls=_Group,
+    cls=_Commands,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )

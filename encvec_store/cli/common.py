@@ -20,8 +20,9 @@ from click.core import ParameterSource
 
 from ..collection import Collection
 from ..errors import CollectionNotFoundError, InputError, KeysetError
-from ..keys.file import PASSPHRASE_FILE_VARIABLE, PASSPHRASE_VARIABLE
+from ..keys import PASSPHRASE, StoredKeyset
 from ..keys.keyset import Keyset
+from ..keys.wrappers.passphrase import PASSPHRASE_FILE_VARIABLE, PASSPHRASE_VARIABLE
 from ..store import Store, connect
 from .output import printable
 
@@ -133,10 +134,10 @@ def help_if_alone(context: click.Context) -> None:
 def passphrase_for(uri: str, *, new: bool = False) -> str | None:
     """Ask for the passphrase of a keyset where the environment does not hold it; None where none is needed.
 
-    Raises KeysetError where there is no terminal to ask on.
+    Raises KeysetError where there is no terminal to ask on, or no keyset to open.
     """
     given = os.environ.get(PASSPHRASE_VARIABLE) or os.environ.get(PASSPHRASE_FILE_VARIABLE)
-    if not uri.startswith("file:") or given:
+    if given or StoredKeyset(uri).wrapper(new=new) != PASSPHRASE:
         return None
     if not sys.stdin.isatty():
         raise KeysetError(
@@ -151,7 +152,8 @@ def passphrase_for(uri: str, *, new: bool = False) -> str | None:
 def open_keyset(place: Place) -> Keyset:
     """Open the keyset of a place. Raises KeysetError, UriError."""
     uri = place.keys_uri
-    if uri.startswith("file:") and not Path(uri.removeprefix("file:")).exists():  # before anyone types a passphrase
+    stored = StoredKeyset(uri)
+    if stored.lasting and not stored.exists():  # before anyone types a passphrase
         raise KeysetError(
             f"no keyset at {uri.removeprefix('file:')}: make one with `encvec init` or `encvec keys create`, "
             "or say where it is with --dir or --keys"

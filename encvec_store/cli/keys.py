@@ -9,7 +9,9 @@ from typing import Any
 import click
 
 from ..errors import EncvecError, KeyUnavailableError
+from ..keys import StoredKeyset
 from ..keys.keyset import Keyset
+from ..keys.registry import split
 from .common import Failure, Place, confirmed, help_if_alone, open_keyset, open_store, passphrase_for, place_options
 from .output import emit, facts, note, table
 
@@ -29,8 +31,9 @@ def keys(context: click.Context) -> None:
 
     \b
     Key URIs:
-      file:PATH   a file wrapped by a passphrase
-      env:NAME    an environment variable with an unwrapped keyset; read only from here
+      file:PATH    a file wrapped by a passphrase
+      env:NAME     an environment variable with an unwrapped keyset; read only from here
+      ...?wrap=W   with another wrapper: passphrase, none, or one of an installed package
     """
     help_if_alone(context)
 
@@ -41,8 +44,20 @@ def create_keyset(uri: str) -> Keyset:
     return Keyset.create(uri, passphrase=passphrase_for(uri, new=True))
 
 
+def back_up(uri: str) -> str:
+    """Say what must not be lost of a keyset."""
+    what = split(uri)[0].removeprefix("file:")
+    match StoredKeyset(uri).wrapper(new=True):
+        case "passphrase":
+            return f"back up {what}, and remember its passphrase: {LOST}"
+        case "none":
+            return f"back up {what}, and let nobody read it: it is in clear, and without it nothing can be read"
+        case wrapper:
+            return f"back up {what}, and what the wrapper {wrapper!r} needs: {LOST}"
+
+
 def _check_lasting(uri: str, done: str) -> None:
-    if uri.startswith(("env:", "memory:")):
+    if not StoredKeyset(uri).lasting:
         raise Failure(
             "UriError",
             f"{uri} would be {done} for this process only and lost with it: use a file: keyset; "
@@ -83,7 +98,7 @@ def create(place: Place, as_json: bool) -> None:
     keyset = create_keyset(place.keys_uri)
     show(keyset, as_json)
     if not as_json:
-        note(f"back up {keyset.uri.removeprefix('file:')}, and remember its passphrase: {LOST}")
+        note(back_up(keyset.uri))
 
 
 @keys.command("list")

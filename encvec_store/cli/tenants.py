@@ -20,9 +20,9 @@ def tenants(place: Place, as_json: bool) -> None:
     """
     if not place.store_url.startswith("postgres"):
         raise click.UsageError("tenants are listed of a PostgreSQL store: give its URL by --store or ENCVEC_STORE")
-    from ..storage.postgres import PgvectorBackend
+    from ..storage.postgres import PostgresStore
 
-    backend = PgvectorBackend(place.store_url, create=False)
+    backend = PostgresStore(place.store_url, create=False)
     try:
         found = backend.tenants()
     finally:

@@ -1,13 +1,20 @@
-"""Where keysets live and what wraps them: one provider a file, found by URI; imports errors.
+"""Keysets on two axes: where one lies, and what wraps it; imports plugins, errors.
 
-file:PATH    JSON file, wrapped by a passphrase (Argon2id, or scrypt)
-env:NAME     environment variable with an unwrapped keyset; the environment is the secret's carrier
-memory:      this process only; for tests and trials
+A keyset URI names the place, and may name the wrapper:
+
+    file:PATH    a file that only its owner may read; wrapped by a passphrase
+    env:NAME     an environment variable; not wrapped, since the environment is the secret's carrier
+    memory:      this process only, for tests and trials; not wrapped
+    ...?wrap=W   another wrapper than these: `passphrase`, `none`, or one of an installed package
+
+A *storage* takes bytes and gives bytes, and knows no keys. A *wrapper* finds a key, and knows no place. `stored` joins
+the two; `registry` has both tables, which other packages extend through entry points.
 """
 
 from __future__ import annotations
 
-from .base import KeysetHome
-from .uri import PROVIDERS, home
+from .protocol import NONE, Header, KeysetStorage, KeyWrapper
+from .registry import PASSPHRASE, STORAGES, WRAPPERS
+from .stored import StoredKeyset
 
-__all__ = ["PROVIDERS", "KeysetHome", "home"]
+__all__ = ["NONE", "PASSPHRASE", "STORAGES", "WRAPPERS", "Header", "KeyWrapper", "KeysetStorage", "StoredKeyset"]

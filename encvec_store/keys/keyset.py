@@ -14,11 +14,10 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from ..errors import KeysetError, KeyUnavailableError
-from . import KeysetHome, home
+from .stored import UNWRAPPED_FORMAT as FORMAT
+from .stored import StoredKeyset
 
 __all__ = ["KeyState", "KeyVersion", "Keyset"]
-
-FORMAT = "encvec-keyset/1"
 
 
 class KeyState(StrEnum):
@@ -43,35 +42,80 @@ class KeyVersion:
 
 
 class Keyset:
-    """Root keys by version, kept in the home that a URI names.
+    """Root keys by version, kept where a URI says.
 
     Use `Keyset.create(uri)` once and `Keyset.open(uri)` from then on; see `encvec_store.keys` for URIs.
     Every change is saved before it is used.
     """
 
-    def __init__(self, home: KeysetHome, versions: list[KeyVersion], primary: int) -> None:
-        self._home = home
+    def __init__(self, stored: StoredKeyset, versions: list[KeyVersion], primary: int) -> None:
+        self._stored = stored
         self._versions = {item.version: item for item in versions}
         self._primary = primary
 
     @classmethod
-    def create(cls, uri: str, *, passphrase: str | bytes | None = None) -> Keyset:
-        """Create a keyset of one fresh version. Raises KeysetError where there is one already, UriError."""
-        keyset = cls(home(uri, passphrase), [_fresh(1)], 1)
-        keyset._home.create(keyset._document())
+    def create(cls, uri: str, *, passphrase: str | bytes | None = None, wrap: str | None = None) -> Keyset:
+        """Create a keyset of one fresh version.
+
+        Args:
+            uri: where; see `encvec_store.keys`.
+            passphrase: for the wrapper `passphrase`; None, it is read from the environment.
+            wrap: what wraps it, in place of the URI's default: `passphrase`, `none`, or a wrapper of an installed
+                package, which may need to be told more, as in `name:more`. The same as `?wrap=` in the URI.
+
+        Raises:
+            KeysetError: there is one already, or it could not be written.
+            UriError: the place or the wrapper is unknown.
+            InputError: a passphrase is given for a keyset that would not be wrapped.
+        """
+        return cls._create(StoredKeyset(uri, wrap=wrap, passphrase=passphrase))
+
+    @classmethod
+    def open(cls, uri: str, *, passphrase: str | bytes | None = None, wrap: str | None = None) -> Keyset:
+        """Open a keyset.
+
+        Args:
+            uri: where; see `encvec_store.keys`.
+            passphrase: as in `create`. If it is given, a keyset in clear is refused.
+            wrap: what must wrap it, as in `create`. None: the URI's default, or a passphrase, as the keyset says.
+
+        Raises:
+            KeysetError: it is missing, damaged or wrapped otherwise, or the passphrase is wrong.
+            UriError: the place or the wrapper is unknown.
+        """
+        return cls._open(StoredKeyset(uri, wrap=wrap, passphrase=passphrase))
+
+    @classmethod
+    def open_or_create(cls, uri: str, *, passphrase: str | bytes | None = None, wrap: str | None = None) -> Keyset:
+        """Open the keyset of a URI, or create it where there is none; parameters and errors as in `open`, `create`.
+
+        A mistyped URI makes a second keyset, whose keys open nothing that was written before.
+        """
+        stored = StoredKeyset(uri, wrap=wrap, passphrase=passphrase)
+        if not stored.exists():
+            try:
+                return cls._create(stored)
+            except KeysetError:
+                if not stored.exists():  # else another process was first: its keyset is the one
+                    raise
+                stored = StoredKeyset(uri, wrap=wrap, passphrase=passphrase)
+        return cls._open(stored)
+
+    @classmethod
+    def _create(cls, stored: StoredKeyset) -> Keyset:
+        keyset = cls(stored, [_fresh(1)], 1)
+        stored.create(keyset._document())
         return keyset
 
     @classmethod
-    def open(cls, uri: str, *, passphrase: str | bytes | None = None) -> Keyset:
-        """Open a keyset. Raises KeysetError when it is missing, damaged or the passphrase is wrong; UriError."""
-        place = home(uri, passphrase)
-        versions, primary = _parse(place.load())
-        return cls(place, versions, primary)
+    def _open(cls, stored: StoredKeyset) -> Keyset:
+        versions, primary = _parse(stored.load())
+        return cls(stored, versions, primary)
 
     @property
     def uri(self) -> str:
-        """Where the keyset lives."""
-        return self._home.uri
+        """Where the keyset lies, and its wrapper where one was named."""
+        return self._stored.uri
 
     @property
     def primary(self) -> int:
@@ -156,7 +200,7 @@ class Keyset:
         versions = dict(self._versions)
         edit(versions)
         primary = primary or self._primary
-        self._home.save(_serialised(versions, primary))
+        self._stored.save(_serialised(versions, primary))
         self._versions, self._primary = versions, primary
 
     def _document(self) -> bytes:

@@ -1,33 +1,26 @@
-"""`memory:` store: dictionaries and exact search, the oracle of the other backends; imports backends.base, filters."""
+"""Records in dictionaries: the oracle of the other stores."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
 from ..data.fields import Term
 from ..data.filters import AllOf, AnyOf, Match, Predicate, Present
-from ..errors import StaleConfigError, StoreClosedError, UriError
-from .protocol import (
-    BackendCollection,
-    Bytes,
-    CacheAuthenticator,
-    CollectionSpec,
-    EncryptedBatch,
-    Kept,
-    Matrix,
-    Nearest,
-    Probes,
-    Rows,
-    first,
-    union,
-)
+from ..errors import CollectionNotFoundError, StaleConfigError, StoreClosedError, StoreLockedError
+from .protocol import Blob, Bytes, Changes, CollectionSpec, EncryptedBatch, Kept, Matrix, Rows
 
-__all__ = ["MemoryBackend"]
+__all__ = ["MemoryRecords", "MemoryStore"]
+
+_CHANGES_MOST = 1_000
+"""Writes whose changes are kept. Who is further behind lists everything."""
 
 
 @dataclass(slots=True)
@@ -40,63 +33,114 @@ class _Row:
     terms: dict[str, set[Term]]
 
 
-class MemoryBackend:
-    """Collections that live as long as this object."""
+@dataclass
+class _Content:
+    """Rows by number, and their numbers by token."""
 
-    def __init__(self, url: str) -> None:
-        if url not in ("memory:", "memory://"):
-            raise UriError(f"the memory store takes no path or options: use 'memory:', not {url!r}")
+    rows: dict[int, _Row] = field(default_factory=dict)
+    tokens: dict[bytes, int] = field(default_factory=dict)
+
+    def insert(self, batch: EncryptedBatch, numbers: Iterable[int]) -> tuple[list[int], list[int]]:
+        """Insert records or replace them by token; return the rows that came and those that went."""
+        terms: list[dict[str, set[Term]]] = [{} for _ in batch.payloads]
+        for position, name, term in batch.terms:
+            terms[position].setdefault(name, set()).add(term)
+        came, went = list(numbers), list[int]()
+        for token in chain(batch.retired, (token.tobytes() for token in batch.tokens)):
+            row = self.tokens.pop(token, None)
+            if row is not None:
+                del self.rows[row]
+                went.append(row)
+        for i, (row, payload) in enumerate(zip(came, batch.payloads, strict=True)):
+            if row in self.rows:
+                raise ValueError(f"row {row} stands twice in the batches of replace")
+            token = batch.tokens[i].tobytes()
+            index_vector, vector = batch.index_vectors[i].copy(), batch.vectors[i].copy()
+            self.rows[row] = _Row(int(batch.spaces[i]), token, index_vector, vector, payload, terms[i])
+            self.tokens[token] = row
+        return came, went
+
+
+class MemoryStore:
+    """Implements `RecordStore`: collections that live as long as this object.
+
+    Args:
+        lock_timeout: seconds to wait for another writer.
+    """
+
+    def __init__(self, lock_timeout: float = 5.0) -> None:
         self.url = "memory:"
-        self.device = "cpu"
-        self._collections: dict[tuple[str, str], _MemoryCollection] = {}
+        self._timeout = lock_timeout
+        self._collections: dict[tuple[str, str], MemoryRecords] = {}
         self._closed = False
 
     def collections(self, tenant: str | None = None) -> list[tuple[str, str]]:
         """List (tenant, name), sorted."""
         return sorted(place for place in self._open_collections() if tenant in (None, place[0]))
 
-    def open(self, tenant: str, name: str) -> BackendCollection | None:
-        """Return the collection, or None."""
+    def open(self, tenant: str, name: str) -> MemoryRecords | None:
+        """Return the records, the same object every time; None where there are none."""
         return self._open_collections().get((tenant, name))
 
-    def create(self, spec: CollectionSpec, config: bytes) -> BackendCollection:
+    def create(self, spec: CollectionSpec, config: bytes) -> MemoryRecords:
         """Create a collection, or return the one there is."""
-        return self._open_collections().setdefault((spec.tenant, spec.name), _MemoryCollection(spec, config))
+        made = MemoryRecords(spec, config, self._timeout)
+        return self._open_collections().setdefault((spec.tenant, spec.name), made)
 
     def drop(self, tenant: str, name: str) -> bool:
         """Forget a collection."""
-        return self._open_collections().pop((tenant, name), None) is not None
+        dropped = self._open_collections().pop((tenant, name), None)
+        if dropped is not None:
+            dropped.end(CollectionNotFoundError(f"collection {name!r} was dropped"))
+        return dropped is not None
 
     def close(self) -> None:
         """Forget everything."""
         self._closed = True
-        for collection in self._collections.values():
-            collection.closed = True
+        for records in self._collections.values():
+            records.end(StoreClosedError("the store is closed"))
         self._collections.clear()
 
-    def _open_collections(self) -> dict[tuple[str, str], _MemoryCollection]:
+    def _open_collections(self) -> dict[tuple[str, str], MemoryRecords]:
         if self._closed:
             raise StoreClosedError("the store is closed")
         return self._collections
 
 
-class _MemoryCollection:
-    def __init__(self, spec: CollectionSpec, config: bytes) -> None:
+class MemoryRecords:
+    """Implements `Records`."""
+
+    def __init__(self, spec: CollectionSpec, config: bytes, lock_timeout: float = 5.0) -> None:
         self.spec = spec
         self._config = config
-        self._artefacts: dict[str, bytes] = {}
-        self._rows: dict[int, _Row] = {}
-        self._tokens: dict[bytes, int] = {}
+        self._blobs: dict[str, Blob] = {}
+        self._held = _Content()
         self._next = 1
-        self._generation = 0
-        self._lock = threading.RLock()
-        self.closed = False
+        self._generation, self._content = 1, 1
+        self._changes: deque[tuple[Rows, Rows]] = deque(maxlen=_CHANGES_MOST)
+        """(added, removed) of the newest writes, the last one that of `_generation`."""
+        self._timeout = lock_timeout
+        self._writer = threading.Lock()
+        """Held by a writer from its beginning, while others read."""
+        self._lock = threading.Lock()
+        """Held while anything is looked up or changed: never for long."""
+        self._ended: Exception | None = None
+
+    def end(self, reason: Exception) -> None:
+        """Answer everything from now on by this error."""
+        with self._lock:
+            self._ended = reason
+            self._held = _Content()
 
     def config(self) -> bytes:
-        return self._config
+        """Return the sealed settings."""
+        with self._looking():
+            return self._config
 
-    def artefact(self, name: str) -> bytes | None:
-        return self._artefacts.get(name)
+    def blob(self, name: str, part: int = 0) -> bytes | None:
+        """Return the content of a sealed blob, or None."""
+        with self._looking():
+            return self._blobs[name].content if name in self._blobs and not part else None
 
     def put(
         self,
@@ -104,42 +148,33 @@ class _MemoryCollection:
         *,
         under: bytes,
         config: bytes | None = None,
-        artefacts: Mapping[str, bytes] | None = None,
+        blobs: Mapping[str, Blob | None] | None = None,
         more: Iterable[EncryptedBatch] = (),
     ) -> None:
-        parts = [batch, *more]
-        with self._lock:
-            self._require(under)
-            for part in parts:
-                self._insert(part)
-            self._config = config or self._config
-            self._artefacts = self._artefacts if artefacts is None else dict(artefacts)
-            self._generation += 1
-
-    def _require(self, config: bytes) -> None:
-        if config != self._config:
-            raise StaleConfigError("the collection's settings were changed meanwhile")
-
-    def _insert(self, batch: EncryptedBatch) -> None:
-        terms: list[dict[str, set[Term]]] = [{} for _ in batch.payloads]
-        for position, name, term in batch.terms:
-            terms[position].setdefault(name, set()).add(term)
-        for token in batch.retired:
-            self._rows.pop(self._tokens.pop(token, 0), None)
-        for i, payload in enumerate(batch.payloads):
-            token, space = batch.tokens[i].tobytes(), int(batch.spaces[i])
-            self._rows.pop(self._tokens.get(token, 0), None)
-            index_vector, vector = batch.index_vectors[i].copy(), batch.vectors[i].copy()
-            self._rows[self._next] = _Row(space, token, index_vector, vector, payload, terms[i])
-            self._tokens[token] = self._next
-            self._next += 1
+        """Insert or replace by token, and drop the retired tokens."""
+        with self._writing(under):
+            parts = [batch, *more]
+            if any(part.rows is not None for part in parts):
+                raise ValueError("a batch to put must have no rows: new ones are given out, only replace keeps them")
+            with self._looking():
+                came, went = set[int](), set[int]()
+                for part in parts:
+                    numbers = range(self._next, self._next + len(part.payloads))
+                    self._next = numbers.stop
+                    added, removed = self._held.insert(part, numbers)
+                    came.update(added)
+                    went.update(removed)
+                self._keep(config, blobs)
+                self._note(came - went, went - came)
 
     def remove(self, rows: Rows) -> int:
-        with self._lock:
-            gone = {row for row in map(int, rows) if row in self._rows}
+        """Delete rows; returns how many there were."""
+        with self._writing(), self._looking():
+            gone = {row for row in map(int, rows) if row in self._held.rows}
             for row in gone:
-                del self._tokens[self._rows.pop(row).token]
-            self._generation += bool(gone)
+                del self._held.tokens[self._held.rows.pop(row).token]
+            if gone:
+                self._note(set(), gone)
             return len(gone)
 
     def replace(
@@ -149,81 +184,68 @@ class _MemoryCollection:
         *,
         under: bytes,
         index_dim: int | None = None,
-        artefacts: Mapping[str, bytes] | None = None,
+        blobs: Mapping[str, Blob | None] | None = None,
     ) -> None:
-        with self._lock:
-            self._require(under)
-            fresh = _MemoryCollection(self.spec, config)
-            fresh._next = self._next
+        """Replace everything. Others read the old content until the end."""
+        with self._writing(under):
+            fresh = _Content()
             for batch in batches:
-                fresh._insert(batch)
-            if index_dim is not None:
-                self.spec = replace(self.spec, index_dim=index_dim)
-            self._artefacts = self._artefacts if artefacts is None else dict(artefacts)
-            self._rows, self._tokens, self._next = fresh._rows, fresh._tokens, fresh._next
-            self._config = config
-            self._generation += 1
+                numbers = batch.rows
+                if numbers is None:
+                    raise ValueError("a batch of replace must have rows: those that its records keep")
+                if len(numbers) and not (numbers.min() >= 1 and numbers.max() < self._next):
+                    raise ValueError("rows of a batch must be those that its records have already, one for each")
+                fresh.insert(batch, map(int, numbers))
+            with self._looking():
+                if index_dim is not None:
+                    self.spec = replace(self.spec, index_dim=index_dim)
+                self._held = fresh
+                self._keep(config, blobs)
+                self._generation += 1
+                self._content += 1
+                self._changes.clear()
 
     def find(self, tokens: Bytes) -> Rows:
-        return np.fromiter((self._tokens.get(token.tobytes(), 0) for token in tokens), np.int64, len(tokens))
+        """Return rows of (n, 16) tokens, 0 where there is none."""
+        with self._looking():
+            rows = (self._held.tokens.get(token.tobytes(), 0) for token in tokens)
+            return np.fromiter(rows, np.int64, len(tokens))
 
     def rows(self, predicate: Predicate | None = None, *, after: int = 0, limit: int | None = None) -> Rows:
-        with self._lock:
-            found = [n for n, row in self._rows.items() if n > after and _holds(predicate, row.terms)]
+        """Return rows above `after`, ascending."""
+        with self._looking():
+            found = [n for n, row in self._held.rows.items() if n > after and _holds(predicate, row.terms)]
         return np.array(sorted(found)[:limit], np.int64)
 
     def count(self) -> int:
-        return len(self._rows)
+        """Count all rows."""
+        with self._looking():
+            return len(self._held.rows)
 
     def spaces(self) -> dict[int, int]:
-        with self._lock:
-            spaces, counts = np.unique([row.space for row in self._rows.values()], return_counts=True)
-        return {int(space): int(n) for space, n in zip(spaces, counts, strict=True)}
+        """Count rows by space."""
+        with self._looking():
+            return dict(sorted(Counter(row.space for row in self._held.rows.values()).items()))
 
-    def candidates(self, probes: Probes, limit: int, predicate: Predicate | None = None) -> list[Rows]:
-        chosen: dict[int, list[tuple[int, Kept]]] = {space: [] for space in probes}
-        with self._lock:
-            if any(queries.shape[1] != self.spec.index_dim for queries in probes.values()):
-                raise StaleConfigError("the collection's settings were changed meanwhile")
-            for n, row in self._rows.items():
-                if row.space in chosen and _holds(predicate, row.terms):
-                    chosen[row.space].append((n, row.index_vector))
-        asked = len(next(iter(probes.values())))
-        nothing = np.empty(0, np.int64), np.empty(0, np.float32)
-        parts: list[list[tuple[Rows, Matrix]]] = [[nothing, nothing] for _ in range(asked)]
-        for space, held in chosen.items():
-            if not held:
-                continue
-            numbers = np.array([n for n, _ in held], np.int64)
-            similar = probes[space] @ np.stack([vector.astype(np.float32) for _, vector in held]).T
-            for part, line in zip(parts, similar, strict=True):
-                part.append((numbers, line))
-        return [first(limit, part) for part in parts]
-
-    def nearest(self, probes: Probes, limit: int, predicate: Predicate | None = None) -> Nearest:
-        self.generation()  # complains where the store is closed
-        lists = self.candidates(probes, limit, predicate)
-        return Nearest(lists, *self.vectors(union(lists)))
-
-    def vectors(self, rows: Rows, *, source: bool = False) -> tuple[Rows, Bytes]:
+    def vectors(self, rows: Rows) -> tuple[Rows, Bytes]:
+        """Return (found rows in the order asked, (m, envelope_size) uint8)."""
         found, chosen = self._chosen(rows)
         return found, np.array([row.vector for row in chosen], np.uint8).reshape(-1, self.spec.envelope_size)
 
     def payloads(self, rows: Rows) -> tuple[Rows, list[bytes]]:
+        """Return (found rows in the order asked, sealed payloads)."""
         found, chosen = self._chosen(rows)
         return found, [row.payload for row in chosen]
 
     def index_vectors(self, rows: Rows) -> tuple[Rows, Matrix]:
-        found, chosen = self._chosen(rows)
-        stacked = np.array([row.index_vector for row in chosen], np.float32)
-        return found, stacked.reshape(len(chosen), self.spec.index_dim)
-
-    def _chosen(self, rows: Rows) -> tuple[Rows, list[_Row]]:
-        with self._lock:
-            found = [row for row in map(int, rows) if row in self._rows]
-            return np.array(found, np.int64), [self._rows[row] for row in found]
+        """Return (found rows in the order asked, (m, index_dim) float32)."""
+        with self._looking():
+            found, chosen = self._of(rows)
+            dim = self.spec.index_dim
+        return found, np.array([row.index_vector for row in chosen], np.float32).reshape(len(chosen), dim)
 
     def audit(self, rows: Rows) -> list[tuple[int, int, bytes, set[tuple[str, Term]]]]:
+        """Return (row, space, token, {(field, term)}) of the rows found, in the order asked."""
         found, chosen = self._chosen(rows)
         return [
             (int(n), row.space, row.token, {(name, term) for name, terms in row.terms.items() for term in terms})
@@ -231,33 +253,77 @@ class _MemoryCollection:
         ]
 
     def generation(self) -> int:
-        if self.closed:
-            raise StoreClosedError("the store is closed")
-        return self._generation
+        """Return the number of writes."""
+        with self._looking():
+            return self._generation
 
-    def authenticate_cache(self, authenticator: CacheAuthenticator) -> None:
-        pass  # there are no files
-
-    def drop_cache(self) -> None:
-        pass  # there is no second copy
+    def changes(self, since: int, content: int, *, stamp: int | None = None) -> Changes | None:
+        """Return what was written after a generation; None where nothing was. Histories never fork."""
+        with self._looking():
+            behind = self._generation - since
+            if behind == 0 and content == self._content:
+                return None
+            whole = content != self._content or since < 0 or not 0 < behind <= len(self._changes)
+            came, went = set[int](), set[int]()
+            for added, removed in [] if whole else list(self._changes)[-behind:]:
+                went.update(row for row in removed.tolist() if row not in came)
+                came.update(added.tolist())
+            spaces: dict[int, list[int]] = {}
+            for row in sorted(self._held.rows if whole else came & self._held.rows.keys()):
+                spaces.setdefault(self._held.rows[row].space, []).append(row)
+            added_now = {space: np.array(rows, np.int64) for space, rows in sorted(spaces.items())}
+            gone = np.array(sorted(went), np.int64)
+            index_dim = self.spec.index_dim
+            return Changes(self._generation, self._content, 0, added_now, gone, whole, self._next, index_dim)
 
     def check(self) -> list[str]:
+        """Return nothing: there is no second copy to compare with."""
         return []
 
-    def explain(self, space: int, query: Matrix, limit: int, predicate: Predicate | None = None) -> str:
-        with self._lock:
-            there = [row for row in self._rows.values() if row.space == space]
-        matching = sum(_holds(predicate, row.terms) for row in there)
-        return f"scan, {matching:,} of {len(there):,} records to choose from"
-
     def stats(self) -> dict[str, Any]:
-        with self._lock:
-            sizes = [(row.index_vector.nbytes, row.vector.nbytes, len(row.payload)) for row in self._rows.values()]
-        index, vectors, payloads = (sum(part) for part in zip(*sizes, strict=True)) if sizes else (0, 0, 0)
-        return {"index": "exact", "bytes": {"index": index, "vectors": vectors, "payloads": payloads}}
+        """Return the bytes of what is kept."""
+        with self._looking():
+            sizes = (row.index_vector.nbytes + row.vector.nbytes + len(row.payload) for row in self._held.rows.values())
+            return {"bytes": {"records": sum(sizes)}}
 
     def flush(self) -> None:
-        pass
+        """Do nothing: there is nothing to tidy up."""
+
+    @contextmanager
+    def _writing(self, under: bytes | None = None) -> Iterator[None]:
+        if not self._writer.acquire(timeout=self._timeout):
+            raise StoreLockedError("another thread is writing to the collection; nothing was written, try again")
+        try:
+            with self._looking():
+                if under not in (None, self._config):
+                    raise StaleConfigError("the collection's settings were changed meanwhile")
+            yield
+        finally:
+            self._writer.release()
+
+    @contextmanager
+    def _looking(self) -> Iterator[None]:
+        with self._lock:
+            if self._ended is not None:
+                raise type(self._ended)(*self._ended.args)  # a new one: each gathers its own traceback
+            yield
+
+    def _keep(self, config: bytes | None, blobs: Mapping[str, Blob | None] | None) -> None:
+        self._config = config or self._config
+        kept = {**self._blobs, **(blobs or {})}
+        self._blobs = {name: blob for name, blob in kept.items() if blob is not None}
+
+    def _note(self, added: set[int], removed: set[int]) -> None:
+        self._generation += 1
+        self._changes.append((np.array(sorted(added), np.int64), np.array(sorted(removed), np.int64)))
+
+    def _chosen(self, rows: Rows) -> tuple[Rows, list[_Row]]:
+        with self._looking():
+            return self._of(rows)
+
+    def _of(self, rows: Rows) -> tuple[Rows, list[_Row]]:
+        found = [row for row in map(int, rows) if row in self._held.rows]
+        return np.array(found, np.int64), [self._held.rows[row] for row in found]
 
 
 def _holds(predicate: Predicate | None, terms: dict[str, set[Term]]) -> bool:

@@ -19,7 +19,7 @@ __all__ = ["FORMAT", "REVISION", "VERSION_TABLE", "Migrating", "judge"]
 
 FORMAT = 1
 """Newest format that this code reads and writes."""
-REVISION = 2
+REVISION = 1
 """What this code creates, and the least that it needs."""
 VERSION_TABLE = "schema_revision"
 """Alembic's own notes. Only migrations read and write it: they keep it and `meta` alike."""
@@ -39,8 +39,8 @@ class Migrating:
 
     @property
     def revision(self) -> int:
-        """That the tables are of; 0 where there are none. Before revisions were counted, `meta` did not say 1."""
-        return 0 if self.meta is None else self.meta.get("revision", 1)
+        """That the tables are of; 0 where there are none, or none of ours."""
+        return 0 if self.meta is None else self.meta.get("revision", 0)
 
 
 def judge(place: str, meta: dict[str, int]) -> None:
@@ -54,7 +54,7 @@ def judge(place: str, meta: dict[str, int]) -> None:
         raise StoreUnreachableError(
             f"{place} has {written}; this version of encvec_store reads up to {FORMAT}: upgrade it"
         )
-    revision = meta.get("revision", 1)
+    revision = meta.get("revision", 0)
     if revision < REVISION:
         raise StoreUnreachableError(
             f"{place} has tables of revision {revision}; this version of encvec_store needs {REVISION}:"

@@ -7,6 +7,7 @@ revision = "0001"
 down_revision = None
 
 min_reader = 1
+_POSTGRESQL = ("terms", "records", "changes", "spaces", "blobs", "collections", "meta")
 loses = {"collections": "SELECT count(*) FROM {at}collections"}
 
 
@@ -24,19 +25,20 @@ def downgrade() -> None:
     schema = op.get_context().version_table_schema
     if schema is None:
         for table in (
-            "tombstones",
+            "changes",
             "terms",
             "index_vectors",
             "vectors",
             "records",
             "spaces",
+            "blobs",
             "collections",
             "meta",
         ):
             op.drop_table(table)
         return
     at = op.get_context().dialect.identifier_preparer.quote(schema)
-    tables = ", ".join(f"{at}.{table}" for table in ("terms", "records", "spaces", "collections", "meta"))
+    tables = ", ".join(f"{at}.{table}" for table in _POSTGRESQL)
     op.execute(f"DROP TABLE {tables} CASCADE")
     op.execute(sa.schema.DropSequence(sa.Sequence("contents", schema=schema)))
 
@@ -59,9 +61,20 @@ def _sqlite() -> None:
         sa.Column("generation", sa.Integer(), nullable=False),
         sa.Column("stamp", sa.Integer(), nullable=False),
         sa.Column("purged_generation", sa.Integer(), nullable=False),
+        sa.Column("content", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_collections")),
         sa.UniqueConstraint("tenant", "name", name=op.f("uq_collections_tenant_name")),
         sqlite_autoincrement=True,
+    )
+    op.create_table(
+        "blobs",
+        sa.Column("collection", sa.Integer(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("part", sa.Integer(), nullable=False),
+        sa.Column("key_version", sa.Integer(), nullable=False),
+        sa.Column("content", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("collection", "name", "part", name=op.f("pk_blobs")),
+        _refers("blobs", "collection", "collections", "id"),
     )
     op.create_table(
         "spaces",
@@ -111,12 +124,13 @@ def _sqlite() -> None:
     )
     op.create_index(op.f("ix_terms_row"), "terms", ["row"])
     op.create_table(
-        "tombstones",
+        "changes",
         sa.Column("collection", sa.Integer(), nullable=False),
         sa.Column("generation", sa.Integer(), nullable=False),
-        sa.Column("row", sa.Integer(), nullable=False),
-        sa.PrimaryKeyConstraint("collection", "generation", "row", name=op.f("pk_tombstones")),
-        _refers("tombstones", "collection", "collections", "id"),
+        sa.Column("kind", sa.Integer(), nullable=False),
+        sa.Column("rows", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("collection", "generation", "kind", name=op.f("pk_changes")),
+        _refers("changes", "collection", "collections", "id"),
         sqlite_with_rowid=False,
     )
     op.execute("INSERT INTO meta VALUES ('next_row', 1)")
@@ -144,12 +158,40 @@ def _postgresql(schema: str) -> None:
         sa.Column("generation", sa.BigInteger(), nullable=False),
         sa.Column("next_row", sa.BigInteger(), nullable=False),
         sa.Column("content", sa.BigInteger(), nullable=False),
+        sa.Column("stamp", sa.BigInteger(), nullable=False),
+        sa.Column("purged", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_collections")),
         sa.UniqueConstraint("tenant", "name", name=op.f("uq_collections_tenant_name")),
         sa.UniqueConstraint("content", name=op.f("uq_collections_content")),
         schema=schema,
-        comment="Rows are numbered from next_row and never twice; records_<content> and terms_<content> hold them",
+        comment="Rows are numbered from next_row and never twice; records_<content> and terms_<content> hold them."
+        " stamp is random with each write; changes up to the generation purged are forgotten",
         postgresql_with={"fillfactor": 50},
+    )
+    op.create_table(
+        "blobs",
+        sa.Column("collection", sa.BigInteger(), nullable=False),
+        sa.Column("name", sa.Text(collation="C"), nullable=False),
+        sa.Column("part", sa.Integer(), nullable=False),
+        sa.Column("key_version", sa.BigInteger(), nullable=False),
+        sa.Column("content", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("collection", "name", "part", name=op.f("pk_blobs")),
+        _refers("blobs", "collection", f"{schema}.collections", "id"),
+        schema=schema,
+        comment="What is sealed beside the settings, too large to go along with every write: a profile",
+    )
+    at = op.get_context().dialect.identifier_preparer.quote(schema)
+    op.execute(f"ALTER TABLE {at}.blobs ALTER content SET STORAGE EXTERNAL")
+    op.create_table(
+        "changes",
+        sa.Column("collection", sa.BigInteger(), nullable=False),
+        sa.Column("generation", sa.BigInteger(), nullable=False),
+        sa.Column("kind", sa.SmallInteger(), nullable=False),
+        sa.Column("rows", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("collection", "generation", "kind", name=op.f("pk_changes")),
+        _refers("changes", "collection", f"{schema}.collections", "id"),
+        schema=schema,
+        comment="Rows that each write added (kind 1) or removed (0), as packed ranges: followers read what is new",
     )
     op.create_table(
         "spaces",
@@ -178,10 +220,12 @@ def _postgresql(schema: str) -> None:
     op.create_table(
         "terms",
         sa.Column("row", sa.BigInteger(), nullable=False),
+        sa.Column("n", sa.Integer(), nullable=False),
         sa.Column("field", sa.LargeBinary(), nullable=False),
         sa.Column("kind", sa.Text(collation="C"), nullable=False),
         sa.Column("key", sa.LargeBinary(), nullable=False),
         sa.Column("rest", sa.LargeBinary(), nullable=True),
+        sa.PrimaryKeyConstraint("row", "n", name=op.f("pk_terms")),
         schema=schema,
         comment="Parent of one table a collection; empty itself. Values as bytes in the values' own order",
     )
@@ -191,7 +235,6 @@ def _postgresql(schema: str) -> None:
         ["field", "kind", "key", "row"],
         schema=schema,
     )
-    op.create_index(op.f("ix_terms_row"), "terms", ["row"], schema=schema)
 
 
 def _refers(table: str, column: str, other: str, key: str) -> sa.ForeignKeyConstraint:

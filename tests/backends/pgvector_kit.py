@@ -1,15 +1,72 @@
-"""Batches, an oracle beside the backend, and statements past it, for the tests of the PostgreSQL backend."""
+"""Batches, an oracle beside the store and its index, and statements past them, for the tests of PostgreSQL."""
 
 import contextlib
+import dataclasses
 
 import numpy as np
 import psycopg
 
-from encvec_store.storage import CollectionSpec, EncryptedBatch
-from encvec_store.storage.memory import MemoryBackend
-from encvec_store.storage.postgres import PgvectorBackend
+from encvec_store.indexes.pgvector import PgvectorIndex
+from encvec_store.storage.memory import MemoryStore
+from encvec_store.storage.postgres import PostgresStore
+from encvec_store.storage.protocol import CollectionSpec, EncryptedBatch
 
 DIM, SIZE = 8, 40
+
+
+class Both:
+    """The records of a collection and an index over them, as one."""
+
+    def __init__(self, records, index):
+        self.records, self.index = records, index
+        self.candidates, self.explain = index.candidates, index.explain
+
+    def __getattr__(self, name):
+        return getattr(self.records, name)
+
+    def nearest(self, *given):
+        return self.index.nearest(*given)
+
+    def check(self):
+        return self.records.check() + self.index.check()
+
+    def flush(self):
+        self.index.flush()
+        self.records.flush()
+
+    def stats(self):
+        records, index = self.records.stats(), self.index.stats()
+        return {**records, **index, "bytes": {**records["bytes"], **index["bytes"]}}
+
+
+class Exact:
+    """An index that compares everything, and so cannot be wrong."""
+
+    def __init__(self, records):
+        self.records = records
+
+    def candidates(self, probes, limit, predicate=None):
+        rows = self.records.rows(predicate)
+        spaces = np.array([space for _, space, _, _ in self.records.audit(rows)], np.int64)
+        lists = []
+        for n in range(len(next(iter(probes.values())))):
+            parts = []
+            for space, queries in probes.items():
+                some = rows[spaces == space]
+                vectors = self.records.index_vectors(some)[1]
+                parts += zip(*(-vectors @ queries[n], some) if vectors.shape[1] else (), strict=True)
+            lists.append(np.array([row for _, row in sorted(parts)[:limit]], np.int64))
+        return lists
+
+    explain = nearest = None
+
+    def check(self):
+        return []
+
+
+def both(records):
+    """Put a pgvector index beside records."""
+    return Both(records, PgvectorIndex(records))
 
 
 def batch(seed, n, *, space=1, dim=DIM, size=SIZE, tokens=None, **more):
@@ -23,22 +80,30 @@ def batch(seed, n, *, space=1, dim=DIM, size=SIZE, tokens=None, **more):
     return EncryptedBatch(spaces, tokens, vectors, rng.integers(0, 256, (n, size), np.uint8), payloads, **more)
 
 
+def again(some, first=1):
+    """Return a batch as `replace` takes it: its records have rows already, from `first` on, or those of an array."""
+    n = len(some.payloads)
+    rows = np.arange(first, first + n) if isinstance(first, int) else np.asarray(first, np.int64)
+    return dataclasses.replace(some, rows=rows)
+
+
 def spec(name="things", dim=DIM, size=SIZE):
     return CollectionSpec("tenant", name, dim, size)
 
 
 @contextlib.contextmanager
 def opened(dsn, *, dim=DIM, size=SIZE, name="things", **options):
-    """Yield (backend, collection) over a database."""
-    backend = PgvectorBackend(dsn, **options)
+    """Yield (store, collection) over a database."""
+    store = PostgresStore(dsn, **options)
     try:
-        yield backend, backend.create(spec(name, dim, size), b"settings")
+        yield store, both(store.create(spec(name, dim, size), b"settings"))
     finally:
-        backend.close()
+        store.close()
 
 
 def oracle(dim=DIM, size=SIZE):
-    return MemoryBackend("memory:").create(spec(dim=dim, size=size), b"settings")
+    records = MemoryStore().create(spec(dim=dim, size=size), b"settings")
+    return Both(records, Exact(records))
 
 
 def ask(dsn, statement, *values):

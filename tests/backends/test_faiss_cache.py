@@ -13,23 +13,24 @@ import numpy as np
 import pytest
 
 from encvec_store.indexes.faiss import ann
+from encvec_store.storage.sqlite import SqliteStore
 from encvec_store.storage.sqlite import files as cache_files
 
-from .faiss_kit import CONFIG, DIM, Authenticator, agree, batch, connect, content, oracle, tokens
+from .faiss_kit import CONFIG, DIM, SPEC, Authenticator, agree, batch, connect, content, kept, oracle, tokens
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def saved(folder, n=200, **options):
     """A store that was filled, searched, saved and closed; and its oracle."""
-    backend, store = connect(folder, **options)
+    store = connect(folder, **options)
     expected = oracle()
     for collection in (store, expected):
         collection.put(batch(range(n)), under=CONFIG)
         collection.put(batch(range(n, n + 30), space=2), under=CONFIG)
         collection.remove(collection.find(tokens(range(10))))
     store.flush()
-    backend.close()
+    store.close()
     return expected
 
 
@@ -53,33 +54,33 @@ def parsed(monkeypatch):
 def test_loaded_not_rebuilt(tmp_path, parsed, monkeypatch):
     expected = saved(tmp_path)
     monkeypatch.setattr(ann.AnnIndex, "build", None)
-    backend, store = connect(tmp_path)
+    store = connect(tmp_path)
     agree(store, expected)
     assert len(parsed) == 2
-    assert {number: space["mapped"] for number, space in store.stats()["spaces"].items()} == {1: 190, 2: 30}
+    assert {number: space["mapped"] for number, space in store.index.stats()["spaces"].items()} == {1: 190, 2: 30}
     assert store.check() == []
-    backend.close()
+    store.close()
 
 
 def test_only_ours_is_parsed(tmp_path, parsed, caplog):
     expected = saved(tmp_path)
-    backend, store = connect(tmp_path, authenticator=Authenticator(b"another"))
+    store = connect(tmp_path, authenticator=Authenticator(b"another"))
     with caplog.at_level(logging.WARNING, "encvec_store"):
         agree(store, expected)
     assert parsed == []
     assert "not authentic" in caplog.text
-    backend.close()
+    store.close()
 
 
 def test_without_authenticator_nothing_is_cached(tmp_path, parsed):
     expected = saved(tmp_path)
     shutil.copytree(tmp_path, tmp_path / "copy")
-    backend, store = connect(tmp_path / "copy")
-    store.authenticate_cache(None)
+    store = connect(tmp_path / "copy")
+    store.index.authenticate(None)
     agree(store, expected)
     store.flush()
     assert parsed == []
-    backend.close()
+    store.close()
 
 
 def damages(data):
@@ -103,13 +104,13 @@ def test_damage(tmp_path, parsed, kind, number):
         path.unlink()
     else:
         path.write_bytes(damaged)
-    backend, store = connect(tmp_path)
+    store = connect(tmp_path)
     if kind == "slots-1":
         # a flipped slot shows when it is opened: then the caller reads the source and drops the cache
         rows = store.rows()
         store.candidates({1: np.zeros((1, DIM), np.float32)}, 1)
-        if not np.array_equal(store.vectors(rows)[1], store.vectors(rows, source=True)[1]):
-            store.drop_cache()
+        if not np.array_equal(store.index.vectors(rows)[1], store.vectors(rows)[1]):
+            store.index.forget()
     elif kind == "index-1":
         assert damaged not in parsed
         assert damaged is None or any("only a cache" in line for line in store.check())
@@ -118,10 +119,10 @@ def test_damage(tmp_path, parsed, kind, number):
         assert damaged is None or damaged not in parsed
     store.flush()
     assert store.check() == []
-    backend.close()
-    backend, store = connect(tmp_path)
+    store.close()
+    store = connect(tmp_path)
     agree(store, expected)
-    backend.close()
+    store.close()
 
 
 @pytest.mark.faults
@@ -131,9 +132,9 @@ def test_a_folder_in_the_way(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, "encvec_store"):
         expected = saved(tmp_path)
     assert "was not saved" in caplog.text
-    backend, store = connect(tmp_path)
+    store = connect(tmp_path)
     agree(store, expected)
-    backend.close()
+    store.close()
 
 
 def rename(folder, **fields):
@@ -143,6 +144,61 @@ def rename(folder, **fields):
     del document["tag"]
     text = json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
     path.write_text(json.dumps({**document, "tag": Authenticator().tag(text).hex()}))
+
+
+def test_files_of_an_older_content_are_not_parsed(tmp_path, parsed, caplog):
+    """All rows keep their numbers when content is replaced; index vectors do not stay."""
+    expected = saved(tmp_path)
+    before = set(files(tmp_path))
+    records = SqliteStore(tmp_path).open(SPEC.tenant, SPEC.name)
+    names = [n for n in range(300) if records.find(tokens([n])).any()]
+    for replaced in (records, expected):
+        replaced.replace([kept(replaced, names, seed=7)], CONFIG, under=CONFIG, index_dim=DIM)
+    store = connect(tmp_path)
+    agree(store, expected)
+    assert parsed == []
+    assert not caplog.records, "it is no damage"
+    assert store.check() == []
+    store.flush()
+    store.close()
+    assert not {name for name in before if name.startswith(("index", "rows", "slots"))} & set(files(tmp_path))
+    store = connect(tmp_path)
+    agree(store, expected)
+    assert len(parsed) == 1
+    store.close()
+
+
+@pytest.mark.faults
+def test_older_copy_of_the_records_put_back_and_replaced_again(tmp_path, parsed):
+    """Two contents that were made of the same records must not be taken for each other."""
+    expected, path = saved(tmp_path), tmp_path / "records.sqlite3"
+    old = path.read_bytes()
+    for seed in (7, 8):  # the cache is of the first
+        path.write_bytes(old)
+        store = connect(tmp_path)
+        store.replace([kept(store, range(20, 60), seed=seed)], CONFIG, under=CONFIG, index_dim=DIM)
+        if seed == 7:
+            store.flush()
+            store.close()
+    expected.replace([kept(expected, range(20, 60), seed=8)], CONFIG, under=CONFIG, index_dim=DIM)
+    del parsed[:]
+    agree(store, expected)
+    assert parsed == []
+    store.close()
+
+
+def test_nothing_is_left_of_a_dropped_collection(tmp_path):
+    """Whoever drops it, and whoever still has an index that was not saved."""
+    saved(tmp_path)
+    store, other = connect(tmp_path), connect(tmp_path)
+    store.put(batch([1000]), under=CONFIG)
+    store.candidates({1: np.zeros((1, DIM), np.float32)}, 1)
+    assert files(tmp_path)
+    other.store.drop(SPEC.tenant, SPEC.name)
+    assert not (tmp_path / "index" / "1").exists()
+    store.close()
+    assert not (tmp_path / "index" / "1").exists()
+    other.close()
 
 
 @pytest.mark.faults
@@ -169,12 +225,12 @@ def test_no_byte_of_an_altered_piece_is_given(tmp_path, piece, monkeypatch):
 def test_an_older_format_is_no_damage(tmp_path, parsed, caplog):
     expected = saved(tmp_path)
     rename(tmp_path, format=1)
-    backend, store = connect(tmp_path)
+    store = connect(tmp_path)
     assert store.check() == []
     agree(store, expected)
     assert parsed == []
     assert not caplog.records
-    backend.close()
+    store.close()
 
 
 @pytest.mark.faults
@@ -182,56 +238,56 @@ def test_manifest_of_another_collection(tmp_path, parsed):
     """Files with a good tag, moved: they are of another collection."""
     expected = saved(tmp_path)
     rename(tmp_path, name="bodies")
-    backend, store = connect(tmp_path)
+    store = connect(tmp_path)
     agree(store, expected)
     assert parsed == []
-    backend.close()
+    store.close()
 
 
 @pytest.mark.faults
 def test_older_copy_of_the_records_put_back(tmp_path):
     """The cache knows rows that never were, of a generation that comes again with other content."""
     expected = oracle()
-    backend, store = connect(tmp_path)
+    store = connect(tmp_path)
     for collection in (store, expected):
         collection.put(batch(range(50)), under=CONFIG)
-    backend.close()
+    store.close()
     kept = (tmp_path / "records.sqlite3").read_bytes()
-    backend, store = connect(tmp_path)
+    store = connect(tmp_path)
     store.put(batch(range(50, 90)), under=CONFIG)
     store.flush()
-    backend.close()
+    store.close()
     for name in ("-wal", "-shm"):
         (tmp_path / f"records.sqlite3{name}").unlink(missing_ok=True)
     (tmp_path / "records.sqlite3").write_bytes(kept)
-    backend, store = connect(tmp_path)
+    store = connect(tmp_path)
     for collection in (store, expected):
         collection.put(batch(range(30, 70), seed=5), under=CONFIG)
     agree(store, expected)
-    backend.close()
+    store.close()
 
 
 def test_older_copy_of_the_cache_put_back(tmp_path):
     expected = saved(tmp_path)
     shutil.copytree(tmp_path / "index", tmp_path / "old")
-    backend, store = connect(tmp_path)
+    store = connect(tmp_path)
     for collection in (store, expected):
         collection.put(batch(range(100, 300), seed=5), under=CONFIG)
     store.flush()
-    backend.close()
+    store.close()
     shutil.rmtree(tmp_path / "index")
     shutil.move(tmp_path / "old", tmp_path / "index")
-    backend, store = connect(tmp_path)
+    store = connect(tmp_path)
     agree(store, expected)
-    backend.close()
+    store.close()
 
 
 def test_saved_in_turns(tmp_path):
     """Two processes that both save: slots of one are never taken for slots of the other."""
     expected = saved(tmp_path)
-    first, one = connect(tmp_path)
-    second, two = connect(tmp_path)
-    third, three = connect(tmp_path)
+    one = connect(tmp_path)
+    two = connect(tmp_path)
+    three = connect(tmp_path)
     agree(one, expected)
     agree(two, expected)
     agree(three, expected)
@@ -243,23 +299,23 @@ def test_saved_in_turns(tmp_path):
             collection.remove(collection.find(tokens(range(turn * 20, turn * 20 + 5))))
         (one if turn % 2 else two).flush()
         if turn == 1:
-            first.close()
-            first, one = connect(tmp_path)
+            one.close()
+            one = connect(tmp_path)
         for collection in (one, two, three):
             agree(collection, expected)
-    second.close()
-    first.close()
-    third.close()
-    backend, store = connect(tmp_path)
+    two.close()
+    one.close()
+    three.close()
+    store = connect(tmp_path)
     agree(store, expected)
     assert store.check() == []
-    backend.close()
+    store.close()
 
 
 def test_saving_again_appends(tmp_path):
     expected = saved(tmp_path)
     before = set(files(tmp_path))
-    backend, store = connect(tmp_path)
+    store = connect(tmp_path)
     for collection in (store, expected):
         collection.put(batch(range(500, 520)), under=CONFIG)
     store.flush()
@@ -268,54 +324,54 @@ def test_saving_again_appends(tmp_path):
     assert {name for name in before if name.startswith("index-2")} <= after, "unchanged, so not written again"
     assert not {name for name in before if name.startswith(("index-1", "rows"))} & after, "old files are removed"
     assert len(files(tmp_path)) == 8
-    backend.close()
-    backend, store = connect(tmp_path)
+    store.close()
+    store = connect(tmp_path)
     agree(store, expected)
-    assert store.stats()["spaces"][1]["mapped"] == 210
-    backend.close()
+    assert store.index.stats()["spaces"][1]["mapped"] == 210
+    store.close()
 
 
 def test_leftovers_are_cleaned(tmp_path):
     expected = saved(tmp_path)
     for name in ("index-1-dead.faiss", "slots-9.bin", "manifest.json.1234"):
         (tmp_path / "index" / "1" / name).write_bytes(b"half")
-    backend, store = connect(tmp_path)
+    store = connect(tmp_path)
     for collection in (store, expected):
         collection.put(batch([77]), under=CONFIG)
     store.flush()
     assert len(files(tmp_path)) == 8
     agree(store, expected)
-    backend.close()
+    store.close()
 
 
 def test_unmapped(tmp_path):
     expected = saved(tmp_path, mapped=False)
     assert not [name for name in files(tmp_path) if name.startswith("slots")]
-    backend, store = connect(tmp_path, mapped=False)
+    store = connect(tmp_path, mapped=False)
     agree(store, expected)
-    backend.close()
+    store.close()
 
 
 def test_saved_without_being_asked(tmp_path, monkeypatch):
     """After much was indexed, so that a kill does not lose it."""
-    monkeypatch.setattr("encvec_store.indexes.faiss.collection._SAVE_LEAST", 100)
-    backend, store = connect(tmp_path)
+    monkeypatch.setattr("encvec_store.indexes.faiss.index._SAVE_LEAST", 100)
+    store = connect(tmp_path)
     store.put(batch(range(99)), under=CONFIG)
     store.candidates({1: np.zeros((1, DIM), np.float32)}, 1)
     assert not (tmp_path / "index").exists()
     store.put(batch(range(99, 120)), under=CONFIG)
     store.candidates({1: np.zeros((1, DIM), np.float32)}, 1)
     assert "manifest.json" in files(tmp_path)
-    backend.close()
+    store.close()
 
 
 def test_writes_during_a_save(tmp_path, monkeypatch):
     """Envelopes are copied while others write and rebuild: what is adopted afterwards still fits."""
-    backend, store = connect(tmp_path)
+    store = connect(tmp_path)
     expected = oracle()
     for collection in (store, expected):
         collection.put(batch(range(200)), under=CONFIG)
-    read = store._records.envelopes
+    read = store.records.vectors
     busy = []
 
     def envelopes(rows):
@@ -327,20 +383,20 @@ def test_writes_during_a_save(tmp_path, monkeypatch):
             store.candidates({1: np.zeros((1, DIM), np.float32)}, 1)
         return read(rows)
 
-    monkeypatch.setattr(store._records, "envelopes", envelopes)
+    monkeypatch.setattr(store.records, "vectors", envelopes)
     store.flush()
     assert busy
     agree(store, expected)
-    backend.close()
-    backend, store = connect(tmp_path)
+    store.close()
+    store = connect(tmp_path)
     agree(store, expected)
-    backend.close()
+    store.close()
 
 
 CHILD = """
 import sys
 from tests.backends.faiss_kit import CONFIG, batch, connect
-backend, store = connect({folder!r}, flat_limit=100)
+store = connect({folder!r}, flat_limit=100)
 for turn in range(10_000):
     store.put(batch(range(turn * 10, turn * 10 + 15), seed=turn), under=CONFIG)
     print(turn, flush=True)
@@ -363,7 +419,7 @@ def test_kill(tmp_path):
         turns = max([turns, *map(int, child.stdout.read().split())])
         child.wait()
         child.stdout.close()
-        backend, store = connect(tmp_path, flat_limit=100)
+        store = connect(tmp_path, flat_limit=100)
         expected = oracle()
         for turn in range(turns + 1):
             expected.put(batch(range(turn * 10, turn * 10 + 15), seed=turn), under=CONFIG)
@@ -373,4 +429,4 @@ def test_kill(tmp_path):
         assert content(store) == content(expected)
         agree(store, expected, exact=False)
         assert store.check() == []
-        backend.close()
+        store.close()

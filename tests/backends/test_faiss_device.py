@@ -67,7 +67,7 @@ def test_auto_without_a_gpu_says_nothing(tmp_path, caplog, monkeypatch):
 
 
 def test_an_unknown_device_is_refused(tmp_path):
-    with pytest.raises(UriError, match="device is one of auto, cpu, cuda"):
+    with pytest.raises(UriError, match="device must be one of auto, cpu, cuda"):
         connect(f"faiss:{tmp_path}?device=tpu", keyset=Keyset.create("memory:"))
 
 

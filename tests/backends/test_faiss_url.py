@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 from encvec_store.errors import StoreClosedError, StoreUnreachableError, UriError
-from encvec_store.indexes.faiss import FaissBackend
+from encvec_store.indexes.faiss import FaissIndex
+from encvec_store.indexes.faiss import connect as open_url
 from encvec_store.indexes.faiss.options import parse_url
-from encvec_store.storage import open_backend
+from encvec_store.storage.memory import MemoryStore
+from encvec_store.storage.sqlite import SqliteStore
 
-from .faiss_kit import CONFIG, SPEC, batch, connect
+from .faiss_kit import CONFIG, SPEC, Authenticator, batch, connect
 
 
 @pytest.mark.parametrize(
@@ -55,8 +57,8 @@ def test_options():
         ("colour=red", "ef_search"),  # names the options there are
         ("index=lsh", "flat"),
         ("storage=sq4", "sq8"),
-        ("m=many", "whole number"),
-        ("m=1", "at least 2"),
+        ("m=many", "must be an integer"),
+        ("m=1", "must be an integer >= 2, got 1"),
         ("mapped=perhaps", "1 or 0"),
         ("lock_timeout=nan", "seconds"),
         ("lock_timeout=-1", "seconds"),
@@ -68,44 +70,59 @@ def test_bad_options(query, told):
         parse_url(f"faiss:data?{query}", {})
 
 
-def test_table_of_backends(tmp_path):
-    backend = open_backend(f"faiss://{tmp_path}/store")
-    assert isinstance(backend, FaissBackend)
-    assert backend.collections() == []
-    backend.close()
+def test_what_a_url_opens(tmp_path):
+    connection = open_url(f"faiss://{tmp_path}/store?device=auto&lock_timeout=1")
+    assert isinstance(connection.store, SqliteStore)
+    assert (connection.store.url, connection.device) == (f"faiss://{tmp_path}/store?device=auto&lock_timeout=1", "auto")
+    assert connection.store.collections() == []
+    assert isinstance(connection.index(connection.store.create(SPEC, CONFIG)), FaissIndex)
+    connection.store.close()
+
+
+def test_an_index_over_other_records_keeps_no_files(tmp_path):
+    """The folder of a number in this store is not theirs."""
+    connection = open_url(f"faiss://{tmp_path}")
+    records = MemoryStore().create(SPEC, CONFIG)
+    records.put(batch(range(9)), under=CONFIG)
+    index = connection.index(records)
+    index.authenticate(Authenticator())
+    assert len(index.candidates({1: batch([1]).index_vectors}, 5)[0]) == 5
+    index.flush()
+    assert not (tmp_path / "index").exists()
+    connection.store.close()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="file modes")
 def test_only_the_owner_reads(tmp_path):
-    backend, collection = connect(tmp_path / "deep" / "store")
+    collection = connect(tmp_path / "deep" / "store")
     collection.put(batch(range(20)), under=CONFIG)
     collection.flush()
     for folder, _, files in os.walk(tmp_path / "deep" / "store"):
         assert stat.S_IMODE(os.stat(folder).st_mode) == 0o700
         for file in files:
             assert stat.S_IMODE(os.stat(Path(folder) / file).st_mode) == 0o600, file
-    backend.close()
+    collection.close()
 
 
 def test_not_a_folder(tmp_path):
     (tmp_path / "file").write_text("hello")
     with pytest.raises(StoreUnreachableError, match="file"):
-        FaissBackend(f"faiss://{tmp_path}/file")
+        open_url(f"faiss://{tmp_path}/file")
     with pytest.raises(StoreUnreachableError):
-        FaissBackend(f"faiss://{tmp_path}/file/below")
+        open_url(f"faiss://{tmp_path}/file/below")
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write anywhere")
 def test_no_rights(tmp_path):
     (tmp_path / "mine").mkdir(mode=0o500)
     with pytest.raises(StoreUnreachableError, match=r"[Pp]ermission"):
-        FaissBackend(f"faiss://{tmp_path}/mine/store")
+        open_url(f"faiss://{tmp_path}/mine/store")
 
 
 def test_not_a_database(tmp_path):
     (tmp_path / "records.sqlite3").write_bytes(b"no database at all " * 100)
     with pytest.raises(StoreUnreachableError, match="not a database"):
-        FaissBackend(f"faiss://{tmp_path}")
+        open_url(f"faiss://{tmp_path}")
 
 
 def test_database_of_something_else(tmp_path):
@@ -113,27 +130,27 @@ def test_database_of_something_else(tmp_path):
         other.execute("CREATE TABLE songs (title)")
     other.close()
     with pytest.raises(StoreUnreachableError, match="something else"):
-        FaissBackend(f"faiss://{tmp_path}")
+        open_url(f"faiss://{tmp_path}")
 
 
 def test_newer_format(tmp_path):
-    connect(tmp_path)[0].close()
+    connect(tmp_path).close()
     with sqlite3.connect(tmp_path / "records.sqlite3") as other:
         other.execute("UPDATE meta SET value = 99 WHERE name = 'format'")
     other.close()
     with pytest.raises(StoreUnreachableError, match=r"format 99.*upgrade"):
-        FaissBackend(f"faiss://{tmp_path}")
+        open_url(f"faiss://{tmp_path}")
 
 
 def test_closed(tmp_path):
-    backend, collection = connect(tmp_path)
+    collection = connect(tmp_path)
     collection.put(batch(range(3)), under=CONFIG)
-    backend.close()
-    backend.close()
+    collection.close()
+    collection.close()
     for use in (
-        backend.collections,
-        lambda: backend.open("acme", "faces"),
-        lambda: backend.create(SPEC, CONFIG),
+        collection.store.collections,
+        lambda: collection.store.open("acme", "faces"),
+        lambda: collection.store.create(SPEC, CONFIG),
         lambda: collection.put(batch([1]), under=CONFIG),
         lambda: collection.candidates({1: batch([1]).index_vectors}, 1),
         collection.count,
@@ -144,19 +161,19 @@ def test_closed(tmp_path):
 
 
 def test_damaged_database_is_unreachable_and_quotes_nothing(tmp_path):
-    backend, collection = connect(tmp_path)
+    collection = connect(tmp_path)
     collection.put(batch(range(500)), under=CONFIG)
-    backend.close()
+    collection.close()
     file = tmp_path / "records.sqlite3"
     size = file.stat().st_size
     with file.open("r+b") as damaged:
         damaged.seek(4 * 8192)
         damaged.write(b"\xa5" * (size - 4 * 8192))
     with pytest.raises(StoreUnreachableError) as told:  # noqa: PT012 - either of them may be the first to see it
-        backend, collection = connect(tmp_path)
+        collection = connect(tmp_path)
         try:
             collection.put(batch(range(500), seed=1), under=CONFIG)
         finally:
-            backend.close()
+            collection.close()
     assert "SELECT" not in str(told.value)
     assert told.value.__suppress_context__

@@ -10,7 +10,7 @@ from psycopg_pool import ConnectionPool
 from sqlalchemy import create_engine
 
 from encvec_store import errors
-from tests.backends.pgvector_kit import ask, batch, opened, oracle, sound
+from tests.backends.pgvector_kit import again, ask, batch, opened, oracle, sound
 
 OTHERS = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
@@ -68,15 +68,15 @@ def test_a_connection_lost_in_the_middle_of_a_write(pg_dsn):
             store.put(batch(1, 5), under=b"settings")
 
         def batches():
-            yield batch(2, 5)
+            yield again(batch(2, 2), 1)
             end_connections(pg_dsn)
-            yield batch(3, 5)
+            yield again(batch(3, 2), 3)
 
         with pytest.raises(errors.StoreUnreachableError):
             collection.replace(batches(), b"new", under=b"settings")
         sound(collection, expected)
         for store in (collection, expected):
-            store.replace([batch(2, 5), batch(3, 5)], b"new", under=b"settings")
+            store.replace([again(batch(2, 2), 1), again(batch(3, 2), 3)], b"new", under=b"settings")
         sound(collection, expected)
 
 
@@ -103,8 +103,9 @@ def test_an_exhausted_pool(pg_dsn, given):
             for _ in range(2):
                 with pytest.raises(errors.StoreUnreachableError, match=EXHAUSTED[given]):
                     collection.count()
-            yield batch(1, 5)
+            yield again(batch(1, 5))
 
+        collection.put(batch(1, 5), under=b"settings")
         collection.replace(batches(), b"new", under=b"settings")
         assert collection.count() == 5
 
@@ -130,8 +131,9 @@ def test_another_writer_holds_the_lock(pg_dsn):
             ):
                 with pytest.raises(errors.StoreLockedError, match="nothing was written, try again"):
                     write()
-            yield batch(2, 5)
+            yield again(batch(2, 5))
 
+        theirs.put(batch(2, 5), under=b"settings")
         theirs.replace(batches(), b"settings", under=b"settings")
         mine.put(batch(1, 5), under=b"settings")
         assert mine.count() == 10
@@ -146,7 +148,7 @@ def test_a_reader_that_does_not_end_keeps_a_replacement_out(pg_dsn):
         with psycopg.connect(pg_dsn) as other:
             other.execute("SELECT * FROM encvec.records_1")
             with pytest.raises(errors.StoreLockedError):
-                collection.replace([batch(2, 5)], b"new", under=b"settings")
+                collection.replace([again(batch(2, 5))], b"new", under=b"settings")
         sound(collection, expected)
 
 

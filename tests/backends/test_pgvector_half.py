@@ -7,8 +7,8 @@ import pytest
 
 from encvec_store.data.fields import Term
 from encvec_store.data.filters import Range
-from encvec_store.storage.postgres import PgvectorBackend
-from tests.backends.pgvector_kit import SIZE, ask, batch, opened, spec
+from encvec_store.storage.postgres import PostgresStore
+from tests.backends.pgvector_kit import SIZE, again, ask, batch, opened, spec
 
 DIM, N = 32, 2_000
 SOME = Range("n", "number", 0.0, 99.0)
@@ -33,7 +33,7 @@ def recall(found, truth):
 @pytest.fixture
 def filled(pg_dsn):
     written = halved(1, N)
-    backend = PgvectorBackend(pg_dsn, index="none")
+    backend = PostgresStore(pg_dsn, index="none")
     backend.create(HALF, b"settings").put(written, under=b"settings")
     backend.close()
     return pg_dsn, written.index_vectors
@@ -75,13 +75,13 @@ def test_every_way_of_searching_reads_it(filled, options, kind, storage, least):
 def test_it_outlives_replacing_and_other_dimensions(filled):
     dsn, _ = filled
     with opened(dsn, dim=DIM) as (_, collection):
-        nothing = halved(3, 0)
+        nothing = again(halved(3, 0))
         nothing.index_vectors = np.empty((0, 0), np.float16)
         collection.replace([nothing], b"sealed", under=b"settings", index_dim=0)
         assert collection.count() == 0
     with opened(dsn, dim=DIM) as (_, collection):
         assert (collection.spec.half, collection.spec.index_dim) == (True, 0)
-        fresh = halved(4, 20)
+        fresh = again(halved(4, 20))
         collection.replace([fresh], b"settings", under=b"sealed", index_dim=DIM)
         np.testing.assert_array_equal(collection.index_vectors(collection.rows())[1], fresh.index_vectors)
     ((column, kind),) = ask(

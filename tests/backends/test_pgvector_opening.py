@@ -4,7 +4,7 @@ import psycopg
 import pytest
 
 from encvec_store import errors
-from encvec_store.storage.postgres import PgvectorBackend
+from encvec_store.storage.postgres import PostgresStore
 from tests.backends.pgvector_kit import ask, batch, opened, oracle, sound, spec
 from tests.postgres import role
 
@@ -19,19 +19,19 @@ from tests.postgres import role
 )
 def test_no_server(url, words):
     with pytest.raises(errors.StoreUnreachableError, match=words) as caught:
-        PgvectorBackend(url)
+        PostgresStore(url)
     assert "secret" not in str(caught.value)
     assert caught.value.__suppress_context__
 
 
 def test_no_database(pg_dsn, pg_server):
     with pytest.raises(errors.StoreUnreachableError, match=r"nowhere.* does not exist"):
-        PgvectorBackend(pg_server.dsn("nowhere"))
+        PostgresStore(pg_server.dsn("nowhere"))
 
 
 def test_a_wrong_password(pg_dsn):
     with pytest.raises(errors.StoreUnreachableError, match=r"authentication failed|does not exist") as caught:
-        PgvectorBackend(pg_dsn.replace("passfile=", "password=wrong-secret&application_name="))
+        PostgresStore(pg_dsn.replace("passfile=", "password=wrong-secret&application_name="))
     assert "wrong-secret" not in str(caught.value)
 
 
@@ -39,9 +39,9 @@ def test_no_extension_and_no_right_to_create_it(pg_dsn):
     ask(pg_dsn, "DROP EXTENSION vector")
     with role(pg_dsn) as theirs:
         with pytest.raises(errors.StoreUnreachableError, match="superuser run CREATE EXTENSION vector"):
-            PgvectorBackend(theirs)
+            PostgresStore(theirs)
         with pytest.raises(errors.StoreUnreachableError, match="lacks the extension pgvector"):
-            PgvectorBackend(theirs, create=False)
+            PostgresStore(theirs, create=False)
     with opened(pg_dsn) as (_, collection):  # we may
         assert collection.count() == 0
 
@@ -66,10 +66,10 @@ def test_an_old_extension(pg_dsn, version):
     ask(pg_dsn, f"UPDATE pg_extension SET extversion = '{version}' WHERE extname = 'vector'")
     if version == "0.7.4":
         with pytest.raises(errors.StoreUnreachableError, match=r"0\.7\.4; 0\.8\.0 or later.*ALTER EXTENSION"):
-            PgvectorBackend(pg_dsn)
+            PostgresStore(pg_dsn)
     else:
         with pytest.warns(RuntimeWarning, match=r"0\.8\.1 has defects.*0\.8\.4"):
-            backend = PgvectorBackend(pg_dsn)
+            backend = PostgresStore(pg_dsn)
         assert not backend._server.parallel
         backend.close()
 
@@ -77,23 +77,23 @@ def test_an_old_extension(pg_dsn, version):
 def test_an_old_server(pg_dsn, monkeypatch):
     monkeypatch.setattr(psycopg.ConnectionInfo, "server_version", property(lambda self: 140_012))
     with pytest.raises(errors.StoreUnreachableError, match="PostgreSQL 14; 15 or later is needed"):
-        PgvectorBackend(pg_dsn)
+        PostgresStore(pg_dsn)
 
 
 def test_a_role_without_rights(pg_dsn):
     with role(pg_dsn) as theirs:
         with pytest.raises(errors.StoreUnreachableError, match=r"role lacks a right.*permission denied for database"):
-            PgvectorBackend(theirs)
+            PostgresStore(theirs)
         with opened(pg_dsn) as (_, collection):
             collection.put(batch(1, 3), under=b"settings")
         with pytest.raises(errors.StoreUnreachableError, match=r"role lacks a right.*permission denied for schema"):
-            PgvectorBackend(theirs)
+            PostgresStore(theirs)
     reading = (
         "GRANT USAGE ON SCHEMA encvec TO {}",
         "GRANT SELECT ON ALL TABLES IN SCHEMA encvec TO {}",
     )
     with role(pg_dsn, *reading) as theirs:
-        backend = PgvectorBackend(theirs)
+        backend = PostgresStore(theirs)
         collection = backend.open("tenant", "things")
         assert len(collection.rows()) == 3
         with pytest.raises(errors.StoreUnreachableError, match="role lacks a right"):
@@ -103,7 +103,7 @@ def test_a_role_without_rights(pg_dsn):
 
 def test_a_database_without_our_tables(pg_dsn):
     with pytest.raises(errors.StoreUnreachableError, match="no tables of encvec_store in schema 'encvec'"):
-        PgvectorBackend(pg_dsn, create=False)
+        PostgresStore(pg_dsn, create=False)
 
 
 def test_tables_from_the_future(pg_dsn):
@@ -111,14 +111,14 @@ def test_tables_from_the_future(pg_dsn):
         pass
     ask(pg_dsn, "UPDATE encvec.meta SET value = 99 WHERE name = 'format'")
     with pytest.raises(errors.StoreUnreachableError, match=r"format 99.*upgrade it"):
-        PgvectorBackend(pg_dsn)
+        PostgresStore(pg_dsn)
 
 
 def test_repr_and_url_hide_the_password(pg_dsn):
     with role(
         pg_dsn, "GRANT ALL ON DATABASE " + ask(pg_dsn, "SELECT quote_ident(current_database())")[0][0] + " TO {}"
     ) as theirs:
-        backend = PgvectorBackend(theirs)
+        backend = PostgresStore(theirs)
         assert ":encvec@" in theirs
         assert ":encvec@" not in backend.url
         backend.create(spec(), b"settings")

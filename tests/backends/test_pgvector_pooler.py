@@ -17,9 +17,9 @@ from sqlalchemy import create_engine
 
 from encvec_store.data.fields import Term
 from encvec_store.data.filters import Match
-from encvec_store.storage import CollectionSpec
-from encvec_store.storage.postgres import PgvectorBackend
-from tests.backends.pgvector_kit import DIM, SIZE, ask, batch, oracle, sound
+from encvec_store.storage.postgres import PostgresStore
+from encvec_store.storage.protocol import CollectionSpec
+from tests.backends.pgvector_kit import DIM, SIZE, again, ask, batch, both, oracle, sound
 from tests.postgres import role
 from tests.threads import guarded
 
@@ -74,7 +74,7 @@ def _wait(process, url):
 
 @contextmanager
 def opened(url, **options):
-    backend = PgvectorBackend(url, pooler=True, **options)
+    backend = PostgresStore(url, pooler=True, **options)
     try:
         yield backend
     finally:
@@ -83,7 +83,7 @@ def opened(url, **options):
 
 def work(backend, tenant, rounds=8):
     """Write, search and replace one tenant's collection beside the oracle, often enough to prepare statements."""
-    collection = backend.create(CollectionSpec(tenant, "things", DIM, SIZE), b"settings")
+    collection = both(backend.create(CollectionSpec(tenant, "things", DIM, SIZE), b"settings"))
     expected = oracle()
     seed = 1000 * int.from_bytes(tenant.encode(), "big")
     known = batch(seed, 40).tokens
@@ -91,9 +91,10 @@ def work(backend, tenant, rounds=8):
         chosen = np.random.default_rng(seed + step).choice(40, 10, replace=False)
         terms = [(i, "parity", Term("number", float(i % 2))) for i in range(10)]
         written = batch(seed + step, 10, tokens=known[chosen], terms=terms)
+        kept = expected.rows()[:10]
         for store in (collection, expected):
             if step == rounds // 2:
-                store.replace([written], b"settings", under=b"settings")
+                store.replace([again(written, kept)], b"settings", under=b"settings")
             else:
                 store.put(written, under=b"settings")
         if step % 3 == 2:

@@ -15,9 +15,9 @@ from encvec_store import errors
 from encvec_store.cli.app import run
 from encvec_store.data.fields import Term
 from encvec_store.data.filters import Match
-from encvec_store.storage import CollectionSpec
-from encvec_store.storage.postgres import PgvectorBackend
-from tests.backends.pgvector_kit import DIM, SIZE, ask, batch, oracle, sound
+from encvec_store.storage.postgres import PostgresStore
+from encvec_store.storage.protocol import Blob, CollectionSpec
+from tests.backends.pgvector_kit import DIM, SIZE, again, ask, batch, both, oracle, sound
 from tests.postgres import role
 
 TENANTS = ("acme", "globex", "")
@@ -25,6 +25,8 @@ OWNER = ("GRANT CREATE ON DATABASE {database} TO {{}}",)
 VISIBLE = (
     "SELECT count(*) FROM encvec.collections",
     "SELECT count(*) FROM encvec.spaces",
+    "SELECT count(*) FROM encvec.blobs",
+    "SELECT count(*) FROM encvec.changes",
     "SELECT count(*) FROM encvec.records",
     "SELECT count(*) FROM encvec.terms",
 )
@@ -35,12 +37,12 @@ def terms(n):
 
 
 def make(backend, tenant, name="things"):
-    return backend.create(CollectionSpec(tenant, name, DIM, SIZE), b"settings")
+    return both(backend.create(CollectionSpec(tenant, name, DIM, SIZE), b"settings"))
 
 
 @contextlib.contextmanager
 def opened(url, **options):
-    backend = PgvectorBackend(url, **options)
+    backend = PostgresStore(url, **options)
     try:
         yield backend
     finally:
@@ -61,7 +63,8 @@ def filled(owner):
     with opened(owner, row_security=True) as backend:
         collections = {tenant: make(backend, tenant) for tenant in TENANTS}
         for seed, collection in enumerate(collections.values()):
-            collection.put(batch(seed, 30, terms=terms(30)), under=b"settings")
+            some = batch(seed, 30, terms=terms(30))
+            collection.put(some, under=b"settings", blobs={"profile": Blob(1, b"sealed")})
         yield backend, collections
 
 
@@ -89,7 +92,7 @@ def contents(dsn):
 
 def test_every_table_is_closed(pg_dsn, filled):
     found = tables(pg_dsn)
-    assert len(found) == 5 + 2 * len(TENANTS)
+    assert len(found) == 6 + 2 * len(TENANTS)
     assert all(enabled and forced for _, enabled, forced in found), found
 
 
@@ -105,15 +108,19 @@ def test_the_owner_without_a_tenant_sees_and_writes_nothing(pg_dsn, owner, fille
             "DELETE FROM encvec.records",
             "UPDATE encvec.collections SET tenant = 'x'",
             "DELETE FROM encvec.spaces",
+            "UPDATE encvec.blobs SET content = ''",
+            "DELETE FROM encvec.changes",
         ):
             assert connection.execute(statement).rowcount == 0, statement
         for statement in (
-            f"INSERT INTO encvec.terms_{n} (row, field, kind, key) VALUES (1, 'f', 'k', 'v')",
+            f"INSERT INTO encvec.terms_{n} (row, n, field, kind, key) VALUES (1, 9, 'f', 'k', 'v')",
             f"INSERT INTO encvec.records_{n} SELECT 99, 1, 'tttttttttttttttt', decode(repeat('00', {SIZE}), 'hex'), '',"
             f" array_fill(0, ARRAY[{DIM}])::vector",
             "INSERT INTO encvec.collections (tenant, name, index_dim, envelope_size, config, generation, next_row,"
-            " content) VALUES ('acme', 'mine', 8, 40, '', 1, 1, 77)",
+            " content, stamp, purged) VALUES ('acme', 'mine', 8, 40, '', 1, 1, 77, 1, 1)",
             "INSERT INTO encvec.spaces SELECT 1, 5, 5",
+            "INSERT INTO encvec.blobs SELECT 1, 'mine', 0, 1, ''",
+            "INSERT INTO encvec.changes SELECT 1, 9, 1, ''",
         ):
             with pytest.raises(psycopg.errors.InsufficientPrivilege, match="row-level security"):
                 connection.execute(statement)
@@ -126,9 +133,9 @@ def test_a_session_sees_the_tenant_it_names(pg_dsn, owner, filled, tenant):
     numbers = contents(pg_dsn)
     with psycopg.connect(owner) as connection:
         connection.execute("SELECT set_config('encvec.tenant', %s, true)", (f"={tenant}",))
-        assert seen(connection) == [1, 1, 0, 0], "and nothing through the parents"
+        assert seen(connection) == [1, 1, 1, 1, 0, 0], "and nothing through the parents"
         for other, content in numbers.items():
-            assert set(seen(connection, [content])[4:]) == ({30} if other == tenant else {0})
+            assert set(seen(connection, [content])[len(VISIBLE) :]) == ({30} if other == tenant else {0})
         connection.rollback()
         # a setting that was local to a transaction is an empty one afterwards, and that is no tenant's
         assert connection.execute("SELECT current_setting('encvec.tenant', true)").fetchone() == ("",)
@@ -173,7 +180,7 @@ def test_two_roles_bound_to_a_tenant_each(pg_dsn, owner, filled):
         opened(acme) as first,
         opened(globex) as second,
     ):
-        mine, theirs = first.open("acme", "things"), second.open("globex", "things")
+        mine, theirs = both(first.open("acme", "things")), both(second.open("globex", "things"))
         assert first._server.row_security == second._server.row_security == "on", "the tables say so, not the options"
         assert (first.open("globex", "things"), second.open("acme", "things")) == (None, None)
         assert first.collections("globex") == []
@@ -187,7 +194,7 @@ def test_two_roles_bound_to_a_tenant_each(pg_dsn, owner, filled):
             connection.execute("SELECT set_config('encvec.tenant', '=globex', true)")
             assert set(seen(connection, contents(pg_dsn).values())) == {0}
         _, collections = filled
-        collections["acme"].replace([batch(3, 9)], b"new", under=b"settings")
+        collections["acme"].replace([again(batch(3, 9))], b"new", under=b"settings")
         assert (len(mine.rows()), mine.config()) == (9, b"new"), "new tables are open to the same roles"
 
 
@@ -214,9 +221,11 @@ def test_all_of_the_backend_under_row_security(owner):
         for step in range(12):
             some = np.random.default_rng(step).choice(40, 12, replace=False)
             written = batch(step, 10, tokens=known[some[:10]], terms=terms(10), retired=[known[some[11]].tobytes()])
+            kept = expected.rows()
             for store in (collection, expected):
                 if step % 5 == 4:
-                    store.replace([written, batch(step + 50, 3)], b"settings", under=b"settings")
+                    parts = [again(written, kept[:10]), again(batch(step + 50, 3), kept[10:13])]
+                    store.replace(parts, b"settings", under=b"settings")
                 else:
                     store.put(written, under=b"settings")
             gone = expected.rows()[:2]
@@ -236,13 +245,13 @@ def test_all_of_the_backend_under_row_security(owner):
 def test_a_replacement_is_closed_before_it_is_seen(pg_dsn, owner, filled):
     _, collections = filled
     before = contents(pg_dsn)["acme"]
-    collections["acme"].replace([batch(5, 9, terms=terms(9))], b"new", under=b"settings")
+    collections["acme"].replace([again(batch(5, 9, terms=terms(9)))], b"new", under=b"settings")
     after = contents(pg_dsn)["acme"]
     assert after != before
     assert all(enabled and forced for _, enabled, forced in tables(pg_dsn))
     with psycopg.connect(owner) as connection:
         connection.execute("SELECT set_config('encvec.tenant', '=globex', true)")
-        assert set(seen(connection, [after])[4:]) == {0}
+        assert set(seen(connection, [after])[len(VISIBLE) :]) == {0}
     assert collections["acme"].count() == 9
 
 
@@ -250,7 +259,7 @@ def test_values_of_every_size(owner):
     """What COPY took, INSERT takes: empty payloads, large ones, several statements, texts longer than their key."""
     with opened(owner, row_security=True) as backend:
         collection, expected = (
-            backend.create(CollectionSpec("tenant", "things", 700, 3000), b"settings"),
+            both(backend.create(CollectionSpec("tenant", "things", 700, 3000), b"settings")),
             oracle(700, 3000),
         )
         big = batch(1, 4000, dim=700, size=3000)
@@ -261,7 +270,7 @@ def test_values_of_every_size(owner):
         for store in (collection, expected):
             store.put(big, under=b"settings")
         sound(collection, expected)
-        empty = backend.create(CollectionSpec("tenant", "sealed", 0, SIZE), b"settings")
+        empty = both(backend.create(CollectionSpec("tenant", "sealed", 0, SIZE), b"settings"))
         empty.put(batch(1, 5, dim=0), under=b"settings")
         sound(empty, _filled(oracle(dim=0), batch(1, 5, dim=0)))
 
@@ -297,7 +306,7 @@ def test_turning_it_on_later(pg_dsn, owner):
         assert not any(forced for *_, forced in tables(pg_dsn))
         with opened(owner, row_security=True) as after, opened(owner, row_security=True) as again:
             assert all(enabled and forced for _, enabled, forced in tables(pg_dsn))
-            assert len(tables(pg_dsn)) == 5 + 2 * len(collections)
+            assert len(tables(pg_dsn)) == 6 + 2 * len(collections)
             assert after.open("acme", "a").count() == again.open("", "b").count() == 5
             assert before.open("acme", "a") is None
             with pytest.raises(errors.CollectionNotFoundError):
@@ -313,7 +322,7 @@ def test_turning_it_on_takes_the_owner(pg_dsn, owner):
         make(backend, "acme")
     rights = ("GRANT USAGE ON SCHEMA encvec TO {}", "GRANT SELECT, UPDATE ON ALL TABLES IN SCHEMA encvec TO {}")
     with role(pg_dsn, *rights) as user, pytest.raises(errors.StoreUnreachableError, match="must be owner"):
-        PgvectorBackend(user, row_security=True)
+        PostgresStore(user, row_security=True)
 
 
 def test_a_role_that_nothing_binds_is_told(pg_dsn, filled, caplog):
@@ -420,7 +429,7 @@ def test_a_thousand_tenants_cost_a_search_nothing(pg_dsn, owner):
 
     def open_and_search():
         with opened(owner, row_security=True) as fresh:
-            assert len(fresh.open("acme", "things").candidates({1: query}, 5)[0]) == 5
+            assert len(both(fresh.open("acme", "things")).candidates({1: query}, 5)[0]) == 5
 
     try:
         with opened(owner, row_security=True) as backend:

@@ -148,7 +148,7 @@ def test_a_wrong_passphrase_says_so_and_no_more(wrapped, encvec, monkeypatch):
     monkeypatch.setenv("ENCVEC_PASSPHRASE", "tr0ub4dor")
     answer = encvec("count", "docs")
     assert (answer.code, answer.out) == (2, "")
-    assert "wrong passphrase, or the file was altered" in answer.err
+    assert "wrong passphrase, or the keyset was altered" in answer.err
     assert "tr0ub4dor" not in answer.err
 
 
@@ -192,3 +192,34 @@ def test_a_password_in_a_url_belongs_in_the_environment(home, encvec):
     assert answer.code == 2
     assert "put the URL in ENCVEC_STORE" in answer.err
     assert "hunter2" not in answer.err
+
+
+def test_another_wrapper_is_named_in_the_uri(home, encvec):
+    """In clear it is made, listed and changed without a passphrase; without its wrapper's name it is refused."""
+    uri = "file:clear.json?wrap=none"
+    assert versions(encvec("keys", "create", "--keys", uri, "--json")) == ({1: "enabled"}, 1)
+    assert encvec("keys", "list", "--keys", uri, "--json").document["uri"] == uri
+    assert versions(encvec("keys", "rotate", "--keys", uri, "--json"))[1] == 2
+    answer = encvec("keys", "list", "--keys", "file:clear.json", "--json")
+    assert (answer.code, answer.error["type"]) == (2, "KeysetError")
+    assert "must be wrapped, but is in clear" in answer.error["message"]
+    answer = encvec("keys", "list", "--keys", "file:clear.json?wrap=magic", "--json")
+    assert (answer.code, answer.error["type"]) == (2, "UriError")
+
+
+def test_what_to_back_up(home, encvec, monkeypatch):
+    answer = encvec("keys", "create", "--keys", "file:clear.json?wrap=none")
+    assert "back up clear.json, and let nobody read it" in answer.err
+    monkeypatch.setenv("ENCVEC_PASSPHRASE", SECRET)
+    answer = encvec("keys", "create", "--keys", "file:wrapped.json")
+    assert "back up wrapped.json, and remember its passphrase: without both" in answer.err
+
+
+def test_a_wrapped_variable_needs_its_passphrase(home, encvec, monkeypatch):
+    monkeypatch.setenv("WRAPPED", "")
+    Keyset.create("env:WRAPPED", wrap="passphrase", passphrase=SECRET)
+    answer = encvec("keys", "list", "--keys", "env:WRAPPED")
+    assert answer.code == 2
+    assert "ENCVEC_PASSPHRASE_FILE" in answer.err
+    monkeypatch.setenv("ENCVEC_PASSPHRASE", SECRET)
+    assert versions(encvec("keys", "list", "--keys", "env:WRAPPED", "--json")) == ({1: "enabled"}, 1)

@@ -4,16 +4,19 @@ import sqlite3
 
 import pytest
 
+from encvec_store import migrate
 from encvec_store.storage.revisions import FORMAT, REVISION
-from tests.migrations.kit import DATA
 from tests.postgres import pg_dsn, pg_server, pg_template  # noqa: F401
 
 
 @pytest.fixture
 def old(home):
-    """The store as the first revision left it, before revisions were counted."""
+    """A store with two collections."""
+    migrate.upgrade(f"faiss://{home}/store")
     connection = sqlite3.connect(home / "store" / "records.sqlite3")
-    connection.executescript((DATA / "0001.sqlite.sql").read_text(encoding="utf-8"))
+    with connection:
+        for name in ("a", "b"):
+            connection.execute("INSERT INTO collections VALUES (NULL, 'acme', ?, 0, 40, x'00', 1, 1, 1, 1)", (name,))
     connection.close()
     return home
 
@@ -58,7 +61,7 @@ def test_current_says_what_to_do(home, encvec):
 def test_upgrade(old, encvec):
     answer = encvec("db", "upgrade", "--json")
     assert answer.code == 0
-    assert answer.document == {"store": str(old / "store"), "before": 1, "revision": REVISION}
+    assert answer.document == {"store": str(old / "store"), "before": REVISION, "revision": REVISION}
     assert encvec("db", "upgrade").out.splitlines()[1:] == [f"before    {REVISION}", f"revision  {REVISION}"]
     unknown = encvec("db", "upgrade", "2000", "--json")
     assert unknown.code == 2

@@ -283,7 +283,7 @@ def test_a_person_is_asked_for_the_passphrase_and_never_shown_it(environment, mo
     terminal.until("keys.json: ")
     terminal.type("wrong\n")
     assert terminal.end() == 2
-    assert "wrong passphrase, or the file was altered" in terminal.shown
+    assert "wrong passphrase, or the keyset was altered" in terminal.shown
     assert SECRET not in shown + terminal.shown
 
 

@@ -23,8 +23,7 @@ from encvec_store.crypto.labels import Purpose, derive, encode
 from encvec_store.crypto.prf import Keystream, Pmac
 from encvec_store.data.precision import Precision
 from encvec_store.integrations.sqlalchemy.cipher import ColumnCipher
-from encvec_store.keys.env import EnvHome
-from encvec_store.keys.file import FileHome
+from encvec_store.keys import StoredKeyset
 from encvec_store.keys.keyset import Keyset, KeyState, KeyVersion
 from encvec_store.schemes import scheme
 from encvec_store.schemes.device import CPU
@@ -249,7 +248,7 @@ def column_cipher():
     config = CollectionConfig.build(
         dim=3, metric_name="l2", scheme_spec={"name": "sap", "beta": 2.0}, fields=None, max_norm=8.0, oversample=None
     )
-    return ColumnCipher(keyset(EnvHome("UNUSED")), TENANT, "items.embedding", config)
+    return ColumnCipher(keyset(StoredKeyset("env:UNUSED")), TENANT, "items.embedding", config)
 
 
 def column():
@@ -266,24 +265,26 @@ def column():
     }
 
 
-def keyset(home):
-    """A keyset with a version in each state, in the home given and unsaved."""
+def keyset(stored):
+    """A keyset with a version in each state, in the place given and unsaved."""
     created = "2026-11-23T00:00:00+00:00"
     versions = [
         KeyVersion(1, KeyState.DESTROYED, created, b""),
         KeyVersion(2, KeyState.DISABLED, created, bytes(32)),
         KeyVersion(3, KeyState.ENABLED, created, ROOT),
     ]
-    return Keyset(home, versions, 3)
+    return Keyset(stored, versions, 3)
 
 
 def keysets():
-    document = keyset(EnvHome("UNUSED"))
+    document = keyset(StoredKeyset("env:UNUSED"))
     files = {}
     for kdf in ("argon2id", "scrypt"):
-        without = mock.patch("encvec_store.keys.file.Argon2id", side_effect=UnsupportedAlgorithm("left out"))
+        without = mock.patch(
+            "encvec_store.keys.wrappers.passphrase.Argon2id", side_effect=UnsupportedAlgorithm("left out")
+        )
         with tempfile.TemporaryDirectory() as folder, fixed_random():
-            place = FileHome(f"{folder}/keys.json", PASSPHRASE)
+            place = StoredKeyset(f"file:{folder}/keys.json", passphrase=PASSPHRASE)
             if kdf == "scrypt":
                 with without:
                     place.create(keyset(place)._document())

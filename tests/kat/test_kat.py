@@ -169,7 +169,7 @@ def test_keyset_files_open(tmp_path, kdf):
     data = stored("keysets.json")
     path = tmp_path / "keys.json"
     path.write_bytes(data["files"][kdf].encode())
-    assert json.loads(data["files"][kdf])["kdf"]["name"] == kdf
+    assert json.loads(data["files"][kdf])["header"]["name"] == kdf
     check(Keyset.open(f"file:{path}", passphrase=data["passphrase"]), data)
 
 

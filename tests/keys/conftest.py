@@ -2,13 +2,13 @@
 
 import pytest
 
-from encvec_store.keys import file
+from encvec_store.keys.wrappers import passphrase
 
 
 @pytest.fixture(autouse=True)
 def _cheap(monkeypatch):
-    monkeypatch.setattr(file, "_ARGON2ID", {"name": "argon2id", "iterations": 1, "lanes": 1, "memory_kib": 8})
-    monkeypatch.setattr(file, "_SCRYPT", {"name": "scrypt", "n": 2, "r": 1, "p": 1})
+    monkeypatch.setattr(passphrase, "_ARGON2ID", {"name": "argon2id", "iterations": 1, "lanes": 1, "memory_kib": 8})
+    monkeypatch.setattr(passphrase, "_SCRYPT", {"name": "scrypt", "n": 2, "r": 1, "p": 1})
     monkeypatch.delenv("ENCVEC_PASSPHRASE", raising=False)
     monkeypatch.delenv("ENCVEC_PASSPHRASE_FILE", raising=False)
 

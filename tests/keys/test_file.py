@@ -11,7 +11,8 @@ import pytest
 from cryptography.exceptions import UnsupportedAlgorithm
 
 from encvec_store.errors import KeysetError, KeyUnavailableError
-from encvec_store.keys import file as module
+from encvec_store.keys.storage import file as storage
+from encvec_store.keys.wrappers import passphrase as wrapper
 from tests.keys.files import PASSPHRASE, create, reopen
 
 
@@ -41,8 +42,9 @@ def test_content_is_wrapped(path):
         assert secret not in content
         assert base64.b64encode(secret).strip(b"=")[:-1] not in content
     fields = json.loads(content)
-    assert fields["format"] == "encvec-keyset-file/1"
-    assert fields["kdf"]["name"] == "argon2id"
+    assert fields["format"] == "encvec-keyset-wrapped/1"
+    assert fields["wrapper"] == "passphrase"
+    assert fields["header"]["name"] == "argon2id"
 
 
 def test_each_save_has_a_fresh_nonce_each_file_a_fresh_salt(path, tmp_path):
@@ -53,14 +55,14 @@ def test_each_save_has_a_fresh_nonce_each_file_a_fresh_salt(path, tmp_path):
         nonces.add(json.loads(path.read_bytes())["nonce"])
     assert len(nonces) == 21
     create(tmp_path / "other.json")
-    salts = {json.loads(place.read_bytes())["kdf"]["salt"] for place in (path, tmp_path / "other.json")}
+    salts = {json.loads(place.read_bytes())["header"]["salt"] for place in (path, tmp_path / "other.json")}
     assert len(salts) == 2
 
 
 def test_defaults_are_strong(monkeypatch):
     monkeypatch.undo()
-    assert module._ARGON2ID == {"name": "argon2id", "iterations": 3, "lanes": 4, "memory_kib": 65536}  # RFC 9106
-    assert module._SCRYPT == {"name": "scrypt", "n": 65536, "r": 8, "p": 1}
+    assert wrapper._ARGON2ID == {"name": "argon2id", "iterations": 3, "lanes": 4, "memory_kib": 65536}  # RFC 9106
+    assert wrapper._SCRYPT == {"name": "scrypt", "n": 65536, "r": 8, "p": 1}
 
 
 @pytest.mark.skipif(os.name != "posix", reason="modes are POSIX")
@@ -78,7 +80,7 @@ def test_only_the_owner_may_read(path):
 @pytest.mark.parametrize("wrong", ["correct hors", "Correct horse", "correct horse ", "x", b"\xff"])
 def test_wrong_passphrase(path, wrong):
     create(path)
-    with pytest.raises(KeysetError, match="wrong passphrase, or the file was altered") as caught:
+    with pytest.raises(KeysetError, match="wrong passphrase, or the keyset was altered") as caught:
         reopen(path, wrong)
     assert caught.value.__cause__ is None
     assert PASSPHRASE not in str(caught.value)
@@ -87,9 +89,9 @@ def test_wrong_passphrase(path, wrong):
 @pytest.mark.parametrize("scrypt", [False, True])
 def test_any_flipped_byte_is_refused(monkeypatch, path, scrypt):
     if scrypt:
-        monkeypatch.setattr(module, "Argon2id", no_argon2)
+        monkeypatch.setattr(wrapper, "Argon2id", no_argon2)
     create(path)
-    monkeypatch.setattr(module, "_MAX_WORK_KIB", 4096)  # a flip must not be able to make the test slow
+    monkeypatch.setattr(wrapper, "_MAX_WORK_KIB", 4096)  # a flip must not be able to make the test slow
     content = path.read_bytes()
     for position in range(len(content)):
         for flip in (0x01, 0x20):
@@ -112,7 +114,7 @@ def test_any_other_length_is_refused(path):
 def test_existing_file_is_refused(path):
     root = create(path).root(1)
     before = path.read_bytes()
-    with pytest.raises(KeysetError, match="exists already"):
+    with pytest.raises(KeysetError, match="holds a keyset already"):
         create(path)
     assert path.read_bytes() == before
     assert reopen(path).root(1) == root
@@ -120,8 +122,8 @@ def test_existing_file_is_refused(path):
 
 def test_existing_file_is_refused_at_the_last_moment(monkeypatch, path):
     """Another process creates the file while the key is derived."""
-    monkeypatch.setattr(module.FileHome, "_secret", lambda self: path.write_text("first") and b"x")
-    with pytest.raises(KeysetError, match="exists already"):
+    monkeypatch.setattr(wrapper.PassphraseWrapper, "_secret", lambda self: path.write_text("first") and b"x")
+    with pytest.raises(KeysetError, match="holds a keyset already"):
         create(path)
     assert path.read_text() == "first"
     assert list(path.parent.iterdir()) == [path]
@@ -152,7 +154,7 @@ def test_failed_save_leaves_all_as_before(monkeypatch, path, call):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(module.os, call, fail)
+        patch.setattr(storage.os, call, fail)
         for change in (keyset.rotate, keyset.rotate):
             with pytest.raises(KeysetError, match=r"cannot write .*: No space left"):
                 change()
@@ -189,7 +191,7 @@ def test_two_writers_at_once(monkeypatch, path):
         time.sleep(0.2)  # wide enough a gap for the other to pass, were there no lock
         replace(source, target)
 
-    monkeypatch.setattr(module.os, "replace", slow)
+    monkeypatch.setattr(storage.os, "replace", slow)
     results = []
 
     def rotate(keyset):
@@ -212,19 +214,19 @@ def test_two_writers_at_once(monkeypatch, path):
 
 def test_scrypt_where_there_is_no_argon2(monkeypatch, path):
     with monkeypatch.context() as patch:
-        patch.setattr(module, "Argon2id", no_argon2)
+        patch.setattr(wrapper, "Argon2id", no_argon2)
         root = create(path).root(1)
-        assert json.loads(path.read_bytes())["kdf"]["name"] == "scrypt"
+        assert json.loads(path.read_bytes())["header"]["name"] == "scrypt"
         assert reopen(path).root(1) == root
     keyset = reopen(path)
     assert keyset.root(1) == root
     keyset.rotate()
-    assert json.loads(path.read_bytes())["kdf"]["name"] == "scrypt"  # derived once, kept
+    assert json.loads(path.read_bytes())["header"]["name"] == "scrypt"  # derived once, kept
     assert reopen(path).root(2) == keyset.root(2)
 
 
 def test_argon2_file_where_there_is_none(monkeypatch, path):
     create(path)
-    monkeypatch.setattr(module, "Argon2id", no_argon2)
+    monkeypatch.setattr(wrapper, "Argon2id", no_argon2)
     with pytest.raises(KeysetError, match="OpenSSL lacks"):
         reopen(path)

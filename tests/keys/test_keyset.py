@@ -114,7 +114,7 @@ class Failing:
 def test_failed_save_changes_nothing():
     keyset = Keyset.create("memory:")
     keyset.rotate()
-    keyset._home = Failing()
+    keyset._stored = Failing()
     before = keyset._document()
     for change in (keyset.rotate, lambda: keyset.disable(1), lambda: keyset.destroy(1)):
         with pytest.raises(KeysetError, match="disk full"):

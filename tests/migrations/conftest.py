@@ -1,4 +1,4 @@
-"""A store's place in either dialect, empty or as it was at the first revision; and scripts with a revision more."""
+"""A store's place in either dialect, empty or filled; and scripts with a revision more."""
 
 import sqlite3
 from contextlib import closing
@@ -9,7 +9,7 @@ import pytest
 import encvec_store as ev
 from encvec_store import migrate
 from encvec_store.storage.revisions import REVISION
-from tests.migrations.kit import DATA, KEYS_VARIABLE, add_revision, catalog, keyset
+from tests.migrations.kit import DATA, KEYS_VARIABLE, add_revision, catalog, fill, keyset
 from tests.postgres import pg_dsn, pg_server, pg_template  # noqa: F401
 
 
@@ -33,7 +33,17 @@ class Place:
             cursor = connection.execute(statement.format(at="encvec."))
             return cursor.fetchall() if cursor.description else []
 
-    def load(self, revision=1):
+    def using(self):
+        """Return a connection in a transaction that uses the tables, as a writer's does."""
+        if self.dialect == "sqlite":
+            connection = sqlite3.connect(self.where / "records.sqlite3", isolation_level=None)
+            connection.execute("BEGIN IMMEDIATE")
+            return connection
+        connection = psycopg.connect(self.where)
+        connection.execute("SELECT FROM encvec.records")
+        return connection
+
+    def load(self, revision):
         """Put there what a store of that revision looked like."""
         script = (DATA / f"{revision:04d}.{self.dialect}.sql").read_text(encoding="utf-8")
         if self.dialect == "sqlite":
@@ -45,9 +55,10 @@ class Place:
         return self
 
     def loaded(self):
-        """The same, brought up to what this code works on."""
-        self.load()
+        """Make a store of this code there, by the scripts, and fill it."""
         migrate.upgrade(self.url, REVISION)
+        with self.connect() as store:
+            fill(store)
         return self
 
     def catalog(self):

@@ -1,7 +1,7 @@
 """Writes what a store of this code looks like, as SQL: `python -m tests.migrations.make`, from the repository's root.
 
 One file a dialect and revision, in `data/`. A file that exists is what data out there looks like: it is not made anew
-to get a test to pass. The first was written by the code before revisions were counted.
+to get a test to pass.
 """
 
 from __future__ import annotations

@@ -43,19 +43,24 @@ def test_a_store_of_an_earlier_revision(place, revision):
         check(store)
 
 
-def test_a_store_from_before_revisions_were_counted(place, monkeypatch):
-    """Its `meta` says a format only, which means revision 1; opening it writes nothing of the kind."""
-    monkeypatch.setattr(revisions, "REVISION", 1)
-    place.load()
-    with place.connect() as store:
-        assert len(store.collections()) == 2
-    assert migrate.current(place.url).revision == 1
-    assert place.ask("SELECT value FROM {at}meta WHERE name = 'revision'") == []
+def test_tables_that_say_no_revision_are_refused(place):
+    """They are of no code that we know: they are neither used nor changed."""
+    place.loaded()
+    place.ask("DELETE FROM {at}meta WHERE name = 'revision'")
+    before = place.catalog()
+    with pytest.raises(errors.StoreUnreachableError, match="tables of revision 0"):
+        place.connect()
+    for call in (migrate.upgrade, lambda url: migrate.downgrade(url, 0, accept_data_loss=True)):
+        with pytest.raises(errors.StoreUnreachableError, match=r"revision 0, which .* does not know"):
+            call(place.url)
+    assert not migrate.current(place.url).usable
+    assert place.catalog() == before
 
 
-def test_an_adopted_store_is_like_a_new_one(place):
+@pytest.mark.parametrize("revision", range(1, revisions.REVISION + 1))
+def test_an_adopted_store_is_like_a_new_one(place, revision):
     """But for its content: no old table keeps a shape of its own."""
-    place.load()
+    place.load(revision)
     migrate.upgrade(place.url)
     with place.connect() as store:
         for tenant, name in store.collections():
@@ -278,14 +283,8 @@ def test_somebody_uses_the_tables(place, further):
     place.loaded()
     before = place.catalog()
     url = place.url + ("&" if "?" in place.url else "?") + "lock_timeout=0.3"
-    with place.connect() as store:
-        backend = store._backend
-        source = backend._database if place.dialect == "sqlite" else backend._source
-        with source.write() as cursor:
-            if place.dialect == "postgresql":
-                cursor.execute(b"SELECT FROM encvec.records")
-            with pytest.raises(errors.StoreLockedError, match="try again"):
-                migrate.upgrade(url)
+    with closing(place.using()), pytest.raises(errors.StoreLockedError, match="try again"):
+        migrate.upgrade(url)
     assert place.catalog() == before
     migrate.upgrade(url)
 

@@ -18,7 +18,7 @@ from sqlalchemy import create_engine, event, text
 from encvec_store import errors, migrate
 from encvec_store.localpg.errors import LocalServerError
 from encvec_store.localpg.install import find_installation
-from encvec_store.storage import open_backend
+from encvec_store.storage.postgres import PostgresStore
 from encvec_store.storage.revisions import FORMAT, REVISION
 from tests.migrations.kit import check, fill
 from tests.postgres import role
@@ -64,7 +64,7 @@ def test_both_ways_of_making_tables_make_the_same(place):
 
 def test_down_to_nothing_and_made_anew(place):
     """Nothing stays behind that would stand in the way of either."""
-    place.load()
+    place.loaded()
     made = place.catalog()
     with pytest.raises(errors.DataLossError, match=r"delete 2 collections; nothing was changed"):
         migrate.downgrade(place.url, 0)
@@ -267,7 +267,7 @@ def test_each_missing_right_names_its_statement(place, further):
     database = place.ask("SELECT quote_ident(current_database())")[0][0]
     with role(place.url) as theirs:
         name = theirs.partition("://")[2].partition(":")[0]
-        for call in (migrate.upgrade, open_backend):
+        for call in (migrate.upgrade, PostgresStore):
             with pytest.raises(errors.StoreUnreachableError, match=f"CREATE SCHEMA .encvec. AUTHORIZATION .{name}."):
                 call(theirs)
         place.ask("DROP EXTENSION vector")
@@ -299,5 +299,5 @@ def test_a_schema_made_by_the_owner_is_enough_to_connect(place):
     """CREATE SCHEMA IF NOT EXISTS asks for the right to create it, even where it exists."""
     with role(place.url) as theirs:
         place.ask(f"CREATE SCHEMA encvec AUTHORIZATION {theirs.partition('://')[2].partition(':')[0]}")
-        open_backend(theirs).close()
+        PostgresStore(theirs).close()
         place.ask("DROP SCHEMA encvec CASCADE")

@@ -1,7 +1,35 @@
-"""The `faiss:` store: records in SQLite, indexes by FAISS, caches of them on disk; imports backend."""
+"""FAISS over any record store, and the `faiss:` store: records in SQLite, indexes by FAISS, copies of them on disk."""
 
 from __future__ import annotations
 
-from .backend import FaissBackend
+from typing import Any
 
-__all__ = ["FaissBackend"]
+from ...storage.protocol import Records
+from ...storage.sqlite import SqliteRecords, SqliteStore
+from ..protocol import Connection
+from .index import FaissIndex
+from .options import Options, parse_url
+
+__all__ = ["FaissIndex", "Options", "connect"]
+
+
+def connect(url: str, **options: Any) -> Connection:
+    """Open a `faiss:` store.
+
+    Args:
+        url: `faiss:///absolute/folder`, `faiss:relative/folder` or `faiss://./relative/folder`, with options
+            as `?index=hnsw&ef_search=200`; see `Options`.
+        options: the same as keyword arguments; they win over the URL.
+
+    Raises:
+        UriError: the URL or an option means nothing.
+        StoreUnreachableError: the folder cannot be made or written, or holds something else.
+    """
+    folder, chosen = parse_url(url, options)
+    store = SqliteStore(folder, chosen.lock_timeout, url)
+
+    def index(records: Records) -> FaissIndex:
+        files = store.index_folder(records.collection) if isinstance(records, SqliteRecords) else None
+        return FaissIndex(records, files, chosen)
+
+    return Connection(store, index, chosen.device)

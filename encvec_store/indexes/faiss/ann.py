@@ -1,4 +1,4 @@
-"""The one place that calls FAISS: build, extend, search, write and read an index; imports options, device, files.
+"""The one place that calls FAISS: build, extend, search, write and read an index.
 
 Inner product throughout. FAISS has no types of its own; what leaves this file has.
 """

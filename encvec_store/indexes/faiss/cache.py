@@ -1,4 +1,4 @@
-"""The index of one collection on disk: save it, load what is provably ours; imports ordinals, rowlist, slots, files.
+"""The index of one collection on disk: save it, load what is provably ours.
 
 `manifest.json` is written last, by an atomic rename, and names every other file with the SHA-256 of each of its
 pieces; its tag says that we wrote it. FAISS parses a piece only if it has the hash of a manifest with our tag: parsing
@@ -13,15 +13,16 @@ import logging
 import secrets
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ...storage.protocol import Bytes, CacheAuthenticator, CollectionSpec, Rows
+from ...storage.protocol import Bytes, Changes, CollectionSpec, Rows
 from ...storage.sqlite.files import check_hashed, read_hashed, reading, replace_durably, sync, write_hashed
+from ..protocol import CacheAuthenticator
 from .ann import VERSION, AnnIndex
 from .locks import FileLock
 from .options import Options
@@ -29,24 +30,37 @@ from .ordinals import Ordinals
 from .rowlist import RowList
 from .slots import Slots, write_slots
 
-__all__ = ["Cache"]
+__all__ = ["Cache", "State"]
 
-FORMAT = 2
-"""1 had one hash a file."""
+FORMAT = 3
+"""1 had one hash a file; 2 did not say of which content it was."""
 _MANIFEST = "manifest.json"
 _LOCK = "writer.lock"
 _TRIES = 3
+_STATE = ("generation", "content", "stamp", "index_dim")
+_DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, MemoryError)
 _ROWS_AT_ONCE = 100_000
 _log = logging.getLogger("encvec_store")
 
 
+@dataclass(frozen=True)
+class State:
+    """What an index knows of the records; see `storage.protocol.Changes`."""
+
+    generation: int = -1
+    """-1 where even then some rows were not in it."""
+    content: int = 0
+    stamp: int = 0
+    index_dim: int = 0
+
+
 @dataclass
 class Loaded:
-    """What a cache held: the index as of a generation; -1 where even then some rows were not in it."""
+    """What a cache held: the index as of a state, and what changed since."""
 
     spaces: dict[int, Ordinals]
-    generation: int
-    stamp: int
+    state: State
+    changes: Changes | None
 
 
 @dataclass
@@ -72,16 +86,19 @@ class Saving:
 class Cache:
     """A folder of files that can all be made again from the records. Nothing in it is trusted unseen."""
 
-    def __init__(self, folder: Path, collection: int, spec: CollectionSpec, options: Options) -> None:
+    def __init__(self, folder: Path, spec: CollectionSpec, options: Options) -> None:
         self.folder = folder
         self.authenticator: CacheAuthenticator | None = None
-        self._collection, self.spec, self._options = collection, spec, options
+        self._spec, self._options = spec, options
         self._lock = FileLock(folder / _LOCK)
         self._ours: bytes | None = None
         """The manifest that we loaded or saved last: our ordinals continue those of its files."""
 
-    def load(self) -> Loaded | None:
-        """Return the saved index, or None where there is none that is whole and ours. Never raises."""
+    def load(self, since: Callable[[State], Changes | None]) -> Loaded | None:
+        """Return the saved index, or None where there is none that is whole, ours and of this content.
+
+        Raises nothing but what `since` raises: it says what changed since a state.
+        """
         if self.authenticator is None:
             return None
         for _ in range(_TRIES):
@@ -89,23 +106,22 @@ class Cache:
             if text is None:
                 return None
             try:
-                document = self._checked(text)
-                if document is None or document["index_dim"] != self.spec.index_dim:
-                    return None  # saved before the collection moved to another sketch
-                loaded = self._loaded(document)
-            except (OSError, ValueError, KeyError, TypeError, AttributeError, MemoryError) as error:
+                loaded = self._of_manifest(text, since)
+            except _DAMAGE as error:
                 if self._read_manifest() != text:
                     continue  # somebody saved meanwhile, and removed the files we were reading
                 _log.warning(
                     "the cached index of collection %r is not used, it will be rebuilt: %s: %s",
-                    self.spec.name, type(error).__name__, error,
+                    self._spec.name, type(error).__name__, error,
                 )  # fmt: skip
+                return None
+            if loaded is None:
                 return None
             self._ours = text
             return loaded
         return None
 
-    def begin(self, spaces: dict[int, Ordinals], generation: int, stamp: int) -> Saving | None:
+    def begin(self, spaces: dict[int, Ordinals], state: State) -> Saving | None:
         """Write the indexes, while nothing may change. None where that cannot be: another process saves, say."""
         if self.authenticator is None:
             return None
@@ -113,13 +129,12 @@ class Cache:
             for folder in (self.folder.parent, self.folder):
                 folder.mkdir(mode=0o700, exist_ok=True)
             if not self._lock.acquire():
-                _log.info("collection %r: another process saves the index", self.spec.name)
+                _log.info("collection %r: another process saves the index", self._spec.name)
                 return None
             if self._read_manifest() != self._ours:
                 self._ours = None  # another process saved since: its files continue other ordinals than ours
             complete = not any(space.pending for space in spaces.values())
-            document = {**self._identity(), "index_dim": self.spec.index_dim}
-            document |= {"generation": generation if complete else -1, "stamp": stamp}
+            document = {**self._identity(), **asdict(state if complete else replace(state, generation=-1))}
             held = {number: self._begun(number, space) for number, space in spaces.items() if space.ann}
             return Saving(document, {number: space for number, space in held.items() if space is not None})
         except (OSError, RuntimeError) as error:  # the latter from FAISS
@@ -161,7 +176,7 @@ class Cache:
         try:
             (self.folder / _MANIFEST).unlink(missing_ok=True)
         except OSError as error:
-            _log.warning("the index of collection %r was not removed: %s", self.spec.name, error.strerror)
+            _log.warning("the index of collection %r was not removed: %s", self._spec.name, error.strerror)
 
     def remove(self) -> None:
         """Delete the folder."""
@@ -183,8 +198,8 @@ class Cache:
                 for entry in (space["index"], space["rows"]):
                     check_hashed(self.folder, entry)
                 if space["slots"]:
-                    Slots(self.folder / space["slots"]["name"], space["slots"]["count"], self.spec.envelope_size)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+                    Slots(self.folder / space["slots"]["name"], space["slots"]["count"], self._spec.envelope_size)
+        except _DAMAGE as error:
             if self._read_manifest() != text:
                 return []
             return [f"cached index: {error} (only a cache: it is rebuilt from the records)"]
@@ -226,7 +241,7 @@ class Cache:
         sync(self.folder / space.entry["rows"]["name"])
         space.entry["slots"] = None
         if self._options.mapped:
-            old, width = space.slots, self.spec.envelope_size
+            old, width = space.slots, self._spec.envelope_size
             path = old.path if old else self.folder / f"slots-{number}-{secrets.token_hex(8)}.bin"
             start = old.count if old else 0
             if old is None or start < n:
@@ -235,7 +250,7 @@ class Cache:
             space.entry["slots"] = {"name": path.name, "count": n}
 
     def _failed(self, error: Exception) -> None:
-        _log.warning("the index of collection %r was not saved: %s", self.spec.name, error)
+        _log.warning("the index of collection %r was not saved: %s", self._spec.name, error)
 
     def _clean(self, document: dict[str, Any]) -> None:
         keep = {_MANIFEST, _LOCK}
@@ -255,9 +270,9 @@ class Cache:
             return None
 
     def _identity(self) -> dict[str, Any]:
-        spec = self.spec
+        spec = self._spec
         return {
-            "what": "encvec_store index cache", "format": FORMAT, "collection": self._collection,
+            "what": "encvec_store index cache", "format": FORMAT, "collection": self.folder.name,
             "tenant": spec.tenant, "name": spec.name,
             "envelope_size": spec.envelope_size,
         }  # fmt: skip
@@ -279,29 +294,36 @@ class Cache:
             raise ValueError("the manifest is of another collection or format")
         return dict(document)
 
-    def _loaded(self, document: dict[str, Any]) -> Loaded:
-        spaces = {int(number): self._load_space(entry) for number, entry in document["spaces"].items()}
-        return Loaded(spaces, document["generation"], document["stamp"])
+    def _of_manifest(self, text: bytes, since: Callable[[State], Changes | None]) -> Loaded | None:
+        document = self._checked(text)
+        if document is None:
+            return None
+        state = State(*(document[name] for name in _STATE))
+        changes = since(state)
+        if changes is not None and changes.content != state.content:
+            return None  # every index vector was replaced since
+        spaces = {int(number): self._load_space(entry, state) for number, entry in document["spaces"].items()}
+        return Loaded(spaces, state, changes)
 
-    def _load_space(self, entry: dict[str, Any]) -> Ordinals:
+    def _load_space(self, entry: dict[str, Any], state: State) -> Ordinals:
         n = entry["count"]
         space = Ordinals(*self._load_rows(entry["rows"], n))
         options = self._options
         other = entry["storage"] != options.storage_for(entry["kind"])
         if other or (entry["kind"] == "hnsw" and entry["m"] != options.m):
-            _log.info("collection %r: index options have changed, rebuilding", self.spec.name)
+            _log.info("collection %r: index options have changed, rebuilding", self._spec.name)
             return space
         with reading(self.folder, entry["index"]) as read:
             ann = AnnIndex.read(read, entry["kind"], entry["storage"], entry["m"])
-        if len(ann) != n or ann.dim != AnnIndex.width(self.spec.index_dim, ann.storage):
+        if len(ann) != n or ann.dim != AnnIndex.width(state.index_dim, ann.storage):
             raise ValueError("the index has a wrong size")
         space.ann, space.saved_index = ann, entry["index"]
         if entry["slots"] and options.mapped:
             try:
                 path = self.folder / entry["slots"]["name"]
-                space.slots = Slots(path, entry["slots"]["count"], self.spec.envelope_size)
+                space.slots = Slots(path, entry["slots"]["count"], self._spec.envelope_size)
             except (OSError, ValueError) as error:  # the index is none the worse for it
-                _log.warning("collection %r: mapped vectors are not used: %s", self.spec.name, error)
+                _log.warning("collection %r: mapped vectors are not used: %s", self._spec.name, error)
         return space
 
     def _load_rows(self, entry: dict[str, Any], n: int) -> tuple[RowList, npt.NDArray[np.bool_]]:

@@ -1,4 +1,4 @@
-"""Searching on a GPU where FAISS is built for one and one is there; imports faiss, gpus.
+"""Searching on a GPU where FAISS is built for one and one is there.
 
 Indexes are built, extended and kept on the CPU; what searches is a copy. Flat and IVF indexes are copied to every GPU
 there is, sharded by FAISS. In the place of an HNSW graph, which FAISS walks on the CPU only, stands a CAGRA graph

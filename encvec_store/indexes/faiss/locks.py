@@ -1,4 +1,4 @@
-"""A lock for many readers or one writer, and a lock file for one process; imports the standard library only."""
+"""A lock for many readers or one writer, and a lock file for one process."""
 
 from __future__ import annotations
 

@@ -1,25 +1,21 @@
-"""Reading a `faiss:` URL and its options; imports errors, gpus."""
+"""Reading a `faiss:` URL and its options."""
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, unquote
 
 from ...errors import UriError
 from ...gpus import DEVICES
+from ...storage.sqlite.place import LOCK_TIMEOUT, seconds, split
 
 __all__ = ["INDEX_KINDS", "STORAGES", "Options", "parse_url"]
 
 INDEX_KINDS = ("flat", "hnsw", "ivf")
 STORAGES = ("sq8", "float32", "pq")
-_SHAPES = "faiss:///absolute/folder, faiss:relative/folder or faiss://./relative/folder"
-
-
 _TRAINABLE = 100
 """Fewer records teach an index nothing: they are searched exactly, whatever was asked for."""
 
@@ -46,7 +42,7 @@ class Options:
     """IVF lists searched; 0 is a twelfth of them."""
     device: str = "cpu"
     """Where records are encrypted and indexes searched: `cpu`, `cuda`, or `auto`, `cuda` where there is one."""
-    lock_timeout: float = 5.0
+    lock_timeout: float = LOCK_TIMEOUT
     """Seconds to wait for another writer."""
     mapped: bool = True
     """Read vector envelopes through a memory-mapped copy, where the index has been saved."""
@@ -61,9 +57,8 @@ class Options:
         _one_of("device", self.device, DEVICES)
         for name, least in (("ef_search", 1), ("m", 2), ("ef_construction", 1), ("nprobe", 0), ("flat_limit", 0)):
             if getattr(self, name) < least:
-                raise UriError(f"faiss store: {name} is at least {least}, not {getattr(self, name)}")
-        if not 0 <= self.lock_timeout <= 86_400:
-            raise UriError(f"faiss store: lock_timeout is in seconds, 0 to 86400, not {self.lock_timeout}")
+                raise UriError(f"faiss store: {name} must be an integer >= {least}, got {getattr(self, name)}")
+        seconds(self.lock_timeout)
 
     def kind_for(self, records: int) -> str:
         """Return the kind of index that suits so many records of one key version."""
@@ -90,44 +85,29 @@ def parse_url(url: str, given: Mapping[str, Any]) -> tuple[Path, Options]:
     Raises:
         UriError: no `faiss:` URL, no folder in it, or an unknown or malformed option.
     """
-    scheme, _, rest = url.partition(":")
-    if scheme != "faiss":
-        raise UriError(f"not a faiss: URL: {url!r}")
-    place, _, query = rest.partition("?")
-    folder = unquote(place)
-    if folder.startswith("//"):
-        folder = folder[2:]
-        if not folder.startswith(("/", "./", "../")) and folder not in (".", ".."):
-            raise UriError(f"{url!r}: a name after '//' would be a host, and there is none; write {_SHAPES}")
-    if re.match(r"/[A-Za-z]:(/|$)", folder):
-        folder = folder[1:]  # faiss:///C:/data
-    if not folder or "\0" in folder:
-        raise UriError(f"{url!r} names no folder; write {_SHAPES}")
-    texts = parse_qsl(query, keep_blank_values=True)
-    if len({name for name, _ in texts}) < len(texts):
-        raise UriError(f"{url!r} gives an option twice")
+    folder, texts = split(url)
     known = {option.name: option.default for option in fields(Options)}
     values: dict[str, Any] = {}
     for name, value in (*texts, *given.items()):
         if known.get(name, MISSING) is MISSING:
-            raise UriError(f"faiss store: unknown option {name!r}; the options are {', '.join(sorted(known))}")
+            raise UriError(f"faiss store: unknown option {name!r}; use one of {', '.join(sorted(known))}")
         values[name] = _converted(name, value, type(known[name]))
-    return Path(folder), Options(**values)
+    return folder, Options(**values)
 
 
 def _converted(name: str, value: Any, kind: type) -> Any:
     if kind is bool:
         switches = {"1": True, "0": False, "true": True, "false": False}
         if str(value).lower() not in switches:
-            raise UriError(f"faiss store: {name} is 1 or 0, not {value!r}")
+            raise UriError(f"faiss store: {name} must be 1 or 0, got {value!r}")
         return switches[str(value).lower()]
     try:
         return kind(value)
     except (TypeError, ValueError):
-        what = {int: "a whole number", float: "a number"}.get(kind, "a text")
-        raise UriError(f"faiss store: {name} is {what}, not {value!r}") from None
+        what = {int: "an integer", float: "a number"}.get(kind, "a text")
+        raise UriError(f"faiss store: {name} must be {what}, got {value!r}") from None
 
 
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
-        raise UriError(f"faiss store: {name} is one of {', '.join(allowed)}, not {value!r}")
+        raise UriError(f"faiss store: {name} must be one of {', '.join(allowed)}, got {value!r}")

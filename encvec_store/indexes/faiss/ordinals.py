@@ -1,4 +1,4 @@
-"""One space in memory: ordinals, which of them live, and their FAISS index; imports ann, rowlist, slots.
+"""One space in memory: ordinals, which of them live, and their FAISS index.
 
 Ordinal i is the i-th vector in the FAISS index, `rows[i]` its record and, once saved, slot i its envelope.
 Ordinals from `indexed` on are known but not in the index yet.
@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ...data.filters import Predicate
-from ...storage.protocol import Bytes, Matrix, Probes, Rows, first, share
+from ...storage.protocol import Bytes, Matrix, Rows
+from ..protocol import Probes, first, share
 from .ann import AnnIndex, training_size
 from .options import Options
 from .rowlist import RowList
@@ -30,7 +31,7 @@ _DEAD_MOST = 0.3
 
 
 class Ordinals:
-    """The index of one space. Not locked: the collection sees to that."""
+    """The index of one space. Not locked: `FaissIndex` sees to that."""
 
     def __init__(self, rows: RowList | None = None, live: npt.NDArray[np.bool_] | None = None) -> None:
         self.rows = RowList(np.empty(0, np.int64)) if rows is None else rows

@@ -1,4 +1,4 @@
-"""Ascending row numbers in little memory; imports base.
+"""Ascending row numbers in little memory.
 
 Rows are given out one after another, so what one process writes into one collection is a single run, however long: ten
 million rows take a few bytes instead of 80 MB, and are looked up without reading any of those. Where others wrote in

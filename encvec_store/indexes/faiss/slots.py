@@ -1,4 +1,4 @@
-"""Vector envelopes in a file of fixed slots, memory-mapped; imports files.
+"""Vector envelopes in a file of fixed slots, memory-mapped.
 
 A slot needs no checksum: envelopes are authenticated where they are opened, and a caller who finds one
 damaged reads it again from the records.

@@ -1,201 +1,74 @@
-"""Building and finding indexes, one per key version of a collection; imports names, options, schema, source.
-
-An index covers one space only: vectors of different key versions are not comparable, and must not share a graph.
-It is built beside reads and writes, and by one process at a time.
-"""
+"""A collection's pgvector index: searches and their index on the server; imports searching, storage.postgres."""
 
 from __future__ import annotations
 
-import itertools
-import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from typing import Any
 
-import psycopg
-from psycopg import errors as pg
-from psycopg.sql import SQL, Identifier
+from ...data.filters import Predicate
+from ...storage.postgres.records import PostgresRecords
+from ...storage.protocol import Matrix, Rows
+from ..protocol import Nearest, Probes
+from .searching import Searcher
 
-from ...storage.postgres.names import kept
-from ...storage.postgres.options import Options
-from ...storage.postgres.schema import Server
-from ...storage.postgres.source import Cursor, Source
-
-__all__ = ["IndexState", "Indexer"]
-
-log = logging.getLogger("encvec_store")
-_EXISTING = (
-    "SELECT c.relname, i.indisvalid, pg_relation_size(c.oid) FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid"
-    " WHERE i.indrelid = format('%%I.%%I', %s::text, %s::text)::regclass"
-)
-"""Fails where the table is gone: it was replaced, and must not look like one without indexes."""
-_INDEXES = (("bit", "bit"), *itertools.product(("hnsw", "ivfflat"), ("float32", "float16")))
-"""(kind, storage); of several that are there, the last is used."""
-_LOCK = 0x656E7658
-"""First half of the advisory lock; the number of the tables is the other."""
+__all__ = ["PgvectorIndex"]
 
 
-_DROP = SQL("DROP INDEX CONCURRENTLY IF EXISTS {}")
-"""Without keeping readers out while it waits for one that does not end."""
+class PgvectorIndex:
+    """Implements `VectorIndex` and `BringsEnvelopes` over records in PostgreSQL.
 
+    The server keeps the index with the tables of the records: it is saved, replaced and dropped with them.
+    """
 
-@dataclass(frozen=True)
-class IndexState:
-    """How one space stands."""
+    def __init__(self, records: PostgresRecords) -> None:
+        self._records = records
+        self._searcher = Searcher(records)
+        records.on_replace = self._searcher.index_new
 
-    records: int
-    kind: str
-    """Of the index there is: none, hnsw, ivfflat, bit."""
-    wanted: str
-    """That the options ask for."""
-    storage: str
-    """What the index keeps of a vector: float32, float16, bit."""
-    bytes: int
+    def candidates(self, probes: Probes, limit: int, predicate: Predicate | None = None) -> list[Rows]:
+        return self._searcher.candidates(probes, limit, predicate)
 
+    def nearest(self, probes: Probes, limit: int, predicate: Predicate | None = None) -> Nearest:
+        return self._searcher.nearest(probes, limit, predicate)
 
-class Indexer:
-    """Builds the indexes of one collection."""
+    def explain(self, space: int, query: Matrix, limit: int, predicate: Predicate | None = None) -> str:
+        """Return the server's plan for a search of one query."""
+        return self._searcher.explain(space, query, limit, predicate)
 
-    def __init__(self, source: Source, server: Server, dim_of: Callable[[int], int], *, half: bool) -> None:
-        self._source = source
-        self._server = server
-        self._names = server.names
-        self._options: Options = source.options
-        self._dim_of = dim_of
-        self._half = half
+    def check(self) -> list[str]:
+        """Return nothing: an index of the server's cannot be looked into from here, only built anew."""
+        return []
 
-    def states(self, cursor: Cursor, content: int, counts: dict[int, int]) -> dict[int, IndexState]:
-        """Return how each space is indexed."""
-        existing = cursor.execute(_EXISTING.encode(), (self._names.schema, f"records_{content}")).fetchall()
-        valid = {name: size for name, sound, size in existing if sound}
-        found, dim = {}, self._dim_of(content)
-        for space, records in counts.items():
-            kind, storage, size = "none", "float32", 0
-            for candidate, stored in _INDEXES:
-                name = self._name(content, space, candidate, stored)
-                if name in valid and self._options.index in ("auto", candidate):
-                    kind, storage, size = candidate, stored, valid[name]
-            wanted = self._options.kind_for(records, dim, half=self._half)
-            found[space] = IndexState(records, kind, wanted, storage, size)
-        return found
+    def stats(self) -> dict[str, Any]:
+        states = self._searcher.states(fresh=True)
+        kinds = {state.kind for state in states.values()} or {"none"}
+        return {
+            "index": "+".join(sorted("exact" if kind == "none" else kind for kind in kinds)),
+            "spaces": {
+                str(number): {
+                    "index": state.kind,
+                    "wanted": state.wanted,
+                    "storage": state.storage,
+                    "rows": state.records,
+                    "bytes": state.bytes,
+                }
+                for number, state in states.items()
+            },
+            "searches": dict(self._searcher.ways),
+            "bytes": {"index": self._searcher.size()},
+        }
 
-    def build(self, content: int, space: int, state: IndexState) -> bool:
-        """Build the index that a space lacks; False where another process is at it.
+    def flush(self) -> None:
+        self._searcher.build()
 
-        Raises:
-            StoreLockedError: a transaction of another process did not end within the lock timeout.
-            StoreUnreachableError: the server failed, refused, or was too short of memory or space.
-        """
-        dim = self._dim_of(content)
-        storage = self._options.storage_for(dim, half=self._half)
-        statement = self._statement(content, space, state, dim, concurrently=not self._options.pooler)
-        if self._options.pooler:
-            return self._build_in_transaction(content, state.records, dim, statement)
-        with self._source.session() as cursor:
-            lock = (_LOCK, content % (1 << 31))
-            if cursor.execute(b"SELECT pg_try_advisory_lock(%s::int4, %s::int4)", lock).fetchone() != (True,):
-                return False
-            try:
-                name = Identifier(self._names.schema, self._name(content, space, state.wanted, storage))
-                for _, setting, value in self._settings():
-                    cursor.execute(b"SELECT set_config(%s, %s, false)", (setting, value))
-                # what an interrupted build left is of no use to searches, and slows down writes
-                cursor.execute(_DROP.format(name))
-                try:
-                    with self._watched(cursor, state.records, dim):
-                        self._with_less(cursor, statement, name)
-                except (pg.DiskFull, pg.OutOfMemory):
-                    with suppress(psycopg.Error):  # give the space back
-                        cursor.execute(_DROP.format(name))
-                    raise
-            finally:
-                if not cursor.connection.closed:
-                    for reset, _, _ in self._settings():
-                        cursor.execute(reset)
-                    cursor.execute(b"SELECT pg_advisory_unlock(%s::int4, %s::int4)", lock)
-            cursor.execute(self._names.sql("ANALYZE {terms}", content))
-        return True
+    def forget(self) -> None:
+        """Look again which indexes there are. There is no copy of vectors or envelopes to drop."""
+        self._searcher.look_again()
 
-    def build_new(self, cursor: Cursor, content: int, counts: dict[int, int], dim: int) -> None:
-        """Index tables that nobody else sees yet, in the transaction that made them."""
-        self._source.set_local(cursor, {setting: value for _, setting, value in self._settings()[:-1]})
-        for space, records in counts.items():
-            wanted = self._options.kind_for(records, dim, half=self._half)
-            if wanted != "none":
-                state = IndexState(records, "none", wanted, self._options.storage_for(dim, half=self._half), 0)
-                with self._watched(cursor, records, dim):
-                    cursor.execute(self._statement(content, space, state, dim, concurrently=False))
-        cursor.execute(self._names.sql("ANALYZE {terms}", content))
+    def close(self) -> None:
+        """Leave the records to other indexes. What was built stays on the server."""
+        if self._records.on_replace == self._searcher.index_new:
+            self._records.on_replace = None
 
-    def _build_in_transaction(self, content: int, records: int, dim: int, statement: bytes) -> bool:
-        with self._source.write() as cursor:
-            lock = (_LOCK, content % (1 << 31))
-            if cursor.execute(b"SELECT pg_try_advisory_xact_lock(%s::int4, %s::int4)", lock).fetchone() != (True,):
-                return False
-            self._source.set_local(cursor, {setting: value for _, setting, value in self._settings()[:-1]})
-            with self._watched(cursor, records, dim):
-                cursor.execute(statement)
-        return True
-
-    @contextmanager
-    def _watched(self, cursor: Cursor, records: int, dim: int) -> Iterator[None]:
-        """Warn where the server remarks that a graph outgrows its memory, while there is time to begin anew."""
-
-        def tell(notice: pg.Diagnostic) -> None:
-            if "maintenance_work_mem" in (notice.message_primary or ""):
-                log.warning(
-                    "the graph of %d records does not fit in build_memory=%s: building it takes several times longer; "
-                    "build_memory=%dMB would hold it",
-                    records,
-                    self._options.build_memory,
-                    self._options.graph_memory(records, dim, half=self._half),
-                )
-
-        cursor.connection.add_notice_handler(tell)
-        try:
-            yield
-        finally:
-            cursor.connection.remove_notice_handler(tell)
-
-    def _with_less(self, cursor: Cursor, statement: bytes, name: Identifier) -> None:
-        try:
-            cursor.execute(statement)
-        except (pg.DiskFull, pg.OutOfMemory):
-            # in containers, shared memory for parallel workers is often tiny
-            cursor.execute(b"SELECT set_config('max_parallel_maintenance_workers', '0', false)")
-            cursor.execute(_DROP.format(name))
-            cursor.execute(statement)
-
-    def _settings(self) -> list[tuple[bytes, str, str]]:
-        workers = [] if self._server.parallel else [("max_parallel_maintenance_workers", "0")]
-        settings = [
-            ("maintenance_work_mem", self._options.build_memory),
-            ("statement_timeout", "0"),
-            *workers,
-            ("lock_timeout", f"{round(self._options.lock_timeout * 1000)}ms"),
-        ]
-        return [(b"RESET " + name.encode(), name, value) for name, value in settings]
-
-    def _name(self, content: int, space: int, kind: str, storage: str) -> str:
-        return f"records_{content}_s{space}_{kind}{'_half' if storage == 'float16' else ''}"
-
-    def _statement(self, content: int, space: int, state: IndexState, dim: int, *, concurrently: bool) -> bytes:
-        options = self._options
-        lists = state.wanted == "ivfflat"
-        storage = options.storage_for(dim, half=self._half)
-        parameters = (
-            SQL("lists = {}").format(options.lists_for(state.records))
-            if lists
-            else SQL("m = {}, ef_construction = {}").format(options.m, options.ef_construction)
-        )
-        return self._names.sql(
-            "CREATE INDEX {concurrently} {name} ON {records} USING {kind} ({on} {opclass})"
-            " WITH ({parameters}) WHERE space = {space}",
-            content,
-            concurrently=SQL("CONCURRENTLY" if concurrently else ""),
-            name=Identifier(self._name(content, space, state.wanted, storage)),
-            kind=SQL("ivfflat" if lists else "hnsw"),
-            parameters=parameters,
-            space=space,
-            **self._names.measure(storage, dim, kept(self._half)[0]),
-        )
+    def remove(self) -> None:
+        """Do as `close`: the index went with the tables of the collection."""
+        self.close()

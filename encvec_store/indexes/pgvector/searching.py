@@ -1,4 +1,4 @@
-"""Candidates: which way to search, and the statements for it; imports index, records, statements, wire.
+"""Candidates: which way to search, and the statements for it; imports building, statements, storage.postgres.
 
     few records, many candidates       exact: every record of the space is compared
     a filter that few records pass     narrow: they are listed by the index on terms, and compared exactly
@@ -22,11 +22,13 @@ import numpy as np
 
 from ...data.filters import Predicate
 from ...errors import StoreError
-from ...storage.postgres.records import Records, joined
+from ...storage.postgres.reading import joined
+from ...storage.postgres.records import PostgresRecords
 from ...storage.postgres.source import Cursor
 from ...storage.postgres.wire import rows_from
-from ...storage.protocol import Matrix, Nearest, Probes, Rows, share, union
-from .index import Indexer, IndexState
+from ...storage.protocol import Matrix, Rows, union
+from ..protocol import Nearest, Probes, share
+from .building import Indexer, IndexState
 from .statements import Ask, Statements, Way
 
 __all__ = ["Searcher"]
@@ -52,7 +54,7 @@ _JIT_ABOVE = 100_000
 class Searcher:
     """Finds candidates in one collection."""
 
-    def __init__(self, records: Records) -> None:
+    def __init__(self, records: PostgresRecords) -> None:
         self._records = records
         self._options = records.source.options
         self._indexer = Indexer(records.source, records.server, records.dim_of, half=records.spec.half)
@@ -73,18 +75,19 @@ class Searcher:
         if len(next(iter(probes.values()))) == 1:
             return self._search(probes, limit, predicate, whole=True)
         lists = self.candidates(probes, limit, predicate)
-        return Nearest(lists, *self._records.envelopes(union(lists)))
+        return Nearest(lists, *self._records.vectors(union(lists)))
 
     def _search(self, probes: Probes, limit: int, predicate: Predicate | None, *, whole: bool) -> Nearest:
         """Return candidates; the envelopes and small payloads of the only query's, if `whole`."""
         ask = Ask(
             {space: np.ascontiguousarray(part, np.float32) for space, part in probes.items()}, limit, predicate, whole
         )
-        if not ask.dim or not ask.count or limit <= 0:
-            return self._take(ask, [])
         if ask.dim != self._records.dim_of(self._records.content):
             self._records.catch_up()  # another process moved the collection to a sketch, or to another one
-            self._seen = -_LOOK_AGAIN
+            self.look_again()
+            self._statements.fit(self._records.content, ask)
+        if not ask.dim or not ask.count or limit <= 0:
+            return self._take(ask, [])
         states = {space: state for space in ask.probes if (state := self._state(space)) is not None}
         state = _together(states)
         if state is None or state.kind == "none" or share(limit, len(ask.probes)) > _MOST_EF:
@@ -120,6 +123,10 @@ class Searcher:
             self._seen = time.monotonic()
         return self._states
 
+    def size(self) -> int:
+        """Return the bytes of the indexes on the server."""
+        return self._records.on_content(self._indexer.size)
+
     def build(self, space: int | None = None) -> None:
         """Build what is missing, for one space or all."""
         for number, state in self.states(fresh=True).items():
@@ -134,8 +141,12 @@ class Searcher:
         self.states(fresh=True)
 
     def index_new(self, cursor: Cursor, content: int, counts: dict[int, int], dim: int) -> None:
-        """Index the tables of `Writer.replace`."""
+        """Index tables that `replace` has filled."""
         self._indexer.build_new(cursor, content, counts, dim)
+        self.look_again()
+
+    def look_again(self) -> None:
+        """Ask which indexes there are before the next search."""
         self._seen = -_LOOK_AGAIN
 
     def explain(self, space: int, query: Matrix, limit: int, predicate: Predicate | None = None) -> str:
@@ -150,16 +161,19 @@ class Searcher:
             most = self._narrow_limit(state.records, limit)
             ways.insert(0, (f"filter first, which at most {most:,} records pass", Way("narrow", most=most)))
 
-        def work(cursor: Cursor, content: int) -> tuple[str, list[Any]]:
+        def work(cursor: Cursor, content: int) -> tuple[str, str, list[Any]]:
+            passing = (
+                "" if predicate is None else f"{self._statements.passing(cursor, content, space, predicate):,} of "
+            )
             for name, way in ways:
                 sql, parameters = self._statements.search(content, ask, way)
                 if way.kind != "narrow" or cursor.execute(sql, parameters).fetchall():
-                    return name, cursor.execute(b"EXPLAIN (COSTS OFF) " + sql, parameters).fetchall()
+                    return name, passing, cursor.execute(b"EXPLAIN (COSTS OFF) " + sql, parameters).fetchall()
             raise AssertionError("unreachable")
 
-        way, plan = self._records.on_content(work)
+        way, passing, plan = self._records.on_content(work)
         shown = [_NUMBERS.sub(f"'[{query.size} numbers]'", line) for (line,) in plan]
-        return "\n".join([f"{way}, {state.records:,} records", *(f"  {line}" for line in shown)])
+        return "\n".join([f"{way}, {passing}{state.records:,} records", *(f"  {line}" for line in shown)])
 
     def _state(self, space: int) -> IndexState | None:
         state = self.states().get(space)

@@ -1,4 +1,4 @@
-"""The statements of searches, kept by shape with a hole for the filter; imports names, predicates, records, wire."""
+"""The statements of searches, kept by shape with a hole for the filter; imports storage.postgres."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from ...data.filters import Predicate
 from ...errors import StaleConfigError
 from ...storage.postgres.names import kept
 from ...storage.postgres.predicates import PredicateSql
-from ...storage.postgres.records import Records
+from ...storage.postgres.records import PostgresRecords
+from ...storage.postgres.source import Cursor
 from ...storage.postgres.wire import Raw, int8_array, vector, vector_array
-from ...storage.protocol import Matrix, share
+from ...storage.protocol import Matrix
+from ..protocol import share
 
 __all__ = ["Ask", "Statements", "Way"]
 
@@ -71,6 +73,7 @@ _NARROW: LiteralString = (
     "WITH listed AS MATERIALIZED (SELECT row FROM ({hole}) AS l LIMIT {most} + 1), few AS MATERIALIZED"
     " (SELECT array_agg(row) AS rows FROM listed HAVING count(*) <= {most}) {outer}"
 )
+_PASSING: LiteralString = "SELECT count(*) FROM {records} AS r WHERE r.space = {space} AND {holds}"
 _COLUMNS = f"r.row, r.envelope, CASE WHEN octet_length(r.payload) <= {_SMALL} THEN r.payload END AS payload"
 
 
@@ -114,7 +117,7 @@ class Way:
 class Statements:
     """Searches of one collection as SQL."""
 
-    def __init__(self, records: Records) -> None:
+    def __init__(self, records: PostgresRecords) -> None:
         self._records = records
         self._names = records.names
         self._column, self._type, self._number = kept(records.spec.half)
@@ -126,8 +129,7 @@ class Statements:
         Raises:
             StaleConfigError: the tables hold index vectors of another dimension (by now).
         """
-        if ask.dim != self._records.dim_of(content):
-            raise StaleConfigError("the collection's settings were changed meanwhile")
+        self.fit(content, ask)
         many = len(ask.probes) > 1
         if many and way.kind in ("exact", "narrow"):
             way = replace(way, scanned=tuple(ask.probes))
@@ -145,6 +147,19 @@ class Statements:
         compiled = PredicateSql(self._names.records(content), self._names.terms(content))
         filtering = compiled.listing(ask.predicate) if way.kind == "narrow" else compiled.holds(ask.predicate, "r.row")
         return filtering.encode().join(text), parameters | compiled.parameters
+
+    def fit(self, content: int, ask: Ask) -> None:
+        """Check that queries have as many coordinates as the vectors in these tables. Raises StaleConfigError."""
+        if ask.dim != self._records.dim_of(content):
+            raise StaleConfigError("the collection's settings were changed meanwhile")
+
+    def passing(self, cursor: Cursor, content: int, space: int, predicate: Predicate) -> int:
+        """Count the records of a space that a filter lets pass."""
+        compiled = PredicateSql(self._names.records(content), self._names.terms(content))
+        holds = SQL(compiled.holds(predicate, "r.row"))
+        sql = self._names.sql(_PASSING, content, space=space, holds=holds)
+        (n,) = cursor.execute(sql, compiled.parameters).fetchone() or (0,)
+        return int(n)
 
     def _one(self, ask: Ask) -> dict[str, Any]:
         (queries,) = ask.probes.values()

@@ -1,9 +1,11 @@
-"""The `postgresql:` store: records and index in PostgreSQL with pgvector; imports backend.
+"""The `postgresql:` record store; imports the files beside it.
 
 schema encvec
 ├── meta          format of the tables
 ├── collections   one row each: settings, generation, next row number, number of the tables in use
-├── spaces        records by key version, kept by every write
+├── blobs         what is sealed beside the settings
+├── spaces        records by key version and cell, counted by every write
+├── changes       rows that each write added and removed
 ├── records       parent of records_1, records_2, ...: one table a collection
 └── terms         parent of terms_1, terms_2, ...: fields that may be filtered
 """
@@ -19,6 +21,7 @@ except ImportError as error:
         f"the postgresql store needs psycopg ({error}): pip install 'encvec-store[postgres]'"
     ) from None
 
-from .backend import AsyncPgvectorBackend, PgvectorBackend
+from .records import PostgresRecords
+from .store import AsyncPostgresStore, PostgresStore
 
-__all__ = ["AsyncPgvectorBackend", "PgvectorBackend"]
+__all__ = ["AsyncPostgresStore", "PostgresRecords", "PostgresStore"]

@@ -1,4 +1,4 @@
-"""Damage that shows without keys, and sizes; imports records, source."""
+"""Damage that shows without keys, and sizes; imports reading, source."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, LiteralString
 from psycopg.sql import SQL
 
 from .names import kept
-from .records import Records
+from .reading import Reader
 from .source import Cursor
 
 __all__ = ["check_content", "sizes"]
@@ -33,15 +33,18 @@ _CHECKS: tuple[tuple[LiteralString, str], ...] = (
         "the count of records is wrong for {} groups",
     ),
 )
+# an index of vectors is on one space; what is on all records are keys
 _SIZES: LiteralString = (
     "SELECT pg_total_relation_size(to_regclass({records_name})) - pg_indexes_size(to_regclass({records_name})),"
-    " pg_total_relation_size(to_regclass({terms_name})), coalesce(sum(pg_relation_size(i.indexrelid))"
-    " FILTER (WHERE i.indpred IS NULL), 0)::int8, coalesce(sum(pg_relation_size(i.indexrelid))"
-    " FILTER (WHERE i.indpred IS NOT NULL), 0)::int8 FROM pg_index i WHERE i.indrelid = to_regclass({records_name})"
+    " pg_total_relation_size(to_regclass({terms_name})),"
+    " (SELECT coalesce(sum(pg_relation_size(indexrelid)), 0)::int8 FROM pg_index"
+    " WHERE indrelid = to_regclass({records_name}) AND indpred IS NULL),"
+    " (SELECT coalesce(sum(octet_length(content)), 0)::int8 FROM {blobs} WHERE collection = {id}),"
+    " (SELECT coalesce(sum(octet_length(rows)), 0)::int8 FROM {changes} WHERE collection = {id})"
 )
 
 
-def check_content(cursor: Cursor, content: int, records: Records) -> list[str]:
+def check_content(cursor: Cursor, content: int, records: Reader) -> list[str]:
     """Return descriptions of damage; empty when sound."""
     spec = records.spec
     found = []
@@ -60,7 +63,7 @@ def check_content(cursor: Cursor, content: int, records: Records) -> list[str]:
     return found
 
 
-def sizes(cursor: Cursor, content: int, records: Records) -> dict[str, Any]:
+def sizes(cursor: Cursor, content: int, records: Reader) -> dict[str, Any]:
     """Return bytes by part."""
-    heap, terms, keys, index = cursor.execute(records.names.sql(_SIZES, content)).fetchone() or (0, 0, 0, 0)
-    return {"records": heap, "keys": keys, "terms": terms, "index": index}
+    found = cursor.execute(records.names.sql(_SIZES, content, id=records.collection)).fetchone() or (0,) * 5
+    return dict(zip(("records", "terms", "keys", "blobs", "changes"), found, strict=True))

@@ -37,7 +37,7 @@ END $$"""
 _CHECKED = """\
 DO $$
 BEGIN
-    IF coalesce((SELECT max(value) FROM {meta} WHERE name = 'revision'), 1) <> {revision} THEN
+    IF coalesce((SELECT max(value) FROM {meta} WHERE name = 'revision'), 0) <> {revision} THEN
         RAISE EXCEPTION 'these tables are not of revision {revision}';
     END IF;
 END $$"""

@@ -1,223 +1,72 @@
-"""Reading one collection's records, each time by one statement; imports predicates, schema, source, wire."""
+"""The records of one collection in PostgreSQL, put together; imports reading, writer, changes, check."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, LiteralString, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from itertools import chain
+from typing import Any
 
-import numpy as np
-import psycopg
-from psycopg.sql import SQL
-
-from ...data.fields import Term
-from ...data.filters import AllOf, Predicate
-from ...errors import CollectionNotFoundError
-from ..protocol import Bytes, CollectionSpec, Matrix, Rows
-from .faults import explained, is_outdated
-from .names import kept
-from .predicates import PredicateSql
+from ..protocol import Blob, Changes, CollectionSpec, EncryptedBatch, Rows
+from .changes import changed, purge
+from .check import check_content, sizes
+from .reading import Reader
 from .schema import Server
 from .source import Cursor, Source
-from .wire import int8_array, packed_tokens, rows_from, term_from, vectors_from
+from .writer import Writer
 
-__all__ = ["Records", "joined"]
+__all__ = ["IndexNew", "PostgresRecords"]
 
-T = TypeVar("T")
-_AT_ONCE = 1 << 26
-"""Bytes fetched by one statement, about."""
-_ATTEMPTS = 5
-_ROWS = (
-    "SELECT string_agg(int8send(row), ''::bytea ORDER BY row) FROM (SELECT DISTINCT row FROM ({listing}) AS listed"
-    " WHERE row > %(after)b::int8 ORDER BY row LIMIT %(limit)b::int8) AS found"
-)
-_FETCH = "SELECT row, {column} FROM {records} WHERE row = ANY(%b::int8[])"
+IndexNew = Callable[[Cursor, int, dict[int, int], int], None]
+"""Indexes tables that nobody else sees yet: (cursor, number of the tables, records by space, index_dim)."""
 
 
-class Records:
-    """Reads and writes of one collection."""
+class PostgresRecords(Reader):
+    """Implements `Records`."""
 
     def __init__(self, source: Source, server: Server, collection: int, content: int, spec: CollectionSpec) -> None:
-        self.source = source
-        self.server = server
-        self.names = server.names
-        self.collection = collection
-        self.spec = spec
-        self._content = content
-        self._fetches: dict[str, tuple[int, bytes]] = {}
-        """Statements of `_fetch` by column, for the tables of a number: kept, as a search waits for them."""
-        self._dims = {content: spec.index_dim}
+        super().__init__(source, server, collection, content, spec)
+        self._writer = Writer(self)
+        self.on_replace: IndexNew | None = None
+        """Called by `replace` in its transaction, after the last batch. A vector index on the server sets it, so that
+        searches need not wait for the index of new tables."""
 
-    @property
-    def index_oid(self) -> int:
-        """Number of the type of index vectors."""
-        return self.server.halfvec_oid if self.spec.half else self.server.vector_oid
+    def put(
+        self,
+        batch: EncryptedBatch,
+        *,
+        under: bytes,
+        config: bytes | None = None,
+        blobs: Mapping[str, Blob | None] | None = None,
+        more: Iterable[EncryptedBatch] = (),
+    ) -> None:
+        self._writer.put(chain([batch], more), under, config, blobs or {})
 
-    @property
-    def content(self) -> int:
-        """Number of the tables in use, as far as we know."""
-        return self._content
+    def remove(self, rows: Rows) -> int:
+        return self._writer.remove(rows) if len(rows) else 0
 
-    def dim_of(self, content: int) -> int:
-        """Return how many coordinates an index vector has in the tables of a number that we followed."""
-        return self._dims[content]
+    def replace(
+        self,
+        batches: Iterable[EncryptedBatch],
+        config: bytes,
+        *,
+        under: bytes,
+        index_dim: int | None = None,
+        blobs: Mapping[str, Blob | None] | None = None,
+    ) -> None:
+        self._writer.replace(batches, under, config, index_dim, blobs or {}, self.on_replace)
 
-    def follow(self, content: int, index_dim: int | None = None) -> None:
-        """Take note of the number of the tables in use, and of their dimension where they are new to us."""
-        if index_dim is not None:
-            self._dims[content] = index_dim
-        self._content = content
+    def changes(self, since: int, content: int, *, stamp: int | None = None) -> Changes | None:
+        return changed(self, since, content, stamp)
 
-    def replaced(self, content: int) -> bool:
-        """Say whether tables are no longer those in use, after looking it up."""
-        self.catch_up()
-        return self._content != content
+    def check(self) -> list[str]:
+        return self.on_content(lambda cursor, content: check_content(cursor, content, self))
 
-    # reads
+    def stats(self) -> dict[str, Any]:
+        return {
+            "row_security": self.server.row_security,
+            "pgvector": ".".join(map(str, self.server.version)),
+            "bytes": self.on_content(lambda cursor, content: sizes(cursor, content, self)),
+        }
 
-    def on_content(self, work: Callable[[Cursor, int], T], settings: dict[str, str] | None = None) -> T:
-        """Run a read on the tables in use, again where they were replaced under our hands."""
-        for attempt in range(_ATTEMPTS):
-            content = self._content
-            try:
-                return self.source.read(lambda cursor, content=content: work(cursor, content), settings)  # type: ignore[misc]
-            except psycopg.Error as error:
-                if not is_outdated(error) or attempt == _ATTEMPTS - 1:
-                    raise explained(error, "read", self.source.place) from None
-            self.catch_up()
-        raise AssertionError("unreachable")
-
-    def catch_up(self) -> None:
-        """Ask which tables are in use."""
-        self.follow(*self._columns("content, index_dim"))
-
-    def config(self) -> bytes:
-        """Return the sealed settings."""
-        return bytes(self._columns("config")[0])
-
-    def generation(self) -> int:
-        """Return the number of committed writes."""
-        return int(self._columns("generation")[0])
-
-    def artefact(self, name: str) -> bytes | None:
-        """Return a sealed artefact, or None."""
-        statement = self.names.sql(
-            "SELECT content FROM {artefacts} WHERE collection = {id} AND name = %s", id=self.collection
-        )
-        row = self.on_content(lambda cursor, _: cursor.execute(statement, (name,)).fetchone())
-        return None if row is None else bytes(row[0])
-
-    def _columns(self, names: LiteralString) -> tuple[Any, ...]:
-        statement = self.names.sql(
-            "SELECT {columns} FROM {collections} WHERE id = {id}", columns=SQL(names), id=self.collection
-        )
-        try:
-            row = self.source.read(lambda cursor: cursor.execute(statement).fetchone())
-        except psycopg.Error as error:
-            raise explained(error, "read", self.source.place) from None
-        if row is None:
-            raise self.gone()
-        return row
-
-    def gone(self) -> CollectionNotFoundError:
-        """Return the error that says so."""
-        return CollectionNotFoundError(f"collection {self.spec.name!r} was dropped")
-
-    def spaces(self) -> dict[int, int]:
-        """Count records by space."""
-        statement = self.names.sql(
-            "SELECT space, records FROM {spaces} WHERE collection = {id} AND records > 0 ORDER BY space",
-            id=self.collection,
-        )
-        return self.on_content(lambda cursor, _: dict(cursor.execute(statement).fetchall()))
-
-    def find(self, tokens: Bytes) -> Rows:
-        """Return rows of (n, 16) tokens, 0 where there is none."""
-        wanted = np.ascontiguousarray(tokens)
-        if not len(wanted):
-            return np.empty(0, np.int64)
-
-        def work(cursor: Cursor, content: int) -> dict[bytes, int]:
-            sql = self.names.sql("SELECT token, row FROM {records} WHERE token = ANY(%b::bytea[])", content)
-            return dict(cursor.execute(sql, (packed_tokens(wanted),)).fetchall())
-
-        rows = self.on_content(work)
-        return np.fromiter((rows.get(token.tobytes(), 0) for token in wanted), np.int64, len(wanted))
-
-    def rows(self, predicate: Predicate | None, after: int, limit: int | None) -> Rows:
-        """Return rows above `after`, ascending."""
-
-        def work(cursor: Cursor, content: int) -> Rows:
-            compiled = PredicateSql(self.names.records(content), self.names.terms(content))
-            listing = SQL(compiled.listing(AllOf(()) if predicate is None else predicate))
-            sql = self.names.sql(_ROWS, content, listing=listing)
-            parameters = {"after": after, "limit": limit, **compiled.parameters}
-            (packed,) = cursor.execute(sql, parameters).fetchone() or (b"",)
-            return rows_from(packed)
-
-        return self.on_content(work)
-
-    def envelopes(self, rows: Rows) -> tuple[Rows, Bytes]:
-        """Return (found rows in the order asked, (m, envelope_size) uint8)."""
-        size = self.spec.envelope_size
-        found, parts = self._fetch("envelope", rows, size)
-        return found, np.frombuffer(joined(parts, size), np.uint8).reshape(-1, size)
-
-    def index_vectors(self, rows: Rows) -> tuple[Rows, Matrix]:
-        """Return (found rows in the order asked, (m, index_dim) float32)."""
-        sent: LiteralString = "{halfvec_send}(index_half)" if self.spec.half else "{vector_send}(index_vector)"
-        found, parts = self._fetch(f"coalesce({sent}, '')", rows, 4 * self.dim_of(self.content))
-        dim, number = self.dim_of(self.content), kept(self.spec.half)[-1]
-        if not dim:
-            return found, np.empty((len(found), 0), np.float32)
-        return found, vectors_from(joined(parts, 4 + np.dtype(number).itemsize * dim), dim, number)
-
-    def payloads(self, rows: Rows) -> tuple[Rows, list[bytes]]:
-        """Return (found rows in the order asked, sealed payloads)."""
-        return self._fetch("payload", rows, 1 << 12)
-
-    def _fetch(self, column: LiteralString, rows: Rows, size: int) -> tuple[Rows, list[bytes]]:
-        """Return (found rows in the order asked, a column of theirs), read in chunks of about 64 MB."""
-        asked = np.asarray(rows, np.int64)
-        step = max(1, _AT_ONCE // max(size, 1))
-        parts: dict[int, bytes] = {}
-        for start in range(0, len(asked), step):
-            some = int8_array(asked[start : start + step])
-
-            # row by row: put together by the server, they would cost twice the time
-            def work(cursor: Cursor, content: int, some: bytes = some) -> list[Any]:
-                return cursor.execute(self._fetching(column, content), (some,)).fetchall()
-
-            parts.update(self.on_content(work))
-        present = [row for row in asked.tolist() if row in parts]
-        return np.array(present, np.int64), [parts[row] for row in present]
-
-    def _fetching(self, column: LiteralString, content: int) -> bytes:
-        known = self._fetches.get(column)
-        if known is None or known[0] != content:
-            known = self._fetches[column] = content, self.names.sql(_FETCH, content, column=self.names.part(column))
-        return known[1]
-
-    def audit(self, rows: Rows) -> list[tuple[int, int, bytes, set[tuple[str, Term]]]]:
-        """Return (row, space, token, {(field, term)}) of the rows found, in the order asked."""
-
-        def work(cursor: Cursor, content: int) -> list[Any]:
-            sql = self.names.sql(
-                "SELECT r.row, r.space, r.token, t.field, t.kind, t.key, t.rest FROM {records} r"
-                " LEFT JOIN {terms} t ON t.row = r.row WHERE r.row = ANY(%b::int8[])",
-                content,
-            )
-            return cursor.execute(sql, (int8_array(rows),)).fetchall()
-
-        found: dict[int, tuple[int, int, bytes, set[tuple[str, Term]]]] = {}
-        for row, space, token, field, kind, key, rest in self.on_content(work):
-            entry = found.setdefault(row, (row, space, token, set()))
-            if field is not None:
-                entry[3].add((field.decode("utf-8", "surrogatepass"), term_from(kind, key, rest)))
-        return [found[row] for row in np.asarray(rows).tolist() if row in found]
-
-
-def joined(parts: Sequence[bytes], size: int) -> bytes:
-    """Join parts of one size. Zeros stand for one of another size, which is damage: they are authentic nowhere."""
-    if None not in parts and set(map(len, parts)) <= {size}:
-        return b"".join(parts)
-    return b"".join(part if part is not None and len(part) == size else bytes(size) for part in parts)
+    def flush(self) -> None:
+        purge(self)

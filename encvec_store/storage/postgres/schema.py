@@ -178,7 +178,7 @@ def create_schema(source: Source, names: Names, extension: str) -> None:
     from sqlalchemy.dialects.postgresql import psycopg as dialect
     from sqlalchemy.schema import CreateIndex, CreateSequence, CreateTable, ExecutableDDLElement, SetTableComment
 
-    from .tables import build_metadata
+    from .tables import build_metadata, uncompressed
 
     metadata = build_metadata(names.schema)
     language = dialect.dialect()  # type: ignore[no-untyped-call]
@@ -187,7 +187,7 @@ def create_schema(source: Source, names: Names, extension: str) -> None:
         elements.append(CreateTable(table))
         elements += [CreateIndex(index) for index in sorted(table.indexes, key=lambda index: str(index.name))]
         elements += [SetTableComment(table)] if table.comment else []
-    statements = [str(element.compile(dialect=language)) for element in elements]
+    statements = [*(str(element.compile(dialect=language)) for element in elements), uncompressed(names.schema)]
     with source.write() as cursor:
         cursor.execute(b"SELECT pg_advisory_xact_lock(%s)", (LOCK,))
         make_schema(cursor, names, source.place)

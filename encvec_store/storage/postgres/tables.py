@@ -19,13 +19,14 @@ from sqlalchemy import (
     MetaData,
     PrimaryKeyConstraint,
     Sequence,
+    SmallInteger,
     Table,
     Text,
     UniqueConstraint,
 )
 from sqlalchemy.types import UserDefinedType
 
-__all__ = ["IndexVector", "build_metadata", "is_content_table", "on_each_content"]
+__all__ = ["IndexVector", "build_metadata", "is_content_table", "on_each_content", "uncompressed"]
 
 _NAMES = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -91,19 +92,34 @@ def build_metadata(schema: str = "encvec") -> MetaData:
         Column("generation", BigInteger, nullable=False),
         Column("next_row", BigInteger, nullable=False),
         Column("content", BigInteger, nullable=False),
+        Column("stamp", BigInteger, nullable=False),
+        Column("purged", BigInteger, nullable=False),
         UniqueConstraint("tenant", "name"),
         UniqueConstraint("content"),
-        comment="Rows are numbered from next_row and never twice; records_<content> and terms_<content> hold them",
+        comment="Rows are numbered from next_row and never twice; records_<content> and terms_<content> hold them."
+        " stamp is random with each write; changes up to the generation purged are forgotten",
         postgresql_with={"fillfactor": 50},  # updated by every write: keep the new version on the same page
     )
     Table(
-        "artefacts",
+        "blobs",
         metadata,
         Column("collection", ForeignKey(f"{schema}.collections.id", ondelete="CASCADE"), nullable=False),
         Column("name", Text(collation="C"), nullable=False),
+        Column("part", Integer, nullable=False),
+        Column("key_version", BigInteger, nullable=False),
         Column("content", LargeBinary, nullable=False),
-        PrimaryKeyConstraint("collection", "name"),
-        comment="What a scheme keeps sealed beside the settings, too large to go along with every write: a profile",
+        PrimaryKeyConstraint("collection", "name", "part"),
+        comment="What is sealed beside the settings, too large to go along with every write: a profile",
+    )
+    Table(
+        "changes",
+        metadata,
+        Column("collection", ForeignKey(f"{schema}.collections.id", ondelete="CASCADE"), nullable=False),
+        Column("generation", BigInteger, nullable=False),
+        Column("kind", SmallInteger, nullable=False),
+        Column("rows", LargeBinary, nullable=False),
+        PrimaryKeyConstraint("collection", "generation", "kind"),
+        comment="Rows that each write added (kind 1) or removed (0), as packed ranges: followers read what is new",
     )
     Table(
         "spaces",
@@ -131,13 +147,24 @@ def build_metadata(schema: str = "encvec") -> MetaData:
         "terms",
         metadata,
         Column("row", BigInteger, nullable=False),
+        # terms of one record may share all that is indexed: long texts that begin alike
+        Column("n", Integer, nullable=False),
         # bytes: a field's name may hold what a text cannot
         Column("field", LargeBinary, nullable=False),
         Column("kind", Text(collation="C"), nullable=False),
         Column("key", LargeBinary, nullable=False),
         Column("rest", LargeBinary, nullable=True),
+        PrimaryKeyConstraint("row", "n"),
         Index(None, "field", "kind", "key", "row"),
-        Index(None, "row"),
         comment="Parent of one table a collection; empty itself. Values as bytes in the values' own order",
     )
     return metadata
+
+
+def uncompressed(schema: str) -> str:
+    """Return the SQL that keeps sealed blobs as they are: ciphertext does not compress, and parts of it can be read.
+
+    SQLAlchemy has no words for it, and CREATE TABLE only since PostgreSQL 16.
+    """
+    quoted = schema.replace('"', '""')
+    return f'ALTER TABLE "{quoted}".blobs ALTER content SET STORAGE EXTERNAL'

@@ -17,7 +17,7 @@ from ...waits import offload
 from ..protocol import EncryptedBatch, Rows
 from .names import Names, kept
 from .source import Cursor, Source
-from .wire import byte_arrays, int8_array, packed_tokens, split_value, typed_kind, vector_array
+from .wire import byte_arrays, int8_array, numbered, packed_tokens, split_value, typed_kind, vector_array
 
 __all__ = ["bypasses", "for_tenant", "insert_batch", "is_protected", "protect", "protect_content"]
 
@@ -28,6 +28,8 @@ _FORCED: LiteralString = "ALTER TABLE {table} ENABLE ROW LEVEL SECURITY, FORCE R
 _COLLECTIONS: LiteralString = (
     "CREATE POLICY tenant ON {collections} USING (current_setting('encvec.tenant', true) = '=' || tenant)"
 )
+_BESIDES: tuple[LiteralString, ...] = ("{spaces}", "{blobs}", "{changes}")
+"""Tables with rows of all collections."""
 _BESIDE: LiteralString = "CREATE POLICY tenant ON {table} USING (collection IN (SELECT id FROM {collections}))"
 _CONTENT: LiteralString = (
     "CREATE POLICY tenant ON {table} USING (EXISTS (SELECT FROM {collections} WHERE content = {number}))"
@@ -42,9 +44,9 @@ _RECORDS: LiteralString = (
     " (unnest(%b::int8[]), unnest(%b::int8[]), unnest(%b::bytea[]), unnest(%b::bytea[]), unnest(%b::bytea[]){vectors})"
 )
 _TERMS: LiteralString = (
-    "INSERT INTO {terms} (row, field, kind, key, rest) SELECT row, field, convert_from(kind, 'UTF8'), key,"
-    " nullif(rest, '') FROM unnest(%b::int8[], %b::bytea[], %b::bytea[], %b::bytea[], %b::bytea[])"
-    " AS t (row, field, kind, key, rest)"
+    "INSERT INTO {terms} (row, n, field, kind, key, rest) SELECT row, n, field, convert_from(kind, 'UTF8'), key,"
+    " nullif(rest, '') FROM unnest(%b::int8[], %b::int8[], %b::bytea[], %b::bytea[], %b::bytea[], %b::bytea[])"
+    " AS t (row, n, field, kind, key, rest)"
 )
 
 
@@ -87,10 +89,10 @@ def protect(source: Source, names: Names) -> None:
             return
         for content in open_(cursor):
             protect_content(cursor, names, content)
-        for table in ("{all_records}", "{all_terms}", "{spaces}", "{artefacts}", "{collections}"):
+        for table in ("{all_records}", "{all_terms}", *_BESIDES, "{collections}"):
             cursor.execute(names.sql(_FORCED, table=names.part(table)))
         cursor.execute(names.sql(_COLLECTIONS))
-        for table in ("{spaces}", "{artefacts}"):
+        for table in _BESIDES:
             cursor.execute(names.sql(_BESIDE, table=names.part(table)))
 
 
@@ -111,14 +113,15 @@ def insert_batch(
     sql = names.sql(_RECORDS, content, column=SQL(f", {column}" if with_vector else ""), vectors=vectors)
     for part in _parts(batch):
         cursor.execute(sql, offload(len(rows[part]), _packed, batch, rows, part, vector_oid if with_vector else None))
-    terms = list(dict.fromkeys(batch.terms))
+    terms = list(numbered(batch.terms))
     for start in range(0, len(terms), 10_000):
         some = terms[start : start + 10_000]
-        keys = [split_value(term.value) for _, _, term in some]
+        keys = [split_value(term.value) for _, (_, _, term) in some]
         arrays = (
-            int8_array([rows[position] for position, _, _ in some]),
-            byte_arrays([name.encode("utf-8", "surrogatepass") for _, name, _ in some]),
-            byte_arrays([typed_kind(*term).encode() for _, _, term in some]),
+            int8_array([rows[position] for _, (position, _, _) in some]),
+            int8_array([n for n, _ in some]),
+            byte_arrays([name.encode("utf-8", "surrogatepass") for _, (_, name, _) in some]),
+            byte_arrays([typed_kind(*term).encode() for _, (_, _, term) in some]),
             byte_arrays([key for key, _ in keys]),
             byte_arrays([rest or b"" for _, rest in keys]),
         )

@@ -1,4 +1,4 @@
-"""Arrays as PostgreSQL's binary format, without a Python step per number; imports psycopg.adapt, backends.base.
+"""Arrays as PostgreSQL's binary format, without a Python step per number; imports psycopg.adapt, storage.protocol.
 
 A `Raw` is sent as it is, typed by the cast that stands behind its placeholder: `%b::vector`, `%b::int8[]`.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import struct
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -26,6 +27,7 @@ __all__ = [
     "copy_records",
     "copy_terms",
     "int8_array",
+    "numbered",
     "packed_tokens",
     "rows_from",
     "split_value",
@@ -42,6 +44,10 @@ _INT8, _BYTEA = 20, 17
 _HEAD = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
 _TAIL = b"\xff\xff"
 _CHUNK = 1 << 18
+_NUMBERS = struct.Struct(">hiqii")
+"""How a line of terms begins: 6 columns, a row of 8 bytes, a number of 4."""
+Placed = tuple[int, str, Term]
+"""A term with the position of its record in a batch, and its field."""
 
 
 class Raw(bytes):
@@ -136,6 +142,15 @@ def typed_kind(kind: str, value: str | float | bytes) -> str:
     return f"{'s' if isinstance(value, str) else 'b' if isinstance(value, bytes) else 'n'}:{kind}"
 
 
+def numbered(terms: Sequence[Placed]) -> Iterator[tuple[int, Placed]]:
+    """Yield (n, term), every term once: n counts the terms of its record, and tells them apart."""
+    counts: defaultdict[int, int] = defaultdict(int)
+    for term in dict.fromkeys(terms):
+        n = counts[term[0]]
+        counts[term[0]] = n + 1
+        yield n, term
+
+
 def term_from(typed: str, key: bytes, rest: bytes | None) -> Term:
     """Return the term that was stored."""
     letter, _, kind = typed.partition(":")
@@ -196,14 +211,14 @@ def copy_records(batch: EncryptedBatch, rows: Rows, *, with_vector: bool) -> Ite
 
 
 def copy_terms(batch: EncryptedBatch, rows: Rows) -> Iterator[bytes]:
-    """Yield (row, field, kind, key, rest) as a binary COPY stream, every term of a record once."""
+    """Yield (row, n, field, kind, key, rest) as a binary COPY stream, every term of a record once."""
     yield _HEAD
     numbers = rows.tolist()
     lines: list[bytes] = []
-    for position, name, term in dict.fromkeys(batch.terms):
+    for n, (position, name, term) in numbered(batch.terms):
         key, rest = split_value(term.value)
         texts = (name.encode("utf-8", "surrogatepass"), typed_kind(*term).encode(), key)
-        lines.append(struct.pack(">hiq", 5, 8, numbers[position]))
+        lines.append(_NUMBERS.pack(6, 8, numbers[position], 4, n))
         lines.extend(len(text).to_bytes(4, "big") + text for text in texts)
         lines.append(b"\xff\xff\xff\xff" if rest is None else len(rest).to_bytes(4, "big") + rest)
         if len(lines) > 20_000:

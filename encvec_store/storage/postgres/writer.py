@@ -1,4 +1,4 @@
-"""Writing one collection's records, each time in one transaction; imports records, schema, source, wire.
+"""Writing one collection's records, each time in one transaction; imports reading, schema, changes, wire.
 
 Writers of a collection queue at its row in `collections`. That row hands out row numbers, so records are copied
 straight into their table: no staging, and no number is ever used twice.
@@ -6,9 +6,10 @@ straight into their table: no staging, and no number is ever used twice.
 
 from __future__ import annotations
 
+import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, LiteralString
 
 import numpy as np
@@ -16,36 +17,69 @@ from psycopg.sql import SQL
 
 from ...errors import StaleConfigError
 from ...waits import each
-from ..protocol import EncryptedBatch, Rows
+from ..protocol import Blob, Bytes, EncryptedBatch, Rows, union
+from .changes import KEPT, entries, forget
 from .names import kept
-from .records import Records
+from .reading import Reader
 from .schema import attach_content, create_content, drop_content, next_content
 from .source import Cursor
 from .tenancy import insert_batch
-from .wire import byte_arrays, copy_records, copy_terms, int8_array, packed_tokens
+from .wire import byte_arrays, copy_records, copy_terms, int8_array, packed_tokens, rows_from
 
 __all__ = ["Writer"]
 
 _RECORDS = "COPY {records} (row, space, token, envelope{vector}, payload) FROM STDIN (FORMAT binary)"
-_TERMS = "COPY {terms} (row, field, kind, key, rest) FROM STDIN (FORMAT binary)"
+_TERMS = "COPY {terms} (row, n, field, kind, key, rest) FROM STDIN (FORMAT binary)"
 _DELETE = (
     "WITH gone AS (DELETE FROM {records} WHERE {which} RETURNING row, space),"
     " freed AS (DELETE FROM {terms} t USING gone WHERE t.row = gone.row)"
-    " SELECT space, count(*) FROM gone GROUP BY space"
+    " SELECT space, count(*), string_agg(int8send(row), ''::bytea) FROM gone GROUP BY space"
+)
+_KEEP = (
+    "INSERT INTO {blobs} (collection, name, part, key_version, content) VALUES ({id}, %s, 0, %s::int8, %b::bytea)"
+    " ON CONFLICT (collection, name, part) DO UPDATE SET key_version = excluded.key_version, content = excluded.content"
+)
+_FINISH = (
+    "WITH counted AS (INSERT INTO {spaces} AS old (collection, space, records)"
+    " SELECT {id}, s.space, s.n FROM unnest(%(spaces)b::int8[], %(counts)b::int8[]) AS s (space, n)"
+    " ON CONFLICT (collection, space) DO UPDATE SET records = old.records + excluded.records),"
+    " noted AS (INSERT INTO {changes} (collection, generation, kind, rows)"
+    " SELECT {id}, %(generation)s::int8, c.kind, c.rows FROM unnest(%(kinds)b::int8[], %(rows)b::bytea[])"
+    " AS c (kind, rows))"
+    " UPDATE {collections} SET generation = %(generation)s::int8, stamp = %(stamp)s::int8,"
+    " next_row = %(next_row)s::int8, content = %(content)s::int8, index_dim = %(index_dim)s::int4,"
+    " config = coalesce(%(config)b::bytea, config), purged = coalesce(%(purged)s::int8, purged) WHERE id = {id}"
 )
 
 
 @dataclass
 class _State:
+    """A write as far as it has come."""
+
+    generation: int
     content: int
     index_dim: int
     next_row: int
+    counts: dict[int, int] = field(default_factory=dict)
+    """Records more or less by space."""
+    first: int = 0
+    """Row that the first record of this write gets."""
+    removed: list[Rows] = field(default_factory=list)
+
+    def count(self, more: Mapping[int, int]) -> None:
+        """Count records in or out."""
+        for space, n in more.items():
+            self.counts[space] = self.counts.get(space, 0) + n
+
+    def entries(self) -> dict[int, bytes]:
+        """Return what the change table gets of it."""
+        return entries(np.arange(self.first, self.next_row, dtype=np.int64), np.sort(union(self.removed)))
 
 
 class Writer:
     """Writes of one collection."""
 
-    def __init__(self, records: Records) -> None:
+    def __init__(self, records: Reader) -> None:
         self._records = records
         self._names = records.names
         self._spec = records.spec
@@ -56,32 +90,39 @@ class Writer:
         batches: Iterable[EncryptedBatch],
         under: bytes,
         config: bytes | None,
-        artefacts: Mapping[str, bytes] | None,
+        blobs: Mapping[str, Blob | None],
     ) -> None:
         """Insert or replace by token, and drop the retired tokens."""
         with self._records.source.write() as cursor:
             state = self._lock(cursor, under)
-            changes: dict[int, int] = {}
-            empty = state.next_row == 1
+            # where there was nothing before, only these can be there already: spare the server looking for others
+            written: set[bytes] | None = set() if state.next_row == 1 else None
             for batch in batches:
-                for tokens in (packed_tokens(batch.tokens), byte_arrays(batch.retired) if batch.retired else None):
-                    if tokens is not None and not empty:
-                        self._delete(cursor, state.content, "token = ANY(%b::bytea[])", tokens, changes)
-                self._insert(cursor, state, batch, changes, copying=self._records.server.row_security == "off")
-            self._keep(cursor, artefacts)
-            self._finish(cursor, state, changes, config)
+                if batch.rows is not None:
+                    raise ValueError("a batch for put must have no rows, as new ones are given out: leave rows None")
+                if written is None or not written.isdisjoint((*_listed(batch.tokens), *batch.retired)):
+                    self._delete(cursor, state, "token = ANY(%b::bytea[])", packed_tokens(batch.tokens))
+                    if batch.retired:
+                        self._delete(cursor, state, "token = ANY(%b::bytea[])", byte_arrays(batch.retired))
+                if written is not None:
+                    written.update(_listed(batch.tokens))
+                n = len(batch.payloads)
+                rows = np.arange(state.next_row, state.next_row + n, dtype=np.int64)
+                state.next_row += n
+                self._insert(cursor, state, batch, rows, copying=self._records.server.row_security == "off")
+            self._keep(cursor, blobs)
+            self._finish(cursor, state, config)
             self._records.follow(state.content, state.index_dim)
 
     def remove(self, rows: Rows) -> int:
         """Delete rows; returns how many there were."""
         with self._records.source.write() as cursor:
             state = self._lock(cursor)
-            changes: dict[int, int] = {}
-            self._delete(cursor, state.content, "row = ANY(%b::int8[])", int8_array(rows), changes)
-            if changes:
-                self._finish(cursor, state, changes, None)
+            self._delete(cursor, state, "row = ANY(%b::int8[])", int8_array(rows))
+            if state.counts:
+                self._finish(cursor, state, None)
             self._records.follow(state.content, state.index_dim)
-        return -sum(changes.values())
+        return -sum(state.counts.values())
 
     def replace(
         self,
@@ -89,32 +130,29 @@ class Writer:
         under: bytes,
         config: bytes,
         index_dim: int | None,
-        artefacts: Mapping[str, bytes] | None,
-        index: Callable[[Cursor, int, dict[int, int], int], None],
+        blobs: Mapping[str, Blob | None],
+        index: Callable[[Cursor, int, dict[int, int], int], None] | None,
     ) -> None:
         """Replace everything by way of new tables, which `index` gets to index. Others read the old ones meanwhile."""
         with self._records.source.write() as cursor:
             state = self._lock(cursor, under)
             old = state.content
-            changes: dict[int, int] = {}
             state.content = next_content(cursor, self._names)
             state.index_dim = state.index_dim if index_dim is None else index_dim
             create_content(cursor, self._names, state.content, self._spec, state.index_dim)
             for batch in batches:
-                gone: dict[int, int] = {}
-                self._delete(
-                    cursor,
-                    state.content,
-                    "token = ANY(%b::bytea[])",
-                    byte_arrays([*map(bytes, batch.tokens), *batch.retired]),
-                    gone,
-                )
-                _add(changes, gone)
-                self._insert(cursor, state, batch, changes)
-            index(cursor, state.content, changes, state.index_dim)
-            cursor.execute(self._names.sql("DELETE FROM {spaces} WHERE collection = {id}", id=self._collection))
-            self._keep(cursor, artefacts)
-            self._finish(cursor, state, changes, config)
+                rows = _kept_rows(batch, state.next_row)
+                if state.counts:
+                    tokens = byte_arrays([*_listed(batch.tokens), *batch.retired])
+                    self._delete(cursor, state, "token = ANY(%b::bytea[])", tokens)
+                self._insert(cursor, state, batch, rows)
+            if index is not None:
+                index(cursor, state.content, state.counts, state.index_dim)
+            for table in ("{spaces}", "{changes}"):
+                statement = "DELETE FROM {table} WHERE collection = {id}"
+                cursor.execute(self._names.sql(statement, id=self._collection, table=self._names.part(table)))
+            self._keep(cursor, blobs)
+            self._finish(cursor, state, config, replaced=True)
             attach_content(cursor, self._names, state.content)
             drop_content(cursor, self._names, old)
         self._records.follow(state.content, state.index_dim)
@@ -124,28 +162,26 @@ class Writer:
         found = cursor.execute(
             self._names.sql(
                 # columns of this one row only: others would be read as they were before we waited
-                "SELECT content, index_dim, next_row, coalesce(%b::bytea = config, true) FROM {collections}"
-                " WHERE id = {id} FOR UPDATE",
+                "SELECT generation, content, index_dim, next_row, coalesce(%b::bytea = config, true)"
+                " FROM {collections} WHERE id = {id} FOR UPDATE",
                 id=self._collection,
             ),
             (under,),
         ).fetchone()
         if found is None:
             raise self._records.gone()
-        content, index_dim, next_row, same = found
+        generation, content, index_dim, next_row, same = found
         if not same:
             raise StaleConfigError("the collection's settings were changed meanwhile")
-        return _State(content, index_dim, next_row)
+        return _State(generation, content, index_dim, next_row, first=next_row)
 
     def _insert(
-        self, cursor: Cursor, state: _State, batch: EncryptedBatch, changes: dict[int, int], *, copying: bool = True
+        self, cursor: Cursor, state: _State, batch: EncryptedBatch, rows: Rows, *, copying: bool = True
     ) -> None:
         n = len(batch.payloads)
         if not n:
             return
-        rows = np.arange(state.next_row, state.next_row + n, dtype=np.int64)
-        state.next_row += n
-        _add(changes, Counter(batch.spaces.tolist()))
+        state.count(Counter(batch.spaces.tolist()))
         if not copying:
             insert_batch(cursor, self._names, state.content, batch, rows, self._records.index_oid)
             return
@@ -159,39 +195,55 @@ class Writer:
                 for chunk in each(n, copy_terms(batch, rows)):
                     copy.write(chunk)
 
-    def _keep(self, cursor: Cursor, artefacts: Mapping[str, bytes] | None) -> None:
-        if artefacts is None:
-            return
-        cursor.execute(self._names.sql("DELETE FROM {artefacts} WHERE collection = {id}", id=self._collection))
-        for name, content in artefacts.items():
-            cursor.execute(
-                self._names.sql("INSERT INTO {artefacts} VALUES ({id}, %s, %b)", id=self._collection), (name, content)
-            )
+    def _keep(self, cursor: Cursor, blobs: Mapping[str, Blob | None]) -> None:
+        for name, blob in blobs.items():
+            if blob is None:
+                sql = self._names.sql("DELETE FROM {blobs} WHERE collection = {id} AND name = %s", id=self._collection)
+                cursor.execute(sql, (name,))
+            else:
+                sql = self._names.sql(_KEEP, id=self._collection)
+                cursor.execute(sql, (name, blob.key_version, blob.content))
 
-    def _delete(self, cursor: Cursor, content: int, which: LiteralString, values: Any, changes: dict[int, int]) -> None:
-        gone = cursor.execute(self._names.sql(_DELETE, content, which=SQL(which)), (values,)).fetchall()
-        _add(changes, {space: -n for space, n in gone})
+    def _delete(self, cursor: Cursor, state: _State, which: LiteralString, values: Any) -> None:
+        gone = cursor.execute(self._names.sql(_DELETE, state.content, which=SQL(which)), (values,)).fetchall()
+        state.count({space: -n for space, n, _ in gone})
+        state.removed += [rows_from(listed) for *_, listed in gone]
 
-    def _finish(self, cursor: Cursor, state: _State, changes: dict[int, int], config: bytes | None) -> None:
-        for space, n in sorted(changes.items()):
-            cursor.execute(
-                self._names.sql(
-                    "INSERT INTO {spaces} AS old VALUES ({id}, %s, %s) ON CONFLICT (collection, space)"
-                    " DO UPDATE SET records = old.records + excluded.records",
-                    id=self._collection,
-                ),
-                (space, n),
-            )
+    def _finish(self, cursor: Cursor, state: _State, config: bytes | None, *, replaced: bool = False) -> None:
+        """Count, note the changes and number the write. What was replaced is known by its number, not by changes."""
+        noted = {} if replaced else state.entries()
+        spaces = sorted(state.counts)
+        generation = state.generation + 1
         cursor.execute(
-            self._names.sql(
-                "UPDATE {collections} SET generation = generation + 1, next_row = %s, content = %s,"
-                " index_dim = %s, config = coalesce(%b::bytea, config) WHERE id = {id}",
-                id=self._collection,
-            ),
-            (state.next_row, state.content, state.index_dim, config),
+            self._names.sql(_FINISH, id=self._collection),
+            {
+                "spaces": int8_array(spaces),
+                "counts": int8_array([state.counts[space] for space in spaces]),
+                "kinds": int8_array(list(noted)),
+                "rows": byte_arrays(list(noted.values())),
+                "generation": generation,
+                "stamp": secrets.randbits(62),
+                "next_row": state.next_row,
+                "content": state.content,
+                "index_dim": state.index_dim,
+                "config": config,
+                "purged": generation if replaced else None,
+            },
         )
+        if not generation % KEPT:  # nobody has to tidy up for that
+            forget(cursor, self._records)
 
 
-def _add(changes: dict[int, int], more: dict[int, int]) -> None:
-    for space, n in more.items():
-        changes[space] = changes.get(space, 0) + n
+def _listed(tokens: Bytes) -> list[bytes]:
+    found: list[bytes] = np.ascontiguousarray(tokens).view("V16").ravel().tolist()
+    return found
+
+
+def _kept_rows(batch: EncryptedBatch, next_row: int) -> Rows:
+    """Return the rows that the records of a batch keep. Raises ValueError."""
+    if batch.rows is None:
+        raise ValueError("a batch for replace must have rows: those that its records have already")
+    rows = np.asarray(batch.rows, np.int64)
+    if rows.shape != (len(batch.payloads),) or (len(rows) and not 1 <= rows.min() <= rows.max() < next_row):
+        raise ValueError("rows of a batch for replace must be those that its records have already, one for each")
+    return rows

@@ -1,4 +1,4 @@
-"""Looking for damage in the records that can be seen without keys; imports database."""
+"""Looking for damage in the records that can be seen without keys."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ _COUNTS = {
     " WHERE space NOT IN (SELECT space FROM spaces WHERE collection = :collection)",
     "filter terms are of no record": "FROM terms WHERE collection = :collection"
     " AND row NOT IN (SELECT row FROM records WHERE collection = :collection)",
+    "changes are no ranges of rows": "FROM changes WHERE collection = :collection"
+    " AND (typeof(rows) != 'blob' OR length(rows) % 16 != 0 OR kind NOT IN (0, 1))",
     "vectors are of no record": "FROM vectors WHERE row NOT IN (SELECT row FROM records)",
     "index vectors are of no record": "FROM index_vectors WHERE row NOT IN (SELECT row FROM records)",
 }

@@ -1,4 +1,4 @@
-"""Opening `records.sqlite3`: connections, transactions and errors; imports tables, revisions, errors.
+"""Opening `records.sqlite3`: connections, transactions and errors.
 
 Reads are single statements or a snapshot; every write is one `BEGIN IMMEDIATE` transaction. Cursors are the
 driver's own, from SQLAlchemy's pool: its row processing doubles the time of reading a hundred rows.
@@ -60,7 +60,7 @@ class Database:
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
-            raise StoreUnreachableError(f"cannot open the faiss store in {folder}: {reason}") from None
+            raise StoreUnreachableError(f"cannot open the store in {folder}: {reason}") from None
         self.engine = create_engine(
             URL.create("sqlite", database=str(self.path)),
             # transactions are begun by hand, so that writers can say IMMEDIATE
@@ -155,7 +155,7 @@ class Database:
                 cursor.execute(f"DELETE FROM {table} WHERE {where}", (collection,))  # noqa: S608
             else:
                 cursor.execute(f"DELETE FROM {table}")  # noqa: S608
-        for table in ("spaces", "tombstones"):
+        for table in ("spaces", "changes"):
             cursor.execute(f"DELETE FROM {table} WHERE collection = ?", (collection,))  # noqa: S608
 
     def data_version(self) -> int:

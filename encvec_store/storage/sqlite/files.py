@@ -1,4 +1,4 @@
-"""Files that are the owner's alone, written durably and known again by their hashes; standard library only."""
+"""Files that are the owner's alone, written durably and known again by their hashes."""
 
 from __future__ import annotations
 

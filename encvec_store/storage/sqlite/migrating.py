@@ -1,4 +1,4 @@
-"""A `faiss:` store opened for migrations; imports options, tables, files, database."""
+"""A `faiss:` store opened for migrations."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from sqlalchemy.engine import URL
 from sqlalchemy.pool import NullPool
 
 from ...errors import StoreError, StoreLockedError, StoreUnreachableError
-from ...indexes.faiss.options import parse_url
 from ..revisions import VERSION_TABLE, Migrating
 from .database import FILE_NAME
 from .files import private
+from .place import LOCK_TIMEOUT, seconds, split
 from .tables import PAGE_SIZE
 
 __all__ = ["opened"]
@@ -28,21 +28,23 @@ def opened(url: str, *, write: bool) -> Iterator[Migrating]:
     """Open the database of a store in a transaction: committed at the end, rolled back if anything is raised.
 
     Args:
-        url: the store's.
+        url: the store's. Of its options only `lock_timeout` matters here.
         write: lock out other writers, and make the file where the folder has none. Otherwise only look.
 
     Raises:
+        UriError: the URL names no folder.
         StoreUnreachableError: no such folder, or the file cannot be used or is something else's.
         StoreLockedError: another process is writing.
     """
-    folder, options = parse_url(url, {})
+    folder, options = split(url)
+    timeout = seconds(dict(options).get("lock_timeout", LOCK_TIMEOUT))
     path = folder.absolute() / FILE_NAME
     if not folder.is_dir():
         raise StoreUnreachableError(f"no store at {folder}")
     looked_for = str(path) if write or path.exists() else None  # None: an empty database, for who only looks
     engine = create_engine(
         URL.create("sqlite", database=looked_for),
-        connect_args={"isolation_level": None, "timeout": options.lock_timeout},  # transactions are begun below
+        connect_args={"isolation_level": None, "timeout": timeout},  # transactions are begun below
         poolclass=NullPool,
         hide_parameters=True,
     )

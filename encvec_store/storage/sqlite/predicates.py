@@ -1,4 +1,4 @@
-"""Which rows satisfy a predicate, by the index on `terms`; imports filters, database.
+"""Which rows satisfy a predicate, by the index on `terms`.
 
 Every leaf is one range of an index, and leaves are combined as sorted arrays of rows.
 """

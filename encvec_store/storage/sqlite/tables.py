@@ -1,4 +1,4 @@
-"""The tables of `records.sqlite3`, in one place for SQLAlchemy and for migrations; imports sqlalchemy only.
+"""The tables of `records.sqlite3`, in one place for SQLAlchemy and for migrations.
 
 A *row* number comes from `meta.next_row`, so it is unique within the file and never used twice, whatever
 becomes of the tables. Vectors stand apart from payloads, so that reading one never pages in the other.
@@ -19,7 +19,18 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-__all__ = ["OF_A_RECORD", "PAGE_SIZE", "artefacts", "collections", "meta", "metadata", "records", "spaces", "terms"]
+__all__ = [
+    "OF_A_RECORD",
+    "PAGE_SIZE",
+    "blobs",
+    "changes",
+    "collections",
+    "meta",
+    "metadata",
+    "records",
+    "spaces",
+    "terms",
+]
 
 PAGE_SIZE = 8192
 """Two-kilobyte vectors waste half of SQLite's usual pages of four."""
@@ -42,7 +53,7 @@ meta = Table(
     Column("name", Text, primary_key=True),
     Column("value", Integer, nullable=False),
 )
-"""`format` and `revision` (see `backends.revisions`), and `next_row` of the whole file."""
+"""`format` and `revision` (see `storage.revisions`), and `next_row` of the whole file."""
 
 collections = Table(
     "collections",
@@ -56,21 +67,26 @@ collections = Table(
     Column("generation", Integer, nullable=False),
     Column("stamp", Integer, nullable=False),
     Column("purged_generation", Integer, nullable=False),
+    Column("content", Integer, nullable=False),
     UniqueConstraint("tenant", "name"),
     sqlite_autoincrement=True,  # the folder of a dropped collection must never be taken for another's
 )
 """`generation` counts committed writes and `stamp` is random with each: where an older copy of the file was put back,
-a generation may come twice, but never with the same stamp. Tombstones up to `purged_generation` are gone."""
+a generation may come twice, but never with the same stamp. `content` grows by a random
+step, from 1, whenever everything is replaced. Changes up to `purged_generation` are gone."""
 
-artefacts = Table(
-    "artefacts",
+blobs = Table(
+    "blobs",
     metadata,
     Column("collection", ForeignKey("collections.id", ondelete="CASCADE"), nullable=False),
     Column("name", Text, nullable=False),
+    Column("part", Integer, nullable=False),
+    Column("key_version", Integer, nullable=False),
     Column("content", LargeBinary, nullable=False),
-    PrimaryKeyConstraint("collection", "name"),
+    PrimaryKeyConstraint("collection", "name", "part"),
 )
-"""What a scheme keeps sealed beside the settings, too large to go along with every write: a profile."""
+"""Sealed bytes beside the settings, too large to go along with every write: a profile, say. The key version that sealed
+them stands in clear, so that a rotation finds what is left to seal anew."""
 
 spaces = Table(
     "spaces",
@@ -125,13 +141,16 @@ terms = Table(
     sqlite_with_rowid=False,
 )
 
-tombstones = Table(
-    "tombstones",
+changes = Table(
+    "changes",
     metadata,
     Column("collection", ForeignKey("collections.id", ondelete="CASCADE"), nullable=False),
     Column("generation", Integer, nullable=False),
-    Column("row", Integer, nullable=False),
-    PrimaryKeyConstraint("collection", "generation", "row"),
+    Column("kind", Integer, nullable=False),
+    Column("rows", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("collection", "generation", "kind"),
     sqlite_with_rowid=False,
 )
-"""Rows that went, so that other processes can follow without listing all that stayed."""
+"""What each write did, so that other processes can follow without listing all that stayed. `kind` is 1 for rows that
+were added and 0 for rows that went; `rows` are ranges, see `storage.ranges`. Every write has at least one entry, even
+where it did nothing: a reader who misses one knows that it was lost, and lists everything."""

@@ -1,22 +1,22 @@
-"""`postgresql:` store, plain and async: a schema of a database with pgvector; imports the files beside it."""
+"""The `postgresql:` record store, plain and async: a schema of a database; imports the files beside it."""
 
 from __future__ import annotations
 
 import asyncio
-import threading
+import secrets
 from typing import TYPE_CHECKING, Any, LiteralString
 
 import psycopg
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
-from ...errors import CollectionNotFoundError, InputError, StoreClosedError, StoreUnreachableError
-from ..protocol import BackendCollection, CollectionSpec
-from .collection import PgvectorCollection
+from ...errors import CollectionNotFoundError, InputError, StoreUnreachableError
+from ..protocol import CollectionSpec
 from .driver import Blocking
 from .faults import explained
 from .inloop import InLoop, LoopPool
 from .names import HALF
 from .options import parse_url
+from .records import PostgresRecords
 from .schema import attach_content, create_content, drop_content, next_content, prepare
 from .source import Cursor, Source
 from .tenancy import for_tenant
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-__all__ = ["AsyncPgvectorBackend", "PgvectorBackend"]
+__all__ = ["AsyncPostgresStore", "PostgresStore"]
 
 _MOST_DIM = 16_000
 _TENANTS: LiteralString = (
@@ -45,10 +45,10 @@ _OPEN: LiteralString = (
 _ATTEMPTS = 5
 
 
-class PgvectorBackend:
-    """Collections in a PostgreSQL database. Any number of processes may open it.
+class PostgresStore:
+    """Implements `RecordStore` in a PostgreSQL database. Any number of processes may open it.
 
-    A backend must not be used across a fork: open it in the child.
+    A store must not be used across a fork: open it in the child.
 
     Args:
         url: `postgresql://user@host/database`, with what libpq knows (`?sslmode=verify-full`) and options of ours
@@ -69,8 +69,6 @@ class PgvectorBackend:
         self.device = self._options.device
         if pool is not None and engine is not None:
             raise InputError("give either a pool or an engine")
-        self._lock = threading.Lock()
-        self._open: dict[int, PgvectorCollection] = {}
         self._closed = False
         self._source = self._connected(target, pool, engine)
         try:
@@ -104,8 +102,8 @@ class PgvectorBackend:
         found = self._read(self._names.sql(_TENANTS), {"schema": self._names.schema}, "")
         return [dict(zip(("tenant", "collections", "records", "bytes"), row, strict=True)) for row in found]
 
-    def open(self, tenant: str, name: str) -> BackendCollection | None:
-        """Open a collection, or return None where there is none. The same object every time."""
+    def open(self, tenant: str, name: str) -> PostgresRecords | None:
+        """Open a collection, or return None where there is none. A new object every time."""
         sql = self._names.sql(_OPEN)
         # tables that are gone were replaced after the collection's row was read
         found: list[tuple[Any, ...]] = [(None,)]
@@ -115,26 +113,25 @@ class PgvectorBackend:
         if not found:
             return None
         number, content, index_dim, envelope_size, half = found[0]
-        with self._lock:
-            if self._closed:
-                raise StoreClosedError("the store is closed")
-            if number not in self._open:
-                spec = CollectionSpec(tenant, name, index_dim, envelope_size, bool(half))
-                self._open[number] = PgvectorCollection(self._of(tenant), self._server, number, content, spec)
-            return self._open[number]
+        spec = CollectionSpec(tenant, name, index_dim, envelope_size, bool(half))
+        return PostgresRecords(self._of(tenant), self._server, number, content, spec)
 
-    def create(self, spec: CollectionSpec, config: bytes) -> BackendCollection:
+    def create(self, spec: CollectionSpec, config: bytes) -> PostgresRecords:
         """Create a collection, or open the one that another process created meanwhile."""
         if spec.index_dim > _MOST_DIM:
-            raise InputError(f"pgvector keeps up to {_MOST_DIM} coordinates, not {spec.index_dim}")
+            raise InputError(f"an index vector must have at most {_MOST_DIM} coordinates, got {spec.index_dim}")
         with self._of(spec.tenant).write() as cursor:
             content = next_content(cursor, self._names)
             made = cursor.execute(
                 self._names.sql(
                     "INSERT INTO {collections} (tenant, name, index_dim, envelope_size, config, generation, next_row,"
-                    " content) VALUES (%s, %s, %s, %s, %b, 1, 1, %s) ON CONFLICT (tenant, name) DO NOTHING RETURNING id"
+                    " purged, content, stamp) VALUES (%s, %s, %s, %s, %b, 1, 1, 1, %s, %s::int8)"
+                    " ON CONFLICT (tenant, name) DO NOTHING RETURNING id"
                 ),
-                (spec.tenant, spec.name, spec.index_dim, spec.envelope_size, config, content),
+                (
+                    *(spec.tenant, spec.name, spec.index_dim, spec.envelope_size, config),
+                    *(content, secrets.randbits(62)),
+                ),
             ).fetchone()
             if made is not None:
                 create_content(cursor, self._names, content, spec, spec.index_dim)
@@ -147,20 +144,16 @@ class PgvectorBackend:
     def drop(self, tenant: str, name: str) -> bool:
         """Delete a collection and everything in it; False where there is none."""
         with self._of(tenant).write() as cursor:
-            sql = self._names.sql("DELETE FROM {collections} WHERE tenant = %s AND name = %s RETURNING id, content")
+            sql = self._names.sql("DELETE FROM {collections} WHERE tenant = %s AND name = %s RETURNING content")
             gone = cursor.execute(sql, (tenant, name)).fetchone()
             if gone is None:
                 return False
-            drop_content(cursor, self._names, gone[1])
-        with self._lock:
-            self._open.pop(gone[0], None)
+            drop_content(cursor, self._names, gone[0])
         return True
 
     def close(self) -> None:
         """Close our own connections; a caller's pool or engine stays as it is. Idempotent."""
-        with self._lock:
-            self._closed = True
-            self._open.clear()
+        self._closed = True
         self._source.close()
 
     def _connected(self, target: str, pool: Any, engine: Any) -> Source:
@@ -193,7 +186,7 @@ class PgvectorBackend:
             raise explained(error, "read", self._source.place) from None
 
 
-class AsyncPgvectorBackend(PgvectorBackend):
+class AsyncPostgresStore(PostgresStore):
     """The same for async callers: every call waits in their event loop, and belongs in a walk of `waits.spawn`.
 
     Args:

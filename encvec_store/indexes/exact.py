@@ -1,0 +1,118 @@
+"""An index that compares everything, and the `memory:` store: records in dictionaries, searched by it."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+
+from ..data.filters import Predicate
+from ..errors import StaleConfigError, UriError
+from ..storage.memory import MemoryStore
+from ..storage.protocol import Changes, Matrix, Records, Rows
+from .protocol import Connection, Probes, first
+
+__all__ = ["ExactIndex", "connect"]
+
+
+def connect(url: str, **options: Any) -> Connection:
+    """Make an empty store that lives as long as the connection. Raises UriError: a path or options were given."""
+    if url not in ("memory:", "memory://") or options:
+        raise UriError(f"the memory store takes no path or options: write 'memory:', got {url!r}")
+    return Connection(MemoryStore(), ExactIndex)
+
+
+class ExactIndex:
+    """Implements `VectorIndex` over any records: the oracle of the other indexes."""
+
+    def __init__(self, records: Records) -> None:
+        self._records = records
+        self._lock = threading.Lock()
+        self._reset()
+
+    def _reset(self) -> None:
+        self._generation, self._content, self._dim = -1, 0, 0
+        self._spaces: dict[int, tuple[Rows, Matrix]] = {}
+        """Rows, ascending, and their index vectors."""
+
+    def candidates(self, probes: Probes, limit: int, predicate: Predicate | None = None) -> list[Rows]:
+        """Return the `limit` nearest rows for each query, nearest first."""
+        asked, dim = next(iter(probes.values())).shape
+        nothing = np.empty(0, np.int64), np.empty(0, np.float32)
+        parts: list[list[tuple[Rows, Matrix]]] = [[nothing, nothing] for _ in range(asked)]
+        with self._lock:
+            self._follow()
+            if dim != self._dim:
+                raise StaleConfigError("the collection's settings were changed meanwhile")
+            allowed = None if predicate is None else self._records.rows(predicate)
+            for space, queries in probes.items():
+                rows, vectors = self._chosen(space, allowed)
+                for part, products in zip(parts, queries @ vectors.T, strict=True):
+                    part.append((rows, products))
+        return [first(max(0, limit), part) for part in parts]
+
+    def explain(self, space: int, query: Matrix, limit: int, predicate: Predicate | None = None) -> str:
+        """Say how much `candidates` would compare with."""
+        with self._lock:
+            self._follow()
+            there = len(self._chosen(space, None)[0])
+            matching = there if predicate is None else len(self._chosen(space, self._records.rows(predicate))[0])
+        return f"scan, {matching:,} of {there:,} records to choose from"
+
+    def check(self) -> list[str]:
+        """Return nothing: there are no files."""
+        return []
+
+    def stats(self) -> dict[str, Any]:
+        """Describe the index."""
+        with self._lock:
+            sizes = [rows.nbytes + vectors.nbytes for rows, vectors in self._spaces.values()]
+        return {"index": "exact", "bytes": {"index": sum(sizes)}}
+
+    def flush(self) -> None:
+        """Do nothing: there is nothing to build."""
+
+    def forget(self) -> None:
+        """Read everything anew, the next time."""
+        with self._lock:
+            self._reset()
+
+    close = forget
+    remove = forget
+
+    def _chosen(self, space: int, allowed: Rows | None) -> tuple[Rows, Matrix]:
+        rows, vectors = self._spaces.get(space, (np.empty(0, np.int64), np.empty((0, self._dim), np.float32)))
+        if allowed is None:
+            return rows, vectors
+        chosen = np.isin(rows, allowed, assume_unique=True)
+        return rows[chosen], vectors[chosen]
+
+    def _follow(self) -> None:
+        """Learn of every write that was committed before this call."""
+        if self._records.generation() == self._generation:
+            return
+        try:
+            # What is read may be of a later content than the changes say: then there are further changes.
+            while (changes := self._records.changes(self._generation, self._content)) is not None:
+                self._apply(changes)
+        except BaseException:
+            self._reset()
+            raise
+
+    def _apply(self, changes: Changes) -> None:
+        if changes.whole:
+            self._spaces = {}
+        for space, (rows, vectors) in self._spaces.items():
+            stay = ~np.isin(rows, changes.removed, assume_unique=True)
+            self._spaces[space] = rows[stay], vectors[stay]
+        self._generation, self._content, self._dim = changes.generation, changes.content, changes.index_dim or 0
+        for space, added in changes.added.items():
+            found, read = self._records.index_vectors(added)
+            if read.shape[1] != self._dim:
+                self._reset()
+                return
+            held = self._chosen(space, None)
+            rows, vectors = np.concatenate([held[0], found]), np.concatenate([held[1], read])
+            order = np.argsort(rows, kind="stable")
+            self._spaces[space] = rows[order], vectors[order]

@@ -1,0 +1,296 @@
+"""An index in memory that follows the records of a collection, and a copy of it on disk.
+
+Records are the truth and are written first. The index never hears of a write: before it is used it asks the records
+what changed, so that writes of this and of other processes take the same path, in the order of commit.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ...data.filters import Predicate
+from ...errors import CollectionNotFoundError, StaleConfigError
+from ...storage.protocol import Bytes, Changes, Matrix, Records, Rows, union
+from ..protocol import CacheAuthenticator, Nearest, Probes
+from .cache import Cache, State
+from .locks import ReadWriteLock
+from .options import Options
+from .ordinals import Ordinals, mapped, together
+
+__all__ = ["FaissIndex"]
+
+_SAVE_LEAST = 5_000
+_SAVE_SHARE = 0.2
+
+
+class _ReplacedError(Exception):
+    """All content was replaced while index vectors were being read: some are old and some new."""
+
+
+class FaissIndex:
+    """Implements `VectorIndex`, `BringsEnvelopes`, `KeepsEnvelopes` and `KeepsFiles` over any records.
+
+    Args:
+        records: of one collection.
+        folder: where files of this index lie, or will; None, it keeps none.
+        options: what kind of index, and how it is searched.
+    """
+
+    def __init__(self, records: Records, folder: Path | None, options: Options) -> None:
+        self._records = records
+        self._options = options
+        self._cache = None if folder is None else Cache(folder, records.spec, options)
+        self._lock = ReadWriteLock()
+        self._saving = threading.Lock()
+        self._reset()
+
+    def _reset(self) -> None:
+        self._spaces: dict[int, Ordinals] = {}
+        self._loaded = False
+        self._state = State()
+        """What the index knows of the records."""
+        self._unsaved = 0
+        """Ordinals that entered the index since it was saved."""
+        self._tried = 0
+        """`_unsaved` at the last attempt."""
+
+    def candidates(self, probes: Probes, limit: int, predicate: Predicate | None = None) -> list[Rows]:
+        """Return up to `limit` rows for each query, nearest first."""
+        with self._fitted(probes, _dim(probes)) as fitted:
+            return self._lists(fitted, probes, limit, predicate)
+
+    def nearest(self, probes: Probes, limit: int, predicate: Predicate | None = None) -> Nearest:
+        """Return `candidates` with their vector envelopes."""
+        with self._fitted(probes, _dim(probes)) as fitted:
+            lists = self._lists(fitted, probes, limit, predicate)
+            rows = union(lists)
+            held = mapped(self._spaces.values(), rows, self._records.spec.envelope_size)
+        return Nearest(lists, *self._completed(rows, *held))
+
+    def vectors(self, rows: Rows) -> tuple[Rows, Bytes]:
+        """Return (found rows in the order asked, (m, envelope_size) uint8), from mapped files where there are any."""
+        asked = np.asarray(rows, np.int64)
+        if not self._loaded or not len(asked):
+            return self._records.vectors(asked)
+        self._follow()
+        with self._lock.shared():
+            held = mapped(self._spaces.values(), asked, self._records.spec.envelope_size)
+        return self._completed(asked, *held)
+
+    def explain(self, space: int, query: Matrix, limit: int, predicate: Predicate | None = None) -> str:
+        """Say how `candidates` would answer."""
+        with self._fitted((space,), query.shape[-1]) as fitted:
+            return fitted.get(space, Ordinals()).explain(limit, predicate, self._records.rows, self._options)
+
+    def authenticate(self, authenticator: CacheAuthenticator) -> None:
+        """Take the means to check cached files. Without them, none are read or written."""
+        if self._cache is not None:
+            self._cache.authenticator = authenticator
+
+    def forget(self) -> None:
+        """Drop every copy."""
+        with self._saving, self._lock.exclusive():
+            self._reset()
+            if self._cache is not None:
+                self._cache.forget()
+
+    def flush(self) -> None:
+        """Index what is missing and save it."""
+        if not (self._loaded or self._records.spec.index_dim):
+            return  # nothing to index, as far as we know: who searches will look
+        with self._fitted():
+            pass
+        self._save()
+
+    def close(self) -> None:
+        """Save what has been indexed. An index that nobody asked for is not built now."""
+        dropped = False
+        try:
+            if self._loaded and self._unsaved:
+                self._records.generation()
+                self._save()
+        except CollectionNotFoundError:
+            dropped = True
+        finally:
+            self._release(remove=dropped)
+
+    def remove(self) -> None:
+        """Delete the files of a collection that was dropped."""
+        self._release(remove=True)
+
+    def _release(self, *, remove: bool) -> None:
+        with self._saving, self._lock.exclusive():
+            self._reset()
+            if self._cache is not None:
+                self._cache.remove() if remove else self._cache.close()
+
+    def check(self) -> list[str]:
+        """Describe damage of the files."""
+        return [] if self._cache is None else self._cache.check()
+
+    def stats(self) -> dict[str, Any]:
+        """Describe the index."""
+        counts = self._records.spaces()
+        with self._lock.shared():
+            spaces = {number: space.stats() for number, space in self._spaces.items()}
+            loaded = self._loaded
+            index_dim = self._state.index_dim if loaded else self._records.spec.index_dim
+        kinds = {str(space["index"]) for space in spaces.values() if space["index"]}
+        planned = {self._options.kind_for(n) for n in counts.values()} or {self._options.kind_for(0)}
+        return {
+            "index": "+".join(sorted(kinds or planned)) if index_dim else "none",
+            "loaded": loaded,
+            "rows": sum(counts.values()),
+            "dead": sum(int(space["dead"] or 0) for space in spaces.values()),
+            "storage": self._options.storage,
+            "ef_search": self._options.ef_search,
+            "spaces": spaces,
+            "bytes": {"index": 0, "vectors": 0} if self._cache is None else self._cache.sizes(),
+        }
+
+    @contextmanager
+    def _fitted(self, spaces: Iterable[int] | None = None, dim: int | None = None) -> Iterator[dict[int, Ordinals]]:
+        """Hold the shared lock and give the indexes of those spaces that there are, up to date.
+
+        Args:
+            spaces: None, all of them.
+            dim: coordinates of the probes, if there are any.
+
+        Raises:
+            StaleConfigError: index vectors have not `dim` coordinates (any more).
+        """
+        self._follow()
+        while True:
+            with self._lock.shared():
+                if self._loaded:
+                    if dim not in (None, self._state.index_dim):
+                        raise StaleConfigError("the collection's settings were changed meanwhile")
+                    wanted = self._spaces if spaces is None else spaces
+                    found = {number: self._spaces[number] for number in wanted if number in self._spaces}
+                    if not any(space.stale(self._options) for space in found.values()):
+                        yield found
+                        return
+            self._follow()  # another thread may have dropped everything
+            self._fit()
+
+    def _lists(
+        self, fitted: dict[int, Ordinals], probes: Probes, limit: int, predicate: Predicate | None
+    ) -> list[Rows]:
+        queries = len(next(iter(probes.values())))
+        if not (fitted and queries and limit > 0):
+            return [np.empty(0, np.int64) for _ in range(queries)]
+        return together(fitted, probes, limit, predicate, self._records.rows, self._options)
+
+    def _completed(self, asked: Rows, envelopes: Bytes, have: npt.NDArray[np.bool_]) -> tuple[Rows, Bytes]:
+        """Read from the records what was not mapped, and leave out what they don't have."""
+        missing = np.flatnonzero(~have)
+        if not len(missing):
+            return asked, envelopes
+        found, read = self._records.vectors(asked[missing])
+        if len(found):
+            at = missing[np.isin(asked[missing], found)]  # in the order asked, as `found` is
+            envelopes[at] = read
+            have[at] = True
+        return asked[have], envelopes[have]
+
+    def _follow(self) -> None:
+        """Learn of every write that was committed before this call."""
+        generation = self._records.generation()
+        if self._loaded and generation == self._state.generation:
+            return
+        with self._changing():
+            if not self._loaded:
+                self._load()
+            self._apply(self._changes(self._state))
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Hold the lock alone. A change that is broken off leaves nothing behind: all is read anew, then."""
+        with self._lock.exclusive():
+            try:
+                yield
+            except BaseException:
+                self._reset()
+                raise
+
+    def _changes(self, state: State, *, stamped: bool = False) -> Changes | None:
+        return self._records.changes(state.generation, state.content, stamp=state.stamp if stamped else None)
+
+    def _load(self) -> None:
+        saved = self._cache.load(lambda state: self._changes(state, stamped=True)) if self._cache else None
+        if saved is not None:
+            self._spaces, self._state = saved.spaces, saved.state
+            self._apply(saved.changes)
+        self._loaded = True
+
+    def _apply(self, changes: Changes | None) -> None:
+        if changes is None:
+            return
+        if not changes.whole and any(
+            len(rows) and number in self._spaces and rows[0] <= self._spaces[number].rows.last
+            for number, rows in changes.added.items()
+        ):
+            # Ordinals ascend with rows. Writers that overlap may commit a lower row after a higher one.
+            changes = self._records.changes(-1, changes.content) or changes
+        index_dim = changes.index_dim or 0
+        if (changes.content, index_dim) != (self._state.content, self._state.index_dim):
+            self._spaces, self._unsaved, self._tried = {}, 0, 0  # rows stay what they are, their index vectors do not
+        nothing = np.empty(0, np.int64)
+        for number in {*self._spaces, *changes.added} if index_dim else ():
+            space = self._spaces.setdefault(number, Ordinals())
+            rows = changes.added.get(number, nothing)
+            if changes.whole:
+                space.keep(rows, changes.next_row)
+            else:
+                space.append(rows)
+                space.kill(changes.removed)
+        self._state = State(changes.generation, changes.content, changes.stamp, index_dim)
+
+    def _fit(self) -> None:
+        with suppress(_ReplacedError), self._changing():
+            for space in self._spaces.values():
+                if space.stale(self._options):
+                    before = space.indexed if space.ann else 0
+                    ann = space.ann
+                    space.fit(self._index_vectors, self._state.index_dim, self._options)
+                    self._unsaved += space.indexed - before if space.ann is ann else space.indexed
+            # rows keep their numbers when content is replaced, so what was read may be of both
+            changes = self._changes(self._state)
+            if changes is not None and changes.content != self._state.content:
+                raise _ReplacedError
+        indexed = sum(space.indexed for space in list(self._spaces.values()))
+        if self._unsaved - self._tried >= max(_SAVE_LEAST, _SAVE_SHARE * indexed):
+            self._save()  # a graph of minutes must not be lost to a kill
+
+    def _index_vectors(self, rows: Rows) -> tuple[Rows, Matrix]:
+        found, vectors = self._records.index_vectors(rows)
+        if vectors.shape[1] != self._state.index_dim:
+            raise _ReplacedError
+        return found, vectors
+
+    def _save(self) -> None:
+        if self._cache is None:
+            return
+        with self._saving:
+            with self._lock.shared():
+                if not self._loaded or not self._state.index_dim:
+                    return
+                kept = self._cache.begin(self._spaces, self._state)
+                unsaved = self._tried = self._unsaved
+            # the slow part, copying envelopes, goes on beside searches and writes
+            if kept is not None and self._cache.finish(kept, self._records.vectors):
+                with self._lock.exclusive():
+                    self._cache.adopt(kept)
+                    self._unsaved = max(0, self._unsaved - unsaved)
+                    self._tried = 0
+
+
+def _dim(probes: Probes) -> int:
+    return int(next(iter(probes.values())).shape[1])

@@ -1,0 +1,211 @@
+"""Building and finding indexes, one per key version of a collection; imports storage.postgres.
+
+An index covers one space only: vectors of different key versions are not comparable, and must not share a graph.
+It is built beside reads and writes, and by one process at a time.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import LiteralString
+
+import psycopg
+from psycopg import errors as pg
+from psycopg.sql import SQL, Identifier
+
+from ...storage.postgres.names import kept
+from ...storage.postgres.options import Options
+from ...storage.postgres.schema import Server
+from ...storage.postgres.source import Cursor, Source
+
+__all__ = ["IndexState", "Indexer"]
+
+log = logging.getLogger("encvec_store")
+_EXISTING = (
+    "SELECT c.relname, i.indisvalid, pg_relation_size(c.oid) FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid"
+    " WHERE i.indrelid = format('%%I.%%I', %s::text, %s::text)::regclass"
+)
+"""Fails where the table is gone: it was replaced, and must not look like one without indexes."""
+_SIZE: LiteralString = (
+    "SELECT coalesce(sum(pg_relation_size(indexrelid)), 0)::int8 FROM pg_index"
+    " WHERE indrelid = to_regclass({records_name}) AND indpred IS NOT NULL"
+)
+_INDEXES = (("bit", "bit"), *itertools.product(("hnsw", "ivfflat"), ("float32", "float16")))
+"""(kind, storage); of several that are there, the last is used."""
+_LOCK = 0x656E7658
+"""First half of the advisory lock; the number of the tables is the other."""
+
+
+_DROP = SQL("DROP INDEX CONCURRENTLY IF EXISTS {}")
+"""Without keeping readers out while it waits for one that does not end."""
+
+
+@dataclass(frozen=True)
+class IndexState:
+    """How one space stands."""
+
+    records: int
+    kind: str
+    """Of the index there is: none, hnsw, ivfflat, bit."""
+    wanted: str
+    """That the options ask for."""
+    storage: str
+    """What the index keeps of a vector: float32, float16, bit."""
+    bytes: int
+
+
+class Indexer:
+    """Builds the indexes of one collection."""
+
+    def __init__(self, source: Source, server: Server, dim_of: Callable[[int], int], *, half: bool) -> None:
+        self._source = source
+        self._server = server
+        self._names = server.names
+        self._options: Options = source.options
+        self._dim_of = dim_of
+        self._half = half
+
+    def states(self, cursor: Cursor, content: int, counts: dict[int, int]) -> dict[int, IndexState]:
+        """Return how each space is indexed."""
+        existing = cursor.execute(_EXISTING.encode(), (self._names.schema, f"records_{content}")).fetchall()
+        valid = {name: size for name, sound, size in existing if sound}
+        found, dim = {}, self._dim_of(content)
+        for space, records in counts.items():
+            kind, storage, size = "none", "float32", 0
+            for candidate, stored in _INDEXES:
+                name = self._name(content, space, candidate, stored)
+                if name in valid and self._options.index in ("auto", candidate):
+                    kind, storage, size = candidate, stored, valid[name]
+            wanted = self._options.kind_for(records, dim, half=self._half)
+            found[space] = IndexState(records, kind, wanted, storage, size)
+        return found
+
+    def size(self, cursor: Cursor, content: int) -> int:
+        """Return the bytes of all indexes of vectors, also of those that the options do not use."""
+        (size,) = cursor.execute(self._names.sql(_SIZE, content)).fetchone() or (0,)
+        return int(size)
+
+    def build(self, content: int, space: int, state: IndexState) -> bool:
+        """Build the index that a space lacks; False where another process is at it.
+
+        Raises:
+            StoreLockedError: a transaction of another process did not end within the lock timeout.
+            StoreUnreachableError: the server failed, refused, or was too short of memory or space.
+        """
+        dim = self._dim_of(content)
+        storage = self._options.storage_for(dim, half=self._half)
+        statement = self._statement(content, space, state, dim, concurrently=not self._options.pooler)
+        if self._options.pooler:
+            return self._build_in_transaction(content, state.records, dim, statement)
+        with self._source.session() as cursor:
+            lock = (_LOCK, content % (1 << 31))
+            if cursor.execute(b"SELECT pg_try_advisory_lock(%s::int4, %s::int4)", lock).fetchone() != (True,):
+                return False
+            try:
+                name = Identifier(self._names.schema, self._name(content, space, state.wanted, storage))
+                for _, setting, value in self._settings():
+                    cursor.execute(b"SELECT set_config(%s, %s, false)", (setting, value))
+                # what an interrupted build left is of no use to searches, and slows down writes
+                cursor.execute(_DROP.format(name))
+                try:
+                    with self._watched(cursor, state.records, dim):
+                        self._with_less(cursor, statement, name)
+                except (pg.DiskFull, pg.OutOfMemory):
+                    with suppress(psycopg.Error):  # give the space back
+                        cursor.execute(_DROP.format(name))
+                    raise
+            finally:
+                if not cursor.connection.closed:
+                    for reset, _, _ in self._settings():
+                        cursor.execute(reset)
+                    cursor.execute(b"SELECT pg_advisory_unlock(%s::int4, %s::int4)", lock)
+            cursor.execute(self._names.sql("ANALYZE {terms}", content))
+        return True
+
+    def build_new(self, cursor: Cursor, content: int, counts: dict[int, int], dim: int) -> None:
+        """Index tables that nobody else sees yet, in the transaction that made them."""
+        self._source.set_local(cursor, {setting: value for _, setting, value in self._settings()[:-1]})
+        for space, records in counts.items():
+            wanted = self._options.kind_for(records, dim, half=self._half)
+            if wanted != "none":
+                state = IndexState(records, "none", wanted, self._options.storage_for(dim, half=self._half), 0)
+                with self._watched(cursor, records, dim):
+                    cursor.execute(self._statement(content, space, state, dim, concurrently=False))
+        cursor.execute(self._names.sql("ANALYZE {terms}", content))
+
+    def _build_in_transaction(self, content: int, records: int, dim: int, statement: bytes) -> bool:
+        with self._source.write() as cursor:
+            lock = (_LOCK, content % (1 << 31))
+            if cursor.execute(b"SELECT pg_try_advisory_xact_lock(%s::int4, %s::int4)", lock).fetchone() != (True,):
+                return False
+            self._source.set_local(cursor, {setting: value for _, setting, value in self._settings()[:-1]})
+            with self._watched(cursor, records, dim):
+                cursor.execute(statement)
+        return True
+
+    @contextmanager
+    def _watched(self, cursor: Cursor, records: int, dim: int) -> Iterator[None]:
+        """Warn where the server remarks that a graph outgrows its memory, while there is time to begin anew."""
+
+        def tell(notice: pg.Diagnostic) -> None:
+            if "maintenance_work_mem" in (notice.message_primary or ""):
+                log.warning(
+                    "the graph of %d records does not fit in build_memory=%s: building it takes several times longer; "
+                    "build_memory=%dMB would hold it",
+                    records,
+                    self._options.build_memory,
+                    self._options.graph_memory(records, dim, half=self._half),
+                )
+
+        cursor.connection.add_notice_handler(tell)
+        try:
+            yield
+        finally:
+            cursor.connection.remove_notice_handler(tell)
+
+    def _with_less(self, cursor: Cursor, statement: bytes, name: Identifier) -> None:
+        try:
+            cursor.execute(statement)
+        except (pg.DiskFull, pg.OutOfMemory):
+            # in containers, shared memory for parallel workers is often tiny
+            cursor.execute(b"SELECT set_config('max_parallel_maintenance_workers', '0', false)")
+            cursor.execute(_DROP.format(name))
+            cursor.execute(statement)
+
+    def _settings(self) -> list[tuple[bytes, str, str]]:
+        workers = [] if self._server.parallel else [("max_parallel_maintenance_workers", "0")]
+        settings = [
+            ("maintenance_work_mem", self._options.build_memory),
+            ("statement_timeout", "0"),
+            *workers,
+            ("lock_timeout", f"{round(self._options.lock_timeout * 1000)}ms"),
+        ]
+        return [(b"RESET " + name.encode(), name, value) for name, value in settings]
+
+    def _name(self, content: int, space: int, kind: str, storage: str) -> str:
+        return f"records_{content}_s{space}_{kind}{'_half' if storage == 'float16' else ''}"
+
+    def _statement(self, content: int, space: int, state: IndexState, dim: int, *, concurrently: bool) -> bytes:
+        options = self._options
+        lists = state.wanted == "ivfflat"
+        storage = options.storage_for(dim, half=self._half)
+        parameters = (
+            SQL("lists = {}").format(options.lists_for(state.records))
+            if lists
+            else SQL("m = {}, ef_construction = {}").format(options.m, options.ef_construction)
+        )
+        return self._names.sql(
+            "CREATE INDEX {concurrently} {name} ON {records} USING {kind} ({on} {opclass})"
+            " WITH ({parameters}) WHERE space = {space}",
+            content,
+            concurrently=SQL("CONCURRENTLY" if concurrently else ""),
+            name=Identifier(self._name(content, space, state.wanted, storage)),
+            kind=SQL("ivfflat" if lists else "hnsw"),
+            parameters=parameters,
+            space=space,
+            **self._names.measure(storage, dim, kept(self._half)[0]),
+        )

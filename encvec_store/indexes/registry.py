@@ -1,0 +1,79 @@
+"""The table URL scheme -> store, loaded on first use; imports protocol, plugins, errors."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, cast
+
+from .. import plugins
+from ..errors import UriError
+from .protocol import Connection
+
+__all__ = ["STORES", "StoreKind", "open_connection", "waits_in_loop"]
+
+
+@dataclass(frozen=True)
+class StoreKind:
+    """How stores of one URL scheme are opened."""
+
+    open: str
+    """`module:callable`, called as callable(url, **options) -> `indexes.protocol.Connection`."""
+    open_in_loop: str | None = None
+    """The same for async callers whose store waits in the event loop (`waits.wait_for`). None: called in threads."""
+
+
+_POSTGRES = StoreKind("encvec_store.indexes.pgvector:connect", "encvec_store.indexes.pgvector:connect_in_loop")
+
+STORES: dict[str, StoreKind] = {
+    "memory": StoreKind("encvec_store.indexes.exact:connect"),
+    "faiss": StoreKind("encvec_store.indexes.faiss:connect"),
+    "postgresql": _POSTGRES,
+    "postgres": _POSTGRES,
+    "postgresql+psycopg": _POSTGRES,
+}
+"""What is built in. Other packages add to it through entry points of the group `encvec_store.stores`."""
+
+
+def open_connection(url: str, *, in_loop: bool = False, **options: Any) -> Connection:
+    """Open the store that a URL names.
+
+    Args:
+        url: scheme and what the store makes of the rest.
+        in_loop: the caller runs in `waits.spawn`, and the store waits in the event loop; see `waits_in_loop`.
+        options: the store's own.
+
+    Raises:
+        UriError: no store has this scheme.
+        PluginError: it comes from another package, which cannot be loaded.
+        StoreUnreachableError: it could not be opened.
+    """
+    kind, plugin = _find(url)
+    path = kind.open_in_loop if in_loop else kind.open
+    if path is None:  # a store that blocks would stop the event loop for everyone
+        raise UriError(f"stores of {_scheme(url)}: do not wait in the event loop: call them in a thread")
+    connect = plugins.resolve(path) if plugin is None else plugin.resolve(path)
+    return cast(Connection, connect(url, **options))
+
+
+def waits_in_loop(url: str) -> bool:
+    """Say whether async callers open this store by `in_loop`. Raises UriError, PluginError."""
+    return _find(url)[0].open_in_loop is not None
+
+
+def _find(url: str) -> tuple[StoreKind, plugins.Plugin | None]:
+    scheme = _scheme(url)
+    if scheme in STORES:  # first: no metadata is read, and no package can take the name
+        return STORES[scheme], None
+    others = plugins.find(plugins.STORES, STORES)
+    if scheme in others:
+        return others[scheme].load(StoreKind), others[scheme]
+    known = ", ".join(f"{name}:" for name in [*STORES, *others])
+    given = f"{scheme}:" if scheme else "another string" if isinstance(url, str) else type(url).__name__
+    raise UriError(f"a store URL must begin with one of {known}; got {given}")
+
+
+def _scheme(url: str) -> str:
+    """Return the scheme, or "" for what has none: that may be a password in the wrong place, and must not be shown."""
+    found = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):", url) if isinstance(url, str) else None
+    return found[1] if found else ""

@@ -1,0 +1,100 @@
+"""Keysets in a file that only its owner may read; imports errors."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from ...errors import KeysetError, UriError
+
+if sys.platform != "win32":
+    import fcntl
+
+__all__ = ["FileStorage"]
+
+
+class FileStorage:
+    """Content of a file: written beside it, synced, and put in its place, whole or not at all."""
+
+    wrapper = "passphrase"
+    lasting = True
+
+    def __init__(self, rest: str) -> None:
+        if not rest:
+            raise UriError("file: must be followed by a path, as in file:keys.json")
+        self.uri = f"file:{rest}"
+        self._path = Path(rest)
+        self._seen: bytes | None = None  # the file as last read or written: two writers must not lose a key
+
+    def exists(self) -> bool:
+        """Say whether there is a file."""
+        return self._path.exists()
+
+    def read(self) -> bytes:
+        """Read the file."""
+        try:
+            self._seen = self._path.read_bytes()
+        except FileNotFoundError:
+            raise KeysetError(f"no keyset at {self._path}; create one with `encvec keys create`") from None
+        except OSError as error:
+            raise KeysetError(f"cannot read {self._path}: {error.strerror}") from None
+        return self._seen
+
+    def create(self, content: bytes) -> None:
+        """Write a new file. Raises KeysetError where one exists already."""
+        self._write(content, new=True)
+
+    def replace(self, content: bytes) -> None:
+        """Replace the file."""
+        self._write(content, new=False)
+
+    def _write(self, content: bytes, *, new: bool) -> None:
+        folder = self._path.parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            descriptor, name = tempfile.mkstemp(prefix=f".{self._path.name}.", dir=folder)  # mode 0600
+            try:
+                with os.fdopen(descriptor, "wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+                with _alone_in(folder):
+                    if new:
+                        self._place_new(name)
+                    elif self._seen is None or self._path.read_bytes() != self._seen:
+                        raise KeysetError(f"{self._path} was changed by another process: open it again")
+                    else:
+                        os.replace(name, self._path)
+            finally:
+                if os.path.exists(name):
+                    os.unlink(name)
+        except OSError as error:
+            raise KeysetError(f"cannot write {self._path}: {error.strerror}") from None
+        self._seen = content
+
+    def _place_new(self, name: str) -> None:
+        try:
+            os.link(name, self._path)  # unlike a rename it fails where another process was first
+        except FileExistsError:
+            raise KeysetError(f"{self._path} holds a keyset already: open it, or choose another path") from None
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Keep other writers waiting, from the look at the old file to the new one's place in a synced folder."""
+    if sys.platform == "win32":
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some network file systems know no locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+        with contextlib.suppress(OSError):  # the file is in place by now: to report a failure would mislead
+            os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,214 @@
+"""A keyset's document in its place: wrapped on the way in, unwrapped on the way out; imports registry, errors.
+
+A wrapped document is canonical JSON. Reading compares it with its own canonical form, so every byte counts: one that is
+flipped anywhere is either a JSON error, a different header, or a failed authentication. A document that is not wrapped
+is stored as it is.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from ..errors import InputError, KeysetError, UriError
+from .protocol import NONE, Header, KeyWrapper
+from .registry import PASSPHRASE, make_storage, make_wrapper, split
+
+__all__ = ["FORMAT", "UNWRAPPED_FORMAT", "StoredKeyset"]
+
+FORMAT = "encvec-keyset-wrapped/1"
+UNWRAPPED_FORMAT = "encvec-keyset/1"
+_FIELDS = {"format", "header", "nonce", "sealed", "wrapper"}
+
+
+@dataclass(frozen=True)
+class _Wrapped:
+    """A wrapped document, taken apart."""
+
+    wrapper: str
+    header: dict[str, Any]
+    nonce: bytes
+    sealed: bytes
+
+
+class StoredKeyset:
+    """The document of one keyset: `create` it or `load` it, then `save` it as often as it changes.
+
+    A document says what wraps it, so `load` needs no hint. What it says is checked:
+
+    - Where the caller named a wrapper, the document must have that one.
+    - A document in clear is taken only from a storage that keeps its keysets so, or where `none` was named. Otherwise
+      whoever can write to the place could put a keyset of his own there.
+    - Any other wrapper than the storage's default and the passphrase must be named by the caller. A thief may have a
+      key of his own in the same service, and nothing must be encrypted under it because a file says so.
+    """
+
+    def __init__(self, uri: str, *, wrap: str | None = None, passphrase: str | bytes | None = None) -> None:
+        place, named = split(uri)
+        if named is not None and wrap is not None and named != wrap:
+            raise UriError(f"the keyset URI names the wrapper {named!r}, wrap= another, {wrap!r}: give one")
+        self._storage = make_storage(place)
+        self._wrap = named if wrap is None else wrap
+        self._passphrase = passphrase
+        self._opened: KeyWrapper | None = None
+        if self._wrap is not None:
+            self._opened = make_wrapper(self._wrap, passphrase)  # a mistyped name is told before anything is read
+        self._key: tuple[str, bytes, Header] | None = None  # wrapper, key, header: a key is derived once
+        self._clear = False
+        self.uri = self._storage.uri if self._wrap is None else f"{self._storage.uri}?wrap={self._wrap}"
+
+    @property
+    def lasting(self) -> bool:
+        """Whether a change outlives this process."""
+        return self._storage.lasting
+
+    def exists(self) -> bool:
+        """Say whether there is a keyset."""
+        return self._storage.exists()
+
+    def wrapper(self, *, new: bool = False) -> str:
+        """Return the name of the wrapper of the keyset that is here, or of a `new` one. Raises KeysetError."""
+        if new or self._wrap is not None:
+            return self._chosen()
+        wrapped = self._parse(self._storage.read())
+        return NONE if wrapped is None else wrapped.wrapper
+
+    def create(self, document: bytes) -> None:
+        """Store a new document. Raises KeysetError where one exists already."""
+        name = self._chosen()
+        if self._passphrase is not None and name == NONE:
+            raise InputError(
+                f"{self.uri} would hold the keyset in clear, passphrase or not: leave passphrase= out, "
+                'or say wrap="passphrase"'
+            )
+        if self._storage.exists():  # asked before a key is derived, and again, atomically, by the storage
+            raise KeysetError(f"{self.uri} holds a keyset already: open it, or choose another place")
+        self._clear = name == NONE
+        if name != NONE:
+            self._key = (name, *self._new_key(self._open_wrapper(self._wrap or self._storage.wrapper)))
+        self._storage.create(self._wrapped(document))
+
+    def load(self) -> bytes:
+        """Return the document. Raises KeysetError when it is missing, malformed or refused."""
+        content = self._storage.read()
+        wrapped = self._parse(content)
+        self._check_wrapper(NONE if wrapped is None else wrapped.wrapper)
+        if wrapped is None:
+            self._clear = True
+            return content
+        key = self._recovered(self._open_wrapper(wrapped.wrapper), wrapped.header)
+        try:
+            document = AESGCM(key).decrypt(wrapped.nonce, wrapped.sealed, _head(wrapped.wrapper, wrapped.header))
+        except InvalidTag:
+            secret = "passphrase" if wrapped.wrapper == PASSPHRASE else "key"
+            raise KeysetError(f"{self.uri}: wrong {secret}, or the keyset was altered") from None
+        self._key = wrapped.wrapper, key, wrapped.header
+        return document
+
+    def save(self, document: bytes) -> None:
+        """Replace the document that was created or loaded, wrapped as it was."""
+        self._storage.replace(self._wrapped(document))
+
+    def _chosen(self) -> str:
+        """Return the name of the wrapper for a new keyset."""
+        return (self._wrap or self._storage.wrapper).partition(":")[0]
+
+    def _check_wrapper(self, found: str) -> None:
+        """Refuse what the caller cannot have meant; see the class."""
+        if found == NONE and self._passphrase is not None:
+            raise KeysetError(f"{self.uri} must be wrapped by the passphrase given, but is in clear")
+        if self._wrap is not None and found != self._chosen():
+            state = "in clear" if found == NONE else f"wrapped by {found!r}"
+            raise KeysetError(f"{self.uri} must have the wrapper {self._chosen()!r}, but is {state}")
+        if self._wrap is None and found == NONE != self._storage.wrapper:
+            raise KeysetError(
+                f"{self.uri} must be wrapped, but is in clear: who can write there may have exchanged it. "
+                'If you made it so, say wrap="none", or ?wrap=none in the URI'
+            )
+        if self._wrap is None and found not in (NONE, PASSPHRASE, self._storage.wrapper):
+            raise KeysetError(
+                f"{self.uri} is wrapped by {found!r}: if you made it so, say wrap={found!r}, or ?wrap= in the URI"
+            )
+
+    def _open_wrapper(self, name: str) -> KeyWrapper:
+        if self._opened is None:
+            self._opened = make_wrapper(self._wrap or name, self._passphrase)
+        if self._opened is None:
+            raise KeysetError(f"{self.uri} is malformed: {name!r} wraps nothing")
+        return self._opened
+
+    def _new_key(self, wrapper: KeyWrapper) -> tuple[bytes, Header]:
+        try:
+            key, header = wrapper.new()
+        except KeysetError as error:  # a wrapper does not know the place
+            raise KeysetError(f"{self.uri}: {error}") from error.__cause__
+        return _sized(key), json.loads(_canonical(header))  # as it will be read: a tuple is a list then
+
+    def _recovered(self, wrapper: KeyWrapper, header: Header) -> bytes:
+        try:
+            return _sized(wrapper.recover(header))
+        except KeysetError as error:
+            raise KeysetError(f"{self.uri}: {error}") from error.__cause__
+
+    def _wrapped(self, document: bytes) -> bytes:
+        """Return the content to store: as it was created or loaded, never in clear by accident."""
+        if self._key is None:
+            if not self._clear:
+                raise KeysetError(f"{self.uri} must be opened or created before it is changed")
+            return document
+        name, key, header = self._key
+        nonce = os.urandom(12)
+        sealed = AESGCM(key).encrypt(nonce, document, _head(name, header))
+        fields = {"format": FORMAT, "wrapper": name, "header": header, "nonce": _text(nonce), "sealed": _text(sealed)}
+        return _canonical(fields) + b"\n"
+
+    def _parse(self, content: bytes) -> _Wrapped | None:
+        """Take content apart; None if it is in clear."""
+        try:
+            fields = json.loads(content)
+            if fields["format"] == UNWRAPPED_FORMAT:
+                return None
+            if fields["format"] != FORMAT or set(fields) != _FIELDS or _canonical(fields) + b"\n" != content:
+                raise ValueError
+            header, name = fields["header"], fields["wrapper"]
+            nonce, sealed = _bytes(fields["nonce"]), _bytes(fields["sealed"])
+            if type(header) is not dict or type(name) is not str or name in ("", NONE) or len(nonce) != 12:
+                raise ValueError
+            return _Wrapped(name, header, nonce, sealed)
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise KeysetError(f"{self.uri} holds no keyset of a known format, or it is damaged") from None
+
+    def __repr__(self) -> str:
+        return f"StoredKeyset({self.uri!r})"
+
+
+def _sized(key: bytes) -> bytes:
+    if type(key) is not bytes or len(key) != 32:
+        raise KeysetError("a key wrapper must give a key of 32 bytes, got another")
+    return key
+
+
+def _head(wrapper: str, header: Header) -> bytes:
+    """Return the associated data: all that is stored in clear but the nonce."""
+    return _canonical({"format": FORMAT, "wrapper": wrapper, "header": header})
+
+
+def _canonical(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, indent=1).encode()
+
+
+def _text(value: bytes) -> str:
+    return base64.b64encode(value).decode()
+
+
+def _bytes(value: str) -> bytes:
+    decoded = base64.b64decode(value, validate=True)
+    if _text(decoded) != value:  # base64 has several spellings of one value
+        raise ValueError("base64")
+    return decoded

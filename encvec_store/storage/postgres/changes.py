@@ -1,0 +1,140 @@
+"""What was written since: the change table of a collection, read and tidied up; imports reading, wire, ranges.
+
+Every write has at least one entry, even where it added and removed nothing: a reader who misses one knows that it was
+lost, and lists everything.
+"""
+
+from __future__ import annotations
+
+from typing import LiteralString
+
+import numpy as np
+from psycopg.errors import UndefinedTable
+
+from ..protocol import Changes, Rows
+from ..ranges import packed, unpacked
+from .reading import Reader
+from .source import Cursor
+from .wire import rows_from
+
+__all__ = ["KEPT", "changed", "entries", "forget", "purge"]
+
+_ADDED, _REMOVED = 1, 0
+"""Kinds of entries."""
+KEPT = 1_000
+"""Writes whose changes are kept, at least. Who is further behind lists everything."""
+_ENTRIES_MOST = 2 * KEPT
+_BYTES_MOST = 1 << 20
+"""Of all the ranges kept: much more takes longer than listing what is there."""
+_NEVER = 1 << 62
+"""A generation that no collection reaches."""
+_NOTHING = np.empty(0, np.int64)
+
+# One statement, so one snapshot: the generation is that of the last change in the answer.
+_HEAD: LiteralString = (
+    "SELECT c.generation, c.content, c.stamp, c.purged, c.next_row, c.index_dim, d.* FROM {collections} AS c"
+    " CROSS JOIN LATERAL (SELECT count(DISTINCT generation),"
+    " string_agg(rows, ''::bytea ORDER BY generation) FILTER (WHERE kind = {added}),"
+    " string_agg(rows, ''::bytea ORDER BY generation) FILTER (WHERE kind = {removed})"
+    " FROM {changes} WHERE collection = {id} AND generation > %s::int8) AS d WHERE c.id = {id}"
+)
+_WHOLE: LiteralString = (
+    "SELECT c.generation, c.content, c.stamp, c.next_row, c.index_dim, r.space, r.rows FROM {collections} AS c"
+    " LEFT JOIN (SELECT space, string_agg(int8send(row), ''::bytea ORDER BY row) AS rows FROM {records} GROUP BY space)"
+    " AS r ON true WHERE c.id = {id}"
+)
+_BETWEEN: LiteralString = (
+    "SELECT space, string_agg(int8send(row), ''::bytea ORDER BY row) FROM {records}"
+    " WHERE row BETWEEN %s::int8 AND %s::int8 GROUP BY space"
+)
+_COUNT: LiteralString = (
+    "SELECT count(*), coalesce(sum(octet_length(rows)), 0)::int8 FROM {changes} WHERE collection = {id}"
+)
+_LOCK: LiteralString = "SELECT FROM {collections} WHERE id = {id} FOR UPDATE"
+"""By itself: the next statement sees what was committed while this one waited."""
+_FORGET: LiteralString = (
+    "WITH known AS (UPDATE {collections} SET purged = CASE WHEN (SELECT sum(octet_length(rows)) FROM {changes}"
+    " WHERE collection = {id}) > {most} THEN generation ELSE greatest(purged, generation - {kept}) END"
+    " WHERE id = {id} RETURNING purged)"
+    " DELETE FROM {changes} USING known WHERE collection = {id} AND generation <= known.purged"
+)
+
+
+def entries(added: Rows, removed: Rows) -> dict[int, bytes]:
+    """Return what the change table gets of a write, by kind.
+
+    Args:
+        added: rows that came, ascending.
+        removed: rows that went, ascending. Those that came by the same write are in neither entry.
+    """
+    brief = np.intersect1d(added, removed, assume_unique=True) if len(removed) and len(added) else _NOTHING
+    if len(brief):
+        added, removed = (np.setdiff1d(rows, brief, assume_unique=True) for rows in (added, removed))
+    found = {kind: packed(rows) for kind, rows in ((_ADDED, added), (_REMOVED, removed)) if len(rows)}
+    return found or {_ADDED: b""}
+
+
+def changed(records: Reader, since: int, content: int, stamp: int | None) -> Changes | None:
+    """Return what `Records.changes` returns."""
+
+    def work(cursor: Cursor, _: int) -> Changes | None:
+        sql = records.names.sql(_HEAD, id=records.collection, added=_ADDED, removed=_REMOVED)
+        head = cursor.execute(sql, (_NEVER if since < 0 else since,)).fetchone()
+        if head is None:
+            return _gone(since, content)
+        generation, now, current, purged, next_row, index_dim, n, added, removed = head
+        if (generation, now) == (since, content) and stamp in (None, current):
+            return None
+        records.follow(now, index_dim)
+        # of a generation that was, we don't know the stamp any more
+        if now != content or stamp is not None or not purged <= since < generation or n != generation - since:
+            return _whole(cursor, records, since)
+        try:
+            came, went = unpacked(added or b""), unpacked(removed or b"")
+        except ValueError:  # damaged: what is there is known all the same
+            return _whole(cursor, records, since)
+        spaces = {}
+        if len(came):
+            # the first row that came since: who called has seen nothing of what is above it
+            sql = records.names.sql(_BETWEEN, now)
+            found = cursor.execute(sql, (int(came[0]), int(came[-1]))).fetchall()
+            # what another write has removed meanwhile is missing, and that change comes next
+            spaces = {space: rows_from(listed) for space, listed in found}
+            went = went[: np.searchsorted(went, came[0])]
+        return Changes(generation, now, current, spaces, went, False, next_row, index_dim)
+
+    return records.on_content(work)
+
+
+def _whole(cursor: Cursor, records: Reader, since: int) -> Changes:
+    """List everything there is."""
+    tables = records.content
+    lines = cursor.execute(records.names.sql(_WHOLE, tables, id=records.collection)).fetchall()
+    if not lines:
+        return _gone(since, tables)
+    generation, content, stamp, next_row, index_dim, *_ = lines[0]
+    if content != tables:  # replaced before we looked: as if its tables had been dropped already
+        raise UndefinedTable
+    rows = {space: rows_from(listed) for *_, space, listed in lines if space is not None}
+    return Changes(generation, content, stamp, rows, _NOTHING, True, next_row, index_dim)
+
+
+def _gone(since: int, content: int) -> Changes:
+    """Return what is told of a collection that was dropped."""
+    return Changes(since, content, 0, {}, _NOTHING, whole=True)
+
+
+def forget(cursor: Cursor, records: Reader) -> None:
+    """Forget what was done before the newest writes, and all if that is much. The collection is locked by now."""
+    sql = records.names.sql(_FORGET, id=records.collection, most=_BYTES_MOST, kept=KEPT)
+    cursor.execute(sql)
+
+
+def purge(records: Reader) -> None:
+    """Forget changes if there are many."""
+    sql = records.names.sql(_COUNT, id=records.collection)
+    n, size = records.on_content(lambda cursor, _: cursor.execute(sql).fetchone()) or (0, 0)
+    if n > _ENTRIES_MOST or size > _BYTES_MOST:
+        with records.source.write() as cursor:
+            cursor.execute(records.names.sql(_LOCK, id=records.collection))
+            forget(cursor, records)

@@ -1,0 +1,60 @@
+"""Ascending row numbers as ranges in bytes: what a change table keeps of a write.
+
+Rows are given out one after another, so the rows of a write are few ranges, however many they are.
+The format: pairs (first, last) of big-endian int64, ascending, merged; no header.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from .protocol import Rows
+
+__all__ = ["packed", "unpacked"]
+
+_NUMBER = np.dtype(">i8")
+_PAIR = 2 * _NUMBER.itemsize
+
+
+def packed(rows: Rows) -> bytes:
+    """Return (n,) distinct rows, ascending, as ranges: 16 bytes for each run of consecutive numbers.
+
+    Raises:
+        ValueError: the rows do not ascend.
+    """
+    rows = np.asarray(rows, np.int64)
+    if not len(rows):
+        return b""
+    steps = np.diff(rows)
+    if (steps <= 0).any():
+        raise ValueError("rows must ascend and be distinct: sort them with numpy.unique")
+    breaks = np.flatnonzero(steps != 1)
+    firsts = rows[np.concatenate([[0], breaks + 1])]
+    lasts = rows[np.append(breaks, len(rows) - 1)]
+    return np.stack([firsts, lasts], axis=1).astype(_NUMBER).tobytes()
+
+
+def unpacked(ranges: bytes) -> Rows:
+    """Return the rows of ranges, ascending and distinct. Ranges of several writes may be joined: b"".join(...).
+
+    Raises:
+        ValueError: these are no whole pairs, or one ends before it starts.
+    """
+    if len(ranges) % _PAIR:
+        raise ValueError(f"ranges must take a multiple of {_PAIR} bytes, got {len(ranges)}")
+    pairs = np.frombuffer(ranges, _NUMBER).astype(np.int64).reshape(-1, 2)
+    firsts, lasts = pairs[:, 0], pairs[:, 1]
+    if (firsts > lasts).any():
+        raise ValueError("a range must not end before it starts: the change table is damaged")
+    if (firsts[1:] <= lasts[:-1]).any():  # of several writes
+        return np.unique(_all(firsts, lasts))
+    return _all(firsts, lasts)
+
+
+def _all(firsts: Rows, lasts: Rows) -> Rows:
+    sizes = lasts - firsts + 1
+    ends = np.cumsum(sizes)
+    shifts: npt.NDArray[np.int64] = firsts - (ends - sizes)
+    rows: Rows = np.arange(ends[-1] if len(ends) else 0, dtype=np.int64) + np.repeat(shifts, sizes)
+    return rows

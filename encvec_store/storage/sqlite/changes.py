@@ -1,0 +1,124 @@
+"""The change table: what each write of a collection did, for those who follow."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..protocol import Changes, Rows, union
+from ..ranges import packed, unpacked
+from .database import numbers
+
+__all__ = ["Done", "forget_all", "forget_some", "listed", "many", "note"]
+
+_ADDED, _REMOVED = 1, 0
+_KEPT = 1_000
+"""Writes whose changes are kept, at least. Who is further behind lists everything."""
+_BYTES_MOST = 16 * 10_000
+"""Of all the ranges kept. Reading more takes longer than listing what is there."""
+_ENTRIES_MOST = 2 * _KEPT
+_STATE = "SELECT generation, purged_generation, stamp, index_dim, content FROM collections WHERE id = ?"
+_ENTRIES = "SELECT generation, kind, rows FROM changes WHERE collection = ? AND generation > ?"
+_BETWEEN = """SELECT group_concat(row), group_concat(space) FROM records
+    WHERE collection = ? AND row BETWEEN ? AND ?"""
+_ROWS_END = (1 << 63) - 1
+
+
+@dataclass
+class Done:
+    """What a write has done so far."""
+
+    added: list[Rows] = field(default_factory=list)
+    removed: list[Rows] = field(default_factory=list)
+
+
+def note(cursor: sqlite3.Cursor, collection: int, generation: int, done: Done) -> None:
+    """Keep what a write did. Every so many writes, forget the oldest: nobody has to tidy up for that."""
+    added, removed = np.sort(union(done.added)), np.sort(union(done.removed))
+    brief = np.intersect1d(added, removed, assume_unique=True) if len(removed) and len(added) else added[:0]
+    if len(brief):  # came and went within this write
+        added, removed = (np.setdiff1d(rows, brief, assume_unique=True) for rows in (added, removed))
+    entries = [(kind, packed(rows)) for kind, rows in ((_ADDED, added), (_REMOVED, removed)) if len(rows)]
+    cursor.executemany(
+        "INSERT INTO changes (collection, generation, kind, rows) VALUES (?, ?, ?, ?)",
+        ((collection, generation, kind, rows) for kind, rows in entries or [(_ADDED, b"")]),
+    )
+    if generation % _KEPT == 0:
+        forget_some(cursor, collection)
+
+
+def many(cursor: sqlite3.Cursor, collection: int) -> bool:
+    """Say whether there is so much that `forget_some` is worth a write."""
+    sql = "SELECT count(*), total(length(rows)) FROM changes WHERE collection = ?"
+    entries, size = cursor.execute(sql, (collection,)).fetchone()
+    return bool(entries > _ENTRIES_MOST or size > _BYTES_MOST)
+
+
+def forget_some(cursor: sqlite3.Cursor, collection: int) -> None:
+    """Forget what was done before the newest writes, and all if that is much."""
+    sql = "SELECT total(length(rows)) FROM changes WHERE collection = ?"
+    if cursor.execute(sql, (collection,)).fetchone()[0] > _BYTES_MOST:
+        forget_all(cursor, collection)
+        return
+    sql = "UPDATE collections SET purged_generation = max(purged_generation, generation - ?) WHERE id = ?"
+    cursor.execute(sql, (_KEPT, collection))
+    sql = """DELETE FROM changes WHERE collection = ?1
+        AND generation <= (SELECT purged_generation FROM collections WHERE id = ?1)"""
+    cursor.execute(sql, (collection,))
+
+
+def forget_all(cursor: sqlite3.Cursor, collection: int) -> None:
+    """Forget every change: who follows lists everything the next time."""
+    cursor.execute("DELETE FROM changes WHERE collection = ?", (collection,))
+    cursor.execute("UPDATE collections SET purged_generation = generation WHERE id = ?", (collection,))
+
+
+def listed(cursor: sqlite3.Cursor, collection: int, since: int, content: int, stamp: int | None) -> Changes | None:
+    """Return `Records.changes`, from a snapshot."""
+    state = cursor.execute(_STATE, (collection,)).fetchone()
+    nothing = np.empty(0, np.int64)
+    if state is None:  # dropped by another process
+        return Changes(since, content, 0, {}, nothing, whole=True)
+    generation, purged, now, index_dim, held = state
+    known = content == held and stamp in (None, now)
+    if known and since == generation:
+        return None
+    # of a generation that was, we don't know the stamp any more
+    known = known and stamp is None and purged <= since < generation
+    changed = _changed(cursor, collection, since, generation) if known else None
+    if changed is None:
+        added, removed = _present(cursor, collection, 0, _ROWS_END), nothing
+    else:
+        came, went = changed
+        added = _present(cursor, collection, int(came[0]), int(came[-1])) if len(came) else {}
+        # rows that came and went in between are of no interest to those who never saw them
+        removed = went[: np.searchsorted(went, came[0])] if len(came) else went
+    (next_row,) = cursor.execute("SELECT value FROM meta WHERE name = 'next_row'").fetchone()
+    return Changes(generation, held, now, added, removed, changed is None, next_row, index_dim)
+
+
+def _changed(cursor: sqlite3.Cursor, collection: int, since: int, until: int) -> tuple[Rows, Rows] | None:
+    """Return the rows that came and those that went after a generation; None if that is not known any more."""
+    entries = cursor.execute(_ENTRIES, (collection, since)).fetchall()
+    if len({generation for generation, _, _ in entries}) != until - since:
+        return None  # another program took some out
+    try:
+        came, went = (
+            unpacked(b"".join(rows for _, kind, rows in entries if kind == wanted)) for wanted in (_ADDED, _REMOVED)
+        )
+    except (ValueError, TypeError):  # damaged
+        return None
+    return came, went
+
+
+def _present(cursor: sqlite3.Cursor, collection: int, first: int, last: int) -> dict[int, Rows]:
+    """Return the rows between two by space: one pass, however many spaces there are."""
+    listed, theirs = cursor.execute(_BETWEEN, (collection, first, last)).fetchone()
+    rows, spaces = numbers(listed), numbers(theirs)
+    if not len(rows):
+        return {}
+    order = np.lexsort((rows, spaces))
+    present, starts = np.unique(spaces[order], return_index=True)
+    return dict(zip(present.tolist(), np.split(rows[order], starts[1:]), strict=True))

@@ -1,0 +1,87 @@
+"""A record store in a folder: one SQLite file for all collections."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from ...errors import CollectionNotFoundError
+from ..protocol import CollectionSpec
+from .database import Database
+from .place import LOCK_TIMEOUT
+from .records import SqliteRecords
+
+__all__ = ["SqliteStore"]
+
+
+class SqliteStore:
+    """Implements `RecordStore`. Several processes may open a folder: one writes at a time, all follow.
+
+    A store must not be used across a fork: open it in the child.
+
+    Args:
+        folder: where the file lies, or is made.
+        lock_timeout: seconds to wait for another writer.
+        url: what the store was opened by, without secrets.
+
+    Raises:
+        StoreUnreachableError: the folder cannot be made or written, or holds something else.
+    """
+
+    def __init__(self, folder: Path, lock_timeout: float = LOCK_TIMEOUT, url: str = "") -> None:
+        self.folder = folder.absolute()
+        self.url = url or f"faiss:{folder}"
+        self._database = Database(self.folder, lock_timeout)
+
+    def collections(self, tenant: str | None = None) -> list[tuple[str, str]]:
+        """List (tenant, name), sorted."""
+        sql = "SELECT tenant, name FROM collections WHERE ? IS NULL OR tenant = ?"
+        with self._database.read() as cursor:
+            return sorted(cursor.execute(sql, (tenant, tenant)).fetchall())
+
+    def open(self, tenant: str, name: str) -> SqliteRecords | None:
+        """Open a collection, or return None where there is none. A new object every time."""
+        sql = "SELECT id, index_dim, envelope_size FROM collections WHERE tenant = ? AND name = ?"
+        with self._database.read() as cursor:
+            found = cursor.execute(sql, (tenant, name)).fetchone()
+        if found is None:
+            return None
+        number, index_dim, envelope_size = found
+        return SqliteRecords(self._database, number, CollectionSpec(tenant, name, index_dim, envelope_size))
+
+    def create(self, spec: CollectionSpec, config: bytes) -> SqliteRecords:
+        """Create a collection, or open the one that another process created meanwhile."""
+        with self._database.write() as cursor:
+            cursor.execute(
+                "INSERT OR IGNORE INTO collections"
+                " (tenant, name, index_dim, envelope_size, config, generation, stamp, purged_generation, content)"
+                " VALUES (?, ?, ?, ?, ?, 1, 0, 1, 1)",
+                (spec.tenant, spec.name, spec.index_dim, spec.envelope_size, config),
+            )
+        made = self.open(spec.tenant, spec.name)
+        if made is None:
+            raise CollectionNotFoundError(f"collection {spec.name!r} was dropped by another process")
+        return made
+
+    def drop(self, tenant: str, name: str) -> bool:
+        """Delete a collection and everything in it; False where there is none."""
+        with self._database.write() as cursor:
+            sql = "SELECT id FROM collections WHERE tenant = ? AND name = ?"
+            found = cursor.execute(sql, (tenant, name)).fetchone()
+            if found is None:
+                return False
+            self._database.clear(cursor, found[0])
+            cursor.execute("DELETE FROM blobs WHERE collection = ?", found)
+            cursor.execute("DELETE FROM collections WHERE id = ?", found)
+        # Whoever has an index open over this collection removes its files, too. But the process that drops it may have
+        # opened none, and numbers never come again: then nobody would look into this folder any more.
+        shutil.rmtree(self.index_folder(found[0]), ignore_errors=True)
+        return True
+
+    def close(self) -> None:
+        """Close every connection. Idempotent."""
+        self._database.close()
+
+    def index_folder(self, collection: int) -> Path:
+        """Return where the files of a collection's index lie, if an index keeps any beside the records."""
+        return self.folder / "index" / str(collection)

@@ -1,0 +1,165 @@
+"""One write transaction of one collection's records in SQLite."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from ...errors import CollectionNotFoundError, StaleConfigError
+from ..protocol import Blob, EncryptedBatch, Rows
+from . import changes
+from .database import Database
+from .tables import OF_A_RECORD
+
+__all__ = ["Writer", "with_tokens"]
+
+_TOKENS_AT_ONCE = 500
+
+
+class Writer:
+    """Counts a write when it is made, and notes what it did at the end: `finish`.
+
+    Args:
+        database: of the store.
+        cursor: in a write transaction of it.
+        collection: its number.
+        name: of the collection, for errors.
+        under: the settings that must be stored, or None where any do.
+
+    Raises:
+        CollectionNotFoundError: it was dropped.
+        StaleConfigError: other settings are stored by now.
+    """
+
+    def __init__(
+        self, database: Database, cursor: sqlite3.Cursor, collection: int, name: str, under: bytes | None = None
+    ) -> None:
+        self._database, self._cursor, self._collection = database, cursor, collection
+        self._done = changes.Done()
+        sql = "SELECT generation, config FROM collections WHERE id = ?"
+        found = cursor.execute(sql, (collection,)).fetchone()
+        if found is None:
+            raise CollectionNotFoundError(f"collection {name!r} was dropped by another process")
+        generation, stored = found
+        if under is not None and stored != under:
+            raise StaleConfigError("the collection's settings were changed meanwhile")
+        self._generation = int(generation) + 1
+        sql = "UPDATE collections SET generation = ?, stamp = ? WHERE id = ?"
+        cursor.execute(sql, (self._generation, secrets.randbits(62), collection))
+
+    def keep(self, config: bytes | None, blobs: Mapping[str, Blob | None] | None) -> None:
+        """Store settings and blobs where they are given."""
+        if config:
+            self._cursor.execute("UPDATE collections SET config = ? WHERE id = ?", (config, self._collection))
+        for name, blob in (blobs or {}).items():
+            if blob is None:
+                self._cursor.execute("DELETE FROM blobs WHERE collection = ? AND name = ?", (self._collection, name))
+            else:
+                sql = (
+                    "INSERT OR REPLACE INTO blobs (collection, name, part, key_version, content) VALUES (?, ?, 0, ?, ?)"
+                )
+                self._cursor.execute(sql, (self._collection, name, blob.key_version, blob.content))
+
+    def clear(self, index_dim: int | None) -> None:
+        """Delete every record, and take note of how many coordinates index vectors have from now on."""
+        # A random step: where an older copy of the file was put back, another content must not get the same number.
+        step = 1 + secrets.randbelow(1 << 32)
+        sql = "UPDATE collections SET index_dim = coalesce(?, index_dim), content = content + ? WHERE id = ?"
+        self._cursor.execute(sql, (index_dim, step, self._collection))
+        self._database.clear(self._cursor, self._collection)
+
+    def insert(self, batch: EncryptedBatch) -> None:
+        """Insert records or replace them by token: under the numbers that they bring, or new ones."""
+        tokens = [token.tobytes() for token in np.ascontiguousarray(batch.tokens)]
+        n = len(tokens)
+        self._database.expect(self._cursor, n)
+        named = sorted({*tokens, *batch.retired})  # neighbours in the index together
+        stale = [(row, space) for row, space, _ in with_tokens(self._cursor, self._collection, named)]
+        if stale:
+            self.delete(stale)
+        if n and batch.rows is None:
+            rows = self._new(n)
+            self._write(batch, tokens, rows)
+            self._done.added.append(rows)
+        elif n and batch.rows is not None:
+            self._write(batch, tokens, self._known(batch.rows, n))
+
+    def delete(self, gone: list[tuple[int, int]]) -> None:
+        """Delete (row, space) of records that there are."""
+        rows = json.dumps([row for row, _ in gone])
+        self._database.expect(self._cursor, len(gone))
+        for table in OF_A_RECORD:
+            sql = f"DELETE FROM {table} WHERE row IN (SELECT value FROM json_each(?))"  # noqa: S608
+            self._cursor.execute(sql, (rows,))
+        self._done.removed.append(np.array([row for row, _ in gone], np.int64))
+        self._count({space: -n for space, n in Counter(space for _, space in gone).items()})
+
+    def finish(self, *, replaced: bool = False) -> None:
+        """Note what was done; where all content was replaced, that those who follow must list everything."""
+        if replaced:
+            changes.forget_all(self._cursor, self._collection)
+        else:
+            changes.note(self._cursor, self._collection, self._generation, self._done)
+
+    def _new(self, n: int) -> Rows:
+        first = self._database.allocate(self._cursor, n)
+        return np.arange(first, first + n, dtype=np.int64)
+
+    def _known(self, rows: Rows, n: int) -> Rows:
+        """Check the numbers that n records bring. Distinct they must be, too: the table sees to that."""
+        (next_row,) = self._cursor.execute("SELECT value FROM meta WHERE name = 'next_row'").fetchone()
+        if rows.shape != (n,) or (rows < 1).any() or (rows >= next_row).any():
+            raise ValueError("rows of a batch must be those that its records have already, one for each")
+        return rows
+
+    def _write(self, batch: EncryptedBatch, tokens: list[bytes], numbers: Rows) -> None:
+        here, spaces, rows, cursor = self._collection, batch.spaces.tolist(), numbers.tolist(), self._cursor
+        cursor.executemany(
+            "INSERT INTO records (row, collection, space, token, payload) VALUES (?, ?, ?, ?, ?)",
+            (
+                (row, here, space, token, payload)
+                for row, space, token, payload in zip(rows, spaces, tokens, batch.payloads, strict=True)
+            ),
+        )
+        envelopes = _slices(batch.vectors)
+        cursor.executemany("INSERT INTO vectors (row, envelope) VALUES (?, ?)", zip(rows, envelopes, strict=True))
+        if batch.index_vectors.shape[1]:
+            index_vectors = _slices(batch.index_vectors.astype(batch.index_vectors.dtype.newbyteorder("<"), copy=False))
+            cursor.executemany(
+                "INSERT INTO index_vectors (row, vector) VALUES (?, ?)", zip(rows, index_vectors, strict=True)
+            )
+        if batch.terms:
+            cursor.executemany(
+                "INSERT OR IGNORE INTO terms (collection, field, kind, value, row) VALUES (?, ?, ?, ?, ?)",
+                ((here, field, *term, rows[position]) for position, field, term in batch.terms),
+            )
+        self._count(Counter(spaces))
+
+    def _count(self, more: dict[int, int]) -> None:
+        self._cursor.executemany(
+            "INSERT INTO spaces (collection, space, records) VALUES (?, ?, ?)"
+            " ON CONFLICT (collection, space) DO UPDATE SET records = records + excluded.records",
+            ((self._collection, space, n) for space, n in more.items()),
+        )
+
+
+def with_tokens(cursor: sqlite3.Cursor, collection: int, tokens: list[bytes]) -> Iterator[tuple[int, int, bytes]]:
+    """Yield (row, space, token) of the records with these tokens."""
+    for i in range(0, len(tokens), _TOKENS_AT_ONCE):
+        some = tokens[i : i + _TOKENS_AT_ONCE]
+        marks = ",".join("?" * len(some))
+        sql = f"SELECT row, space, token FROM records WHERE collection = ? AND token IN ({marks})"  # noqa: S608
+        yield from cursor.execute(sql, (collection, *some)).fetchall()
+
+
+def _slices(array: npt.NDArray[np.generic]) -> Iterator[memoryview]:
+    data = np.ascontiguousarray(array)
+    flat = data.view(np.uint8).reshape(-1).data
+    width = data.shape[1] * data.itemsize
+    return (flat[i * width : (i + 1) * width] for i in range(len(data)))
