@@ -37,7 +37,7 @@ from encvec_store.bench.synthetic import clustered
 from encvec_store.engine import search as walk
 from encvec_store.engine.candidates import EncryptedIndex
 from encvec_store.engine.session import Session
-from encvec_store.indexes.faiss import collection as faiss_collection
+from encvec_store.indexes.faiss import index as faiss_index
 from encvec_store.indexes.faiss.ann import AnnIndex
 
 DIMS = (384, 768)
@@ -45,7 +45,7 @@ N, QUERIES, ROUNDS, BETA, K, CANDIDATES, EF = 20_000, 500, 3, 2.0, 10, 100, 100
 PARTS: tuple[tuple[str, object, str], ...] = (
     ("query", EncryptedIndex, "ask"),
     ("index", AnnIndex, "search"),
-    ("fetch", faiss_collection, "mapped"),
+    ("fetch", faiss_index, "mapped"),
     ("open", Session, "_open"),
     ("score", walk, "best"),
     ("payloads", Session, "open_payloads"),

@@ -142,9 +142,7 @@ class Store:
         shared, opened_with = self._open(tenant, name, dim, given)
         return Collection(shared, opened_with)
 
-    def _open(
-        self, tenant: str, name: str, dim: int | None, given: dict[str, Any]
-    ) -> tuple[Shared, int | None]:
+    def _open(self, tenant: str, name: str, dim: int | None, given: dict[str, Any]) -> tuple[Shared, int | None]:
         """Return what the openings of a collection share, and the candidates per hit that this one asked for."""
         oversample = given["oversample"]
         shared = self._known(tenant, name)
@@ -174,9 +172,7 @@ class Store:
             return None
         return shared
 
-    def _opened(
-        self, tenant: str, name: str, dim: int | None, given: dict[str, Any]
-    ) -> tuple[bool, Shared]:
+    def _opened(self, tenant: str, name: str, dim: int | None, given: dict[str, Any]) -> tuple[bool, Shared]:
         """Open a collection of the record store, or create it; returns whether it was created."""
         at = device(self._connection.device)
         records, created = self._records.open(tenant, name), False

@@ -109,14 +109,16 @@ class RecordCodec:
             terms=self.terms(metadata),
         )
 
-    def seal_vectors(self, tokens: Bytes, vectors: Matrix, kinds: npt.NDArray[np.uint16] | None = None) -> SealedVectors:
+    def seal_vectors(
+        self, tokens: Bytes, vectors: Matrix, kinds: npt.NDArray[np.uint16] | None = None
+    ) -> SealedVectors:
         """Encrypt n checked vectors of records with (n, 16) tokens; `kinds` are (n,) name kinds, 0 unless told."""
         config = self._config
         kept = config.precision.kept(vectors)
         # from what is kept, so that the same record again is the same ciphertext, also after opening it
         points = config.metric.lift(kept.astype(np.float32, copy=False), config.max_norm)
         encrypted, nonces = self._scheme.encrypt(points, tokens, kept)
-        index_vectors = np.ascontiguousarray(config.precision.kept(encrypted))
+        index_vectors = config.precision.kept(np.ascontiguousarray(encrypted))
         heads = headers(self.stamp, nonces, self._cipher.bindings(tokens, nonces, kept, index_vectors))
         if kinds is not None:
             heads[:, 2:4] = kinds.astype(">u2")[:, None].view(np.uint8)

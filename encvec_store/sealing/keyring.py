@@ -75,9 +75,7 @@ class Keyring:
         device: where records are encrypted.
     """
 
-    def __init__(
-        self, keyset: Roots, tenant: str, collection: str, incarnation: bytes, device: Device = CPU
-    ) -> None:
+    def __init__(self, keyset: Roots, tenant: str, collection: str, incarnation: bytes, device: Device = CPU) -> None:
         self._keyset = keyset
         self._device = device
         self._context: Context = (tenant, collection, incarnation)
@@ -89,9 +87,7 @@ class Keyring:
         self._lock = Lock()
 
     @classmethod
-    def of_settings(
-        cls, sealed: bytes, keyset: Roots, tenant: str, collection: str, device: Device = CPU
-    ) -> Keyring:
+    def of_settings(cls, sealed: bytes, keyset: Roots, tenant: str, collection: str, device: Device = CPU) -> Keyring:
         """Return the keys of a collection whose sealed settings these are. Raises AuthenticationError."""
         return cls(keyset, tenant, collection, settings_head(sealed)[1], device)
 

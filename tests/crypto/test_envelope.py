@@ -328,8 +328,7 @@ def test_bindings_depend_on_every_byte():
     parts = [of.tokens(["a"]), of.tokens(["nonce"]), vectors(1, 3), vectors(1, 9)]
     tags = {of.bindings(*parts).tobytes()}
     for number, part in enumerate(parts):
-    nonces = of.tokens(["c", "d"])
-    assert of.bindings(of.tokens(["a", "b"]), nonces, vectors(2, 3), np.empty((2, 0), np.float32)).shape == (2, 16)
+        for position in range(part.nbytes):
             changed = part.copy()
             changed.view(np.uint8)[0, position] ^= 1
             tags.add(of.bindings(*parts[:number], changed, *parts[number + 1 :]).tobytes())

@@ -96,7 +96,9 @@ class FaissBurglar(Burglar):
             self.ask(sql, self.number, sealed)
 
 
-class TestFaiss(CelledContract, MovingContract, PrecisionContract, RacesContract, ReplayContract, TamperingContract, StoreContract):
+class TestFaiss(
+    CelledContract, MovingContract, PrecisionContract, RacesContract, ReplayContract, TamperingContract, StoreContract
+):
     @pytest.fixture
     def place(self, keyset, tmp_path):
         with closing(OpenedFaiss(keyset, tmp_path / "data")) as place:

@@ -89,7 +89,9 @@ class MemoryBurglar(Burglar):
         self.collection._artefacts = {} if sealed is None else {"profile": sealed}
 
 
-class TestMemory(CelledContract, MovingContract, PrecisionContract, RacesContract, ReplayContract, TamperingContract, StoreContract):
+class TestMemory(
+    CelledContract, MovingContract, PrecisionContract, RacesContract, ReplayContract, TamperingContract, StoreContract
+):
     @pytest.fixture
     def place(self, keyset):
         return OpenedMemory(keyset)

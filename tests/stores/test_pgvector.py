@@ -139,7 +139,9 @@ class Apart(OpenedPostgres):
         return sorted(found for tenant in tenants for found in store.collections(tenant))
 
 
-class Contract(CelledContract, MovingContract, PrecisionContract, RacesContract, ReplayContract, TamperingContract, StoreContract):
+class Contract(
+    CelledContract, MovingContract, PrecisionContract, RacesContract, ReplayContract, TamperingContract, StoreContract
+):
     @pytest.fixture
     def opening(self, pg_dsn):
         """Return what makes an `Opened` of a keyset and options."""

@@ -67,5 +67,7 @@ class _UnderOneKey:
         each = share(self.wanted(k, oversample), len(self._probes))
         space, encrypted = next(iter(self._probes.items()))
         told = self._session.index.explain(space, np.ascontiguousarray(encrypted[0]), each, self._predicate)
-        cells = f", {len(self._probes):,} cells, of each {each:,} candidates; the first" if len(self._probes) > 1 else ""
+        cells = (
+            f", {len(self._probes):,} cells, of each {each:,} candidates; the first" if len(self._probes) > 1 else ""
+        )
         return [f"key version {self._version}{cells}: {told}"]

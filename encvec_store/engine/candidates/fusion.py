@@ -59,4 +59,3 @@ def interleaved(lists: Sequence[Rows]) -> Rows:
     merged = rows[np.argsort(ranks, kind="stable")]
     _, first = np.unique(merged, return_index=True)
     return merged[np.sort(first)] if len(first) < len(merged) else merged
-

@@ -32,9 +32,7 @@ class OpenedScan:
 
 
 class _Scan:
-    def __init__(
-        self, session: Session, opened: OpenedVectors, queries: Matrix, predicate: Predicate | None
-    ) -> None:
+    def __init__(self, session: Session, opened: OpenedVectors, queries: Matrix, predicate: Predicate | None) -> None:
         self._session, self._opened, self._queries, self._predicate = session, opened, queries, predicate
 
     def wanted(self, k: int, oversample: int) -> int:
