@@ -26,7 +26,7 @@ from .common import (
 from .keys import LOST, create_keyset
 from .output import emit, facts, note, progress, snippet, table
 
-__all__ = ["collections", "drop", "init", "stats", "verify"]
+__all__ = ["chosen", "collections", "drop", "init", "label", "stats", "verify"]
 
 
 @click.command()
@@ -138,7 +138,7 @@ def verify(names: tuple[str, ...], tenant: str | None, place: Place, as_json: bo
     version are counted as unreadable, which is no damage.
     """
     with open_store(place) as store:
-        reports = [_verified(store, owner, name) for owner, name in _chosen(store, names, tenant)]
+        reports = [_verified(store, owner, name) for owner, name in chosen(store, names, tenant)]
     answers = [report["ok"] for report in reports]
     ok = False if False in answers else None if None in answers else True
     if as_json:
@@ -148,7 +148,7 @@ def verify(names: tuple[str, ...], tenant: str | None, place: Place, as_json: bo
     else:
         note("no collections to verify")
     if ok is None:
-        closed = ", ".join(f"{_label(report)} ({report['error']})" for report in reports if report["ok"] is None)
+        closed = ", ".join(f"{label(report)} ({report['error']})" for report in reports if report["ok"] is None)
         raise Failure("KeyUnavailableError", f"could not be checked: {closed}")
     return 0 if ok else 1
 
@@ -156,21 +156,22 @@ def verify(names: tuple[str, ...], tenant: str | None, place: Place, as_json: bo
 def _show_reports(reports: list[dict[str, Any]]) -> None:
     table(
         ["collection", "checked", "damaged", "unreadable"],
-        [[_label(report), report["checked"], len(report["damaged"]), report["unreadable"]] for report in reports],
+        [[label(report), report["checked"], len(report["damaged"]), report["unreadable"]] for report in reports],
     )
     damage = [
-        [_label(report), item["row"], snippet(item["id"] or "(unreadable)", 80), item["part"]]
+        [label(report), item["row"], snippet(item["id"] or "(unreadable)", 80), item["part"]]
         for report in reports
         for item in report["damaged"]
     ]
     for report in reports:
         findings = [*report["store"], *([f"not checked: {report['error']}"] if "error" in report else [])]
-        damage += [[_label(report), "", "", finding] for finding in findings]
+        damage += [[label(report), "", "", finding] for finding in findings]
     if damage:
         table(["collection", "row", "id", "damaged part"], damage)
 
 
-def _chosen(store: Store, names: tuple[str, ...], tenant: str | None) -> list[tuple[str, str]]:
+def chosen(store: Store, names: tuple[str, ...], tenant: str | None) -> list[tuple[str, str]]:
+    """Return (tenant, name) of the collections named, or of all. Raises CollectionNotFoundError."""
     there = store.collections(tenant)
     if not names:
         return there
@@ -194,7 +195,8 @@ def _verified(store: Store, tenant: str, name: str) -> dict[str, Any]:
         return {**place, **found.verify(progress=advance).to_dict()}
 
 
-def _label(report: dict[str, Any]) -> str:
+def label(report: dict[str, Any]) -> str:
+    """Return the name to show of a collection that a report is about."""
     return f"{report['tenant']}/{report['collection']}" if report["tenant"] else str(report["collection"])
 
 

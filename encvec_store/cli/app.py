@@ -27,6 +27,7 @@ from .group import Commands
 from .import_ import import_
 from .ingest import ingest
 from .leakage import leakage
+from .maintain import maintain
 from .output import note, printable
 
 __all__ = ["cli", "run"]
@@ -103,6 +104,7 @@ for command in (
     admin.collections,
     admin.stats,
     calibrate,
+    maintain,
     admin.verify,
     admin.drop,
     bench,

@@ -153,12 +153,16 @@ def half():
     }
 
 
+def of_the_collection():
+    return {"root": ROOT.hex(), "tenant": TENANT, "collection": COLLECTION, "incarnation": INCARNATION.hex()}
+
+
 def sap(device=CPU):
     cases = []
     for dim, beta, query_beta in [(1, 2.0, 0.0), (8, 2.0, 0.0), (8, 0.0, 1.5), (385, 2.0, 0.5), (DENSE + 1, 2.0, 0.5)]:
         chosen = scheme({"name": "sap", "beta": beta, "query_beta": query_beta})
-        keyed = chosen.keyed(ROOT, TENANT, COLLECTION, dim, device=device)
-        vectors, nonces = keyed.encrypt(points(2, dim), cipher().tokens(IDS[:2]))
+        keyed = chosen.keyed(ROOT, CONTEXT, dim, device=device)
+        vectors, nonces = keyed.encrypt(points(2, dim), cipher().tokens(IDS[:2]), points(2, dim))
         queries = keyed.encrypt_query(points(1, dim))
         at = list(range(dim)) if dim <= 8 else [0, 1, dim // 3, dim // 2, dim - 2, dim - 1]
         cases.append(
@@ -173,7 +177,7 @@ def sap(device=CPU):
                 "queries": queries[:, at].astype(float).round(8).tolist(),
             }
         )
-    return {"root": ROOT.hex(), "tenant": TENANT, "collection": COLLECTION, "cases": cases}
+    return {**of_the_collection(), "cases": cases}
 
 
 def profile(dim, k):
@@ -191,9 +195,9 @@ def sketch(device=CPU):
     for dim, k, beta, gamma, query_beta in [(9, 4, 1.8, 0.0, 0.0), (16, 5, 0.0, 0.5, 0.0), (401, 192, 2.5, -0.5, 1.8)]:
         held = profile(dim, k)
         fitted = Sketch(beta=beta, gamma=gamma, query_beta=query_beta).fitted(held)
-        keyed = fitted.keyed(ROOT, TENANT, COLLECTION, dim, held, device)
+        keyed = fitted.keyed(ROOT, CONTEXT, dim, held, device)
         rows = np.concatenate([points(2, dim), held.mean[None]])
-        vectors, nonces = keyed.encrypt(rows, cipher().tokens(IDS[:3]))
+        vectors, nonces = keyed.encrypt(rows, cipher().tokens(IDS[:3]), rows)
         queries = keyed.encrypt_query(points(1, dim))
         at = list(range(k)) if k <= 8 else [0, 1, k // 3, k // 2, k - 2, k - 1]
         case = {
@@ -209,7 +213,7 @@ def sketch(device=CPU):
                 case["blob"] = blob_cipher().seal_blob("profile", 0, held.digest, held.to_bytes()).hex()
             case["bytes"] = held.to_bytes().hex()
         cases.append(case)
-    return {"root": ROOT.hex(), "tenant": TENANT, "collection": COLLECTION, "cases": cases}
+    return {**of_the_collection(), "cases": cases}
 
 
 def cells(device=CPU):
@@ -222,12 +226,12 @@ def cells(device=CPU):
     ):
         dim, held = 9, profile(9, 4)
         chosen = scheme(spec)
-        if isinstance(chosen, Sketch):
+        if chosen.needs_profile:
             chosen = chosen.fitted(held)
-        keyed = chosen.keyed(ROOT, TENANT, COLLECTION, dim, held, device)
+        keyed = chosen.keyed(ROOT, CONTEXT, dim, held, device)
         rows = np.concatenate([points(2, dim), held.mean[None]])
         names = cipher().tokens(IDS[:3])
-        vectors, nonces = keyed.encrypt(rows, names)
+        vectors, nonces = keyed.encrypt(rows, names, rows.astype(np.float16))  # kept in half precision
         case = {
             "dim": dim,
             "scheme": {"name": chosen.name, **chosen.parameters()},
@@ -237,7 +241,7 @@ def cells(device=CPU):
             "queries": keyed.encrypt_queries(points(1, dim))[:, 0].astype(float).round(8).tolist(),
         }
         cases.append(case)
-    return {"root": ROOT.hex(), "tenant": TENANT, "collection": COLLECTION, "cases": cases}
+    return {**of_the_collection(), "cases": cases}
 
 
 def column_cipher():

@@ -110,7 +110,7 @@ def test_index_vectors_decrypt():
     assert len(small) == 3
     for case in small:
         spec = {"name": "sap", "beta": case["beta"], "query_beta": case["query_beta"]}
-        keyed = scheme(spec).keyed(make.ROOT, make.TENANT, make.COLLECTION, case["dim"])
+        keyed = scheme(spec).keyed(make.ROOT, make.CONTEXT, case["dim"])
         nonces = np.frombuffer(bytes.fromhex("".join(case["nonces"])), np.uint8).reshape(-1, 16)
         opened = keyed.decrypt(np.array(case["vectors"], np.float32), nonces)
         np.testing.assert_allclose(opened, make.points(2, case["dim"]), atol=1e-5)

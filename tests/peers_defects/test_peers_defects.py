@@ -96,9 +96,10 @@ def test_2_no_key_serves_two_purposes(keyset, monkeypatch):
             keyring.codec(version, things._session.config)
             for k in (16, 17):
                 profile = spectrum.profile(k)
-                sketch.Sketch().fitted(profile).keyed(keyset.root(version), tenant, collection, profile.dim, profile)
+                fitted = sketch.Sketch().fitted(profile)
+                fitted.keyed(keyset.root(version), (tenant, collection, b""), profile.dim, profile)
             spread = sketch.Sketch(cells=3).fitted(profile)
-            spread.keyed(keyset.root(version), tenant, collection, profile.dim, profile)
+            spread.keyed(keyset.root(version), (tenant, collection, b""), profile.dim, profile)
     assert len(keys) == 3 * 2 * (8 + 6 + 2 * 5 + 1 + 3 * 5), "of the records, of sap, of two sketches, of three cells"
     assert len(set(keys)) == len(keys)
     assert not {keyset.root(1), keyset.root(2)} & set(keys), "and none of them is a root"

@@ -1,0 +1,55 @@
+"""`encvec maintain`: do what is due for whole collections."""
+# ruff: noqa: D301 - for click, a line of \b keeps the next lines as they are
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from ..errors import AuthenticationError, KeyUnavailableError
+from ..store import Store
+from .admin import chosen, label
+from .common import Failure, Place, open_store, place_options
+from .output import emit, note, progress, table
+
+__all__ = ["maintain"]
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="[COLLECTION]...")
+@click.option("--tenant", metavar="NAME", help="Only this tenant's collections.")
+@place_options
+def maintain(names: tuple[str, ...], tenant: str | None, place: Place, as_json: bool) -> None:
+    """Do what is due for the collections (default: all).
+
+    Fits the profile of a sketch once there are enough records, and again where recent ones differ; spreads the
+    collection over more cells as it grows, and re-ranks more candidates. Each is one transaction: searches go on
+    meanwhile, and what is broken off is simply run again. `encvec stats` says what is due.
+
+    \b
+    Example:
+      encvec maintain docs
+    """
+    with open_store(place) as store:
+        reports = [_maintained(store, owner, name) for owner, name in chosen(store, names, tenant)]
+    if as_json:
+        emit({"collections": reports})
+    elif reports:
+        rows = [[label(report), line] for report in reports for line in report["done"] or ["nothing was due"]]
+        table(["collection", "done"], rows)
+    else:
+        note("no collections to maintain")
+    closed = [f"{label(report)} ({report['error']})" for report in reports if "error" in report]
+    if closed:
+        raise Failure("KeyUnavailableError", f"not maintained: {', '.join(closed)}")
+
+
+def _maintained(store: Store, tenant: str, name: str) -> dict[str, Any]:
+    place = {"tenant": tenant, "collection": name}
+    try:
+        found = store.collection(name, tenant=tenant)
+        with progress(f"maintaining {name}", found.count()) as advance:
+            return {**place, "done": found.maintain(progress=advance)}
+    except (AuthenticationError, KeyUnavailableError) as error:  # the other collections are still looked after
+        return {**place, "done": [], "error": str(error)}
