@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from ..errors import AuthenticationError, KeyUnavailableError
+from ..errors import EncvecError
 from ..store import Store
 from .admin import chosen, label
 from .common import Failure, Place, open_store, place_options
@@ -40,9 +40,10 @@ def maintain(names: tuple[str, ...], tenant: str | None, place: Place, as_json: 
         table(["collection", "done"], rows)
     else:
         note("no collections to maintain")
-    closed = [f"{label(report)} ({report['error']})" for report in reports if "error" in report]
-    if closed:
-        raise Failure("KeyUnavailableError", f"not maintained: {', '.join(closed)}")
+    failed = [report for report in reports if "error" in report]
+    if failed:
+        which = ", ".join(f"{label(report)} ({report['error']})" for report in failed)
+        raise Failure(failed[0]["kind"], f"not maintained: {which}")
 
 
 def _maintained(store: Store, tenant: str, name: str) -> dict[str, Any]:
@@ -51,5 +52,5 @@ def _maintained(store: Store, tenant: str, name: str) -> dict[str, Any]:
         found = store.collection(name, tenant=tenant)
         with progress(f"maintaining {name}", found.count()) as advance:
             return {**place, "done": found.maintain(progress=advance)}
-    except (AuthenticationError, KeyUnavailableError) as error:  # the other collections are still looked after
-        return {**place, "done": [], "error": str(error)}
+    except EncvecError as error:  # the other collections are still looked after
+        return {**place, "done": [], "kind": type(error).__name__, "error": str(error)}

@@ -1,4 +1,4 @@
-"""`encvec collections`, `stats`, `verify`, `drop`, `calibrate`."""
+"""`encvec collections`, `stats`, `verify`, `drop`, `maintain`, `calibrate`."""
 
 import sqlite3
 
@@ -8,6 +8,7 @@ import pytest
 from encvec_store.cli.calibrate import _sample
 from encvec_store.leakage.data import text_like
 from encvec_store.maintenance.calibrate import Calibration
+from encvec_store.schemes import profile as profiles
 from tests.stores.contract import hasten
 
 pytestmark = pytest.mark.usefixtures("docs")
@@ -98,6 +99,36 @@ def test_verify_does_not_call_wrong_what_it_could_not_check(home, encvec, monkey
     assert (answer.code, answer.document["ok"]) == (2, None)
     assert answer.error["type"] == "KeyUnavailableError"
     assert encvec("verify").code == 2
+
+
+def test_maintain(encvec, home, vectors, monkeypatch):
+    """What was not due when it was written is done on demand; and only once."""
+    nothing = {"tenant": "", "collection": "docs", "done": []}
+    assert encvec("maintain", "docs", "--json").document == {"collections": [nothing]}
+    assert encvec("maintain").out.split()[:2] == ["collection", "done"]
+    assert "nothing was due" in encvec("maintain").out
+    np.save("a.npy", vectors)
+    encvec("ingest", "faces", "a.npy", "--tenant", "acme", "--scheme", "sketch")
+    hasten(monkeypatch)
+    assert encvec("stats", "faces", "--tenant", "acme", "--json").document["profile"]["state"] == "sealed"
+    done = ["fit a profile: there are 12 records or more"]
+    document = encvec("maintain", "--tenant", "acme", "--json").document
+    assert document == {"collections": [{"tenant": "acme", "collection": "faces", "done": done}]}
+    assert encvec("stats", "faces", "--tenant", "acme", "--json").document["profile"]["state"] == "sketch"
+    assert encvec("maintain", "faces", "--tenant", "acme", "--json").document["collections"][0]["done"] == []
+    assert (encvec("maintain", "nobody").code, encvec("maintain", "--tenant", "none").out) == (2, "")
+
+
+def test_maintain_goes_on_past_a_collection_that_does_not_open(encvec, home, vectors, tamper):
+    np.save("a.npy", vectors)
+    encvec("ingest", "zoo", "a.npy")
+    assert tamper("UPDATE collections SET config = zeroblob(length(config)) WHERE name = 'docs'") == 1
+    answer = encvec("maintain", "--json")
+    assert answer.code == 2
+    broken, fine = answer.document["collections"]
+    assert (broken["done"], fine) == ([], {"tenant": "", "collection": "zoo", "done": []})
+    assert "could not be authenticated" in broken["error"]
+    assert "not maintained: docs" in answer.err
 
 
 def test_calibrate_applies_and_reports(home, encvec, vectors):
