@@ -6,6 +6,7 @@ import pytest
 from encvec_store import Store
 from encvec_store.data.fields import Term
 from encvec_store.indexes.registry import open_connection
+from encvec_store.storage.protocol import Blob
 from tests.stores import machine
 from tests.stores.celled import CelledContract
 from tests.stores.contract import Opened, StoreContract
@@ -17,7 +18,7 @@ from tests.stores.tampering import Burglar, TamperingContract
 
 
 class OpenedMemory(Opened):
-    """Memory stores live in one backend object: another opening is another Store over it."""
+    """Memory stores live in one object: another opening is another Store over it."""
 
     def __init__(self, keyset):
         super().__init__(keyset)
@@ -41,20 +42,20 @@ class MemoryBurglar(Burglar):
         self.collection = collection
 
     def rows(self):
-        return sorted(self.collection._rows)
+        return sorted(self.collection._held.rows)
 
     def read(self, row, part):
-        value = getattr(self.collection._rows[row], part)
+        value = getattr(self.collection._held.rows[row], part)
         if part == "terms":
             return {(name, *term) for name, terms in value.items() for term in terms}
         return value.tobytes() if isinstance(value, np.ndarray) else value
 
     def write(self, row, parts):
-        held = self.collection._rows[row]
+        held = self.collection._held.rows[row]
         for part, value in parts.items():
             if part == "token":
-                del self.collection._tokens[held.token]
-                self.collection._tokens[value] = row
+                del self.collection._held.tokens[held.token]
+                self.collection._held.tokens[value] = row
             elif part == "terms":
                 terms: dict[str, set[Term]] = {}
                 for name, kind, term in value:
@@ -63,18 +64,18 @@ class MemoryBurglar(Burglar):
             elif part in ("vector", "index_vector"):
                 value = np.frombuffer(value, getattr(held, part).dtype).copy()
             setattr(held, part, value)
-        self.collection._generation += 1
+        self.collection._note(set(), set())
 
     def remove(self, row):
-        del self.collection._tokens[self.collection._rows.pop(row).token]
-        self.collection._generation += 1
+        del self.collection._held.tokens[self.collection._held.rows.pop(row).token]
+        self.collection._note(set(), {row})
 
     def move(self, row, other):
-        held = self.collection._rows[row]
+        held = self.collection._held.rows[row]
         self.remove(row)
-        other.collection._rows[row] = held
-        other.collection._tokens[held.token] = row
-        other.collection._generation += 1
+        other.collection._held.rows[row] = held
+        other.collection._held.tokens[held.token] = row
+        other.collection._note({row}, set())
 
     def config(self):
         return self.collection._config
@@ -83,10 +84,10 @@ class MemoryBurglar(Burglar):
         self.collection._config = sealed
 
     def profile(self):
-        return self.collection._artefacts["profile"]
+        return self.collection._blobs["profile"].content
 
     def set_profile(self, sealed):
-        self.collection._artefacts = {} if sealed is None else {"profile": sealed}
+        self.collection._blobs = {} if sealed is None else {"profile": Blob(1, sealed)}
 
 
 class TestMemory(
