@@ -38,7 +38,7 @@ class OpeningsContract:
         again = store.collection("things", oversample=2)
         assert again is not mine
         assert again._session is mine._session
-        assert (again._oversample, mine._oversample) != (mine._oversample, again._oversample)
+        assert again._oversample == 2 != mine._oversample
         mine.upsert(["new"], oracle.vectors(1, seed=9))
         assert again.get(["new"])[0].id == "new"
         assert store.collection("things")._session is mine._session
@@ -51,11 +51,8 @@ class OpeningsContract:
         assert anew._session is not mine._session
         assert anew.count() == 0
         assert anew.search(oracle.vectors(1)[0]) == []
-        for use in (
-            mine.count,
-            lambda: mine.search(oracle.vectors(1)[0]),
-            lambda: mine.upsert(["a"], oracle.vectors(1)),
-        ):
+        vector = oracle.vectors(1)
+        for use in (mine.count, lambda: mine.search(vector[0]), lambda: mine.upsert(["a"], vector)):
             with pytest.raises(errors.CollectionNotFoundError):
                 use()
 
