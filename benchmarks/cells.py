@@ -63,7 +63,9 @@ def contest(name: str, show: Show) -> list[Row]:
         for what, scheme in SCHEMES.items():
             if n <= BUDGET and what == "cells":
                 scheme = {"name": "sketch", "cells": 4}  # too few to get there by themselves
-            store = stack.enter_context(connect(f"faiss:{Path(folder) / what.replace(' ', '-')}", keyset=keys))
+            store = stack.enter_context(
+                connect(f"faiss:{Path(folder) / what.replace(' ', '-')}", keyset=keys, maintenance="inline")
+            )
             collection = store.collection("bench", data.dim, data.metric, scheme)
             with show.stage(f"{what}: records", n) as done:
                 written = fill(collection, data.vectors, done)

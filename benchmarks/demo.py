@@ -72,8 +72,8 @@ class Demo:
         keyset = ev.Keyset.create(self.keys, passphrase=self.passphrase)
         # two stores, so that the sizes on disk are each one's own
         with (
-            ev.connect(f"faiss:{self.folder / 'texts'}", keyset=keyset) as text_store,
-            ev.connect(f"faiss:{self.folder / 'faces'}", keyset=keyset) as face_store,
+            ev.connect(f"faiss:{self.folder / 'texts'}", keyset=keyset, maintenance="inline") as text_store,
+            ev.connect(f"faiss:{self.folder / 'faces'}", keyset=keyset, maintenance="inline") as face_store,
         ):
             texts = text_store.collection("texts", dim=self.text.dim, fields={"intent": "blind", "words": "sealed"})
             faces = face_store.collection("faces", dim=self.faces.dim, fields={"person": "blind"})

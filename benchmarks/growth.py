@@ -53,7 +53,7 @@ def ingest_here(told: str) -> None:
     n, dim, scheme = json.loads(told)
     library, _ = resident()
     with tempfile.TemporaryDirectory(prefix="encvec-bench-") as folder:
-        store = connect(f"faiss:{folder}", keyset=Keyset.create("memory:"))
+        store = connect(f"faiss:{folder}", keyset=Keyset.create("memory:"), maintenance="inline")
         collection = store.collection("grown", dim, scheme=scheme)
         took = fill(collection, clustered(n, dim, queries=QUERIES).vectors)
         peak, _ = resident()

@@ -80,7 +80,7 @@ def measure(data: Dataset, batch: int, *, texts: bool, repeats: int, folder: Pat
     times: dict[str, list[float]] = {"whole": [], "encrypt": [], "disk": []}
     for turn in range(repeats):
         place = folder / f"{data.name}-{batch}-{texts}-{turn}".replace(":", "-")
-        with connect(f"faiss:{place}", keyset=Keyset.create("memory:")) as store:
+        with connect(f"faiss:{place}", keyset=Keyset.create("memory:"), maintenance="inline") as store:
             collection = store.collection("bench", dim, scheme="sap", fields={"intent": "blind"} if texts else None)
             runs: dict[str, Callable[[], float]] = {
                 "whole": lambda c=collection: whole(c, data, batch, texts),  # type: ignore[misc]

@@ -60,7 +60,7 @@ def store(job: dict[str, Any]) -> Callable[[Any], Any]:
 def _connect(job: dict[str, Any]) -> Any:
     from encvec_store import Keyset, connect
 
-    return connect(job["url"], keyset=Keyset.open(job["keys"]), **job["options"])
+    return connect(job["url"], keyset=Keyset.open(job["keys"]), maintenance="inline", **job["options"])
 
 
 def main() -> None:

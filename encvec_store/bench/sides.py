@@ -199,7 +199,7 @@ class Stored:
         self._url, self._options, self._keys, self._stack = url, dict(options), keys, stack
         self._name = f"encvec-bench-{secrets.token_hex(4)}"
         measure: Metric = metric(data.metric)
-        store = stack.enter_context(connect(url, keyset=keys, **self._options))
+        store = stack.enter_context(connect(url, keyset=keys, maintenance="inline", **self._options))
         collection = store.collection(self._name, data.vectors.dim, measure.name, scheme, precision=precision)
         if drop:
             stack.callback(store.drop, self._name)
@@ -254,7 +254,9 @@ class Stored:
         if self.store == "faiss:" or not chosen:
             held, options = self._held, chosen if self.store == "faiss:" else {}
         else:  # options of a connection
-            store = self._stack.enter_context(connect(self._url, keyset=self._keys, **{**self._options, **chosen}))
+            store = self._stack.enter_context(
+                connect(self._url, keyset=self._keys, maintenance="inline", **{**self._options, **chosen})
+            )
             held, options = Encrypted(store, store.collection(self._name)), {}
         return held, lambda oversample: held.setting(oversample, **options)
 

@@ -19,12 +19,12 @@ import click
 from click.core import ParameterSource
 
 from ..collection import Collection
-from ..errors import CollectionNotFoundError, InputError, KeysetError
+from ..errors import CollectionNotFoundError, EncvecError, InputError, KeysetError
 from ..keys import PASSPHRASE, StoredKeyset
 from ..keys.keyset import Keyset
 from ..keys.wrappers.passphrase import PASSPHRASE_FILE_VARIABLE, PASSPHRASE_VARIABLE
 from ..store import Store, connect
-from .output import printable
+from .output import note, printable, progress
 
 __all__ = [
     "LIMIT",
@@ -173,8 +173,21 @@ def open_store(place: Place, *, create: bool = False) -> Iterator[Store]:
             "StoreUnreachableError",
             f"no store at {folder}: make one with `encvec init`, or say where it is with --dir or --store",
         )
-    with connect(place.store_url, keyset=open_keyset(place)) as store:
+    # what is due is done at the end of a command, with a bar: see `finish`
+    with connect(place.store_url, keyset=open_keyset(place), maintenance="manual") as store:
         yield store
+
+
+def finish(target: Collection, *, index: bool) -> None:
+    """Do what is due after a load, and build the index if told to. The records are written, whatever fails here."""
+    try:
+        with progress("encrypting anew", target.count()) as advance:
+            target.maintain(progress=advance)
+    except EncvecError as error:
+        note(f"not done now: {error}; `encvec maintain` tries it again")
+    if index:
+        with progress("building the index"):
+            target.flush()
 
 
 def _folder_of(url: str) -> Path | None:

@@ -17,7 +17,7 @@ from ..moving.load import BATCH, refuse
 from ..moving.trial import faults_of
 from ..moving.vectorfile import NAMELESS, VectorFile
 from ..store import Store, connect
-from .common import Failure, Interrupted, Place, open_collection, open_store, place_options, tenant_option
+from .common import Failure, Interrupted, Place, finish, open_collection, open_store, place_options, tenant_option
 from .ingest import Tally, new_collection_options, new_settings, open_or_make
 from .output import emit, facts, note, progress, snippet, table
 from .plaintext import checked_table, is_url, remains
@@ -116,9 +116,8 @@ def import_(
                         progress=advance,
                         loaded=done,
                     )
-                if not (no_index or dry_run):
-                    with progress("building the index"):
-                        target.flush()
+                if not dry_run:
+                    finish(target, index=not no_index)
                 answer |= {"dry_run": dry_run, "created": created and not dry_run, **done.to_dict()}
                 answer["count"] = 0 if created and dry_run else target.count()
             if not (no_verify or dry_run):

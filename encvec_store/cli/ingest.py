@@ -21,7 +21,7 @@ from ..keys.keyset import Keyset
 from ..moving.batch import Batch, Reader
 from ..sealing.config import NORM_MARGIN
 from ..store import Store, connect
-from .common import Failure, Interrupted, Place, open_store, place_options, tenant_option
+from .common import Failure, Interrupted, Place, finish, open_store, place_options, tenant_option
 from .output import emit, facts, note, progress
 from .readers import FORMATS, Columns, open_reader
 
@@ -147,9 +147,8 @@ def ingest(
                     _write(target, reader, batch, resume, tally)
                     advance(len(batch.ids), None)
             tally.seconds = time.perf_counter() - tally.started
-            if target is not None and not no_index:
-                with progress("building the index"):
-                    target.flush()
+            if target is not None:
+                finish(target, index=not no_index)
         except KeyboardInterrupt:
             if not as_json:
                 note(f"{_so_far(tally)}; the same command with --resume goes on from here")
