@@ -164,6 +164,8 @@ class Collection:
     def scroll(self, where: Mapping[str, Any] | None = None, *, include_vectors: bool = True) -> Iterator[Record]:
         """Iterate over readable records in the order of their last write, with little memory.
 
+        The records of one upsert come in random order: the store must not tell in which order they were given.
+
         A record that is updated meanwhile may come twice; every record that stays as it is comes once.
         """
         return (record for page in self._pages(where, include_vectors=include_vectors) for record in page)
@@ -219,7 +221,7 @@ class Collection:
             target_recall=target_recall,
             max_candidates=max_candidates,
             planned_size=planned_size,
-            oversample=self.oversample,
+            oversample=(self._oversample or self._session.config.oversample),
             apply=apply,
             accept_less_noise=accept_less_noise,
             attack=attack,
@@ -229,11 +231,6 @@ class Collection:
         if apply:
             self._oversample = found.oversample
         return found
-
-    @property
-    def oversample(self) -> int:
-        """Candidates re-ranked per hit asked for: this opening's choice, else the collection's."""
-        return self._oversample or self._session.config.oversample
 
     def refit(self, *, progress: Progress | None = None) -> None:
         """Fit the profile of `sketch` anew on the vectors there are, and encrypt everything under it.
@@ -285,7 +282,7 @@ class Collection:
             "profile": self._lifecycle.stats(),
             "recall": None if self._watch is None else self._watch.stats(),
             "fields": config.policies and {name: policy.value for name, policy in config.policies.items()},
-            "oversample": self.oversample,
+            "oversample": (self._oversample or self._session.config.oversample),
             "calibration": config.calibration,
             "key_versions": session.key_versions(),
             "cells": self._lifecycle.cells(),

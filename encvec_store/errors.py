@@ -25,6 +25,7 @@
     ├── AuthenticationError               wrong key, or data that was altered, moved or swapped
     └── StoreError
         ├── StoreLockedError              another process holds the write lock; try again
+        ├── ReplicaLagError               a replica has not caught up with what was seen elsewhere
         ├── StaleConfigError              the collection's settings were changed by another process meanwhile
         ├── StoreUnreachableError         could not be opened, read or written; says nothing of forgery
         │   └── OutcomeUnknownError       the connection was lost at the commit: perhaps written, perhaps not

@@ -108,7 +108,7 @@ class Registered:
             found = built.fit(profile, 0)  # of no records: the cells are those asked for
             built, fitted = found.scheme, found.profile
         return _RegisteredKeyed(
-            built.keyed(root, ("", "leakage", b""), profile.shape[1], fitted),
+            built.keyed(root, ("", "leakage"), profile.shape[1], fitted),  # the keys of all published measurements
             built.noise / 4,
             np.random.default_rng(key),
         )

@@ -8,7 +8,6 @@ import pytest
 from encvec_store.cli.calibrate import _sample
 from encvec_store.leakage.data import text_like
 from encvec_store.maintenance.calibrate import Calibration
-from encvec_store.schemes import profile as profiles
 from tests.stores.contract import hasten
 
 pytestmark = pytest.mark.usefixtures("docs")

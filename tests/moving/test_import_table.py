@@ -115,7 +115,7 @@ def test_the_comparison_finds_what_was_changed_on_either_side(source, items, doc
 
 def test_a_record_that_does_not_authenticate_is_a_mismatch(source, docs):
     load(source, docs)
-    row = next(iter(docs._session.records._rows.values()))
+    row = next(iter(docs._session.records._held.rows.values()))
     row.payload = row.payload[:-1] + bytes([row.payload[-1] ^ 1])
     report = compare(source, docs, queries=0)
     assert [mismatch.what for mismatch in report.mismatches] == ["unreadable"]

@@ -308,7 +308,7 @@ def test_commands_of_other_packages(install, tmp_path):
         assert (done.returncode, done.stdout) == (2, "")
         assert "the command 'sorry' of the package broken 3 cannot be loaded (ModuleNotFoundError" in done.stderr
         assert "Traceback" not in done.stderr
-    error = json.loads(encvec("sorry", "--json").stderr)["error"]
+    error = json.loads(encvec("sorry", "--json").stderr.splitlines()[-1])["error"]
     assert error["type"] == "PluginError"
     unknown = encvec("nope")
     assert unknown.returncode == 2

@@ -3,7 +3,9 @@
 import threading
 
 import numpy as np
+import pytest
 
+from encvec_store import errors
 from tests.stores import oracle
 from tests.stores.contract.opened import EVERYTHING
 from tests.stores.oracle import assert_hits
@@ -28,6 +30,31 @@ class OpeningsContract:
             assert_hits(hits, "cosine", stored[0], [f"id-{i}" for i in kept], stored[kept], 30)
             assert [record.id for record in things.get(["id-3", "id-29"])] == ["id-29"]
         other.close()
+
+    def test_opened_twice_a_collection_is_one(self, place, store, make):
+        """Keys, settings and index are shared; what an opening asks for is its own."""
+        mine = make()
+        mine.upsert(oracle.ids(20), oracle.vectors(20))
+        again = store.collection("things", oversample=2)
+        assert again is not mine
+        assert again._session is mine._session
+        assert again._oversample == 2 != mine._oversample
+        mine.upsert(["new"], oracle.vectors(1, seed=9))
+        assert again.get(["new"])[0].id == "new"
+        assert store.collection("things")._session is mine._session
+        theirs = place.connect()
+        assert theirs.collection("things")._session is not mine._session
+        assert theirs.drop("things")
+        with pytest.raises(errors.CollectionNotFoundError):
+            store.collection("things")
+        anew = make()
+        assert anew._session is not mine._session
+        assert anew.count() == 0
+        assert anew.search(oracle.vectors(1)[0]) == []
+        vector = oracle.vectors(1)
+        for use in (mine.count, lambda: mine.search(vector[0]), lambda: mine.upsert(["a"], vector)):
+            with pytest.raises(errors.CollectionNotFoundError):
+                use()
 
     def test_one_calibrates_while_the_other_works(self, place, store):
         stored = oracle.vectors(300, 16)
