@@ -62,6 +62,8 @@ class RacesContract:
 
         def interrupt(things, method, work, **how):
             session = things._session
+            if method == "nearest" and not hasattr(session.index, method):
+                method = "candidates"  # envelopes are read by themselves, then
             of = "index" if hasattr(session.index, method) else "records"
             interposed = Interposed(getattr(session, of), method, work, **how)
             seen.append((session, of, interposed))
