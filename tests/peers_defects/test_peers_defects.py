@@ -7,7 +7,7 @@ import pytest
 
 import encvec_store as ev
 from encvec_store import errors
-from encvec_store.crypto import envelope
+from encvec_store.crypto import blobs, envelope
 from encvec_store.schemes import cells, noise, sap, sketch
 from encvec_store.schemes.profile import fit
 from tests.stores import oracle
@@ -82,7 +82,7 @@ def test_2_no_key_serves_two_purposes(keyset, monkeypatch):
         return make
 
     for module, name in itertools.product(
-        (envelope, sap, sketch, noise, cells), ("AESGCM", "Pmac", "Keystream", "rotation")
+        (envelope, blobs, sap, sketch, noise, cells), ("AESGCM", "Pmac", "Keystream", "rotation")
     ):
         if hasattr(module, name):
             monkeypatch.setattr(module, name, recorded(getattr(module, name)))
@@ -94,6 +94,7 @@ def test_2_no_key_serves_two_purposes(keyset, monkeypatch):
         keyring = things._session.keyring
         for version in (1, 2):
             keyring.codec(version, things._session.config)
+            keyring._blob_cipher(version)
             for k in (16, 17):
                 profile = spectrum.profile(k)
                 fitted = sketch.Sketch().fitted(profile)
@@ -114,13 +115,13 @@ def test_3_formats_and_algorithms_stand_in_what_is_authenticated(place, store):
     (row,) = burglar.rows()
     for part in ("vector", "payload"):
         whole = burglar.read(row, part)
-        for position in range(16, 24):  # format, scheme, revision, key version
+        for position in range(16, 28):  # format, scheme, name kind, revision, key version
             burglar.write(row, {part: flipped(whole, position)})
             with pytest.raises((errors.AuthenticationError, errors.KeyUnavailableError)):
                 things.get(["a"])
         burglar.write(row, {part: whole})
     sealed = burglar.config()
-    for position in range(5):
+    for position in range(21):  # format, key version, incarnation
         burglar.set_config(flipped(sealed, position))
         with pytest.raises((errors.AuthenticationError, errors.KeyUnavailableError)):
             place.connect().collection("things")
@@ -133,7 +134,9 @@ def test_4_one_records_ciphertext_is_not_anothers(place, store, scheme):
     things = store.collection("things", dim=DIM, scheme=scheme)
     things.upsert(["a", "b"], oracle.vectors(2, DIM), [{"of": "a"}, {"of": "b"}])
     burglar = place.burglar()
-    a, b = burglar.rows()
+    keyring = things._session.keyring
+    token = keyring.tokens(["a"])[keyring.primary].tobytes()
+    a, b = sorted(burglar.rows(), key=lambda row: burglar.read(row, "token") != token)
     for parts in (("vector",), ("payload",), ("vector", "payload", "index_vector")):
         before = burglar.steal(a)
         burglar.write(a, {part: burglar.read(b, part) for part in parts if part != "index_vector" or scheme == "sap"})

@@ -49,7 +49,9 @@ class Machine(RuleBasedStateMachine):
         self.things = self.store.collection(
             "things", dim=DIM, metric=metric, scheme=scheme, fields=policies, max_norm=max_norm, oversample=EVERYTHING
         )
-        self.truth: dict[str, tuple] = {}  # in the order of last writes
+        self.truth: dict[str, tuple] = {}
+        self.written: dict[str, int] = {}  # by which upsert, counted
+        self.upserts = 0
         self.lost: set[str] = set()
 
     @rule(batch=BATCHES)
@@ -60,8 +62,9 @@ class Machine(RuleBasedStateMachine):
         else:
             self.things.upsert([], [])
         for id, (point, fields, text) in batch.items():
-            self.truth.pop(id, None)
             self.truth[id] = (np.array(point, np.float32), fields, text)
+            self.written[id] = self.upserts
+        self.upserts += 1
 
     @rule(batch=BATCHES.filter(len), bad=st.sampled_from(["nan", "width", "twice", "metadata"]))
     def upsert_badly(self, batch, bad):
@@ -125,7 +128,9 @@ class Machine(RuleBasedStateMachine):
     def count_and_scroll(self, where):
         chosen = self.chosen(where)
         assert self.things.count(where) == len(chosen)
-        assert [record.id for record in self.things.scroll(where)] == chosen
+        found = [record.id for record in self.things.scroll(where)]
+        assert sorted(found) == sorted(chosen)
+        assert [self.written[id] for id in found] == sorted(self.written[id] for id in found), "in the order of writes"
 
     @rule()
     def rotate(self):

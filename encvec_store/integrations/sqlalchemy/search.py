@@ -18,7 +18,7 @@ from .values import distance, text_of
 
 __all__ = ["Ranked", "reencrypt", "rerank"]
 
-_REVISION, _VERSION = (19, 2), (21, 4)
+_KIND, _VERSION = (19, 2), (25, 4)
 """Where they stand in an envelope, from 1, and their sizes."""
 
 
@@ -92,7 +92,7 @@ def reencrypt(bind: Session | Connection, column: Any, *, limit: int = 1000) -> 
     version = cipher.live[0].to_bytes(4, "big")
     stale = _bytes(sealed, *_VERSION) != version
     if identity is not None:
-        stale = or_(stale, _bytes(sealed, *_REVISION) != BOUND.to_bytes(2, "big"))
+        stale = or_(stale, _bytes(sealed, *_KIND) != BOUND.to_bytes(2, "big"))
     chosen = select(*keys, kind.packed(found)).where(stale).order_by(*keys).limit(limit).with_for_update()
     rows = [row for row in bind.execute(chosen).all() if row[-1] is not None]
     if not rows:

@@ -212,7 +212,7 @@ class CollectionContract:
             store.collections()
 
     def test_no_keyset_no_store(self, store):
-        with pytest.raises(errors.InputError, match="keyset is a Keyset, not str"):
+        with pytest.raises(errors.InputError, match="keyset must be a Keyset, got str"):
             ev.connect(store.url, keyset="memory:")
         with pytest.raises(errors.UriError, match="a store URL begins with one of memory:, faiss:"):
             ev.connect("nowhere:", keyset=store.keyset)
