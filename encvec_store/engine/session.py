@@ -18,7 +18,13 @@ import numpy.typing as npt
 from ..crypto.envelope import PREFIX, envelope_size, is_of, revisions
 from ..data.filters import Predicate
 from ..data.spaces import by_version, version_of
-from ..errors import AuthenticationError, ReplicaLagError, StaleConfigError, StoreUnreachableError
+from ..errors import (
+    AuthenticationError,
+    KeyUnavailableError,
+    ReplicaLagError,
+    StaleConfigError,
+    StoreUnreachableError,
+)
 from ..indexes.protocol import BringsEnvelopes, KeepsEnvelopes, KeepsFiles, Nearest, Probes, VectorIndex
 from ..schemes.drift import Drift
 from ..sealing.codec import Decoded, of_one_write
@@ -63,6 +69,7 @@ class Session:
             fixed and records.spec.index_dim != self.config.index_dim
         ):
             raise AuthenticationError("the collection's settings could not be authenticated")
+        self._check_newest()
         if isinstance(index, KeepsFiles):
             index.authenticate(keyring)
 
@@ -124,6 +131,23 @@ class Session:
         except AuthenticationError as error:
             return [str(error)]
         return []
+
+    def _check_newest(self) -> None:
+        """See that the settings are not older than the last record: who has seen nothing yet can tell by that.
+
+        Else the next change of the settings would give older ones a revision that covers the records. A record that
+        is damaged says nothing: whoever reads it is told.
+        """
+        row = self.records.newest()
+        _, envelopes = self.records.vectors(np.array([row] if row else [], np.int64))
+        if not len(envelopes) or self.covers(envelopes):
+            return
+        try:
+            self.keyring.open_vectors(envelopes)
+        except (AuthenticationError, KeyUnavailableError):
+            return
+        if not _covers(self.refresh(force=True), envelopes):
+            raise AuthenticationError(_refused(self.config, envelopes))
 
     def _open_config(self, sealed: bytes) -> CollectionConfig:
         """Open settings and the profile they name, which may be replaced between the two reads."""

@@ -222,6 +222,11 @@ class MemoryRecords:
         with self._looking():
             return len(self._held.rows)
 
+    def newest(self) -> int:
+        """Return the largest row there is, 0 where there is none."""
+        with self._looking():
+            return max(self._held.rows, default=0)
+
     def spaces(self) -> dict[int, int]:
         """Count rows by space."""
         with self._looking():

@@ -182,6 +182,10 @@ class Records(Protocol):
         """Count all rows."""
         ...
 
+    def newest(self) -> int:
+        """Return the largest row there is: that of the last record written; 0 where there is none."""
+        ...
+
     def spaces(self) -> dict[int, int]:
         """Count rows by space."""
         ...

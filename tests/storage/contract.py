@@ -125,6 +125,16 @@ class RecordsContract:
         assert records.find(tokens(range(5))).tolist() == [0] * 5
         assert other.count() == 5
 
+    def test_the_newest_row(self, records):
+        assert records.newest() == 0
+        records.put(batch("abc"), under=CONFIG)
+        assert records.newest() == records.rows()[-1]
+        records.put(batch("a"), under=CONFIG)
+        last = records.newest()
+        assert last == records.rows()[-1]
+        records.remove(np.array([last]))
+        assert 0 < records.newest() == records.rows()[-1] < last
+
     def test_audit_says_what_a_store_can_read(self, records):
         one, two = Term("number", 1.0), Term("str", "a")
         records.put(batch("ab", space=7, terms=[(0, "x", one), (0, "x", one), (0, "y", two)]), under=CONFIG)

@@ -102,11 +102,11 @@ class CelledContract:
         assert abs(found[9] - found[1]) < 0.06
 
     def test_written_again_a_record_stays_in_its_cell(self, celled):
-        rows = celled._places(oracle.ids(N))
+        rows = celled._session.places(oracle.ids(N))
         before = [space for _, space, _, _ in celled._session.records.audit(rows)]
         fresh = oracle.vectors(N, DIM, seed=8)
         celled.upsert(oracle.ids(N), fresh, metadata(N))
-        rows = celled._places(oracle.ids(N))
+        rows = celled._session.places(oracle.ids(N))
         assert [space for _, space, _, _ in celled._session.records.audit(rows)] == before
         self.check_cells(celled, N)
         assert celled.delete(oracle.ids(100)) == 100

@@ -189,7 +189,7 @@ class Machine(RuleBasedStateMachine):
         if hasattr(self, "truth"):
             with closing(self.place):
                 records = {record.id: record for record in self.things.scroll()}
-                assert list(records) == list(self.truth)
+                assert sorted(records) == sorted(self.truth)
                 for record in records.values():
                     self.check(record)
 

@@ -246,7 +246,7 @@ class MovingContract:
         """Settings and profile are two reads."""
         mine, theirs = young
         mine.upsert(oracle.ids(1, LEAST - 1), oracle.vectors(1, DIM, seed=9))
-        interrupt(theirs, "artefact", mine.refit)
+        interrupt(theirs, "blob", mine.refit)
         before = mine.stats()["scheme"]["profile"]
         assert theirs.search(QUERY, k=3)
         after = mine.stats()["scheme"]["profile"]

@@ -126,6 +126,16 @@ class Reader:
         """Count all records."""
         return sum(self.spaces().values())
 
+    def newest(self) -> int:
+        """Return the largest row there is, 0 where there is none."""
+
+        def work(cursor: Cursor, content: int) -> int:
+            sql = self.names.sql("SELECT coalesce(max(row), 0) FROM {records}", content)
+            (row,) = cursor.execute(sql).fetchone() or (0,)
+            return int(row)
+
+        return self.on_content(work)
+
     def spaces(self) -> dict[int, int]:
         """Count records by space."""
         statement = self.names.sql(

@@ -134,6 +134,12 @@ class SqliteRecords:
         """Count all rows."""
         return sum(self.spaces().values())
 
+    def newest(self) -> int:
+        """Return the largest row there is, 0 where there is none."""
+        sql = "SELECT coalesce(max(row), 0) FROM records WHERE collection = ?"
+        with self._database.read() as cursor:
+            return int(cursor.execute(sql, (self.collection,)).fetchone()[0])
+
     def spaces(self) -> dict[int, int]:
         """Count rows by space."""
         sql = "SELECT space, records FROM spaces WHERE collection = ? AND records > 0 ORDER BY space"

@@ -214,5 +214,5 @@ class CollectionContract:
     def test_no_keyset_no_store(self, store):
         with pytest.raises(errors.InputError, match="keyset must be a Keyset, got str"):
             ev.connect(store.url, keyset="memory:")
-        with pytest.raises(errors.UriError, match="a store URL begins with one of memory:, faiss:"):
+        with pytest.raises(errors.UriError, match="a store URL must begin with one of memory:, faiss:"):
             ev.connect("nowhere:", keyset=store.keyset)
