@@ -20,7 +20,7 @@ from .maintenance.rewrite import reseal
 from .schemes.device import device
 from .sealing.config import CollectionConfig, check_oversample
 from .sealing.keyring import Keyring
-from .storage.protocol import CollectionSpec, Records
+from .storage.protocol import CollectionSpec
 from .waits import Lock
 
 __all__ = ["Store", "connect", "open_store"]
@@ -174,22 +174,24 @@ class Store:
 
     def _opened(self, tenant: str, name: str, dim: int | None, given: dict[str, Any]) -> tuple[bool, Shared]:
         """Open a collection of the record store, or create it; returns whether it was created."""
-        at = device(self._connection.device)
-        records, created = self._records.open(tenant, name), False
+        at, keyring = device(self._connection.device), None
+        records = self._records.open(tenant, name)
+        created = records is None
         if records is None:
             if dim is None:
                 owner = f" of tenant {tenant!r}" if tenant else ""
                 raise CollectionNotFoundError(f"no collection {name!r}{owner}; give dim=... to create it")
-            records, created = self._created(tenant, name, CollectionConfig.build(dim=dim, **given)), True
-        keyring = Keyring.of_settings(records.config(), self._keyset, tenant, name, at)
+            config = CollectionConfig.build(dim=dim, **given)
+            keyring = Keyring(self._keyset, tenant, name, config.incarnation, at)
+            half = config.precision is Precision.HALF
+            size = envelope_size(config.dim, config.precision)
+            spec = CollectionSpec(tenant, name, config.index_dim, size, half=half)
+            records = self._records.create(spec, keyring.seal_config(config))
+        sealed = records.config()
+        if keyring is None or not keyring.is_of(sealed):  # another process may have been quicker to create it
+            keyring = Keyring.of_settings(sealed, self._keyset, tenant, name, at)
         session = Session(records, self._connection.index(records), keyring, replica=self._replica)
         return created, Shared(session, Sources(session), Lifecycle(session, self._maintenance))
-
-    def _created(self, tenant: str, name: str, config: CollectionConfig) -> Records:
-        size, half = envelope_size(config.dim, config.precision), config.precision is Precision.HALF
-        spec = CollectionSpec(tenant, name, config.index_dim, size, half=half)
-        keyring = Keyring(self._keyset, tenant, name, config.incarnation)
-        return self._records.create(spec, keyring.seal_config(config))
 
     def _forget(self, tenant: str, name: str) -> None:
         """Let go of a collection that was dropped."""

@@ -182,6 +182,10 @@ class Keyring:
 
     # settings and blobs
 
+    def is_of(self, sealed: bytes) -> bool:
+        """Say whether sealed settings claim to be of this incarnation."""
+        return settings_head(sealed)[1] == self._context[2]
+
     def seal_config(self, config: CollectionConfig) -> bytes:
         """Seal settings under the primary."""
         return self._blob_cipher(self.primary).seal_settings(config.to_json())
@@ -189,7 +193,7 @@ class Keyring:
     def open_config(self, sealed: bytes) -> CollectionConfig:
         """Open settings. Raises AuthenticationError, KeyUnavailableError."""
         version, incarnation = settings_head(sealed)
-        if incarnation != self._context[2]:
+        if not self.is_of(sealed):
             raise AuthenticationError("the collection's settings are those of another collection: they were put there")
         config = CollectionConfig.from_json(self._blob_cipher(version).open_settings(sealed), incarnation)
         return replace(config, sealed=sealed)

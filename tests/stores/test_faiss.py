@@ -1,13 +1,14 @@
 """The contract, kept by the FAISS store, with every kind of index."""
 
 import itertools
+import shutil
 import sqlite3
 from contextlib import closing
 
 import pytest
 
 import encvec_store as ev
-from tests.stores import machine
+from tests.stores import machine, oracle
 from tests.stores.celled import CelledContract
 from tests.stores.contract import Opened, StoreContract
 from tests.stores.moving import MovingContract
@@ -120,6 +121,28 @@ class TestFaiss(
         with place.connect() as store:
             assert [hit.id for hit in store.collection("things").search([1.0, 2.0, 3.0, 4.0])] == ["a"]
         assert not caplog.records
+
+    def test_index_files_of_another_store_are_not_parsed(self, place, keyset, caplog):
+        """The same keyset, name, ids and vectors: FAISS is not given a byte of them, and the answers are right."""
+        query = oracle.vectors(1, seed=4)[0]
+        with closing(place.another()) as twin:
+            for each in (place, twin):
+                with each.connect() as store:
+                    things = store.collection("things", 8, scheme={"name": "sap", "beta": 0.5}, oversample=100)
+                    things.upsert(oracle.ids(60), oracle.vectors(60, seed=each is twin))
+                    things.search(query)
+                    things.flush()
+            index = place.folder / "index" / "1"
+            assert (index / "manifest.json").exists()
+            shutil.rmtree(index)
+            shutil.copytree(twin.folder / "index" / "1", index)
+        with place.connect() as store:
+            things = store.collection("things", oversample=100)
+            assert any("the manifest is not authentic" in problem for problem in things.verify().store)
+            oracle.assert_hits(
+                things.search(query, k=5), "cosine", query, oracle.ids(60), oracle.vectors(60, seed=False), 5
+            )
+        assert "the cached index of collection 'things' is not used" in caplog.text
 
     @pytest.mark.timeout(60)
     @pytest.mark.parametrize("saved", [False, True])
