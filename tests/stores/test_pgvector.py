@@ -90,9 +90,9 @@ class PostgresBurglar(Burglar):
         for part, value in parts.items():
             if part == "terms":
                 self.ask(f"DELETE FROM {self.terms} WHERE row = %s", row)
-                for field, kind, have in value:
+                for n, (field, kind, have) in enumerate(value):
                     key = (typed_kind(kind, have), *split_value(have))
-                    self.ask(f"INSERT INTO {self.terms} VALUES (%s, %s, %s, %s, %s)", row, field.encode(), *key)
+                    self.ask(f"INSERT INTO {self.terms} VALUES (%s, %s, %s, %s, %s, %s)", row, n, field.encode(), *key)
             elif part == "index_vector" and self.half:
                 packed = vector(np.frombuffer(value, "<f2"), ">f2")
                 self.ask(f"UPDATE {self.records} SET index_half = %b::halfvec WHERE row = %s", packed, row)
