@@ -135,7 +135,7 @@ class RacesContract:
             theirs.upsert(["id-0"], oracle.vectors(1, seed=3))
             theirs.delete(["id-1"])
 
-        interrupt(mine, method, work)
+        interrupt(mine, method, work, on="records")
         report = mine.verify()
         assert report.ok, report
 

@@ -25,8 +25,9 @@ _KEPT = 500
 """Statements kept, since putting one together takes longer than sending it."""
 _HOLE = "\0"
 """Stands in a kept statement where the filter goes."""
-_SMALL = 256
-"""Bytes of a payload that comes along with a candidate: sending so much is cheaper than being asked for ten of them."""
+_SMALL = 400
+"""Bytes of a payload that comes along with a candidate: the padded ones of short records have 344. Sending so much is
+cheaper than being asked for ten of them."""
 
 # For many queries, one line each: its rows and distances, packed. Envelopes follow by a second statement, once each.
 _WIDE: LiteralString = (
