@@ -18,6 +18,7 @@ from tests.backends.async_kit import (
     until,
     vectors,
 )
+from tests.stores.contract import hasten
 
 
 def test_searches_wait_side_by_side(keyed, pg_dsn):
@@ -117,5 +118,26 @@ def test_many_writers_and_readers(keyed, pg_dsn):
             assert await things.count() == 6 * 49
             assert (await things.verify()).ok
             await intact(store, pg_dsn, 5)
+
+    run(main)
+
+
+def test_maintenance_goes_on_beside_the_caller(keyed, pg_dsn, monkeypatch):
+    """A task of the loop fits the profile; the upsert that made it due has returned before."""
+    hasten(monkeypatch)
+
+    async def main():
+        async with keyed(maintenance="background") as store:
+            things = await store.collection("things", dim=DIM, scheme="sketch")
+            stored = vectors(40)
+            await things.upsert(ids(40), stored)
+            deadline = time.monotonic() + 60
+            while (await things.stats())["profile"]["state"] != "sketch":
+                assert time.monotonic() < deadline
+                await asyncio.sleep(0.05)
+            assert (await things.stats())["maintenance"] == {"mode": "background", "due": []}
+            assert (await things.search(stored[3], k=1))[0].id == ids(40)[3]
+            assert (await things.verify()).ok
+            assert await things.maintain() == []
 
     run(main)
