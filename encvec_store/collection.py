@@ -245,7 +245,7 @@ class Collection:
             CalibrationError: another scheme, which has no profile.
             StaleConfigError: another process did the like meanwhile.
         """
-        self._lifecycle.fit(self._session.refresh(), progress)
+        self._lifecycle.fit(progress=progress)
 
     def maintain(self, *, progress: Progress | None = None) -> list[str]:
         """Do what is due: fit or refit the profile, spread over more cells, choose candidates for more records.

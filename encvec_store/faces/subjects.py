@@ -61,7 +61,7 @@ def stolen(vectors: Matrix, scheme: Mapping[str, Any] | None = None) -> Stolen:
     Without a scheme it is the default, which holds index vectors from 5,000 records on: (n, 0) below.
     """
     ids = [f"face {row}" for row in range(len(vectors))]
-    with connect("memory:", keyset=Keyset.create("memory:")) as store:
+    with connect("memory:", keyset=Keyset.create("memory:"), maintenance="inline") as store:
         options: dict[str, Any] = {} if scheme is None else {"scheme": dict(scheme)}
         faces = store.collection("faces", dim=vectors.shape[1], **options)
         faces.upsert(ids, vectors)

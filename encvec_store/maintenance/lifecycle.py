@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+from contextlib import nullcontext
 from dataclasses import replace
 from operator import length_hint
 from typing import Any
@@ -177,11 +178,12 @@ class Lifecycle:
 
     # work on the whole collection
 
-    def fit(self, config: CollectionConfig, progress: Progress | None = None) -> CollectionConfig:
+    def fit(self, config: CollectionConfig | None = None, progress: Progress | None = None) -> CollectionConfig:
         """Fit the profile on the collection's own vectors and encrypt everything anew under it.
 
         Args:
-            config: the stored settings, or those with other parameters of the scheme.
+            config: the stored settings with other parameters of the scheme; by default as they are once no job of
+                this process is at it.
             progress: as for `maintain`.
 
         Raises:
@@ -189,7 +191,7 @@ class Lifecycle:
             CalibrationError: the scheme has no profile.
         """
         with self._job.turn:
-            return self._fit(config, progress)
+            return self._fit(self._session.refresh() if config is None else config, progress)
 
     def _fit(self, config: CollectionConfig, progress: Progress | None) -> CollectionConfig:
         session, fitted = self._session, config.fitted or {}
@@ -246,34 +248,35 @@ class Lifecycle:
 
         The candidates per hit that are chosen are in what is returned: the opening takes them over itself.
         """
-        session = self._session
-        config = session.refresh()
-        vectors = (
-            session.sample(calibration.MAX_SAMPLE, seed)
-            if sample is None
-            else offload(length_hint(sample), as_vectors, sample, config.dim)
-        )
-        if config.metric.bounded and config.max_norm is None and len(vectors):
-            config = config.bounded_by(float(norms(vectors).max()))
-        config.metric.check(vectors, config.max_norm, "sample")
-        found = offload(
-            len(vectors) * MAX_QUERIES,
-            calibration.simulate,
-            config,
-            vectors,
-            k=k,
-            target_recall=target_recall,
-            max_candidates=max_candidates if max_candidates is not None else k * oversample,
-            planned_size=planned_size if planned_size is not None else session.records.count(),
-            seed=seed,
-            attack=attack,
-        )
-        if apply:
-            if found.weak and not accept_less_noise:
-                raise CalibrationError(found.weakness())
-            with self._job.turn:
+        # what is due would change the settings under our hands, were it done meanwhile
+        with self._job.turn if apply else nullcontext():
+            session = self._session
+            config = session.refresh()
+            vectors = (
+                session.sample(calibration.MAX_SAMPLE, seed)
+                if sample is None
+                else offload(length_hint(sample), as_vectors, sample, config.dim)
+            )
+            if config.metric.bounded and config.max_norm is None and len(vectors):
+                config = config.bounded_by(float(norms(vectors).max()))
+            config.metric.check(vectors, config.max_norm, "sample")
+            found = offload(
+                len(vectors) * MAX_QUERIES,
+                calibration.simulate,
+                config,
+                vectors,
+                k=k,
+                target_recall=target_recall,
+                max_candidates=max_candidates if max_candidates is not None else k * oversample,
+                planned_size=planned_size if planned_size is not None else session.records.count(),
+                seed=seed,
+                attack=attack,
+            )
+            if apply:
+                if found.weak and not accept_less_noise:
+                    raise CalibrationError(found.weakness())
                 self._take_over(calibration.applied(config, found), progress)
-        return found
+            return found
 
     def _take_over(self, fresh: CollectionConfig, progress: Progress | None) -> None:
         """Encrypt everything anew; where there are too few records for a profile yet, keep the choice for later."""

@@ -135,7 +135,7 @@ def test_nearest_brings_what_is_read_of_candidates(filled, index):
 def test_large_payloads_stay_where_they_are(pg_dsn):
     with opened(pg_dsn, index="none") as (_, collection):
         some = batch(1, 3)
-        some.payloads[:] = [b"s" * 256, b"l" * 257, b"x" * 100_000]
+        some.payloads[:] = [b"s" * 400, b"l" * 401, b"x" * 100_000]
         collection.put(some, under=b"settings")
         found = collection.nearest({1: some.index_vectors[:1]}, 3)
         assert found.payloads == {1: some.payloads[0]}

@@ -47,7 +47,7 @@ WRITES = {
 
 def opened(url):
     """Open the store and its collection, which is made under `sap`: it has an index from the first record on."""
-    store = ev.connect(url, keyset=ev.Keyset.open(f"env:{VARIABLE}"))
+    store = ev.connect(url, keyset=ev.Keyset.open(f"env:{VARIABLE}"), maintenance="inline")
     scheme = None if store.collections() else "sap"
     return store, store.collection("things", dim=DIM, scheme=scheme, fields=FIELDS, oversample=10_000)
 

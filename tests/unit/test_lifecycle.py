@@ -103,6 +103,22 @@ def test_a_write_beside_the_job_is_not_lost(opened, gate):
     assert things.verify().ok
 
 
+@pytest.mark.parametrize("method", ["refit", "calibrate"])
+def test_asked_for_beside_the_job(opened, gate, method):
+    """It waits for the job, and then begins from what that left."""
+    things = opened("background")
+    write(things, 120)
+    assert gate.began.wait(20)
+    threading.Timer(0.3, gate.opened.set).start()
+    if method == "refit":
+        things.refit()
+    else:
+        things.calibrate(target_recall=0.5, max_candidates=100, accept_less_noise=True)
+    assert state(things) == "sketch"
+    assert len(gate.threads) == 2
+    assert things.verify().ok
+
+
 def test_manual(opened, caplog):
     things = opened("manual")
     with caplog.at_level(logging.INFO, "encvec_store"):
