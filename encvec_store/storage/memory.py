@@ -223,7 +223,6 @@ class MemoryRecords:
             return len(self._held.rows)
 
     def newest(self) -> int:
-        """Return the largest row there is, 0 where there is none."""
         with self._looking():
             return max(self._held.rows, default=0)
 
