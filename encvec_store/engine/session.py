@@ -297,7 +297,7 @@ class Session:
             AuthenticationError: one record's vector stands beside another's payload.
             StaleConfigError: the records were rewritten between the two reads.
         """
-        if len(heads) == len(prefixes) and of_one_write(heads, prefixes).all():
+        if of_one_write(heads, prefixes):
             return
         if self.refresh(force=True).rewritten != under.rewritten:
             raise StaleConfigError("the collection was rewritten under other settings meanwhile")

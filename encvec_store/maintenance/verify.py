@@ -153,7 +153,7 @@ def _open_vector(session: Session, record: _Stored) -> npt.NDArray[np.float32] |
         return None
     envelope = record.vector[None]
     try:
-        if not session.covers(envelope) or not of_one_write(envelope[:, :PREFIX], [record.payload[:PREFIX]]).all():
+        if not session.covers(envelope) or not of_one_write(envelope[:, :PREFIX], [record.payload[:PREFIX]]):
             return None
         return session.keyring.open_vectors(envelope)
     except (AuthenticationError, KeyUnavailableError):

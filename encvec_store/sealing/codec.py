@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 
 from ..crypto.envelope import (
-    PREFIX,
     TOKEN,
     RecordCipher,
     Stamp,
@@ -30,7 +29,6 @@ from ..data.fields import Policy, Term, canonical, plain_term
 from ..data.filters import BLIND_COLUMN
 from ..data.records import decode_payload
 from ..data.spaces import space, spaces
-from ..errors import AuthenticationError
 from ..schemes import KeyedScheme
 from ..storage.protocol import EncryptedBatch, Rows
 from .config import CollectionConfig
@@ -57,18 +55,14 @@ class SealedVectors:
     """(n, size) sealed exact vectors."""
 
 
-def of_one_write(heads: Bytes, prefixes: Sequence[bytes]) -> Mask:
-    """Say of each of n records whether its vector part and its payload part were sealed by one write: (n,).
+def of_one_write(heads: Bytes, prefixes: Sequence[bytes]) -> bool:
+    """Say whether the vector part and the payload part of each of n records were sealed by one write.
 
     Args:
         heads: (n, PREFIX) token and header of the vector parts; parts that were opened, so they are authentic.
         prefixes: n times PREFIX bytes of the payload parts, likewise.
     """
-    if any(len(prefix) != PREFIX for prefix in prefixes):
-        raise AuthenticationError("a record could not be authenticated")
-    theirs = np.frombuffer(b"".join(prefixes), np.uint8).reshape(len(prefixes), PREFIX)
-    same: Mask = (heads == theirs).all(axis=1)
-    return same
+    return heads.tobytes() == b"".join(prefixes)
 
 
 class RecordCodec:
