@@ -11,7 +11,10 @@ import numpy.typing as npt
 
 from .protocol import Rows
 
-__all__ = ["packed", "unpacked"]
+__all__ = ["ADDED", "REMOVED", "entries", "packed", "unpacked"]
+
+ADDED, REMOVED = 1, 0
+"""Kinds of entries of a change table."""
 
 _NUMBER = np.dtype(">i8")
 _PAIR = 2 * _NUMBER.itemsize
@@ -50,6 +53,21 @@ def unpacked(ranges: bytes) -> Rows:
     if (firsts[1:] <= lasts[:-1]).any():  # of several writes
         return np.unique(_all(firsts, lasts))
     return _all(firsts, lasts)
+
+
+def entries(added: Rows, removed: Rows) -> dict[int, bytes]:
+    """Return what the change table gets of a write, by kind: one entry at least, even where it did nothing.
+
+    Args:
+        added: rows that came, ascending.
+        removed: rows that went, ascending. Those that came by the same write are in neither entry.
+    """
+    if len(removed) and len(added):
+        brief = np.intersect1d(added, removed, assume_unique=True)
+        if len(brief):
+            added, removed = (np.setdiff1d(rows, brief, assume_unique=True) for rows in (added, removed))
+    found = {kind: packed(rows) for kind, rows in ((ADDED, added), (REMOVED, removed)) if len(rows)}
+    return found or {ADDED: b""}
 
 
 def _all(firsts: Rows, lasts: Rows) -> Rows:

@@ -11,16 +11,14 @@ from typing import LiteralString
 import numpy as np
 from psycopg.errors import UndefinedTable
 
-from ..protocol import Changes, Rows
-from ..ranges import packed, unpacked
+from ..protocol import Changes
+from ..ranges import ADDED, REMOVED, unpacked
 from .reading import Reader
 from .source import Cursor
 from .wire import rows_from
 
-__all__ = ["KEPT", "changed", "entries", "forget", "purge"]
+__all__ = ["KEPT", "changed", "forget", "purge"]
 
-_ADDED, _REMOVED = 1, 0
-"""Kinds of entries."""
 KEPT = 1_000
 """Writes whose changes are kept, at least. Who is further behind lists everything."""
 _ENTRIES_MOST = 2 * KEPT
@@ -60,25 +58,11 @@ _FORGET: LiteralString = (
 )
 
 
-def entries(added: Rows, removed: Rows) -> dict[int, bytes]:
-    """Return what the change table gets of a write, by kind.
-
-    Args:
-        added: rows that came, ascending.
-        removed: rows that went, ascending. Those that came by the same write are in neither entry.
-    """
-    brief = np.intersect1d(added, removed, assume_unique=True) if len(removed) and len(added) else _NOTHING
-    if len(brief):
-        added, removed = (np.setdiff1d(rows, brief, assume_unique=True) for rows in (added, removed))
-    found = {kind: packed(rows) for kind, rows in ((_ADDED, added), (_REMOVED, removed)) if len(rows)}
-    return found or {_ADDED: b""}
-
-
 def changed(records: Reader, since: int, content: int, stamp: int | None) -> Changes | None:
     """Return what `Records.changes` returns."""
 
     def work(cursor: Cursor, _: int) -> Changes | None:
-        sql = records.names.sql(_HEAD, id=records.collection, added=_ADDED, removed=_REMOVED)
+        sql = records.names.sql(_HEAD, id=records.collection, added=ADDED, removed=REMOVED)
         head = cursor.execute(sql, (_NEVER if since < 0 else since,)).fetchone()
         if head is None:
             return _gone(since, content)

@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..protocol import Changes, Rows, union
-from ..ranges import packed, unpacked
+from ..ranges import ADDED, REMOVED, entries, unpacked
 from .database import numbers
 
 __all__ = ["Done", "forget_all", "forget_some", "listed", "many", "note"]
 
-_ADDED, _REMOVED = 1, 0
 _KEPT = 1_000
 """Writes whose changes are kept, at least. Who is further behind lists everything."""
 _BYTES_MOST = 16 * 10_000
@@ -36,14 +35,10 @@ class Done:
 
 def note(cursor: sqlite3.Cursor, collection: int, generation: int, done: Done) -> None:
     """Keep what a write did. Every so many writes, forget the oldest: nobody has to tidy up for that."""
-    added, removed = np.sort(union(done.added)), np.sort(union(done.removed))
-    brief = np.intersect1d(added, removed, assume_unique=True) if len(removed) and len(added) else added[:0]
-    if len(brief):  # came and went within this write
-        added, removed = (np.setdiff1d(rows, brief, assume_unique=True) for rows in (added, removed))
-    entries = [(kind, packed(rows)) for kind, rows in ((_ADDED, added), (_REMOVED, removed)) if len(rows)]
+    noted = entries(np.sort(union(done.added)), np.sort(union(done.removed)))
     cursor.executemany(
         "INSERT INTO changes (collection, generation, kind, rows) VALUES (?, ?, ?, ?)",
-        ((collection, generation, kind, rows) for kind, rows in entries or [(_ADDED, b"")]),
+        ((collection, generation, kind, rows) for kind, rows in noted.items()),
     )
     if generation % _KEPT == 0:
         forget_some(cursor, collection)
@@ -52,8 +47,8 @@ def note(cursor: sqlite3.Cursor, collection: int, generation: int, done: Done) -
 def many(cursor: sqlite3.Cursor, collection: int) -> bool:
     """Say whether there is so much that `forget_some` is worth a write."""
     sql = "SELECT count(*), total(length(rows)) FROM changes WHERE collection = ?"
-    entries, size = cursor.execute(sql, (collection,)).fetchone()
-    return bool(entries > _ENTRIES_MOST or size > _BYTES_MOST)
+    writes, size = cursor.execute(sql, (collection,)).fetchone()
+    return bool(writes > _ENTRIES_MOST or size > _BYTES_MOST)
 
 
 def forget_some(cursor: sqlite3.Cursor, collection: int) -> None:
@@ -101,12 +96,12 @@ def listed(cursor: sqlite3.Cursor, collection: int, since: int, content: int, st
 
 def _changed(cursor: sqlite3.Cursor, collection: int, since: int, until: int) -> tuple[Rows, Rows] | None:
     """Return the rows that came and those that went after a generation; None if that is not known any more."""
-    entries = cursor.execute(_ENTRIES, (collection, since)).fetchall()
-    if len({generation for generation, _, _ in entries}) != until - since:
+    found = cursor.execute(_ENTRIES, (collection, since)).fetchall()
+    if len({generation for generation, _, _ in found}) != until - since:
         return None  # another program took some out
     try:
         came, went = (
-            unpacked(b"".join(rows for _, kind, rows in entries if kind == wanted)) for wanted in (_ADDED, _REMOVED)
+            unpacked(b"".join(rows for _, kind, rows in found if kind == wanted)) for wanted in (ADDED, REMOVED)
         )
     except (ValueError, TypeError):  # damaged
         return None
