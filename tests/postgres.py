@@ -1,6 +1,7 @@
 """Fixtures for tests on a real PostgreSQL: one server a run, a fresh database with pgvector for each test.
 
-A conftest takes them in by `from tests.postgres import pg_dsn, pg_server, pg_template  # noqa: F401`.
+A conftest takes them in by `from tests.postgres import pg_dsn, pg_server, pg_template  # noqa: F401`. The many tests of
+a contract share a database and take a fresh schema each, by `pg_place`: a third of the time.
 
 The server is the one that ENCVEC_TEST_DSN names (its role must be able to create databases and the extension), else
 one of our own, from the wheel or from what is installed here. Where there is none the tests fail; they are never
@@ -44,6 +45,14 @@ class Server:
     def drop(self, name: str) -> None:
         """Drop a database, whoever is connected."""
         self.execute("DROP DATABASE IF EXISTS {} WITH (FORCE)", name)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A database by its DSN, and a schema that is not there yet; so is every schema whose name begins with it."""
+
+    dsn: str
+    schema: str
 
 
 def given_server(dsn: str) -> Server:
@@ -93,6 +102,32 @@ def pg_dsn(pg_server: Server, pg_template: str) -> Iterator[str]:
         yield pg_server.dsn(name)
     finally:
         pg_server.drop(name)
+
+
+@pytest.fixture(scope="session")
+def pg_shared(pg_server: Server, pg_template: str) -> Iterator[str]:
+    """The DSN of the database with pgvector that the tests of this process share."""
+    name = f"encvec_test_{secrets.token_hex(6)}_shared"
+    pg_server.execute("CREATE DATABASE {} TEMPLATE {}", name, pg_template)
+    try:
+        yield pg_server.dsn(name)
+    finally:
+        pg_server.drop(name)
+
+
+@pytest.fixture
+def pg_place(pg_shared: str) -> Iterator[Place]:
+    """A place for the schemas of one test; whoever is still connected after it is cut off, and they are dropped."""
+    place = Place(pg_shared, f"test_{secrets.token_hex(6)}")
+    yield place
+    with psycopg.connect(pg_shared, autocommit=True) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+        )
+        made = "SELECT nspname FROM pg_namespace WHERE starts_with(nspname, %s)"
+        for (schema,) in connection.execute(made, [place.schema]).fetchall():
+            connection.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(schema)))
 
 
 @contextmanager

@@ -259,14 +259,14 @@ class RecordCipher:
             sealed.append(start + nonce + encrypt(nonce, padded(payload), prefix + start))
         return sealed
 
-    def open_payload(self, envelope: bytes) -> bytes:
-        """Open one payload envelope. Raises AuthenticationError."""
-        body = PREFIX + NONCE
+    def open_payloads(self, envelopes: Sequence[bytes]) -> list[bytes]:
+        """Open n payload envelopes, in order. Raises AuthenticationError."""
+        body, decrypt, prefix = PREFIX + NONCE, self._payload.decrypt, self._payload_prefix
         try:
-            opened = self._payload.decrypt(
-                envelope[PREFIX:body], envelope[body:], self._payload_prefix + envelope[:PREFIX]
-            )
-            return unpadded(opened)
+            return [
+                unpadded(decrypt(envelope[PREFIX:body], envelope[body:], prefix + envelope[:PREFIX]))
+                for envelope in envelopes
+            ]
         except (InvalidTag, ValueError):  # ValueError: too short to hold a nonce
             raise AuthenticationError("a record could not be authenticated") from None
 

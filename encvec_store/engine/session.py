@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -57,6 +58,8 @@ class Session:
         self.records = records
         self.index = index
         self.keyring = keyring
+        # what the index can do is asked once: `isinstance` of a protocol takes as long as a small search step
+        self._brings, self._keeps = isinstance(index, BringsEnvelopes), isinstance(index, KeepsEnvelopes)
         self._replica = replica
         self._lock = threading.Lock()
         self._generation = records.generation()
@@ -234,7 +237,7 @@ class Session:
             StaleConfigError: the records were rewritten under other settings meanwhile; search again.
         """
         under = config or self.config  # before anything is read: what is read may be newer, never older
-        kept = self.index if isinstance(self.index, KeepsEnvelopes) else self.records
+        kept = cast(KeepsEnvelopes, self.index) if self._keeps else self.records
         return self._opened(rows, *kept.vectors(rows), under, strict=config is not None)
 
     def nearest(
@@ -244,8 +247,8 @@ class Session:
 
         Raises what `open_vectors` does.
         """
-        if isinstance(self.index, BringsEnvelopes):
-            found = self.index.nearest(probes, limit, predicate)
+        if self._brings:
+            found = cast(BringsEnvelopes, self.index).nearest(probes, limit, predicate)
         else:
             lists = self.index.candidates(probes, limit, predicate)
             found = Nearest(lists, *self.records.vectors(union(lists)))

@@ -27,7 +27,6 @@ from ..crypto.envelope import (
 from ..crypto.prf import Bytes
 from ..data.fields import Policy, Term, canonical, plain_term
 from ..data.filters import BLIND_COLUMN
-from ..data.records import decode_payload
 from ..data.spaces import space, spaces
 from ..schemes import KeyedScheme
 from ..storage.protocol import EncryptedBatch, Rows
@@ -157,10 +156,6 @@ class RecordCodec:
     def open_vectors(self, envelopes: Bytes) -> Matrix:
         """Open (n, size) vector envelopes of this key version: (n, dim). Raises AuthenticationError."""
         return self._cipher.open_vectors(envelopes)
-
-    def open_payload(self, envelope: bytes) -> Decoded:
-        """Open a payload envelope of this key version. Raises AuthenticationError."""
-        return decode_payload(self._cipher.open_payload(envelope))
 
     # check
 

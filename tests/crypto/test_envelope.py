@@ -58,7 +58,7 @@ def opener(kind, **other):
     of, beside = cipher(**other), blobs(**other)
     return {
         "vector": lambda data: of.open_vectors(row(data)),
-        "payload": lambda data: of.open_payload(bytes(data)),
+        "payload": lambda data: of.open_payloads([bytes(data)]),
         "settings": lambda data: beside.open_settings(bytes(data)),
         "blob": lambda data: beside.open_blob("profile", 0, "digest", bytes(data)),
     }[kind]
@@ -134,7 +134,7 @@ def test_vectors_of_any_layout():
 @given(st.lists(st.binary(max_size=300), max_size=5))
 def test_payloads_round_trip(payloads):
     envelopes = cipher().seal_payloads(*prefixes(len(payloads)), payloads)
-    assert [cipher().open_payload(envelope) for envelope in envelopes] == payloads
+    assert cipher().open_payloads(envelopes) == payloads
 
 
 @given(st.binary(max_size=300))

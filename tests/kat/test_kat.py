@@ -122,8 +122,8 @@ def test_envelopes_open():
     sealed, plain = data["sealed"], data["plain"]
     rows = np.array([list(bytes.fromhex(envelope)) for envelope in sealed["vectors"]], np.uint8)
     assert cipher.open_vectors(rows).tolist() == plain["vectors"]
-    payloads = [cipher.open_payload(bytes.fromhex(envelope)).decode() for envelope in sealed["payloads"]]
-    assert payloads == plain["payloads"]
+    payloads = cipher.open_payloads([bytes.fromhex(envelope) for envelope in sealed["payloads"]])
+    assert [payload.decode() for payload in payloads] == plain["payloads"]
     beside = BlobCipher(bytes.fromhex(data["root"]), 1, make.CONTEXT)
     assert beside.open_settings(bytes.fromhex(sealed["settings"])).decode() == plain["settings"]
     assert beside.open_blob("profile", 0, "digest", bytes.fromhex(sealed["blob"])).decode() == plain["blob"]
@@ -134,8 +134,8 @@ def test_half_precision_opens():
     cipher = RecordCipher(bytes.fromhex(data["root"]), 1, make.CONTEXT)
     rows = np.array([list(bytes.fromhex(envelope)) for envelope in data["sealed"]["vectors"]], np.uint8)
     assert cipher.open_vectors(rows).tolist() == data["plain"]["vectors"]
-    payloads = [cipher.open_payload(bytes.fromhex(envelope)).decode() for envelope in data["sealed"]["payloads"]]
-    assert payloads == data["plain"]["payloads"]
+    payloads = cipher.open_payloads([bytes.fromhex(envelope) for envelope in data["sealed"]["payloads"]])
+    assert [payload.decode() for payload in payloads] == data["plain"]["payloads"]
     config = CollectionConfig.from_json(data["settings"].encode(), make.INCARNATION)
     assert (config.precision, config.dim, config.max_norm) == (Precision.HALF, 3, 8.0)
 

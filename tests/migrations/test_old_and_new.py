@@ -16,7 +16,7 @@ from encvec_store.localpg import LocalServer
 from encvec_store.storage import revisions
 from tests.migrations.conftest import Place
 from tests.migrations.kit import DATA, N, add_revision, check, edit, fill, records, write_on
-from tests.stores.contract import StoreContract
+from tests.stores.contract import SameStoreContract
 from tests.stores.test_faiss import OpenedFaiss
 from tests.stores.test_pgvector import OpenedPostgres
 
@@ -98,7 +98,7 @@ def test_this_code_goes_on_while_the_tables_get_more(place, further):
     assert (version.revision, version.head, version.usable) == (further, revisions.REVISION, True)
 
 
-class OnNewerTables(StoreContract):
+class OnNewerTables(SameStoreContract):
     """The whole contract, kept by this code on the tables of a later one."""
 
     @pytest.fixture
@@ -122,9 +122,9 @@ class TestFaissOnNewerTables(OnNewerTables):
 @pytest.mark.slow
 class TestPgvectorOnNewerTables(OnNewerTables):
     @pytest.fixture
-    def place(self, keyset, pg_dsn, newer):
-        newer(pg_dsn)
-        with closing(OpenedPostgres(keyset, pg_dsn, create=False)) as place:
+    def place(self, keyset, pg_place, newer):
+        newer(f"{pg_place.dsn}{'&' if '?' in pg_place.dsn else '?'}schema={pg_place.schema}")
+        with closing(OpenedPostgres(keyset, pg_place.dsn, pg_place.schema, create=False)) as place:
             yield place
 
 

@@ -1,3 +1,3 @@
 """The PostgreSQL server that stores are tested on."""
 
-from tests.postgres import pg_dsn, pg_server, pg_template  # noqa: F401
+from tests.postgres import pg_dsn, pg_place, pg_server, pg_shared, pg_template  # noqa: F401

@@ -8,7 +8,7 @@ import pytest
 
 from encvec_store import Store, aio
 from tests.stores import machine
-from tests.stores.contract import StoreContract
+from tests.stores.contract import SameStoreContract
 from tests.stores.races import RacesContract
 from tests.stores.synced import Loop
 from tests.stores.test_faiss import OpenedFaiss
@@ -45,33 +45,36 @@ class AsyncFaiss(OpenedFaiss):
 
 
 class AsyncPostgres(OpenedPostgres):
-    def __init__(self, keyset, loop, url, **options):
-        super().__init__(keyset, url, **options)
+    def __init__(self, keyset, loop, url, schema):
+        super().__init__(keyset, url, schema)
         self.loop = loop
 
+    def another(self):
+        return type(self)(self.keyset, self.loop, self.url, f"{self.schema}_another")
+
     def open(self, keyset):
-        return self.loop.connect(self.url, keyset=keyset, maintenance="inline", **self.options)
+        return self.loop.connect(self.url, keyset=keyset, schema=self.schema, maintenance="inline")
 
 
-class TestAsyncMemory(RacesContract, StoreContract):
+class TestAsyncMemory(RacesContract, SameStoreContract):
     @pytest.fixture
     def place(self, keyset, loop):
         return AsyncMemory(keyset, loop)
 
 
-class TestAsyncFaiss(RacesContract, StoreContract):
+class TestAsyncFaiss(RacesContract, SameStoreContract):
     @pytest.fixture
     def place(self, keyset, loop, tmp_path):
         with closing(AsyncFaiss(keyset, loop, tmp_path / "data")) as place:
             yield place
 
 
-class TestAsyncPgvector(RacesContract, StoreContract):
+class TestAsyncPgvector(RacesContract, SameStoreContract):
     @pytest.fixture
-    def place(self, keyset, loop, pg_dsn):
-        with closing(AsyncPostgres(keyset, loop, pg_dsn)) as place:
+    def place(self, keyset, loop, pg_place):
+        with closing(AsyncPostgres(keyset, loop, pg_place.dsn, pg_place.schema)) as place:
             yield place
 
-    def test_random_histories(self, loop, pg_dsn):
-        schemas = (f"history_{n}" for n in itertools.count())
-        machine.run(lambda keyset: AsyncPostgres(keyset, loop, pg_dsn, schema=next(schemas)), examples=5)
+    def test_random_histories(self, loop, pg_place):
+        schemas = (f"{pg_place.schema}_{n}" for n in itertools.count())
+        machine.run(lambda keyset: AsyncPostgres(keyset, loop, pg_place.dsn, next(schemas)), examples=5)

@@ -13,7 +13,7 @@ from encvec_store.storage.postgres.wire import Raw, RawDumper, split_value, term
 from tests.postgres import role
 from tests.stores import machine
 from tests.stores.celled import CelledContract
-from tests.stores.contract import Opened, StoreContract
+from tests.stores.contract import Opened, SameStoreContract, StoreContract
 from tests.stores.moving import MovingContract
 from tests.stores.precision import PrecisionContract
 from tests.stores.races import RacesContract
@@ -24,19 +24,20 @@ from tests.stores.tampering import Burglar, TamperingContract
 class OpenedPostgres(Opened):
     """A schema of a database."""
 
-    def __init__(self, keyset, url, administrator=None, **options):
+    def __init__(self, keyset, url, schema, administrator=None, **options):
         super().__init__(keyset)
-        self.url, self.administrator, self.options = url, administrator or url, options
+        self.url, self.schema, self.administrator, self.options = url, schema, administrator or url, options
 
     def open(self, keyset):
-        return ev.connect(self.url, keyset=keyset, maintenance="inline", **self.options)
+        return ev.connect(self.url, keyset=keyset, schema=self.schema, maintenance="inline", **self.options)
 
     def another(self):
-        schema = f"{self.options.get('schema', 'encvec')}_another"
-        return type(self)(self.keyset, self.url, self.administrator, **{**self.options, "schema": schema})
+        return type(self)(self.keyset, self.url, f"{self.schema}_another", self.administrator, **self.options)
 
     def burglar(self, name="things", tenant=""):
-        return PostgresBurglar(self.administrator, self.options.get("schema", "encvec"), tenant, name)
+        burglar = PostgresBurglar(self.administrator, self.schema, tenant, name)
+        self.opened.append(burglar)
+        return burglar
 
 
 def _column(part):
@@ -45,14 +46,17 @@ def _column(part):
 
 class PostgresBurglar(Burglar):
     def __init__(self, url, schema, tenant, name):
-        self.url, self.schema = url, schema
+        self.schema = schema
+        self.connection = psycopg.connect(url, autocommit=True, prepare_threshold=None)
+        self.connection.adapters.register_dumper(Raw, RawDumper)
         ((self.number,),) = self.ask("SELECT id FROM {}.collections WHERE tenant = %s AND name = %s", tenant, name)
 
     def ask(self, sql, *values):
-        with psycopg.connect(self.url, autocommit=True) as connection:
-            connection.adapters.register_dumper(Raw, RawDumper)
-            cursor = connection.execute(sql.replace("{}", self.schema), values, binary=True)
-            return cursor.fetchall() if cursor.description else []
+        cursor = self.connection.execute(sql.replace("{}", self.schema), values, binary=True)
+        return cursor.fetchall() if cursor.description else []
+
+    def close(self):
+        self.connection.close()
 
     @property
     def content(self):
@@ -143,13 +147,13 @@ class Contract(
     CelledContract, MovingContract, PrecisionContract, RacesContract, ReplayContract, TamperingContract, StoreContract
 ):
     @pytest.fixture
-    def opening(self, pg_dsn):
-        """Return what makes an `Opened` of a keyset and options."""
+    def opening(self, pg_place):
+        """Return what makes an `Opened` of a keyset and a schema."""
         raise NotImplementedError
 
     @pytest.fixture
-    def place(self, keyset, opening):
-        with closing(opening(keyset)) as place:
+    def place(self, keyset, opening, pg_place):
+        with closing(opening(keyset, pg_place.schema)) as place:
             yield place
 
     @pytest.mark.parametrize("where", [None, {"n": 1}], ids=["all", "filtered"])
@@ -172,21 +176,22 @@ class Contract(
         assert {hit.document for hit in mine.search(vectors[1], where=where)} == {"long " * 100}
         assert len(asked) == 2
 
-    def test_random_histories(self, opening):
-        schemas = (f"history_{n}" for n in itertools.count())
-        machine.run(lambda keyset: opening(keyset, schema=next(schemas)), examples=15)
+    def test_random_histories(self, opening, pg_place):
+        schemas = (f"{pg_place.schema}_{n}" for n in itertools.count())
+        machine.run(lambda keyset: opening(keyset, next(schemas)), examples=15)
 
 
 class TestPgvector(Contract):
     @pytest.fixture
-    def opening(self, pg_dsn):
-        return lambda keyset, **options: OpenedPostgres(keyset, pg_dsn, **options)
+    def opening(self, pg_place):
+        return lambda keyset, schema: OpenedPostgres(keyset, pg_place.dsn, schema)
 
 
-class TestRowSecurity(Contract):
-    """The whole contract by a role without privileges, each tenant behind row-level security."""
+class TestRowSecurity(SameStoreContract, Contract):
+    """The contract by a role without privileges, each tenant behind row-level security."""
 
     @pytest.fixture
-    def opening(self, pg_dsn):
-        with role(pg_dsn, f"GRANT CREATE ON DATABASE {pg_dsn.partition('?')[0].rpartition('/')[2]} TO {{}}") as url:
-            yield lambda keyset, **options: Apart(keyset, url, pg_dsn, row_security=True, **options)
+    def opening(self, pg_place):
+        dsn = pg_place.dsn
+        with role(dsn, f"GRANT CREATE ON DATABASE {dsn.partition('?')[0].rpartition('/')[2]} TO {{}}") as url:
+            yield lambda keyset, schema: Apart(keyset, url, schema, dsn, row_security=True)

@@ -11,7 +11,7 @@ from tests.stores.contract.openings import OpeningsContract
 from tests.stores.contract.records import RecordContract
 from tests.stores.contract.search import SearchContract
 
-__all__ = ["DIM", "EVERYTHING", "QUIET", "Opened", "StoreContract", "hasten"]
+__all__ = ["DIM", "EVERYTHING", "QUIET", "Opened", "SameStoreContract", "StoreContract", "hasten"]
 
 
 class StoreContract(
@@ -36,10 +36,7 @@ class StoreContract(
 
     @pytest.fixture(params=["sap", "sealed", "sketch", "cells"])
     def scheme(self, request, monkeypatch):
-        if request.param in ("sketch", "cells"):
-            hasten(monkeypatch)
-        given = {"sap": QUIET, "cells": {"name": "sketch", "cells": 3}}
-        return given.get(request.param, request.param)
+        return _scheme(request.param, monkeypatch)
 
     @pytest.fixture
     def make(self, store, scheme):
@@ -47,3 +44,20 @@ class StoreContract(
             return store.collection(name, dim=dim, **{"scheme": scheme, "oversample": EVERYTHING, **given})
 
         return make
+
+
+class SameStoreContract(StoreContract):
+    """The contract of a store that keeps it already, on another way there: with the schemes of fewest and most parts.
+
+    `sealed` has no index vectors; a sketch in cells has them in several spaces, and a profile.
+    """
+
+    @pytest.fixture(params=["sealed", "cells"])
+    def scheme(self, request, monkeypatch):
+        return _scheme(request.param, monkeypatch)
+
+
+def _scheme(name, monkeypatch):
+    if name in ("sketch", "cells"):
+        hasten(monkeypatch)
+    return {"sap": QUIET, "cells": {"name": "sketch", "cells": 3}}.get(name, name)
