@@ -119,10 +119,20 @@ def check_metadata(metadata: Sequence[Mapping[str, Any] | None] | None, n: int) 
     if metadata is None:
         return [{} for _ in range(n)]
     items = _listed(metadata, n, "metadata", "mappings")
-    return [_clean_mapping({} if item is None else item, f"metadata[{i}]", 0) for i, item in enumerate(items)]
+    return [
+        item.copy() if _is_simple(item) else _clean_mapping({} if item is None else item, f"metadata[{i}]", 0)
+        for i, item in enumerate(items)
+    ]
+
+
+def _is_simple(item: Any) -> bool:
+    """Say whether metadata has nothing to clean, as it mostly has not."""
+    return type(item) is dict and _NAMES.issuperset(map(type, item)) and _SIMPLE.issuperset(map(type, item.values()))
 
 
 _ATOMS = (str, bool, int, float, type(None), bytes, dt.date, uuid.UUID, Decimal)
+_NAMES = frozenset({str})
+_SIMPLE = frozenset({str, bool, int, float, type(None)})
 
 
 def _clean_mapping(item: Any, where: str, depth: int) -> dict[str, Any]:

@@ -113,7 +113,7 @@ def _encrypted(session: Session, config: CollectionConfig, checked: Checked) -> 
     They go in random order: rows must not tell in which order a batch had them.
     """
     ids, vectors, payloads, metadata = checked
-    order = np.random.default_rng().permutation(len(ids))
+    order = np.random.default_rng().permutation(len(ids)) if len(ids) > 1 else np.zeros(1, np.intp)
 
     def sealed(part: slice) -> EncryptedBatch:
         chosen = order[part]

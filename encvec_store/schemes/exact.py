@@ -26,8 +26,8 @@ _POINT = 26
 """Binary places of a point's coordinates, at least."""
 _LONGEST = 1
 """Points are shorter than 2 to this power."""
-_ROWS = 1024
-"""Rows multiplied at once: as many as are encrypted at once, so that threads of BLAS wait for each other once."""
+_ROWS = 256
+"""Rows multiplied at once: few enough for the processor's cache, and enough for the threads of BLAS."""
 
 
 def grid(matrix: npt.NDArray[Any]) -> Matrix:

@@ -145,11 +145,10 @@ class RecordCodec:
                     blind.append((position, name, canonical(item[name])))
                 else:
                     plain.append((position, name, plain_term(item[name])))
-        tokens = self._cipher.blind_tokens([(name, value) for _, name, value in blind]) if blind else []
-        return plain + [
-            (position, BLIND_COLUMN, Term("token", token))
-            for (position, _, _), token in zip(blind, tokens, strict=True)
-        ]
+        distinct = list({(name, value) for _, name, value in blind})  # values repeat: each is tagged once
+        tokens = self._cipher.blind_tokens(distinct) if distinct else []
+        terms = {named: Term("token", token) for named, token in zip(distinct, tokens, strict=True)}
+        return plain + [(position, BLIND_COLUMN, terms[name, value]) for position, name, value in blind]
 
     # open
 

@@ -161,15 +161,18 @@ class Keyring:
 
     def open_payloads(self, envelopes: Sequence[bytes]) -> list[Decoded]:
         """Open payload envelopes, whichever key versions they are under. Raises AuthenticationError."""
-        places: dict[bytes, list[int]] = {}
-        for place, envelope in enumerate(envelopes):
-            places.setdefault(envelope[KEY_VERSION], []).append(place)
-        opened = [b""] * len(envelopes)
-        for version, at in places.items():
-            if len(version) < 4:
-                raise AuthenticationError("a record could not be authenticated")
-            contents = self._cipher_of(int.from_bytes(version, "big")).open_payloads([envelopes[place] for place in at])
-            for place, content in zip(at, contents, strict=True):
+        claimed = [envelope[KEY_VERSION] for envelope in envelopes]
+        versions = set(claimed)
+        if any(len(version) < 4 for version in versions):
+            raise AuthenticationError("a record could not be authenticated")
+        opened: list[bytes] = [b""] * len(envelopes)
+        for version in versions:
+            cipher = self._cipher_of(int.from_bytes(version, "big"))
+            if len(versions) == 1:
+                opened = cipher.open_payloads(envelopes)
+                break
+            at = [place for place, other in enumerate(claimed) if other == version]
+            for place, content in zip(at, cipher.open_payloads([envelopes[place] for place in at]), strict=True):
                 opened[place] = content
         return list(map(decode_payload, opened))
 

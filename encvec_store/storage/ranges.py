@@ -29,13 +29,14 @@ def packed(rows: Rows) -> bytes:
     rows = np.asarray(rows, np.int64)
     if not len(rows):
         return b""
-    steps = np.diff(rows)
-    if (steps <= 0).any():
+    steps = rows[1:] - rows[:-1]
+    if len(steps) and steps.min() < 1:
         raise ValueError("rows must ascend and be distinct: sort them with numpy.unique")
-    breaks = np.flatnonzero(steps != 1)
-    firsts = rows[np.concatenate([[0], breaks + 1])]
-    lasts = rows[np.append(breaks, len(rows) - 1)]
-    return np.stack([firsts, lasts], axis=1).astype(_NUMBER).tobytes()
+    breaks = (steps > 1).nonzero()[0]
+    pairs = np.empty((len(breaks) + 1, 2), _NUMBER)
+    pairs[0, 0], pairs[1:, 0] = rows[0], rows[breaks + 1]
+    pairs[:-1, 1], pairs[-1, 1] = rows[breaks], rows[-1]
+    return pairs.tobytes()
 
 
 def unpacked(ranges: bytes) -> Rows:

@@ -236,7 +236,8 @@ class SqliteRecords:
         for i in range(0, len(asked), _ROWS_AT_ONCE):
             held.update(cursor.execute(select, (json.dumps(asked[i : i + _ROWS_AT_ONCE]), self.collection)).fetchall())
         found = [row for row in asked if row in held]
-        return np.array(found, np.int64), [_blob(held[row]) for row in found]
+        values = [held[row] for row in found]
+        return np.array(found, np.int64), values if set(map(type, values)) <= {bytes} else list(map(_blob, values))
 
 
 def _as_json(rows: npt.ArrayLike) -> str:
