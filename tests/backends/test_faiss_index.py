@@ -130,7 +130,7 @@ def test_other_processes_are_followed(tmp_path, index, monkeypatch):
             for both in (writer, expected):
                 both.replace([kept(both, names, seed=9)], CONFIG, under=CONFIG)
         if turn == 4:
-            monkeypatch.setattr(changes, "_BYTES_MOST", 0)
+            monkeypatch.setattr(changes, "BYTES_MOST", 0)
             writer.records.flush()  # no changes are left: the other one has to list
         for collection in (one, two):
             agree(collection, expected, exact=index == "flat")

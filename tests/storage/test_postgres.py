@@ -175,7 +175,7 @@ def test_changes_are_forgotten_in_time(pg_dsn, store, records, monkeypatch):
 
 
 def test_flush_forgets_changes_that_are_much(pg_dsn, records, monkeypatch):
-    monkeypatch.setattr(changes, "_BYTES_MOST", 200)
+    monkeypatch.setattr(changes, "BYTES_MOST", 200)
     records.put(batch(range(100)), under=CONFIG)
     one, two = Follower(), Follower()
     one.follow(records)

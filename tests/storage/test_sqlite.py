@@ -183,8 +183,8 @@ def test_changes_that_another_program_took_out_or_altered_are_made_good(records,
 
 def test_the_change_table_stays_small(records, apart, monkeypatch):
     """Without anybody who tidies up; and followers of every age go on."""
-    monkeypatch.setattr(changes, "_KEPT", 5)
-    monkeypatch.setattr(changes, "_ENTRIES_MOST", 10)
+    monkeypatch.setattr(changes, "KEPT", 5)
+    monkeypatch.setattr(changes, "ENTRIES_MOST", 10)
     followers = []
     for turn in range(30):
         followers.append(Follower())
@@ -204,7 +204,7 @@ def test_the_change_table_stays_small(records, apart, monkeypatch):
 
 
 def test_very_scattered_changes_are_forgotten(records, apart, monkeypatch):
-    monkeypatch.setattr(changes, "_BYTES_MOST", 16 * 20)
+    monkeypatch.setattr(changes, "BYTES_MOST", 16 * 20)
     records.put(batch(range(100)), under=CONFIG)
     one = Follower()
     one.follow(records)

@@ -12,18 +12,13 @@ import numpy as np
 from psycopg.errors import UndefinedTable
 
 from ..protocol import Changes
-from ..ranges import ADDED, REMOVED, unpacked
+from ..ranges import ADDED, BYTES_MOST, ENTRIES_MOST, KEPT, REMOVED, unpacked
 from .reading import Reader
 from .source import Cursor
 from .wire import rows_from
 
-__all__ = ["KEPT", "changed", "forget", "purge"]
+__all__ = ["changed", "forget", "purge"]
 
-KEPT = 1_000
-"""Writes whose changes are kept, at least. Who is further behind lists everything."""
-_ENTRIES_MOST = 2 * KEPT
-_BYTES_MOST = 1 << 20
-"""Of all the ranges kept: much more takes longer than listing what is there."""
 _NEVER = 1 << 62
 """A generation that no collection reaches."""
 _NOTHING = np.empty(0, np.int64)
@@ -110,7 +105,7 @@ def _gone(since: int, content: int) -> Changes:
 
 def forget(cursor: Cursor, records: Reader) -> None:
     """Forget what was done before the newest writes, and all if that is much. The collection is locked by now."""
-    sql = records.names.sql(_FORGET, id=records.collection, most=_BYTES_MOST, kept=KEPT)
+    sql = records.names.sql(_FORGET, id=records.collection, most=BYTES_MOST, kept=KEPT)
     cursor.execute(sql)
 
 
@@ -118,7 +113,7 @@ def purge(records: Reader) -> None:
     """Forget changes if there are many."""
     sql = records.names.sql(_COUNT, id=records.collection)
     n, size = records.on_content(lambda cursor, _: cursor.execute(sql).fetchone()) or (0, 0)
-    if n > _ENTRIES_MOST or size > _BYTES_MOST:
+    if n > ENTRIES_MOST or size > BYTES_MOST:
         with records.source.write() as cursor:
             cursor.execute(records.names.sql(_LOCK, id=records.collection))
             forget(cursor, records)

@@ -18,8 +18,8 @@ from psycopg.sql import SQL
 from ...errors import StaleConfigError
 from ...waits import each
 from ..protocol import Blob, Bytes, EncryptedBatch, Rows, union
-from ..ranges import entries
-from .changes import KEPT, forget
+from ..ranges import KEPT, entries
+from .changes import forget
 from .names import kept
 from .reading import Reader
 from .schema import attach_content, create_content, drop_content, next_content

@@ -8,16 +8,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..protocol import Changes, Rows, union
-from ..ranges import ADDED, REMOVED, entries, unpacked
+from ..ranges import ADDED, BYTES_MOST, ENTRIES_MOST, KEPT, REMOVED, entries, unpacked
 from .database import numbers
 
 __all__ = ["Done", "forget_all", "forget_some", "listed", "many", "note"]
 
-_KEPT = 1_000
-"""Writes whose changes are kept, at least. Who is further behind lists everything."""
-_BYTES_MOST = 16 * 10_000
-"""Of all the ranges kept. Reading more takes longer than listing what is there."""
-_ENTRIES_MOST = 2 * _KEPT
 _STATE = "SELECT generation, purged_generation, stamp, index_dim, content FROM collections WHERE id = ?"
 _ENTRIES = "SELECT generation, kind, rows FROM changes WHERE collection = ? AND generation > ?"
 _BETWEEN = """SELECT group_concat(row), group_concat(space) FROM records
@@ -40,7 +35,7 @@ def note(cursor: sqlite3.Cursor, collection: int, generation: int, done: Done) -
         "INSERT INTO changes (collection, generation, kind, rows) VALUES (?, ?, ?, ?)",
         ((collection, generation, kind, rows) for kind, rows in noted.items()),
     )
-    if generation % _KEPT == 0:
+    if generation % KEPT == 0:
         forget_some(cursor, collection)
 
 
@@ -48,17 +43,17 @@ def many(cursor: sqlite3.Cursor, collection: int) -> bool:
     """Say whether there is so much that `forget_some` is worth a write."""
     sql = "SELECT count(*), total(length(rows)) FROM changes WHERE collection = ?"
     writes, size = cursor.execute(sql, (collection,)).fetchone()
-    return bool(writes > _ENTRIES_MOST or size > _BYTES_MOST)
+    return bool(writes > ENTRIES_MOST or size > BYTES_MOST)
 
 
 def forget_some(cursor: sqlite3.Cursor, collection: int) -> None:
     """Forget what was done before the newest writes, and all if that is much."""
     sql = "SELECT total(length(rows)) FROM changes WHERE collection = ?"
-    if cursor.execute(sql, (collection,)).fetchone()[0] > _BYTES_MOST:
+    if cursor.execute(sql, (collection,)).fetchone()[0] > BYTES_MOST:
         forget_all(cursor, collection)
         return
     sql = "UPDATE collections SET purged_generation = max(purged_generation, generation - ?) WHERE id = ?"
-    cursor.execute(sql, (_KEPT, collection))
+    cursor.execute(sql, (KEPT, collection))
     sql = """DELETE FROM changes WHERE collection = ?1
         AND generation <= (SELECT purged_generation FROM collections WHERE id = ?1)"""
     cursor.execute(sql, (collection,))
