@@ -62,13 +62,16 @@ def rewrite(session: Session, config: CollectionConfig, progress: Progress | Non
     session.refresh()
 
 
-def settle(session: Session, fresh: CollectionConfig) -> None:
+def settle(session: Session, config: CollectionConfig) -> None:
     """Store settings that change no record, under the next revision, in a transaction of their own.
 
+    Args:
+        session: of the collection.
+        config: the stored settings, or these with other fields.
+
     Raises:
-        StaleConfigError: others were stored meanwhile.
+        StaleConfigError: others were stored since these were read.
     """
-    config = session.config
     nothing = EncryptedBatch(
         spaces=np.empty(0, np.int64),
         tokens=np.empty((0, TOKEN), np.uint8),
@@ -76,7 +79,7 @@ def settle(session: Session, fresh: CollectionConfig) -> None:
         vectors=np.empty((0, envelope_size(config.dim, config.precision)), np.uint8),
         payloads=[],
     )
-    session.records.put(nothing, under=config.sealed, **stored_settings(session, fresh.changed()))
+    session.records.put(nothing, under=config.sealed, **stored_settings(session, config.changed()))
     session.refresh()
 
 
@@ -86,6 +89,7 @@ def reseal(session: Session) -> None:
     Else disabling or destroying that one would close the collection. A store that is locked or read-only keeps
     them as they are: the next write does it.
     """
-    if not session.keyring.is_current(session.config.sealed):
+    config = session.config
+    if not session.keyring.is_current(config.sealed):
         with suppress(StoreError):
-            settle(session, session.config)
+            settle(session, config)

@@ -9,6 +9,7 @@ import pytest
 import encvec_store as ev
 from encvec_store import errors
 from encvec_store.maintenance import lifecycle
+from encvec_store.maintenance.rewrite import settle
 from tests.stores import oracle
 from tests.stores.contract.opened import EVERYTHING, hasten
 
@@ -141,6 +142,29 @@ def test_manual(opened, caplog):
     assert "due: widen: the candidates of a search were chosen for 120 records" in caplog.text
     assert things.maintain() == ["widen: the candidates of a search were chosen for 120 records"]
     assert things.stats()["profile"]["fitted"]["sized"] == 320
+    assert things.verify().ok
+
+
+def test_settings_that_change_while_candidates_are_counted(opened, monkeypatch):
+    """Somebody seals them under a new key version, say: the older ones, with more candidates, are not put over them."""
+    things = opened("manual")
+    write(things, 30)
+    things.maintain()
+    write(things, 300, 30)
+    session, enough = things._session, lifecycle.calibration.enough
+    before = session.config
+
+    def interrupted(*given):
+        settle(session, session.config)
+        return enough(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lifecycle.calibration, "enough", interrupted)
+        with pytest.raises(errors.StaleConfigError, match="settings were changed"):
+            things.maintain()
+    assert (session.config.revision, session.config.fitted) == (before.revision + 1, before.fitted)
+    assert things.maintain()[0].startswith("widen")
+    assert session.config.revision == before.revision + 2
     assert things.verify().ok
 
 
