@@ -19,6 +19,8 @@ from ..errors import InputError, MetadataError
 
 __all__ = ["POLICIES", "Policy", "Term", "canonical", "kind", "order_key", "parse_policies", "plain_term", "unwrapped"]
 
+MAX_DEPTH = 32
+"""Lists and dicts that a value may lie in."""
 _EPOCH = dt.datetime(1970, 1, 1)
 _EPOCH_UTC = _EPOCH.replace(tzinfo=dt.UTC)
 _MICROSECOND = dt.timedelta(microseconds=1)
@@ -125,11 +127,20 @@ def order_key(value: Any) -> Any:
     return None
 
 
-def canonical(value: Any) -> bytes:
+def canonical(value: Any, depth: int = 0) -> bytes:
     """Encode a value so that two values are equal in a filter exactly when their encodings are.
 
     Numbers compare by value over int, float and Decimal (1 equals 1.0), never with booleans.
+
+    Args:
+        value: of metadata, or of a filter.
+        depth: in how many lists and dicts it lies.
+
+    Raises:
+        MetadataError: it is of a type that metadata has not, or nested deeper than metadata can be.
     """
+    if depth > MAX_DEPTH:  # counted, not left to the interpreter: where its limit is raised, its stack runs over
+        raise MetadataError(f"the value is nested deeper than {MAX_DEPTH} levels")
     name = kind(value)
     match name:
         case "null":
@@ -152,11 +163,11 @@ def canonical(value: Any) -> bytes:
         case "uuid":
             body = value.bytes
         case "list":
-            body = b"".join(_framed(canonical(item)) for item in value)
+            body = b"".join(_framed(canonical(item, depth + 1)) for item in value)
         case _:
             if not all(isinstance(key, str) for key in value):
-                raise MetadataError(f"keys are strings: {value!r}")
-            body = b"".join(_framed(key.encode()) + _framed(canonical(value[key])) for key in sorted(value))
+                raise MetadataError("keys are strings")
+            body = b"".join(_framed(key.encode()) + _framed(canonical(value[key], depth + 1)) for key in sorted(value))
     return name.encode() + b":" + body
 
 

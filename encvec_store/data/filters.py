@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from reprlib import repr as beginning
 from typing import Any
 
 from ..errors import FilterError, MetadataError, UnknownFieldError
-from .fields import WILDCARD, Policy, Term, canonical, kind, order_key, plain_term, unwrapped
+from .fields import MAX_DEPTH, WILDCARD, Policy, Term, canonical, kind, order_key, plain_term, unwrapped
 
 __all__ = [
     "AllOf",
@@ -31,7 +32,6 @@ __all__ = [
 
 ORDER_OPERATORS = ("lt", "lte", "gt", "gte")
 OPERATORS = ("eq", "ne", "in", "nin", *ORDER_OPERATORS, "exists")
-MAX_DEPTH = 32
 _MISSING = object()
 
 
@@ -126,7 +126,7 @@ def parse(where: Mapping[str, Any] | None, policies: Mapping[str, Policy] | None
 
 def _parse(where: Any, depth: int = 0) -> Filter:
     if not isinstance(where, Mapping):
-        raise FilterError(f"a filter is a mapping, not {type(where).__name__}: {where!r}")
+        raise FilterError(f"a filter is a mapping, not {type(where).__name__}: {beginning(where)}")
     if depth > MAX_DEPTH:
         raise FilterError(f"a filter is nested deeper than {MAX_DEPTH} levels")
     nodes: list[Filter] = []
@@ -168,21 +168,21 @@ def _condition(field: str, operator: str, operand: Any) -> Condition:
         match operator:
             case "exists":
                 if not isinstance(operand, bool):
-                    raise FilterError(f"field {field!r}: exists takes true or false, not {operand!r}")
+                    raise FilterError(f"field {field!r}: exists takes true or false, not {beginning(operand)}")
                 encoded: frozenset[bytes] = frozenset()
             case "in" | "nin":
                 if not isinstance(operand, list | tuple | set | frozenset):
-                    raise FilterError(f"field {field!r}: {operator} takes a list, not {operand!r}")
+                    raise FilterError(f"field {field!r}: {operator} takes a list, not {beginning(operand)}")
                 operand = [unwrapped(value) for value in operand]
                 encoded = frozenset(canonical(value) for value in operand)
             case _:
                 if operator in ORDER_OPERATORS and order_key(operand) is None:
-                    raise FilterError(f"field {field!r}: {operator} takes a value with an order, not {operand!r}")
+                    raise FilterError(
+                        f"field {field!r}: {operator} takes a value with an order, not {beginning(operand)}"
+                    )
                 encoded = frozenset((canonical(operand),))
     except (MetadataError, UnicodeEncodeError) as error:
         raise FilterError(f"field {field!r}: {error}") from None
-    except RecursionError:
-        raise FilterError(f"field {field!r}: the value is nested too deep") from None
     return Condition(field, operator, operand, encoded)
 
 

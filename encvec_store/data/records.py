@@ -19,12 +19,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DuplicateIdError, IdError, MetadataError, ShapeError
-from .fields import kind, unwrapped
+from .fields import MAX_DEPTH, kind, unwrapped
 
 __all__ = ["Hit", "Record", "check_documents", "check_ids", "check_metadata", "decode_payload", "encode_payload"]
 
 MAX_ID_BYTES = 1024
-MAX_DEPTH = 32
 
 Vector = npt.NDArray[np.float32]
 

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from encvec_store.data.fields import MAX_DEPTH
 from encvec_store.data.records import (
-    MAX_DEPTH,
     MAX_ID_BYTES,
     check_documents,
     check_ids,
