@@ -15,9 +15,9 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
-from threadpoolctl import threadpool_limits
 
 from ..errors import ProfileError
+from .threads import one_thread
 
 __all__ = ["LEAST_RECORDS", "Profile", "Spectrum", "fit", "least_records"]
 
@@ -182,7 +182,7 @@ def fit(points: Matrix) -> Spectrum:
     if n < 2:
         raise ProfileError(f"a sample of {n} has no directions")
     blocks = [points[start : start + _BLOCK] for start in range(0, n, _BLOCK)]
-    with threadpool_limits(1, user_api="blas"):
+    with one_thread():
         mean = np.sum([block.sum(axis=0, dtype=np.float64) for block in blocks], axis=0) / n
         covariance = np.zeros((dim, dim))
         for block in blocks:

@@ -15,11 +15,11 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from threadpoolctl import threadpool_limits
 
 from ..crypto.prf import Keystream, batches
 from .device import CPU, Device
 from .exact import Exact, grid
+from .threads import one_thread
 
 __all__ = ["DENSE", "Rotation", "haar", "rotation", "turning"]
 
@@ -35,7 +35,7 @@ def haar(stream: Keystream, dim: int, index: int) -> npt.NDArray[np.float64]:
     """Draw the `index`-th Haar-random orthogonal (dim, dim) matrix of a keystream."""
     gaussian = stream.gaussians(dim * dim, stream=index).reshape(dim, dim)
     # on a busy machine a many-threaded QR of this size waits for its threads: 4 to 13 s at 1,024, not 0.5 s
-    with threadpool_limits(1, user_api="blas"):
+    with one_thread():
         q, r = np.linalg.qr(gaussian)
     return q * np.where(np.diagonal(r) < 0, -1.0, 1.0)
 

@@ -19,7 +19,6 @@ from dataclasses import InitVar, dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from ..crypto.labels import Purpose, derive
 from ..data.precision import Kept
@@ -36,6 +35,7 @@ from .rotation import rotation
 from .sealed import KeyedSealed
 from .simulation import Sample, Trial, sketch_trial
 from .strategy import Choice, Fit, Standing, Task
+from .threads import one_thread
 
 __all__ = ["FLOOR", "NARROW_FLOOR", "THREATS", "Sketch", "SketchField", "floor"]
 
@@ -327,7 +327,7 @@ def _map(profile: Profile, scales: Any, turn: Turn) -> tuple[Matrix, Matrix]:
 
     On one thread of BLAS: the matrix must be the same to the bit each time it is made.
     """
-    with threadpool_limits(1, user_api="blas"):
+    with one_thread():
         matrix = np.ascontiguousarray(turn(np.ascontiguousarray(profile.basis * scales, np.float32)))
         start = (profile.mean.astype(np.float64) @ matrix.astype(np.float64)).astype(np.float32)
     return matrix, start
