@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 SOURCES = sorted((ROOT / "encvec_store").rglob("*.py"))
 # torch and CUDA are gigabytes: they are installed apart, and no lock pins them
-LOCKED = [needs for name, needs in PROJECT["optional-dependencies"].items() if name not in ("faces", "gpu")]
+LOCKED = [needs for name, needs in PROJECT["optional-dependencies"].items() if name != "gpu"]
 DECLARED = [*PROJECT["dependencies"], *chain.from_iterable(LOCKED)]
 LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
 

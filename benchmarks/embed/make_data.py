@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.embed import sources
-from encvec_store.faces.weights import MissingModelError, sha256_file
+from benchmarks.faces.weights import MissingModelError, sha256_file
 
 if TYPE_CHECKING:
     from benchmarks.embed.minilm import MiniLM
@@ -129,7 +129,7 @@ def make_cranfield(data: sources.Judged, model: MiniLM, out: Path) -> None:
 
 def make_faces(images: NDArray[Any], out: Path) -> None:
     """``OUT/olivetti-facenet.npz`` with vectors and labels; the photographs stay out."""
-    from encvec_store.faces.facenet import FaceNet
+    from benchmarks.faces.facenet import FaceNet
 
     model = FaceNet()
     folder = parts_folder(out, "olivetti", f"{model.weights_sha256} {FACE_BORDER}", images.tobytes())

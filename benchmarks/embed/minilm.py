@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from encvec_store.faces.weights import MissingModelError, model_file, sha256_file
+from benchmarks.faces.weights import MissingModelError, model_file, sha256_file
 
 try:
     import torch

@@ -1,4 +1,4 @@
-"""The face experiment: `make faces`, or `python -m benchmarks.faces`. Imports environment, then encvec_store.faces.
+"""The face experiment: `make faces`, or `python -m benchmarks.faces`. Imports environment, then benchmarks.faces.
 
     make faces                                  Olivetti, 20 people, 400 iterations: under 20 minutes on 2 idle cores
     ENCVEC_LFW=DIR make faces ARGS=--full       LFW, 20 people, 400 and 2,000 iterations; writes results.json here
@@ -41,7 +41,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code as of `encvec faces run`."""
+    """Exit code as of `python -m benchmarks.faces.command run`."""
     args = arguments(argv)
     if Path(sys.prefix).resolve() != VENV.resolve():
         ready()
@@ -54,15 +54,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     from benchmarks.datasets import load as sentences
+    from benchmarks.faces.command import bar, returned, show
+    from benchmarks.faces.experiment import Experiment, Peer
+    from benchmarks.faces.photographs import load
+    from benchmarks.faces.recognisers import recognisers
+    from benchmarks.faces.running import whole
+    from benchmarks.faces.setting import Settings
+    from benchmarks.faces.text import Sentences
     from benchmarks.peers import IRONCORE, PEERS, alloy_encrypt, missing
-    from encvec_store.cli.faces import bar, returned, show
     from encvec_store.errors import EncvecError
-    from encvec_store.faces.experiment import Experiment, Peer
-    from encvec_store.faces.photographs import load
-    from encvec_store.faces.recognisers import recognisers
-    from encvec_store.faces.running import whole
-    from encvec_store.faces.setting import Settings
-    from encvec_store.faces.text import Sentences
 
     reason = missing()
     peers: dict[str, Peer] = {}

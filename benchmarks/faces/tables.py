@@ -1,4 +1,4 @@
-"""The figures of results.json as README and docs/faces.md print them; imports encvec_store.faces.page.
+"""The figures of results.json as README and docs/faces.md print them; imports benchmarks.faces.page.
 
     python -m benchmarks.faces.tables       after `make faces ARGS=--full`: paste what it prints
 
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from encvec_store.faces.page import percent
+from benchmarks.faces.page import percent
 
 __all__ = ["IN_README", "RESULTS", "blocks"]
 

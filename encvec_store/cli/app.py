@@ -22,7 +22,6 @@ from .calibrate import calibrate
 from .common import Failure, Interrupted, help_if_alone
 from .db import db
 from .export import export
-from .faces import faces
 from .group import Commands
 from .import_ import import_
 from .ingest import ingest
@@ -109,19 +108,18 @@ for command in (
     admin.drop,
     bench,
     leakage,
-    faces,
     db,
 ):
     cli.add_command(command)
 
 
-def run(args: Sequence[str] | None = None) -> int:
-    """Run one command line and return its exit code."""
+def run(args: Sequence[str] | None = None, command: click.Command = cli, name: str = "encvec") -> int:
+    """Run one command line and return its exit code. Other programs of ours fail as `encvec` does, by giving theirs."""
     arguments = list(sys.argv[1:] if args is None else args)
     as_json = "--json" in (arguments[: arguments.index("--")] if "--" in arguments else arguments)
     _prepare()
     try:
-        code = cli.main(args=arguments, prog_name="encvec", standalone_mode=False)
+        code = command.main(args=arguments, prog_name=name, standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else FINE
     except BrokenPipeError:
@@ -130,7 +128,7 @@ def run(args: Sequence[str] | None = None) -> int:
         if os.environ.get("ENCVEC_DEBUG") == "1":
             traceback.print_exc()
         code, report = _explain(error)
-        _tell(report, as_json)
+        _tell(report, as_json, name)
         return code
 
 
@@ -164,12 +162,12 @@ def _explain(error: Exception) -> tuple[int, dict[str, Any]]:
     return NOT_DONE, {"type": type(error).__name__, "message": message}
 
 
-def _tell(report: dict[str, Any], as_json: bool) -> None:
+def _tell(report: dict[str, Any], as_json: bool, name: str) -> None:
     with contextlib.suppress(OSError, ValueError):
         if as_json:
             print(json.dumps({"error": report}), file=sys.stderr)
         else:
-            print(f"encvec: {printable(report['message'])}", file=sys.stderr)
+            print(f"{name}: {printable(report['message'])}", file=sys.stderr)
 
 
 def _prepare() -> None:

@@ -7,11 +7,11 @@ import pytest
 
 pytest.importorskip("scipy")
 
-from encvec_store.faces.experiment import Experiment
-from encvec_store.faces.photographs import load
-from encvec_store.faces.recognisers import recognisers
-from encvec_store.faces.running import whole
-from encvec_store.faces.setting import Settings
+from benchmarks.faces.experiment import Experiment
+from benchmarks.faces.photographs import load
+from benchmarks.faces.recognisers import recognisers
+from benchmarks.faces.running import whole
+from benchmarks.faces.setting import Settings
 
 OLIVETTI = Path(__file__).resolve().parents[2] / "benchmarks/data/olivetti-64.npz"
 LAB = ("density", "coordinates", "pairs-rotation")  # of the lab's attacks the quickest; it has tests of its own

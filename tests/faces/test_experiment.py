@@ -7,8 +7,8 @@ import re
 import numpy as np
 import pytest
 
+from benchmarks.faces import attack
 from encvec_store.errors import InputError
-from encvec_store.faces import attack
 from tests.faces.conftest import SETTINGS, experiment
 
 pytestmark = [pytest.mark.leakage, pytest.mark.slow]

@@ -10,16 +10,16 @@ import pytest
 
 pytest.importorskip("scipy")
 
-from encvec_store.cli.app import run as encvec
+from benchmarks.faces.command import main
+from benchmarks.faces.generator import REACH, Eigenfaces
+from benchmarks.faces.grouping import mutual_information, rand_index, whispers
+from benchmarks.faces.linear import Fisherfaces, Texture
+from benchmarks.faces.measures import threshold
+from benchmarks.faces.models import unit
+from benchmarks.faces.photographs import _pairs, jittered, load
+from benchmarks.faces.pictures import png
+from benchmarks.faces.weights import MissingModelError
 from encvec_store.errors import InputError
-from encvec_store.faces.generator import REACH, Eigenfaces
-from encvec_store.faces.grouping import mutual_information, rand_index, whispers
-from encvec_store.faces.linear import Fisherfaces, Texture
-from encvec_store.faces.measures import threshold
-from encvec_store.faces.models import unit
-from encvec_store.faces.photographs import _pairs, jittered, load
-from encvec_store.faces.pictures import png
-from encvec_store.faces.weights import MissingModelError
 from tests.faces.conftest import OLIVETTI
 
 FACES = load(OLIVETTI)
@@ -132,26 +132,26 @@ def test_what_holds_no_photographs_is_refused(tmp_path, what):
 
 def test_the_command_says_what_is_wrong(tmp_path, capfd):
     out = ["--out", str(tmp_path / "run")]
-    assert encvec(["faces", "run", *out]) == 2
+    assert main(["run", *out]) == 2
     assert "--data FILE, or --lfw DIR" in capfd.readouterr().err
     broken = tmp_path / "x.npz"
     broken.write_bytes(b"not an array")
     given = ["--data", str(broken), "--model", "fisherfaces", "--second", "texture"]
-    assert encvec(["faces", "run", *given, *out, "--json"]) == 2
+    assert main(["run", *given, *out, "--json"]) == 2
     assert json.loads(capfd.readouterr().err)["error"]["type"] == "InputError"
 
 
 @pytest.mark.skipif(importlib.util.find_spec("torch") is not None, reason="torch is here")
 def test_without_torch_the_extra_is_named(tmp_path, capfd):
-    assert encvec(["faces", "run", "--data", str(OLIVETTI), "--out", str(tmp_path / "run")]) == 2
-    assert "pip install 'encvec-store[faces]'" in capfd.readouterr().err
+    assert main(["run", "--data", str(OLIVETTI), "--out", str(tmp_path / "run")]) == 2
+    assert "pip install torch scipy pillow" in capfd.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
 def test_the_real_model_where_it_is_installed():
     """FaceNet: bfloat16 and float32 agree, its gradient climbs, and Olivetti's people are told apart."""
     pytest.importorskip("torch", reason="torch is not installed: `make faces` runs the real model")
-    from encvec_store.faces.models import load_model
+    from benchmarks.faces.models import load_model
 
     try:
         model = load_model("facenet")

@@ -8,12 +8,12 @@ import pytest
 
 pytest.importorskip("PIL")
 
-from encvec_store.cli.app import run as encvec
+from benchmarks.faces.command import main
+from benchmarks.faces.linear import Texture
+from benchmarks.faces.photographs import load, photograph
+from benchmarks.faces.pictures import png
+from benchmarks.faces.portraits import pictures, portraits
 from encvec_store.errors import InputError
-from encvec_store.faces.linear import Texture
-from encvec_store.faces.photographs import load, photograph
-from encvec_store.faces.pictures import png
-from encvec_store.faces.portraits import pictures, portraits
 from tests.faces.conftest import OLIVETTI
 
 FACES = load(OLIVETTI).images(np.arange(2))
@@ -58,12 +58,12 @@ def test_a_file_is_taken_by_its_name_and_once(album):
 def test_a_folder_without_pictures_is_refused(tmp_path, capfd):
     with pytest.raises(InputError, match=r"\.jpg"):
         pictures([tmp_path])
-    assert encvec(["faces", "embed", str(tmp_path), "--out", str(tmp_path / "x.jsonl"), "--json"]) == 2
+    assert main(["embed", str(tmp_path), "--out", str(tmp_path / "x.jsonl"), "--json"]) == 2
     assert json.loads(capfd.readouterr().err)["error"]["type"] == "InputError"
 
 
 def test_a_folder_that_is_not_there_is_told_before_any_work(album, tmp_path, capfd):
-    assert encvec(["faces", "embed", str(album), "--out", str(tmp_path / "nowhere" / "x.jsonl")]) == 2
+    assert main(["embed", str(album), "--out", str(tmp_path / "nowhere" / "x.jsonl")]) == 2
     assert "nowhere: no such folder" in capfd.readouterr().err
 
 
@@ -71,8 +71,8 @@ def test_the_real_detector_where_it_is_installed():
     """It finds a face that fills the picture, by looking again with a border, and none in noise."""
     if importlib.util.find_spec("torch") is None:
         pytest.skip("torch is not installed: `make faces` sets it up")
-    from encvec_store.faces.detect import Detector
-    from encvec_store.faces.weights import MissingModelError
+    from benchmarks.faces.detect import Detector
+    from benchmarks.faces.weights import MissingModelError
 
     try:
         detector = Detector()

@@ -5,7 +5,7 @@ import pytest
 pytest.importorskip("scipy")
 
 from benchmarks.datasets import load
-from encvec_store.faces.text import Sentences, invert_text
+from benchmarks.faces.text import Sentences, invert_text
 
 pytestmark = [pytest.mark.leakage, pytest.mark.slow]
 

@@ -17,7 +17,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import InputError
+from encvec_store.errors import InputError
+
 from .models import Images, resized
 from .weights import MissingModelError
 
@@ -214,5 +215,5 @@ def _pillow() -> Any:
     try:
         from PIL import Image
     except ImportError:
-        raise MissingModelError("pillow is not installed; JPEG files need: pip install 'encvec-store[faces]'") from None
+        raise MissingModelError("pillow is not installed; JPEG files need: pip install torch scipy pillow") from None
     return Image

@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..keys.keyset import Keyset
-from ..store import connect
+from encvec_store.keys.keyset import Keyset
+from encvec_store.store import connect
+
 from .experiment import Experiment
 from .page import page
 from .pictures import png

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import InputError
+from encvec_store.errors import InputError
+
 from .models import Images, Matrix
 
 __all__ = ["Eigenfaces"]

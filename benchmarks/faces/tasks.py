@@ -14,9 +14,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ..collection import Collection
-from ..leakage.metrics import auc, equal_error_rate, true_accept_rate
-from ..store import Store
+from encvec_store.collection import Collection
+from encvec_store.leakage.metrics import auc, equal_error_rate, true_accept_rate
+from encvec_store.store import Store
+
 from .grouping import mutual_information, rand_index, whispers
 from .measures import threshold
 from .models import Matrix, unit

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..errors import InputError
+from encvec_store.errors import InputError
+
 from .linear import Fisherfaces, Texture
 from .models import Model, load_model
 from .photographs import Photographs

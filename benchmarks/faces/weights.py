@@ -9,11 +9,11 @@ import hashlib
 import importlib.util
 from pathlib import Path
 
-from ..errors import EncvecError
+from encvec_store.errors import EncvecError
 
 __all__ = ["MissingModelError", "model_file", "need_torch", "sha256_file"]
 
-TORCH = "torch is not installed; this needs: pip install 'encvec-store[faces]'"
+TORCH = "torch is not installed; this needs: pip install torch scipy pillow"
 
 
 class MissingModelError(EncvecError, RuntimeError):

@@ -1,4 +1,4 @@
-"""Photographs in files to embeddings, one after another, for `encvec faces embed`; imports models, photographs.
+"""Photographs in files to embeddings, one after another, for the command `embed`; imports models, photographs.
 
 A file that cannot be read, or that shows no face, is told and passed over: one of thousands must not cost the rest.
 """
@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from ..errors import InputError
+from encvec_store.errors import InputError
+
 from .models import Images, Matrix, Model
 from .photographs import photograph
 

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import InputError
-from ..schemes.profile import LEAST_RECORDS
+from encvec_store.errors import InputError
+from encvec_store.schemes.profile import LEAST_RECORDS
+
 from .models import Matrix, Model
 from .photographs import Photographs, jittered
 

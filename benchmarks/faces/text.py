@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..leakage.probes import attributes
-from ..schemes.profile import LEAST_RECORDS
+from encvec_store.leakage.probes import attributes
+from encvec_store.schemes.profile import LEAST_RECORDS
+
 from .models import Matrix, unit
 from .subjects import PAIRS, aligned, as_it_is, normalised, stolen, under_a_wrong_key
 

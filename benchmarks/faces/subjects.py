@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..keys.keyset import Keyset
-from ..leakage.algebra import blocks, centred, float32, sample
-from ..leakage.attacks import ATTACKS
-from ..leakage.metrics import decoder, hits
-from ..leakage.views import Case, view
-from ..store import connect
+from encvec_store.keys.keyset import Keyset
+from encvec_store.leakage.algebra import blocks, centred, float32, sample
+from encvec_store.leakage.attacks import ATTACKS
+from encvec_store.leakage.metrics import decoder, hits
+from encvec_store.leakage.views import Case, view
+from encvec_store.store import connect
+
 from .models import Matrix, unit
 
 __all__ = ["PAIRS", "Alignment", "Stolen", "aligned", "as_it_is", "normalised", "stolen", "under_a_wrong_key"]

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from ..errors import InputError
+from encvec_store.errors import InputError
+
 from .experiment import Experiment
 from .models import Matrix
 

@@ -13,7 +13,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import InputError
+from encvec_store.errors import InputError
+
 from .weights import MissingModelError
 
 __all__ = ["MODELS", "Differentiable", "Images", "Matrix", "Model", "load_model", "resized", "unit"]
@@ -92,6 +93,4 @@ def load_model(name: str, folder: Path | None = None) -> Model:
     try:
         return MODELS[name](folder)
     except ModuleNotFoundError as error:
-        raise MissingModelError(
-            f"{error.name} is not installed; this needs: pip install 'encvec-store[faces]'"
-        ) from None
+        raise MissingModelError(f"{error.name} is not installed; this needs: pip install torch scipy pillow") from None

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..leakage.metrics import wilson
+from encvec_store.leakage.metrics import wilson
+
 from .models import Matrix, unit
 
 __all__ = ["FAR", "Judge", "Verdict", "by_chance", "threshold"]

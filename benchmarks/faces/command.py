@@ -1,4 +1,7 @@
-"""`encvec faces`: photographs to embeddings, and the experiment that rebuilds faces from stolen ones; imports faces."""
+"""Photographs to embeddings, and the experiment that rebuilds faces from stolen ones, as commands.
+
+Usage: python -m benchmarks.faces.command embed PHOTOS... | run ...      (`make faces` sets up torch and runs the whole)
+"""
 # ruff: noqa: D301 - for click, a line of \b keeps the next lines as they are
 
 from __future__ import annotations
@@ -8,17 +11,18 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
-from .common import Failure, help_if_alone
-from .output import emit, note, progress, table
+from encvec_store.cli.app import run as run_command
+from encvec_store.cli.common import Failure, help_if_alone
+from encvec_store.cli.output import emit, note, progress, table
 
-__all__ = ["bar", "faces", "returned", "show"]
+__all__ = ["bar", "main", "returned", "show"]
 
 
 @click.group(short_help="Embed photographs; see what a thief of faces gets.", invoke_without_command=True)
@@ -26,8 +30,8 @@ __all__ = ["bar", "faces", "returned", "show"]
 def faces(context: click.Context) -> None:
     """Embed photographs of faces; see what a thief of embeddings gets.
 
-    Needs the extra `faces`. Models are taken from installed packages, photographs from your own folders:
-    nothing is downloaded.
+    Needs SciPy, and for real models torch and Pillow. Models are taken from installed packages, photographs from your
+    own folders: nothing is downloaded.
     """
     help_if_alone(context)
 
@@ -45,19 +49,19 @@ def embed(photos: tuple[Path, ...], out: Path, weights: Path | None, as_json: bo
 
     \b
     Example:
-      encvec faces embed photos/ --out faces.jsonl
+      python -m benchmarks.faces.command embed photos/ --out faces.jsonl
       encvec ingest people faces.jsonl
 
     Exit code 1 where a photograph shows no face, or a file is no picture: the others are embedded all the same.
     """
-    from ..faces.portraits import pictures, portraits
+    from .portraits import pictures, portraits
 
     files = pictures(photos)
     if not out.parent.is_dir():
         raise click.UsageError(f"{out.parent}: no such folder")
     _need("torch", "PIL")
-    from ..faces.detect import Detector
-    from ..faces.models import load_model
+    from .detect import Detector
+    from .models import load_model
 
     detector, model = Detector(weights), load_model("facenet")
     missed: dict[str, str] = {}
@@ -130,8 +134,8 @@ def run(
 
     \b
     Examples:
-      encvec faces run --data olivetti-64.npz --model fisherfaces --second texture --out run
-      ENCVEC_LFW=lfw encvec faces run --out run-lfw
+      python -m benchmarks.faces.command run --data olivetti-64.npz --model fisherfaces --second texture --out run
+      ENCVEC_LFW=lfw python -m benchmarks.faces.command run --out run-lfw
 
     Exit code 1 where faces come back from ciphertexts of the default scheme without known pairs: where the lower end of
     the interval lies above chance.
@@ -139,11 +143,11 @@ def run(
     if (data is None) == (lfw is None):
         raise click.UsageError("name photographs: --data FILE, or --lfw DIR")
     _need("scipy", *(("torch",) if model == "facenet" or second == "face-api" else ()))
-    from ..faces.experiment import Experiment
-    from ..faces.photographs import load
-    from ..faces.recognisers import recognisers
-    from ..faces.running import whole
-    from ..faces.setting import Settings
+    from .experiment import Experiment
+    from .photographs import load
+    from .recognisers import recognisers
+    from .running import whole
+    from .setting import Settings
 
     photographs = load(data or lfw or Path())
     settings = Settings(people, iterations, climb, pool, components, seed=seed)
@@ -155,6 +159,11 @@ def run(
         show(results)
         click.echo(f"\n{out / 'page.html'}")
     return int(returned(results))
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code, as `encvec` does."""
+    return run_command(args, faces, "python -m benchmarks.faces.command")
 
 
 def show(results: dict[str, Any]) -> None:
@@ -185,10 +194,14 @@ def bar(title: str, total: int) -> Iterator[Any]:
 def _need(*modules: str) -> None:
     for name in modules:
         if importlib.util.find_spec(name) is None:
-            raise Failure("ImportError", f"{name} is not installed: pip install 'encvec-store[faces]'")
+            raise Failure("ImportError", f"{name} is not installed: pip install torch scipy pillow")
 
 
 def _command() -> str:
     """What was typed, without folders: a results file names no machine's paths."""
     words = [Path(word).name if os.sep in word else word for word in sys.argv[1:]]
-    return shlex.join(["encvec", *words])
+    return shlex.join(["python", "-m", "benchmarks.faces.command", *words])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
