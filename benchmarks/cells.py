@@ -9,8 +9,7 @@ On vectors made in the likeness of text, 100,000 x 128 (with --large 1,000,000 x
     cells          the default: the collection moves by itself while it is filled, batch after batch
 
 Recall is that of whole searches, re-ranked and opened. Queries go by turns to every variant, one at a time, on one
-thread. `build s` is all of it: encrypting, writing, every move, and the index. Imports encvec_store.bench,
-benchmarks.report.
+thread. `build s` is all of it: encrypting, writing, every move, and the index.
 """
 
 from __future__ import annotations
@@ -27,13 +26,13 @@ import click
 from benchmarks.datasets import Floats, load
 from benchmarks.report import Row, Show, Target, one_thread, options, publish
 from encvec_store import connect
-from encvec_store.bench.encrypted import Encrypted, fill
-from encvec_store.bench.job import throwaway_keys
-from encvec_store.bench.plain import Plain
-from encvec_store.bench.timing import interleave
-from encvec_store.bench.truth import Truth
 from encvec_store.data.metrics import metric
 from encvec_store.indexes.faiss.options import Options
+from encvec_store.lab.bench.encrypted import Encrypted, fill
+from encvec_store.lab.bench.job import throwaway_keys
+from encvec_store.lab.bench.plain import Plain
+from encvec_store.lab.bench.timing import interleave
+from encvec_store.lab.bench.truth import Truth
 from encvec_store.schemes.growth import BUDGET
 
 DATA, LARGE, QUICK = "synthetic:100000x128", "synthetic:1000000x128", "synthetic:6000x128"

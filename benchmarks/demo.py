@@ -3,7 +3,6 @@
 Usage: python -m benchmarks.demo [--dir FOLDER] [--json]      (or `make demo`)
 
 Nothing is downloaded and nothing is prepared: every figure is measured while you watch, in a temporary folder.
-Imports encvec_store, benchmarks.datasets, benchmarks.attack, benchmarks.report.
 """
 
 from __future__ import annotations
@@ -26,12 +25,12 @@ import encvec_store as ev
 from benchmarks import attack
 from benchmarks.datasets import Dataset, Floats, load
 from benchmarks.report import Row, Show, one_thread
-from encvec_store.bench.encrypted import Encrypted, fill
-from encvec_store.bench.plain import Plain
-from encvec_store.bench.timing import interleave
-from encvec_store.bench.truth import Truth
 from encvec_store.data.metrics import metric
 from encvec_store.indexes.faiss.options import Options
+from encvec_store.lab.bench.encrypted import Encrypted, fill
+from encvec_store.lab.bench.plain import Plain
+from encvec_store.lab.bench.timing import interleave
+from encvec_store.lab.bench.truth import Truth
 from encvec_store.schemes.profile import Spectrum, fit
 
 K = 10

@@ -9,7 +9,7 @@ Usage: python -m benchmarks.gpu [--n 200000] [--dim 128] [--json]
             CAGRA stands for HNSW), on either device
 
 It needs CuPy and a FAISS that was built for GPUs: `pip install 'encvec-store[gpu]'`, in the order that docs/guide.md
-gives. Without a GPU it says so and ends with 1. Imports encvec_store.bench, encvec_store.crypto, benchmarks.report.
+gives. Without a GPU it says so and ends with 1.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from benchmarks.report import RESULTS, Row, Show
-from encvec_store.bench import Job, measure
-from encvec_store.bench.job import Stages
-from encvec_store.bench.machine import machine
-from encvec_store.bench.results import Results, key_of
-from encvec_store.bench.synthetic import clustered
 from encvec_store.crypto.prf import Keystream, Pmac
 from encvec_store.indexes.faiss.device import uses_gpu
+from encvec_store.lab.bench import Job, measure
+from encvec_store.lab.bench.job import Stages
+from encvec_store.lab.bench.machine import machine
+from encvec_store.lab.bench.results import Results, key_of
+from encvec_store.lab.bench.synthetic import clustered
 from encvec_store.schemes import KeyedScheme, scheme
 from encvec_store.schemes.device import CPU, Device, device
 from encvec_store.schemes.profile import fit

@@ -1,4 +1,4 @@
-"""How time and memory grow with the number of records: makes results/growth/. Imports encvec_store.bench.
+"""How time and memory grow with the number of records: makes results/growth/.
 
 Usage: python -m benchmarks.growth [--n 1000 ... 1000000] [--dim 128] [--scheme sap] [--oversample 10 ...] [--json]
        python -m benchmarks.growth --n 10000000 --dim 96 --index ivf --storage pq --effort 64 --effort 256
@@ -22,12 +22,12 @@ import click
 
 from benchmarks.report import RESULTS, Show, one_thread
 from encvec_store import Keyset, connect
-from encvec_store.bench import Job, Measured, measure
-from encvec_store.bench.child import resident
-from encvec_store.bench.encrypted import fill
-from encvec_store.bench.results import Results, key_of
-from encvec_store.bench.synthetic import clustered
 from encvec_store.indexes.faiss.options import INDEX_KINDS, STORAGES
+from encvec_store.lab.bench import Job, Measured, measure
+from encvec_store.lab.bench.child import resident
+from encvec_store.lab.bench.encrypted import fill
+from encvec_store.lab.bench.results import Results, key_of
+from encvec_store.lab.bench.synthetic import clustered
 
 SIZES = (1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000)
 QUERIES = 300

@@ -9,7 +9,6 @@ For each batch size, in turns on the same records:
     disk       SQLite alone: blobs of the same sizes into one table, as durable (WAL, synchronous=FULL)
 
 Records are 384 coordinates and an id; the last row adds the sentence as document and its intent as a blind field.
-Imports encvec_store, benchmarks.report, benchmarks.datasets.
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ import numpy as np
 from benchmarks.datasets import Dataset, load
 from benchmarks.report import Row, Show, Target, one_thread, options, publish
 from encvec_store import Collection, Keyset, connect
-from encvec_store.bench.encrypted import fill
 from encvec_store.data.records import encode_payload
+from encvec_store.lab.bench.encrypted import fill
 
 BATCHES = (100, 1_000, 5_000, 20_000)
 DEFAULT_BATCH = 5_000

@@ -13,7 +13,7 @@ Every repeat times, in turns, over the same unit vectors:
 
 With --peers also ironcore-alloy (shuffle and the same noise ball), in an environment of its own; see
 `benchmarks.peers`. Rates are of the fastest repeat, with the median beside it: on a shared machine the fastest is the
-one that was disturbed least. Imports encvec_store.crypto, benchmarks.report.
+one that was disturbed least.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What each scheme gives away, by attack, at several sizes: makes results/leakage.jsonl. Imports encvec_store.leakage.
+"""What each scheme gives away, by attack, at several sizes: makes results/leakage.jsonl.
 
     python -m benchmarks.leakage [--part NAME ...] [--wordnet FILE.npz | --lfw FILE.npz] [--keys 3] [--out FILE]
 
@@ -22,9 +22,9 @@ from typing import Any
 
 import numpy as np
 
-from encvec_store.leakage import ATTACKS, Experiment, Known, Subject, probe, run, subject, worst, worst_probes
-from encvec_store.leakage.algebra import Matrix, unit
-from encvec_store.leakage.subjects import CONTROLS, Foreign
+from encvec_store.lab.leakage import ATTACKS, Experiment, Known, Subject, probe, run, subject, worst, worst_probes
+from encvec_store.lab.leakage.algebra import Matrix, unit
+from encvec_store.lab.leakage.subjects import CONTROLS, Foreign
 from encvec_store.schemes.profile import LEAST_KEPT
 from encvec_store.schemes.sketch import FLOOR, NARROW_FLOOR
 

@@ -15,7 +15,6 @@ HNSW and the filter are measured in single and in half precision, the others in 
 The server is the one of ENCVEC_TEST_DSN (a role that may create databases), else one of our own, which keeps its
 promises: fsync is on. --scale loads and indexes a larger one, streamed, by HNSW over half-precision
 vectors, and tells the memory of both ends.
-Imports encvec_store, benchmarks.report, benchmarks.datasets, benchmarks.postgres.
 """
 
 from __future__ import annotations
@@ -33,12 +32,12 @@ from benchmarks.datasets import Dataset, load
 from benchmarks.postgres import Memory, Watched, spent
 from benchmarks.report import Row, Show, Target, one_thread, options, publish
 from encvec_store import Collection, Keyset, Store, connect
-from encvec_store.bench.encrypted import BATCH, fill
-from encvec_store.bench.postgres import Database, PlainTable, Search, database
-from encvec_store.bench.synthetic import clustered
-from encvec_store.bench.timing import interleave
-from encvec_store.bench.truth import Truth
 from encvec_store.data.metrics import metric
+from encvec_store.lab.bench.encrypted import BATCH, fill
+from encvec_store.lab.bench.postgres import Database, PlainTable, Search, database
+from encvec_store.lab.bench.synthetic import clustered
+from encvec_store.lab.bench.timing import interleave
+from encvec_store.lab.bench.truth import Truth
 
 DATA, QUICK = "synthetic:50000x384", "synthetic:1500x384"
 BETA, K, RECALL = 2.0, 10, 0.99

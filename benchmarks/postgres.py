@@ -1,4 +1,4 @@
-"""What a search costs both ends, and the memory of the server; imports psutil, encvec_store.bench.postgres."""
+"""What a search costs both ends, and the memory of the server."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from encvec_store.bench.postgres import Database
+from encvec_store.lab.bench.postgres import Database
 
 __all__ = ["Memory", "Watched", "spent"]
 

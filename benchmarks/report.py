@@ -1,4 +1,4 @@
-"""What the benchmarks share: one thread, progress, tables, targets, results as JSON lines; imports rich, click.
+"""What the benchmarks share: one thread, progress, tables, targets, results as JSON lines.
 
 A results file holds one JSON object a line: first what it was measured on, then the rows, then the targets.
 """
@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from encvec_store.bench.machine import machine
+from encvec_store.lab.bench.machine import machine
 
 __all__ = ["RESULTS", "Row", "Show", "Target", "machine", "one_thread", "options", "publish"]
 

@@ -3,7 +3,7 @@
 Usage: python -m benchmarks.run [--quick] [--peers] [--only NAME]... [--out FOLDER] [--json]
 
 Each prints its tables and what became of its targets, and writes benchmarks/results/NAME.jsonl. About ten minutes;
---quick takes one, on small data, to see that everything runs. Imports the benchmarks.
+--quick takes one, on small data, to see that everything runs.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ efConstruction: plaintext FAISS and our `faiss:` store, each as float32 and as S
                  40 to 100 candidates, payloads opened
     memory       each index alone in a fresh process that opens it and answers queries
 
-Queries go by turns to every variant, one at a time, on one thread. Imports encvec_store.bench, benchmarks.report.
+Queries go by turns to every variant, one at a time, on one thread.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ import numpy as np
 from benchmarks.datasets import Dataset, Floats, load
 from benchmarks.report import Row, Show, Target, one_thread, options, publish
 from encvec_store import connect
-from encvec_store.bench.encrypted import Encrypted, fill
-from encvec_store.bench.job import throwaway_keys
-from encvec_store.bench.memory import QUERIES, serve
-from encvec_store.bench.plain import Plain
-from encvec_store.bench.timing import interleave
-from encvec_store.bench.truth import Truth
 from encvec_store.data.metrics import metric
 from encvec_store.indexes.faiss.options import Options
+from encvec_store.lab.bench.encrypted import Encrypted, fill
+from encvec_store.lab.bench.job import throwaway_keys
+from encvec_store.lab.bench.memory import QUERIES, serve
+from encvec_store.lab.bench.plain import Plain
+from encvec_store.lab.bench.timing import interleave
+from encvec_store.lab.bench.truth import Truth
 
 DATA = ("banking77", "synthetic:100000x384")
 QUICK = ("banking77", "synthetic:1500x384")

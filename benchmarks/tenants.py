@@ -1,4 +1,4 @@
-"""Tenants in PostgreSQL: a table each against LIST partitions, and the price of row-level security; imports the store.
+"""Tenants in PostgreSQL: a table each against LIST partitions, and the price of row-level security.
 
     python -m benchmarks.tenants [--tenants 1000 5000] [--records 20000]
 

@@ -14,7 +14,6 @@ ten hits, on vectors made in the likeness of text embeddings.
     store      whatever the whole search takes beside all these: checks, locks, hits
 
 Re-rank is fetch, open and score. A part is slower here than alone: each finds the caches full of the others' work.
-Imports encvec_store, benchmarks.report.
 """
 
 from __future__ import annotations
@@ -32,13 +31,13 @@ import numpy as np
 
 from benchmarks.report import Row, Show, Target, one_thread, options, publish
 from encvec_store import Keyset, connect
-from encvec_store.bench.encrypted import Encrypted, fill
-from encvec_store.bench.synthetic import clustered
 from encvec_store.engine import search as walk
 from encvec_store.engine.candidates import EncryptedIndex
 from encvec_store.engine.session import Session
 from encvec_store.indexes.faiss import index as faiss_index
 from encvec_store.indexes.faiss.ann import AnnIndex
+from encvec_store.lab.bench.encrypted import Encrypted, fill
+from encvec_store.lab.bench.synthetic import clustered
 
 DIMS = (384, 768)
 N, QUERIES, ROUNDS, BETA, K, CANDIDATES, EF = 20_000, 500, 3, 2.0, 10, 100, 100

@@ -1,4 +1,4 @@
-"""The store for asyncio: every method of `Store` and `Collection` that may wait is a coroutine here; imports store.
+"""The store for asyncio: every method of `Store` and `Collection` that may wait is a coroutine here.
 
 async with ev.aio.connect("postgresql://...", keyset=keyset) as store:
     faces = await store.collection("faces", dim=512)

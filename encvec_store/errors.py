@@ -1,4 +1,4 @@
-"""Every error that encvec_store raises, in one small tree; imports nothing.
+"""Every error that encvec_store raises, in one small tree.
 
     EncvecError
     ├── InputError (also ValueError)      the caller's data or arguments; nothing was written

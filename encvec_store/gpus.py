@@ -1,4 +1,4 @@
-"""Whether there is a GPU to look for, asked of the driver itself; imports nothing of ours.
+"""Whether there is a GPU to look for, asked of the driver itself.
 
 FAISS and CuPy each find out for themselves whether they can use one. Here one line speaks for all where there is none.
 """

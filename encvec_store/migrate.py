@@ -1,4 +1,4 @@
-"""Migrations of a store's tables, by Alembic and the scripts in `migrations/`; imports storage and errors.
+"""Migrations of a store's tables, by Alembic and the scripts in `migrations/`.
 
     from encvec_store import migrate
 

@@ -1,4 +1,4 @@
-"""What other packages add through entry points: found by name, loaded on use; imports errors.
+"""What other packages add through entry points: found by name, loaded on use.
 
 Built-in names are looked up first and cannot be taken: an installed package that nobody asked for must not be able to
 stand between a program and its store or its keys. One that tries is warned of and ignored. It is not an error, because

@@ -1,4 +1,4 @@
-"""Where a call waits: in its thread, or in the event loop of the async caller that made it; imports errors.
+"""Where a call waits: in its thread, or in the event loop of the async caller that made it.
 
 The walks are written once, as plain functions. `spawn` runs one in a greenlet, as SQLAlchemy's asyncio extension does
 with its own: where the walk must wait, `wait_for` hands an awaitable to the event loop, and the walk goes on with what

@@ -1,4 +1,4 @@
-"""Reads the public data sets that ``make_data`` embeds, from the user's own copies. Imports NumPy only.
+"""Reads the public data sets that ``make_data`` embeds, from the user's own copies.
 
 Nothing is downloaded here; ``benchmarks/data/README.md`` says where each copy comes from and under which
 terms.

@@ -1,4 +1,4 @@
-"""The face experiment: `make faces`, or `python -m benchmarks.faces`. Imports environment, then benchmarks.faces.
+"""The face experiment: `make faces`, or `python -m benchmarks.faces`.
 
     make faces                                  Olivetti, 20 people, 400 iterations: under 20 minutes on 2 idle cores
     ENCVEC_LFW=DIR make faces ARGS=--full       LFW, 20 people, 400 and 2,000 iterations; writes results.json here

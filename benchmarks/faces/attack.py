@@ -1,4 +1,4 @@
-"""From an embedding back to a face: greedy search over a generator's latents, and by gradient; imports generator.
+"""From an embedding back to a face: greedy search over a generator's latents, and by gradient.
 
 E. Vendrow and J. Vendrow, "Realistic Face Reconstruction from Deep Embeddings" (NeurIPS workshop Privacy in Machine
 Learning, 2021): begin with the nearest of many pre-generated faces, make a small change to its latent, embed the face

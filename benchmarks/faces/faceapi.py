@@ -1,4 +1,4 @@
-"""The second, independent model: face-api's 128-d descriptor, a ResNet trained by others on other faces; imports torch.
+"""The second, independent model: face-api's 128-d descriptor, a ResNet trained by others on other faces.
 
 The network is Davis King's `dlib_face_recognition_resnet_model_v1` (dlib, 2017) as Vincent Muehler quantised it for
 face-api.js (MIT); the npm package @vladmandic/face-api carries the weights in its folder `model`. They are read here

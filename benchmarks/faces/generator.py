@@ -1,4 +1,4 @@
-"""A generator of faces, fitted on the attacker's own photographs: eigenfaces; imports models.
+"""A generator of faces, fitted on the attacker's own photographs: eigenfaces.
 
 M. Turk and A. Pentland, "Eigenfaces for recognition", Journal of Cognitive Neuroscience 3(1), 1991. A face is the mean
 face and a weighted sum of principal components; a latent is those weights in standard deviations, so that a standard

@@ -1,4 +1,4 @@
-"""Reads a frozen TensorFlow graph without TensorFlow. Imports NumPy only.
+"""Reads a frozen TensorFlow graph without TensorFlow.
 
 It knows just enough of the protocol buffer wire format. Field numbers are those of graph.proto,
 node_def.proto, attr_value.proto, tensor.proto and tensor_shape.proto in tensorflow/core/framework. Only what

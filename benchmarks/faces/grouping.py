@@ -1,4 +1,4 @@
-"""Clusters from a graph of neighbours, and how well they agree with the truth; imports NumPy only.
+"""Clusters from a graph of neighbours, and how well they agree with the truth.
 
 C. Biemann, "Chinese Whispers", TextGraphs 2006: every node takes, again and again, the label that weighs most among its
 neighbours. Adjusted Rand index: L. Hubert and P. Arabie, Journal of Classification 2, 1985. Normalised mutual

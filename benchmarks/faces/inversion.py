@@ -1,4 +1,4 @@
-"""Trained inversion: a ridge regression from embeddings to a generator's latents; imports generator, models.
+"""Trained inversion: a ridge regression from embeddings to a generator's latents.
 
 The thief trains on his own faces: their latents and the embeddings of what the generator makes of them, so that
 photographs and pre-generated faces both teach. One matrix product then turns a stolen vector into a face.

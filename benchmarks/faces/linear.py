@@ -1,4 +1,4 @@
-"""Face recognition in NumPy alone: Fisherfaces, and texture as a second opinion; imports models.
+"""Face recognition in NumPy alone: Fisherfaces, and texture as a second opinion.
 
 For machines without torch, and small sets such as the Olivetti faces. Both are real recognition models with nothing
 in common: one is a linear map of pixels that is trained, the other counts local patterns and is not.

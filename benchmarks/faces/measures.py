@@ -1,4 +1,4 @@
-"""Measures that can't be argued with: would a verifier take the reconstruction for the person? imports models.
+"""Measures that can't be argued with: would a verifier take the reconstruction for the person?
 
 A verifier takes two photographs for the same person where the cosine of their embeddings is above a threshold, set so
 that it takes a share of 1e-3 of pairs of different people (FAR). Here it holds another photograph of the person than
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from encvec_store.leakage.metrics import wilson
+from encvec_store.lab.leakage.metrics import wilson
 
 from .models import Matrix, unit
 

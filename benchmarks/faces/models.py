@@ -1,4 +1,4 @@
-"""What a face recognition model must do, and the table of those that are known; imports weights.
+"""What a face recognition model must do, and the table of those that are known.
 
 Images are (n, h, w, c) numbers of 0 to 255 with one or three channels, float32 or uint8, each a face that fills the
 picture. Embeddings are of unit length: the cosine tells how alike two faces are.

@@ -1,4 +1,4 @@
-"""FaceNet folded for speed, in bfloat16 where the processor multiplies that fast; imports facenet, graphdef, torch.
+"""FaceNet folded for speed, in bfloat16 where the processor multiplies that fast.
 
 The attack asks the model hundreds of thousands of times. Batch normalisation, biases and residual scales are folded
 into the convolutions before them, images run channels last. With AMX bfloat16 this is four times as fast as the plain

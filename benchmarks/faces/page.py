@@ -1,4 +1,4 @@
-"""The result as one HTML page that stands alone: faces first, then figures, in plain words; imports results, pictures.
+"""The result as one HTML page that stands alone: faces first, then figures, in plain words.
 
 Nothing is loaded from anywhere and no script runs: the page's own policy forbids both. It shows photographs; whether
 it may be passed on depends on their terms, and it says so.

@@ -1,4 +1,4 @@
-"""Labelled photographs of faces from public research sets, read from the user's own copies; imports models.
+"""Labelled photographs of faces from public research sets, read from the user's own copies.
 
 Two forms are read. A `.npz` with `images` (n, h, w) or (n, h, w, c) uint8 and `labels` (n,), such as the Olivetti faces
 in `benchmarks/data`. And Labeled Faces in the Wild in a folder: as published, NAME/NAME_0001.jpg of 250 x 250 pixels,

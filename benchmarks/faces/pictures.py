@@ -1,4 +1,4 @@
-"""Images as PNG, alone, in a page and as a strip; imports the standard library and NumPy only."""
+"""Images as PNG, alone, in a page and as a strip."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Photographs in files to embeddings, one after another, for the command `embed`; imports models, photographs.
+"""Photographs in files to embeddings, one after another, for the command `embed`.
 
 A file that cannot be read, or that shows no face, is told and passed over: one of thousands must not cost the rest.
 """

@@ -1,4 +1,4 @@
-"""Which models a run attacks and judges by; those that are trained are trained on the thief's half; imports models."""
+"""Which models a run attacks and judges by; those that are trained are trained on the thief's half."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures of a run as one JSON document: what was accepted, what the tasks gave, and what made it; imports experiment.
+"""Figures of a run as one JSON document: what was accepted, what the tasks gave, and what made it.
 
 The number of a subject under `accepted_at_far_1e-3` is of the black-box loop at its last iteration, against another
 photograph of the person than the stolen one. Everything else stands under `details`.

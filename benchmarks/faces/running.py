@@ -1,4 +1,4 @@
-"""A whole run from photographs to page, for the command and the benchmark alike; imports the rest of this room.
+"""A whole run from photographs to page, for the command and the benchmark alike.
 
 Tasks, attack, text, results, page, in this order; each part is kept in the folder, and is not done twice.
 """

@@ -1,4 +1,4 @@
-"""Who is victim and who is thief, embeddings of both, and what a run is asked for; imports models.
+"""Who is victim and who is thief, embeddings of both, and what a run is asked for.
 
 The thief's half gives everything he has: his generator, his embeddings, his statistics. Nothing of a victim is in it.
 A collection has index vectors from 5,000 records on; where a half has fewer photographs, further views of them

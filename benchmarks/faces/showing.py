@@ -1,4 +1,4 @@
-"""Which pictures of a run are shown: people side by side, the loop's frames, and a strip; imports experiment, page.
+"""Which pictures of a run are shown: people side by side, the loop's frames, and a strip.
 
 Nobody is picked by success: the first people of the run are shown, in its order.
 """

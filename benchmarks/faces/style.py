@@ -1,4 +1,4 @@
-"""The page's style sheet and its standing texts; imports nothing.
+"""The page's style sheet and its standing texts.
 
 Colours are of Okabe and Ito's palette (jfly.uni-koeln.de/color, 2008); a sign and a word always say the same.
 """

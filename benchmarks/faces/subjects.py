@@ -1,4 +1,4 @@
-"""What the thief takes for embeddings: stolen index vectors, as they are and after all he can do; imports leakage.
+"""What the thief takes for embeddings: stolen index vectors, as they are and after all he can do.
 
 Every subject is a (p, d) array that the attack takes as its targets, one row a person. The stolen data come from real
 collections: `Collection.index_vectors` gives what stands in the index. The thief has the model, the program and its
@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from encvec_store.keys.keyset import Keyset
-from encvec_store.leakage.algebra import blocks, centred, float32, sample
-from encvec_store.leakage.attacks import ATTACKS
-from encvec_store.leakage.metrics import decoder, hits
-from encvec_store.leakage.views import Case, view
+from encvec_store.lab.leakage.algebra import blocks, centred, float32, sample
+from encvec_store.lab.leakage.attacks import ATTACKS
+from encvec_store.lab.leakage.metrics import decoder, hits
+from encvec_store.lab.leakage.views import Case, view
 from encvec_store.store import connect
 
 from .models import Matrix, unit

@@ -1,4 +1,4 @@
-"""The figures of results.json as README and docs/faces.md print them; imports benchmarks.faces.page.
+"""The figures of results.json as README and docs/faces.md print them.
 
     python -m benchmarks.faces.tables       after `make faces ARGS=--full`: paste what it prints
 

@@ -2,7 +2,7 @@
 
 Identification (1:N), verification (1:1), clustering, classification by nearest neighbours, anomalies (a stranger at the
 door, a photograph under the wrong name). Every task takes a `Finder`: one compares plaintext vectors with everything,
-the other is a collection of the public API. The same code scores both. Imports the store, measures, photographs.
+the other is a collection of the public API. The same code scores both.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from encvec_store.collection import Collection
-from encvec_store.leakage.metrics import auc, equal_error_rate, true_accept_rate
+from encvec_store.lab.leakage.metrics import auc, equal_error_rate, true_accept_rate
 from encvec_store.store import Store
 
 from .grouping import mutual_information, rand_index, whispers

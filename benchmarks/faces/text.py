@@ -2,7 +2,7 @@
 
 The thief holds other sentences of the kind with embeddings, intents and words. On them he trains a classifier of
 intents and a ridge regression to words; for the nearest sentence he looks through them. All is run on plaintext and on
-index vectors, as they are and after what he can do without the key. Imports subjects, leakage.
+index vectors, as they are and after what he can do without the key.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from encvec_store.leakage.probes import attributes
+from encvec_store.lab.leakage.probes import attributes
 from encvec_store.schemes.profile import LEAST_RECORDS
 
 from .models import Matrix, unit

@@ -1,4 +1,4 @@
-"""Finds model weights that an installed package carries; imports errors.
+"""Finds model weights that an installed package carries.
 
 Nothing is downloaded here: an error names what to type.
 """

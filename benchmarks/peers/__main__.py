@@ -1,4 +1,4 @@
-"""Install the peers: `make peers`; with --outsiders also the benchmarks that run us. Imports benchmarks.peers."""
+"""Install the peers: `make peers`; with --outsiders also the benchmarks that run us."""
 
 from __future__ import annotations
 

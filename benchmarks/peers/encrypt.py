@@ -1,4 +1,4 @@
-"""Encrypts a file of vectors with ironcore-alloy. Runs in `.venv-peers`; imports ironcore_alloy only.
+"""Encrypts a file of vectors with ironcore-alloy. Runs in `.venv-peers`.
 
 Usage: python encrypt.py GIVEN MADE DIM BETA KEY
 

@@ -1,4 +1,4 @@
-"""Rates of ironcore-alloy's vector encryption, printed as JSON. Runs in `.venv-peers`; imports ironcore_alloy only.
+"""Rates of ironcore-alloy's vector encryption, printed as JSON. Runs in `.venv-peers`.
 
 Usage: python ironcore.py DIM BETA REPEATS [CPU]
 

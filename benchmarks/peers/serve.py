@@ -1,4 +1,4 @@
-"""Builds a peer's index and answers queries, by JSON lines. Runs in the peer's environment; imports that peer only.
+"""Builds a peer's index and answers queries, by JSON lines. Runs in the peer's environment.
 
 Usage: python serve.py PEER VECTORS.npy QUERIES.npy FOLDER
 

@@ -1,4 +1,4 @@
-"""The command line `encvec`: encrypted collections of embeddings from a shell; imports the rest of the package.
+"""The command line `encvec`: encrypted collections of embeddings from a shell.
 
 Needs the extra `cli`; `main` says so where it is missing. Exit codes: 0 fine; 1 the job ran and the answer
 is bad (damage found, target missed, id unknown); 2 nothing or not all was done (usage, input, keys, store).

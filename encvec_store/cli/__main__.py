@@ -1,4 +1,4 @@
-"""`python -m encvec_store.cli`, the same as `encvec`; imports cli."""
+"""`python -m encvec_store.cli`, the same as `encvec`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`encvec init`, `collections`, `stats`, `verify`, `drop`: the store as a whole; imports common, keys, output."""
+"""`encvec init`, `collections`, `stats`, `verify`, `drop`: the store as a whole."""
 # ruff: noqa: D301 - for click, a line of \b keeps the next lines as they are
 
 from __future__ import annotations

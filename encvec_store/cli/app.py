@@ -1,4 +1,4 @@
-"""The group of commands, and the one place where an error becomes a line and an exit code; imports click, commands."""
+"""The group of commands, and the one place where an error becomes a line and an exit code."""
 # ruff: noqa: D301 - for click, a line of \b keeps the next lines as they are
 
 from __future__ import annotations

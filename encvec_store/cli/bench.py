@@ -1,4 +1,4 @@
-"""`encvec bench`: what encryption costs on data sets, beside plaintext; imports bench, bench_data, output."""
+"""`encvec bench`: what encryption costs on data sets, beside plaintext."""
 
 from __future__ import annotations
 
@@ -142,8 +142,8 @@ def bench(
         return
     if not names:
         raise click.UsageError("give --data FILE, or a command: compare, report", context)
-    from ..bench import Job
-    from ..bench.results import Results
+    from ..lab.bench import Job
+    from ..lab.bench.results import Results
     from .bench_data import load
 
     results = Results(out) if out is not None else None
@@ -182,8 +182,8 @@ def _options(store: str, index: str | None, storage: str | None, device: str | N
 
 
 def _measured(job: Any, results: Any) -> list[dict[str, Any]]:
-    from ..bench import measure
-    from ..bench.results import key_of
+    from ..lab.bench import measure
+    from ..lab.bench.results import key_of
 
     if results is None:
         return [one.row for one in measure(job, _stages)]

@@ -1,4 +1,4 @@
-"""Data for `encvec bench`: a file, mapped where its format allows it, or a name; imports bench, readers."""
+"""Data for `encvec bench`: a file, mapped where its format allows it, or a name."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from ..bench.files import MAPPED, open_data, open_vectors
-from ..bench.source import Data, Source, held_out
-from ..bench.synthetic import named
 from ..errors import InputError
+from ..lab.bench.files import MAPPED, open_data, open_vectors
+from ..lab.bench.source import Data, Source, held_out
+from ..lab.bench.synthetic import named
 from .common import Failure
 from .readers import Columns, open_reader
 

@@ -1,4 +1,4 @@
-"""`encvec bench compare` and `encvec bench report`: results read again; imports bench, output."""
+"""`encvec bench compare` and `encvec bench report`: results read again."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def compare(before: Path, after: Path, as_json: bool) -> None:
     BEFORE and AFTER are files of JSON lines, or folders that --out made. Beside each ratio of the encrypted side stands
     that of plaintext in the same runs: where both moved alike, the machine did.
     """
-    from ..bench.compare import compared
-    from ..bench.results import read
+    from ..lab.bench.compare import compared
+    from ..lab.bench.results import read
 
     found = compared(read([before]), read([after]))
     if not found:
@@ -32,7 +32,7 @@ def compare(before: Path, after: Path, as_json: bool) -> None:
     if as_json:
         emit(found)
         return
-    from ..bench.compare import SHOWN
+    from ..lab.bench.compare import SHOWN
 
     table([title for _, title in SHOWN], [[_ratio(row[key]) for key, _ in SHOWN] for row in found])
 
@@ -78,16 +78,16 @@ def report(
 
     RESULTS are files of JSON lines, or folders that --out made.
     """
-    from ..bench.cost import Prices
-    from ..bench.report import write
-    from ..bench.results import machines, read
+    from ..lab.bench.cost import Prices
+    from ..lab.bench.report import write
+    from ..lab.bench.results import machines, read
 
     prices = Prices(memory_price, disk_price, core_price, rate)
     attacks = read([leakage]) if leakage else []
     write(page, read(results), machines(results), attacks, prices)
     written = [page]
     if png is not None:
-        from ..bench.pictures import draw
+        from ..lab.bench.pictures import draw
 
         written += draw(png, read(results), attacks)
     if as_json:

@@ -1,4 +1,4 @@
-"""`encvec calibrate`: the most noise that keeps a recall target; imports common, readers, output, errors."""
+"""`encvec calibrate`: the most noise that keeps a recall target."""
 # ruff: noqa: D301 - for click, a line of \b keeps the next lines as they are
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def calibrate(
 def _attack() -> Attack:
     if importlib.util.find_spec("scipy") is None:
         raise Failure("ImportError", "--attack needs scipy: pip install 'encvec-store[leakage]'")
-    from ..leakage import SampleAttack
+    from ..lab.leakage import SampleAttack
 
     return SampleAttack()
 

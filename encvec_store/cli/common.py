@@ -1,4 +1,4 @@
-"""What commands share: where things are, passphrases, opening a store; imports click, store, keyset, errors."""
+"""What commands share: where things are, passphrases, opening a store."""
 
 from __future__ import annotations
 

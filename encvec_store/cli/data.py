@@ -1,4 +1,4 @@
-"""`encvec search`, `get`, `delete`, `count`: records of one collection; imports common, values, output."""
+"""`encvec search`, `get`, `delete`, `count`: records of one collection."""
 # ruff: noqa: D301 - for click, a line of \b keeps the next lines as they are
 
 from __future__ import annotations

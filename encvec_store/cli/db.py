@@ -1,4 +1,4 @@
-"""`encvec db`: a PostgreSQL with pgvector on this machine, up and down; imports localpg, errors, migrate, output.
+"""`encvec db`: a PostgreSQL with pgvector on this machine, up and down.
 
 Exit codes as everywhere: 0 fine; 1 it ran, and the answer is bad (`status`: no server runs); 2 not done.
 """

@@ -1,4 +1,4 @@
-"""`encvec export`: a collection out into a table or files, in clear; imports moving, common, output."""
+"""`encvec export`: a collection out into a table or files, in clear."""
 # ruff: noqa: D301 - for click, a line of \b keeps the next lines as they are
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The group of commands: ours in the order of a first walk, then those of other packages; imports click, plugins."""
+"""The group of commands: ours in the order of a first walk, then those of other packages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`encvec import`: a plaintext table or index into a collection, and the proof; imports moving, readers, ingest."""
+"""`encvec import`: a plaintext table or index into a collection, and the proof."""
 # ruff: noqa: D301 - for click, a line of \b keeps the next lines as they are
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`encvec ingest`: stream a file into a collection; imports readers, common, store, errors."""
+"""`encvec ingest`: stream a file into a collection."""
 # ruff: noqa: D301 - for click, a line of \b keeps the next lines as they are
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`encvec keys`: make, list, rotate, disable and destroy key versions; imports common, keyset, errors."""
+"""`encvec keys`: make, list, rotate, disable and destroy key versions."""
 # ruff: noqa: D301 - for click, a line of \b keeps the next lines as they are
 
 from __future__ import annotations

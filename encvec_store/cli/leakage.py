@@ -1,4 +1,4 @@
-"""`encvec leakage`: what ciphertexts give away, by attack; imports leakage, readers, output, errors."""
+"""`encvec leakage`: what ciphertexts give away, by attack."""
 # ruff: noqa: D301 - for click, a line of \b keeps the next lines as they are
 
 from __future__ import annotations
@@ -107,9 +107,9 @@ def leakage(
     """
     if importlib.util.find_spec("scipy") is None:
         raise Failure("ImportError", "scipy is not installed: pip install 'encvec-store[leakage]'")
-    from ..leakage import ATTACKS, PROBES, SUBJECTS, Experiment, probe, run, subject, worst, worst_probes
-    from ..leakage.data import text_like
-    from ..leakage.report import write
+    from ..lab.leakage import ATTACKS, PROBES, SUBJECTS, Experiment, probe, run, subject, worst, worst_probes
+    from ..lab.leakage.data import text_like
+    from ..lab.leakage.report import write
 
     if not probes and (labels is not None or people):
         raise click.UsageError("--labels and --people go with --probes")
@@ -190,7 +190,7 @@ def _command() -> str:
 
 
 def _control(row: dict[str, Any]) -> bool:
-    from ..leakage.subjects import CONTROLS
+    from ..lab.leakage.subjects import CONTROLS
 
     return row["subject"] in CONTROLS
 
@@ -224,7 +224,7 @@ def _probed(row: dict[str, Any]) -> list[Any]:
 def _load(
     data: str | None, corpus: str | None, built_in: Any, labels: str | None, people: bool
 ) -> tuple[Matrix, Matrix, Any]:
-    from ..leakage import Known
+    from ..lab.leakage import Known
 
     if data is None:
         if corpus is not None or labels is not None:

@@ -1,4 +1,4 @@
-"""`encvec db upgrade`, `downgrade`, `current`, `history`, `sql`: revisions of tables; imports common, migrate, output.
+"""`encvec db upgrade`, `downgrade`, `current`, `history`, `sql`: revisions of tables.
 
 Exit codes as everywhere: 0 fine; 1 it ran, and the answer is bad (`current`: this version cannot use the tables;
 `downgrade`: you answered no); 2 not done.

@@ -1,4 +1,4 @@
-"""What commands print: JSON, tables, progress; imports click, and rich where a table or a bar is drawn.
+"""What commands print: JSON, tables, progress.
 
 stdout carries the answer and nothing else; bars and notes go to stderr.
 """

@@ -1,4 +1,4 @@
-"""Parquet files of embeddings, a batch at a time; imports readers, and pyarrow when one is opened."""
+"""Parquet files of embeddings, a batch at a time."""
 
 from __future__ import annotations
 

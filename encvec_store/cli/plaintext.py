@@ -1,4 +1,4 @@
-"""What `import` and `export` share: databases in clear, and what remains of them; imports common."""
+"""What `import` and `export` share: databases in clear, and what remains of them."""
 
 from __future__ import annotations
 

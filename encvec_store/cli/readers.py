@@ -1,4 +1,4 @@
-"""Read files of embeddings a batch at a time: npy, parquet, jsonl, ann-benchmarks hdf5; imports numpy, errors.
+"""Read files of embeddings a batch at a time: npy, parquet, jsonl, ann-benchmarks hdf5.
 
 No reader holds more than a batch (parquet: a row group) in memory. Readers shape data and name the row that is
 wrong; whether a vector or a value can be stored is for the library to say.

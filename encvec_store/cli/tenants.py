@@ -1,4 +1,4 @@
-"""`encvec db tenants`: who has how much in a PostgreSQL store; imports backends.pgvector, common, output."""
+"""`encvec db tenants`: who has how much in a PostgreSQL store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Filters and vectors from the command line; imports numpy, moving.typed, errors."""
+"""Filters and vectors from the command line."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Keys, ciphers and index-vector schemes: everything that touches a secret; imports keys, fields, errors."""
+"""Keys, ciphers and index-vector schemes: everything that touches a secret."""

@@ -1,4 +1,4 @@
-"""The one table of key purposes, canonical encoding, and HKDF (RFC 5869); imports nothing of ours.
+"""The one table of key purposes, canonical encoding, and HKDF (RFC 5869).
 
 Every subkey is HKDF-SHA256 of a root over `encode(FORMAT, purpose, *context)`. Parts are typed and
 length-prefixed, so ("a", "b-c") and ("a-b", "c") never meet, and no subkey serves two purposes.

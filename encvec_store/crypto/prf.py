@@ -1,4 +1,4 @@
-"""Batched pseudorandom functions: PMAC tags and AES-CTR keystreams of many messages at once; imports nothing of ours.
+"""Batched pseudorandom functions: PMAC tags and AES-CTR keystreams of many messages at once.
 
 PMAC (Black and Rogaway, "A Block-Cipher Mode of Operation for Parallelizable Message Authentication",
 EUROCRYPT 2002) fits a batch of long vectors: all blocks of all messages go through AES in one call.

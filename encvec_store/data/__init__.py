@@ -1,1 +1,1 @@
-"""Plaintext values and their rules: records, fields, filters, metrics, precision; imports errors only."""
+"""Plaintext values and their rules: records, fields, filters, metrics, precision."""

@@ -1,4 +1,4 @@
-"""Field policies and the one definition of equality and order of metadata values; imports errors only.
+"""Field policies and the one definition of equality and order of metadata values.
 
 Filters, blind tokens and plain columns all go through `canonical` and `order_key`, so a filter
 answers the same whatever the policy of the field it names.

@@ -1,4 +1,4 @@
-"""`where` filters: parse, evaluate on opened metadata, and split off what a store may check; imports fields, errors.
+"""`where` filters: parse, evaluate on opened metadata, and split off what a store may check.
 
 A filter is a mapping. `{"country": "de"}` is equality; `{"age": {"gte": 18, "lt": 65}}` takes operators;
 `{"and": [...]}`, `{"or": [...]}` and `{"not": {...}}` combine. Several keys side by side mean "and".

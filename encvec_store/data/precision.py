@@ -1,4 +1,4 @@
-"""How exactly a collection keeps vectors: in single or in half precision (IEEE 754); imports errors.
+"""How exactly a collection keeps vectors: in single or in half precision (IEEE 754).
 
 Half precision has 11 bits for the digits of a number: rounding changes a coordinate by one part in 2,048 at most, and
 below 2^-14 by 2^-25. What is kept is the rounded vector: scores are exact for that one, and it is what comes back.

@@ -1,4 +1,4 @@
-"""Plaintext records and hits, and the bytes of a record's payload; imports fields, errors.
+"""Plaintext records and hits, and the bytes of a record's payload.
 
 The payload is what is sealed beside the vector: id, metadata and document, as JSON with tags for the
 types that JSON lacks, so that everything comes back with the type it was given.

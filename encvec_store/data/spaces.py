@@ -1,4 +1,4 @@
-"""The number by which a store knows a group of comparable index vectors: a key version and a cell; imports nothing.
+"""The number by which a store knows a group of comparable index vectors: a key version and a cell.
 
 Index vectors compare only where one rotation made them, so a space is one cell of a collection under one key version.
 The first cell has the number of the key version alone: of a collection without cells it is the only one. Which records

@@ -1,1 +1,1 @@
-"""Vector indexes over ciphertext: each can be made again from the records of a store; imports storage."""
+"""Vector indexes over ciphertext: each can be made again from the records of a store."""

@@ -1,4 +1,4 @@
-"""The protocol of a vector index over ciphertext, and its optional capabilities; imports storage.protocol, data.
+"""The protocol of a vector index over ciphertext, and its optional capabilities.
 
 An index ranks rows of a record store by the inner product of index vectors. It is no more than a cache: it can be made
 again from the records at any time, and its order is a hint that the caller checks on opened vectors.

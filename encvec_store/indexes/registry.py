@@ -1,4 +1,4 @@
-"""The table URL scheme -> store, loaded on first use; imports protocol, plugins, errors."""
+"""The table URL scheme -> store, loaded on first use."""
 
 from __future__ import annotations
 

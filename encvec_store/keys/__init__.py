@@ -1,4 +1,4 @@
-"""Keysets on two axes: where one lies, and what wraps it; imports plugins, errors.
+"""Keysets on two axes: where one lies, and what wraps it.
 
 A keyset URI names the place, and may name the wrapper:
 

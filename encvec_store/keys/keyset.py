@@ -1,4 +1,4 @@
-"""Keysets: numbered root keys, one of them primary, each enabled, disabled or destroyed; imports keys, errors.
+"""Keysets: numbered root keys, one of them primary, each enabled, disabled or destroyed.
 
 The vocabulary is Tink's. New records are written under the primary version; every enabled version is read.
 """

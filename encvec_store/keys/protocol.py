@@ -1,4 +1,4 @@
-"""The protocols of a keyset's storage and of its wrapper; imports nothing of ours."""
+"""The protocols of a keyset's storage and of its wrapper."""
 
 from __future__ import annotations
 

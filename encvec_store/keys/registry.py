@@ -1,4 +1,4 @@
-"""The tables URI scheme -> storage and name -> wrapper; imports storages, wrappers, plugins, errors."""
+"""The tables URI scheme -> storage and name -> wrapper."""
 
 from __future__ import annotations
 

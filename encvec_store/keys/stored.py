@@ -1,4 +1,4 @@
-"""A keyset's document in its place: wrapped on the way in, unwrapped on the way out; imports registry, errors.
+"""A keyset's document in its place: wrapped on the way in, unwrapped on the way out.
 
 A wrapped document is canonical JSON. Reading compares it with its own canonical form, so every byte counts: one that is
 flipped anywhere is either a JSON error, a different header, or a failed authentication. A document that is not wrapped

@@ -1,4 +1,4 @@
-"""Which user runs the server, and what that user can reach; imports errors of this package.
+"""Which user runs the server, and what that user can reach.
 
 PostgreSQL refuses to run as root. Root hands it to a user that exists already: none is created, and no directory
 of anybody else's is opened up for it.

@@ -1,4 +1,4 @@
-"""Makes a database cluster and starts the server on it; imports this package only.
+"""Makes a database cluster and starts the server on it.
 
 The server gets the few environment variables it needs, never those that may hold our passphrases.
 """

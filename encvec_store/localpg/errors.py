@@ -1,4 +1,4 @@
-"""What goes wrong with a local server; imports errors."""
+"""What goes wrong with a local server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The directory of a local server: what is where, who may read it, locks; imports this package only.
+"""The directory of a local server: what is where, who may read it, locks.
 
 home/         root's or ours; others pass through it at most
 ├── pgdata/       the database cluster, of the user that runs the server

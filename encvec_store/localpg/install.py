@@ -1,4 +1,4 @@
-"""Finds a PostgreSQL that has pgvector, and puts it where the server's user can read it; imports this package only."""
+"""Finds a PostgreSQL that has pgvector, and puts it where the server's user can read it."""
 
 from __future__ import annotations
 

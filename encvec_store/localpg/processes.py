@@ -1,4 +1,4 @@
-"""The processes of a data directory: find them, stop them, kill them; imports the standard library only.
+"""The processes of a data directory: find them, stop them, kill them.
 
 Run as a script it is the guard of a temporary server: it waits until nobody holds the lease any more, however
 they ended, then stops the server and removes what it left. Hence no imports of this package.

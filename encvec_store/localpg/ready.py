@@ -1,4 +1,4 @@
-"""Talks to a server that has started: is it ready, what is it, make a database; imports psycopg when called."""
+"""Talks to a server that has started: is it ready, what is it, make a database."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A PostgreSQL of our own, started from what is on this machine; imports this package only.
+"""A PostgreSQL of our own, started from what is on this machine.
 
 The server runs in a session of its own, as a user without privileges, with the few environment variables it
 needs: never with those that hold our passphrases. It listens on a unix socket, or on loopback too, and asks for

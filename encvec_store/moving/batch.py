@@ -1,4 +1,4 @@
-"""Records on their way in or out, some at a time, and where they come from; imports errors."""
+"""Records on their way in or out, some at a time, and where they come from."""
 
 from __future__ import annotations
 

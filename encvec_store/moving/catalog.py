@@ -1,4 +1,4 @@
-"""What a plaintext table is: its columns, which of them hold what, and what we can carry; imports psycopg, errors."""
+"""What a plaintext table is: its columns, which of them hold what, and what we can carry."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The proof: every record read back, opened, compared, and searches set beside exact ones; imports store, batch, same.
+"""The proof: every record read back, opened, compared, and searches set beside exact ones.
 
 Nothing that was remembered on the way in is used: the source is read again, and so is the collection.
 """

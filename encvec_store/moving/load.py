@@ -1,4 +1,4 @@
-"""The walk in: source -> what is missing or differs -> whole batches; imports store, compare, trial, batch, errors.
+"""The walk in: source -> what is missing or differs -> whole batches.
 
 There is no file of progress to lose or to trust: a record that the collection holds already, equal bit for bit, is
 left alone. So the same call, after a kill at any moment, goes on where it was; and later it brings what has changed.

@@ -1,4 +1,4 @@
-"""Whether a stored record is, bit for bit and type for type, what the source has; imports typed, batch, collection."""
+"""Whether a stored record is, bit for bit and type for type, what the source has."""
 
 from __future__ import annotations
 

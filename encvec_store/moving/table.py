@@ -1,4 +1,4 @@
-"""A plaintext pgvector table as a source; imports psycopg, catalog, batch, typed, errors.
+"""A plaintext pgvector table as a source.
 
 All of it is read in one transaction, of one snapshot, by a cursor on the server: whoever writes meanwhile changes
 nothing of what is read. Vectors come in PostgreSQL's binary form and are never text.

@@ -1,4 +1,4 @@
-"""Out into files: an array or a FAISS index with JSON lines beside, or Parquet; imports unload, typed, errors.
+"""Out into files: an array or a FAISS index with JSON lines beside, or Parquet.
 
 Every file is written under another name, for its owner only, and renamed when all of it is on disk.
 """

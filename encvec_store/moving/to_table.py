@@ -1,4 +1,4 @@
-"""Out into a plaintext pgvector table, in one transaction by binary COPY; imports psycopg, unload, typed, errors."""
+"""Out into a plaintext pgvector table, in one transaction by binary COPY."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which rows of a batch cannot be stored, in the library's own words, without writing; imports store, keyset, batch."""
+"""Which rows of a batch cannot be stored, in the library's own words, without writing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Typed values to JSON and back: what files, and columns of JSON, hold of a record; imports records, errors.
+"""Typed values to JSON and back: what files, and columns of JSON, hold of a record.
 
 Types that JSON lacks carry a tag, the same as in a stored record: {"$date": "2024-05-01"}; $datetime, $bytes
 (base64), $uuid, $decimal, $tuple, $int (hexadecimal, where huge), $float for nan and inf. A key that begins with

@@ -1,4 +1,4 @@
-"""The walk out: every record, opened, each once; imports store, records, errors. Where to is for to_table and to_files.
+"""The walk out: every record, opened, each once.
 
 What is written is plaintext. Nothing stands under its name before all of it is written.
 """

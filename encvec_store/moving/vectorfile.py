@@ -1,4 +1,4 @@
-"""A FAISS index or an array in a file as a source, with ids and metadata from beside it; imports batch, errors."""
+"""A FAISS index or an array in a file as a source, with ids and metadata from beside it."""
 
 from __future__ import annotations
 

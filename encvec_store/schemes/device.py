@@ -1,4 +1,4 @@
-"""Where index vectors are computed: by NumPy, or by CuPy on an NVIDIA GPU; imports gpus.
+"""Where index vectors are computed: by NumPy, or by CuPy on an NVIDIA GPU.
 
 CuPy's arrays answer to NumPy's functions, so schemes are written once: they `put` what is large on the device, compute
 there, and `get` the result. AES stays on the CPU: `cryptography` has the primitives, and keys never reach the GPU, only

@@ -1,4 +1,4 @@
-"""Keyed noise, uniform in a ball, that the key holder can draw again; imports crypto.prf, device.
+"""Keyed noise, uniform in a ball, that the key holder can draw again.
 
 A point uniform on the sphere of dim + 2 dimensions has first dim coordinates uniform in the ball (Harman
 and Lacko, J. Multivariate Analysis 101, 2010), and a Gaussian vector over its length is uniform on the

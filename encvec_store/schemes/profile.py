@@ -1,4 +1,4 @@
-"""The statistics that `sketch` whitens by, fitted on a collection's own points; imports errors.
+"""The statistics that `sketch` whitens by, fitted on a collection's own points.
 
 A profile is the mean of the points and the k leading eigenvectors and eigenvalues of their covariance. The points
 lie on the unit sphere, so no single one can pull either far (the idea of spherical principal components: Locantore

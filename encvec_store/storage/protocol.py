@@ -1,4 +1,4 @@
-"""The protocol of a record store: ciphertext in, ciphertext out; imports data.
+"""The protocol of a record store: ciphertext in, ciphertext out.
 
 A record store is the truth. It keeps sealed records, what may be filtered, settings and sealed blobs, and changes them
 in transactions. It knows no key, and it ranks nothing: that is the work of a vector index (`indexes.protocol`).

@@ -1,4 +1,4 @@
-"""Which tables this code makes and which it can use; imports errors, and SQLAlchemy for its types.
+"""Which tables this code makes and which it can use.
 
 Every store's `meta` says two numbers. `revision` is the newest of the scripts in `migrations/versions` that its tables
 have been through. `format` is the least `FORMAT` of a code that can still read and write them: a revision that only

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from encvec_store.bench import Data, Source
+from encvec_store.lab.bench import Data, Source
 
 KEYS = {
     "dataset", "store", "index", "scheme", "reranked", "n", "d", "recall@1", "recall@10", "p50_ms", "p95_ms", "qps",

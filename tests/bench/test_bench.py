@@ -9,11 +9,11 @@ import pytest
 from click.testing import CliRunner
 
 from encvec_store import Keyset, connect
-from encvec_store.bench import Job, Labels, Qrels, run
-from encvec_store.bench.timing import WARM_UP, interleave, interval, throughput
-from encvec_store.bench.truth import Truth, ndcg
 from encvec_store.cli.bench import bench
 from encvec_store.data.metrics import metric
+from encvec_store.lab.bench import Job, Labels, Qrels, run
+from encvec_store.lab.bench.timing import WARM_UP, interleave, interval, throughput
+from encvec_store.lab.bench.truth import Truth, ndcg
 from tests.bench.kit import KEYS, data, vectors
 
 

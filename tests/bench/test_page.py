@@ -6,12 +6,12 @@ from html.parser import HTMLParser
 import pytest
 from click.testing import CliRunner
 
-from encvec_store.bench.cost import Prices, cost
-from encvec_store.bench.pictures import draw
-from encvec_store.bench.reading import contests, frontier, growths, largest, noises
-from encvec_store.bench.report import page
 from encvec_store.cli.bench import bench
 from encvec_store.errors import InputError
+from encvec_store.lab.bench.cost import Prices, cost
+from encvec_store.lab.bench.pictures import draw
+from encvec_store.lab.bench.reading import contests, frontier, growths, largest, noises
+from encvec_store.lab.bench.report import page
 from tests.bench.kit import plain, row
 
 HOSTILE = "</style><script>alert(1)</script>\"'><img src=x onerror=alert(2)>&amp;"

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from encvec_store.bench import Job, measure
-from encvec_store.bench.compare import compared
-from encvec_store.bench.results import Results, key_of, machines, read
 from encvec_store.cli.bench import bench
 from encvec_store.errors import InputError
+from encvec_store.lab.bench import Job, measure
+from encvec_store.lab.bench.compare import compared
+from encvec_store.lab.bench.results import Results, key_of, machines, read
 from tests.bench.kit import data, plain, row, vectors
 
 

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from encvec_store.bench.files import open_data
-from encvec_store.bench.source import Source, held_out
-from encvec_store.bench.synthetic import clustered, iid, named
-from encvec_store.bench.truth import Truth
 from encvec_store.data.metrics import metric
 from encvec_store.errors import InputError, ShapeError
+from encvec_store.lab.bench.files import open_data
+from encvec_store.lab.bench.source import Source, held_out
+from encvec_store.lab.bench.synthetic import clustered, iid, named
+from encvec_store.lab.bench.truth import Truth
 from tests.bench.kit import vectors
 
 
@@ -83,7 +83,7 @@ def test_a_mapped_file_is_not_read_whole(tmp_path):
 def test_truth_over_slices_is_that_of_the_whole(name, monkeypatch):
     stored, queries = vectors(300), vectors(9, seed=1)
     whole = Truth(metric(name), stored, queries, 5)
-    monkeypatch.setattr("encvec_store.bench.truth._CHUNK", 17)
+    monkeypatch.setattr("encvec_store.lab.bench.truth._CHUNK", 17)
     source = Source(stored)
     parts = source.slices
     monkeypatch.setattr(source, "slices", lambda: parts(7))

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks import peers
 from benchmarks.peers import contest
-from encvec_store.bench import Data, Source, measure
+from encvec_store.lab.bench import Data, Source, measure
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVE = """

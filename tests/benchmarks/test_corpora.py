@@ -11,7 +11,7 @@ from benchmarks import corpora
 from benchmarks.corpora import fetch, find
 from benchmarks.datasets import DatasetError
 from benchmarks.embed.sources import read_cranfield
-from encvec_store.bench.truth import ndcg
+from encvec_store.lab.bench.truth import ndcg
 
 
 def rows(n, d=8, seed=0):

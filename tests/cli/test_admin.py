@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from encvec_store.cli.calibrate import _sample
-from encvec_store.leakage.data import text_like
+from encvec_store.lab.leakage.data import text_like
 from encvec_store.maintenance.calibrate import Calibration
 from tests.stores.contract import hasten
 
@@ -246,7 +246,7 @@ def test_calibrate_refuses_what_is_below_the_floor(sketched, encvec):
 
 
 def test_calibrate_attacks(encvec, home, monkeypatch):
-    own = pytest.importorskip("encvec_store.leakage.own")
+    own = pytest.importorskip("encvec_store.lab.leakage.own")
     monkeypatch.setattr(own.SampleAttack.__init__, "__defaults__", (("pca-icp",), (2.0,), 1))  # all take minutes
     np.save("own.npy", text_like(600, 40, seed=5)[0])
     assert encvec("ingest", "own", "own.npy", "--scheme", "sap", "--beta", "0.01").code == 0

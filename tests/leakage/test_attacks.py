@@ -5,11 +5,11 @@ import pytest
 
 pytest.importorskip("scipy")
 
-from encvec_store.leakage import ATTACKS, VIEWS, Case, Experiment, attack_arrays, run, subject, worst
-from encvec_store.leakage.algebra import ball, haar, mutual, procrustes, unit
-from encvec_store.leakage.attacks.independent import fastica, match
-from encvec_store.leakage.data import text_like
-from encvec_store.leakage.subjects import SUBJECTS
+from encvec_store.lab.leakage import ATTACKS, VIEWS, Case, Experiment, attack_arrays, run, subject, worst
+from encvec_store.lab.leakage.algebra import ball, haar, mutual, procrustes, unit
+from encvec_store.lab.leakage.attacks.independent import fastica, match
+from encvec_store.lab.leakage.data import text_like
+from encvec_store.lab.leakage.subjects import SUBJECTS
 
 pytestmark = pytest.mark.leakage
 

@@ -10,10 +10,10 @@ pytest.importorskip("scipy")
 
 from encvec_store.cli.app import run as encvec
 from encvec_store.errors import InputError
-from encvec_store.leakage import ATTACKS, Case, Experiment, Known, probe, probes, run, subject, worst
-from encvec_store.leakage.cells import LEAST, drawn, parts, ways
-from encvec_store.leakage.data import text_like
-from encvec_store.leakage.probes import Labels
+from encvec_store.lab.leakage import ATTACKS, Case, Experiment, Known, probe, probes, run, subject, worst
+from encvec_store.lab.leakage.cells import LEAST, drawn, parts, ways
+from encvec_store.lab.leakage.data import text_like
+from encvec_store.lab.leakage.probes import Labels
 
 pytestmark = pytest.mark.leakage
 

@@ -9,8 +9,8 @@ pytest.importorskip("scipy")
 
 from encvec_store.cli.app import run as encvec
 from encvec_store.errors import InputError
-from encvec_store.leakage import Experiment, run, subject, worst
-from encvec_store.leakage.data import text_like
+from encvec_store.lab.leakage import Experiment, run, subject, worst
+from encvec_store.lab.leakage.data import text_like
 
 pytestmark = pytest.mark.leakage
 

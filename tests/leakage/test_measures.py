@@ -5,11 +5,11 @@ import pytest
 
 pytest.importorskip("scipy")
 
-from encvec_store.leakage import probes, subject
-from encvec_store.leakage.data import text_like
-from encvec_store.leakage.identities import accuracy
-from encvec_store.leakage.linking import linkage
-from encvec_store.leakage.metrics import (
+from encvec_store.lab.leakage import probes, subject
+from encvec_store.lab.leakage.data import text_like
+from encvec_store.lab.leakage.identities import accuracy
+from encvec_store.lab.leakage.linking import linkage
+from encvec_store.lab.leakage.metrics import (
     auc,
     decoder,
     equal_error_rate,

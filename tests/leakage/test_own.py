@@ -7,8 +7,8 @@ import pytest
 pytest.importorskip("scipy")
 
 from encvec_store.errors import InputError
-from encvec_store.leakage import SampleAttack
-from encvec_store.leakage.data import text_like
+from encvec_store.lab.leakage import SampleAttack
+from encvec_store.lab.leakage.data import text_like
 from encvec_store.schemes import scheme
 
 pytestmark = pytest.mark.leakage

@@ -10,10 +10,10 @@ pytest.importorskip("scipy")
 
 from encvec_store.cli.app import run as encvec
 from encvec_store.errors import InputError
-from encvec_store.leakage import PROBES, Experiment, Known, probe, run, subject, worst_probes
-from encvec_store.leakage.algebra import unit
-from encvec_store.leakage.data import text_like
-from encvec_store.leakage.findings import leaks, part
+from encvec_store.lab.leakage import PROBES, Experiment, Known, probe, run, subject, worst_probes
+from encvec_store.lab.leakage.algebra import unit
+from encvec_store.lab.leakage.data import text_like
+from encvec_store.lab.leakage.findings import leaks, part
 
 pytestmark = pytest.mark.leakage
 
@@ -296,7 +296,7 @@ def test_what_is_no_finding_is_left_out_and_told(bad):
 
 
 def page_of(rows):
-    from encvec_store.leakage.report import page
+    from encvec_store.lab.leakage.report import page
 
     from .test_report import Page
 

@@ -10,8 +10,8 @@ pytest.importorskip("scipy")
 
 from encvec_store.cli.app import run as encvec
 from encvec_store.errors import InputError
-from encvec_store.leakage.reading import HELD, percent, read, schemes
-from encvec_store.leakage.report import page, write
+from encvec_store.lab.leakage.reading import HELD, percent, read, schemes
+from encvec_store.lab.leakage.report import page, write
 
 pytestmark = pytest.mark.leakage
 

@@ -1,4 +1,4 @@
-"""encvec_store for ann-benchmarks (github.com/erikbern/ann-benchmarks); imports its base class and encvec_store.
+"""encvec_store for ann-benchmarks (github.com/erikbern/ann-benchmarks).
 
 Copy this folder to ann_benchmarks/algorithms/encvec_store there; then
 

@@ -1,4 +1,4 @@
-"""encvec_store for VectorDBBench 2 (PyPI: vectordb-bench); imports its base classes and encvec_store.
+"""encvec_store for VectorDBBench 2 (PyPI: vectordb-bench).
 
 Copy this folder to vectordb_bench/backend/clients/encvec_store and give the enumeration `DB` there a member that
 returns these three classes. The store's URL and the keyset's URI are the connection; every process opens both anew.

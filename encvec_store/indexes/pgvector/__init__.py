@@ -1,4 +1,4 @@
-"""pgvector ranks on the server: an index over the records of a `postgresql:` store; imports storage.postgres."""
+"""pgvector ranks on the server: an index over the records of a `postgresql:` store."""
 
 from __future__ import annotations
 

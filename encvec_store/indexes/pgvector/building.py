@@ -1,4 +1,4 @@
-"""Building and finding indexes, one per key version of a collection; imports storage.postgres.
+"""Building and finding indexes, one per key version of a collection.
 
 An index covers one space only: vectors of different key versions are not comparable, and must not share a graph.
 It is built beside reads and writes, and by one process at a time.

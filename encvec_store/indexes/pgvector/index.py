@@ -1,4 +1,4 @@
-"""A collection's pgvector index: searches and their index on the server; imports searching, storage.postgres."""
+"""A collection's pgvector index: searches and their index on the server."""
 
 from __future__ import annotations
 

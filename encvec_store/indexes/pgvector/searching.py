@@ -1,4 +1,4 @@
-"""Candidates: which way to search, and the statements for it; imports building, statements, storage.postgres.
+"""Candidates: which way to search, and the statements for it.
 
     few records, many candidates       exact: every record of the space is compared
     a filter that few records pass     narrow: they are listed by the index on terms, and compared exactly

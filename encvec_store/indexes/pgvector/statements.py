@@ -1,4 +1,4 @@
-"""The statements of searches, kept by shape with a hole for the filter; imports storage.postgres."""
+"""The statements of searches, kept by shape with a hole for the filter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Alembic's autogenerate over encrypted columns and their indexes; imports alembic, types, values.
+"""Alembic's autogenerate over encrypted columns and their indexes.
 
 In env.py. The import alone has pgvector's indexes compared by method, options and operator class; Alembic does not:
 

@@ -1,4 +1,4 @@
-"""Many rows at once: batch encryption and binary COPY, and values for an UPDATE; imports columns, types, psycopg."""
+"""Many rows at once: batch encryption and binary COPY, and values for an UPDATE."""
 
 from __future__ import annotations
 

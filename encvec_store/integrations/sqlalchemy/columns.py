@@ -1,4 +1,4 @@
-"""From what a caller names (a mapped attribute, a column) to the encrypted column of a table; imports types."""
+"""From what a caller names (a mapped attribute, a column) to the encrypted column of a table."""
 
 from __future__ import annotations
 

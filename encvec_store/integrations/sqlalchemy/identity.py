@@ -1,4 +1,4 @@
-"""What of a row its ciphertext is bound to: the primary key, as text, here and on the server; imports SQLAlchemy.
+"""What of a row its ciphertext is bound to: the primary key, as text, here and on the server.
 
 Text is the length and the value of every part, as in `2:17` or `1:7,3:abc`. Parts are integers, strings and UUIDs,
 whose text is the same for Python and PostgreSQL; a key with a part of another kind is not bound.

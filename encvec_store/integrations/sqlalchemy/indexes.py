@@ -1,4 +1,4 @@
-"""The index on an encrypted column; imports columns, SQLAlchemy."""
+"""The index on an encrypted column."""
 
 from __future__ import annotations
 

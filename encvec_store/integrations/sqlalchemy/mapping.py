@@ -1,4 +1,4 @@
-"""Mapped classes with encrypted vectors: values checked when set, encrypted before an UPDATE; imports types, identity.
+"""Mapped classes with encrypted vectors: values checked when set, encrypted before an UPDATE.
 
 INSERTs need nothing here: the companion's column default encrypts those, of mapped objects and of Core alike.
 """

@@ -1,4 +1,4 @@
-"""Searches that give exact answers, and rows written anew under the primary key; imports columns, types, metrics."""
+"""Searches that give exact answers, and rows written anew under the primary key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The column type `EncryptedVector` and its companion; imports cipher, identity, errors, SQLAlchemy, pgvector.
+"""The column type `EncryptedVector` and its companion.
 
 One declared column is two in the table: `embedding vector(n)`, what the server ranks by, and `embedding_sealed
 bytea`, the header and the exact vector. The first brings the second along. Reading `embedding` selects

@@ -1,4 +1,4 @@
-"""What goes over the wire in the place of vectors, and what orders by it; imports errors, SQLAlchemy."""
+"""What goes over the wire in the place of vectors, and what orders by it."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Where keysets lie, one storage a file: bytes in, bytes out, no cryptography; imports errors."""
+"""Where keysets lie, one storage a file: bytes in, bytes out, no cryptography."""

@@ -1,4 +1,4 @@
-"""Keysets in an environment variable, as base64; imports protocol, errors."""
+"""Keysets in an environment variable, as base64."""
 
 from __future__ import annotations
 

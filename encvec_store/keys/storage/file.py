@@ -1,4 +1,4 @@
-"""Keysets in a file that only its owner may read; imports errors."""
+"""Keysets in a file that only its owner may read."""
 
 from __future__ import annotations
 

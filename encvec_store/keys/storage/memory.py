@@ -1,4 +1,4 @@
-"""Keysets of this process only; imports protocol, errors."""
+"""Keysets of this process only."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What finds the key that a keyset is encrypted under, one wrapper a file; imports protocol, errors."""
+"""What finds the key that a keyset is encrypted under, one wrapper a file."""

@@ -1,4 +1,4 @@
-"""Keys from a passphrase: Argon2id (RFC 9106) or scrypt (RFC 7914); imports protocol, errors."""
+"""Keys from a passphrase: Argon2id (RFC 9106) or scrypt (RFC 7914)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The `postgresql:` record store; imports the files beside it.
+"""The `postgresql:` record store.
 
 schema encvec
 ├── meta          format of the tables

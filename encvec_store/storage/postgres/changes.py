@@ -1,4 +1,4 @@
-"""What was written since: the change table of a collection, read and tidied up; imports reading, wire, ranges.
+"""What was written since: the change table of a collection, read and tidied up.
 
 Every write has at least one entry, even where it added and removed nothing: a reader who misses one knows that it was
 lost, and lists everything.

@@ -1,4 +1,4 @@
-"""Damage that shows without keys, and sizes; imports reading, source."""
+"""Damage that shows without keys, and sizes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The part of psycopg that the store uses, and psycopg itself as one way to have it; imports wire.
+"""The part of psycopg that the store uses, and psycopg itself as one way to have it.
 
 The other way is `inloop`: the same calls, which wait in the event loop of an async caller.
 """

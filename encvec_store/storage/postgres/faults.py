@@ -1,4 +1,4 @@
-"""psycopg's errors as ours, without parameters, values or passwords; imports psycopg, errors."""
+"""psycopg's errors as ours, without parameters, values or passwords."""
 
 from __future__ import annotations
 

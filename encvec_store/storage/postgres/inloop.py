@@ -1,4 +1,4 @@
-"""psycopg's asyncio connections behind the calls of `driver`, each of which waits in the event loop; imports waits.
+"""psycopg's asyncio connections behind the calls of `driver`, each of which waits in the event loop.
 
 Only for walks that `waits.spawn` runs. Cancelling such a walk's task cancels its statement on the server.
 """

@@ -1,4 +1,4 @@
-"""A PostgreSQL store opened for migrations, and the SQL before them; imports schema, options, names, faults."""
+"""A PostgreSQL store opened for migrations, and the SQL before them."""
 
 from __future__ import annotations
 

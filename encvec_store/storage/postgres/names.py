@@ -1,4 +1,4 @@
-"""Statements with the names of one store's schema put in, quoted; imports psycopg.sql."""
+"""Statements with the names of one store's schema put in, quoted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options of the `postgresql:` store and the URL that may carry them; imports psycopg.conninfo, errors, gpus."""
+"""Options of the `postgresql:` store and the URL that may carry them."""
 
 from __future__ import annotations
 

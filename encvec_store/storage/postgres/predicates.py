@@ -1,4 +1,4 @@
-"""Predicates as SQL over a table of terms, in two forms; imports filters, wire.
+"""Predicates as SQL over a table of terms, in two forms.
 
 `listing` names the rows (for a filter that few satisfy), `holds` is a condition on one row (for one that many do).
 Both are put together from quoted names and placeholders only, by hand: psycopg.sql takes ten times as long, and every

@@ -1,4 +1,4 @@
-"""Reading one collection's records, each time by one statement; imports predicates, schema, source, wire."""
+"""Reading one collection's records, each time by one statement."""
 
 from __future__ import annotations
 

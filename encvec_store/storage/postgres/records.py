@@ -1,4 +1,4 @@
-"""The records of one collection in PostgreSQL, put together; imports reading, writer, changes, check."""
+"""The records of one collection in PostgreSQL, put together."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The extension, the schema and the tables: found, checked and, where allowed, created.
 
-Imports source, names, tables, tenancy, revisions. Tables of one collection are made like the parents and inherit from
+Tables of one collection are made like the parents and inherit from
 them; `docs/decisions/0010` says why.
 """
 

@@ -1,4 +1,4 @@
-"""Connections: a pool of our own, or the caller's pool or SQLAlchemy engine; imports driver, options, faults.
+"""Connections: a pool of our own, or the caller's pool or SQLAlchemy engine.
 
 Reads are single statements, or one transaction where they need settings; they are repeated once on a connection
 that turns out to be dead. A write is one transaction and is never repeated after it began; where its COMMIT was not

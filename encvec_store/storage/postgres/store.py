@@ -1,4 +1,4 @@
-"""The `postgresql:` record store, plain and async: a schema of a database; imports the files beside it."""
+"""The `postgresql:` record store, plain and async: a schema of a database."""
 
 from __future__ import annotations
 

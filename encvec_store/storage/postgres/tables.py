@@ -1,4 +1,4 @@
-"""The tables of the `postgresql:` store, in one place for SQLAlchemy and for migrations; imports sqlalchemy only.
+"""The tables of the `postgresql:` store, in one place for SQLAlchemy and for migrations.
 
 `records` and `terms` stay empty: they are the parents of one table each per collection, which inherit their
 columns (so a migration alters the parent and all follow) and are made like them, indexes included.

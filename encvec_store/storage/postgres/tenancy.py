@@ -1,4 +1,4 @@
-"""Row-level security: each tenant sees its own collections, and PostgreSQL sees to it; imports names, source, wire.
+"""Row-level security: each tenant sees its own collections, and PostgreSQL sees to it.
 
 `collections` shows the rows of the tenant that the setting `encvec.tenant` names, and everything else follows from
 it: a collection's tables are open where its row in `collections` can be seen. So no tenant's name stands in the

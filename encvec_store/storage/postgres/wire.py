@@ -1,4 +1,4 @@
-"""Arrays as PostgreSQL's binary format, without a Python step per number; imports psycopg.adapt, storage.protocol.
+"""Arrays as PostgreSQL's binary format, without a Python step per number.
 
 A `Raw` is sent as it is, typed by the cast that stands behind its placeholder: `%b::vector`, `%b::int8[]`.
 """

@@ -1,4 +1,4 @@
-"""Writing one collection's records, each time in one transaction; imports reading, schema, changes, wire.
+"""Writing one collection's records, each time in one transaction.
 
 Writers of a collection queue at its row in `collections`. That row hands out row numbers, so records are copied
 straight into their table: no staging, and no number is ever used twice.

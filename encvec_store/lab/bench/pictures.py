@@ -1,0 +1,99 @@
+"""The bench's charts as PNG files, by matplotlib (extra `bench`)."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ...errors import InputError
+from .figures import kind_of, peers_in
+from .job import Row
+from .reading import contests, frontier, growths, noises
+
+__all__ = ["draw"]
+
+# Okabe and Ito's colours, as in the page
+COLOURS = {
+    "plaintext": "#59626d",
+    "sketch": "#0072b2",
+    "sap": "#c04a00",
+    "sealed": "#00795a",
+    "cells": "#a8517f",
+    "peer0": "#8a6d00",
+    "peer1": "#009e73",
+    "peer2": "#6a51a3",
+    "peer3": "#b0306a",
+    "peer4": "#1b1f24",
+}
+_MARKS = {"plaintext": "D", "sap": "^", "sealed": "s"}
+_SIZE = (6.4, 4.2)
+
+
+def draw(folder: Path, rows: Sequence[Row], attacks: Sequence[Row] = ()) -> list[Path]:
+    """Write pareto-N.png, growth-QUANTITY.png, noise-N.png into a folder; returns the paths. Raises InputError."""
+    try:
+        pyplot: Any = importlib.import_module("matplotlib.figure")
+    except ImportError:
+        raise InputError("pictures need matplotlib: pip install 'encvec-store[bench]'") from None
+    folder.mkdir(parents=True, exist_ok=True)
+    made, peers = [], peers_in(rows)
+    for number, contest in enumerate(contests(rows), 1):
+        if len(contest.rows) < 2:
+            continue
+        figure, axes = _axes(pyplot, contest.title, "1 - recall@10", "queries a second")
+        axes.invert_xaxis()
+        for name, some in contest.series().items():
+            best = frontier(some)
+            kind, _, thin = kind_of(some[0], peers).partition(" ")
+            x, y = [max(1e-4, 1 - (row.get("recall@10") or 0)) for row in best], [row["qps"] for row in best]
+            _line(axes, x, y, name, kind, thin)
+        made.append(_saved(figure, axes, folder / f"pareto-{number}.png"))
+    for quantity in ("p50_ms", "cpu_ms", "build_cpu_s", "bytes", "peak_rss_mb"):
+        found = growths(rows, quantity)
+        if found:
+            figure, axes = _axes(pyplot, f"{quantity} by records", "records", quantity)
+            for each in found:
+                fitted = each.exponent
+                kind, _, thin = kind_of(each.row).partition(" ")
+                label = f"{each.name}, n^{fitted[0]:.2f}" if fitted else each.name
+                _line(axes, *_xy(each.points), label, kind, thin)
+            made.append(_saved(figure, axes, folder / f"growth-{quantity}.png"))
+    for number, subject in enumerate(noises(attacks), 1):
+        figure, axes = _axes(pyplot, subject.subject, "noise, beta", "share")
+        if subject.recall:
+            _line(axes, *_xy(subject.recall), "true ten among 100 candidates", "sealed", "")
+        _line(axes, *_xy(subject.named), "records that an attack names", "sap", "")
+        axes.axhline(subject.chance, color="#59626d", linestyle=":", label="chance")
+        made.append(_saved(figure, axes, folder / f"noise-{number}.png"))
+    return made
+
+
+def _axes(library: Any, title: str, x: str, y: str) -> tuple[Any, Any]:
+    figure = library.Figure(figsize=_SIZE, dpi=150, layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_title(title, fontsize=10)
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.grid(True, which="major", color="#d9dee4")
+    return figure, axes
+
+
+def _line(axes: Any, x: Sequence[float], y: Sequence[float], label: str, kind: str, thin: str) -> None:
+    style = {"linestyle": "--", "linewidth": 1.2} if thin else {"linewidth": 2}
+    axes.plot(
+        x, y, label=label, color=COLOURS.get(kind, "#8a8f98"), marker=_MARKS.get(kind, "o"), markersize=5, **style
+    )
+
+
+def _xy(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    return [x for x, _ in points], [y for _, y in points]
+
+
+def _saved(figure: Any, axes: Any, path: Path) -> Path:
+    axes.legend(fontsize=8)
+    figure.savefig(path)
+    return path

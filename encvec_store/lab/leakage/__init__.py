@@ -1,0 +1,38 @@
+"""The leakage lab: what ciphertexts give away, measured by attack. Needs the extra `leakage`.
+
+Rows of `run` say, for each subject, attack and adversary, how many records were identified, with chance and the
+honest user's recall beside it; those of `probe` what else leaks. Attacks work on arrays alone: bring
+`collection.index_vectors(ids)` of any store.
+"""
+
+from __future__ import annotations
+
+from .attacks import ATTACKS, Attack
+from .bench import Known
+from .experiment import ADVERSARIES, Experiment, attack_arrays, run, worst
+from .own import SampleAttack
+from .probing import PROBES, probe, worst_probes
+from .subjects import SUBJECTS, Pipeline, Subject, subject
+from .views import VIEWS, Case, View
+
+__all__ = [
+    "ADVERSARIES",
+    "ATTACKS",
+    "PROBES",
+    "SUBJECTS",
+    "VIEWS",
+    "Attack",
+    "Case",
+    "Experiment",
+    "Known",
+    "Pipeline",
+    "SampleAttack",
+    "Subject",
+    "View",
+    "attack_arrays",
+    "probe",
+    "run",
+    "subject",
+    "worst",
+    "worst_probes",
+]

@@ -1,0 +1,67 @@
+"""The attacks, one family a file, and the table of them all.
+
+An attack maps ciphertexts into the coordinates of a view's frame; whether it hit is for the experiment to score. A
+figure is the maximum over the table, never one attack's: every naive attack also "fails" against a public constant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..algebra import Matrix, centred
+from ..views import Case, View
+from .cliques import cliques
+from .coordinates import coordinates
+from .icp import principal
+from .independent import components
+from .moments import density, fobi
+from .pairs import anchored, permutation, rotation, straight
+from .profiles import profiles, spectral
+from .transport import clusters, transport
+
+__all__ = ["ATTACKS", "Attack"]
+
+
+@dataclass(frozen=True)
+class Attack:
+    """A row of the table."""
+
+    name: str
+    holds: str
+    """What the adversary has beside ciphertexts and algorithm: corpus, or pairs (and a corpus)."""
+    run: Callable[[View, Case], Matrix]
+    """Ciphertexts of a view (n, q) -> where they lie in its frame (n, q)."""
+    views: tuple[str, ...]
+    """The views in which it is tried."""
+
+
+def _as_it_is(view: View, case: Case) -> Matrix:
+    """No alignment at all: what demonstrations of safety usually measure."""
+    return centred(view.cipher)
+
+
+_ISOMETRIC = ("centred", "recoloured", "public")
+_WHITE = ("sphere", "whitened")
+
+ATTACKS: dict[str, Attack] = {
+    attack.name: attack
+    for attack in (
+        Attack("naive", "corpus", _as_it_is, ("raw",)),
+        Attack("coordinates", "corpus", coordinates, ("raw",)),
+        Attack("pca-icp", "corpus", principal, _ISOMETRIC),
+        Attack("components", "corpus", components, _WHITE),
+        Attack("fobi", "corpus", fobi, ("whitened",)),
+        Attack("density", "corpus", density, ("sphere",)),
+        Attack("profiles", "corpus", profiles, ("centred", "sphere")),
+        Attack("graph", "corpus", spectral, ("centred", "sphere")),
+        Attack("cliques", "corpus", cliques, ("sphere", "centred")),
+        Attack("transport", "corpus", transport, ("centred", "sphere")),
+        Attack("clusters", "corpus", clusters, ("centred", "sphere")),
+        Attack("pairs-permutation", "pairs", permutation, ("raw",)),
+        Attack("pairs-rotation", "pairs", rotation, ("centred", "sphere")),
+        Attack("pairs-ridge", "pairs", straight, ("centred", "sphere")),
+        Attack("pairs-anchored", "pairs", anchored, ("centred", "sphere")),
+    )
+}
+"""Name -> attack."""

@@ -1,0 +1,100 @@
+"""How a thief goes about a collection in cells: what he attacks by itself, and which records count."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from .algebra import Cells, Indices, Matrix, Statistics, unit
+from .views import Case
+
+__all__ = ["LEAST", "Part", "drawn", "parts", "ways"]
+
+LEAST = 10
+"""Records of a cell, or texts of it, below which no attack is tried on it alone."""
+
+_ALONE = ("together", "each", "told")
+_PAIRED = ("with pairs", "without pairs")
+_HOME = 0
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is attacked by itself."""
+
+    case: Case
+    rows: Indices
+    """(n,) of the collection, of each ciphertext of the case."""
+    counted: Indices
+    """Those of the case's ciphertexts whose identification counts."""
+    among: Indices
+    """(m,) of the collection, the records that they might be."""
+
+
+def ways(parameters: Mapping[str, Any], paired: bool) -> tuple[str, ...]:
+    """Return how a subject with these parameters is attacked: one way, without a name, where there are no cells.
+
+    Without pairs: all cells `together`, as if there were none; `each` by itself; `told`, each against those of the
+    thief's texts that would lie in it, as if the centroids of cells by content were known, and named among its own.
+    With pairs, all in one cell: the other records of that cell (`with pairs`), or those of all other cells (`without
+    pairs`).
+    """
+    if (parameters.get("cells") or 1) == 1:
+        return ("",)
+    return _PAIRED if paired else _ALONE
+
+
+def drawn(cells: Cells, pairs: int, rng: np.random.Generator) -> Indices:
+    """Draw the records that are known: of one cell, and at most half of it, where there are several."""
+    home = np.flatnonzero(cells == cells.min())
+    most = len(home) if len(home) == len(cells) else len(home) // 2
+    return home[rng.choice(len(home), min(pairs, most), replace=False)]
+
+
+def parts(way: str, case: Case, cells: Cells, sorts: Callable[[Matrix], Cells] | None) -> list[Part]:
+    """Cut a case on a whole collection, in cells (n,), into what is attacked by itself. Empty: not for this subject."""
+    everything = np.arange(len(cells))
+    if way in ("", "together"):
+        return [Part(case, everything, np.delete(everything, case.pairs), everything)]
+    if way == "told":
+        return [] if sorts is None else list(_told(case, cells, sorts))
+    if way == "each":
+        return [Part(_only(case, rows), rows, np.arange(len(rows)), everything) for _, rows in _members(cells)]
+    home = cells[case.pairs[0]]
+    found = []
+    for cell, rows in _members(cells):
+        if (cell == home) != (way == "with pairs"):
+            continue
+        # pairs stand first: where they are of another cell, the attack takes both for one
+        others = np.setdiff1d(rows, case.pairs)
+        stacked = np.concatenate([case.pairs, others])
+        known = np.arange(len(case.pairs))
+        found.append(Part(_only(case, stacked, known), stacked, np.arange(len(known), len(stacked)), everything))
+    return found
+
+
+def _members(cells: Cells) -> Iterator[tuple[int, Indices]]:
+    yield from ((int(cell), np.flatnonzero(cells == cell)) for cell in np.unique(cells))
+
+
+def _only(case: Case, rows: Indices, pairs: Indices | None = None) -> Case:
+    return replace(case, ciphertexts=case.ciphertexts[rows], pairs=case.pairs[:0] if pairs is None else pairs)
+
+
+def _told(case: Case, cells: Cells, sorts: Callable[[Matrix], Cells]) -> Iterator[Part]:
+    """Against the cell's own texts; the statistics are those of all, as the scheme's are, and as good as public."""
+    known = case.corpus if case.background is None else np.concatenate([case.corpus, case.background])
+    fit = Statistics.fit(known, case.ciphertexts.shape[1])
+    topics = sorts(case.corpus)
+    for cell, rows in _members(cells):
+        mine = case.corpus[topics == cell]
+        told = replace(
+            _only(case, rows),
+            corpus=mine if len(mine) >= LEAST else case.corpus,
+            background=known,
+            public=lambda vectors: unit(fit.whitened(vectors)),
+        )
+        yield Part(told, rows, np.arange(len(rows)), rows)

@@ -1,0 +1,305 @@
+"""Run attacks on subjects and write down what they gained.
+
+One row a trial (subject, attack, view, adversary, n, key), as JSON values; rows go to a file as they come, and a run
+that was stopped goes on behind them. A verdict is the worst row of a subject.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...errors import InputError
+from .algebra import Cells, Matrix, float32, sample, unit
+from .attacks import ATTACKS, Attack
+from .cells import LEAST, Part, drawn, parts, ways
+from .metrics import decoder, hits, mean_cosine, recall_in_candidates, scores, wilson
+from .subjects import Keyed, Subject
+from .views import Case, view
+
+__all__ = ["ADVERSARIES", "CANDIDATES", "Experiment", "Row", "attack_arrays", "keep", "kept", "run", "worst"]
+
+Row = dict[str, Any]
+ADVERSARIES = ("disjoint", "same", "superset")
+"""What the corpus is: other texts of the kind; the very same texts, unordered; these among as many others."""
+CANDIDATES = (10, 50, 100, 200, 500)
+_PROFILE = 20_000
+_QUERIES = 300
+_DECODED = 4_000
+_KEY = ("subject", "parameters", "attack", "view", "adversary", "pairs", "corpus", "n", "key", "cells")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What is to be tried.
+
+    Args:
+        victim: (v, d) vectors of the victim, of unit length; each trial stores `n` of them.
+        corpus: (m, d) vectors of the adversary, none of the victim's.
+        subjects: pairs of a name and a subject; a name may come again with other parameters.
+        attacks: names of attacks; None is the whole table.
+        sizes: records under one key.
+        keys: number of keys; each also draws other records.
+        adversaries: of ADVERSARIES.
+        pairs: numbers of known pairs, for attacks that need them.
+        name: what the data is called in rows.
+        candidates: numbers of re-ranked records for which the honest user's recall is measured.
+        views: only these; None is all in which an attack is tried.
+        profile: (p, d) vectors that subjects fit their statistics on; None is the victim's.
+    """
+
+    victim: Matrix
+    corpus: Matrix
+    subjects: Sequence[tuple[str, Subject]]
+    attacks: Sequence[str] | None = None
+    sizes: Sequence[int] = (1000, 4000)
+    keys: int = 3
+    adversaries: Sequence[str] = ("disjoint", "same")
+    pairs: Sequence[int] = (50,)
+    name: str = "data"
+    candidates: Sequence[int] = CANDIDATES
+    views: Sequence[str] | None = None
+    profile: Matrix | None = None
+
+    def __post_init__(self) -> None:
+        for side in (self.victim, self.corpus):
+            if side.ndim != 2 or side.shape[1] != self.victim.shape[1] or not np.isfinite(side).all():
+                raise InputError("victim and corpus are finite (n, d) vectors of the same d")
+        for name in self.attacks or ():
+            if name not in ATTACKS:
+                raise InputError(f"unknown attack {name!r}; there are: {', '.join(ATTACKS)}")
+        for name in self.adversaries:
+            if name not in ADVERSARIES:
+                raise InputError(f"unknown adversary {name!r}; there are: {', '.join(ADVERSARIES)}")
+        if not self.sizes or not 10 <= min(self.sizes) <= max(self.sizes) <= len(self.victim):
+            raise InputError(f"sizes are from 10 to the victim's {len(self.victim)} records, not {list(self.sizes)}")
+
+    @property
+    def statistics(self) -> Matrix:
+        """Vectors that subjects fit their statistics on."""
+        return (self.victim if self.profile is None else self.profile)[:_PROFILE]
+
+    def looks(self, attack: Attack) -> tuple[str, ...]:
+        """Views in which an attack is tried."""
+        return tuple(name for name in attack.views if self.views is None or name in self.views)
+
+    def trials(self) -> int:
+        """At most as many rows as there will be."""
+        chosen = [ATTACKS[name] for name in self.attacks or ATTACKS]
+        times = {"corpus": len(self.adversaries), "pairs": len(self.pairs)}
+        each = sum(
+            len(self.looks(attack)) * times[attack.holds] * len(ways(subject.parameters(), attack.holds == "pairs"))
+            for attack in chosen for _, subject in self.subjects
+        )  # fmt: skip
+        return each * len(self.sizes) * self.keys
+
+
+def run(
+    experiment: Experiment, out: Path | None = None, progress: Callable[[int], None] = lambda done: None
+) -> list[Row]:
+    """Run all trials; with `out`, append each row to that file at once, and skip those that stand in it.
+
+    Returns the rows, those of attacks found in the file included. `progress` is called with 1 after each trial.
+    """
+    rows = [row for row in kept(out) if "attack" in row]
+    done = {_identity(row) for row in rows}
+    for row in _rows(experiment, done, progress):
+        rows.append(row)
+        keep(row, out)
+    return rows
+
+
+def kept(path: Path | None) -> list[Row]:
+    """Rows of a file, of attacks and of probes; a line that was cut off while it was written is taken out."""
+    if path is None or not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    # what stands behind the last newline was cut off while it was written
+    if lines[-1]:
+        path.write_text("".join(line + "\n" for line in lines[:-1]), encoding="utf-8")
+    return [json.loads(line) for line in lines[:-1] if line]
+
+
+def keep(row: Row, path: Path | None) -> None:
+    """Append a row to the file at once."""
+    if path is not None:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+def worst(rows: Iterable[Row]) -> list[Row]:
+    """Return for each subject, parameters, adversary and n the row with most identified, over attacks and keys.
+
+    With `identified_median`: the median over keys of each key's own maximum. Where pairs of one cell are known, that
+    cell's records and all others' are told apart.
+    """
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        names = ("subject", "parameters", "adversary", "pairs", "corpus", "n")
+        key = json.dumps([*(row[name] for name in names), row.get("cells") if row["pairs"] else None])
+        groups.setdefault(key, []).append(row)
+    found = []
+    for group in groups.values():
+        by_key: dict[int, float] = {}
+        for row in group:
+            by_key[row["key"]] = max(by_key.get(row["key"], 0.0), row["identified"])
+        top = max(group, key=lambda row: row["identified"])
+        found.append({**top, "identified_median": float(np.median(list(by_key.values()))), "keys": len(by_key)})
+    return found
+
+
+def attack_arrays(
+    ciphertexts: Matrix, vectors: Matrix, corpus: Matrix, *, noise: float = 0.0, attacks: Sequence[str] | None = None
+) -> list[Row]:
+    """Attack index vectors (n, k) as a store holds them, such as `collection.index_vectors(ids)`.
+
+    `vectors` (n, d) are their plaintexts, to score by; the adversary gets `corpus` (m, d) only. `noise` is the
+    scheme's beta / 4. Attacks that need pairs are left out.
+    """
+    rng = np.random.default_rng(0)
+    case = Case(float32(ciphertexts), unit(float32(corpus)), rng, noise)
+    chosen = [name for name in attacks or ATTACKS if ATTACKS[name].holds == "corpus"]
+    whole = parts("", case, np.zeros(len(ciphertexts), np.int64), None)
+    return [
+        row for name in chosen for look in ATTACKS[name].views
+        for row in _attacked(name, whole, unit(float32(vectors)), look)
+    ]  # fmt: skip
+
+
+# --------------------------------------------------------------------------------------------- inside
+
+
+def _identity(row: Mapping[str, Any]) -> str:
+    return json.dumps([row.get(name) for name in _KEY], sort_keys=True)
+
+
+def _rows(experiment: Experiment, done: set[str], progress: Callable[[int], None]) -> Iterator[Row]:
+    libraries = {name: version(name) for name in ("encvec-store", "numpy", "scipy")}
+    chosen = list(experiment.attacks or ATTACKS)
+    for (name, subject), n, key in itertools.product(experiment.subjects, experiment.sizes, range(experiment.keys)):
+        rng = np.random.default_rng([key, n])
+        order = rng.permutation(len(experiment.victim))
+        truth = experiment.victim[order[:n]]
+        locked: _Locked | None = None
+        for adversary, pairs in _situations(experiment, chosen):
+            for attack in chosen:
+                if (ATTACKS[attack].holds == "pairs") != bool(pairs):
+                    continue
+                looks = experiment.looks(ATTACKS[attack])
+                for looked, way in itertools.product(looks, ways(subject.parameters(), bool(pairs))):
+                    head = {
+                        "subject": name, "parameters": dict(subject.parameters()), "attack": attack, "view": looked,
+                        "adversary": adversary, "pairs": pairs, "corpus": experiment.name, "n": n, "key": key,
+                        **({"cells": way} if way else {}),
+                    }  # fmt: skip
+                    if _identity(head) not in done:
+                        if locked is None:
+                            locked = _lock(experiment, subject, key, truth, order[n:])
+                        case = _case(experiment, adversary, pairs, key, truth, locked)
+                        cut = parts(way, case, locked.cells, locked.keyed.sorts)
+                        for row in _attacked(attack, cut, truth, looked):
+                            yield {**head, **row, "recall@10": locked.recall, "versions": libraries}
+                    progress(1)
+
+
+def _situations(experiment: Experiment, chosen: Sequence[str]) -> list[tuple[str, int]]:
+    found = [(adversary, 0) for adversary in experiment.adversaries]
+    if any(ATTACKS[name].holds == "pairs" for name in chosen):
+        found += [("disjoint", pairs) for pairs in experiment.pairs]
+    return found
+
+
+def _case(experiment: Experiment, adversary: str, pairs: int, key: int, truth: Matrix, locked: _Locked) -> Case:
+    corpus = _corpus(adversary, experiment, truth, key)
+    known = drawn(locked.cells, pairs, np.random.default_rng([key, pairs]))
+    rng = np.random.default_rng([key, len(truth), 7])
+    background = experiment.corpus if adversary == "same" else None
+    keyed = locked.keyed
+    return Case(locked.stored, corpus, rng, keyed.noise, background, keyed.public, known, truth[known])
+
+
+def _corpus(adversary: str, experiment: Experiment, truth: Matrix, key: int) -> Matrix:
+    match adversary:
+        case "same":
+            return truth[np.random.default_rng(key).permutation(len(truth))]
+        case "superset":
+            return np.concatenate([experiment.corpus, truth])
+    return experiment.corpus
+
+
+@dataclass(frozen=True)
+class _Locked:
+    keyed: Keyed
+    stored: Matrix
+    cells: Cells
+    recall: dict[str, float]
+    """The honest user's, from the same ciphertexts."""
+
+
+def _lock(experiment: Experiment, subject: Subject, key: int, truth: Matrix, rest: Any) -> _Locked:
+    """Encrypt under a key, and measure what the honest user gets."""
+    keyed = subject.keyed(key, experiment.statistics)
+    stored, cells = keyed.spread(truth)
+    others = experiment.victim[rest[:_QUERIES]] if len(rest) >= 50 else experiment.corpus[:_QUERIES]
+    counts = [count for count in experiment.candidates if count <= len(truth)]
+    recall = recall_in_candidates(scores(stored, keyed.ask(others), cells), truth, others, counts)
+    return _Locked(keyed, stored, cells, {str(count): round(value, 4) for count, value in recall.items()})
+
+
+def _attacked(name: str, cut: Sequence[Part], truth: Matrix, looked: str) -> Iterator[Row]:
+    """Attack each part by itself; records of parts too small for that are not identified."""
+    found, cosines, took = [], [], 0.0
+    for part in cut:
+        hit = np.zeros(len(part.counted), np.bool_)
+        found.append(hit)
+        if len(part.rows) < LEAST:
+            continue
+        seen = view(looked, part.case)
+        if seen is None:
+            return
+        start = time.perf_counter()
+        located = ATTACKS[name].run(seen, part.case)
+        took += time.perf_counter() - start
+        placed = seen.frame(truth[part.among])
+        if located.shape != (len(part.rows), placed.shape[1]) or not np.isfinite(located).all():
+            return
+        hit[:] = hits(located, placed, np.searchsorted(part.among, part.rows))[part.counted]
+        cosines.append(_decoded(located, seen.noisy, part.case, truth[part.rows]))
+    if not cosines:
+        return
+    counted = np.concatenate(found)
+    in_cells = len(cut) > 1 or len(cut[0].rows) < len(truth)
+    low, high = wilson(int(counted.sum()), len(counted))
+    yield {
+        "attack": name,
+        "view": looked,
+        "n": len(truth),
+        "identified": float(counted.mean()),
+        "ci_low": low,
+        "ci_high": high,
+        "chance": float(np.average([1 / len(part.among) for part in cut], weights=[len(part.counted) for part in cut])),
+        **{measure: round(float(np.mean([one[measure] for one in cosines])), 4) for measure in cosines[0]},
+        **({"counted": len(counted), "by_cell": [round(float(hit.mean()), 5) for hit in found]} if in_cells else {}),
+        "seconds": round(took, 2),
+    }
+
+
+def _decoded(located: Matrix, noisy: Callable[[Matrix], Matrix], case: Case, truth: Matrix) -> dict[str, float]:
+    """Cosine of the vectors that the adversary reconstructs, as they are and with the corpus' mean taken off."""
+    learnt = sample(case.corpus, _DECODED, case.rng)
+    frame = noisy(learnt)
+    scale = np.float32(np.sqrt(np.square(frame).mean() / max(1e-20, float(np.square(located).mean()))))
+    matrix, offset = decoder(frame, learnt)
+    guess = float32(located * scale @ matrix + offset)
+    return {
+        "cosine": round(mean_cosine(guess, truth), 4),
+        "cosine_centered": round(mean_cosine(guess, truth, float32(case.corpus.mean(axis=0))), 4),
+    }

@@ -1,0 +1,148 @@
+"""What an adversary holds, and the ways in which he can look at it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .algebra import Indices, Matrix, Statistics, ball, centred, eigen, float32, unit
+
+__all__ = ["VIEWS", "Case", "View", "view", "whitening"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """What an adversary holds: never the key, always the algorithm and its parameters.
+
+    `background` (b, d) are further vectors of the kind, for statistics only: a few hundred texts make poor ones.
+    `public` is what the scheme does before its secret steps, where that depends on nothing secret. `pairs` are rows of
+    the ciphertexts whose vectors he knows, `pair_vectors` (p, d).
+    """
+
+    ciphertexts: Matrix
+    corpus: Matrix
+    rng: np.random.Generator
+    noise: float = 0.0
+    background: Matrix | None = None
+    public: Callable[[Matrix], Matrix] | None = None
+    pairs: Indices = field(default_factory=lambda: np.zeros(0, np.intp))
+    pair_vectors: Matrix = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+
+
+@dataclass(frozen=True)
+class View:
+    """Ciphertexts and plaintexts in coordinates that should agree up to an orthogonal map."""
+
+    name: str
+    cipher: Matrix
+    """(n, q)"""
+    frame: Callable[[Matrix], Matrix]
+    """Plaintext vectors (m, d) -> (m, q)."""
+    noisy: Callable[[Matrix], Matrix]
+    """The same, with fresh noise as large as that of the scheme: clouds compare best when both have it."""
+
+
+def view(name: str, case: Case) -> View | None:
+    """Look at a case in a way of the table; None where that way does not exist for it."""
+    return VIEWS[name](case)
+
+
+def _raw(case: Case) -> View | None:
+    """Coordinates as they are: for what keeps them apart, as shuffles do."""
+    if case.ciphertexts.shape[1] != case.corpus.shape[1]:
+        return None
+    mean = case.corpus.mean(axis=0)
+    return View("raw", case.ciphertexts, lambda x: x - mean, _before(case, lambda x: x - mean))
+
+
+def _centred(case: Case) -> View:
+    """Principal components of both sides, lengths as they are: for isometries."""
+    fit = _statistics(case)
+    return View("centred", centred(case.ciphertexts), _plain(fit), _before(case, _plain(fit)))
+
+
+def _recoloured(case: Case) -> View:
+    """The spectrum of the ciphertexts made that of the corpus: undoes partial whitening, whatever its power."""
+    fit = _statistics(case)
+    white = _whiten(case.ciphertexts)
+    _, basis = eigen(_covariance(case.ciphertexts))
+    cipher = white @ basis * fit.spread
+    return View("recoloured", cipher, _plain(fit), _before(case, _plain(fit)))
+
+
+def _whitened(case: Case) -> View:
+    """Both sides whitened with the adversary's own statistics, norms kept."""
+    fit = _statistics(case)
+    return View("whitened", _whiten(case.ciphertexts), fit.whitened, _before(case, fit.whitened))
+
+
+def _sphere(case: Case) -> View:
+    """The ciphertexts as they are, against the adversary's own sketch: few ciphertexts make poor statistics."""
+    fit = _statistics(case)
+
+    def frame(vectors: Matrix) -> Matrix:
+        return unit(fit.whitened(vectors))
+
+    def noisy(vectors: Matrix) -> Matrix:
+        points = frame(vectors)
+        return unit(points + np.float32(case.noise) * ball(len(points), points.shape[1], case.rng))
+
+    return View("sphere", unit(centred(case.ciphertexts)), frame, noisy)
+
+
+def _public(case: Case) -> View | None:
+    """The scheme's own steps up to the rotation, where their statistics are no secret."""
+    if case.public is None:
+        return None
+    steps = case.public
+    mean = steps(case.corpus).mean(axis=0)
+    return View(
+        "public", centred(case.ciphertexts), lambda x: steps(x) - mean, _before(case, lambda x: steps(x) - mean)
+    )
+
+
+def _plain(fit: Statistics) -> Callable[[Matrix], Matrix]:
+    return lambda vectors: fit.whitened(vectors, 0.0)
+
+
+def _before(case: Case, frame: Callable[[Matrix], Matrix]) -> Callable[[Matrix], Matrix]:
+    """Noise as the scheme adds it to unit vectors, before the adversary's own steps."""
+    return lambda vectors: frame(vectors + np.float32(case.noise) * ball(len(vectors), vectors.shape[1], case.rng))
+
+
+def _statistics(case: Case) -> Statistics:
+    known = case.corpus if case.background is None else np.concatenate([case.corpus, case.background])
+    return Statistics.fit(known, case.ciphertexts.shape[1])
+
+
+def _covariance(points: Matrix) -> Matrix:
+    """Covariance, shrunk where there are few points for its size, so that it can be inverted."""
+    away = centred(points)
+    n, k = points.shape
+    matrix = away.T @ away / n
+    shrink = k / (k + n)
+    result: Matrix = (1 - shrink) * matrix + np.float32(shrink * np.trace(matrix) / k) * np.eye(k, dtype=np.float32)
+    return result
+
+
+def whitening(points: Matrix) -> Matrix:
+    """The symmetric matrix (q, q) that makes centred (n, q) points white."""
+    values, basis = eigen(_covariance(points))
+    values = np.maximum(values, 1e-6 * values[0])
+    return float32((basis / np.sqrt(values)) @ basis.T)
+
+
+def _whiten(points: Matrix) -> Matrix:
+    return centred(points) @ whitening(points)
+
+
+VIEWS: dict[str, Callable[[Case], View | None]] = {
+    "raw": _raw,
+    "centred": _centred,
+    "recoloured": _recoloured,
+    "public": _public,
+    "whitened": _whitened,
+    "sphere": _sphere,
+}

@@ -1,8 +1,0 @@
-"""Pages that stand alone: the shell, the style sheet and charts that the reports share; imports nothing of the house.
-
-shell      an HTML document that loads nothing and runs nothing, written whole or not at all
-charts     bars and plots as SVG
-style      colours for light and dark, sizes for telephones and screens
-"""
-
-from __future__ import annotations
