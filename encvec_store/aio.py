@@ -21,8 +21,8 @@ from .data.records import Record
 from .errors import InputError
 from .indexes.registry import waits_in_loop
 from .keys.keyset import Keyset
+from .runtime.concurrency import spawn
 from .store import Store, open_store
-from .waits import spawn
 
 __all__ = ["AsyncCollection", "AsyncStore", "Opening", "connect"]
 

@@ -17,11 +17,11 @@ from .indexes.registry import open_connection
 from .keys.keyset import Keyset
 from .maintenance.lifecycle import MODES, Lifecycle
 from .maintenance.rewrite import reseal
+from .runtime.concurrency import Lock
 from .schemes.device import device
 from .sealing.config import CollectionConfig, check_oversample
 from .sealing.keyring import Keyring
 from .storage.protocol import CollectionSpec
-from .waits import Lock
 
 __all__ = ["Store", "connect", "open_store"]
 

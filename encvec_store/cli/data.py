@@ -15,7 +15,7 @@ import numpy.typing as npt
 from ..collection import Collection
 from ..data.records import Hit, Record
 from ..errors import InputError, ShapeError
-from ..moving.typed import record_to_json
+from ..transfer.typed import record_to_json
 from .common import Place, confirmed, open_collection, open_store, place_options, tenant_option
 from .output import emit, facts, note, printable, snippet, table
 from .values import parse_where, queries_from, read_queries

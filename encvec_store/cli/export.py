@@ -70,11 +70,11 @@ def export(
         target = open_collection(store, collection, tenant)
         with progress(f"exporting {collection}", target.count()) as advance:
             if is_url(destination):
-                from ..moving.to_table import to_table
+                from ..transfer.to_table import to_table
 
                 n = to_table(target, destination, str(table_name), replace=replace, progress=advance)
             else:
-                from ..moving.to_files import to_file
+                from ..transfer.to_files import to_file
 
                 n = to_file(target, destination, index=index or "flat", replace=replace, progress=advance)
     where = table_name if is_url(destination) else destination

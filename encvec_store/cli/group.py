@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from .. import plugins
 from ..errors import PluginError
+from ..runtime import plugins
 
 __all__ = ["Commands"]
 

@@ -12,11 +12,11 @@ import click
 from ..collection import Collection
 from ..errors import EncvecError, InputError
 from ..keys.keyset import Keyset
-from ..moving import Comparison, Loaded, Source, compare, load
-from ..moving.load import BATCH, refuse
-from ..moving.trial import faults_of
-from ..moving.vectorfile import NAMELESS, VectorFile
 from ..store import Store, connect
+from ..transfer import Comparison, Loaded, Source, compare, load
+from ..transfer.load import BATCH, refuse
+from ..transfer.trial import faults_of
+from ..transfer.vectorfile import NAMELESS, VectorFile
 from .common import Failure, Interrupted, Place, finish, open_collection, open_store, place_options, tenant_option
 from .ingest import Tally, new_collection_options, new_settings, open_or_make
 from .output import emit, facts, note, progress, snippet, table
@@ -181,7 +181,7 @@ def _source(place: str, options: dict[str, Any]) -> Source:
         chosen = options["metadata_columns"]
         metadata = None if chosen is None else [name.strip() for name in chosen.split(",") if name.strip()]
         table_name = checked_table(place, options["table_name"])
-        from ..moving.table import TableSource
+        from ..transfer.table import TableSource
 
         return TableSource(place, table_name, metadata=metadata, **columns)
     for name in ("table_name", "metadata_columns", "vector_column"):

@@ -18,9 +18,9 @@ from ..collection import Collection
 from ..data.metrics import METRICS, norms
 from ..errors import CollectionNotFoundError, EncvecError, InputError, ShapeError
 from ..keys.keyset import Keyset
-from ..moving.batch import Batch, Reader
 from ..sealing.config import NORM_MARGIN
 from ..store import Store, connect
+from ..transfer.batch import Batch, Reader
 from .common import Failure, Interrupted, Place, finish, open_store, place_options, tenant_option
 from .output import emit, facts, note, progress
 from .readers import FORMATS, Columns, open_reader

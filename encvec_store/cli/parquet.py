@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError
-from ..moving.batch import Batch, RowError
+from ..transfer.batch import Batch, RowError
 from .common import need
 from .readers import Columns, text_id
 

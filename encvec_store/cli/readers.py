@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError, ShapeError
-from ..moving.batch import Batch, Reader, RowError
-from ..moving.typed import from_json, metadata_from_json
+from ..transfer.batch import Batch, Reader, RowError
+from ..transfer.typed import from_json, metadata_from_json
 from .common import need
 from .values import vector_of
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import FilterError, InputError, ShapeError
-from ..moving.typed import metadata_from_json
+from ..transfer.typed import metadata_from_json
 
 __all__ = ["parse_where", "queries_from", "read_queries", "vector_of"]
 

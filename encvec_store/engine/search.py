@@ -16,10 +16,10 @@ from ..data.filters import Filter, is_covered, parse, pushdown
 from ..data.metrics import as_array, as_vectors
 from ..data.records import Hit
 from ..errors import AuthenticationError, StaleConfigError
+from ..runtime.concurrency import offload
 from ..sealing.codec import Decoded
 from ..sealing.config import CollectionConfig, check_k
 from ..storage.protocol import Rows, union
-from ..waits import offload
 from .candidates import Asked, Found, Sources
 from .rerank import best
 from .session import Session

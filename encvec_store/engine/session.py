@@ -27,12 +27,12 @@ from ..errors import (
     StoreUnreachableError,
 )
 from ..indexes.protocol import BringsEnvelopes, KeepsEnvelopes, KeepsFiles, Nearest, Probes, VectorIndex
+from ..runtime.concurrency import offload, sleep
 from ..schemes.drift import Drift
 from ..sealing.codec import Decoded, of_one_write
 from ..sealing.config import CollectionConfig
 from ..sealing.keyring import PROFILE, Keyring
 from ..storage.protocol import Records, Rows, union
-from ..waits import offload, sleep
 
 __all__ = ["Session"]
 
@@ -104,7 +104,7 @@ class Session:
                     )
                 sleep(0.1)
                 continue
-            with self._lock:  # not while the store works: see `waits`
+            with self._lock:  # not while the store works: see `concurrency`
                 if self._generation == known:  # else somebody refreshed meanwhile: look whether that was later
                     config.check_follows(self.config)
                     self.config, self._generation = config, generation

@@ -18,9 +18,9 @@ from ..data.metrics import as_vectors, norms
 from ..data.records import check_documents, check_ids, check_metadata, encode_payload
 from ..data.spaces import version_of
 from ..errors import ShapeError, StaleConfigError
+from ..runtime.concurrency import offload, result
 from ..sealing.config import CollectionConfig
 from ..storage.protocol import EncryptedBatch
-from ..waits import offload, result
 from .session import Session
 
 __all__ = ["WRITE_CHUNK", "stored_settings", "upsert"]

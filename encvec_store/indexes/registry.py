@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import Any, cast
 
-from .. import plugins
 from ..errors import UriError
+from ..runtime import plugins
 from .protocol import Connection
 
 __all__ = ["STORES", "StoreKind", "open_connection", "waits_in_loop"]
@@ -20,7 +20,7 @@ class StoreKind:
     open: str
     """`module:callable`, called as callable(url, **options) -> `indexes.protocol.Connection`."""
     open_in_loop: str | None = None
-    """The same for async callers whose store waits in the event loop (`waits.wait_for`). None: called in threads."""
+    """The same for async callers whose store waits in the event loop. None: called in threads."""
 
 
 _POSTGRES = StoreKind("encvec_store.indexes.pgvector:connect", "encvec_store.indexes.pgvector:connect_in_loop")
@@ -40,7 +40,7 @@ def open_connection(url: str, *, in_loop: bool = False, **options: Any) -> Conne
 
     Args:
         url: scheme and what the store makes of the rest.
-        in_loop: the caller runs in `waits.spawn`, and the store waits in the event loop; see `waits_in_loop`.
+        in_loop: the caller runs in `concurrency.spawn`, and the store waits in the event loop; see `waits_in_loop`.
         options: the store's own.
 
     Raises:

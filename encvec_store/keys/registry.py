@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable
 from typing import cast
 
-from .. import plugins
 from ..errors import UriError
+from ..runtime import plugins
 from .protocol import NONE, KeysetStorage, KeyWrapper
 from .storage.env import EnvStorage
 from .storage.file import FileStorage

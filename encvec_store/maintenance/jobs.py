@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 
-from ..waits import Lock, in_walk, result, spawn
+from ..runtime.concurrency import Lock, in_walk, result, spawn
 
 __all__ = ["Job"]
 
@@ -54,7 +54,7 @@ class Job:
         """Call the function beside the caller, who does not wait: it lives on where the caller is cancelled.
 
         Args:
-            fn: a function that may wait (`waits`) and raises nothing.
+            fn: a function that may wait (`concurrency`) and raises nothing.
         """
         running = self._claim()
         if running is None:

@@ -21,10 +21,10 @@ import numpy.typing as npt
 from ..data.metrics import as_vectors, norms
 from ..engine.session import Session
 from ..errors import CalibrationError, InputError, ProfileError, StaleConfigError, StoreLockedError
+from ..runtime.concurrency import offload
 from ..schemes.simulation import MAX_QUERIES
 from ..schemes.strategy import NEVER, Standing, Task
 from ..sealing.config import CollectionConfig
-from ..waits import offload
 from . import calibrate as calibration
 from .jobs import Job
 from .rewrite import Progress, rewrite, settle

@@ -13,10 +13,10 @@ from ..data.records import encode_payload
 from ..engine.session import Session
 from ..engine.write import stored_settings
 from ..errors import AuthenticationError, StoreError
+from ..runtime.concurrency import offload
 from ..sealing.codec import Decoded
 from ..sealing.config import CollectionConfig
 from ..storage.protocol import EncryptedBatch, Rows
-from ..waits import offload
 
 __all__ = ["REWRITE_CHUNK", "Progress", "reseal", "rewrite", "settle"]
 

@@ -14,9 +14,9 @@ from ..data.fields import Term
 from ..data.spaces import version_of
 from ..engine.session import Session
 from ..errors import AuthenticationError, KeyUnavailableError
+from ..runtime.concurrency import offload
 from ..sealing.codec import RecordCodec, of_one_write
 from ..storage.protocol import Rows
-from ..waits import offload
 
 __all__ = ["Damage", "VerifyReport", "verify"]
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..gpus import complain, wanted
+from ..runtime.gpus import complain, wanted
 
 __all__ = ["CPU", "Device", "device", "device_of"]
 

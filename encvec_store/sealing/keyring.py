@@ -16,11 +16,11 @@ from ..data.fields import Term
 from ..data.records import decode_payload
 from ..errors import AuthenticationError
 from ..keys.keyset import KeyState, KeyVersion
+from ..runtime.concurrency import Lock, offload
 from ..schemes import KeyedScheme
 from ..schemes.device import CPU, Device
 from ..schemes.profile import Profile
 from ..storage.protocol import Blob, EncryptedBatch
-from ..waits import Lock, offload
 from .codec import Decoded, RecordCodec
 from .config import CollectionConfig
 

@@ -9,9 +9,10 @@ import faiss
 import numpy as np
 import pytest
 
-from encvec_store import Keyset, connect, gpus
+from encvec_store import Keyset, connect
 from encvec_store.errors import UriError
 from encvec_store.indexes.faiss import ann, device
+from encvec_store.runtime import gpus
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from encvec_store import Keyset, connect, gpus
+from encvec_store import Keyset, connect
+from encvec_store.runtime import gpus
 from encvec_store.schemes import device as devices
 from encvec_store.schemes import scheme
 from encvec_store.sealing.keyring import Keyring

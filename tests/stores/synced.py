@@ -5,7 +5,8 @@ import inspect
 import threading
 
 import encvec_store as ev
-from encvec_store import aio, waits
+from encvec_store import aio
+from encvec_store.runtime import concurrency
 
 
 class Loop:
@@ -25,8 +26,8 @@ class Loop:
             except BaseException as error:
                 return None, error
 
-        if waits.in_walk():
-            result, error = waits.wait_for(guarded())
+        if concurrency.in_walk():
+            result, error = concurrency.wait_for(guarded())
         else:
             assert threading.current_thread() is not self._thread
             result, error = asyncio.run_coroutine_threadsafe(guarded(), self._loop).result(250)

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from encvec_store.maintenance.jobs import Job
-from encvec_store.waits import sleep, spawn
+from encvec_store.runtime.concurrency import sleep, spawn
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ import numpy as np
 from ...data.filters import Predicate
 from ...data.spaces import by_version
 from ...indexes.protocol import Probes, share
+from ...runtime.concurrency import offload
 from ...sealing.config import CollectionConfig
 from ...storage.protocol import Rows
-from ...waits import offload
 from ..session import Session
 from .base import Asked, Found, Matrix
 from .fusion import fused

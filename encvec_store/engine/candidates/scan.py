@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from ...data.filters import Predicate
+from ...runtime.concurrency import Lock, offload
 from ...sealing.config import CollectionConfig
 from ...storage.protocol import Rows
-from ...waits import Lock, offload
 from ..rerank import best
 from ..session import Session
 from .base import Asked, Found, Matrix

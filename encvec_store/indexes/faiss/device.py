@@ -16,7 +16,7 @@ import faiss as _faiss
 import numpy as np
 import numpy.typing as npt
 
-from ...gpus import complain, wanted
+from ...runtime.gpus import complain, wanted
 
 __all__ = ["GpuCopy", "gpu_copy", "suits", "uses_gpu"]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import UriError
-from ...gpus import DEVICES
+from ...runtime.gpus import DEVICES
 from ...storage.sqlite.place import LOCK_TIMEOUT, seconds, split
 
 __all__ = ["INDEX_KINDS", "STORAGES", "Options", "parse_url"]

@@ -18,7 +18,7 @@ def connect(url: str, **options: Any) -> Connection:
 
 
 def connect_in_loop(url: str, **options: Any) -> Connection:
-    """Do the same for async callers, in a walk of `waits.spawn`: every call waits in their event loop."""
+    """Do the same for async callers, in a walk of `concurrency.spawn`: every call waits in their event loop."""
     return _connection(AsyncPostgresStore(url, **options))
 
 

@@ -8,7 +8,8 @@ import os
 import platform
 from typing import Any
 
-from ... import __version__, gpus
+from ... import __version__
+from ...runtime import gpus
 
 __all__ = ["load", "machine"]
 

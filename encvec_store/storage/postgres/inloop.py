@@ -1,6 +1,6 @@
 """psycopg's asyncio connections behind the calls of `driver`, each of which waits in the event loop.
 
-Only for walks that `waits.spawn` runs. Cancelling such a walk's task cancels its statement on the server.
+Only for walks that `concurrency.spawn` runs. Cancelling such a walk's task cancels its statement on the server.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from psycopg.errors import Diagnostic
 from psycopg.rows import tuple_row
 from psycopg_pool import AsyncConnectionPool
 
-from ...waits import entered, wait_for
+from ...runtime.concurrency import entered, wait_for
 from . import driver
 from .driver import Parameters, Query, Row, set_up
 

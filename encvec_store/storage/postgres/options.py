@@ -12,7 +12,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from ...errors import UriError
-from ...gpus import DEVICES
+from ...runtime.gpus import DEVICES
 
 __all__ = ["INDEX_KINDS", "SCHEMES", "STORAGES", "Options", "parse_url"]
 

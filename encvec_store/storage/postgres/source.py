@@ -20,7 +20,7 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg_pool import PoolClosed, PoolTimeout
 
 from ...errors import OutcomeUnknownError, StoreClosedError, StoreError, StoreUnreachableError
-from ...waits import sleep
+from ...runtime.concurrency import sleep
 from .driver import Connection, Cursor, Driver, Pool
 from .faults import explained, is_lost
 from .options import Options

@@ -187,7 +187,7 @@ class PostgresStore:
 
 
 class AsyncPostgresStore(PostgresStore):
-    """The same for async callers: every call waits in their event loop, and belongs in a walk of `waits.spawn`.
+    """The same for async callers: every call waits in their event loop, and belongs in a walk of `concurrency.spawn`.
 
     Args:
         url: as above.

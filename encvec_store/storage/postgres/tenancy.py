@@ -13,7 +13,7 @@ from typing import Any, LiteralString
 
 from psycopg.sql import SQL, Composable
 
-from ...waits import offload
+from ...runtime.concurrency import offload
 from ..protocol import EncryptedBatch, Rows
 from .names import Names, kept
 from .source import Cursor, Source

@@ -16,7 +16,7 @@ import numpy as np
 from psycopg.sql import SQL
 
 from ...errors import StaleConfigError
-from ...waits import each
+from ...runtime.concurrency import each
 from ..protocol import Blob, Bytes, EncryptedBatch, Rows, union
 from ..ranges import KEPT, entries
 from .changes import forget

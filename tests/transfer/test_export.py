@@ -16,11 +16,11 @@ import pytest
 
 import encvec_store as ev
 from encvec_store import errors
-from encvec_store.moving import compare, load
-from encvec_store.moving.table import TableSource
-from encvec_store.moving.to_files import to_file
-from encvec_store.moving.to_table import to_table
-from tests.moving.kit import DIM, N, ask, vectors
+from encvec_store.transfer import compare, load
+from encvec_store.transfer.table import TableSource
+from encvec_store.transfer.to_files import to_file
+from encvec_store.transfer.to_table import to_table
+from tests.transfer.kit import DIM, N, ask, vectors
 
 ODD = {
     "huge": 1e22,

@@ -19,7 +19,7 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
-from .errors import StoreUnreachableError
+from ..errors import StoreUnreachableError
 
 __all__ = ["Lock", "each", "entered", "in_walk", "offload", "result", "sleep", "spawn", "wait_for"]
 

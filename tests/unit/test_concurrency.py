@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy.exc import MissingGreenlet
 
 from encvec_store import errors
-from encvec_store.waits import Lock, each, entered, in_walk, offload, result, sleep, spawn, wait_for
+from encvec_store.runtime.concurrency import Lock, each, entered, in_walk, offload, result, sleep, spawn, wait_for
 
 LARGE = 10_000
 

@@ -11,9 +11,9 @@ import pytest
 
 import encvec_store as ev
 from encvec_store import errors
-from encvec_store.moving import compare, load
-from encvec_store.moving.table import TableSource
-from tests.moving.kit import DIM, N, ask, make_items, text, vectors
+from encvec_store.transfer import compare, load
+from encvec_store.transfer.table import TableSource
+from tests.transfer.kit import DIM, N, ask, make_items, text, vectors
 
 
 @pytest.fixture

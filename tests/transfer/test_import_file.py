@@ -8,10 +8,10 @@ import pytest
 
 import encvec_store as ev
 from encvec_store import errors
-from encvec_store.moving import compare, load
-from encvec_store.moving.vectorfile import VectorFile
+from encvec_store.transfer import compare, load
+from encvec_store.transfer.vectorfile import VectorFile
 from tests.cli.conftest import write_lines
-from tests.moving.kit import DIM, N, vectors
+from tests.transfer.kit import DIM, N, vectors
 
 
 def built(kind, labels=None, metric=faiss.METRIC_L2):

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from .errors import PluginError
+from ..errors import PluginError
 
 __all__ = ["COMMANDS", "KEYSET_STORAGES", "KEY_WRAPPERS", "STORES", "Plugin", "find", "resolve"]
 

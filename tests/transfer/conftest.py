@@ -3,8 +3,8 @@
 import pytest
 
 from tests.cli.conftest import encvec, home  # noqa: F401
-from tests.moving.kit import make_items
 from tests.postgres import pg_dsn, pg_server, pg_template  # noqa: F401
+from tests.transfer.kit import make_items
 
 
 @pytest.fixture
