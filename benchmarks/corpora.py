@@ -1,4 +1,4 @@
-"""Data sets by name, for `encvec bench --data NAME`: shipped ones, real ones that a user has, synthetic ones.
+"""Data sets by name, for `python -m benchmarks bench --data NAME`: shipped, a user's own, synthetic.
 
 banking77, olivetti, clinc150, synthetic:NxD    as in benchmarks.datasets
 clustered:NxD, iid:NxD                          made as they are read, of any size
@@ -40,7 +40,7 @@ REAL = {
 _PIECE = 1 << 20
 
 
-def find(name: str, *, limit: int | None = None) -> Data:
+def find(name: str, limit: int | None = None) -> Data:
     """Return a data set by name. Raises DatasetError, a ValueError, or InputError where there is none or no file."""
     kind, _, rest = name.partition(":")
     drawn = named(name)

@@ -47,7 +47,7 @@ _ALWAYS = ("store", "index", "scheme", "reranked", "recall@1", "recall@10", "p50
     multiple=True,
     metavar="FILE",
     help="npy, fvecs, bvecs, parquet, jsonl or ann-benchmarks hdf5; clustered:NxD or iid:NxD; in a checkout also a "
-    "name, such as banking77. Again for more.",
+    "name, by `python -m benchmarks bench`. Again for more.",
 )
 @click.option("--queries-file", metavar="FILE", help="Queries; by default the data's own, or a tenth held out.")
 @click.option("--queries", "most", type=click.IntRange(1), default=500, show_default=True, help="Most queries asked.")

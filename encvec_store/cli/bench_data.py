@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,14 @@ from ..errors import InputError
 from ..lab.bench.files import MAPPED, open_data, open_vectors
 from ..lab.bench.source import Data, Source, held_out
 from ..lab.bench.synthetic import named
+from .columns import Columns
 from .common import Failure
-from .readers import Columns, open_reader
+from .readers import open_reader
 
-__all__ = ["load"]
+__all__ = ["FINDERS", "load"]
 
+FINDERS: list[Callable[[str, int | None], Data]] = []
+"""What else knows data sets by name, within a limit; raises ValueError. `benchmarks` adds those of a checkout."""
 _BATCH = 10_000
 
 
@@ -61,14 +64,13 @@ def _by_name(name: str, limit: int | None) -> Data:
     drawn = named(name)
     if drawn is not None:
         return drawn
-    try:
-        corpora: Any = importlib.import_module("benchmarks.corpora")
-    except ImportError:
-        raise Failure(
-            "InputError", f"{name!r} is no file; the named data sets come with a checkout of the repository"
-        ) from None
-    try:
-        found: Data = corpora.find(name, limit=limit)
-    except ValueError as error:
-        raise InputError(str(error)) from None
-    return found
+    for find in FINDERS:
+        try:
+            return find(name, limit)
+        except ValueError as error:
+            raise InputError(str(error)) from None
+    raise Failure(
+        "InputError",
+        f"{name!r} is no file; the named data sets come with a checkout of the repository, in which"
+        f" `python -m benchmarks bench --data {name}` knows them",
+    )

@@ -17,11 +17,12 @@ from ..transfer import Comparison, Loaded, Source, compare, load
 from ..transfer.load import BATCH, refuse
 from ..transfer.trial import faults_of
 from ..transfer.vectorfile import NAMELESS, VectorFile
+from .columns import Columns, text_id
 from .common import Failure, Interrupted, Place, finish, open_collection, open_store, place_options, tenant_option
 from .ingest import Tally, new_collection_options, new_settings, open_or_make
 from .output import emit, facts, note, progress, snippet, table
 from .plaintext import checked_table, is_url, remains
-from .readers import Columns, open_reader, text_id
+from .readers import open_reader
 
 __all__ = ["import_"]
 

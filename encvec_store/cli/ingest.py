@@ -21,9 +21,10 @@ from ..keys.keyset import Keyset
 from ..sealing.config import NORM_MARGIN
 from ..store import Store, connect
 from ..transfer.batch import Batch, Reader
+from .columns import Columns
 from .common import Failure, Interrupted, Place, finish, open_store, place_options, tenant_option
 from .output import emit, facts, note, progress
-from .readers import FORMATS, Columns, open_reader
+from .readers import FORMATS, open_reader
 
 __all__ = ["Tally", "ingest", "new_collection_options", "new_settings", "open_or_make"]
 

@@ -14,9 +14,10 @@ import numpy.typing as npt
 from click.core import ParameterSource
 
 from ..errors import InputError
+from .columns import Columns
 from .common import LIMIT, Failure
 from .output import emit, progress, table
-from .readers import Columns, open_reader
+from .readers import open_reader
 
 __all__ = ["leakage"]
 

@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from ..errors import InputError
 from ..transfer.batch import Batch, RowError
+from .columns import Columns, text_id
 from .common import need
-from .readers import Columns, text_id
 
 __all__ = ["ParquetReader"]
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,12 @@ import numpy.typing as npt
 from ..errors import InputError, ShapeError
 from ..transfer.batch import Batch, Reader, RowError
 from ..transfer.typed import from_json, metadata_from_json
+from .columns import Columns, text_id
 from .common import need
+from .parquet import ParquetReader
 from .values import vector_of
 
-__all__ = ["FORMATS", "Columns", "open_reader", "text_id"]
+__all__ = ["FORMATS", "open_reader"]
 
 FORMATS = {
     ".npy": "npy",
@@ -33,19 +34,6 @@ FORMATS = {
     ".h5": "hdf5",
 }
 """File suffix -> format."""
-
-
-@dataclass
-class Columns:
-    """Which columns hold what. None: the usual name, and for `id` none is needed."""
-
-    id: str | None = None
-    vector: str | None = None
-    document: str | None = None
-    prefix: str | None = None
-    """Of the ids of rows that bring none: `prefix:row`."""
-    vectors: bool = True
-    """Whether there are vectors: a file of metadata has none."""
 
 
 def open_reader(path: str, kind: str | None, columns: Columns) -> Reader:
@@ -72,8 +60,6 @@ def open_reader(path: str, kind: str | None, columns: Columns) -> Reader:
         case "hdf5":
             return _Array(*_open_hdf5(place, columns), columns.prefix)
         case "parquet":
-            from .parquet import ParquetReader
-
             return ParquetReader(place, columns)
     _readable(place)
     return _Lines(place, path, columns)
@@ -232,12 +218,3 @@ class _Lines:
             keys = ", ".join(map(repr, list(item)[:20])) or "none"
             raise InputError(f"no key {name!r}; there are: {keys}. Name the vector's with --vector-column")
         return vector_of(item.pop(name), repr(name))
-
-
-def text_id(value: Any, column: str) -> str:
-    """Return an id as text; whole numbers are taken too. Raises InputError."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    raise InputError(f"id {column!r} is a string or a whole number, not {json.dumps(value, default=str)[:40]}")

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from encvec_store.cli.readers import Columns, open_reader
+from encvec_store.cli.columns import Columns
+from encvec_store.cli.readers import open_reader
 from encvec_store.errors import InputError
 from tests.cli.conftest import DIM, write_lines
 
