@@ -200,3 +200,22 @@ def test_the_guide_lists_its_chapters():
     text = (ROOT / "docs/guide.md").read_text(encoding="utf-8")
     listed = re.findall(r"\[([^\]]+)\]\(#", text.partition("\n## ")[0])
     assert listed == re.findall(r"^## (.*)$", text, re.MULTILINE)
+
+
+PLACES = re.findall(
+    r"`([\w/]+\.py):(\d+)`\s+\(`([^`]+)`\)", (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+)
+
+
+@pytest.mark.parametrize(("path", "line", "text"), PLACES, ids=[f"{path}:{text}" for path, _, text in PLACES])
+def test_architecture_names_the_right_lines(path, line, text):
+    lines = (ROOT / path).read_text(encoding="utf-8").splitlines()
+    assert text in lines[int(line) - 1], f"it is in {[n for n, one in enumerate(lines, 1) if text in one]}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_pages_are_wrapped(page):
+    """Prose ends at 100 columns. Tables, code, pictures and addresses are as long as they are."""
+    prose = BLOCK.sub("", page.read_text(encoding="utf-8")).splitlines()
+    prose = [line for line in prose if len(line) > 100 and not line.startswith(("    ", "![", "#", "<"))]
+    assert [line for line in prose if line.lstrip()[0] != "|" and len(line.split()) > 1 and "](" not in line] == []
