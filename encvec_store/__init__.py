@@ -13,10 +13,24 @@ from __future__ import annotations
 
 from . import aio, errors
 from .collection import Collection
-from .data.records import Hit
+from .data.records import Hit, Record
 from .keys.keyset import Keyset
+from .maintenance.calibrate import Calibration
+from .maintenance.verify import VerifyReport
 from .store import Store, connect
 
 __version__ = "0.1.0.dev0"
 
-__all__ = ["Collection", "Hit", "Keyset", "Store", "__version__", "aio", "connect", "errors"]
+__all__ = [
+    "Calibration",
+    "Collection",
+    "Hit",
+    "Keyset",
+    "Record",
+    "Store",
+    "VerifyReport",
+    "__version__",
+    "aio",
+    "connect",
+    "errors",
+]

@@ -31,7 +31,8 @@ def test_version_is_one():
 
 
 def test_exported_names_are_pinned():
-    names = ["Collection", "Hit", "Keyset", "Store", "__version__", "aio", "connect", "errors"]
+    classes = ["Calibration", "Collection", "Hit", "Keyset", "Record", "Store", "VerifyReport"]
+    names = [*classes, "__version__", "aio", "connect", "errors"]
     assert sorted(encvec_store.__all__) == names
     assert [name for name in names if not hasattr(encvec_store, name)] == []
 

@@ -25,10 +25,10 @@ import numpy as np
 from benchmarks.corpora import find
 from benchmarks.peers import PEERS, missing, python
 from benchmarks.report import RESULTS, Show, one_thread
+from encvec_store.data.arrays import Matrix
 from encvec_store.lab.bench import Data, Job, measure
 from encvec_store.lab.bench.results import Results, key_of
 from encvec_store.lab.bench.sides import Side, Variant
-from encvec_store.lab.bench.source import Matrix
 
 EFFORTS = (20, 50, 100, 200)
 PROBES = (8, 32, 64, 128, 256)

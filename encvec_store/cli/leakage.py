@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from click.core import ParameterSource
 
+from ..data.arrays import Matrix
 from ..errors import InputError
 from .columns import Columns
 from .common import LIMIT, Failure
@@ -22,7 +23,6 @@ from .readers import open_reader
 __all__ = ["leakage"]
 
 _BATCH = 10_000
-Matrix = npt.NDArray[np.float32]
 
 
 @click.command()

@@ -26,11 +26,12 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.constant_time import bytes_eq
 
-from ..data.precision import FORMATS, Kept, Precision
+from ..data.arrays import Bytes, Kept, Matrix
+from ..data.precision import FORMATS, Precision
 from ..errors import AuthenticationError
 from .labels import FORMAT, Purpose, derive, encode
 from .padding import padded, unpadded
-from .prf import Bytes, Pmac
+from .prf import Pmac
 
 __all__ = [
     "HEADER",
@@ -67,7 +68,6 @@ _STAMP = 12
 NONCE = 12
 TAG = 16
 
-Matrix = npt.NDArray[np.float32]
 Context = tuple[str, str, bytes]
 """Tenant, collection and its incarnation: what every subkey of a collection is derived for."""
 

@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
+from ..data.arrays import Bytes
+
 __all__ = ["Keystream", "Pmac", "batches"]
 
-Bytes = npt.NDArray[np.uint8]
 Words = npt.NDArray[np.uint64]
 BLOCK = 16
 _BATCH_BYTES = 1 << 19  # so much work stays in the second-level cache, and numpy's cost a call is small beside it

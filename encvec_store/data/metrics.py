@@ -20,16 +20,18 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import MetricError, NonFiniteError, NormError, ShapeError, ZeroVectorError
+from .arrays import Matrix
 
 __all__ = ["METRICS", "Metric", "as_array", "as_vectors", "metric", "norms"]
 
-Matrix = npt.NDArray[np.float32]
 _TINY = 1e-30
 _UNIT_ROUNDOFF = np.float32(2.0**-24)
 _LEAST = np.float32(1e-36)
 """Room for what underflows."""
 _MANY = 64
 """Fewer vectors are scored at once."""
+
+
 _ROUNDING = 1 + 1e-5  # vectors normalised in float32 are longer than 1 by chance, and pass a max_norm of 1
 
 

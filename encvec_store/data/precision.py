@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError, NormError
+from .arrays import Kept
 
-__all__ = ["FORMATS", "Kept", "Precision", "precision"]
+__all__ = ["FORMATS", "Precision", "precision"]
 
-Kept = npt.NDArray[np.float16] | npt.NDArray[np.float32]
 _LARGEST = 65_504.0
 _LEAST = 2.0**-14
 """Of a coordinate that has all its digits."""

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from ..data.arrays import Rows
 from ..data.filters import parse, pushdown
 from ..data.records import Record, check_ids
 from ..errors import InputError, StaleConfigError
-from ..storage.protocol import Rows
 from .session import Session
 
 __all__ = ["count", "delete", "get", "index_vectors", "pages"]

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..data.arrays import Rows
 from ..data.filters import Filter, is_covered, parse, pushdown
 from ..data.metrics import as_array, as_vectors
 from ..data.records import Hit
@@ -19,7 +20,7 @@ from ..errors import AuthenticationError, StaleConfigError
 from ..runtime.concurrency import offload
 from ..sealing.codec import Decoded
 from ..sealing.config import CollectionConfig, check_k
-from ..storage.protocol import Rows, union
+from ..storage.protocol import union
 from .candidates import Asked, Found, Sources
 from .rerank import best
 from .session import Session

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..crypto.envelope import PREFIX, envelope_size, is_of, revisions
+from ..data.arrays import Rows
 from ..data.filters import Predicate
 from ..data.spaces import by_version, version_of
 from ..errors import (
@@ -32,7 +33,7 @@ from ..schemes.drift import Drift
 from ..sealing.codec import Decoded, of_one_write
 from ..sealing.config import CollectionConfig
 from ..sealing.keyring import PROFILE, Keyring
-from ..storage.protocol import Records, Rows, union
+from ..storage.protocol import Records, union
 
 __all__ = ["Session"]
 

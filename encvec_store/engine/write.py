@@ -12,8 +12,8 @@ from operator import length_hint
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from ..data.arrays import Matrix
 from ..data.metrics import as_vectors, norms
 from ..data.records import check_documents, check_ids, check_metadata, encode_payload
 from ..data.spaces import version_of
@@ -32,7 +32,6 @@ _WORKERS = 2
 """Threads that encrypt ahead of a write: together they are about as fast as what they feed."""
 _ATTEMPTS = 8
 
-Matrix = npt.NDArray[np.float32]
 Checked = tuple[list[str], Matrix, list[bytes], list[dict[str, Any]]]
 """Ids, (n, dim) vectors, encoded payloads and metadata of n records."""
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from ..data.arrays import Matrix, Rows
 from ..data.filters import Predicate
 from ..errors import StaleConfigError, UriError
 from ..storage.memory import MemoryStore
-from ..storage.protocol import Changes, Matrix, Records, Rows
+from ..storage.protocol import Changes, Records
 from .protocol import Connection, Probes, first
 
 __all__ = ["ExactIndex", "connect"]

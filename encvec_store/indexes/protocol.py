@@ -19,8 +19,9 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from ..data.arrays import Bytes, Matrix, Rows
 from ..data.filters import Predicate
-from ..storage.protocol import Bytes, Matrix, Records, RecordStore, Rows
+from ..storage.protocol import Records, RecordStore
 
 __all__ = [
     "BringsEnvelopes",

@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from ..data.arrays import Matrix
 from ..errors import CalibrationError, InputError
 from ..schemes import Scheme
 from ..schemes.simulation import Sample
@@ -22,9 +22,9 @@ from ..sealing.config import CollectionConfig
 
 __all__ = ["MAX_SAMPLE", "Attack", "Calibration", "applied", "enough", "simulate"]
 
-Matrix = npt.NDArray[np.float32]
 Attack = Callable[[Matrix, Scheme], Mapping[str, Any]]
 """(lifted sample (n, point_dim), scheme without a profile) -> JSON values: an attack on the user's own data."""
+
 
 MIN_SAMPLE = 100
 MAX_SAMPLE = 20_000

@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..data.arrays import Rows
 from ..data.metrics import as_vectors
 from ..data.records import Hit
 from ..engine.session import Session
 from ..errors import EncvecError, InputError
-from ..storage.protocol import Rows
 
 __all__ = ["RecallWatch"]
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..crypto.envelope import TOKEN, envelope_size
+from ..data.arrays import Rows
 from ..data.records import encode_payload
 from ..engine.session import Session
 from ..engine.write import stored_settings
@@ -16,7 +17,7 @@ from ..errors import AuthenticationError, StoreError
 from ..runtime.concurrency import offload
 from ..sealing.codec import Decoded
 from ..sealing.config import CollectionConfig
-from ..storage.protocol import EncryptedBatch, Rows
+from ..storage.protocol import EncryptedBatch
 
 __all__ = ["REWRITE_CHUNK", "Progress", "reseal", "rewrite", "settle"]
 

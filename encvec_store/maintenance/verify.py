@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ..crypto.envelope import KEY_VERSION, PREFIX, TOKEN
+from ..data.arrays import Rows
 from ..data.fields import Term
 from ..data.spaces import version_of
 from ..engine.session import Session
 from ..errors import AuthenticationError, KeyUnavailableError
 from ..runtime.concurrency import offload
 from ..sealing.codec import RecordCodec, of_one_write
-from ..storage.protocol import Rows
 
 __all__ = ["Damage", "VerifyReport", "verify"]
 

@@ -13,16 +13,15 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ..data.precision import Kept
+from ..data.arrays import Kept, Matrix
 from ..errors import CalibrationError
 from .device import CPU, Device
 from .profile import Profile
 from .simulation import Sample, Trial
 from .strategy import Choice, Fit, Standing, Task
 
-__all__ = ["Cells", "Context", "Field", "Fixed", "KeyedScheme", "Matrix", "Nonces", "OneCell", "Scheme"]
+__all__ = ["Cells", "Context", "Field", "Fixed", "KeyedScheme", "Nonces", "OneCell", "Scheme"]
 
-Matrix = npt.NDArray[np.float32]
 Nonces = npt.NDArray[np.uint8]
 Cells = npt.NDArray[np.int64]
 Context = tuple[str | bytes | int, ...]

@@ -15,9 +15,9 @@ import numpy.typing as npt
 
 from ..crypto.labels import Purpose, derive
 from ..crypto.prf import Pmac
-from ..data.precision import Kept
+from ..data.arrays import Kept, Matrix
 from ..errors import SchemeError
-from .base import Cells, Context, Matrix, Nonces
+from .base import Cells, Context, Nonces
 from .device import Device
 from .noise import CENTRE, Noise, lengths
 from .rotation import rotation, turning

@@ -19,7 +19,7 @@ import threading
 
 import numpy as np
 
-from ..data.precision import Kept
+from ..data.arrays import Kept
 from .base import Scheme
 from .profile import Profile
 from .strategy import Verdict
@@ -35,6 +35,7 @@ MEAN_QUANTILE = 3.72
 """Standard deviations of a normal variable that one in ten thousand exceeds."""
 PER_DIMENSION = 20
 """Records looked at, for each dimension: of fewer, chance alone makes an eigenvalue large."""
+
 
 log = logging.getLogger("encvec_store")
 

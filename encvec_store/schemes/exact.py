@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..data.arrays import Matrix
 from .device import CPU, Device
 
 __all__ = ["Exact", "grid"]
 
-Matrix = npt.NDArray[np.float32]
 _DOUBLE, _SINGLE = 53, 24
 """Bits of the digits of a double and of a single."""
 _POINT = 26

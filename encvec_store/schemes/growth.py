@@ -11,7 +11,7 @@ from .cells import MAX_CELLS
 from .strategy import NEVER, Fit, Standing, Task
 
 if TYPE_CHECKING:
-    from .base import Matrix
+    from ..data.arrays import Matrix
     from .sketch import Sketch
 
 __all__ = ["after_write", "fit", "spreads", "state", "until"]

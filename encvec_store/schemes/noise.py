@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 
 from ..crypto.labels import Purpose, derive
-from ..crypto.prf import Bytes, Keystream, Pmac
-from ..data.precision import Kept
-from .base import Context, Matrix, Nonces
+from ..crypto.prf import Keystream, Pmac
+from ..data.arrays import Bytes, Kept, Matrix
+from .base import Context, Nonces
 from .device import device_of
 from .perturb import add_ball_noise, ball_noise
 

@@ -11,14 +11,13 @@ All of it comes from AES-CTR under the noise key and a nonce: who holds key and 
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-from ..crypto.prf import Bytes, Keystream, batches
+from ..crypto.prf import Keystream, batches
+from ..data.arrays import Bytes, Matrix
 from .device import device_of
 
 __all__ = ["add_ball_noise", "ball_noise"]
 
-Matrix = npt.NDArray[np.float32]
 # 32-bit integers i from -2^31 on become uniforms i * _STEP + 1/2 in [2^-24, 1 - 2^-24]: their logarithm is
 # finite and never 0. And they become angles i * _TURN in [-pi, pi]. Either keeps float32's 24 bits.
 _STEP = np.float32((0.5 - 2.0**-24) * 2.0**-31)

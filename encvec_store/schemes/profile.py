@@ -16,12 +16,12 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from ..data.arrays import Matrix
 from ..errors import ProfileError
 from .threads import one_thread
 
 __all__ = ["LEAST_RECORDS", "Profile", "Spectrum", "fit", "least_records"]
 
-Matrix = npt.NDArray[np.float32]
 Wide = npt.NDArray[np.float64]
 
 FORMAT = 1
@@ -40,6 +40,8 @@ _FLOOR = 1e-3
 """Least eigenvalue, as a share of the mean of those kept: a direction that hardly varied must not drown the others."""
 _NOTHING = 1e-9
 """Share of the variance below which a direction is rounding, not data."""
+
+
 _BLOCK = 4096
 _HEAD = struct.Struct(">BIIIQ")
 

@@ -17,17 +17,19 @@ import numpy as np
 import numpy.typing as npt
 
 from ..crypto.prf import Keystream, batches
+from ..data.arrays import Matrix
 from .device import CPU, Device
 from .exact import Exact, grid
 from .threads import one_thread
 
 __all__ = ["DENSE", "Rotation", "haar", "rotation", "turning"]
 
-Matrix = npt.NDArray[np.float32]
 DENSE = 1024
 """Largest dimension that gets one dense matrix; docs/decisions/0003 has the measurement."""
 BLOCK = 128
 """Blocks have at most this many rows, and as equal sizes as can be."""
+
+
 ROUNDS = 3
 
 

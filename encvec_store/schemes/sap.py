@@ -21,9 +21,9 @@ import numpy as np
 
 from ..crypto.labels import Purpose, derive
 from ..crypto.prf import Keystream
-from ..data.precision import Kept
+from ..data.arrays import Kept, Matrix
 from ..errors import SchemeError
-from .base import Context, Fixed, KeyedScheme, Matrix, Nonces, OneCell
+from .base import Context, Fixed, KeyedScheme, Nonces, OneCell
 from .cells import KeyedCells, check_cells
 from .device import CPU, Device
 from .noise import Noise

@@ -9,9 +9,9 @@ from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 
-from ..data.precision import Kept
+from ..data.arrays import Kept, Matrix
 from ..errors import CalibrationError
-from .base import Context, Field, Fixed, Matrix, Nonces, OneCell
+from .base import Context, Field, Fixed, Nonces, OneCell
 from .device import CPU, Device
 from .profile import Profile
 from .simulation import Sample, Trial

@@ -16,12 +16,12 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from ..data.arrays import Matrix
 from ..data.metrics import Metric
 from .profile import Profile
 
 __all__ = ["MAX_QUERIES", "Sample", "Trial", "plain_trial", "sketch_trial"]
 
-Matrix = npt.NDArray[np.float32]
 
 MAX_QUERIES = 300
 _RESAMPLES = 1000

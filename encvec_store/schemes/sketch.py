@@ -21,11 +21,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..crypto.labels import Purpose, derive
-from ..data.precision import Kept
+from ..data.arrays import Kept, Matrix
 from ..errors import ProfileError, SchemeError
 from . import growth
 from . import profile as profiles
-from .base import Context, KeyedScheme, Matrix, Nonces, OneCell
+from .base import Context, KeyedScheme, Nonces, OneCell
 from .cells import KeyedCells, check_cells
 from .device import CPU, Device
 from .exact import Exact, grid
@@ -53,6 +53,7 @@ GAMMAS = (-0.25, 0.0, 0.25)
 WHITE = -0.5
 NARROW_FLOOR = 3.6
 """The same, of narrow spectra, such as faces have: noise costs them more recall, and they give an attacker less."""
+
 
 Turn = Callable[[Matrix], Matrix]
 

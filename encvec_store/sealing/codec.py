@@ -24,17 +24,16 @@ from ..crypto.envelope import (
     headers,
     nonces_of,
 )
-from ..crypto.prf import Bytes
+from ..data.arrays import Bytes, Matrix, Rows
 from ..data.fields import Policy, Term, canonical, plain_term
 from ..data.filters import BLIND_COLUMN
 from ..data.spaces import space, spaces
 from ..schemes import KeyedScheme
-from ..storage.protocol import EncryptedBatch, Rows
+from ..storage.protocol import EncryptedBatch
 from .config import CollectionConfig
 
 __all__ = ["Decoded", "RecordCodec", "SealedVectors", "of_one_write"]
 
-Matrix = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 Decoded = tuple[str, dict[str, Any], str | None]
 """Id, metadata and document of a record."""

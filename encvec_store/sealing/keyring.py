@@ -7,11 +7,10 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from ..crypto.blobs import BlobCipher, blob_key_version, settings_head
 from ..crypto.envelope import KEY_VERSION, Context, RecordCipher, key_version, key_versions
-from ..crypto.prf import Bytes
+from ..data.arrays import Bytes, Matrix
 from ..data.fields import Term
 from ..data.records import decode_payload
 from ..errors import AuthenticationError
@@ -26,7 +25,6 @@ from .config import CollectionConfig
 
 __all__ = ["PROFILE", "Keyring", "Roots"]
 
-Matrix = npt.NDArray[np.float32]
 PROFILE = "profile"
 """Name of the blob that holds it."""
 _BLINDED = 1024

@@ -2,24 +2,6 @@
 
 from __future__ import annotations
 
-from .protocol import (
-    Blob,
-    Changes,
-    CollectionSpec,
-    EncryptedBatch,
-    Records,
-    RecordStore,
-    Rows,
-    union,
-)
+from .protocol import Blob, Changes, CollectionSpec, EncryptedBatch, Records, RecordStore, union
 
-__all__ = [
-    "Blob",
-    "Changes",
-    "CollectionSpec",
-    "EncryptedBatch",
-    "RecordStore",
-    "Records",
-    "Rows",
-    "union",
-]
+__all__ = ["Blob", "Changes", "CollectionSpec", "EncryptedBatch", "RecordStore", "Records", "union"]

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from ..data.arrays import Bytes, Kept, Matrix, Rows
 from ..data.fields import Term
 from ..data.filters import AllOf, AnyOf, Match, Predicate, Present
 from ..errors import CollectionNotFoundError, StaleConfigError, StoreClosedError, StoreLockedError
-from .protocol import Blob, Bytes, Changes, CollectionSpec, EncryptedBatch, Kept, Matrix, Rows
+from .protocol import Blob, Changes, CollectionSpec, EncryptedBatch
 
 __all__ = ["MemoryRecords", "MemoryStore"]
 

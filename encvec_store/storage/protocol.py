@@ -16,29 +16,12 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
+from ..data.arrays import Bytes, Kept, Matrix, Rows
 from ..data.fields import Term
 from ..data.filters import Predicate
 
-__all__ = [
-    "Blob",
-    "Bytes",
-    "Changes",
-    "CollectionSpec",
-    "EncryptedBatch",
-    "Kept",
-    "Matrix",
-    "RecordStore",
-    "Records",
-    "Rows",
-    "union",
-]
-
-Rows = npt.NDArray[np.int64]
-Bytes = npt.NDArray[np.uint8]
-Matrix = npt.NDArray[np.float32]
-Kept = npt.NDArray[np.float16] | npt.NDArray[np.float32]
+__all__ = ["Blob", "Changes", "CollectionSpec", "EncryptedBatch", "RecordStore", "Records", "union"]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from .protocol import Rows
+from ..data.arrays import Rows
 
 __all__ = ["ADDED", "BYTES_MOST", "ENTRIES_MOST", "KEPT", "REMOVED", "entries", "packed", "unpacked"]
 
@@ -19,6 +19,7 @@ KEPT = 1_000
 """Writes whose changes a table keeps, at least. Who is further behind lists everything."""
 ENTRIES_MOST, BYTES_MOST = 2 * KEPT, 1 << 20
 """Entries and bytes of ranges that a table keeps, at most: reading more takes longer than listing what is there."""
+
 
 _NUMBER = np.dtype(">i8")
 _PAIR = 2 * _NUMBER.itemsize

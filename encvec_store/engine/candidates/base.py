@@ -8,13 +8,11 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from ...data.arrays import Matrix, Rows
 from ...data.filters import Predicate
 from ...sealing.config import CollectionConfig
-from ...storage.protocol import Rows
 
-__all__ = ["Asked", "CandidateSource", "Found", "Matrix"]
-
-Matrix = npt.NDArray[np.float32]
+__all__ = ["Asked", "CandidateSource", "Found"]
 
 
 @dataclass

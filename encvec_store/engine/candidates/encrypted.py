@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...data.arrays import Matrix, Rows
 from ...data.filters import Predicate
 from ...data.spaces import by_version
 from ...indexes.protocol import Probes, share
 from ...runtime.concurrency import offload
 from ...sealing.config import CollectionConfig
-from ...storage.protocol import Rows
 from ..session import Session
-from .base import Asked, Found, Matrix
+from .base import Asked, Found
 from .fusion import fused
 
 __all__ = ["EncryptedIndex"]

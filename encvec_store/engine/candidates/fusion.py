@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ...storage.protocol import Rows
+from ...data.arrays import Rows
 from .base import Asked, Found
 
 __all__ = ["Fused", "fused", "interleaved"]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...data.arrays import Matrix, Rows
 from ...data.filters import Predicate
 from ...runtime.concurrency import Lock, offload
 from ...sealing.config import CollectionConfig
-from ...storage.protocol import Rows
 from ..rerank import best
 from ..session import Session
-from .base import Asked, Found, Matrix
+from .base import Asked, Found
 
 __all__ = ["OpenedScan", "OpenedVectors"]
 

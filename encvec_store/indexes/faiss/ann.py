@@ -14,7 +14,7 @@ import faiss as _faiss
 import numpy as np
 import numpy.typing as npt
 
-from ...storage.protocol import Matrix, Rows
+from ...data.arrays import Matrix, Rows
 from ...storage.sqlite.files import Read
 from .device import GpuCopy, gpu_copy, suits, uses_gpu
 from .options import Options

@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...storage.protocol import Bytes, Changes, CollectionSpec, Rows
+from ...data.arrays import Bytes, Rows
+from ...storage.protocol import Changes, CollectionSpec
 from ...storage.sqlite.files import check_hashed, read_hashed, reading, replace_durably, sync, write_hashed
 from ..protocol import CacheAuthenticator
 from .ann import VERSION, AnnIndex
@@ -34,6 +35,8 @@ __all__ = ["Cache", "State"]
 
 FORMAT = 3
 """1 had one hash a file; 2 did not say of which content it was."""
+
+
 _MANIFEST = "manifest.json"
 _LOCK = "writer.lock"
 _TRIES = 3

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ...data.arrays import Bytes, Matrix, Rows
 from ...data.filters import Predicate
 from ...errors import CollectionNotFoundError, StaleConfigError
-from ...storage.protocol import Bytes, Changes, Matrix, Records, Rows, union
+from ...storage.protocol import Changes, Records, union
 from ..protocol import CacheAuthenticator, Nearest, Probes
 from .cache import Cache, State
 from .locks import ReadWriteLock

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ...data.arrays import Bytes, Matrix, Rows
 from ...data.filters import Predicate
-from ...storage.protocol import Bytes, Matrix, Rows
 from ..protocol import Probes, first, share
 from .ann import AnnIndex, training_size
 from .options import Options

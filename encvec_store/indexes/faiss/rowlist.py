@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...storage.protocol import Rows
+from ...data.arrays import Rows
 
 __all__ = ["RowList"]
 
 _LEAST = 8
 """Rows of a run, on average: shorter ones save little, and finding the right one of many takes time."""
+
+
 _CHUNK = 1_000_000
 
 Places = npt.NDArray[np.intp]

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ...storage.protocol import Bytes, Rows
+from ...data.arrays import Bytes, Rows
 from ...storage.sqlite.files import private
 
 __all__ = ["Slots", "write_slots"]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from ...data.arrays import Matrix, Rows
 from ...data.filters import Predicate
 from ...storage.postgres.records import PostgresRecords
-from ...storage.protocol import Matrix, Rows
 from ..protocol import Nearest, Probes
 from .searching import Searcher
 

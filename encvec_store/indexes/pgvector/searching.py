@@ -20,13 +20,14 @@ from typing import Any
 
 import numpy as np
 
+from ...data.arrays import Matrix, Rows
 from ...data.filters import Predicate
 from ...errors import StoreError
 from ...storage.postgres.reading import joined
 from ...storage.postgres.records import PostgresRecords
 from ...storage.postgres.source import Cursor
 from ...storage.postgres.wire import rows_from
-from ...storage.protocol import Matrix, Rows, union
+from ...storage.protocol import union
 from ..protocol import Nearest, Probes, share
 from .building import Indexer, IndexState
 from .statements import Ask, Statements, Way

@@ -9,6 +9,7 @@ from typing import Any, LiteralString
 import numpy as np
 from psycopg.sql import SQL, Composable, Composed
 
+from ...data.arrays import Matrix
 from ...data.filters import Predicate
 from ...errors import StaleConfigError
 from ...storage.postgres.names import kept
@@ -16,7 +17,6 @@ from ...storage.postgres.predicates import PredicateSql
 from ...storage.postgres.records import PostgresRecords
 from ...storage.postgres.source import Cursor
 from ...storage.postgres.wire import Raw, int8_array, vector, vector_array
-from ...storage.protocol import Matrix
 from ..protocol import share
 
 __all__ = ["Ask", "Statements", "Way"]
@@ -28,6 +28,7 @@ _HOLE = "\0"
 _SMALL = 400
 """Bytes of a payload that comes along with a candidate: the padded ones of short records have 344. Sending so much is
 cheaper than being asked for ten of them."""
+
 
 # For many queries, one line each: its rows and distances, packed. Envelopes follow by a second statement, once each.
 _WIDE: LiteralString = (

@@ -14,10 +14,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
-import numpy.typing as npt
 
 from ...crypto.envelope import NAME_KIND, TOKEN, envelope_size, key_versions
 from ...crypto.labels import Purpose, derive
+from ...data.arrays import Bytes, Matrix
 from ...data.metrics import as_vectors
 from ...errors import AuthenticationError
 from ...keys.keyset import Keyset, KeyVersion
@@ -27,8 +27,6 @@ from ...sealing.keyring import Keyring
 
 __all__ = ["BOUND", "FREE", "ColumnCipher", "KeysetSource"]
 
-Matrix = npt.NDArray[np.float32]
-Bytes = npt.NDArray[np.uint8]
 KeysetSource = Keyset | Callable[[], Keyset]
 
 BOUND, FREE = 1, 2

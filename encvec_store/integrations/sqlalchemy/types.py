@@ -23,6 +23,7 @@ from sqlalchemy.sql import operators
 from sqlalchemy.sql.elements import ClauseElement, ColumnElement, Label
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
+from ...data.arrays import Matrix
 from ...errors import InputError, MetricError, NormError, SchemeError
 from ...sealing.config import CollectionConfig
 from .cipher import ColumnCipher, KeysetSource
@@ -32,7 +33,6 @@ from .values import IndexText, Plain, SealedVector, distance, sendable, text_of
 
 __all__ = ["SUFFIX", "EncryptedVector"]
 
-Matrix = npt.NDArray[np.float32]
 SUFFIX = "_sealed"
 OPERATORS = {"cosine": "cosine_distance", "l2": "l2_distance", "ip": "max_inner_product"}
 _numbers: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()

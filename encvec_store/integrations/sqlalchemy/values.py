@@ -5,18 +5,16 @@ from __future__ import annotations
 from typing import Any, NoReturn
 
 import numpy as np
-import numpy.typing as npt
 from sqlalchemy import Dialect, Float, LargeBinary, bindparam, null, type_coerce
 from sqlalchemy.sql import operators
 from sqlalchemy.sql.elements import BinaryExpression, ColumnElement
 from sqlalchemy.types import TypeDecorator, UserDefinedType
 
+from ...data.arrays import Matrix
 from ...errors import InputError
 from .errors import unwrapped
 
 __all__ = ["IndexText", "IndexVector", "Plain", "Rank", "SealedVector", "distance", "sendable", "text_of"]
-
-Matrix = npt.NDArray[np.float32]
 
 
 class IndexText(str):

@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ...collection import Collection
+from ...data.arrays import Matrix
 from ...data.records import Hit
 from ...engine.search import asked
 from ...store import Store
-from .source import Matrix, Source, Vectors
+from .source import Source, Vectors
 
 __all__ = ["Encrypted", "fill"]
 

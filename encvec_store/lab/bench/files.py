@@ -8,13 +8,16 @@ from typing import Any
 
 import numpy as np
 
+from ...data.arrays import Matrix
 from ...errors import InputError
-from .source import Data, Matrix, Source, Vectors, held_out
+from .source import Data, Source, Vectors, held_out
 
 __all__ = ["MAPPED", "open_data", "open_vectors"]
 
 MAPPED = (".npy", ".fvecs", ".bvecs", ".hdf5", ".h5")
 """Suffixes that `open_data` knows."""
+
+
 _METRICS = {"angular": "cosine", "euclidean": "l2", "dot": "ip", "ip": "ip"}
 _MOST_QUERIES = 10_000
 

@@ -14,11 +14,12 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
+from ...data.arrays import Matrix
 from ...data.metrics import Metric
 from ...indexes.faiss import ann
 from ...indexes.faiss.device import gpu_copy, suits, uses_gpu
 from ...indexes.faiss.options import Options
-from .source import Matrix, Source, Vectors
+from .source import Source, Vectors
 
 __all__ = ["Plain"]
 

@@ -22,10 +22,10 @@ import numpy.typing as npt
 import psycopg
 from psycopg.sql import SQL
 
+from ...data.arrays import Matrix
 from ...localpg import LocalServer
 from ...storage.postgres.options import Options, parse_url
 from ...storage.postgres.wire import Raw, RawDumper, vector
-from .source import Matrix
 
 __all__ = ["Database", "PlainTable", "Search", "database"]
 

@@ -17,13 +17,14 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from ...data.arrays import Matrix
 from ...data.metrics import Metric, metric
 from ...indexes.faiss.options import Options
 from ...keys.keyset import Keyset
 from ...store import connect
 from .encrypted import BATCH, Encrypted, fill
 from .plain import Plain
-from .source import Data, Matrix
+from .source import Data
 
 __all__ = ["PlainFaiss", "PlainPostgres", "Side", "Stored", "Variant", "effort_option"]
 

@@ -13,13 +13,12 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from ...data.arrays import Matrix, Rows
 from ...data.metrics import as_vectors
 from ...errors import InputError, ShapeError
 
-__all__ = ["Data", "Drawn", "Judged", "Labels", "Matrix", "Qrels", "Source", "Vectors", "held_out"]
+__all__ = ["Data", "Drawn", "Judged", "Labels", "Qrels", "Source", "Vectors", "held_out"]
 
-Matrix = npt.NDArray[np.float32]
-Rows = npt.NDArray[np.int64]
 SLICE = 20_000
 HELD_OUT = 1_000
 

@@ -12,8 +12,9 @@ import math
 
 import numpy as np
 
+from ...data.arrays import Matrix, Rows
 from ...errors import InputError
-from .source import HELD_OUT, Data, Drawn, Matrix, Rows, Source
+from .source import HELD_OUT, Data, Drawn, Source
 
 __all__ = ["INTENT", "clustered", "iid", "named", "power_law", "tree"]
 

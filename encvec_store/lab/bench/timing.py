@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+
+from ...data.arrays import Matrix
 
 __all__ = ["Timed", "interleave", "interval", "throughput"]
 
-Matrix = npt.NDArray[np.float32]
 Progress = Callable[[int], None]
 WARM_UP = 50
 _Z = 1.959963984540054

@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from ...data.arrays import Matrix, Rows
 from ...data.metrics import Metric
-from .source import Judged, Matrix, Rows, Source, Vectors
+from .source import Judged, Source, Vectors
 
 __all__ = ["Found", "Truth", "ndcg"]
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ...data.arrays import Matrix
+
 __all__ = [
     "Cells",
     "Indices",
-    "Matrix",
     "Statistics",
     "ball",
     "blocks",
@@ -27,7 +28,6 @@ __all__ = [
     "unit",
 ]
 
-Matrix = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.intp]
 Cells = npt.NDArray[np.int64]
 """Which cell each record is in, from 0."""

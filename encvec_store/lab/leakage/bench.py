@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from ...data.arrays import Matrix
 from ...errors import InputError
-from .algebra import Matrix
 from .attacks import ATTACKS
 from .cells import LEAST, parts, ways
 from .experiment import Experiment

@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from .algebra import Cells, Indices, Matrix, Statistics, unit
+from ...data.arrays import Matrix
+from .algebra import Cells, Indices, Statistics, unit
 from .views import Case
 
 __all__ = ["LEAST", "Part", "drawn", "parts", "ways"]
 
 LEAST = 10
 """Records of a cell, or texts of it, below which no attack is tried on it alone."""
+
 
 _ALONE = ("together", "each", "told")
 _PAIRED = ("with pairs", "without pairs")

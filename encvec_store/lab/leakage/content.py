@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from .algebra import Cells, Matrix, Statistics, ball, centroids, haar, nearest, unit
+from ...data.arrays import Matrix
+from .algebra import Cells, Statistics, ball, centroids, haar, nearest, unit
 
 __all__ = ["ContentCells"]
 

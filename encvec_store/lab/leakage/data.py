@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from .algebra import Matrix, float32, unit
+from ...data.arrays import Matrix
+from .algebra import float32, unit
 
 __all__ = ["text_like"]
 

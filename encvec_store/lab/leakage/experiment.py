@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from ...data.arrays import Matrix
 from ...errors import InputError
-from .algebra import Cells, Matrix, float32, sample, unit
+from .algebra import Cells, float32, sample, unit
 from .attacks import ATTACKS, Attack
 from .cells import LEAST, Part, drawn, parts, ways
 from .metrics import decoder, hits, mean_cosine, recall_in_candidates, scores, wilson
@@ -30,6 +31,8 @@ __all__ = ["ADVERSARIES", "CANDIDATES", "Experiment", "Row", "attack_arrays", "k
 Row = dict[str, Any]
 ADVERSARIES = ("disjoint", "same", "superset")
 """What the corpus is: other texts of the kind; the very same texts, unordered; these among as many others."""
+
+
 CANDIDATES = (10, 50, 100, 200, 500)
 _PROFILE = 20_000
 _QUERIES = 300

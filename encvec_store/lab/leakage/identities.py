@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import binom
 
-from .algebra import Matrix, blocks, nearest, unit
+from ...data.arrays import Matrix
+from .algebra import blocks, nearest, unit
 from .metrics import equal_error_rate, true_accept_rate
 from .probes import LUCK, Labels
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from .algebra import Matrix, centred, unit
+from ...data.arrays import Matrix
+from .algebra import centred, unit
 from .attacks.cliques import cliques
 from .attacks.coordinates import coordinates
 from .attacks.icp import principal

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from .algebra import Cells, Indices, Matrix, blocks, nearest, unit
+from ...data.arrays import Matrix
+from .algebra import Cells, Indices, blocks, nearest, unit
 
 __all__ = [
     "Unlinkability",

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from ...data.arrays import Matrix
 from ...errors import InputError
 from ...schemes import Scheme
-from .algebra import Matrix
 from .experiment import Experiment, Row, run, worst
 from .subjects import Registered
 
@@ -22,6 +22,8 @@ __all__ = ["SampleAttack"]
 
 LOOKS = {"components": "sphere", "density": "sphere", "cliques": "sphere", "pca-icp": "centred"}
 """The strongest attacks, and the view in which each did best."""
+
+
 LEAST = 40
 _MOST = 4_000
 _KEPT = ("beta", "identified", "ci_low", "ci_high", "chance", "attack", "adversary", "n")

@@ -13,7 +13,8 @@ import numpy.typing as npt
 from scipy.optimize import minimize
 from scipy.stats import norm, spearmanr
 
-from .algebra import Cells, Indices, Matrix, Statistics, centred, float32, procrustes, unit
+from ...data.arrays import Matrix
+from .algebra import Cells, Indices, Statistics, centred, float32, procrustes, unit
 from .metrics import auc, hits
 from .subjects import Keyed
 

@@ -13,21 +13,13 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from ...data.arrays import Matrix
 from ...errors import InputError
 from ...schemes import KeyedScheme, scheme
-from .algebra import Cells, Matrix, Statistics, ball, blocks, float32, haar, unit
+from .algebra import Cells, Statistics, ball, blocks, float32, haar, unit
 from .content import ContentCells
 
-__all__ = [
-    "CONTROLS",
-    "SUBJECTS",
-    "Foreign",
-    "Keyed",
-    "Pipeline",
-    "Registered",
-    "Subject",
-    "subject",
-]
+__all__ = ["CONTROLS", "SUBJECTS", "Foreign", "Keyed", "Pipeline", "Registered", "Subject", "subject"]
 
 
 class Keyed(Protocol):

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .algebra import Indices, Matrix, Statistics, ball, centred, eigen, float32, unit
+from ...data.arrays import Matrix
+from .algebra import Indices, Statistics, ball, centred, eigen, float32, unit
 
 __all__ = ["VIEWS", "Case", "View", "view", "whitening"]
 

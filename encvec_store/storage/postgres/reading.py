@@ -9,10 +9,11 @@ import numpy as np
 import psycopg
 from psycopg.sql import SQL
 
+from ...data.arrays import Bytes, Matrix, Rows
 from ...data.fields import Term
 from ...data.filters import AllOf, Predicate
 from ...errors import CollectionNotFoundError
-from ..protocol import Bytes, CollectionSpec, Matrix, Rows
+from ..protocol import CollectionSpec
 from .faults import explained, is_outdated
 from .names import kept
 from .predicates import PredicateSql
@@ -25,6 +26,8 @@ __all__ = ["Reader", "joined"]
 T = TypeVar("T")
 _AT_ONCE = 1 << 26
 """Bytes fetched by one statement, about."""
+
+
 _ATTEMPTS = 5
 _ROWS = (
     "SELECT string_agg(int8send(row), ''::bytea ORDER BY row) FROM (SELECT DISTINCT row FROM ({listing}) AS listed"

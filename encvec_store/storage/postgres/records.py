@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 from typing import Any
 
-from ..protocol import Blob, Changes, CollectionSpec, EncryptedBatch, Rows
+from ...data.arrays import Rows
+from ..protocol import Blob, Changes, CollectionSpec, EncryptedBatch
 from .changes import changed, purge
 from .check import check_content, sizes
 from .reading import Reader

@@ -13,8 +13,9 @@ from typing import Any, LiteralString
 
 from psycopg.sql import SQL, Composable
 
+from ...data.arrays import Rows
 from ...runtime.concurrency import offload
-from ..protocol import EncryptedBatch, Rows
+from ..protocol import EncryptedBatch
 from .names import Names, kept
 from .source import Cursor, Source
 from .wire import byte_arrays, int8_array, numbered, packed_tokens, split_value, typed_kind, vector_array
@@ -30,6 +31,8 @@ _COLLECTIONS: LiteralString = (
 )
 _BESIDES: tuple[LiteralString, ...] = ("{spaces}", "{blobs}", "{changes}")
 """Tables with rows of all collections."""
+
+
 _BESIDE: LiteralString = "CREATE POLICY tenant ON {table} USING (collection IN (SELECT id FROM {collections}))"
 _CONTENT: LiteralString = (
     "CREATE POLICY tenant ON {table} USING (EXISTS (SELECT FROM {collections} WHERE content = {number}))"

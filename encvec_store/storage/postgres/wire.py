@@ -16,8 +16,9 @@ import numpy.typing as npt
 from psycopg.adapt import Dumper
 from psycopg.pq import Format
 
+from ...data.arrays import Bytes, Kept, Matrix, Rows
 from ...data.fields import Term
-from ..protocol import Bytes, EncryptedBatch, Kept, Matrix, Rows
+from ..protocol import EncryptedBatch
 
 __all__ = [
     "KEY",

@@ -15,9 +15,10 @@ from typing import Any, LiteralString
 import numpy as np
 from psycopg.sql import SQL
 
+from ...data.arrays import Bytes, Rows
 from ...errors import StaleConfigError
 from ...runtime.concurrency import each
-from ..protocol import Blob, Bytes, EncryptedBatch, Rows, union
+from ..protocol import Blob, EncryptedBatch, union
 from ..ranges import KEPT, entries
 from .changes import forget
 from .names import kept

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..protocol import Changes, Rows, union
+from ...data.arrays import Rows
+from ..protocol import Changes, union
 from ..ranges import ADDED, BYTES_MOST, ENTRIES_MOST, KEPT, REMOVED, entries, unpacked
 from .database import numbers
 

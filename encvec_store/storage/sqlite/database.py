@@ -21,8 +21,8 @@ from sqlalchemy import create_engine, event, exc, inspect
 from sqlalchemy.engine import URL
 from sqlalchemy.pool import PoolProxiedConnection, QueuePool
 
+from ...data.arrays import Rows
 from ...errors import StoreClosedError, StoreLockedError, StoreUnreachableError
-from ..protocol import Rows
 from ..revisions import FORMAT, REVISION, VERSION_TABLE, judge
 from .tables import OF_A_RECORD, PAGE_SIZE, metadata
 

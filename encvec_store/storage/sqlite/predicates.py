@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from ...data.arrays import Rows
 from ...data.filters import AllOf, AnyOf, Match, Predicate, Present, Range, breadth
-from ..protocol import Rows
 from .database import ascending
 
 __all__ = ["matching_rows"]
@@ -21,6 +21,8 @@ _AT_ONCE = 500
 """Terms in one statement, well below SQLite's limit on variables."""
 _FEW = 1_000
 """So few rows are looked up one by one in the other parts of an AllOf, rather than listing those parts."""
+
+
 _FROM = "SELECT row FROM terms WHERE collection = ? AND field = ?"
 _BY_NUMBER = " AND row IN (SELECT value FROM json_each(?))"
 

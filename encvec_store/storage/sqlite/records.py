@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ...data.arrays import Bytes, Matrix, Rows
 from ...data.fields import Term
 from ...data.filters import Predicate
 from ...errors import CollectionNotFoundError, StoreUnreachableError
-from ..protocol import Blob, Bytes, Changes, CollectionSpec, EncryptedBatch, Matrix, Rows
+from ..protocol import Blob, Changes, CollectionSpec, EncryptedBatch
 from . import changes
 from .check import check_records
 from .database import Database, ascending

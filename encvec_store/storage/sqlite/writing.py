@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import numpy.typing as npt
 
+from ...data.arrays import Rows
 from ...errors import CollectionNotFoundError, StaleConfigError
-from ..protocol import Blob, EncryptedBatch, Rows
+from ..protocol import Blob, EncryptedBatch
 from . import changes
 from .database import Database
 from .tables import OF_A_RECORD

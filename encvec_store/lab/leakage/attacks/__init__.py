@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..algebra import Matrix, centred
+from ....data.arrays import Matrix
+from ..algebra import centred
 from ..views import Case, View
 from .cliques import cliques
 from .coordinates import coordinates

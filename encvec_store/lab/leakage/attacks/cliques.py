@@ -14,7 +14,8 @@ import itertools
 
 import numpy as np
 
-from ..algebra import Indices, Matrix, procrustes, sample, unit
+from ....data.arrays import Matrix
+from ..algebra import Indices, procrustes, sample, unit
 from ..views import Case, View
 from .icp import polish
 

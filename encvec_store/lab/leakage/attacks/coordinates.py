@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from ..algebra import Indices, Matrix, centred, float32
+from ....data.arrays import Matrix
+from ..algebra import Indices, centred, float32
 from ..views import Case, View
 
 __all__ = ["coordinates", "permuted"]

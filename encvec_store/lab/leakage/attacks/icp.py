@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..algebra import Matrix, centred, eigen, float32, mutual, procrustes, sample, unit
+from ....data.arrays import Matrix
+from ..algebra import centred, eigen, float32, mutual, procrustes, sample, unit
 from ..views import Case, View
 
 __all__ = ["grow", "polish", "principal", "signed_components"]

@@ -7,7 +7,8 @@ from functools import partial
 
 import numpy as np
 
-from ..algebra import Matrix, blocks, centred, eigen, float32, sample, unit
+from ....data.arrays import Matrix
+from ..algebra import blocks, centred, eigen, float32, sample, unit
 from ..views import Case, View
 from .icp import grow, polish
 

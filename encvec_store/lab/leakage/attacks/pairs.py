@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from ..algebra import Matrix, centred, float32, procrustes, unit
+from ....data.arrays import Matrix
+from ..algebra import centred, float32, procrustes, unit
 from ..views import Case, View
 from .coordinates import permuted
 from .icp import grow, polish, signed_components

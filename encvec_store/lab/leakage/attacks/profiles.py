@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..algebra import Indices, Matrix, mutual, procrustes, sample, unit
+from ....data.arrays import Matrix
+from ..algebra import Indices, mutual, procrustes, sample, unit
 from ..views import Case, View
 from .icp import polish
 

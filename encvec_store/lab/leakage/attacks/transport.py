@@ -6,7 +6,8 @@ import numpy as np
 from scipy.optimize import quadratic_assignment
 from scipy.special import logsumexp
 
-from ..algebra import Matrix, centroids, procrustes, sample, unit
+from ....data.arrays import Matrix
+from ..algebra import centroids, procrustes, sample, unit
 from ..views import Case, View
 from .icp import polish, signed_components
 
