@@ -27,7 +27,7 @@ from benchmarks.datasets import Floats, load
 from benchmarks.report import Row, Show, Target, one_thread, options, publish
 from encvec_store import connect
 from encvec_store.data.metrics import metric
-from encvec_store.indexes.faiss.options import Options
+from encvec_store.indexes.faiss.options import FaissOptions
 from encvec_store.lab.bench.encrypted import Encrypted, fill
 from encvec_store.lab.bench.job import throwaway_keys
 from encvec_store.lab.bench.plain import Plain
@@ -50,7 +50,7 @@ def contest(name: str, show: Show) -> list[Row]:
     with show.stage("exact neighbours", 1):
         truth = Truth(measure, data.vectors, queries, K)
     with show.stage("plaintext HNSW", 1):
-        plain = Plain(measure, data.vectors, Options(index="hnsw", storage="float32"))
+        plain = Plain(measure, data.vectors, FaissOptions(index="hnsw", storage="float32"))
     for ef in EFS:
         plain.set_ef(ef)
         if truth.recall([plain.search(query, K) for query in queries], K) >= RECALL:

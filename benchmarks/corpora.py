@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from benchmarks.datasets import DATA, SHIPPED, DatasetError, load
 from encvec_store.lab.bench.files import open_data, open_vectors
-from encvec_store.lab.bench.source import Data, Labels, Qrels, Source, held_out
+from encvec_store.lab.bench.source import Data, Labels, Qrels, VectorSource, held_out
 from encvec_store.lab.bench.synthetic import named
 
 __all__ = ["REAL", "find", "lfw"]
@@ -51,7 +51,7 @@ def find(name: str, limit: int | None = None) -> Data:
         judged = None
         if held.labels is not None and held.query_labels is not None and name in SHIPPED:
             judged = Labels(held.labels, held.query_labels)
-        return Data(held.name, Source(held.vectors), held.queries, held.metric, judged)
+        return Data(held.name, VectorSource(held.vectors), held.queries, held.metric, judged)
     if name in REAL:
         found = open_data(downloaded(name))
     elif kind == "cranfield":
@@ -81,7 +81,7 @@ def cranfield(path: Path) -> Data:
         judged: list[dict[int, float]] = [{} for _ in queries]
         for query, document, code in stored["qrels"].tolist():
             judged[query][document] = 5.0 - code if 1 <= code <= 4 else 0.0
-    return Data("cranfield", Source(vectors), queries, "cosine", Qrels(judged))
+    return Data("cranfield", VectorSource(vectors), queries, "cosine", Qrels(judged))
 
 
 def lfw(path: Path) -> Data:
@@ -98,7 +98,7 @@ def lfw(path: Path) -> Data:
     probes = order[first[has_second] + 1]
     labels = np.arange(len(people), dtype=np.int64)
     return Data(
-        "lfw", Source(vectors[enrolled]), vectors[probes], "cosine", Labels(labels, has_second.astype(np.int64))
+        "lfw", VectorSource(vectors[enrolled]), vectors[probes], "cosine", Labels(labels, has_second.astype(np.int64))
     )
 
 
@@ -112,7 +112,7 @@ def fashion_mnist(folder: Path) -> Data:
         raw = gzip.decompress(path.read_bytes())
         count, rows, columns = np.frombuffer(raw, ">i4", 3, 4).tolist()
         parts.append(np.frombuffer(raw, np.uint8, offset=16).reshape(count, rows * columns))
-    return Data("fashion-mnist", Source(parts[0]), parts[1][:1_000].astype(np.float32), "l2")
+    return Data("fashion-mnist", VectorSource(parts[0]), parts[1][:1_000].astype(np.float32), "l2")
 
 
 def glove(path: Path | None) -> Data:

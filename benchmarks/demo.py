@@ -26,7 +26,7 @@ from benchmarks import attack
 from benchmarks.datasets import Dataset, Floats, load
 from benchmarks.report import Row, Show, one_thread
 from encvec_store.data.metrics import metric
-from encvec_store.indexes.faiss.options import Options
+from encvec_store.indexes.faiss.options import FaissOptions
 from encvec_store.lab.bench.encrypted import Encrypted, fill
 from encvec_store.lab.bench.plain import Plain
 from encvec_store.lab.bench.timing import interleave
@@ -101,7 +101,7 @@ class Demo:
             else:
                 metadata.append({"intent": names[label] if names else label, "words": len(data.texts[i].split())})
         with self.show.stage("plaintext FAISS", 1):
-            plain = Plain(metric(data.metric), data.vectors, Options(storage="float32"))
+            plain = Plain(metric(data.metric), data.vectors, FaissOptions(storage="float32"))
         with self.show.stage("encrypted", n) as done:
             written = fill(collection, data.vectors, done, metadata=metadata, documents=data.texts)
         encrypted = Encrypted(store, collection)

@@ -30,7 +30,7 @@ from threadpoolctl import threadpool_limits
 from benchmarks.report import RESULTS, Row, Show
 from encvec_store.crypto.prf import Keystream, Pmac
 from encvec_store.indexes.faiss.device import uses_gpu
-from encvec_store.lab.bench import Job, measure
+from encvec_store.lab.bench import BenchJob, measure
 from encvec_store.lab.bench.job import Stages
 from encvec_store.lab.bench.machine import machine
 from encvec_store.lab.bench.results import Results, key_of
@@ -110,7 +110,7 @@ def searches(n: int, dim: int, out: Path, show: Show) -> list[Row]:
     data = clustered(n, dim, queries=200)
     for index, efforts in INDEXES.items():
         for where in ("cpu", "cuda"):
-            job = Job(
+            job = BenchJob(
                 data,
                 options={"index": index, "device": where, "storage": "float32"},
                 schemes=({"name": "sap", "beta": BETA},),

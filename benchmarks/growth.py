@@ -23,7 +23,7 @@ import click
 from benchmarks.report import RESULTS, Show, one_thread
 from encvec_store import Keyset, connect
 from encvec_store.indexes.faiss.options import INDEX_KINDS, STORAGES
-from encvec_store.lab.bench import Job, Measured, measure
+from encvec_store.lab.bench import BenchJob, Measured, measure
 from encvec_store.lab.bench.child import resident
 from encvec_store.lab.bench.encrypted import fill
 from encvec_store.lab.bench.results import Results, key_of
@@ -33,9 +33,9 @@ SIZES = (1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000)
 QUERIES = 300
 
 
-def job(n: int, dim: int, scheme: dict[str, Any], how: Mapping[str, Any]) -> Job:
+def job(n: int, dim: int, scheme: dict[str, Any], how: Mapping[str, Any]) -> BenchJob:
     """Describe what is measured at one size, unless told otherwise by the store's own choice of index and effort."""
-    return Job(clustered(n, dim, queries=QUERIES), schemes=(scheme,), passes=2, rounds=0, **how)
+    return BenchJob(clustered(n, dim, queries=QUERIES), schemes=(scheme,), passes=2, rounds=0, **how)
 
 
 def ingest(n: int, dim: int, scheme: dict[str, Any]) -> dict[str, Any]:

@@ -34,7 +34,7 @@ from benchmarks.report import Row, Show, Target, one_thread, options, publish
 from encvec_store import Collection, Keyset, Store, connect
 from encvec_store.data.metrics import metric
 from encvec_store.lab.bench.encrypted import BATCH, fill
-from encvec_store.lab.bench.postgres import Database, PlainTable, Search, database
+from encvec_store.lab.bench.postgres import PlainTable, ScratchDatabase, Search, database
 from encvec_store.lab.bench.synthetic import clustered
 from encvec_store.lab.bench.timing import interleave
 from encvec_store.lab.bench.truth import Truth
@@ -75,7 +75,7 @@ def create(url: str, keys: Keyset, name: str, dim: int, **more: Any) -> tuple[St
 class Contest:
     """One data set in one database, both ways."""
 
-    def __init__(self, data: Dataset, db: Database, queries: int, show: Show) -> None:
+    def __init__(self, data: Dataset, db: ScratchDatabase, queries: int, show: Show) -> None:
         self.data, self.db, self.show = data, db, show
         self.keys = Keyset.create("memory:")
         self.queries = data.queries[:queries]

@@ -13,7 +13,7 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from encvec_store.lab.bench.postgres import Database
+from encvec_store.lab.bench.postgres import ScratchDatabase
 
 __all__ = ["Memory", "Watched", "spent"]
 
@@ -57,7 +57,7 @@ class Watched:
 class Memory:
     """The most memory that both ends hold while a `with` block runs, looked at five times a second."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: ScratchDatabase) -> None:
         self._pid = db.pid
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)

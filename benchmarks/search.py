@@ -32,7 +32,7 @@ from benchmarks.datasets import Dataset, Floats, load
 from benchmarks.report import Row, Show, Target, one_thread, options, publish
 from encvec_store import connect
 from encvec_store.data.metrics import metric
-from encvec_store.indexes.faiss.options import Options
+from encvec_store.indexes.faiss.options import FaissOptions
 from encvec_store.lab.bench.encrypted import Encrypted, fill
 from encvec_store.lab.bench.job import throwaway_keys
 from encvec_store.lab.bench.memory import QUERIES, serve
@@ -206,7 +206,9 @@ def contest(data: Dataset, folder: Path, show: Show) -> list[Row]:
             arena = Contest(data, truth, plain, ours)
             for storage in STORAGES:
                 with show.stage(f"plaintext HNSW {storage}", 1):
-                    plain[storage] = Plain(metric(data.metric), data.vectors, Options(index="hnsw", storage=storage))
+                    plain[storage] = Plain(
+                        metric(data.metric), data.vectors, FaissOptions(index="hnsw", storage=storage)
+                    )
                 size = {"index_mb": plain[storage].size() / 1e6}
                 built.append(arena.row("build", "plaintext FAISS", storage, build_s=plain[storage].build_s, **size))
                 store = open_stores.enter_context(

@@ -119,3 +119,9 @@ def test_import_rules_bite(tmp_path, rule, added):
     after = lint()
     assert after.returncode == 1, after.stdout + after.stderr
     assert re.search(r"BROKEN|not listed", after.stdout), after.stdout
+
+
+def test_no_class_name_twice():
+    """One name for one thing: who searches for a class finds one."""
+    names = [name for path in SOURCES for name in re.findall(r"^class ([A-Za-z]\w*)", path.read_text("utf-8"), re.M)]
+    assert sorted({name for name in names if names.count(name) > 1}) == []

@@ -26,7 +26,7 @@ from benchmarks.corpora import find
 from benchmarks.peers import PEERS, missing, python
 from benchmarks.report import RESULTS, Show, one_thread
 from encvec_store.data.arrays import Matrix
-from encvec_store.lab.bench import Data, Job, measure
+from encvec_store.lab.bench import BenchJob, Data, measure
 from encvec_store.lab.bench.results import Results, key_of
 from encvec_store.lab.bench.sides import Side, Variant
 
@@ -114,13 +114,13 @@ class Peer:
         self._process.wait()
 
 
-def job(data: Data, names: Sequence[str], folder: Path, store: str = "faiss:") -> Job:
+def job(data: Data, names: Sequence[str], folder: Path, store: str = "faiss:") -> BenchJob:
     """Describe the contest; `names` are the peers that are there."""
 
     def make(name: str) -> Callable[[ExitStack], Side]:
         return lambda stack: Peer(name, data, folder, stack)
 
-    return Job(
+    return BenchJob(
         data,
         store=store,
         options={"index": "hnsw"},

@@ -142,7 +142,7 @@ def bench(
         return
     if not names:
         raise click.UsageError("give --data FILE, or a command: compare, report", context)
-    from ..lab.bench import Job
+    from ..lab.bench import BenchJob
     from ..lab.bench.results import Results
     from .bench_data import load
 
@@ -151,7 +151,7 @@ def bench(
     for name in names:
         data = load(name, queries_file, limit, metric).first(most)
         for store, index in itertools.product(stores or ("faiss:",), indexes or (None,)):
-            job = Job(
+            job = BenchJob(
                 data,
                 store=store,
                 options={key: value for key, value in _options(store, index, storage, device) if value},

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..lab.bench.files import MAPPED, open_data, open_vectors
-from ..lab.bench.source import Data, Source, held_out
+from ..lab.bench.source import Data, VectorSource, held_out
 from ..lab.bench.synthetic import named
 from .columns import Columns
 from .common import Failure
@@ -31,13 +31,13 @@ def load(name: str, queries_file: str | None, limit: int | None, metric: str | N
         found = _by_name(name, limit)
     elif path.suffix in MAPPED:
         if queries_file is not None and path.suffix not in (".hdf5", ".h5"):
-            found = Data(path.stem, Source(open_vectors(path)), np.empty((0, 1), np.float32))
+            found = Data(path.stem, VectorSource(open_vectors(path)), np.empty((0, 1), np.float32))
         else:
             found = open_data(path)
     else:
         vectors, own = _read(name)
         whole = queries_file is not None
-        kept, asked = (Source(vectors), vectors[:0]) if whole else held_out(vectors)
+        kept, asked = (VectorSource(vectors), vectors[:0]) if whole else held_out(vectors)
         found = Data(path.stem, kept, asked, own or "cosine")
     if queries_file is not None:
         found = replace(found, queries=_queries(queries_file), judged=None)
@@ -48,7 +48,7 @@ def load(name: str, queries_file: str | None, limit: int | None, metric: str | N
 
 def _queries(path: str) -> Any:
     place = Path(path)
-    return Source(open_vectors(place)).whole() if place.suffix in MAPPED else _read(path)[0]
+    return VectorSource(open_vectors(place)).whole() if place.suffix in MAPPED else _read(path)[0]
 
 
 def _read(path: str) -> tuple[Any, str | None]:

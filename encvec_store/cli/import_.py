@@ -13,7 +13,7 @@ from ..collection import Collection
 from ..errors import EncvecError, InputError
 from ..keys.keyset import Keyset
 from ..store import Store, connect
-from ..transfer import Comparison, Loaded, Source, compare, load
+from ..transfer import Comparison, ImportSource, LoadResult, compare, load
 from ..transfer.load import BATCH, refuse
 from ..transfer.trial import faults_of
 from ..transfer.vectorfile import NAMELESS, VectorFile
@@ -97,7 +97,7 @@ def import_(
     sourcing = ("table_name", "id_column", "vector_column", "metadata_columns", "document_column")
     reading = _source(source, {name: options.pop(name) for name in (*sourcing, "ids_file", "metadata_file")})
     settings = new_settings(options)
-    done, report = Loaded(), None
+    done, report = LoadResult(), None
     answer: dict[str, Any] = {"collection": collection, "tenant": tenant, "source": reading.name}
     with closing(reading), open_store(place, create=not (dry_run or verify_only)) as store:
         if reading.lossy and not as_json:
@@ -149,7 +149,7 @@ def _target(
     name: str,
     tenant: str,
     settings: dict[str, Any],
-    reading: Source,
+    reading: ImportSource,
     size: int,
     on_error: Any,
     dry_run: bool,
@@ -164,7 +164,7 @@ def _target(
         wanted = {**settings, "dim": reading.dim, "metric": settings["metric"] or reading.metric}
         rehearsed = trial.collection(name, tenant=tenant, **wanted)
         bad = [*first.faults, *faults_of(rehearsed, first)]
-        refuse(Loaded(), reading, bad, on_error)
+        refuse(LoadResult(), reading, bad, on_error)
         if dry_run:
             return rehearsed, True
         names = {fault.id for fault in bad}
@@ -173,7 +173,7 @@ def _target(
     return open_or_make(store, name, tenant, settings, reading, first, tally), tally.created
 
 
-def _source(place: str, options: dict[str, Any]) -> Source:
+def _source(place: str, options: dict[str, Any]) -> ImportSource:
     columns = {name: options[f"{name}_column"] for name in ("id", "vector", "document")}
     if is_url(place):
         for name in ("ids", "metadata"):
@@ -218,12 +218,12 @@ def _ids(path: Path) -> list[str]:
     raise InputError(f"{path}: ids come from .npy, .txt or .jsonl")
 
 
-def _so_far(done: Loaded) -> str:
+def _so_far(done: LoadResult) -> str:
     n = done.written + done.updated
     return f"{n:,} records were written before" if n else "nothing was written"
 
 
-def _show(answer: dict[str, Any], done: Loaded, report: Comparison | None, low: float | None, source: str) -> None:
+def _show(answer: dict[str, Any], done: LoadResult, report: Comparison | None, low: float | None, source: str) -> None:
     hidden, seldom = ("faults", "verification", "ok", "lossy"), ("tenant", "dry_run", "created")
     shown = [(name, value) for name, value in answer.items() if name not in hidden and (value or name not in seldom)]
     facts((name.replace("_", " "), value) for name, value in shown)

@@ -17,11 +17,9 @@ from ..data.fields import Term
 from ..data.filters import AllOf, AnyOf, Match, Predicate, Present
 from ..errors import CollectionNotFoundError, StaleConfigError, StoreClosedError, StoreLockedError
 from .protocol import Blob, Changes, CollectionSpec, EncryptedBatch
+from .ranges import KEPT
 
 __all__ = ["MemoryRecords", "MemoryStore"]
-
-_CHANGES_MOST = 1_000
-"""Writes whose changes are kept. Who is further behind lists everything."""
 
 
 @dataclass(slots=True)
@@ -118,7 +116,7 @@ class MemoryRecords:
         self._held = _Content()
         self._next = 1
         self._generation, self._content = 1, 1
-        self._changes: deque[tuple[Rows, Rows]] = deque(maxlen=_CHANGES_MOST)
+        self._changes: deque[tuple[Rows, Rows]] = deque(maxlen=KEPT)
         """(added, removed) of the newest writes, the last one that of `_generation`."""
         self._timeout = lock_timeout
         self._writer = threading.Lock()

@@ -8,8 +8,8 @@ to_table(collection, "postgresql://...", "public.items")    and out again, in cl
 
 from __future__ import annotations
 
-from .batch import Batch, Fault, Source
+from .batch import Batch, Fault, ImportSource
 from .compare import Comparison, Mismatch, compare
-from .load import Loaded, load
+from .load import LoadResult, load
 
-__all__ = ["Batch", "Comparison", "Fault", "Loaded", "Mismatch", "Source", "compare", "load"]
+__all__ = ["Batch", "Comparison", "Fault", "ImportSource", "LoadResult", "Mismatch", "compare", "load"]

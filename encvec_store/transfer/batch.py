@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ..errors import InputError
 
-__all__ = ["Batch", "Fault", "Reader", "RowError", "Source"]
+__all__ = ["Batch", "Fault", "ImportSource", "Reader", "RowError"]
 
 
 class RowError(InputError):
@@ -76,7 +76,7 @@ class Reader(Protocol):
         ...
 
 
-class Source(Reader, Protocol):
+class ImportSource(Reader, Protocol):
     """A reader that can be read again, and compared with what was made of it."""
 
     dim: int

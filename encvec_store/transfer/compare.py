@@ -16,7 +16,7 @@ from ..collection import Collection
 from ..data.metrics import metric
 from ..data.records import Hit, Record
 from ..errors import AuthenticationError
-from .batch import Batch, Source
+from .batch import Batch, ImportSource
 from .load import BATCH
 from .same import as_kept, difference
 from .trial import faults_of
@@ -69,7 +69,7 @@ class Comparison:
 
 
 def compare(
-    source: Source,
+    source: ImportSource,
     collection: Collection,
     *,
     sample: int | None = None,
@@ -117,7 +117,7 @@ def compare(
     return report
 
 
-def _compare(report: Comparison, source: Source, collection: Collection, batch: Batch) -> None:
+def _compare(report: Comparison, source: ImportSource, collection: Collection, batch: Batch) -> None:
     stored, unreadable = _opened(collection, batch.ids)
     odd: dict[int, str] = {}
     for place, id in enumerate(batch.ids):

@@ -13,11 +13,11 @@ from typing import Any, Literal
 
 from ..collection import Collection
 from ..errors import InputError
-from .batch import Batch, Fault, RowError, Source
+from .batch import Batch, Fault, ImportSource, RowError
 from .same import as_kept, difference
 from .trial import faults_of
 
-__all__ = ["BATCH", "Loaded", "load", "refuse"]
+__all__ = ["BATCH", "LoadResult", "load", "refuse"]
 
 BATCH = 2048
 _LISTED = 1000
@@ -27,7 +27,7 @@ OnError = Literal["stop", "skip"]
 
 
 @dataclass
-class Loaded:
+class LoadResult:
     """What a run has done so far."""
 
     read: int = 0
@@ -59,15 +59,15 @@ class Loaded:
 
 
 def load(
-    source: Source,
+    source: ImportSource,
     collection: Collection,
     *,
     batch_size: int = BATCH,
     on_error: OnError = "stop",
     dry_run: bool = False,
     progress: Callable[[int, int | None], None] | None = None,
-    loaded: Loaded | None = None,
-) -> Loaded:
+    loaded: LoadResult | None = None,
+) -> LoadResult:
     """Make the collection hold what the source holds; records of other ids stay as they are.
 
     Args:
@@ -82,7 +82,7 @@ def load(
     Raises:
         RowError: with `stop`, and names the rows; batches before theirs are written.
     """
-    done = loaded if loaded is not None else Loaded()
+    done = loaded if loaded is not None else LoadResult()
     started = time.perf_counter()
     known = collection.count() > 0
     try:
@@ -131,7 +131,7 @@ def _wanted(collection: Collection, batch: Batch) -> tuple[Batch, set[str]]:
     return batch.take(keep), set(there)
 
 
-def refuse(done: Loaded, source: Source, faults: list[Fault], on_error: OnError) -> None:
+def refuse(done: LoadResult, source: ImportSource, faults: list[Fault], on_error: OnError) -> None:
     """Take note of rows that cannot be stored. Raises RowError where they are to stop the run."""
     done.skipped += len(faults)
     done.faults += faults[: _LISTED - len(done.faults)]

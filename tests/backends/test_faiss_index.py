@@ -10,7 +10,7 @@ import pytest
 from encvec_store.data.fields import Term
 from encvec_store.data.filters import Match, Range
 from encvec_store.indexes.faiss.ann import AnnIndex
-from encvec_store.indexes.faiss.options import Options
+from encvec_store.indexes.faiss.options import FaissOptions
 from encvec_store.storage.sqlite import changes
 from tests.threads import guarded
 
@@ -260,7 +260,7 @@ def test_bytes_are_filled_up_to_sixteens(dim, kind):
     """Zeros change no product; without them FAISS compares one coordinate after the other."""
     rng = np.random.default_rng(0)
     vectors, queries = (rng.standard_normal((n, dim)).astype(np.float32) for n in (2_000, 20))
-    options = Options(index=kind, ef_search=400, nprobe=1000)
+    options = FaissOptions(index=kind, ef_search=400, nprobe=1000)
     index = AnnIndex.build(kind, dim, options, vectors, len(vectors))
     index.add(vectors)
     assert index.dim == AnnIndex.width(dim, "sq8") == -(-dim // 16) * 16
@@ -278,7 +278,7 @@ def test_product_quantisers(dim):
     """A byte for two coordinates; what a scan of codes finds first holds what is nearest."""
     rng = np.random.default_rng(0)
     vectors, queries = (rng.standard_normal((n, dim)).astype(np.float32) for n in (4_000, 20))
-    options = Options(index="ivf", storage="pq", nprobe=1000)
+    options = FaissOptions(index="ivf", storage="pq", nprobe=1000)
     index = AnnIndex.build("ivf", dim, options, vectors, len(vectors))
     index.add(vectors)
     assert index.dim == AnnIndex.width(dim, "pq") == dim + dim % 2

@@ -3,7 +3,7 @@
 import pytest
 
 from encvec_store import errors
-from encvec_store.storage.postgres.options import Options, parse_url
+from encvec_store.storage.postgres.options import PostgresOptions, parse_url
 
 
 @pytest.mark.parametrize(
@@ -32,8 +32,8 @@ def test_urls(url, target, shown):
 
 def test_options_come_from_the_url_and_keywords_win():
     url = "postgresql://h/db?m=24&index=hnsw&pooler=1&lock_timeout=2.5"
-    assert parse_url(url, {"m": 8})[2] == Options(m=8, index="hnsw", pooler=True, lock_timeout=2.5)
-    assert parse_url("postgresql://", {})[2] == Options()
+    assert parse_url(url, {"m": 8})[2] == PostgresOptions(m=8, index="hnsw", pooler=True, lock_timeout=2.5)
+    assert parse_url("postgresql://", {})[2] == PostgresOptions()
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from encvec_store.lab.bench import Data, Source
+from encvec_store.lab.bench import Data, VectorSource
 
 KEYS = {
     "dataset", "store", "index", "scheme", "reranked", "n", "d", "recall@1", "recall@10", "p50_ms", "p95_ms", "qps",
@@ -15,7 +15,7 @@ def vectors(n, dim=16, seed=0):
 
 
 def data(n, queries, metric="cosine", judged=None, dim=16):
-    return Data("random", Source(vectors(n, dim)), vectors(queries, dim, seed=1), metric, judged)
+    return Data("random", VectorSource(vectors(n, dim)), vectors(queries, dim, seed=1), metric, judged)
 
 
 def row(**more):

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from encvec_store import Keyset, connect
 from encvec_store.cli.bench import bench
 from encvec_store.data.metrics import metric
-from encvec_store.lab.bench import Job, Labels, Qrels, run
+from encvec_store.lab.bench import BenchJob, Labels, Qrels, run
 from encvec_store.lab.bench.timing import WARM_UP, interleave, interval, throughput
 from encvec_store.lab.bench.truth import Truth, ndcg
 from tests.bench.kit import KEYS, data, vectors
@@ -54,7 +54,7 @@ def test_variants_take_turns():
 
 
 def test_three_variants_in_memory():
-    rows = run(Job(data(400, 20), store="memory:", schemes=[{"name": "sap", "beta": 1.0}]))
+    rows = run(BenchJob(data(400, 20), store="memory:", schemes=[{"name": "sap", "beta": 1.0}]))
     assert [(row["scheme"], row["reranked"]) for row in rows] == [("plaintext", False), ("sap", False), ("sap", True)]
     assert all(row.keys() >= KEYS for row in rows)
     plain, first, whole = rows
@@ -66,7 +66,7 @@ def test_three_variants_in_memory():
 
 
 def test_a_scheme_without_index_has_no_first_stage():
-    rows = run(Job(data(50, 5), store="memory:", schemes=[{"name": "sealed"}], memory=False, rounds=0))
+    rows = run(BenchJob(data(50, 5), store="memory:", schemes=[{"name": "sealed"}], memory=False, rounds=0))
     assert [(row["scheme"], row["reranked"]) for row in rows] == [("plaintext", False), ("sealed", True)]
     assert rows[1]["recall@10"] == 1
 
@@ -76,7 +76,7 @@ def test_faiss_with_memory_and_nothing_left_behind(tmp_path, name):
     url = f"faiss:{tmp_path / 'store'}"
     before = set(os.environ)
     options, scheme = {"index": "hnsw", "ef_search": 64}, {"name": "sap", "beta": 0.5}
-    rows = run(Job(data(300, 10, name), store=url, options=options, schemes=[scheme], rounds=1))
+    rows = run(BenchJob(data(300, 10, name), store=url, options=options, schemes=[scheme], rounds=1))
     assert [row["index"] for row in rows] == ["hnsw"] * 3
     assert rows[0]["storage"] == "float32"
     assert rows[2]["recall@10"] > 0.95
@@ -88,7 +88,7 @@ def test_faiss_with_memory_and_nothing_left_behind(tmp_path, name):
 
 
 def test_efforts_schemes_and_oversamples_make_a_grid():
-    job = Job(
+    job = BenchJob(
         data(400, 10),
         options={"index": "hnsw"},
         schemes=[{"name": "sap", "beta": 1.0}, {"name": "sealed"}],
@@ -110,10 +110,10 @@ def test_efforts_schemes_and_oversamples_make_a_grid():
 
 
 def test_ivf_probes():
-    job = Job(
+    job = BenchJob(
         data(2000, 20), options={"index": "ivf"}, schemes=[{"name": "sap", "beta": 0.5}], efforts=(1, 60), rounds=0
     )
-    rows = run(Job(**{**vars(job), "memory": False}))
+    rows = run(BenchJob(**{**vars(job), "memory": False}))
     few, many = (row for row in rows if row["scheme"] == "plaintext")
     assert (few["probes"], few["ef_search"]) == (1, None)
     assert few["recall@10"] < many["recall@10"]
@@ -123,7 +123,7 @@ def test_ivf_probes():
 
 def test_recall_at_100_and_distances():
     rows = run(
-        Job(data(400, 5), store="memory:", schemes=[{"name": "sap", "beta": 1.0}], k=100, memory=False, rounds=1)
+        BenchJob(data(400, 5), store="memory:", schemes=[{"name": "sap", "beta": 1.0}], k=100, memory=False, rounds=1)
     )
     plain, alone, whole = rows
     assert plain["recall@100"] == whole["recall@100"] == 1
@@ -168,7 +168,7 @@ def test_ndcg_by_hand():
 
 
 def test_postgres_beside_plain_pgvector(pg_dsn):
-    rows = run(Job(data(300, 10), store=pg_dsn, options={"index": "hnsw"}, schemes=[{"name": "sap", "beta": 0.5}],
+    rows = run(BenchJob(data(300, 10), store=pg_dsn, options={"index": "hnsw"}, schemes=[{"name": "sap", "beta": 0.5}],
                    efforts=(40,), rounds=1))  # fmt: skip
     assert [(row["store"], row["index"], row["effort"]) for row in rows] == [
         ("plain pgvector", "hnsw", 40), ("postgresql:", "hnsw", 40), ("postgresql:", "hnsw", 40)

@@ -9,14 +9,14 @@ from click.testing import CliRunner
 
 from encvec_store.cli.bench import bench
 from encvec_store.errors import InputError
-from encvec_store.lab.bench import Job, measure
+from encvec_store.lab.bench import BenchJob, measure
 from encvec_store.lab.bench.compare import compared
 from encvec_store.lab.bench.results import Results, key_of, machines, read
 from tests.bench.kit import data, plain, row, vectors
 
 
 def job(**more):
-    return Job(data(60, 5), schemes=[{"name": "sap", "beta": 1.0}], rounds=0, memory=False, **more)
+    return BenchJob(data(60, 5), schemes=[{"name": "sap", "beta": 1.0}], rounds=0, memory=False, **more)
 
 
 def test_a_job_that_is_there_is_not_measured_again(tmp_path):

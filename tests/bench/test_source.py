@@ -6,7 +6,7 @@ import pytest
 from encvec_store.data.metrics import metric
 from encvec_store.errors import InputError, ShapeError
 from encvec_store.lab.bench.files import open_data
-from encvec_store.lab.bench.source import Source, held_out
+from encvec_store.lab.bench.source import VectorSource, held_out
 from encvec_store.lab.bench.synthetic import clustered, iid, named
 from encvec_store.lab.bench.truth import Truth
 from tests.bench.kit import vectors
@@ -44,13 +44,13 @@ def test_names():
 
 def test_rows_of_a_source():
     array = vectors(50)
-    some = Source(array).take(20)
+    some = VectorSource(array).take(20)
     assert len(some) == 20
     np.testing.assert_array_equal(some.rows([3, 3, 0]), some.whole()[[3, 3, 0]])
     np.testing.assert_array_equal(np.concatenate([part for _, part in some.slices(7)]), some.whole())
-    assert Source(array).rows(np.empty(0, np.int64)).shape == (0, 16)
+    assert VectorSource(array).rows(np.empty(0, np.int64)).shape == (0, 16)
     with pytest.raises(ShapeError):
-        Source(array[0])
+        VectorSource(array[0])
     kept, asked = held_out(array)
     together = np.concatenate([kept.whole(), asked])
     np.testing.assert_array_equal(np.sort(together, axis=0), np.sort(array, axis=0))
@@ -84,7 +84,7 @@ def test_truth_over_slices_is_that_of_the_whole(name, monkeypatch):
     stored, queries = vectors(300), vectors(9, seed=1)
     whole = Truth(metric(name), stored, queries, 5)
     monkeypatch.setattr("encvec_store.lab.bench.truth._CHUNK", 17)
-    source = Source(stored)
+    source = VectorSource(stored)
     parts = source.slices
     monkeypatch.setattr(source, "slices", lambda: parts(7))
     sliced = Truth(metric(name), source, queries, 5)

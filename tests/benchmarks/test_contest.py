@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks import peers
 from benchmarks.peers import contest
-from encvec_store.lab.bench import Data, Source, measure
+from encvec_store.lab.bench import Data, VectorSource, measure
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVE = """
@@ -32,7 +32,7 @@ for line in sys.stdin:
 def some(n, queries, d=8):
     draw = np.random.default_rng(3)
     return Data(
-        "some", Source(draw.standard_normal((n, d), np.float32)), draw.standard_normal((queries, d), np.float32)
+        "some", VectorSource(draw.standard_normal((n, d), np.float32)), draw.standard_normal((queries, d), np.float32)
     )
 
 

@@ -69,9 +69,9 @@ def test_secrets_are_files_and_nobody_gets_another_s():
 
 
 def test_shared_memory_holds_an_index_build():
-    from encvec_store.storage.postgres.options import Options
+    from encvec_store.storage.postgres.options import PostgresOptions
 
-    assert (SERVICES["db"]["shm_size"], Options().build_memory) == ("1gb", "512MB")
+    assert (SERVICES["db"]["shm_size"], PostgresOptions().build_memory) == ("1gb", "512MB")
 
 
 def test_compose_accepts_its_file(tmp_path):

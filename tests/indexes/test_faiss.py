@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from encvec_store.indexes.faiss import FaissIndex, Options
+from encvec_store.indexes.faiss import FaissIndex, FaissOptions
 from encvec_store.indexes.protocol import BringsEnvelopes, KeepsEnvelopes, KeepsFiles
 from encvec_store.storage.sqlite import SqliteStore
 from tests.backends.faiss_kit import Authenticator
@@ -21,7 +21,7 @@ def made(folder=None, **options):
 
     def index(records):
         files = None if folder is None else folder / "index" / str(getattr(records, "collection", 1))
-        index = FaissIndex(records, files, Options(**options))
+        index = FaissIndex(records, files, FaissOptions(**options))
         index.authenticate(Authenticator())
         return index
 

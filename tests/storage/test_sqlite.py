@@ -15,7 +15,7 @@ from encvec_store.errors import StoreUnreachableError
 from encvec_store.storage.protocol import Blob, CollectionSpec
 from encvec_store.storage.sqlite import SqliteStore, changes
 from encvec_store.storage.sqlite.tables import metadata
-from encvec_store.storage.sqlite.writing import Writer
+from encvec_store.storage.sqlite.writing import SqliteWriter
 from tests.storage.contract import RecordsContract
 
 from .kit import CONFIG, DIM, SPEC, WIDTH, Follower, batch, by_space, content, kept, token
@@ -60,7 +60,7 @@ def test_every_table_has_a_primary_key(name, apart):
 @pytest.mark.parametrize("n", [2, 1_500])
 def test_only_a_large_write_has_the_larger_cache(store, records, monkeypatch, n):
     """And only while it lasts, whether it is committed or not."""
-    before, seen = Writer._count, []
+    before, seen = SqliteWriter._count, []
 
     def count(self, more):
         seen.append(self._cursor.execute("PRAGMA cache_size").fetchone()[0])
@@ -68,7 +68,7 @@ def test_only_a_large_write_has_the_larger_cache(store, records, monkeypatch, n)
             raise KeyError
         before(self, more)
 
-    monkeypatch.setattr(Writer, "_count", count)
+    monkeypatch.setattr(SqliteWriter, "_count", count)
     records.put(batch(range(n)), under=CONFIG)
     with pytest.raises(KeyError):
         records.put(batch(range(n, 2 * n)), under=CONFIG)

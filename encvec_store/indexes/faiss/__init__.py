@@ -8,9 +8,9 @@ from ...storage.protocol import Records
 from ...storage.sqlite import SqliteRecords, SqliteStore
 from ..protocol import Connection
 from .index import FaissIndex
-from .options import Options, parse_url
+from .options import FaissOptions, parse_url
 
-__all__ = ["FaissIndex", "Options", "connect"]
+__all__ = ["FaissIndex", "FaissOptions", "connect"]
 
 
 def connect(url: str, **options: Any) -> Connection:
@@ -18,7 +18,7 @@ def connect(url: str, **options: Any) -> Connection:
 
     Args:
         url: `faiss:///absolute/folder`, `faiss:relative/folder` or `faiss://./relative/folder`, with options
-            as `?index=hnsw&ef_search=200`; see `Options`.
+            as `?index=hnsw&ef_search=200`; see `FaissOptions`.
         options: the same as keyword arguments; they win over the URL.
 
     Raises:

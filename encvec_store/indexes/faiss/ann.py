@@ -17,7 +17,7 @@ import numpy.typing as npt
 from ...data.arrays import Matrix, Rows
 from ...storage.sqlite.files import Read
 from .device import GpuCopy, gpu_copy, suits, uses_gpu
-from .options import Options
+from .options import FaissOptions
 
 __all__ = ["VERSION", "AnnIndex", "empty_ivf", "training_size"]
 
@@ -73,7 +73,7 @@ class AnnIndex:
         return -(-dim // filled) * filled
 
     @classmethod
-    def build(cls, kind: str, dim: int, options: Options, sample: Matrix, records: int) -> AnnIndex:
+    def build(cls, kind: str, dim: int, options: FaissOptions, sample: Matrix, records: int) -> AnnIndex:
         """Return an empty index, trained on a sample, for about so many records."""
         ip = faiss.METRIC_INNER_PRODUCT
         storage = options.storage_for(kind)
@@ -122,7 +122,7 @@ class AnnIndex:
         self._raw.add(_filled(vectors, self.dim))
 
     def search(
-        self, queries: Matrix, k: int, options: Options, mask: npt.NDArray[np.uint8] | None, matching: int
+        self, queries: Matrix, k: int, options: FaissOptions, mask: npt.NDArray[np.uint8] | None, matching: int
     ) -> tuple[Rows, Matrix]:
         """Return ordinals (q, k) of near neighbours, best first, -1 where too few were found; and their products.
 
@@ -163,7 +163,7 @@ class AnnIndex:
     def _lists(self) -> int:
         return int(self._raw.nlist) if self.kind == "ivf" else 0
 
-    def effort(self, k: int, options: Options, matching: int, *, masked: bool) -> int:
+    def effort(self, k: int, options: FaissOptions, matching: int, *, masked: bool) -> int:
         """Return the nodes of HNSW kept, or lists of IVF probed, by such a search; 0 where a scan is cheaper."""
         n = len(self)
         share = matching / n

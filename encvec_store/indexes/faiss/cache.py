@@ -26,7 +26,7 @@ from ...storage.sqlite.files import check_hashed, read_hashed, reading, replace_
 from ..protocol import CacheAuthenticator
 from .ann import VERSION, AnnIndex
 from .locks import FileLock
-from .options import Options
+from .options import FaissOptions
 from .ordinals import Ordinals
 from .rowlist import RowList
 from .slots import Slots, write_slots
@@ -89,7 +89,7 @@ class Saving:
 class Cache:
     """A folder of files that can all be made again from the records. Nothing in it is trusted unseen."""
 
-    def __init__(self, folder: Path, spec: CollectionSpec, options: Options) -> None:
+    def __init__(self, folder: Path, spec: CollectionSpec, options: FaissOptions) -> None:
         self.folder = folder
         self.authenticator: CacheAuthenticator | None = None
         self._spec, self._options = spec, options

@@ -22,7 +22,7 @@ from ...storage.protocol import Changes, Records, union
 from ..protocol import CacheAuthenticator, Nearest, Probes
 from .cache import Cache, State
 from .locks import ReadWriteLock
-from .options import Options
+from .options import FaissOptions
 from .ordinals import Ordinals, mapped, together
 
 __all__ = ["FaissIndex"]
@@ -44,7 +44,7 @@ class FaissIndex:
         options: what kind of index, and how it is searched.
     """
 
-    def __init__(self, records: Records, folder: Path | None, options: Options) -> None:
+    def __init__(self, records: Records, folder: Path | None, options: FaissOptions) -> None:
         self._records = records
         self._options = options
         self._cache = None if folder is None else Cache(folder, records.spec, options)

@@ -12,7 +12,7 @@ from ...errors import UriError
 from ...runtime.gpus import DEVICES
 from ...storage.sqlite.place import LOCK_TIMEOUT, seconds, split
 
-__all__ = ["INDEX_KINDS", "STORAGES", "Options", "parse_url"]
+__all__ = ["INDEX_KINDS", "STORAGES", "FaissOptions", "parse_url"]
 
 INDEX_KINDS = ("flat", "hnsw", "ivf")
 STORAGES = ("sq8", "float32", "pq")
@@ -21,7 +21,7 @@ _TRAINABLE = 100
 
 
 @dataclass(frozen=True)
-class Options:
+class FaissOptions:
     """How a store indexes. Every one may stand in the URL (`?index=hnsw&m=16`) or be a keyword argument."""
 
     index: str = "auto"
@@ -79,20 +79,20 @@ class Options:
         return self.nprobe or max(4, math.ceil(lists / 12))
 
 
-def parse_url(url: str, given: Mapping[str, Any]) -> tuple[Path, Options]:
+def parse_url(url: str, given: Mapping[str, Any]) -> tuple[Path, FaissOptions]:
     """Split a URL into its folder and options; keyword arguments win over the URL.
 
     Raises:
         UriError: no `faiss:` URL, no folder in it, or an unknown or malformed option.
     """
     folder, texts = split(url)
-    known = {option.name: option.default for option in fields(Options)}
+    known = {option.name: option.default for option in fields(FaissOptions)}
     values: dict[str, Any] = {}
     for name, value in (*texts, *given.items()):
         if known.get(name, MISSING) is MISSING:
             raise UriError(f"faiss store: unknown option {name!r}; use one of {', '.join(sorted(known))}")
         values[name] = _converted(name, value, type(known[name]))
-    return folder, Options(**values)
+    return folder, FaissOptions(**values)
 
 
 def _converted(name: str, value: Any, kind: type) -> Any:

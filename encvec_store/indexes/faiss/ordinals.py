@@ -17,7 +17,7 @@ from ...data.arrays import Bytes, Matrix, Rows
 from ...data.filters import Predicate
 from ..protocol import Probes, first, share
 from .ann import AnnIndex, training_size
-from .options import Options
+from .options import FaissOptions
 from .rowlist import RowList
 from .slots import Slots
 
@@ -98,11 +98,11 @@ class Ordinals:
         alive = self.live[ordinals]
         return ordinals[alive], positions[alive]
 
-    def stale(self, options: Options) -> bool:
+    def stale(self, options: FaissOptions) -> bool:
         """Say whether `fit` has anything to do."""
         return bool(self.pending) or self._wants_another(options)
 
-    def fit(self, fetch: Fetch, dim: int, options: Options) -> None:
+    def fit(self, fetch: Fetch, dim: int, options: FaissOptions) -> None:
         """Bring the index up to date: extend it, or build a new one of the kind that now suits.
 
         If this raises, throw the whole object away: FAISS may have vectors that we have not noted.
@@ -133,7 +133,7 @@ class Ordinals:
         live[:start] = self.live[:start]
         self._become(ann, rows, live)
 
-    def _trained(self, rows: Rows, fetch: Fetch, dim: int, options: Options) -> AnnIndex | None:
+    def _trained(self, rows: Rows, fetch: Fetch, dim: int, options: FaissOptions) -> AnnIndex | None:
         kind = options.kind_for(len(rows))
         sample = np.empty((0, dim), np.float32)
         if kind != "flat":
@@ -151,7 +151,7 @@ class Ordinals:
         self.dead = len(live) - int(np.count_nonzero(live))
         self.saved_index, self._choices = None, {}
 
-    def _wants_another(self, options: Options) -> bool:
+    def _wants_another(self, options: FaissOptions) -> bool:
         if self.ann is None:
             return False
         if self.dead > _DEAD_MOST * len(self.rows):
@@ -168,7 +168,7 @@ class Ordinals:
         limit: int,
         predicate: Predicate | None,
         lookup: Callable[[Predicate], Rows],
-        options: Options,
+        options: FaissOptions,
     ) -> list[tuple[Rows, Matrix]]:
         """Return up to `limit` rows per query, nearest first, of those that satisfy the predicate; and their products.
 
@@ -188,7 +188,7 @@ class Ordinals:
         return 0 if self.ann is None else self._choice(predicate, lookup)[1]
 
     def explain(
-        self, limit: int, predicate: Predicate | None, lookup: Callable[[Predicate], Rows], options: Options
+        self, limit: int, predicate: Predicate | None, lookup: Callable[[Predicate], Rows], options: FaissOptions
     ) -> str:
         """Say how `search` would go about it."""
         mask, matching = self._choice(predicate, lookup)
@@ -238,7 +238,7 @@ def together(
     limit: int,
     predicate: Predicate | None,
     lookup: Callable[[Predicate], Rows],
-    options: Options,
+    options: FaissOptions,
 ) -> list[Rows]:
     """Return up to `limit` rows per query of all these spaces, nearest first."""
     each = share(limit, len(spaces))

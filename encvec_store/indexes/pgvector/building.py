@@ -18,7 +18,7 @@ from psycopg import errors as pg
 from psycopg.sql import SQL, Identifier
 
 from ...storage.postgres.names import kept
-from ...storage.postgres.options import Options
+from ...storage.postgres.options import PostgresOptions
 from ...storage.postgres.schema import Server
 from ...storage.postgres.source import Cursor, Source
 
@@ -65,7 +65,7 @@ class Indexer:
         self._source = source
         self._server = server
         self._names = server.names
-        self._options: Options = source.options
+        self._options: PostgresOptions = source.options
         self._dim_of = dim_of
         self._half = half
 

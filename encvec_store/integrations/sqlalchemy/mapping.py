@@ -17,7 +17,7 @@ from sqlalchemy.sql.elements import ClauseElement
 from ...errors import InputError
 from .identity import identity_of
 from .types import SUFFIX, EncryptedVector
-from .values import Plain
+from .values import PlainVector
 
 __all__ = ["listen"]
 
@@ -37,13 +37,13 @@ def _configured(mapper: Mapper[Any], owner: type[Any]) -> None:
             event.listen(mapper, "after_update", partial(_after_update, prop.key), propagate=True)
 
 
-def _set(kind: EncryptedVector, name: str, target: Any, value: Any, old: Any, initiator: Any) -> Plain | None:
+def _set(kind: EncryptedVector, name: str, target: Any, value: Any, old: Any, initiator: Any) -> PlainVector | None:
     """Check a vector where it is set, as a flush would tell of it late. Raises InputError."""
     if value is None:
         return None
     if isinstance(value, ClauseElement):
         raise InputError(f"{name} is encrypted here: give it a vector, no SQL expression")
-    return Plain.of(kind.cipher.checked(np.asarray(value)[None], name)[0])
+    return PlainVector.of(kind.cipher.checked(np.asarray(value)[None], name)[0])
 
 
 def _before_update(prop: ColumnProperty[Any], mapper: Mapper[Any], connection: Connection, target: Any) -> None:
@@ -64,7 +64,7 @@ def _before_update(prop: ColumnProperty[Any], mapper: Mapper[Any], connection: C
     vector = getattr(target, prop.key)
     sealed = None
     if vector is not None:
-        plain = Plain.of(vector)
+        plain = PlainVector.of(vector)
         identity = identity_of(table, lambda key: getattr(target, mapper.get_property_by_column(key).key))
         plain.text, sealed = kind.sealed(plain.view(np.ndarray)[None], identity)
         set_attribute(target, prop.key, plain)
@@ -78,5 +78,5 @@ def _before_update(prop: ColumnProperty[Any], mapper: Mapper[Any], connection: C
 def _after_update(name: str, mapper: Mapper[Any], connection: Connection, target: Any) -> None:
     """Forget the ciphertext: the vector may go into another statement, whose row is not known."""
     vector = inspect(target).dict.get(name)
-    if isinstance(vector, Plain):
+    if isinstance(vector, PlainVector):
         vector.text = None

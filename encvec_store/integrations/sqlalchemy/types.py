@@ -29,7 +29,7 @@ from ...sealing.config import CollectionConfig
 from .cipher import ColumnCipher, KeysetSource
 from .errors import unwrapped
 from .identity import identity_expression, identity_of
-from .values import IndexText, Plain, SealedVector, distance, sendable, text_of
+from .values import IndexText, PlainVector, SealedVector, distance, sendable, text_of
 
 __all__ = ["SUFFIX", "EncryptedVector"]
 
@@ -198,7 +198,7 @@ class EncryptedVector(TypeDecorator[Matrix]):
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
         """Let ciphertext pass; a plaintext vector never does."""
-        return sendable(value.text if isinstance(value, Plain) and value.text is not None else value)
+        return sendable(value.text if isinstance(value, PlainVector) and value.text is not None else value)
 
     def bind_processor(self, dialect: Dialect) -> Any:
         """Return the guard alone: what it lets pass is text already."""

@@ -14,7 +14,7 @@ from ...data.arrays import Matrix
 from ...errors import InputError
 from .errors import unwrapped
 
-__all__ = ["IndexText", "IndexVector", "Plain", "Rank", "SealedVector", "distance", "sendable", "text_of"]
+__all__ = ["IndexText", "IndexVector", "PlainVector", "Rank", "SealedVector", "distance", "sendable", "text_of"]
 
 
 class IndexText(str):
@@ -28,13 +28,13 @@ def text_of(index: Matrix) -> IndexText:
     return IndexText("[" + ",".join(map(repr, index.tolist())) + "]")
 
 
-class Plain(np.ndarray[Any, np.dtype[np.float32]]):
+class PlainVector(np.ndarray[Any, np.dtype[np.float32]]):
     """A plaintext vector of a mapped object; before an UPDATE the mapper leaves its ciphertext with it."""
 
     text: IndexText | None = None
 
     @classmethod
-    def of(cls, vector: Matrix) -> Plain:
+    def of(cls, vector: Matrix) -> PlainVector:
         """Copy a (dim,) vector; the copy is read-only, as a change of it would go unnoticed."""
         copy = np.array(vector, np.float32).view(cls)
         copy.setflags(write=False)

@@ -10,7 +10,7 @@ memory     memory and opening time, each variant in a process of its own (child)
 
 from __future__ import annotations
 
-from .job import Job, Measured, measure, run
-from .source import Data, Labels, Qrels, Source
+from .job import BenchJob, Measured, measure, run
+from .source import Data, Labels, Qrels, VectorSource
 
-__all__ = ["Data", "Job", "Labels", "Measured", "Qrels", "Source", "measure", "run"]
+__all__ = ["BenchJob", "Data", "Labels", "Measured", "Qrels", "VectorSource", "measure", "run"]

@@ -15,7 +15,7 @@ from ...data.arrays import Matrix
 from ...data.records import Hit
 from ...engine.search import asked
 from ...store import Store
-from .source import Source, Vectors
+from .source import Vectors, VectorSource
 
 __all__ = ["Encrypted", "fill"]
 
@@ -24,7 +24,7 @@ BATCH = 5_000
 
 def fill(
     collection: Collection,
-    vectors: Source | Vectors,
+    vectors: VectorSource | Vectors,
     progress: Callable[[int], None] | None = None,
     *,
     batch: int = BATCH,
@@ -32,7 +32,7 @@ def fill(
     documents: Sequence[str] | None = None,
 ) -> float:
     """Write vectors under the ids "0", "1", ...; returns the seconds until all of it was durable."""
-    source = vectors if isinstance(vectors, Source) else Source(vectors)
+    source = vectors if isinstance(vectors, VectorSource) else VectorSource(vectors)
     took = 0.0
     for first, some in source.slices(batch):
         part = slice(first, first + len(some))

@@ -10,7 +10,7 @@ import numpy as np
 
 from ...data.arrays import Matrix
 from ...errors import InputError
-from .source import Data, Source, Vectors, held_out
+from .source import Data, Vectors, VectorSource, held_out
 
 __all__ = ["MAPPED", "open_data", "open_vectors"]
 
@@ -36,14 +36,14 @@ def open_data(path: Path, metric: str | None = None) -> Data:
         distance = str(file.attrs.get("distance", "angular"))
         if distance not in _METRICS or "train" not in file or "test" not in file:
             raise InputError(f"{path}: needs train, test, a distance in {sorted(_METRICS)}; has {distance!r}")
-        queries = Source(file["test"]).whole()
-        return Data(path.stem, Source(file["train"]), queries, metric or _METRICS[distance])
+        queries = VectorSource(file["test"]).whole()
+        return Data(path.stem, VectorSource(file["train"]), queries, metric or _METRICS[distance])
     vectors = open_vectors(path)
     texmex = path.suffix in (".fvecs", ".bvecs")
     beside = path.with_name(path.name.replace("_base", "_query"))
     own = metric or ("l2" if texmex else "cosine")
     if texmex and beside != path and beside.is_file():
-        return Data(path.stem, Source(vectors), Source(open_vectors(beside)[:_MOST_QUERIES]).whole(), own)
+        return Data(path.stem, VectorSource(vectors), VectorSource(open_vectors(beside)[:_MOST_QUERIES]).whole(), own)
     return Data(path.stem, *held_out(vectors), own)
 
 
@@ -104,4 +104,4 @@ def _hdf5(path: Path) -> Any:
 
 def read_fvecs(path: Path) -> Matrix:
     """Return the (n, d) vectors of a TEXMEX file. Raises InputError."""
-    return Source(_texmex(path, np.dtype("<f4"))).whole()
+    return VectorSource(_texmex(path, np.dtype("<f4"))).whole()

@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from ...data.metrics import metric
 from ...indexes.faiss.device import uses_gpu
-from ...indexes.faiss.options import Options, parse_url
+from ...indexes.faiss.options import FaissOptions, parse_url
 from ...keys.keyset import Keyset
 from .machine import load
 from .memory import QUERIES, serve
@@ -32,7 +32,7 @@ from .source import Data
 from .timing import Timed, interleave, interval, throughput
 from .truth import Truth, ndcg
 
-__all__ = ["Job", "Measured", "Row", "Stages", "measure", "one_faiss_thread", "run", "throwaway_keys"]
+__all__ = ["BenchJob", "Measured", "Row", "Stages", "measure", "one_faiss_thread", "run", "throwaway_keys"]
 
 Row = dict[str, Any]
 Stages = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
@@ -41,7 +41,7 @@ RECALLS = (1, 10, 100)
 
 
 @dataclass(frozen=True)
-class Job:
+class BenchJob:
     """What to measure."""
 
     data: Data
@@ -107,12 +107,12 @@ def throwaway_keys() -> Iterator[Keyset]:
         os.environ.pop(name, None)
 
 
-def run(job: Job, stages: Stages = _silent) -> list[Row]:
+def run(job: BenchJob, stages: Stages = _silent) -> list[Row]:
     """Measure: a row for plaintext at each effort; for each scheme one without re-rank, one for each oversampling."""
     return [measured.row for measured in measure(job, stages)]
 
 
-def measure(job: Job, stages: Stages = _silent) -> list[Measured]:
+def measure(job: BenchJob, stages: Stages = _silent) -> list[Measured]:
     """Measure as `run` does; keeps times and answers."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="encvec-bench-")))
@@ -122,7 +122,7 @@ def measure(job: Job, stages: Stages = _silent) -> list[Measured]:
 
 
 class _Run:
-    def __init__(self, job: Job, stages: Stages, folder: Path, keys: Keyset, stack: ExitStack) -> None:
+    def __init__(self, job: BenchJob, stages: Stages, folder: Path, keys: Keyset, stack: ExitStack) -> None:
         self.job, self.stages, self.folder, self.keys, self.stack = job, stages, folder, keys, stack
         self.url, self.versions = job.store or "faiss:", {}
         self.own_folders = self.url == "faiss:"
@@ -174,7 +174,7 @@ class _Run:
             else:
                 faiss_store = self.url.startswith("faiss:")
                 own = "faiss:." if self.own_folders else self.url
-                options = parse_url(own, self.options)[1] if faiss_store else Options(index="flat")
+                options = parse_url(own, self.options)[1] if faiss_store else FaissOptions(index="flat")
                 yield PlainFaiss(data, options, self.folder, done)
         for number, scheme in enumerate(self.job.schemes):
             url = f"faiss:{self.folder / f'store-{number}'}" if self.own_folders else self.url

@@ -18,8 +18,8 @@ from ...data.arrays import Matrix
 from ...data.metrics import Metric
 from ...indexes.faiss import ann
 from ...indexes.faiss.device import gpu_copy, suits, uses_gpu
-from ...indexes.faiss.options import Options
-from .source import Source, Vectors
+from ...indexes.faiss.options import FaissOptions
+from .source import Vectors, VectorSource
 
 __all__ = ["Plain"]
 
@@ -32,12 +32,12 @@ class Plain:
     def __init__(
         self,
         metric: Metric,
-        vectors: Source | Vectors,
-        options: Options,
+        vectors: VectorSource | Vectors,
+        options: FaissOptions,
         progress: Callable[[int], None] | None = None,
     ) -> None:
         """Build the index, a slice at a time, and take the time; `progress` gets vectors done."""
-        source = vectors if isinstance(vectors, Source) else Source(vectors)
+        source = vectors if isinstance(vectors, VectorSource) else VectorSource(vectors)
         n, self._unit = len(source), metric.name == "cosine"
         self.kind = options.kind_for(n)
         self.storage = options.storage_for(self.kind)
@@ -112,7 +112,7 @@ class Plain:
         faiss.write_index(self._index, str(path))
 
 
-def _empty(kind: str, storage: str, metric: Metric, n: int, dim: int, options: Options) -> Any:
+def _empty(kind: str, storage: str, metric: Metric, n: int, dim: int, options: FaissOptions) -> Any:
     library: Any = faiss  # its own types know only some of its constructors
     index: Any
     measure = faiss.METRIC_L2 if metric.name == "l2" else faiss.METRIC_INNER_PRODUCT

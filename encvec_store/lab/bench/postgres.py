@@ -24,10 +24,10 @@ from psycopg.sql import SQL
 
 from ...data.arrays import Matrix
 from ...localpg import LocalServer
-from ...storage.postgres.options import Options, parse_url
+from ...storage.postgres.options import PostgresOptions, parse_url
 from ...storage.postgres.wire import Raw, RawDumper, vector
 
-__all__ = ["Database", "PlainTable", "Search", "database"]
+__all__ = ["PlainTable", "ScratchDatabase", "Search", "database"]
 
 # A server of a user's own has these by default; our temporary one is faster, and would lose what was committed.
 DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on", "wal_level": "replica"}
@@ -37,7 +37,7 @@ _LINES = 256
 
 
 @dataclass
-class Database:
+class ScratchDatabase:
     """A fresh database with pgvector."""
 
     url: str
@@ -47,14 +47,14 @@ class Database:
 
 
 @contextmanager
-def database() -> Iterator[Database]:
+def database() -> Iterator[ScratchDatabase]:
     """Give a database on the server of ENCVEC_TEST_DSN, or on one that is started for it, as durable as any."""
     name, given = f"encvec_bench_{secrets.token_hex(4)}", os.environ.get("ENCVEC_TEST_DSN")
     if given is None:
         with LocalServer(settings=SETTINGS) as server:
             version = server.ensure_database(name)
             url = server.dsn(name)
-            yield Database(url, {"pgvector": version, "postgresql": server.version}, server.pid)
+            yield ScratchDatabase(url, {"pgvector": version, "postgresql": server.version}, server.pid)
         return
     with psycopg.connect(given, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}")
@@ -65,7 +65,7 @@ def database() -> Iterator[Database]:
                 inside.execute("CREATE EXTENSION IF NOT EXISTS vector")
                 found = inside.execute("SELECT extversion FROM pg_extension WHERE extname = 'vector'").fetchone()
                 server_version = inside.info.parameter_status("server_version") or ""
-            yield Database(url, {"pgvector": str(found and found[0]), "postgresql": server_version}, None)
+            yield ScratchDatabase(url, {"pgvector": str(found and found[0]), "postgresql": server_version}, None)
         finally:
             connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
@@ -156,7 +156,7 @@ class PlainTable:
             for chunk in _packed(first, vectors, parts):
                 copy.write(chunk)
 
-    def index(self, kind: str, memory: str = Options.build_memory) -> float:
+    def index(self, kind: str, memory: str = PostgresOptions.build_memory) -> float:
         """Build an index with the parameters that the store chooses, or none, in so much memory; returns seconds."""
         start = time.perf_counter()
         if kind == "none":

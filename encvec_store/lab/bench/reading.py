@@ -11,7 +11,7 @@ import numpy as np
 
 from .job import Row
 
-__all__ = ["Contest", "Growth", "Noise", "contests", "frontier", "growths", "largest", "noises", "series_of"]
+__all__ = ["Contest", "Growth", "NoiseRow", "contests", "frontier", "growths", "largest", "noises", "series_of"]
 
 GOOD = 0.99
 """The recall at which sides are compared."""
@@ -180,7 +180,7 @@ def _named(series: _Series, all_of_them: Iterable[_Series]) -> str:
 
 
 @dataclass
-class Noise:
+class NoiseRow:
     """What each noise costs the honest user and the thief: one subject of the leakage lab."""
 
     subject: str
@@ -191,7 +191,7 @@ class Noise:
     chance: float
 
 
-def noises(rows: Iterable[Mapping[str, Any]], candidates: str = "100") -> list[Noise]:
+def noises(rows: Iterable[Mapping[str, Any]], candidates: str = "100") -> list[NoiseRow]:
     """Read rows of the leakage lab: subjects with two noises or more, at the size with the most noises."""
     found: dict[str, dict[int, dict[float, list[Mapping[str, Any]]]]] = {}
     for row in rows:
@@ -213,5 +213,5 @@ def noises(rows: Iterable[Mapping[str, Any]], candidates: str = "100") -> list[N
             if (shares := [row["recall@10"][candidates] for row in some if candidates in (row.get("recall@10") or {})])
         ]
         chance = min(float(row["chance"]) for some in by_beta.values() for row in some)
-        out.append(Noise(f"{name}, {n:,} records", recall, named, chance))
+        out.append(NoiseRow(f"{name}, {n:,} records", recall, named, chance))
     return out

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import InputError
-from .job import Job, Measured, Row
+from .job import BenchJob, Measured, Row
 from .machine import machine
 
 __all__ = ["Results", "key_of", "machines", "read", "variant_of"]
@@ -32,7 +32,7 @@ _WHICH = ("dataset", "n", "d", "metric", "k", "store", "index", "storage", "sche
           "effort", "oversample", "device")  # fmt: skip
 
 
-def key_of(job: Job) -> str:
+def key_of(job: BenchJob) -> str:
     """Return what tells a job from others: data, store, options, schemes, settings; no place and no secret."""
     store = (job.store or "faiss:").partition(":")[0]
     told = {

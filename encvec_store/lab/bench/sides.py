@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from ...data.arrays import Matrix
 from ...data.metrics import Metric, metric
-from ...indexes.faiss.options import Options
+from ...indexes.faiss.options import FaissOptions
 from ...keys.keyset import Keyset
 from ...store import connect
 from .encrypted import BATCH, Encrypted, fill
@@ -101,7 +101,7 @@ class PlainFaiss:
     peer: str | None = None
     scheme: Mapping[str, Any] = {"name": "plaintext"}
 
-    def __init__(self, data: Data, options: Options, folder: Path, done: Advance) -> None:
+    def __init__(self, data: Data, options: FaissOptions, folder: Path, done: Advance) -> None:
         storage = "pq" if options.storage == "pq" else "float32"
         self.index = Plain(metric(data.metric), data.vectors, replace(options, storage=storage), done)
         self.store, self.kind, self.storage = Plain.name, self.index.kind, self.index.storage

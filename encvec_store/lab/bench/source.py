@@ -17,7 +17,7 @@ from ...data.arrays import Matrix, Rows
 from ...data.metrics import as_vectors
 from ...errors import InputError, ShapeError
 
-__all__ = ["Data", "Drawn", "Judged", "Labels", "Qrels", "Source", "Vectors", "held_out"]
+__all__ = ["Data", "Drawn", "Judged", "Labels", "Qrels", "VectorSource", "Vectors", "held_out"]
 
 SLICE = 20_000
 HELD_OUT = 1_000
@@ -34,7 +34,7 @@ class Vectors(Protocol):
     def __getitem__(self, rows: Any, /) -> Any: ...
 
 
-class Source:
+class VectorSource:
     """(n, d) vectors, or those of them at some positions; float32 where they leave it."""
 
     def __init__(self, array: Vectors, rows: Rows | None = None) -> None:
@@ -62,17 +62,17 @@ class Source:
         wanted = np.asarray(positions, np.int64)
         return self._at(wanted if self._rows is None else self._rows[wanted])
 
-    def take(self, limit: int | None, seed: int = 0) -> Source:
+    def take(self, limit: int | None, seed: int = 0) -> VectorSource:
         """Return at most `limit` of them, spread over the whole and always the same ones."""
         if limit is None or limit >= self.n:
             return self
         chosen = np.sort(np.random.default_rng(seed).permutation(self.n)[:limit])
-        return Source(self._array, chosen if self._rows is None else self._rows[chosen])
+        return VectorSource(self._array, chosen if self._rows is None else self._rows[chosen])
 
-    def head(self, limit: int) -> Source:
+    def head(self, limit: int) -> VectorSource:
         """Return the first of them, at most so many."""
         rows = self._rows
-        return Source(self._array, np.arange(min(limit, self.n)) if rows is None else rows[:limit])
+        return VectorSource(self._array, np.arange(min(limit, self.n)) if rows is None else rows[:limit])
 
     def whole(self) -> Matrix:
         """Return all of them in one array."""
@@ -142,7 +142,7 @@ class Data:
     """What a benchmark runs on: vectors to store, others to ask for, and what is relevant, where that is known."""
 
     name: str
-    vectors: Source
+    vectors: VectorSource
     queries: Matrix
     """(q, d)"""
     metric: str = "cosine"
@@ -187,7 +187,7 @@ class Drawn:
         return out
 
 
-def held_out(array: Vectors, most: int = HELD_OUT) -> tuple[Source, Matrix]:
+def held_out(array: Vectors, most: int = HELD_OUT) -> tuple[VectorSource, Matrix]:
     """Take a tenth of the vectors, at most so many, out as queries, at random and always the same ones.
 
     Raises InputError for fewer than two vectors.
@@ -197,5 +197,5 @@ def held_out(array: Vectors, most: int = HELD_OUT) -> tuple[Source, Matrix]:
         raise InputError("two vectors are the least that give a query and something to find")
     order = np.random.default_rng(0).permutation(n)
     count = min(most, max(1, n // 10))
-    whole = Source(array)
-    return Source(array, np.sort(order[count:])), whole.rows(order[:count])
+    whole = VectorSource(array)
+    return VectorSource(array, np.sort(order[count:])), whole.rows(order[:count])

@@ -14,7 +14,7 @@ import numpy as np
 
 from ...data.arrays import Matrix, Rows
 from ...errors import InputError
-from .source import HELD_OUT, Data, Drawn, Source
+from .source import HELD_OUT, Data, Drawn, VectorSource
 
 __all__ = ["INTENT", "clustered", "iid", "named", "power_law", "tree"]
 
@@ -79,7 +79,9 @@ def clustered(n: int, d: int, *, queries: int = HELD_OUT, seed: int = 0) -> Data
     for number in asked.tolist():
         rng, first = np.random.default_rng([seed, 1, number]), number * Drawn.BLOCK
         parts.append(draw(rng, Drawn.BLOCK, first)[min(Drawn.BLOCK, n - first) :])
-    return Data(f"clustered:{n}x{d}" + (f":{seed}" if seed else ""), Source(vectors), np.concatenate(parts)[:queries])
+    return Data(
+        f"clustered:{n}x{d}" + (f":{seed}" if seed else ""), VectorSource(vectors), np.concatenate(parts)[:queries]
+    )
 
 
 def iid(n: int, d: int, *, queries: int = HELD_OUT, seed: int = 0) -> Data:
@@ -93,7 +95,7 @@ def iid(n: int, d: int, *, queries: int = HELD_OUT, seed: int = 0) -> Data:
         return points
 
     asked = draw(np.random.default_rng([seed, 2]), queries, 0)
-    return Data(f"iid:{n}x{d}" + (f":{seed}" if seed else ""), Source(Drawn(n, d, seed, draw)), asked)
+    return Data(f"iid:{n}x{d}" + (f":{seed}" if seed else ""), VectorSource(Drawn(n, d, seed, draw)), asked)
 
 
 def named(name: str, queries: int = HELD_OUT) -> Data | None:

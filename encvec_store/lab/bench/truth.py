@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from ...data.arrays import Matrix, Rows
 from ...data.metrics import Metric
-from .source import Judged, Source, Vectors
+from .source import Judged, Vectors, VectorSource
 
-__all__ = ["Found", "Truth", "ndcg"]
+__all__ = ["Answers", "Truth", "ndcg"]
 
 _BLOCK = 64
 _SPARE = 50
@@ -26,14 +26,14 @@ class Truth:
     def __init__(
         self,
         metric: Metric,
-        vectors: Source | Vectors,
+        vectors: VectorSource | Vectors,
         queries: Matrix,
         k: int,
         progress: Callable[[int], None] | None = None,
     ) -> None:
         """Find the k nearest of (n, d) vectors to each of (q, d) queries; `progress` gets vectors done."""
         self._metric, self._queries = metric, queries
-        self._source = vectors if isinstance(vectors, Source) else Source(vectors)
+        self._source = vectors if isinstance(vectors, VectorSource) else VectorSource(vectors)
         self.k = min(k, len(self._source))
         most = min(len(self._source), self.k + _SPARE)
         near = np.full((len(queries), most), -np.inf, np.float32), np.full((len(queries), most), -1, np.int64)
@@ -89,18 +89,18 @@ class Truth:
         )
         return some
 
-    def found(self, answers: Sequence[Rows]) -> Found:
+    def found(self, answers: Sequence[Rows]) -> Answers:
         """Score answers: positions in the vectors, one array a query, nearest first; -1 is nothing."""
         clean = [np.asarray(answer, np.int64) for answer in answers]
         clean = [answer[answer >= 0] for answer in clean]
-        return Found(self, clean, self._exact(clean))
+        return Answers(self, clean, self._exact(clean))
 
     def recall(self, answers: Sequence[Rows], k: int) -> float:
-        """Share of the k nearest that were found; see `Found.recall`."""
+        """Share of the k nearest that were found; see `Answers.recall`."""
         return self.found(answers).recall(k)
 
 
-class Found:
+class Answers:
     """Answers with their exact scores."""
 
     def __init__(self, truth: Truth, answers: Sequence[Rows], scores: Sequence[npt.NDArray[np.float64]]) -> None:

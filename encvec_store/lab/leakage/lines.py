@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from ..pages.charts import Axis, Line, Point, plot
-from .reading import HELD, Scheme, Trial, held, percent
+from .reading import HELD, SchemeRow, TrialRow, held, percent
 
 __all__ = ["adversaries", "curves", "pairs", "safe", "title", "value"]
 
@@ -16,13 +16,13 @@ def value(share: float) -> str:
     return f'<data value="{share!r}">{percent(share)}</data>'
 
 
-def adversaries(trials: Iterable[Trial]) -> list[str]:
+def adversaries(trials: Iterable[TrialRow]) -> list[str]:
     """Whom the trials were made for, in the order of HELD."""
     names = {trial.adversary for trial in trials}
     return [name for name in HELD if name in names] + sorted(names - set(HELD))
 
 
-def title(trial: Trial) -> str:
+def title(trial: TrialRow) -> str:
     """What is shown over a point or bar."""
     return (
         f"{percent(trial.identified)} of {trial.n:,} records, 95% interval {percent(trial.low)} to "
@@ -36,7 +36,7 @@ def safe(name: str) -> str:
     return name if name in HELD else "other"
 
 
-def curves(found: Sequence[Scheme], y: Axis) -> str:
+def curves(found: Sequence[SchemeRow], y: Axis) -> str:
     """Plots of what is named against records under a key; empty where each scheme has one size."""
     out, seen = [], set()
     for number, scheme in enumerate(found, 1):
@@ -60,7 +60,7 @@ def curves(found: Sequence[Scheme], y: Axis) -> str:
     return f'<div class="legend">{legend}</div><div class="grids">{"".join(out)}</div>' if out else ""
 
 
-def pairs(found: Sequence[Scheme], y: Axis) -> str:
+def pairs(found: Sequence[SchemeRow], y: Axis) -> str:
     """Plots of what is named against known pairs; of cells, those with the pairs and all others apart."""
     out = []
     for number, scheme in enumerate(found, 1):
@@ -85,8 +85,8 @@ def pairs(found: Sequence[Scheme], y: Axis) -> str:
     return f'<div class="grids">{"".join(out)}</div>' if out else ""
 
 
-def _worst_by(trials: Sequence[Trial], field: str) -> list[Point]:
-    top: dict[int, Trial] = {}
+def _worst_by(trials: Sequence[TrialRow], field: str) -> list[Point]:
+    top: dict[int, TrialRow] = {}
     for trial in sorted(trials, key=lambda t: t.identified):
         top[getattr(trial, field)] = trial
     return [Point(value, t.identified, t.low, t.high, title(t)) for value, t in sorted(top.items())]

@@ -18,7 +18,7 @@ from scipy.stats import binom
 from .metrics import wilson
 from .subjects import CONTROLS
 
-__all__ = ["HELD", "LEVELS", "WAYS", "Scheme", "Trial", "held", "named", "percent", "read", "schemes"]
+__all__ = ["HELD", "LEVELS", "WAYS", "SchemeRow", "TrialRow", "held", "named", "percent", "read", "schemes"]
 
 HELD = {
     "disjoint": "other data of the same kind",
@@ -40,7 +40,7 @@ _LITTLE, _HALF = 0.01, 0.5
 
 
 @dataclass(frozen=True)
-class Trial:
+class TrialRow:
     """A row: one attack on n records under one key."""
 
     subject: str
@@ -75,7 +75,7 @@ class Trial:
         return ", ".join(filter(None, (self.attack, self.view, WAYS.get(self.way, self.way))))
 
     @classmethod
-    def of(cls, row: Any) -> Trial:
+    def of(cls, row: Any) -> TrialRow:
         """From a row's JSON; what is not essential may be missing. Raises KeyError, TypeError or ValueError."""
         n, pairs, identified = int(row["n"]), int(row.get("pairs", 0)), float(row["identified"])
         counted = int(row.get("counted", n - pairs))
@@ -109,33 +109,33 @@ class Trial:
         return trial
 
 
-def read(rows: Iterable[Any]) -> tuple[list[Trial], int]:
+def read(rows: Iterable[Any]) -> tuple[list[TrialRow], int]:
     """Trials of rows as `run` returns them or as JSON lines, and how many were none (cut off, or of something else)."""
     trials, refused = [], 0
     for row in rows:
         if isinstance(row, str) and not row.strip():
             continue
         try:
-            trials.append(Trial.of(json.loads(row) if isinstance(row, str) else row))
+            trials.append(TrialRow.of(json.loads(row) if isinstance(row, str) else row))
         except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError):
             refused += 1
     return trials, refused
 
 
 @dataclass(frozen=True)
-class Scheme:
+class SchemeRow:
     """All trials of a subject with one set of parameters, on one collection of data."""
 
     name: str
     control: bool
-    trials: Sequence[Trial]
+    trials: Sequence[TrialRow]
 
     @property
-    def alone(self) -> list[Trial]:
+    def alone(self) -> list[TrialRow]:
         """Trials without known pairs."""
         return [trial for trial in self.trials if not trial.pairs]
 
-    def level(self, trial: Trial) -> str:
+    def level(self, trial: TrialRow) -> str:
         """Which of LEVELS a trial is, given as many trials as this scheme saw under the same circumstances."""
         beside = sum(bool(other.pairs) == bool(trial.pairs) for other in self.trials)
         if trial.luck * beside > _SIGNIFICANT:
@@ -143,7 +143,7 @@ class Scheme:
         return "little" if trial.identified <= _LITTLE else "leaks" if trial.identified < _HALF else "broken"
 
     @property
-    def worst(self) -> Trial | None:
+    def worst(self) -> TrialRow | None:
         """The worst without pairs; None where all had some."""
         return max(self.alone, key=lambda t: (LEVELS.index(self.level(t)), t.identified), default=None)
 
@@ -169,12 +169,12 @@ class Scheme:
         attacks, keys = len({trial.attack for trial in self.alone}), len({trial.key for trial in self.alone})
         return f"{attacks} attack{'s' * (attacks > 1)}, {keys} key{'s' * (keys > 1)}"
 
-    def breaking_pairs(self) -> Trial | None:
+    def breaking_pairs(self) -> TrialRow | None:
         """The fewest known pairs with which at least half of the other records were named."""
         broken = [trial for trial in self.trials if trial.pairs and trial.identified >= _HALF]
         return min(broken, key=lambda t: (t.pairs, -t.identified), default=None)
 
-    def beyond(self) -> Trial | None:
+    def beyond(self) -> TrialRow | None:
         """The worst on cells without pairs, where those of one cell are known."""
         others = [trial for trial in self.trials if trial.pairs and trial.way == "without pairs"]
         return max(others, key=lambda t: (LEVELS.index(self.level(t)), t.identified), default=None)
@@ -189,20 +189,20 @@ class Scheme:
         return (fmean(each.values()), most) if each else None
 
 
-def schemes(trials: Sequence[Trial]) -> list[Scheme]:
+def schemes(trials: Sequence[TrialRow]) -> list[SchemeRow]:
     """Group trials; the user's schemes come before controls, in each the worst first."""
     many = len({trial.corpus for trial in trials}) > 1
-    groups: dict[str, list[Trial]] = {}
+    groups: dict[str, list[TrialRow]] = {}
     for trial in trials:
         groups.setdefault(json.dumps([trial.corpus, trial.subject, trial.parameters], default=str), []).append(trial)
     found = []
     for group in groups.values():
         first = group[0]
         name = named(first.subject, first.parameters, first.corpus if many else "")
-        found.append(Scheme(name, first.subject in CONTROLS, group))
+        found.append(SchemeRow(name, first.subject in CONTROLS, group))
     order = ("untried", *LEVELS)
 
-    def rank(scheme: Scheme) -> tuple[bool, int, float]:
+    def rank(scheme: SchemeRow) -> tuple[bool, int, float]:
         worst = scheme.worst
         return scheme.control, -order.index(scheme.verdict), -worst.identified if worst else 0.0
 
@@ -216,7 +216,7 @@ def named(subject: str, parameters: Iterable[tuple[str, Any]], corpus: str = "")
     return f"{subject} {shown}".strip() + (f", {corpus}" if corpus else "")
 
 
-def held(trial: Trial) -> str:
+def held(trial: TrialRow) -> str:
     """What the adversary held, in words."""
     corpus = HELD.get(trial.adversary, trial.adversary or "data not stated")
     if trial.way == "told":

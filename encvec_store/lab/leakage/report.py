@@ -18,7 +18,7 @@ from ..pages.charts import Axis, Line, Point, bar, plot, scale
 from .findings import Finding, leaks, part
 from .leaks_page import INTRODUCTION, accuracy, questions
 from .lines import adversaries, curves, pairs, safe, title, value
-from .reading import HELD, LEVELS, Scheme, Trial, held, percent, read, schemes
+from .reading import HELD, LEVELS, SchemeRow, TrialRow, held, percent, read, schemes
 from .words import LIMITS, READING
 
 __all__ = ["page", "write"]
@@ -78,7 +78,7 @@ def _section(title: str, content: str, words: str) -> str:
     return f"<section><h2>{title}</h2><p>{words}</p>{content}</section>" if content else ""
 
 
-def _verdicts(found: Sequence[Scheme]) -> str:
+def _verdicts(found: Sequence[SchemeRow]) -> str:
     own = [scheme for scheme in found if not scheme.control]
     controls = [scheme for scheme in found if scheme.control]
     tried = [scheme for scheme in own if scheme.worst]
@@ -113,7 +113,7 @@ def _verdicts(found: Sequence[Scheme]) -> str:
     return "".join(out)
 
 
-def _verdict(number: int, scheme: Scheme) -> str:
+def _verdict(number: int, scheme: SchemeRow) -> str:
     word, sign = _WORDS[scheme.verdict]
     worst, broken, beyond = scheme.worst, scheme.breaking_pairs(), scheme.beyond()
     facts, share = [], "?"
@@ -142,14 +142,14 @@ def _verdict(number: int, scheme: Scheme) -> str:
     )
 
 
-def _bars(found: Sequence[Scheme], axis: Axis) -> str:
+def _bars(found: Sequence[SchemeRow], axis: Axis) -> str:
     out = []
     for number, scheme in enumerate(found, 1):
         if not scheme.alone:
             continue
         out.append(f'<div class="name">{number} {escape(scheme.name)}</div>')
         for adversary in adversaries(scheme.alone):
-            mine = Scheme(scheme.name, scheme.control, [t for t in scheme.alone if t.adversary == adversary])
+            mine = SchemeRow(scheme.name, scheme.control, [t for t in scheme.alone if t.adversary == adversary])
             worst = mine.worst
             assert worst is not None  # noqa: S101 - the adversary is one of these trials'
             shown = bar(axis, worst.identified, worst.low, worst.high, worst.chance, safe(adversary), title(worst))
@@ -164,7 +164,7 @@ def _bars(found: Sequence[Scheme], axis: Axis) -> str:
     return f'<div class="bars">{line}{"".join(out)}{line}</div>'
 
 
-def _frontier(found: Sequence[Scheme], y: Axis) -> str:
+def _frontier(found: Sequence[SchemeRow], y: Axis) -> str:
     counted = {count: sum(s.recall(count) is not None for s in found if s.worst) for count in _CANDIDATES}
     candidates = max(_CANDIDATES, key=lambda count: counted[count])
     points: dict[str, list[Point]] = {}
@@ -183,10 +183,10 @@ def _frontier(found: Sequence[Scheme], y: Axis) -> str:
     return f'<div class="legend">{legend}</div><div class="single">{plot(x, y, lines, "Recall and attacker")}</div>'
 
 
-def _table(found: Sequence[Scheme]) -> str:
+def _table(found: Sequence[SchemeRow]) -> str:
     out = []
     for number, scheme in enumerate(found, 1):
-        groups: dict[tuple[Any, ...], list[Trial]] = {}
+        groups: dict[tuple[Any, ...], list[TrialRow]] = {}
         for trial in scheme.trials:
             groups.setdefault((trial.n, trial.adversary, trial.pairs, trial.attack, trial.view, trial.way), []).append(
                 trial
@@ -214,7 +214,7 @@ def _table(found: Sequence[Scheme]) -> str:
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(out)}</tbody></table></div>'
 
 
-def _gaps(found: Sequence[Scheme]) -> str:
+def _gaps(found: Sequence[SchemeRow]) -> str:
     """What this page in particular has not tried."""
     said = []
     controls = [scheme for scheme in found if scheme.control and scheme.worst]
@@ -235,12 +235,12 @@ def _gaps(found: Sequence[Scheme]) -> str:
     return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in said)}</ul>" if said else ""
 
 
-def _where(scheme: Scheme) -> str:
+def _where(scheme: SchemeRow) -> str:
     cells = dict(scheme.alone[0].parameters).get("cells", 1)
     return f"in {cells} cells" if cells != 1 else "under a key"
 
 
-def _origin(trials: Sequence[Trial | Finding], refused: int, command: str) -> str:
+def _origin(trials: Sequence[TrialRow | Finding], refused: int, command: str) -> str:
     versions = sorted({f"{name} {number}" for trial in trials for name, number in trial.versions.items()})
     keys = sorted({trial.key for trial in trials})
     facts = [

@@ -13,7 +13,7 @@ from psycopg.errors import UndefinedTable
 
 from ..protocol import Changes
 from ..ranges import ADDED, BYTES_MOST, ENTRIES_MOST, KEPT, REMOVED, unpacked
-from .reading import Reader
+from .reading import RecordsReader
 from .source import Cursor
 from .wire import rows_from
 
@@ -53,7 +53,7 @@ _FORGET: LiteralString = (
 )
 
 
-def changed(records: Reader, since: int, content: int, stamp: int | None) -> Changes | None:
+def changed(records: RecordsReader, since: int, content: int, stamp: int | None) -> Changes | None:
     """Return what `Records.changes` returns."""
 
     def work(cursor: Cursor, _: int) -> Changes | None:
@@ -85,7 +85,7 @@ def changed(records: Reader, since: int, content: int, stamp: int | None) -> Cha
     return records.on_content(work)
 
 
-def _whole(cursor: Cursor, records: Reader, since: int) -> Changes:
+def _whole(cursor: Cursor, records: RecordsReader, since: int) -> Changes:
     """List everything there is."""
     tables = records.content
     lines = cursor.execute(records.names.sql(_WHOLE, tables, id=records.collection)).fetchall()
@@ -103,13 +103,13 @@ def _gone(since: int, content: int) -> Changes:
     return Changes(since, content, 0, {}, _NOTHING, whole=True)
 
 
-def forget(cursor: Cursor, records: Reader) -> None:
+def forget(cursor: Cursor, records: RecordsReader) -> None:
     """Forget what was done before the newest writes, and all if that is much. The collection is locked by now."""
     sql = records.names.sql(_FORGET, id=records.collection, most=BYTES_MOST, kept=KEPT)
     cursor.execute(sql)
 
 
-def purge(records: Reader) -> None:
+def purge(records: RecordsReader) -> None:
     """Forget changes if there are many."""
     sql = records.names.sql(_COUNT, id=records.collection)
     n, size = records.on_content(lambda cursor, _: cursor.execute(sql).fetchone()) or (0, 0)

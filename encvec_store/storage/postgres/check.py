@@ -7,7 +7,7 @@ from typing import Any, LiteralString
 from psycopg.sql import SQL
 
 from .names import kept
-from .reading import Reader
+from .reading import RecordsReader
 from .source import Cursor
 
 __all__ = ["check_content", "sizes"]
@@ -44,7 +44,7 @@ _SIZES: LiteralString = (
 )
 
 
-def check_content(cursor: Cursor, content: int, records: Reader) -> list[str]:
+def check_content(cursor: Cursor, content: int, records: RecordsReader) -> list[str]:
     """Return descriptions of damage; empty when sound."""
     spec = records.spec
     found = []
@@ -63,7 +63,7 @@ def check_content(cursor: Cursor, content: int, records: Reader) -> list[str]:
     return found
 
 
-def sizes(cursor: Cursor, content: int, records: Reader) -> dict[str, Any]:
+def sizes(cursor: Cursor, content: int, records: RecordsReader) -> dict[str, Any]:
     """Return bytes by part."""
     found = cursor.execute(records.names.sql(_SIZES, content, id=records.collection)).fetchone() or (0,) * 5
     return dict(zip(("records", "terms", "keys", "blobs", "changes"), found, strict=True))

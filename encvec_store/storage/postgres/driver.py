@@ -18,7 +18,7 @@ from psycopg_pool import ConnectionPool
 
 from .wire import Raw, RawDumper
 
-__all__ = ["Blocking", "Connection", "Copy", "Cursor", "Driver", "Pool", "Row", "set_up"]
+__all__ = ["Blocking", "Copy", "Cursor", "Driver", "DriverConnection", "Pool", "Row", "set_up"]
 
 Row = tuple[Any, ...]
 Query = bytes | Composed
@@ -37,7 +37,7 @@ class Cursor(Protocol):
     """What a `psycopg.Cursor` can do."""
 
     @property
-    def connection(self) -> Connection:
+    def connection(self) -> DriverConnection:
         """The connection it is on."""
         ...
 
@@ -58,7 +58,7 @@ class Cursor(Protocol):
         ...
 
 
-class Connection(Protocol):
+class DriverConnection(Protocol):
     """What a `psycopg.Connection` can do."""
 
     prepare_threshold: int | None
@@ -132,7 +132,7 @@ class Pool(Protocol):
 class Driver(Protocol):
     """Makes connections, pools and cursors of one way to wait."""
 
-    def connect(self, arguments: dict[str, Any]) -> Connection:
+    def connect(self, arguments: dict[str, Any]) -> DriverConnection:
         """Connect, as `psycopg.connect`."""
         ...
 
@@ -140,7 +140,7 @@ class Driver(Protocol):
         """Open a pool, as `psycopg_pool.ConnectionPool`."""
         ...
 
-    def wrap(self, connection: Any) -> Connection | None:
+    def wrap(self, connection: Any) -> DriverConnection | None:
         """Return a psycopg connection as ours; None where it is of another kind."""
         ...
 
@@ -152,13 +152,13 @@ class Driver(Protocol):
 class Blocking:
     """psycopg as it is: calls wait in their thread."""
 
-    def connect(self, arguments: dict[str, Any]) -> Connection:
+    def connect(self, arguments: dict[str, Any]) -> DriverConnection:
         return psycopg.connect("", **arguments)
 
     def pool(self, **options: Any) -> Pool:
         return ConnectionPool("", open=True, **options)
 
-    def wrap(self, connection: Any) -> Connection | None:
+    def wrap(self, connection: Any) -> DriverConnection | None:
         return connection if isinstance(connection, psycopg.Connection) else None
 
     def cursor(self, connection: Any) -> Cursor:

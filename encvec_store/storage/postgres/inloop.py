@@ -32,7 +32,7 @@ class _Copy:
 
 class _Cursor:
     def __init__(self, connection: _Connection) -> None:
-        self.connection: driver.Connection = connection
+        self.connection: driver.DriverConnection = connection
         self._cursor: psycopg.AsyncCursor[Row] = psycopg.AsyncCursor(connection.of, row_factory=tuple_row)
         set_up(self._cursor)
 
@@ -126,7 +126,7 @@ class LoopPool:
 class InLoop:
     """psycopg's asyncio side: calls wait in the event loop."""
 
-    def connect(self, arguments: dict[str, Any]) -> driver.Connection:
+    def connect(self, arguments: dict[str, Any]) -> driver.DriverConnection:
         return _Connection(wait_for(psycopg.AsyncConnection.connect("", **arguments)))
 
     def pool(self, **options: Any) -> driver.Pool:
@@ -134,7 +134,7 @@ class InLoop:
         wait_for(pool.open())
         return LoopPool(pool)
 
-    def wrap(self, connection: Any) -> driver.Connection | None:
+    def wrap(self, connection: Any) -> driver.DriverConnection | None:
         return _Connection(connection) if isinstance(connection, psycopg.AsyncConnection) else None
 
     def cursor(self, connection: Any) -> driver.Cursor:

@@ -16,7 +16,7 @@ from ...errors import StoreUnreachableError, UriError
 from ..revisions import VERSION_TABLE, Migrating
 from .faults import explained, translated
 from .names import Names
-from .options import Options, parse_url
+from .options import PostgresOptions, parse_url
 from .schema import EXTENSION, LOCK, checked_version, make_schema
 
 __all__ = ["offline", "opened", "schema_of"]
@@ -117,7 +117,7 @@ def opened(url: str, *, write: bool) -> Iterator[Migrating]:
         engine.dispose()
 
 
-def _parsed(url: str) -> tuple[str, str, Options]:
+def _parsed(url: str) -> tuple[str, str, PostgresOptions]:
     parsed = parse_url(url, {})
     if ":" in parsed[2].schema:
         raise UriError(
@@ -126,7 +126,7 @@ def _parsed(url: str) -> tuple[str, str, Options]:
     return parsed
 
 
-def _prepare(cursor: Any, options: Options, place: str) -> None:
+def _prepare(cursor: Any, options: PostgresOptions, place: str) -> None:
     """Take the lock, and see to the extension, the schema and the search path."""
     cursor.execute("SELECT set_config('lock_timeout', %s, true)", (f"{round(options.lock_timeout * 1000)}ms",))
     cursor.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))

@@ -14,7 +14,7 @@ from psycopg.conninfo import conninfo_to_dict
 from ...errors import UriError
 from ...runtime.gpus import DEVICES
 
-__all__ = ["INDEX_KINDS", "SCHEMES", "STORAGES", "Options", "parse_url"]
+__all__ = ["INDEX_KINDS", "SCHEMES", "STORAGES", "PostgresOptions", "parse_url"]
 
 SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
 INDEX_KINDS = ("auto", "none", "hnsw", "ivfflat", "bit")
@@ -24,7 +24,7 @@ _MOST_DIM = {"float32": 2_000, "float16": 4_000, "bit": 64_000}
 
 
 @dataclass(frozen=True)
-class Options:
+class PostgresOptions:
     """How to use the database. Any of these may stand in the URL (`?index=hnsw&m=24`) or be a keyword argument."""
 
     schema: str = "encvec"
@@ -135,7 +135,7 @@ class Options:
         return self.probes or max(10, self.lists_for(records) // 8)
 
 
-def parse_url(url: str, given: Mapping[str, Any]) -> tuple[str, str, Options]:
+def parse_url(url: str, given: Mapping[str, Any]) -> tuple[str, str, PostgresOptions]:
     """Split a URL into what libpq connects to, the URL without secrets, and our options; keyword arguments win.
 
     Raises:
@@ -149,7 +149,7 @@ def parse_url(url: str, given: Mapping[str, Any]) -> tuple[str, str, Options]:
         raise UriError(f"a PostgreSQL store URL is like postgresql://user@host/database, not {parts.scheme or '?'}:...")
     ours: dict[str, Any] = {}
     theirs: list[tuple[str, str]] = []
-    known = {option.name: option.default for option in fields(Options)}
+    known = {option.name: option.default for option in fields(PostgresOptions)}
     for name, text in parse_qsl(parts.query, keep_blank_values=True):
         if name in ours:
             raise UriError(f"postgresql store: option {name} is given twice")
@@ -171,7 +171,7 @@ def parse_url(url: str, given: Mapping[str, Any]) -> tuple[str, str, Options]:
     host = parts.netloc.rpartition("@")[2]
     user = quote(parts.username or "", safe="%")
     shown = [(name, text) for name, text in theirs if name not in ("password", "sslpassword", "passfile")]
-    return target, _joined(f"{user}@{host}" if user else host, parts.path, shown), Options(**values)
+    return target, _joined(f"{user}@{host}" if user else host, parts.path, shown), PostgresOptions(**values)
 
 
 def _joined(place: str, path: str, query: list[tuple[str, str]]) -> str:

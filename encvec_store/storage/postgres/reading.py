@@ -21,7 +21,7 @@ from .schema import Server
 from .source import Cursor, Source
 from .wire import int8_array, packed_tokens, rows_from, term_from, vectors_from
 
-__all__ = ["Reader", "joined"]
+__all__ = ["RecordsReader", "joined"]
 
 T = TypeVar("T")
 _AT_ONCE = 1 << 26
@@ -36,7 +36,7 @@ _ROWS = (
 _FETCH = "SELECT row, {column} FROM {records} WHERE row = ANY(%b::int8[])"
 
 
-class Reader:
+class RecordsReader:
     """Reads of one collection. Nothing is cached but which tables are in use, and statements."""
 
     def __init__(self, source: Source, server: Server, collection: int, content: int, spec: CollectionSpec) -> None:

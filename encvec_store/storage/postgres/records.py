@@ -10,10 +10,10 @@ from ...data.arrays import Rows
 from ..protocol import Blob, Changes, CollectionSpec, EncryptedBatch
 from .changes import changed, purge
 from .check import check_content, sizes
-from .reading import Reader
+from .reading import RecordsReader
 from .schema import Server
 from .source import Cursor, Source
-from .writer import Writer
+from .writer import PostgresWriter
 
 __all__ = ["IndexNew", "PostgresRecords"]
 
@@ -21,12 +21,12 @@ IndexNew = Callable[[Cursor, int, dict[int, int], int], None]
 """Indexes tables that nobody else sees yet: (cursor, number of the tables, records by space, index_dim)."""
 
 
-class PostgresRecords(Reader):
+class PostgresRecords(RecordsReader):
     """Implements `Records`."""
 
     def __init__(self, source: Source, server: Server, collection: int, content: int, spec: CollectionSpec) -> None:
         super().__init__(source, server, collection, content, spec)
-        self._writer = Writer(self)
+        self._writer = PostgresWriter(self)
         self.on_replace: IndexNew | None = None
         """Called by `replace` in its transaction, after the last batch. A vector index on the server sets it, so that
         searches need not wait for the index of new tables."""

@@ -21,9 +21,9 @@ from psycopg_pool import PoolClosed, PoolTimeout
 
 from ...errors import OutcomeUnknownError, StoreClosedError, StoreError, StoreUnreachableError
 from ...runtime.concurrency import sleep
-from .driver import Connection, Cursor, Driver, Pool
+from .driver import Cursor, Driver, DriverConnection, Pool
 from .faults import explained, is_lost
-from .options import Options
+from .options import PostgresOptions
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -54,7 +54,7 @@ class Source:
         self,
         target: str,
         place: str,
-        options: Options,
+        options: PostgresOptions,
         driver: Driver,
         pool: Pool | None = None,
         engine: Engine | None = None,
@@ -238,23 +238,23 @@ class Source:
                 if not before and not connection.closed:
                     connection.set_autocommit(False)
 
-    def _connection(self) -> AbstractContextManager[Connection]:
+    def _connection(self) -> AbstractContextManager[DriverConnection]:
         return self._from_pool(self._pool) if self._pool is not None else self._from_engine()
 
     @contextmanager
-    def _from_pool(self, pool: Pool) -> Iterator[Connection]:
+    def _from_pool(self, pool: Pool) -> Iterator[DriverConnection]:
         connection = self._get(pool)
         try:
             yield connection
         finally:
             pool.putconn(connection)
 
-    def _get(self, pool: Pool) -> Connection:
+    def _get(self, pool: Pool) -> DriverConnection:
         deadline = time.monotonic() + self.options.pool_timeout
         while True:
             left = deadline - time.monotonic()
             try:
-                connection: Connection = pool.getconn(timeout=min(_PATIENCE, max(left, 0.001)))
+                connection: DriverConnection = pool.getconn(timeout=min(_PATIENCE, max(left, 0.001)))
                 return connection
             except PoolClosed:
                 if self._closed:
@@ -270,7 +270,7 @@ class Source:
                     ) from None
 
     @contextmanager
-    def _from_engine(self) -> Iterator[Connection]:
+    def _from_engine(self) -> Iterator[DriverConnection]:
         from sqlalchemy import exc
 
         assert self._engine is not None  # noqa: S101
@@ -307,7 +307,7 @@ class Source:
         # behind a pooler, the next statement may meet a session that never saw it prepared
         return {**self._parameters, "autocommit": True, "prepare_threshold": None if self.options.pooler else 5}
 
-    def _connect(self) -> Connection:
+    def _connect(self) -> DriverConnection:
         try:
             return self._driver.connect(self._arguments())
         except psycopg.Error as error:

@@ -26,7 +26,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import UserDefinedType
 
-__all__ = ["IndexVector", "build_metadata", "is_content_table", "on_each_content", "uncompressed"]
+__all__ = ["VectorType", "build_metadata", "is_content_table", "on_each_content", "uncompressed"]
 
 _NAMES = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -36,7 +36,7 @@ _NAMES = {
 }
 
 
-class IndexVector(UserDefinedType[Any]):
+class VectorType(UserDefinedType[Any]):
     """pgvector's `vector` without a dimension: each collection has its own, held by a check on its table."""
 
     cache_ok = True
@@ -139,7 +139,7 @@ def build_metadata(schema: str = "encvec") -> MetaData:
         Column("token", LargeBinary, nullable=False),
         Column("envelope", LargeBinary, nullable=False),
         Column("payload", LargeBinary, nullable=False),
-        Column("index_vector", IndexVector, nullable=True),
+        Column("index_vector", VectorType, nullable=True),
         UniqueConstraint("token"),
         comment="Parent of one table a collection; empty itself",
     )

@@ -22,13 +22,13 @@ from ..protocol import Blob, EncryptedBatch, union
 from ..ranges import KEPT, entries
 from .changes import forget
 from .names import kept
-from .reading import Reader
+from .reading import RecordsReader
 from .schema import attach_content, create_content, drop_content, next_content
 from .source import Cursor
 from .tenancy import insert_batch
 from .wire import byte_arrays, copy_records, copy_terms, int8_array, packed_tokens, rows_from
 
-__all__ = ["Writer"]
+__all__ = ["PostgresWriter"]
 
 _RECORDS = "COPY {records} (row, space, token, envelope{vector}, payload) FROM STDIN (FORMAT binary)"
 _TERMS = "COPY {terms} (row, n, field, kind, key, rest) FROM STDIN (FORMAT binary)"
@@ -78,10 +78,10 @@ class _State:
         return entries(np.arange(self.first, self.next_row, dtype=np.int64), np.sort(union(self.removed)))
 
 
-class Writer:
+class PostgresWriter:
     """Writes of one collection."""
 
-    def __init__(self, records: Reader) -> None:
+    def __init__(self, records: RecordsReader) -> None:
         self._records = records
         self._names = records.names
         self._spec = records.spec

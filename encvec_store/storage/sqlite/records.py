@@ -22,7 +22,7 @@ from . import changes
 from .check import check_records
 from .database import Database, ascending
 from .predicates import matching_rows
-from .writing import Writer, with_tokens
+from .writing import SqliteWriter, with_tokens
 
 __all__ = ["SqliteRecords"]
 
@@ -221,8 +221,8 @@ class SqliteRecords:
                 changes.forget_some(cursor, self.collection)
         self._database.fold()
 
-    def _writer(self, cursor: sqlite3.Cursor, under: bytes | None = None) -> Writer:
-        return Writer(self._database, cursor, self.collection, self.spec.name, under)
+    def _writer(self, cursor: sqlite3.Cursor, under: bytes | None = None) -> SqliteWriter:
+        return SqliteWriter(self._database, cursor, self.collection, self.spec.name, under)
 
     def _of_collection(self, cursor: sqlite3.Cursor, columns: str) -> tuple[Any, ...]:
         sql = f"SELECT {columns} FROM collections WHERE id = ?"  # noqa: S608

@@ -18,12 +18,12 @@ from . import changes
 from .database import Database
 from .tables import OF_A_RECORD
 
-__all__ = ["Writer", "with_tokens"]
+__all__ = ["SqliteWriter", "with_tokens"]
 
 _TOKENS_AT_ONCE = 500
 
 
-class Writer:
+class SqliteWriter:
     """Counts a write when it is made, and notes what it did at the end: `finish`.
 
     Args:
