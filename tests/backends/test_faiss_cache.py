@@ -93,7 +93,7 @@ def damages(data):
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("kind", ["manifest.json", "index-1", "rows-1", "slots-1"])
+@pytest.mark.parametrize("kind", ["manifest.json", "index-1", "rows-1", "envelopes-1"])
 @pytest.mark.parametrize("number", range(7))
 def test_damage(tmp_path, parsed, kind, number):
     expected = saved(tmp_path)
@@ -105,7 +105,7 @@ def test_damage(tmp_path, parsed, kind, number):
     else:
         path.write_bytes(damaged)
     store = connect(tmp_path)
-    if kind == "slots-1":
+    if kind == "envelopes-1":
         # a flipped slot shows when it is opened: then the caller reads the source and drops the cache
         rows = store.rows()
         store.candidates({1: np.zeros((1, DIM), np.float32)}, 1)
@@ -115,7 +115,7 @@ def test_damage(tmp_path, parsed, kind, number):
         assert damaged not in parsed
         assert damaged is None or any("only a cache" in line for line in store.check())
     agree(store, expected)
-    if kind != "slots-1":
+    if kind != "envelopes-1":
         assert damaged is None or damaged not in parsed
     store.flush()
     assert store.check() == []
@@ -161,7 +161,7 @@ def test_files_of_an_older_content_are_not_parsed(tmp_path, parsed, caplog):
     assert store.check() == []
     store.flush()
     store.close()
-    assert not {name for name in before if name.startswith(("index", "rows", "slots"))} & set(files(tmp_path))
+    assert not {name for name in before if name.startswith(("index", "rows", "envelopes"))} & set(files(tmp_path))
     store = connect(tmp_path)
     agree(store, expected)
     assert len(parsed) == 1
@@ -283,7 +283,7 @@ def test_older_copy_of_the_cache_put_back(tmp_path):
 
 
 def test_saved_in_turns(tmp_path):
-    """Two processes that both save: slots of one are never taken for slots of the other."""
+    """Two processes that both save: envelopes of one are never taken for those of the other."""
     expected = saved(tmp_path)
     one = connect(tmp_path)
     two = connect(tmp_path)
@@ -320,7 +320,7 @@ def test_saving_again_appends(tmp_path):
         collection.put(batch(range(500, 520)), under=CONFIG)
     store.flush()
     after = set(files(tmp_path))
-    assert {name for name in before if name.startswith("slots")} <= after
+    assert {name for name in before if name.startswith("envelopes")} <= after
     assert {name for name in before if name.startswith("index-2")} <= after, "unchanged, so not written again"
     assert not {name for name in before if name.startswith(("index-1", "rows"))} & after, "old files are removed"
     assert len(files(tmp_path)) == 8
@@ -333,7 +333,7 @@ def test_saving_again_appends(tmp_path):
 
 def test_leftovers_are_cleaned(tmp_path):
     expected = saved(tmp_path)
-    for name in ("index-1-dead.faiss", "slots-9.bin", "manifest.json.1234"):
+    for name in ("index-1-dead.faiss", "envelopes-9.bin", "manifest.json.1234"):
         (tmp_path / "index" / "1" / name).write_bytes(b"half")
     store = connect(tmp_path)
     for collection in (store, expected):
@@ -346,7 +346,7 @@ def test_leftovers_are_cleaned(tmp_path):
 
 def test_unmapped(tmp_path):
     expected = saved(tmp_path, mapped=False)
-    assert not [name for name in files(tmp_path) if name.startswith("slots")]
+    assert not [name for name in files(tmp_path) if name.startswith("envelopes")]
     store = connect(tmp_path, mapped=False)
     agree(store, expected)
     store.close()

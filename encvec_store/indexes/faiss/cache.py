@@ -2,7 +2,7 @@
 
 `manifest.json` is written last, by an atomic rename, and names every other file with the SHA-256 of each of its
 pieces; its tag says that we wrote it. FAISS parses a piece only if it has the hash of a manifest with our tag: parsing
-a forged index would be handing over the process. Envelope slots have no hash: they are authenticated one by one when
+a forged index would be handing over the process. Envelopes have no hash there: each is authenticated when it is
 opened.
 """
 
@@ -25,11 +25,11 @@ from ...storage.protocol import Changes, CollectionSpec
 from ...storage.sqlite.files import check_hashed, read_hashed, reading, replace_durably, sync, write_hashed
 from ..protocol import CacheAuthenticator
 from .ann import VERSION, AnnIndex
+from .envelope_file import EnvelopeFile, write_envelopes
 from .locks import FileLock
 from .options import FaissOptions
-from .ordinals import Ordinals
-from .rowlist import RowList
-from .slots import Slots, write_slots
+from .partition import Partition
+from .row_runs import RowRuns
 
 __all__ = ["Cache", "State"]
 
@@ -61,7 +61,7 @@ class State:
 class Loaded:
     """What a cache held: the index as of a state, and what changed since."""
 
-    spaces: dict[int, Ordinals]
+    spaces: dict[int, Partition]
     state: State
     changes: Changes | None
 
@@ -70,11 +70,11 @@ class Loaded:
 class _Space:
     """A space while it is being saved: what stood still at one moment."""
 
-    source: Ordinals
+    source: Partition
     ann: AnnIndex
-    rows: RowList
+    rows: RowRuns
     live: bytes
-    slots: Slots | None
+    file: EnvelopeFile | None
     entry: dict[str, Any]
 
 
@@ -124,7 +124,7 @@ class Cache:
             return loaded
         return None
 
-    def begin(self, spaces: dict[int, Ordinals], state: State) -> Saving | None:
+    def begin(self, spaces: dict[int, Partition], state: State) -> Saving | None:
         """Write the indexes, while nothing may change. None where that cannot be: another process saves, say."""
         if self.authenticator is None:
             return None
@@ -169,7 +169,7 @@ class Cache:
         for space in saving.spaces.values():
             source, n = space.source, space.entry["count"]
             if source.ann is space.ann and source.rows.same(space.rows, n):
-                source.slots = space.slots
+                source.file = space.file
                 if source.indexed == n:
                     source.saved_index = space.entry["index"]
 
@@ -200,8 +200,10 @@ class Cache:
             for space in document["spaces"].values() if document else ():
                 for entry in (space["index"], space["rows"]):
                     check_hashed(self.folder, entry)
-                if space["slots"]:
-                    Slots(self.folder / space["slots"]["name"], space["slots"]["count"], self._spec.envelope_size)
+                if space["envelopes"]:
+                    EnvelopeFile(
+                        self.folder / space["envelopes"]["name"], space["envelopes"]["count"], self._spec.envelope_size
+                    )
         except _DAMAGE as error:
             if self._read_manifest() != text:
                 return []
@@ -214,22 +216,22 @@ class Cache:
         if self.folder.is_dir():
             for path in self.folder.iterdir():
                 try:
-                    sizes["vectors" if path.name.startswith("slots-") else "index"] += path.stat().st_size
+                    sizes["vectors" if path.name.startswith("envelopes-") else "index"] += path.stat().st_size
                 except OSError:  # removed meanwhile
                     continue
         return sizes
 
-    def _begun(self, number: int, space: Ordinals) -> _Space | None:
+    def _begun(self, number: int, space: Partition) -> _Space | None:
         ann, n = space.ann, space.indexed
         if ann is None:
             return None
         index = space.saved_index if self._ours is not None else None
         if index is None:
             index = write_hashed(self.folder, f"index-{number}-{secrets.token_hex(8)}.faiss", ann.write)
-        # into the same file of slots only where its readers and we agree on what stands there
-        slots = space.slots if self._ours is not None else None
+        # into the same file only where its readers and we agree on what stands there
+        file = space.file if self._ours is not None else None
         entry = {"kind": ann.kind, "storage": ann.storage, "m": ann.m, "count": n, "index": index}
-        return _Space(space, ann, space.rows, space.live[:n].tobytes(), slots, entry)
+        return _Space(space, ann, space.rows, space.live[:n].tobytes(), file, entry)
 
     def _write_rest(self, number: int, space: _Space, fetch: Callable[[Rows], tuple[Rows, Bytes]]) -> None:
         sync(self.folder / space.entry["index"]["name"])
@@ -242,15 +244,15 @@ class Cache:
 
         space.entry["rows"] = write_hashed(self.folder, f"rows-{number}-{secrets.token_hex(8)}.bin", write_rows)
         sync(self.folder / space.entry["rows"]["name"])
-        space.entry["slots"] = None
+        space.entry["envelopes"] = None
         if self._options.mapped:
-            old, width = space.slots, self._spec.envelope_size
-            path = old.path if old else self.folder / f"slots-{number}-{secrets.token_hex(8)}.bin"
+            old, width = space.file, self._spec.envelope_size
+            path = old.path if old else self.folder / f"envelopes-{number}-{secrets.token_hex(8)}.bin"
             start = old.count if old else 0
             if old is None or start < n:
-                write_slots(path, start, rows.array(start, n), width, fetch)
-                space.slots = Slots(path, n, width)
-            space.entry["slots"] = {"name": path.name, "count": n}
+                write_envelopes(path, start, rows.array(start, n), width, fetch)
+                space.file = EnvelopeFile(path, n, width)
+            space.entry["envelopes"] = {"name": path.name, "count": n}
 
     def _failed(self, error: Exception) -> None:
         _log.warning("the index of collection %r was not saved: %s", self._spec.name, error)
@@ -258,7 +260,7 @@ class Cache:
     def _clean(self, document: dict[str, Any]) -> None:
         keep = {_MANIFEST, _LOCK}
         for space in document["spaces"].values():
-            keep |= {entry["name"] for entry in (space["index"], space["rows"], space["slots"]) if entry}
+            keep |= {entry["name"] for entry in (space["index"], space["rows"], space["envelopes"]) if entry}
         for path in self.folder.iterdir():
             if path.name not in keep:
                 try:
@@ -308,9 +310,9 @@ class Cache:
         spaces = {int(number): self._load_space(entry, state) for number, entry in document["spaces"].items()}
         return Loaded(spaces, state, changes)
 
-    def _load_space(self, entry: dict[str, Any], state: State) -> Ordinals:
+    def _load_space(self, entry: dict[str, Any], state: State) -> Partition:
         n = entry["count"]
-        space = Ordinals(*self._load_rows(entry["rows"], n))
+        space = Partition(*self._load_rows(entry["rows"], n))
         options = self._options
         other = entry["storage"] != options.storage_for(entry["kind"])
         if other or (entry["kind"] == "hnsw" and entry["m"] != options.m):
@@ -321,20 +323,20 @@ class Cache:
         if len(ann) != n or ann.dim != AnnIndex.width(state.index_dim, ann.storage):
             raise ValueError("the index has a wrong size")
         space.ann, space.saved_index = ann, entry["index"]
-        if entry["slots"] and options.mapped:
+        if entry["envelopes"] and options.mapped:
             try:
-                path = self.folder / entry["slots"]["name"]
-                space.slots = Slots(path, entry["slots"]["count"], self._spec.envelope_size)
+                path = self.folder / entry["envelopes"]["name"]
+                space.file = EnvelopeFile(path, entry["envelopes"]["count"], self._spec.envelope_size)
             except (OSError, ValueError) as error:  # the index is none the worse for it
                 _log.warning("collection %r: mapped vectors are not used: %s", self._spec.name, error)
         return space
 
-    def _load_rows(self, entry: dict[str, Any], n: int) -> tuple[RowList, npt.NDArray[np.bool_]]:
+    def _load_rows(self, entry: dict[str, Any], n: int) -> tuple[RowRuns, npt.NDArray[np.bool_]]:
         """Return the rows of n ordinals, and which live."""
         kept = read_hashed(self.folder, entry)
         if len(kept) != 9 * n:
             raise ValueError("the list of rows has a wrong length")
-        return RowList(np.frombuffer(kept, "<i8", n)), np.frombuffer(kept, np.bool_, n, 8 * n).copy()
+        return RowRuns(np.frombuffer(kept, "<i8", n)), np.frombuffer(kept, np.bool_, n, 8 * n).copy()
 
 
 def _canonical(document: dict[str, Any]) -> bytes:

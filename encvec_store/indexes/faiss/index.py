@@ -23,7 +23,7 @@ from ..protocol import CacheAuthenticator, Nearest, Probes
 from .cache import Cache, State
 from .locks import ReadWriteLock
 from .options import FaissOptions
-from .ordinals import Ordinals, mapped, together
+from .partition import Partition, mapped, together
 
 __all__ = ["FaissIndex"]
 
@@ -53,12 +53,12 @@ class FaissIndex:
         self._reset()
 
     def _reset(self) -> None:
-        self._spaces: dict[int, Ordinals] = {}
+        self._spaces: dict[int, Partition] = {}
         self._loaded = False
         self._state = State()
         """What the index knows of the records."""
         self._unsaved = 0
-        """Ordinals that entered the index since it was saved."""
+        """Vectors that entered the index since it was saved."""
         self._tried = 0
         """`_unsaved` at the last attempt."""
 
@@ -88,7 +88,7 @@ class FaissIndex:
     def explain(self, space: int, query: Matrix, limit: int, predicate: Predicate | None = None) -> str:
         """Say how `candidates` would answer."""
         with self._fitted((space,), query.shape[-1]) as fitted:
-            return fitted.get(space, Ordinals()).explain(limit, predicate, self._records.rows, self._options)
+            return fitted.get(space, Partition()).explain(limit, predicate, self._records.rows, self._options)
 
     def authenticate(self, authenticator: CacheAuthenticator) -> None:
         """Take the means to check cached files. Without them, none are read or written."""
@@ -157,7 +157,7 @@ class FaissIndex:
         }
 
     @contextmanager
-    def _fitted(self, spaces: Iterable[int] | None = None, dim: int | None = None) -> Iterator[dict[int, Ordinals]]:
+    def _fitted(self, spaces: Iterable[int] | None = None, dim: int | None = None) -> Iterator[dict[int, Partition]]:
         """Hold the shared lock and give the indexes of those spaces that there are, up to date.
 
         Args:
@@ -182,7 +182,7 @@ class FaissIndex:
             self._fit()
 
     def _lists(
-        self, fitted: dict[int, Ordinals], probes: Probes, limit: int, predicate: Predicate | None
+        self, fitted: dict[int, Partition], probes: Probes, limit: int, predicate: Predicate | None
     ) -> list[Rows]:
         queries = len(next(iter(probes.values())))
         if not (fitted and queries and limit > 0):
@@ -245,7 +245,7 @@ class FaissIndex:
             self._spaces, self._unsaved, self._tried = {}, 0, 0  # rows stay what they are, their index vectors do not
         nothing = np.empty(0, np.int64)
         for number in {*self._spaces, *changes.added} if index_dim else ():
-            space = self._spaces.setdefault(number, Ordinals())
+            space = self._spaces.setdefault(number, Partition())
             rows = changes.added.get(number, nothing)
             if changes.whole:
                 space.keep(rows, changes.next_row)

@@ -1,7 +1,8 @@
-"""One space in memory: ordinals, which of them live, and their FAISS index.
+"""One partition of an index in memory: the records under one key version and cell, and a FAISS index over them.
 
-Ordinal i is the i-th vector in the FAISS index, `rows[i]` its record and, once saved, slot i its envelope.
-Ordinals from `indexed` on are known but not in the index yet.
+A vector's ordinal is its place in the FAISS index. `rows[i]` is the record of ordinal i, `live[i]` whether it is still
+there. Once the index is saved, envelope i of its file is that record's. Ordinals from `indexed` on are known, and not
+in the index yet.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from ...data.arrays import Bytes, Matrix, Rows
 from ...data.filters import Predicate
 from ..protocol import Probes, first, share
 from .ann import AnnIndex, training_size
+from .envelope_file import EnvelopeFile
 from .options import FaissOptions
-from .rowlist import RowList
-from .slots import Slots
+from .row_runs import RowRuns
 
-__all__ = ["Ordinals", "mapped", "together"]
+__all__ = ["Partition", "mapped", "together"]
 
 Choice = tuple[npt.NDArray[np.uint8] | None, int]
 Fetch = Callable[[Rows], tuple[Rows, Matrix]]
@@ -30,15 +31,15 @@ _CHOICES_KEPT = 16
 _DEAD_MOST = 0.3
 
 
-class Ordinals:
+class Partition:
     """The index of one space. Not locked: `FaissIndex` sees to that."""
 
-    def __init__(self, rows: RowList | None = None, live: npt.NDArray[np.bool_] | None = None) -> None:
-        self.rows = RowList(np.empty(0, np.int64)) if rows is None else rows
+    def __init__(self, rows: RowRuns | None = None, live: npt.NDArray[np.bool_] | None = None) -> None:
+        self.rows = RowRuns(np.empty(0, np.int64)) if rows is None else rows
         self.live: npt.NDArray[np.bool_] = np.ones(len(self.rows), bool) if live is None else live
         self.dead = len(self.live) - int(np.count_nonzero(self.live))
         self.ann: AnnIndex | None = None
-        self.slots: Slots | None = None
+        self.file: EnvelopeFile | None = None
         self.saved_index: dict[str, object] | None = None
         """The manifest's entry for the index file, while it is still what `ann` holds."""
         self._choices: dict[Predicate | None, Choice] = {}
@@ -84,7 +85,7 @@ class Ordinals:
         new = rows[np.searchsorted(rows, last, side="right") :]
         if last >= next_row or np.count_nonzero(here) + len(new) < len(rows):
             # some are new but not above ours, or will be: an older copy of the records was put back
-            self._become(None, RowList(rows), np.ones(len(rows), bool))
+            self._become(None, RowRuns(rows), np.ones(len(rows), bool))
             return
         self.live &= here
         self.dead = len(self.live) - int(np.count_nonzero(self.live))
@@ -128,7 +129,7 @@ class Ordinals:
                 there[i : i + _CHUNK] = np.isin(some, found, assume_unique=True)
         rows = self.rows
         if start + np.count_nonzero(there) < len(rows):
-            rows = RowList(np.concatenate([rows.array(0, start), wanted[there]]))
+            rows = RowRuns(np.concatenate([rows.array(0, start), wanted[there]]))
         live = np.ones(len(rows), bool)
         live[:start] = self.live[:start]
         self._become(ann, rows, live)
@@ -143,10 +144,10 @@ class Ordinals:
                 return None  # all gone while we looked
         return AnnIndex.build(kind, dim, options, sample, len(rows))
 
-    def _become(self, ann: AnnIndex | None, rows: RowList, live: npt.NDArray[np.bool_]) -> None:
-        count = 0 if self.slots is None else self.slots.count
+    def _become(self, ann: AnnIndex | None, rows: RowRuns, live: npt.NDArray[np.bool_]) -> None:
+        count = 0 if self.file is None else self.file.count
         if not self.rows.same(rows, count):
-            self.slots = None  # ordinals moved
+            self.file = None  # ordinals moved
         self.ann, self.rows, self.live = ann, rows, live
         self.dead = len(live) - int(np.count_nonzero(live))
         self.saved_index, self._choices = None, {}
@@ -206,7 +207,7 @@ class Ordinals:
             "rows": len(self),
             "dead": self.dead,
             "pending": self.pending,
-            "mapped": self.slots.count if self.slots else 0,
+            "mapped": self.file.count if self.file else 0,
             "memory": (self.ann.size() if self.ann else 0) + self.rows.nbytes + self.live.nbytes,
         }
 
@@ -233,7 +234,7 @@ class Ordinals:
 
 
 def together(
-    spaces: Mapping[int, Ordinals],
+    spaces: Mapping[int, Partition],
     probes: Probes,
     limit: int,
     predicate: Predicate | None,
@@ -252,21 +253,21 @@ def together(
     return [first(limit, found) for found in zip(*parts, strict=True)]
 
 
-def mapped(spaces: Iterable[Ordinals], rows: Rows, size: int) -> tuple[Bytes, npt.NDArray[np.bool_]]:
+def mapped(spaces: Iterable[Partition], rows: Rows, size: int) -> tuple[Bytes, npt.NDArray[np.bool_]]:
     """Return the envelopes of n rows, (n, size) uint8, as far as files of them are mapped; and (n,) which those are."""
     envelopes, have = np.empty((0, size), np.uint8), np.zeros(len(rows), bool)
     for space in spaces:
-        slots = space.slots
-        if slots is None:
+        file = space.file
+        if file is None:
             continue
         ordinals, positions = space.places(rows)
-        if len(ordinals) and ordinals.max() >= slots.count:
-            there = ordinals < slots.count
+        if len(ordinals) and ordinals.max() >= file.count:
+            there = ordinals < file.count
             ordinals, positions = ordinals[there], positions[there]
         have[positions] = True
         if len(positions) == len(rows):
-            return slots.take(ordinals), have
+            return file.take(ordinals), have
         if not len(envelopes):
             envelopes = np.empty((len(rows), size), np.uint8)
-        envelopes[positions] = slots.take(ordinals)
+        envelopes[positions] = file.take(ordinals)
     return envelopes if len(envelopes) else np.empty((len(rows), size), np.uint8), have

@@ -1,7 +1,7 @@
-"""Vector envelopes in a file of fixed slots, memory-mapped.
+"""A file of vector envelopes, all of one size, which is memory-mapped to read.
 
-A slot needs no checksum: envelopes are authenticated where they are opened, and a caller who finds one
-damaged reads it again from the records.
+It needs no checksum: envelopes are authenticated where they are opened, and a caller who finds one damaged reads it
+again from the records.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import numpy.typing as npt
 from ...data.arrays import Bytes, Rows
 from ...storage.sqlite.files import private
 
-__all__ = ["Slots", "write_slots"]
+__all__ = ["EnvelopeFile", "write_envelopes"]
 
 _CHUNK = 5_000
 
 
-class Slots:
-    """The first `count` slots of a file, to read."""
+class EnvelopeFile:
+    """The first `count` envelopes of a file, to read."""
 
     def __init__(self, path: Path, count: int, width: int) -> None:
         """Map the file.
@@ -46,8 +46,10 @@ class Slots:
         return self._data.take(ordinals, axis=0)
 
 
-def write_slots(path: Path, start: int, rows: Rows, width: int, fetch: Callable[[Rows], tuple[Rows, Bytes]]) -> None:
-    """Write the envelopes of rows from slot `start` on, durably; zeros for rows that are gone."""
+def write_envelopes(
+    path: Path, start: int, rows: Rows, width: int, fetch: Callable[[Rows], tuple[Rows, Bytes]]
+) -> None:
+    """Write the envelopes of rows from place `start` on, durably; zeros for rows that are gone."""
     with open(path, "r+b" if start else "wb", opener=private) as file:
         file.seek(start * width)
         for i in range(0, len(rows), _CHUNK):

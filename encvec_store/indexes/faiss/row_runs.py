@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ...data.arrays import Rows
 
-__all__ = ["RowList"]
+__all__ = ["RowRuns"]
 
 _LEAST = 8
 """Rows of a run, on average: shorter ones save little, and finding the right one of many takes time."""
@@ -26,7 +26,7 @@ _CHUNK = 1_000_000
 Places = npt.NDArray[np.intp]
 
 
-class RowList:
+class RowRuns:
     """n rows, ascending, told by their ordinals and the other way round. Immutable."""
 
     def __init__(self, rows: Rows) -> None:
@@ -93,7 +93,7 @@ class RowList:
         stop = self._n if stop is None else stop
         return self[np.arange(start, stop)] if self._rows is None else self._rows[start:stop]
 
-    def extended(self, rows: Rows) -> RowList:
+    def extended(self, rows: Rows) -> RowRuns:
         """Return these and more, all above the last."""
         if not len(rows):
             return self
@@ -101,17 +101,17 @@ class RowList:
         if self._n and rows[0] == self.last + 1:
             more = more[1:]
         runs = self._runs + len(more)
-        made = RowList(rows[:0])
+        made = RowRuns(rows[:0])
         if _LEAST * runs > n:
             made._become(n, runs, rows=np.concatenate([self.array(), rows]))
         elif self._rows is not None:
-            made = RowList(np.concatenate([self._rows, rows]))
+            made = RowRuns(np.concatenate([self._rows, rows]))
         else:
             starts, firsts = np.concatenate([self._starts, self._n + more]), np.concatenate([self._firsts, rows[more]])
             made._become(n, runs, starts, firsts)
         return made
 
-    def same(self, other: RowList, n: int) -> bool:
+    def same(self, other: RowRuns, n: int) -> bool:
         """Say whether both begin with the same n rows."""
         if min(len(self), len(other)) < n:
             return False
