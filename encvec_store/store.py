@@ -249,10 +249,10 @@ class Store:
 
 def _check_name(what: str, value: str, least: int) -> None:
     if not isinstance(value, str):
-        raise InputError(f"{what} is a string, not {type(value).__name__}")
+        raise InputError(f"{what} must be a string, got {type(value).__name__}")
     try:
         size = len(value.encode())
     except UnicodeEncodeError:
         raise InputError(f"{what} cannot be encoded as UTF-8: {value!r}") from None
     if not least <= size <= MAX_NAME_BYTES or "\0" in value:
-        raise InputError(f"{what} has {least} to {MAX_NAME_BYTES} bytes and no NUL, not {value!r}")
+        raise InputError(f"{what} must have {least} to {MAX_NAME_BYTES} bytes and no NUL, got {value!r}")

@@ -30,4 +30,4 @@ def text_id(value: Any, column: str) -> str:
         return value
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    raise InputError(f"id {column!r} is a string or a whole number, not {json.dumps(value, default=str)[:40]}")
+    raise InputError(f"id {column!r} must be a string or an integer, got {json.dumps(value, default=str)[:40]}")

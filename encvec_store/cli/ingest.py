@@ -177,7 +177,7 @@ def new_settings(options: dict[str, Any]) -> dict[str, Any]:
         for text in fields:
             name, equals, policy = text.rpartition("=")
             if not equals or name in policies:
-                raise click.UsageError(f"--field takes NAME=POLICY, once a name, not {text!r}")
+                raise click.UsageError(f"--field must be NAME=POLICY, once a name, got {text!r}")
             policies[name] = policy
     return {**options, "scheme": scheme, "fields": policies}
 

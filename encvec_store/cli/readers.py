@@ -193,7 +193,7 @@ class _Lines:
         except (ValueError, RecursionError) as error:
             raise InputError(f"not JSON that can be read: {error}") from None
         if not isinstance(item, dict):
-            raise InputError(f"a record is an object, not {line[:40].decode(errors='replace')!r}")
+            raise InputError(f"a record must be a JSON object, got {line[:40].decode(errors='replace')!r}")
         vector = self._vector(item) if columns.vectors else np.empty(0, np.float32)
         document = item.pop(columns.document or "document", None)
         key = columns.id or "id"
@@ -207,7 +207,7 @@ class _Lines:
         if metadata is None:
             metadata = {}
         if not isinstance(metadata, dict):
-            raise InputError(f"'metadata' is an object, not {json.dumps(metadata)[:40]}")
+            raise InputError(f"'metadata' must be a JSON object, got {json.dumps(metadata)[:40]}")
         if twice := metadata.keys() & item.keys():
             raise InputError(f"{min(twice)!r} stands both in 'metadata' and beside it")
         return id, vector, metadata_from_json(metadata) | {k: from_json(v) for k, v in item.items()}, document

@@ -24,7 +24,7 @@ def parse_where(text: str | None) -> dict[str, Any] | None:
     except (ValueError, RecursionError) as error:
         raise FilterError(f"--where is not JSON: {error}") from None
     if not isinstance(where, dict):
-        raise FilterError(f'--where is a JSON object, such as \'{{"lang": "de"}}\', not {text[:60]!r}')
+        raise FilterError(f'--where must be a JSON object, such as \'{{"lang": "de"}}\', got {text[:60]!r}')
     return metadata_from_json(where)
 
 

@@ -54,11 +54,11 @@ def parse_policies(fields: Mapping[str, str] | None) -> dict[str, Policy] | None
     if fields is None:
         return None
     if not isinstance(fields, Mapping):
-        raise InputError(f"fields is a mapping of field names to policies, not {type(fields).__name__}")
+        raise InputError(f"fields must be a mapping of field names to policies, got {type(fields).__name__}")
     policies: dict[str, Policy] = {}
     for name, policy in fields.items():
         if not isinstance(name, str) or not name:
-            raise InputError(f"field names are non-empty strings, not {name!r}")
+            raise InputError(f"field names must be non-empty strings, got {name!r}")
         try:
             name.encode()
         except UnicodeEncodeError:
@@ -166,7 +166,7 @@ def canonical(value: Any, depth: int = 0) -> bytes:
             body = b"".join(_framed(canonical(item, depth + 1)) for item in value)
         case _:
             if not all(isinstance(key, str) for key in value):
-                raise MetadataError("keys are strings")
+                raise MetadataError("keys must be strings")
             body = b"".join(_framed(key.encode()) + _framed(canonical(value[key], depth + 1)) for key in sorted(value))
     return name.encode() + b":" + body
 

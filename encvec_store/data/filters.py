@@ -126,13 +126,13 @@ def parse(where: Mapping[str, Any] | None, policies: Mapping[str, Policy] | None
 
 def _parse(where: Any, depth: int = 0) -> Filter:
     if not isinstance(where, Mapping):
-        raise FilterError(f"a filter is a mapping, not {type(where).__name__}: {beginning(where)}")
+        raise FilterError(f"a filter must be a mapping, got {type(where).__name__}: {beginning(where)}")
     if depth > MAX_DEPTH:
         raise FilterError(f"a filter is nested deeper than {MAX_DEPTH} levels")
     nodes: list[Filter] = []
     for key, operand in where.items():
         if not isinstance(key, str):
-            raise FilterError(f"filter keys are strings, not {key!r}")
+            raise FilterError(f"filter keys must be strings, got {key!r}")
         match key.removeprefix("$"):
             case "and" | "or" as word:
                 if not isinstance(operand, list | tuple) or not operand:
@@ -168,17 +168,17 @@ def _condition(field: str, operator: str, operand: Any) -> Condition:
         match operator:
             case "exists":
                 if not isinstance(operand, bool):
-                    raise FilterError(f"field {field!r}: exists takes true or false, not {beginning(operand)}")
+                    raise FilterError(f"field {field!r}: exists must be true or false, got {beginning(operand)}")
                 encoded: frozenset[bytes] = frozenset()
             case "in" | "nin":
                 if not isinstance(operand, list | tuple | set | frozenset):
-                    raise FilterError(f"field {field!r}: {operator} takes a list, not {beginning(operand)}")
+                    raise FilterError(f"field {field!r}: {operator} must be a list, got {beginning(operand)}")
                 operand = [unwrapped(value) for value in operand]
                 encoded = frozenset(canonical(value) for value in operand)
             case _:
                 if operator in ORDER_OPERATORS and order_key(operand) is None:
                     raise FilterError(
-                        f"field {field!r}: {operator} takes a value with an order, not {beginning(operand)}"
+                        f"field {field!r}: {operator} must be a value with an order, got {beginning(operand)}"
                     )
                 encoded = frozenset((canonical(operand),))
     except (MetadataError, UnicodeEncodeError) as error:

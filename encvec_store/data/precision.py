@@ -78,4 +78,4 @@ def precision(name: str | None) -> Precision:
     try:
         return Precision.SINGLE if name is None else Precision(name)
     except ValueError:
-        raise InputError(f"precision is one of {', '.join(Precision)}, not {name!r}") from None
+        raise InputError(f"precision must be one of {', '.join(Precision)}, got {name!r}") from None

@@ -55,9 +55,9 @@ class Hit:
 def check_ids(ids: Sequence[str], *, unique: bool = True) -> list[str]:
     """Return the ids as a list. Raises IdError (not a string, empty, too long) or DuplicateIdError."""
     if isinstance(ids, str | bytes):
-        raise IdError("ids is a list of strings, not one string")
+        raise IdError("ids must be a list of strings, got one string")
     if not isinstance(ids, Iterable):
-        raise IdError(f"ids is a list of strings, not {type(ids).__name__}")
+        raise IdError(f"ids must be a list of strings, got {type(ids).__name__}")
     checked = list(ids)
     good = set(map(type, checked)) <= {str} and all(checked) and 4 * max(map(len, checked), default=0) <= MAX_ID_BYTES
     if not (good and _is_utf8(checked)):
@@ -139,7 +139,7 @@ def _clean_mapping(item: Any, where: str, depth: int) -> dict[str, Any]:
         raise MetadataError(f"{where} is {type(item).__name__}, not a mapping")
     for key in item:
         if not isinstance(key, str):
-            raise MetadataError(f"{where}: keys are strings, not {key!r}")
+            raise MetadataError(f"{where}: keys must be strings, got {key!r}")
     return {key: _clean(value, where, key, depth) for key, value in item.items()}
 
 

@@ -23,7 +23,7 @@ def scheme(spec: str | Mapping[str, Any] | Scheme) -> Scheme:
     if not isinstance(spec, Mapping):
         if type(spec) in SCHEMES.values():
             return spec
-        raise SchemeError(f"a scheme is a name, a mapping with a name, or a Scheme, not {spec!r}")
+        raise SchemeError(f"scheme must be a name, a mapping with a name, or a Scheme, got {spec!r}")
     parameters = dict(spec)
     name = parameters.pop("name", None)
     if not isinstance(name, str) or name not in SCHEMES:

@@ -76,7 +76,7 @@ class CollectionConfig:
     ) -> CollectionConfig:
         """Check the arguments of a new collection. Raises InputError."""
         if isinstance(dim, bool) or not isinstance(dim, int) or not 0 < dim <= MAX_DIM:
-            raise ShapeError(f"dim is a number from 1 to {MAX_DIM}, not {dim!r}")
+            raise ShapeError(f"dim must be an integer from 1 to {MAX_DIM}, got {dim!r}")
         measure = metric(metric_name if metric_name is not None else "cosine")
         chosen = scheme(scheme_spec if scheme_spec is not None else DEFAULT_SCHEME)
         chosen.check_new(dim + measure.extra)
@@ -228,7 +228,7 @@ class CollectionConfig:
 def check_k(k: Any) -> int:
     """Return the hits asked for. Raises InputError."""
     if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
-        raise InputError(f"k is a whole number from 1, not {k!r}")
+        raise InputError(f"k must be an integer >= 1, got {k!r}")
     return int(k)
 
 
@@ -237,7 +237,7 @@ def check_oversample(oversample: int | None) -> int:
     if oversample is None:
         return DEFAULT_OVERSAMPLE
     if isinstance(oversample, bool) or not isinstance(oversample, int) or not 1 <= oversample <= 10_000:
-        raise InputError(f"oversample is a number from 1 to 10000, not {oversample!r}")
+        raise InputError(f"oversample must be an integer from 1 to 10000, got {oversample!r}")
     return oversample
 
 
@@ -247,7 +247,7 @@ def _check_max_norm(max_norm: float | None, measure: Metric) -> float | None:
     if not measure.bounded:
         raise InputError("max_norm has no meaning under cosine: vectors are scaled to unit length")
     if isinstance(max_norm, bool) or not isinstance(max_norm, int | float) or not 0 < max_norm < 1e30:
-        raise InputError(f"max_norm is a positive number, not {max_norm!r}")
+        raise InputError(f"max_norm must be a number > 0 and < 1e30, got {max_norm!r}")
     return float(max_norm)
 
 

@@ -142,7 +142,7 @@ def find_table(
     primary = [c.name for c in columns.values() if (c.number, True) in keys]
     the_id = chosen(id or (primary[0] if primary else "id"), "id")
     if the_id.type not in _IDS:
-        raise InputError(f"column {the_id.name!r} is {the_id.shown}: an id is text, uuid or a whole number")
+        raise InputError(f"column {the_id.name!r} is {the_id.shown}: an id must be text, uuid or an integer")
     the_vector = chosen(vector or _only_vector(list(columns.values()), shown), "vector")
     if the_vector.type not in _VECTORS:
         more = ": cast it to vector in a view" if the_vector.type in ("sparsevec", "bit") else ""

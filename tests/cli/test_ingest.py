@@ -204,7 +204,7 @@ def test_a_mistake_in_the_first_batch_makes_no_collection(home, encvec, line, sa
 @pytest.mark.parametrize(
     ("options", "kind", "said"),
     [
-        (["--field", "x"], "UsageError", "--field takes NAME=POLICY"),
+        (["--field", "x"], "UsageError", "--field must be NAME=POLICY"),
         (["--field", "x=plain", "--field", "x=blind"], "UsageError", "once a name"),
         (["--field", "x=foo"], "InputError", "policy 'foo' is not one of"),
         (["--scheme", "rot13"], "SchemeError", "unknown scheme 'rot13'"),

@@ -55,7 +55,7 @@ class PrecisionContract:
         half()
         with pytest.raises(errors.ConfigMismatchError, match="precision is half, not single"):
             store.collection("half", precision="single")
-        with pytest.raises(errors.InputError, match="precision is one of single, half, not 'double'"):
+        with pytest.raises(errors.InputError, match="precision must be one of single, half, got 'double'"):
             store.collection("other", DIM, precision="double")
         again = place.connect().collection("half", oversample=EVERYTHING)
         again.upsert(["a"], [[0.1] * DIM])

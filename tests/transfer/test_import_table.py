@@ -152,7 +152,7 @@ def test_a_sample_compares_so_many(source, docs):
         ("", {"table": "other.public.items"}, "'other.public.items' is no name of a table"),
         ("", {"table": "items; DROP TABLE items"}, "no table|is no name of a table"),
         ("", {"id": "nope"}, "public.items has no column 'nope'; it has: id, embedding"),
-        ("", {"id": "price"}, "column 'price' is numeric: an id is text, uuid or a whole number"),
+        ("", {"id": "price"}, "column 'price' is numeric: an id must be text, uuid or an integer"),
         ("", {"vector": "n"}, "column 'n' is integer, not vector or halfvec"),
         ("", {"metadata": ["n", "nope"]}, "has no column 'nope'"),
         ("", {"document": "n"}, "column 'n' is integer: a document is text"),

@@ -146,7 +146,7 @@ def test_metadata_of_a_record_is_a_mapping_or_none(item):
 @pytest.mark.parametrize("key", [1, None, b"a", ("a",), True])
 def test_keys_are_strings(key):
     for metadata in ({key: 1}, {"a": {key: 1}}, {"a": [{key: 1}]}):
-        with pytest.raises(MetadataError, match="keys are strings"):
+        with pytest.raises(MetadataError, match="keys must be strings"):
             check_metadata([metadata], 1)
 
 
@@ -226,10 +226,10 @@ def test_ids_are_kept_as_given(ids):
 @pytest.mark.parametrize(
     ("ids", "message"),
     [
-        ("abc", "list of strings, not one string"),
-        (b"abc", "list of strings, not one string"),
-        (5, "list of strings, not int"),
-        (None, "list of strings, not NoneType"),
+        ("abc", "list of strings, got one string"),
+        (b"abc", "list of strings, got one string"),
+        (5, "list of strings, got int"),
+        (None, "list of strings, got NoneType"),
         (["a", 1], r"ids\[1\] is int, not str: 1"),
         (["a", None], r"ids\[1\] is NoneType"),
         (["a", b"b"], r"ids\[1\] is bytes"),

@@ -164,7 +164,7 @@ class Drawn:
 
     def __init__(self, n: int, dim: int, seed: int, draw: Callable[[np.random.Generator, int, int], Matrix]) -> None:
         if n < 1 or dim < 1:
-            raise InputError(f"a synthetic set needs n >= 1 and d >= 1, not {n} x {dim}")
+            raise InputError(f"a synthetic set needs n >= 1 and d >= 1, got {n} x {dim}")
         self.shape = (n, dim)
         self._seed, self._draw = seed, draw
         self._held: tuple[int, Matrix] | None = None

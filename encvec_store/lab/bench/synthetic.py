@@ -62,7 +62,7 @@ def power_law(d: int, rng: np.random.Generator) -> tuple[Matrix, Matrix, Matrix]
 def clustered(n: int, d: int, *, queries: int = HELD_OUT, seed: int = 0) -> Data:
     """`n` unit vectors shaped like text embeddings, and queries that grow on the same trees. Nothing is held."""
     if n < 1 or d < 2 or queries < 1 or seed < 0:
-        raise InputError(f"synthetic data needs n >= 1, d >= 2, queries >= 1, not {n}, {d}, {queries}")
+        raise InputError(f"synthetic data needs n >= 1, d >= 2, queries >= 1, got {n}, {d}, {queries}")
     mean, between, within = power_law(d, np.random.default_rng([seed, 0]))
     blocks = math.ceil(n / Drawn.BLOCK)
     more = max(_MORE, math.ceil(queries / blocks))
@@ -87,7 +87,7 @@ def clustered(n: int, d: int, *, queries: int = HELD_OUT, seed: int = 0) -> Data
 def iid(n: int, d: int, *, queries: int = HELD_OUT, seed: int = 0) -> Data:
     """`n` unit vectors without any structure: the hardest there is for an index, and unlike any embeddings."""
     if n < 1 or d < 2 or queries < 1 or seed < 0:
-        raise InputError(f"synthetic data needs n >= 1, d >= 2, queries >= 1, not {n}, {d}, {queries}")
+        raise InputError(f"synthetic data needs n >= 1, d >= 2, queries >= 1, got {n}, {d}, {queries}")
 
     def draw(rng: np.random.Generator, count: int, first: int) -> Matrix:
         points = rng.standard_normal((count, d), np.float32)

@@ -83,7 +83,9 @@ class Experiment:
             if name not in ADVERSARIES:
                 raise InputError(f"unknown adversary {name!r}; there are: {', '.join(ADVERSARIES)}")
         if not self.sizes or not 10 <= min(self.sizes) <= max(self.sizes) <= len(self.victim):
-            raise InputError(f"sizes are from 10 to the victim's {len(self.victim)} records, not {list(self.sizes)}")
+            raise InputError(
+                f"sizes must be from 10 to the victim's {len(self.victim)} records, got {list(self.sizes)}"
+            )
 
     @property
     def statistics(self) -> Matrix:

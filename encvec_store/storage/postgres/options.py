@@ -89,11 +89,11 @@ class PostgresOptions:
         }
         for name, (low, high) in bounds.items():
             if not low <= getattr(self, name) <= high:
-                raise UriError(f"postgresql store: {name} is {low} to {high}, not {getattr(self, name)}")
+                raise UriError(f"postgresql store: {name} must be from {low} to {high}, got {getattr(self, name)}")
         if self.ef_construction < 2 * self.m:
             raise UriError("postgresql store: ef_construction is at least twice m")
         if not re.fullmatch(r"\d{1,9}(kB|MB|GB|TB)", self.build_memory):
-            raise UriError(f"postgresql store: build_memory is like 512MB, not {self.build_memory!r}")
+            raise UriError(f"postgresql store: build_memory must be a size such as 512MB, got {self.build_memory!r}")
         # 63 bytes is where the server cuts off; our own names are shorter
         if not 1 <= len(self.schema.encode()) <= 63 or set(self.schema) & {"\0", "%"} or self.schema.startswith("pg_"):
             raise UriError(
@@ -146,7 +146,9 @@ def parse_url(url: str, given: Mapping[str, Any]) -> tuple[str, str, PostgresOpt
     except ValueError as error:
         raise UriError(f"malformed store URL: {error}") from None
     if parts.scheme not in SCHEMES or not url[len(parts.scheme) :].startswith("://"):
-        raise UriError(f"a PostgreSQL store URL is like postgresql://user@host/database, not {parts.scheme or '?'}:...")
+        raise UriError(
+            f"a PostgreSQL store URL must be like postgresql://user@host/database, got {parts.scheme or '?'}:..."
+        )
     ours: dict[str, Any] = {}
     theirs: list[tuple[str, str]] = []
     known = {option.name: option.default for option in fields(PostgresOptions)}
@@ -183,15 +185,15 @@ def _converted(name: str, value: Any, kind: type) -> Any:
     if kind is bool:
         switches = {"1": True, "0": False, "true": True, "false": False}
         if str(value).lower() not in switches:
-            raise UriError(f"postgresql store: {name} is 1 or 0, not {value!r}")
+            raise UriError(f"postgresql store: {name} must be 1 or 0, got {value!r}")
         return switches[str(value).lower()]
     try:
         return kind(value)
     except (TypeError, ValueError):
-        what = {int: "a whole number", float: "a number"}.get(kind, "a text")
-        raise UriError(f"postgresql store: {name} is {what}, not {value!r}") from None
+        what = {int: "an integer", float: "a number"}.get(kind, "a text")
+        raise UriError(f"postgresql store: {name} must be {what}, got {value!r}") from None
 
 
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
-        raise UriError(f"postgresql store: {name} is one of {', '.join(allowed)}, not {value!r}")
+        raise UriError(f"postgresql store: {name} must be one of {', '.join(allowed)}, got {value!r}")

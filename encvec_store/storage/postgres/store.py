@@ -161,9 +161,9 @@ class PostgresStore:
         from sqlalchemy import Engine
 
         if pool is not None and not isinstance(pool, ConnectionPool):
-            raise InputError(f"pool is a psycopg_pool.ConnectionPool, not {type(pool).__name__}")
+            raise InputError(f"pool must be a psycopg_pool.ConnectionPool, got {type(pool).__name__}")
         if engine is not None and not isinstance(engine, Engine):
-            raise InputError(f"engine is a synchronous SQLAlchemy Engine, not {type(engine).__name__}")
+            raise InputError(f"engine must be a synchronous SQLAlchemy Engine, got {type(engine).__name__}")
         return Source(target, self.url, self._options, Blocking(), pool, engine)
 
     def _see_all(self) -> None:
@@ -217,9 +217,9 @@ class AsyncPostgresStore(PostgresStore):
                 " asyncio.set_event_loop_policy(asyncio.WindowsSelectorEventLoopPolicy())"
             )
         if pool is not None and not isinstance(pool, AsyncConnectionPool):
-            raise InputError(f"pool is a psycopg_pool.AsyncConnectionPool, not {type(pool).__name__}")
+            raise InputError(f"pool must be a psycopg_pool.AsyncConnectionPool, got {type(pool).__name__}")
         if engine is not None and not isinstance(engine, AsyncEngine):
-            raise InputError(f"engine is an SQLAlchemy AsyncEngine, not {type(engine).__name__}")
+            raise InputError(f"engine must be an SQLAlchemy AsyncEngine, got {type(engine).__name__}")
         return Source(
             target,
             self.url,
