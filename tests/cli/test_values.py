@@ -88,7 +88,7 @@ def test_where_takes_tags_and_operators_with_and_without_dollar():
 
 @pytest.mark.parametrize("text", ["{", "[]", "1", '"x"', "[" * 100_000])
 def test_where_that_is_no_object_is_refused(text):
-    with pytest.raises(FilterError, match="--where (must be|is not JSON)"):
+    with pytest.raises(FilterError, match=r"--where (must be|is not JSON)"):
         parse_where(text)
 
 
