@@ -179,12 +179,13 @@ def test_lone_surrogates_are_refused(metadata, document):
 
 
 def test_the_callers_objects_are_left_alone():
-    metadata = [{"a": [1, {"b": (np.int64(2),)}], "c": OrderedDict(d=1)}, None]
+    metadata = [{"a": [1, {"b": (np.int64(2),)}], "c": OrderedDict(d=1)}, None, {"a": 1, "b": "text"}]
     before = copy.deepcopy(metadata)
-    checked = check_metadata(metadata, 2)
+    checked = check_metadata(metadata, 3)
     checked[0]["a"][1]["b"] = "changed"
     checked[0]["new"] = 1
     checked[1]["new"] = 1
+    checked[2]["new"] = 1
     assert metadata == before
     assert type(metadata[0]["a"][1]["b"][0]) is np.int64
 
