@@ -10,7 +10,7 @@ from encvec_store.schemes.sap import Sap
 from encvec_store.schemes.sealed import Sealed
 from encvec_store.schemes.sketch import NARROW_FLOOR, Sketch
 from encvec_store.schemes.strategy import NEVER, Choice, Standing, Verdict
-from tests.crypto.test_profile import points
+from tests.schemes.test_profile import points
 
 K = 24
 PROFILE = Profile(np.zeros(K, np.float32), np.eye(K, dtype=np.float32), np.ones(K, np.float32), 5000, K)

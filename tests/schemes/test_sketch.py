@@ -14,8 +14,8 @@ from encvec_store.schemes.perturb import ball_noise
 from encvec_store.schemes.profile import fit
 from encvec_store.schemes.sketch import FLOOR, NARROW_FLOOR, THREATS, Sketch
 from tests.crypto.stats import ks
-from tests.crypto.test_profile import points
-from tests.crypto.test_sap import CONTEXT, ROOT, correlation, encrypt, tokens
+from tests.schemes.test_profile import points
+from tests.schemes.test_sap import CONTEXT, ROOT, correlation, encrypt, tokens
 
 DIM, K = 48, 24
 SAMPLE = points(4000, DIM, decay=0.95)

@@ -14,7 +14,7 @@ from encvec_store import aio, errors
 from encvec_store.aio import AsyncCollection, AsyncStore
 from tests.backends.async_kit import belongs_to_its_loop
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 PAIRS = [(ev.Store, AsyncStore), (ev.Collection, AsyncCollection)]
 INSTANT = {"name", "tenant", "dim", "metric", "url", "keyset"}
 

@@ -9,8 +9,8 @@ from encvec_store.schemes import scheme
 from encvec_store.schemes.cells import MAX_CELLS
 from encvec_store.schemes.profile import fit
 from encvec_store.schemes.sap import Sap
-from tests.crypto.test_profile import points
-from tests.crypto.test_sap import CONTEXT, ROOT, correlation, encrypt, tokens
+from tests.schemes.test_profile import points
+from tests.schemes.test_sap import CONTEXT, ROOT, correlation, encrypt, tokens
 
 DIM, K, CELLS = 40, 20, 7
 SAMPLE = points(3000, DIM, decay=0.95)

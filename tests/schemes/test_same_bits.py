@@ -16,7 +16,7 @@ from encvec_store.schemes.profile import Profile
 from encvec_store.schemes.sap import Sap
 from encvec_store.schemes.sealed import Sealed
 from encvec_store.schemes.sketch import Sketch
-from tests.crypto.test_sap import CONTEXT, ROOT, tokens
+from tests.schemes.test_sap import CONTEXT, ROOT, tokens
 
 DIMS = [2, 3, 8, 16, 63, 384, 768, 1100]
 BATCHES = [1, 2, 3, 17, 200, 257]
