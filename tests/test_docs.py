@@ -219,3 +219,38 @@ def test_pages_are_wrapped(page):
     prose = BLOCK.sub("", page.read_text(encoding="utf-8")).splitlines()
     prose = [line for line in prose if len(line) > 100 and not line.startswith(("    ", "![", "#", "<"))]
     assert [line for line in prose if line.lstrip()[0] != "|" and len(line.split()) > 1 and "](" not in line] == []
+
+
+GLOSSARY = (ROOT / "docs/glossary.md").read_text(encoding="utf-8")
+TERMS = re.findall(r"^\| (?!term|---)([^|]+) \| ", GLOSSARY, re.MULTILINE)
+RETIRED = (
+    "vault",
+    "Vault",
+    "class Handle",
+    "class Ordinals",
+    "RowList",
+    "rowlist",
+    "class Slots",
+    "artefact",
+    "tombstone",
+)
+"""Names that were this project's own once: the glossary has others for the same things."""
+
+
+@pytest.fixture(scope="module")
+def words():
+    """The package's code and the pages, names split into words."""
+    pages = [page for page in ROOT.glob("docs/*.md") if page.name != "glossary.md"]
+    text = "\n".join(path.read_text(encoding="utf-8") for path in [*ROOT.glob("encvec_store/**/*.py"), *pages])
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text).replace("_", " ").lower()
+
+
+@pytest.mark.parametrize("term", [term.strip(" `") for row in TERMS for term in row.split(",")])
+def test_the_glossary_explains_words_that_are_used(words, term):
+    assert re.search(rf"\b{re.escape(term.replace('_', ' ').lower())}", words)
+
+
+@pytest.mark.parametrize("name", RETIRED)
+def test_names_that_were_given_up_do_not_come_back(name):
+    sources = ROOT.glob("encvec_store/**/*.py")
+    assert [str(path) for path in sources if re.search(rf"\b{name}", path.read_text(encoding="utf-8"))] == []
