@@ -157,8 +157,8 @@ def test_the_wrong_kind_of_connections(keyed, keyset, pg_dsn):
     async def main():
         async_pool = AsyncConnectionPool(pg_dsn, open=False)
         for given, message in (
-            ({"pool": plain_pool}, r"psycopg_pool\.AsyncConnectionPool, not ConnectionPool"),
-            ({"engine": plain_engine}, "AsyncEngine, not Engine"),
+            ({"pool": plain_pool}, r"psycopg_pool\.AsyncConnectionPool, got ConnectionPool"),
+            ({"engine": plain_engine}, "AsyncEngine, got Engine"),
             ({"pool": async_pool, "engine": async_engine}, "either a pool or an engine"),
         ):
             with pytest.raises(errors.InputError, match=message):
@@ -166,8 +166,8 @@ def test_the_wrong_kind_of_connections(keyed, keyset, pg_dsn):
         with pytest.raises(errors.StoreUnreachableError, match="the pool given is closed"):
             await keyed("postgresql://", pool=async_pool)
         for given, message in (
-            ({"pool": async_pool}, r"psycopg_pool\.ConnectionPool, not AsyncConnectionPool"),
-            ({"engine": async_engine}, "synchronous SQLAlchemy Engine, not AsyncEngine"),
+            ({"pool": async_pool}, r"psycopg_pool\.ConnectionPool, got AsyncConnectionPool"),
+            ({"engine": async_engine}, "synchronous SQLAlchemy Engine, got AsyncEngine"),
         ):
             with pytest.raises(errors.InputError, match=message):
                 ev.connect("postgresql://", keyset=keyset, **given)

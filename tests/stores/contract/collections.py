@@ -129,7 +129,7 @@ class CollectionContract:
         left = [(tenant, name) for tenant in ("", "b") for name in ("x", "y", "z")]
         assert place.collections(store, {"", "a", "b"}) == left
         assert store.collection("x", tenant="b").get(["r"])[0].id == "r"
-        with pytest.raises(errors.InputError, match="tenant is a string"):
+        with pytest.raises(errors.InputError, match="tenant must be a string"):
             store.drop_tenant(None)
 
     def test_drop(self, place, store, scheme):

@@ -27,7 +27,7 @@ BAD_UPSERTS = {
     "too large": ((["a"], np.full((1, DIM), 1e300)), errors.NonFiniteError, "overflows float32"),
     "zero": ((["a", "b"], [[1] * DIM, [0] * DIM]), errors.ZeroVectorError, r"vectors\[1\] is the zero vector"),
     "one id": (("a", np.ones((1, DIM))), errors.IdError, "got one string"),
-    "no ids": ((None, np.ones((1, DIM))), errors.IdError, "list of strings, not NoneType"),
+    "no ids": ((None, np.ones((1, DIM))), errors.IdError, "list of strings, got NoneType"),
     "number": (([1], np.ones((1, DIM))), errors.IdError, r"ids\[0\] is int, not str"),
     "empty id": ((["a", ""], np.ones((2, DIM))), errors.IdError, r"ids\[1\] is empty"),
     "long id": ((["a" * 1025], np.ones((1, DIM))), errors.IdError, "1025 bytes; at most 1024"),
