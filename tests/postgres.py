@@ -93,26 +93,29 @@ def pg_template(pg_server: Server) -> Iterator[str]:
         pg_server.drop(name)
 
 
+@contextmanager
+def copied(server: Server, template: str) -> Iterator[str]:
+    """Yield the DSN of a fresh database with pgvector, and drop it."""
+    name = f"encvec_test_{secrets.token_hex(6)}"
+    server.execute("CREATE DATABASE {} TEMPLATE {}", name, template)
+    try:
+        yield server.dsn(name)
+    finally:
+        server.drop(name)
+
+
 @pytest.fixture
 def pg_dsn(pg_server: Server, pg_template: str) -> Iterator[str]:
     """The DSN of a fresh database with pgvector; it is dropped after the test."""
-    name = f"encvec_test_{secrets.token_hex(6)}"
-    pg_server.execute("CREATE DATABASE {} TEMPLATE {}", name, pg_template)
-    try:
-        yield pg_server.dsn(name)
-    finally:
-        pg_server.drop(name)
+    with copied(pg_server, pg_template) as dsn:
+        yield dsn
 
 
 @pytest.fixture(scope="session")
 def pg_shared(pg_server: Server, pg_template: str) -> Iterator[str]:
     """The DSN of the database with pgvector that the tests of this process share."""
-    name = f"encvec_test_{secrets.token_hex(6)}_shared"
-    pg_server.execute("CREATE DATABASE {} TEMPLATE {}", name, pg_template)
-    try:
-        yield pg_server.dsn(name)
-    finally:
-        pg_server.drop(name)
+    with copied(pg_server, pg_template) as dsn:
+        yield dsn
 
 
 @pytest.fixture
