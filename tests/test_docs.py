@@ -233,6 +233,7 @@ RETIRED = (
     "class Slots",
     "artefact",
     "tombstone",
+    "spaces",
 )
 """Names that were this project's own once: the glossary has others for the same things."""
 

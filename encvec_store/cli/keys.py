@@ -159,10 +159,10 @@ def _records_under(place: Place, version: int) -> int | None:
     """Count what would become unreadable; None where the store cannot say."""
     try:
         with open_store(place) as store:
-            spaces = [store.collection(name, tenant=tenant).stats() for tenant, name in store.collections()]
+            told = [store.collection(name, tenant=tenant).stats() for tenant, name in store.collections()]
     except (EncvecError, Failure, OSError):
         return None
-    return sum(int(stats["key_versions"].get(str(version), 0)) for stats in spaces)
+    return sum(int(stats["key_versions"].get(str(version), 0)) for stats in told)
 
 
 @keys.command()

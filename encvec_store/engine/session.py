@@ -19,7 +19,7 @@ import numpy.typing as npt
 from ..crypto.envelope import PREFIX, envelope_size, is_of, revisions
 from ..data.arrays import Rows
 from ..data.filters import Predicate
-from ..data.spaces import by_version, version_of
+from ..data.partitions import by_version, version_of
 from ..errors import (
     AuthenticationError,
     KeyUnavailableError,
@@ -199,14 +199,14 @@ class Session:
 
     def without(self, rows: Rows, versions: set[int]) -> Rows:
         """Leave out rows that the store keeps under these key versions."""
-        if not len(rows) or versions.isdisjoint(by_version(self.records.spaces()) if versions else ()):
+        if not len(rows) or versions.isdisjoint(by_version(self.records.partitions()) if versions else ()):
             return rows
         known = self.records.audit(rows)
-        return rows[np.isin(rows, [row for row, space, _, _ in known if version_of(space) not in versions])]
+        return rows[np.isin(rows, [row for row, partition, _, _ in known if version_of(partition) not in versions])]
 
     def key_versions(self) -> dict[str, int]:
         """Count records by key version."""
-        return {str(version): n for version, n in by_version(self.records.spaces()).items()}
+        return {str(version): n for version, n in by_version(self.records.partitions()).items()}
 
     def sample(self, limit: int, seed: int) -> npt.NDArray[np.float32]:
         """Open up to `limit` vectors drawn at random, (n, dim), in the order of their writes."""

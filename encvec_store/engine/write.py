@@ -15,8 +15,8 @@ import numpy as np
 
 from ..data.arrays import Matrix
 from ..data.metrics import as_vectors, norms
+from ..data.partitions import version_of
 from ..data.records import check_documents, check_ids, check_metadata, encode_payload
-from ..data.spaces import version_of
 from ..errors import ShapeError, StaleConfigError
 from ..runtime.concurrency import offload, result
 from ..sealing.config import CollectionConfig
@@ -158,7 +158,7 @@ def _parts(n: int) -> list[slice]:
 
 def _watch(session: Session, config: CollectionConfig, batch: EncryptedBatch) -> None:
     """Let the session see whether what was written still fits the profile, whichever cells it went to."""
-    version = version_of(int(batch.spaces[0]))
+    version = version_of(int(batch.partitions[0]))
     index_vectors = batch.index_vectors.astype(np.float32, copy=False)
     aligned = session.keyring.codec(version, config).aligned(index_vectors, batch.tokens)
     session.drift.add(config.scheme, config.profile, version, aligned)

@@ -34,7 +34,7 @@ class ExactIndex:
 
     def _reset(self) -> None:
         self._generation, self._content, self._dim = -1, 0, 0
-        self._spaces: dict[int, tuple[Rows, Matrix]] = {}
+        self._partitions: dict[int, tuple[Rows, Matrix]] = {}
         """Rows, ascending, and their index vectors."""
 
     def candidates(self, probes: Probes, limit: int, predicate: Predicate | None = None) -> list[Rows]:
@@ -47,18 +47,18 @@ class ExactIndex:
             if dim != self._dim:
                 raise StaleConfigError("the collection's settings were changed meanwhile")
             allowed = None if predicate is None else self._records.rows(predicate)
-            for space, queries in probes.items():
-                rows, vectors = self._chosen(space, allowed)
+            for partition, queries in probes.items():
+                rows, vectors = self._chosen(partition, allowed)
                 for part, products in zip(parts, queries @ vectors.T, strict=True):
                     part.append((rows, products))
         return [first(max(0, limit), part) for part in parts]
 
-    def explain(self, space: int, query: Matrix, limit: int, predicate: Predicate | None = None) -> str:
+    def explain(self, partition: int, query: Matrix, limit: int, predicate: Predicate | None = None) -> str:
         """Say how much `candidates` would compare with."""
         with self._lock:
             self._follow()
-            there = len(self._chosen(space, None)[0])
-            matching = there if predicate is None else len(self._chosen(space, self._records.rows(predicate))[0])
+            there = len(self._chosen(partition, None)[0])
+            matching = there if predicate is None else len(self._chosen(partition, self._records.rows(predicate))[0])
         return f"scan, {matching:,} of {there:,} records to choose from"
 
     def check(self) -> list[str]:
@@ -68,7 +68,7 @@ class ExactIndex:
     def stats(self) -> dict[str, Any]:
         """Describe the index."""
         with self._lock:
-            sizes = [rows.nbytes + vectors.nbytes for rows, vectors in self._spaces.values()]
+            sizes = [rows.nbytes + vectors.nbytes for rows, vectors in self._partitions.values()]
         return {"index": "exact", "bytes": {"index": sum(sizes)}}
 
     def flush(self) -> None:
@@ -82,8 +82,8 @@ class ExactIndex:
     close = forget
     remove = forget
 
-    def _chosen(self, space: int, allowed: Rows | None) -> tuple[Rows, Matrix]:
-        rows, vectors = self._spaces.get(space, (np.empty(0, np.int64), np.empty((0, self._dim), np.float32)))
+    def _chosen(self, partition: int, allowed: Rows | None) -> tuple[Rows, Matrix]:
+        rows, vectors = self._partitions.get(partition, (np.empty(0, np.int64), np.empty((0, self._dim), np.float32)))
         if allowed is None:
             return rows, vectors
         chosen = np.isin(rows, allowed, assume_unique=True)
@@ -103,17 +103,17 @@ class ExactIndex:
 
     def _apply(self, changes: Changes) -> None:
         if changes.whole:
-            self._spaces = {}
-        for space, (rows, vectors) in self._spaces.items():
+            self._partitions = {}
+        for partition, (rows, vectors) in self._partitions.items():
             stay = ~np.isin(rows, changes.removed, assume_unique=True)
-            self._spaces[space] = rows[stay], vectors[stay]
+            self._partitions[partition] = rows[stay], vectors[stay]
         self._generation, self._content, self._dim = changes.generation, changes.content, changes.index_dim or 0
-        for space, added in changes.added.items():
+        for partition, added in changes.added.items():
             found, read = self._records.index_vectors(added)
             if read.shape[1] != self._dim:
                 self._reset()
                 return
-            held = self._chosen(space, None)
+            held = self._chosen(partition, None)
             rows, vectors = np.concatenate([held[0], found]), np.concatenate([held[1], read])
             order = np.argsort(rows, kind="stable")
-            self._spaces[space] = rows[order], vectors[order]
+            self._partitions[partition] = rows[order], vectors[order]

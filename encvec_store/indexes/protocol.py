@@ -2,8 +2,7 @@
 
 An index ranks rows of a record store by the inner product of index vectors. It is no more than a cache: it can be made
 again from the records at any time, and its order is a hint that the caller checks on opened vectors.
-Of queries encrypted for several spaces, the products with the vectors of each are comparable with each other: *probes*
-are such queries.
+*Probes* are queries encrypted for several partitions: the products of all their vectors compare with each other.
 
 What an index can do beyond `VectorIndex` it says by having the methods of a capability: `BringsEnvelopes`,
 `KeepsEnvelopes`, `KeepsFiles`.
@@ -37,7 +36,7 @@ __all__ = [
 ]
 
 Probes = Mapping[int, Matrix]
-"""The same q queries, encrypted for each of some spaces: (q, index_dim)."""
+"""The same q queries, encrypted for each of some partitions: (q, index_dim)."""
 _LUCK = 3
 """Standard deviations of luck that a part gets more than its share of candidates."""
 
@@ -60,7 +59,7 @@ class VectorIndex(Protocol):
     """The index of one collection. All methods may be called from several threads."""
 
     def candidates(self, probes: Probes, limit: int, predicate: Predicate | None = None) -> list[Rows]:
-        """Return for each of q queries up to `limit` rows of the spaces together, nearest first.
+        """Return for each of q queries up to `limit` rows of the partitions together, nearest first.
 
         Every write that was committed before the call is seen. Approximate: an index may miss rows, but returns
         min(limit, matching rows) of them. Never a stale row. Raises StaleConfigError where index vectors have another
@@ -68,8 +67,8 @@ class VectorIndex(Protocol):
         """
         ...
 
-    def explain(self, space: int, query: Matrix, limit: int, predicate: Predicate | None = None) -> str:
-        """Say in a line or more how `candidates` would answer (index_dim,) of one space."""
+    def explain(self, partition: int, query: Matrix, limit: int, predicate: Predicate | None = None) -> str:
+        """Say in a line or more how `candidates` would answer (index_dim,) of one partition."""
         ...
 
     def check(self) -> list[str]:

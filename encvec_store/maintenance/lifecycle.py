@@ -136,7 +136,7 @@ class Lifecycle:
         verdict = self._session.drift.verdict
         return Standing(
             point_dim=config.point_dim,
-            counts=tuple(self._session.records.spaces().values()),
+            counts=tuple(self._session.records.partitions().values()),
             profile=config.profile,
             fitted=config.fitted,
             calibrated=config.calibration is not None,

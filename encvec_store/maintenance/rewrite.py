@@ -74,7 +74,7 @@ def settle(session: Session, config: CollectionConfig) -> None:
         StaleConfigError: others were stored since these were read.
     """
     nothing = EncryptedBatch(
-        spaces=np.empty(0, np.int64),
+        partitions=np.empty(0, np.int64),
         tokens=np.empty((0, TOKEN), np.uint8),
         index_vectors=np.empty((0, config.index_dim), config.precision.dtype),
         vectors=np.empty((0, envelope_size(config.dim, config.precision)), np.uint8),

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ..crypto.envelope import KEY_VERSION, PREFIX, TOKEN
 from ..data.arrays import Rows
 from ..data.fields import Term
-from ..data.spaces import version_of
+from ..data.partitions import version_of
 from ..engine.session import Session
 from ..errors import AuthenticationError, KeyUnavailableError
 from ..runtime.concurrency import offload
@@ -79,7 +79,7 @@ def verify(session: Session, progress: Callable[[int, int], None] | None = None)
 class _Stored:
     """What the store has of a record."""
 
-    space: int
+    partition: int
     token: bytes
     terms: set[tuple[str, Term]]
     vector: npt.NDArray[np.uint8] | None
@@ -95,8 +95,8 @@ def _look(session: Session, rows: Rows, report: VerifyReport) -> list[Damage]:
     payloads = _by_row(*records.payloads(rows))
     index_vectors = _by_row(*records.index_vectors(rows)) if session.config.index_dim else {}
     stored = {
-        row: _Stored(space, token, terms, vectors.get(row), payloads.get(row), index_vectors.get(row))
-        for row, space, token, terms in known  # without those that were deleted while we looked
+        row: _Stored(partition, token, terms, vectors.get(row), payloads.get(row), index_vectors.get(row))
+        for row, partition, token, terms in known  # without those that were deleted while we looked
     }
     return offload(len(rows), _compare, session, stored, report)
 
@@ -112,7 +112,7 @@ def _compare(session: Session, stored: dict[int, _Stored], report: VerifyReport)
             continue
         version = int.from_bytes(record.payload[KEY_VERSION], "big")
         if version in dead:
-            if version_of(record.space) == version:
+            if version_of(record.partition) == version:
                 report.unreadable += 1
             else:
                 damaged.append(Damage(row, None, "key version"))
@@ -136,9 +136,9 @@ def _faults(session: Session, codec: RecordCodec, record: _Stored, id: str, meta
     named = (record.payload or b"")[:TOKEN] == record.token and codec.are_named([id], token).all()
     if not named:
         faults.append("record token")
-    if version_of(record.space) != codec.key_version:
+    if version_of(record.partition) != codec.key_version:
         faults.append("key version")
-    elif named and record.space != codec.spaces(token)[0]:
+    elif named and record.partition != codec.partitions(token)[0]:
         faults.append("cell")
     if vector is not None and not _is_bound(session, codec, record, vector):
         faults.append("index vector")

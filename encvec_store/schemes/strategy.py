@@ -50,7 +50,7 @@ class Standing:
 
     point_dim: int
     counts: Collection[int]
-    """Records by space."""
+    """Records by partition."""
     profile: Profile | None = field(default=None, repr=False)
     fitted: Mapping[str, Any] | None = None
     """What the settings keep of the last fit: records, what was chosen, how many records candidates were sized for."""
@@ -66,7 +66,7 @@ class Standing:
 
     @property
     def most(self) -> int:
-        """Records of the largest space."""
+        """Records of the largest partition."""
         return max(self.counts, default=0)
 
     @property

@@ -27,7 +27,7 @@ from ..crypto.envelope import (
 from ..data.arrays import Bytes, Matrix, Rows
 from ..data.fields import Policy, Term, canonical, plain_term
 from ..data.filters import BLIND_COLUMN
-from ..data.spaces import space, spaces
+from ..data.partitions import partition, partitions
 from ..schemes import KeyedScheme
 from ..storage.protocol import EncryptedBatch
 from .config import CollectionConfig
@@ -93,7 +93,7 @@ class RecordCodec:
         """
         sealed = self.seal_vectors(self.tokens(ids), vectors)
         return EncryptedBatch(
-            spaces=self.spaces(sealed.tokens),
+            partitions=self.partitions(sealed.tokens),
             tokens=sealed.tokens,
             index_vectors=sealed.index_vectors,
             vectors=sealed.envelopes,
@@ -126,9 +126,9 @@ class RecordCodec:
         config = self._config
         return Stamp(config.scheme.number, config.revision, self.key_version, config.precision)
 
-    def spaces(self, tokens: Bytes) -> Rows:
-        """Return the spaces that records of (n, 16) tokens belong to: (n,)."""
-        return spaces(self.key_version, self._scheme.cells_of(tokens))
+    def partitions(self, tokens: Bytes) -> Rows:
+        """Return the partitions that records of (n, 16) tokens belong to: (n,)."""
+        return partitions(self.key_version, self._scheme.cells_of(tokens))
 
     def terms(self, metadata: Sequence[Mapping[str, Any]]) -> list[tuple[int, str, Term]]:
         """Return what a store may filter by: plain values, and tokens of blind ones."""
@@ -176,9 +176,9 @@ class RecordCodec:
     # search
 
     def encrypt_queries(self, points: Matrix) -> dict[int, Matrix]:
-        """Encrypt (q, point_dim) query points for every space of this key version: (q, index_dim) each."""
+        """Encrypt (q, point_dim) query points for every partition of this key version: (q, index_dim) each."""
         encrypted = self._scheme.encrypt_queries(points)
-        return {space(self.key_version, cell): part for cell, part in enumerate(encrypted)}
+        return {partition(self.key_version, cell): part for cell, part in enumerate(encrypted)}
 
     def aligned(self, index_vectors: Matrix, tokens: Bytes) -> Matrix:
         """Turn (n, index_dim) index vectors so that those of all cells compare: for statistics."""

@@ -24,7 +24,7 @@ __all__ = ["MemoryRecords", "MemoryStore"]
 
 @dataclass(slots=True)
 class _Row:
-    space: int
+    partition: int
     token: bytes
     index_vector: Kept
     vector: Bytes
@@ -55,7 +55,7 @@ class _Content:
                 raise ValueError(f"row {row} stands twice in the batches of replace")
             token = batch.tokens[i].tobytes()
             index_vector, vector = batch.index_vectors[i].copy(), batch.vectors[i].copy()
-            self.rows[row] = _Row(int(batch.spaces[i]), token, index_vector, vector, payload, terms[i])
+            self.rows[row] = _Row(int(batch.partitions[i]), token, index_vector, vector, payload, terms[i])
             self.tokens[token] = row
         return came, went
 
@@ -225,10 +225,10 @@ class MemoryRecords:
         with self._looking():
             return max(self._held.rows, default=0)
 
-    def spaces(self) -> dict[int, int]:
-        """Count rows by space."""
+    def partitions(self) -> dict[int, int]:
+        """Count rows by partition."""
         with self._looking():
-            return dict(sorted(Counter(row.space for row in self._held.rows.values()).items()))
+            return dict(sorted(Counter(row.partition for row in self._held.rows.values()).items()))
 
     def vectors(self, rows: Rows) -> tuple[Rows, Bytes]:
         """Return (found rows in the order asked, (m, envelope_size) uint8)."""
@@ -248,10 +248,10 @@ class MemoryRecords:
         return found, np.array([row.index_vector for row in chosen], np.float32).reshape(len(chosen), dim)
 
     def audit(self, rows: Rows) -> list[tuple[int, int, bytes, set[tuple[str, Term]]]]:
-        """Return (row, space, token, {(field, term)}) of the rows found, in the order asked."""
+        """Return (row, partition, token, {(field, term)}) of the rows found, in the order asked."""
         found, chosen = self._chosen(rows)
         return [
-            (int(n), row.space, row.token, {(name, term) for name, terms in row.terms.items() for term in terms})
+            (int(n), row.partition, row.token, {(name, term) for name, terms in row.terms.items() for term in terms})
             for n, row in zip(found, chosen, strict=True)
         ]
 
@@ -271,10 +271,10 @@ class MemoryRecords:
             for added, removed in [] if whole else list(self._changes)[-behind:]:
                 went.update(row for row in removed.tolist() if row not in came)
                 came.update(added.tolist())
-            spaces: dict[int, list[int]] = {}
+            partitions: dict[int, list[int]] = {}
             for row in sorted(self._held.rows if whole else came & self._held.rows.keys()):
-                spaces.setdefault(self._held.rows[row].space, []).append(row)
-            added_now = {space: np.array(rows, np.int64) for space, rows in sorted(spaces.items())}
+                partitions.setdefault(self._held.rows[row].partition, []).append(row)
+            added_now = {partition: np.array(rows, np.int64) for partition, rows in sorted(partitions.items())}
             gone = np.array(sorted(went), np.int64)
             index_dim = self.spec.index_dim
             return Changes(self._generation, self._content, 0, added_now, gone, whole, self._next, index_dim)

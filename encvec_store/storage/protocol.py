@@ -6,7 +6,7 @@ in transactions. It knows no key, and it ranks nothing: that is the work of a ve
 A *row* is the store's own number (int64, > 0) of one write of one record. A number is never used again and the exact
 vector behind it never changes: an update removes the old row and adds a new one, so a stale row is absent, never
 another record. Only `replace` may give a row new bytes: the same vector, sealed or encrypted anew.
-A *space* is an opaque number, up to 2^44; index vectors are comparable only within a space.
+A *partition* is an opaque number, up to 2^44; index vectors are comparable only within a partition.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Blob:
 class EncryptedBatch:
     """n encrypted records, to be written all or nothing."""
 
-    spaces: Rows
+    partitions: Rows
     """(n,) int64: of each record."""
     tokens: Bytes
     """(n, 16) uint8; distinct."""
@@ -81,7 +81,7 @@ class Changes:
     """Random with each write. Where an older copy of the store was put back, a generation may come twice, but never
     with the same stamp."""
     added: dict[int, Rows]
-    """Rows by space, ascending; everything there is, if `whole`."""
+    """Rows by partition, ascending; everything there is, if `whole`."""
     removed: Rows
     """Rows that went, ascending; nothing, if `whole`."""
     whole: bool
@@ -169,8 +169,8 @@ class Records(Protocol):
         """Return the largest row there is: that of the last record written; 0 where there is none."""
         ...
 
-    def spaces(self) -> dict[int, int]:
-        """Count rows by space."""
+    def partitions(self) -> dict[int, int]:
+        """Count rows by partition."""
         ...
 
     def vectors(self, rows: Rows) -> tuple[Rows, Bytes]:
@@ -186,7 +186,7 @@ class Records(Protocol):
         ...
 
     def audit(self, rows: Rows) -> list[tuple[int, int, bytes, set[tuple[str, Term]]]]:
-        """Return (row, space, token, {(field, term)}) of the rows found: the columns a store can read itself."""
+        """Return (row, partition, token, {(field, term)}) of the rows found: the columns a store can read itself."""
         ...
 
     def generation(self) -> int:

@@ -7,7 +7,7 @@ revision = "0001"
 down_revision = None
 
 min_reader = 1
-_POSTGRESQL = ("terms", "records", "changes", "spaces", "blobs", "collections", "meta")
+_POSTGRESQL = ("terms", "records", "changes", "partitions", "blobs", "collections", "meta")
 loses = {"collections": "SELECT count(*) FROM {at}collections"}
 
 
@@ -30,7 +30,7 @@ def downgrade() -> None:
             "index_vectors",
             "vectors",
             "records",
-            "spaces",
+            "partitions",
             "blobs",
             "collections",
             "meta",
@@ -77,26 +77,26 @@ def _sqlite() -> None:
         _refers("blobs", "collection", "collections", "id"),
     )
     op.create_table(
-        "spaces",
+        "partitions",
         sa.Column("collection", sa.Integer(), nullable=False),
-        sa.Column("space", sa.Integer(), nullable=False),
+        sa.Column("partition", sa.Integer(), nullable=False),
         sa.Column("records", sa.Integer(), nullable=False),
-        sa.PrimaryKeyConstraint("collection", "space", name=op.f("pk_spaces")),
-        _refers("spaces", "collection", "collections", "id"),
+        sa.PrimaryKeyConstraint("collection", "partition", name=op.f("pk_partitions")),
+        _refers("partitions", "collection", "collections", "id"),
         sqlite_with_rowid=False,
     )
     op.create_table(
         "records",
         sa.Column("row", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("collection", sa.Integer(), nullable=False),
-        sa.Column("space", sa.Integer(), nullable=False),
+        sa.Column("partition", sa.Integer(), nullable=False),
         sa.Column("token", sa.LargeBinary(), nullable=False),
         sa.Column("payload", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("row", name=op.f("pk_records")),
         sa.UniqueConstraint("collection", "token", name=op.f("uq_records_collection_token")),
         _refers("records", "collection", "collections", "id"),
     )
-    op.create_index(op.f("ix_records_collection_row_space"), "records", ["collection", "row", "space"])
+    op.create_index(op.f("ix_records_collection_row_partition"), "records", ["collection", "row", "partition"])
     op.create_table(
         "vectors",
         sa.Column("row", sa.Integer(), autoincrement=False, nullable=False),
@@ -194,12 +194,12 @@ def _postgresql(schema: str) -> None:
         comment="Rows that each write added (kind 1) or removed (0), as packed ranges: followers read what is new",
     )
     op.create_table(
-        "spaces",
+        "partitions",
         sa.Column("collection", sa.BigInteger(), nullable=False),
-        sa.Column("space", sa.BigInteger(), nullable=False),
+        sa.Column("partition", sa.BigInteger(), nullable=False),
         sa.Column("records", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("collection", "space", name=op.f("pk_spaces")),
-        _refers("spaces", "collection", f"{schema}.collections", "id"),
+        sa.PrimaryKeyConstraint("collection", "partition", name=op.f("pk_partitions")),
+        _refers("partitions", "collection", f"{schema}.collections", "id"),
         schema=schema,
         comment="Counts of records, kept by every write so that counting costs nothing",
         postgresql_with={"fillfactor": 50},
@@ -207,7 +207,7 @@ def _postgresql(schema: str) -> None:
     op.create_table(
         "records",
         sa.Column("row", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.Column("space", sa.BigInteger(), nullable=False),
+        sa.Column("partition", sa.BigInteger(), nullable=False),
         sa.Column("token", sa.LargeBinary(), nullable=False),
         sa.Column("envelope", sa.LargeBinary(), nullable=False),
         sa.Column("payload", sa.LargeBinary(), nullable=False),

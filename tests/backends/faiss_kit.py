@@ -85,20 +85,20 @@ def named(both, rows):
     return [found[2] for found in both.records.audit(rows)]
 
 
-def agree(both, expected, *, queries=3, limits=(1, 5, 1000), spaces=(1, 2), predicates=(None,), exact=True):
+def agree(both, expected, *, queries=3, limits=(1, 5, 1000), partitions=(1, 2), predicates=(None,), exact=True):
     """Assert that a collection answers everything as the oracle does."""
     assert content(both.records) == content(expected.records)
     assert both.count() == expected.count()
-    assert both.spaces() == expected.spaces()
+    assert both.partitions() == expected.partitions()
     asked = np.random.default_rng(expected.count()).standard_normal((queries, DIM)).astype(np.float32)
     for predicate in predicates:
         have = both.rows(predicate)
         assert have.tolist() == sorted(have.tolist())
         assert set(named(both, have)) == set(named(expected, expected.rows(predicate))), predicate
-        for space in spaces:
+        for partition in partitions:
             for limit in limits:
-                got = [named(both, rows) for rows in both.candidates({space: asked}, limit, predicate)]
-                want = [named(expected, rows) for rows in expected.candidates({space: asked}, limit, predicate)]
+                got = [named(both, rows) for rows in both.candidates({partition: asked}, limit, predicate)]
+                want = [named(expected, rows) for rows in expected.candidates({partition: asked}, limit, predicate)]
                 assert [len(line) for line in got] == [len(line) for line in want]
                 assert all(len(set(line)) == len(line) for line in got)
                 if exact:

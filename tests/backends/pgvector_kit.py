@@ -47,12 +47,12 @@ class Exact:
 
     def candidates(self, probes, limit, predicate=None):
         rows = self.records.rows(predicate)
-        spaces = np.array([space for _, space, _, _ in self.records.audit(rows)], np.int64)
+        partitions = np.array([partition for _, partition, _, _ in self.records.audit(rows)], np.int64)
         lists = []
         for n in range(len(next(iter(probes.values())))):
             parts = []
-            for space, queries in probes.items():
-                some = rows[spaces == space]
+            for partition, queries in probes.items():
+                some = rows[partitions == partition]
                 vectors = self.records.index_vectors(some)[1]
                 parts += zip(*(-vectors @ queries[n], some) if vectors.shape[1] else (), strict=True)
             lists.append(np.array([row for _, row in sorted(parts)[:limit]], np.int64))
@@ -69,15 +69,15 @@ def both(records):
     return Both(records, PgvectorIndex(records))
 
 
-def batch(seed, n, *, space=1, dim=DIM, size=SIZE, tokens=None, **more):
+def batch(seed, n, *, partition=1, dim=DIM, size=SIZE, tokens=None, **more):
     """Return a batch of n records made from a seed."""
     rng = np.random.default_rng(seed)
     vectors = rng.standard_normal((n, dim)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True) if dim else 1
     tokens = rng.integers(0, 256, (n, 16), np.uint8) if tokens is None else tokens
     payloads = [rng.bytes(int(length)) for length in rng.integers(0, 90, n)]
-    spaces = np.broadcast_to(np.int64(space), n)
-    return EncryptedBatch(spaces, tokens, vectors, rng.integers(0, 256, (n, size), np.uint8), payloads, **more)
+    partitions = np.broadcast_to(np.int64(partition), n)
+    return EncryptedBatch(partitions, tokens, vectors, rng.integers(0, 256, (n, size), np.uint8), payloads, **more)
 
 
 def again(some, first=1):
@@ -117,7 +117,7 @@ def sound(collection, expected):
     """Check every record of a collection against the oracle's."""
     rows = expected.rows()
     np.testing.assert_array_equal(collection.rows(), rows)
-    assert collection.spaces() == expected.spaces()
+    assert collection.partitions() == expected.partitions()
     assert collection.count() == len(rows)
     assert collection.config() == expected.config()
     asked = np.concatenate([rows[::-1], [10**12]])

@@ -27,7 +27,7 @@ def saved(folder, n=200, **options):
     expected = oracle()
     for collection in (store, expected):
         collection.put(batch(range(n)), under=CONFIG)
-        collection.put(batch(range(n, n + 30), space=2), under=CONFIG)
+        collection.put(batch(range(n, n + 30), partition=2), under=CONFIG)
         collection.remove(collection.find(tokens(range(10))))
     store.flush()
     store.close()
@@ -57,7 +57,10 @@ def test_loaded_not_rebuilt(tmp_path, parsed, monkeypatch):
     store = connect(tmp_path)
     agree(store, expected)
     assert len(parsed) == 2
-    assert {number: space["mapped"] for number, space in store.index.stats()["spaces"].items()} == {1: 190, 2: 30}
+    assert {number: partition["mapped"] for number, partition in store.index.stats()["partitions"].items()} == {
+        1: 190,
+        2: 30,
+    }
     assert store.check() == []
     store.close()
 
@@ -327,7 +330,7 @@ def test_saving_again_appends(tmp_path):
     store.close()
     store = connect(tmp_path)
     agree(store, expected)
-    assert store.index.stats()["spaces"][1]["mapped"] == 210
+    assert store.index.stats()["partitions"][1]["mapped"] == 210
     store.close()
 
 

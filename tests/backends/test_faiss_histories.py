@@ -29,11 +29,13 @@ class Random(RuleBasedStateMachine):
         self.reader = connect(self.folder, **self.options)
         self.expected = oracle()
 
-    @rule(names=NAMES, space=st.integers(1, 2), seed=st.integers(0, 9), data=st.data())
-    def put(self, names, space, seed, data):
+    @rule(names=NAMES, partition=st.integers(1, 2), seed=st.integers(0, 9), data=st.data())
+    def put(self, names, partition, seed, data):
         terms, retired = terms_for(data, names), data.draw(NAMES)
         for both in (self.store, self.expected):
-            both.put(batch(names, space=space, seed=seed, terms=terms, retired=retired), under=self.expected.config())
+            both.put(
+                batch(names, partition=partition, seed=seed, terms=terms, retired=retired), under=self.expected.config()
+            )
 
     @rule(names=NAMES)
     def remove(self, names):
@@ -45,7 +47,7 @@ class Random(RuleBasedStateMachine):
         under = self.expected.config()
         names = [name for name in names if self.expected.find(tokens([name])).any()]
         for both in (self.store, self.expected):
-            halves = [kept(both, names[:5], seed=seed), kept(both, names[5:], seed=seed, space=2)]
+            halves = [kept(both, names[:5], seed=seed), kept(both, names[5:], seed=seed, partition=2)]
             both.replace(halves, f"after {seed}".encode(), under=under)
 
     @rule()
@@ -95,7 +97,7 @@ def test_found_rows_in_the_order_asked(tmp_path):
         for row, envelope in zip(found, envelopes, strict=True):
             assert bytes(envelope) == bytes(store.vectors(np.array([row]))[1][0])
         store.flush()
-    assert store.index.stats()["spaces"][1]["mapped"] == 30
+    assert store.index.stats()["partitions"][1]["mapped"] == 30
     store.close()
 
 
@@ -109,12 +111,12 @@ def test_the_old_is_searched_until_replace_ends(tmp_path):
             for both in (store, other):
                 assert content(both) == before
                 assert len(both.candidates({1: batch("a").index_vectors}, 9)[0]) == 3
-            yield kept(store, name, seed=1, space=2)
+            yield kept(store, name, seed=1, partition=2)
 
     store.replace(batches(), b"new", under=CONFIG)
     assert set(content(other)) == set(map(token, "abc"))
     for both in (store, other):
-        assert [len(both.candidates({space: batch("a").index_vectors}, 9)[0]) for space in (1, 2)] == [0, 3]
+        assert [len(both.candidates({partition: batch("a").index_vectors}, 9)[0]) for partition in (1, 2)] == [0, 3]
         both.close()
 
 

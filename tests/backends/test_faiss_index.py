@@ -55,7 +55,7 @@ def test_kinds_by_option(tmp_path, index, storage):
     store.close()
     store = connect(tmp_path, index=index, storage=storage)
     agree(store, expected, exact=False)
-    assert store.index.stats()["spaces"][1]["index"] == index
+    assert store.index.stats()["partitions"][1]["index"] == index
     store.close()
 
 
@@ -250,7 +250,7 @@ def test_options_do_not_stick(tmp_path):
     for options in ({"index": "hnsw", "m": 12}, {"index": "hnsw", "storage": "float32"}, {"index": "flat"}):
         store = connect(tmp_path, **options)
         store.candidates({1: np.zeros((1, DIM), np.float32)}, 3)
-        assert store.index.stats()["spaces"][1]["index"] == options["index"]
+        assert store.index.stats()["partitions"][1]["index"] == options["index"]
         store.close()
 
 
@@ -300,7 +300,7 @@ def test_product_quantisers_are_for_ivf(tmp_path):
                 store.put(batch(range(n)), under=CONFIG)
             store.candidates({1: np.zeros((1, DIM), np.float32)}, 3)
             if not again or n == 700:
-                assert store.index.stats()["spaces"][1]["storage"] == storage
+                assert store.index.stats()["partitions"][1]["storage"] == storage
         assert store.check() == []
         store.close()
 
@@ -311,16 +311,18 @@ def written(index):
     return pieces
 
 
-def test_spaces_searched_together_are_exact_where_they_are_scanned(tmp_path):
-    """The nearest of all spaces, each compared with a query of its own."""
+def test_partitions_searched_together_are_exact_where_they_are_scanned(tmp_path):
+    """The nearest of all partitions, each compared with a query of its own."""
     store = connect(tmp_path)
     rng = np.random.default_rng(1)
     truth = []
-    probes = {space: rng.standard_normal((3, DIM)).astype(np.float32) for space in (1, 1 << 32 | 1, 2 << 32 | 1, 7)}
-    for space in list(probes)[:3]:
-        some = batch(range(100 * len(truth), 100 * len(truth) + 100), space=space)
+    probes = {
+        partition: rng.standard_normal((3, DIM)).astype(np.float32) for partition in (1, 1 << 32 | 1, 2 << 32 | 1, 7)
+    }
+    for partition in list(probes)[:3]:
+        some = batch(range(100 * len(truth), 100 * len(truth) + 100), partition=partition)
         store.put(some, under=CONFIG)
-        truth.append(probes[space] @ some.index_vectors.T)
+        truth.append(probes[partition] @ some.index_vectors.T)
     numbers = store.find(tokens(range(300)))
     for limit in (1, 20, 200, 400):
         found = store.candidates(probes, limit)

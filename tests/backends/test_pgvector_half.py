@@ -61,7 +61,7 @@ def test_every_way_of_searching_reads_it(filled, options, kind, storage, least):
         assert recall(one.lists, exact(vectors, queries[:1], 20)) >= least - 0.2 * (kind != "exact")
         narrow = collection.candidates({1: queries}, 10, SOME)
         assert recall(narrow, exact(vectors[:100], queries, 10)) >= (1 if kind == "exact" else 0.8)
-        assert (collection.stats()["index"], collection.stats()["spaces"]["1"]["storage"]) == (kind, storage)
+        assert (collection.stats()["index"], collection.stats()["partitions"]["1"]["storage"]) == (kind, storage)
         plan = collection.explain(1, queries[0], 1)  # fifty times 20 are half of them: a scan may be cheaper
         assert "index_half" in plan
         if kind != "exact":

@@ -106,7 +106,7 @@ def test_signs_are_compared_again_by_whole_vectors(filled):
             recalls.append(recall(found, exact(vectors, QUERIES, 20)))
             sums = [(vectors[rows - 1] @ query).tolist() for rows, query in zip(found, QUERIES, strict=True)]
             assert all(line == pytest.approx(sorted(line, reverse=True)) for line in sums)
-            assert collection.stats()["spaces"]["1"]["storage"] == "bit"
+            assert collection.stats()["partitions"]["1"]["storage"] == "bit"
             assert set(collection.stats()["searches"]) == {"bit"}
             assert "binary_quantize" in collection.explain(1, QUERIES[0], 20)
     assert recalls[0] < recalls[1] < recalls[2]
@@ -179,11 +179,11 @@ def test_deleted_records_do_not_shorten_answers(filled):
 def test_key_versions_have_indexes_of_their_own(filled):
     dsn, vectors = filled
     with opened(dsn, dim=DIM) as (_, collection):
-        other = numbered(3, N, space=2)
+        other = numbered(3, N, partition=2)
         collection.put(other, under=b"settings")
         collection.flush()
-        for space, data, first in ((1, vectors, 0), (2, other.index_vectors, N)):
-            found = collection.candidates({space: QUERIES}, 10)
+        for partition, data, first in ((1, vectors, 0), (2, other.index_vectors, N)):
+            found = collection.candidates({partition: QUERIES}, 10)
             assert recall([rows - first for rows in found], exact(data, QUERIES, 10)) >= 0.9
         names = {
             name for (name,) in ask(dsn, "SELECT indexrelid::regclass::text FROM pg_index WHERE indpred IS NOT NULL")
@@ -200,7 +200,7 @@ def test_replacement_comes_indexed(filled, later, monkeypatch):
     dsn, _ = filled
     with opened(dsn, dim=DIM) as (_, mine), opened(dsn, dim=DIM) as (_, theirs):
         theirs.flush()
-        new = numbered(4, N, space=2)
+        new = numbered(4, N, partition=2)
         mine.replace([again(new)], b"new", under=b"settings")
         assert mine.stats()["index"] == "hnsw"
         theirs.index._searcher._seen = float("-inf")  # as if time had passed: looked for on the tables that are gone
@@ -226,14 +226,14 @@ def test_a_graph_that_outgrows_its_memory_is_told(filled, caplog, pooler):
     with opened(dsn, dim=DIM, build_memory="1MB", pooler=pooler) as (_, collection):
         collection.flush()
         assert collection.stats()["index"] == "hnsw"
-        collection.replace([again(numbered(4, N, space=1))], b"new", under=b"settings")
+        collection.replace([again(numbered(4, N, partition=1))], b"new", under=b"settings")
     told = [record.message for record in caplog.records if "does not fit in build_memory=1MB" in record.message]
     assert len(told) == 2
     assert f"the graph of {N} records" in told[0]
     enough = re.search(r"build_memory=(\d+MB) would hold it", told[0])
     caplog.clear()
     with opened(dsn, dim=DIM, build_memory=enough[1], pooler=pooler) as (_, collection):
-        collection.replace([again(numbered(5, N, space=1))], b"newer", under=b"new")
+        collection.replace([again(numbered(5, N, partition=1))], b"newer", under=b"new")
         assert collection.stats()["index"] == "hnsw"
     assert not caplog.records
 
@@ -276,7 +276,7 @@ def test_above_two_thousand_coordinates_the_index_halves(pg_dsn):
         collection.put(written, under=b"settings")
         found = collection.candidates({1: written.index_vectors[:5]}, 3)
         np.testing.assert_array_equal([rows[0] for rows in found], np.arange(1, 6))
-        assert collection.stats()["spaces"]["1"]["storage"] == "float16"
+        assert collection.stats()["partitions"]["1"]["storage"] == "float16"
         assert ask(pg_dsn, "SELECT indisvalid FROM pg_index WHERE indexrelid::regclass::text ~ 'hnsw_half$'")
         np.testing.assert_array_equal(collection.index_vectors(np.arange(1, 201))[1], written.index_vectors)
         wide = both(store.create(spec("wide", 5_000), b"settings"))
@@ -312,7 +312,7 @@ def test_batches_with_equal_vectors(pg_dsn):
         some = batch(1, 300)
         vectors = np.repeat(some.index_vectors[:3], 100, axis=0)
         collection.put(
-            EncryptedBatch(some.spaces, some.tokens, vectors, some.vectors, some.payloads), under=b"settings"
+            EncryptedBatch(some.partitions, some.tokens, vectors, some.vectors, some.payloads), under=b"settings"
         )
         found = collection.candidates({1: vectors[:1]}, 150)[0]
         assert len(found) == 150
@@ -388,24 +388,24 @@ def test_explain_tells_the_way_of_the_search(filled):
 
 
 @pytest.mark.parametrize("index", ["none", "hnsw", "bit", "ivfflat"])
-def test_spaces_are_searched_together(pg_dsn, index):
-    """One statement for all spaces, each with a query of its own, whether indexed, scanned or both."""
-    spaces = (1, 1 << 32 | 1, 2 << 32 | 1)
-    probes = {space: batch(90 + i, 3, dim=DIM).index_vectors for i, space in enumerate((*spaces, 9))}
+def test_partitions_are_searched_together(pg_dsn, index):
+    """One statement for all partitions, each with a query of its own, whether indexed, scanned or both."""
+    partitions = (1, 1 << 32 | 1, 2 << 32 | 1)
+    probes = {partition: batch(90 + i, 3, dim=DIM).index_vectors for i, partition in enumerate((*partitions, 9))}
     options = {} if index == "none" else {"lists": 5, "probes": 5, "bit_oversample": 50}
     with opened(pg_dsn, dim=DIM, index=index, **options) as (_, collection):
         truth = []
-        for i, space in enumerate(spaces):
+        for i, partition in enumerate(partitions):
             # the last arrives after the indexes were built, so it is scanned beside them at first
-            some = numbered(20 + i, 400, space=space)
+            some = numbered(20 + i, 400, partition=partition)
             collection.put(some, under=b"settings")
-            truth.append(probes[space] @ some.index_vectors.T)
+            truth.append(probes[partition] @ some.index_vectors.T)
             if i == 1:
                 collection.flush()
         products = np.concatenate(truth, axis=1)
         for limit in (1, 30, 900, 1300):
             found = collection.candidates(probes, limit)
-            one = collection.nearest({space: part[:1] for space, part in probes.items()}, limit)
+            one = collection.nearest({partition: part[:1] for partition, part in probes.items()}, limit)
             assert sorted(one.lists[0].tolist()) == sorted(one.rows.tolist())
             assert len(one.rows) == min(limit, 1200)
             for rows, line in zip(found, products, strict=True):
@@ -414,6 +414,6 @@ def test_spaces_are_searched_together(pg_dsn, index):
                 wanted = np.sort(line)[-min(limit, 1200) :]
                 assert line[rows - 1].mean() >= wanted.mean() - 0.05
         few = Match("n", (Term("number", 7.0),))
-        for some in (probes, {space: part[:1] for space, part in probes.items()}):
+        for some in (probes, {partition: part[:1] for partition, part in probes.items()}):
             for rows in collection.candidates(some, 50, few):
                 assert len(rows) == len(collection.rows(few)), "however few there are"

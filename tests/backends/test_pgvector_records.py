@@ -59,11 +59,11 @@ def test_random_histories(pg_dsn):
                 (int(rng.integers(n)), FIELDS[rng.integers(4)], TERMS[rng.integers(len(TERMS))]) for _ in range(2 * n)
             ]
             retired = [known[i].tobytes() for i in chosen[n:]] if step % 3 == 0 else []
-            written = batch(step, n, space=step % 2 + 1, tokens=known[chosen[:n]], terms=terms, retired=retired)
+            written = batch(step, n, partition=step % 2 + 1, tokens=known[chosen[:n]], terms=terms, retired=retired)
             if step % 20 == 19:
                 new = b"settings %d" % step
                 kept = rng.permutation(expected.rows())
-                few = batch(step + 100, 5, space=7)
+                few = batch(step + 100, 5, partition=7)
                 parts = [again(written, kept[:n]), again(few, kept[n : n + 5])]
                 for store in (collection, expected):
                     store.replace(parts, new, under=config)
@@ -79,10 +79,10 @@ def test_random_histories(pg_dsn):
             sound(collection, expected)
             np.testing.assert_array_equal(collection.find(known), expected.find(known))
             queries = batch(1000 + step, 2).index_vectors
-            for space in (1, 2, 7):
+            for partition in (1, 2, 7):
                 for limit in (1, 10, 1000):
-                    found = collection.candidates({space: queries}, limit)
-                    for mine, truth in zip(found, expected.candidates({space: queries}, limit), strict=True):
+                    found = collection.candidates({partition: queries}, limit)
+                    for mine, truth in zip(found, expected.candidates({partition: queries}, limit), strict=True):
                         np.testing.assert_array_equal(mine, truth)
                     asked = np.concatenate(found)
                     rows, envelopes = collection.vectors(asked)
@@ -201,7 +201,9 @@ def test_a_batch_is_all_or_nothing(pg_dsn):
     with opened(pg_dsn) as (_, collection):
         collection.put(batch(1, 5), under=b"settings")
         wrong = batch(2, 5)
-        wrong = EncryptedBatch(wrong.spaces, wrong.tokens, wrong.index_vectors, wrong.vectors[:, 1:], wrong.payloads)
+        wrong = EncryptedBatch(
+            wrong.partitions, wrong.tokens, wrong.index_vectors, wrong.vectors[:, 1:], wrong.payloads
+        )
         with pytest.raises(errors.StoreError):
             collection.put(wrong, under=b"settings")
         assert collection.count() == 5

@@ -24,7 +24,7 @@ TENANTS = ("acme", "globex", "")
 OWNER = ("GRANT CREATE ON DATABASE {database} TO {{}}",)
 VISIBLE = (
     "SELECT count(*) FROM encvec.collections",
-    "SELECT count(*) FROM encvec.spaces",
+    "SELECT count(*) FROM encvec.partitions",
     "SELECT count(*) FROM encvec.blobs",
     "SELECT count(*) FROM encvec.changes",
     "SELECT count(*) FROM encvec.records",
@@ -103,11 +103,11 @@ def test_the_owner_without_a_tenant_sees_and_writes_nothing(pg_dsn, owner, fille
         n = numbers["acme"]
         for statement in (
             f"DELETE FROM encvec.records_{n}",
-            f"UPDATE encvec.records_{n} SET space = 9",
+            f"UPDATE encvec.records_{n} SET partition = 9",
             f"DELETE FROM encvec.terms_{n}",
             "DELETE FROM encvec.records",
             "UPDATE encvec.collections SET tenant = 'x'",
-            "DELETE FROM encvec.spaces",
+            "DELETE FROM encvec.partitions",
             "UPDATE encvec.blobs SET content = ''",
             "DELETE FROM encvec.changes",
         ):
@@ -118,7 +118,7 @@ def test_the_owner_without_a_tenant_sees_and_writes_nothing(pg_dsn, owner, fille
             f" array_fill(0, ARRAY[{DIM}])::vector",
             "INSERT INTO encvec.collections (tenant, name, index_dim, envelope_size, config, generation, next_row,"
             " content, stamp, purged) VALUES ('acme', 'mine', 8, 40, '', 1, 1, 77, 1, 1)",
-            "INSERT INTO encvec.spaces SELECT 1, 5, 5",
+            "INSERT INTO encvec.partitions SELECT 1, 5, 5",
             "INSERT INTO encvec.blobs SELECT 1, 'mine', 0, 1, ''",
             "INSERT INTO encvec.changes SELECT 1, 9, 1, ''",
         ):

@@ -97,7 +97,7 @@ def test_killed_while_moving(keyset, url):
         check(things, records(range(14 + (things.count() > 14 * SIZE))))
         width = things.index_vectors(["0/0"]).shape[1]
         assert width == (stats["scheme"]["k"] if stats["scheme"]["profile"] else 0)
-        assert len(things._session.records.spaces()) == stats["scheme"].get("cells", 1), "and all in cells, or none"
+        assert len(things._session.records.partitions()) == stats["scheme"].get("cells", 1), "and all in cells, or none"
         store.close()
     assert "sketch" in states, "it never got that far"
 

@@ -26,7 +26,7 @@ MISLAID = {
     "TABLE encvec.records_1": set(CALLS),
     "TABLE encvec.terms_1": {"upsert", "delete", "filter", "verify"},
     "TABLE encvec.collections": set(CALLS) - {"flush", "search", "filter"},
-    "TABLE encvec.spaces": set(WRITES) | {"verify"},
+    "TABLE encvec.partitions": set(WRITES) | {"verify"},
     "SEQUENCE encvec.contents": {"calibrate"},
     "SCHEMA encvec": set(CALLS),
 }
@@ -83,7 +83,7 @@ def test_what_is_not_there(url, things, place):
 
 
 def test_a_collection_dropped_by_hand(url, store, things):
-    ask(dsn_of(url), "DELETE FROM encvec.spaces")
+    ask(dsn_of(url), "DELETE FROM encvec.partitions")
     ask(dsn_of(url), "DELETE FROM encvec.collections")
     ask(dsn_of(url), "DROP TABLE encvec.records_1, encvec.terms_1")
     for call in sorted(CALLS.keys() - {"flush"}):

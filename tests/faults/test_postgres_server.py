@@ -225,7 +225,7 @@ def small(server, tmp_path_factory):
 
 
 @pytest.mark.parametrize("kind", ["upsert", "calibrate", "flush"])
-def test_no_space_left(keyset, server, small, url, kind):
+def test_no_partition_left(keyset, server, small, url, kind):
     """It is still read; once there is room, the same is written."""
     name = conninfo_to_dict(dsn_of(url))["dbname"]
     ask(server.dsn(), f"ALTER DATABASE {name} SET default_tablespace = small")

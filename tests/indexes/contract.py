@@ -15,11 +15,11 @@ from encvec_store.storage.protocol import CollectionSpec
 from tests.storage.kit import CONFIG, DIM, SPEC, WIDTH, batch, kept, token, tokens
 from tests.threads import guarded
 
-SPACES = (1, 2, 1 << 32 | 1)
+PARTITIONS = (1, 2, 1 << 32 | 1)
 NAMES = st.lists(st.integers(0, 30), max_size=12, unique=True)
 WRITES = st.lists(
     st.one_of(
-        st.tuples(st.just("put"), NAMES, st.sampled_from(SPACES)),
+        st.tuples(st.just("put"), NAMES, st.sampled_from(PARTITIONS)),
         st.tuples(st.just("remove"), NAMES, st.none()),
         st.tuples(st.just("replace"), NAMES, st.sampled_from([4, DIM])),
         st.tuples(st.sampled_from(["flush", "forget", "look"]), st.none(), st.none()),
@@ -33,21 +33,21 @@ def queries(n=3, dim=DIM, seed=0):
 
 
 def everything(records):
-    """(rows, spaces, index vectors) of all there is."""
+    """(rows, partitions, index vectors) of all there is."""
     rows = records.rows()
-    spaces = np.array([space for _, space, _, _ in records.audit(rows)], np.int64)
-    return rows, spaces, records.index_vectors(rows)[1]
+    partitions = np.array([partition for _, partition, _, _ in records.audit(rows)], np.int64)
+    return rows, partitions, records.index_vectors(rows)[1]
 
 
 def brute(records, probes, limit, predicate=None):
     """What an exact index answers."""
-    rows, spaces, vectors = everything(records)
-    there = np.isin(rows, records.rows(predicate)) & np.isin(spaces, list(probes))
+    rows, partitions, vectors = everything(records)
+    there = np.isin(rows, records.rows(predicate)) & np.isin(partitions, list(probes))
     lists = []
     for i in range(len(next(iter(probes.values())))):
         products = np.full(len(rows), -np.inf)
-        for space, asked in probes.items():
-            products[spaces == space] = vectors[spaces == space] @ asked[i]
+        for partition, asked in probes.items():
+            products[partitions == partition] = vectors[partitions == partition] @ asked[i]
         products[~there] = -np.inf
         lists.append(rows[np.argsort(-products, kind="stable")[: min(limit, int(there.sum()))]])
     return lists
@@ -76,12 +76,14 @@ class IndexContract:
     def index(self, place, records):
         return place.index(records)
 
-    def agrees(self, index, records, *, dim=DIM, limits=(1, 5, 1000), spaces=((1,), (2,), SPACES), predicates=(None,)):
+    def agrees(
+        self, index, records, *, dim=DIM, limits=(1, 5, 1000), partitions=((1,), (2,), PARTITIONS), predicates=(None,)
+    ):
         """Compare every answer with brute force."""
-        asked = {space: queries(dim=dim, seed=space % 97) for space in {*SPACES, *sum(spaces, ())}}
+        asked = {partition: queries(dim=dim, seed=partition % 97) for partition in {*PARTITIONS, *sum(partitions, ())}}
         for predicate in predicates:
-            for chosen in spaces:
-                probes = {space: asked[space] for space in chosen}
+            for chosen in partitions:
+                probes = {partition: asked[partition] for partition in chosen}
                 matching = brute(records, probes, 10**9, predicate)
                 for limit in limits:
                     got = [rows.tolist() for rows in index.candidates(probes, limit, predicate)]
@@ -94,8 +96,10 @@ class IndexContract:
                         assert got == want
 
     def test_candidates_are_those_of_brute_force(self, index, records):
-        for space in SPACES:
-            records.put(batch(range(space % 97 * 100, space % 97 * 100 + 60), space=space), under=CONFIG)
+        for partition in PARTITIONS:
+            records.put(
+                batch(range(partition % 97 * 100, partition % 97 * 100 + 60), partition=partition), under=CONFIG
+            )
         self.agrees(index, records)
 
     def test_nearest_first(self, index, records):
@@ -105,11 +109,11 @@ class IndexContract:
             products = vectors[np.searchsorted(rows, line)] @ asked
             assert np.all(np.diff(products) <= (1e-4 if self.exact else 0.1))
 
-    def test_several_spaces_together(self, index, records):
+    def test_several_partitions_together(self, index, records):
         """The nearest of all of them, each compared with a query of its own."""
-        for n, space in enumerate(SPACES):
-            records.put(batch(range(100 * n, 100 * n + 100), space=space), under=CONFIG)
-        probes = {space: queries(seed=space % 97) for space in (*SPACES, 7)}
+        for n, partition in enumerate(PARTITIONS):
+            records.put(batch(range(100 * n, 100 * n + 100), partition=partition), under=CONFIG)
+        probes = {partition: queries(seed=partition % 97) for partition in (*PARTITIONS, 7)}
         for limit in (1, 20, 200, 400):
             for got, want in zip(index.candidates(probes, limit), brute(records, probes, limit), strict=True):
                 assert len(got) == min(limit, 300)
@@ -148,7 +152,7 @@ class IndexContract:
         second = place.index(other)
         for turn in range(6):
             writer = (records, other)[turn % 2]
-            writer.put(batch(range(turn * 5, turn * 10 + 20), seed=turn, space=1 + turn % 2), under=CONFIG)
+            writer.put(batch(range(turn * 5, turn * 10 + 20), seed=turn, partition=1 + turn % 2), under=CONFIG)
             writer.remove(writer.find(tokens(range(turn * 7, turn * 7 + 4))))
             if turn == 3:
                 there = [n for n in range(80) if writer.find(tokens([n])).any()]
@@ -173,13 +177,13 @@ class IndexContract:
         for turn, (what, names, value) in enumerate(writes):
             spec = CollectionSpec(SPEC.tenant, SPEC.name, dim, WIDTH)
             if what == "put":
-                other.put(batch(names, space=value, seed=turn, spec=spec), under=CONFIG)
+                other.put(batch(names, partition=value, seed=turn, spec=spec), under=CONFIG)
             elif what == "remove":
                 other.remove(other.find(tokens(names)))
             elif what == "replace":
                 dim, spec = value, CollectionSpec(SPEC.tenant, SPEC.name, value, WIDTH)
                 there = [name for name in names if other.find(tokens([name])).any()]
-                made = kept(other, there, space=2, seed=turn, spec=spec)
+                made = kept(other, there, partition=2, seed=turn, spec=spec)
                 other.replace([made], CONFIG, under=CONFIG, index_dim=value)
             elif what == "look":
                 self.agrees(index, records, dim=dim, limits=(2, 50))

@@ -53,13 +53,13 @@ class Contract(IndexContract):
         assert replaced
         self.agrees(index, records, dim=dim)
 
-    @pytest.mark.parametrize("spaces", [(1,), (1, 2)])
-    def test_a_search_of_one_query_is_one_statement(self, index, records, other, monkeypatch, spaces):
+    @pytest.mark.parametrize("partitions", [(1,), (1, 2)])
+    def test_a_search_of_one_query_is_one_statement(self, index, records, other, monkeypatch, partitions):
         """It brings envelopes and small payloads along, and sees what another process wrote without asking."""
-        for space in spaces:
-            records.put(batch(range(100 * space, 100 * space + 50), space=space), under=CONFIG)
+        for partition in partitions:
+            records.put(batch(range(100 * partition, 100 * partition + 50), partition=partition), under=CONFIG)
         index.flush()
-        probes = {space: queries(1, seed=space) for space in spaces}
+        probes = {partition: queries(1, seed=partition) for partition in partitions}
         index.nearest(probes, 5)
         other.remove(other.rows()[:3])
         read, asked = Source.read, []

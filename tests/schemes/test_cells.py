@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from encvec_store.data.spaces import by_version, space, spaces, version_of
+from encvec_store.data.partitions import by_version, partition, partitions, version_of
 from encvec_store.errors import SchemeError
 from encvec_store.schemes import scheme
 from encvec_store.schemes.cells import MAX_CELLS
@@ -200,13 +200,13 @@ def test_parameters():
     assert scheme({"name": "sketch", "cells": 4}).accepts(scheme("sketch"))
 
 
-def test_spaces():
+def test_partitions():
     """One number for a key version and a cell; without cells it is the version, as it was."""
-    assert space(7) == 7
+    assert partition(7) == 7
     for version in (1, 2**32 - 1):
         for cell in (0, 1, MAX_CELLS - 1):
-            number = space(version, cell)
+            number = partition(version, cell)
             assert version_of(number) == version
-            assert spaces(version, np.array([cell])) == [number]
+            assert partitions(version, np.array([cell])) == [number]
             assert 0 < number < 2**44
-    assert by_version({space(2, 1): 5, space(1): 3, space(2): 4}) == {1: 3, 2: 9}
+    assert by_version({partition(2, 1): 5, partition(1): 3, partition(2): 4}) == {1: 3, 2: 9}

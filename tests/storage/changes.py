@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .kit import CONFIG, DIM, Follower, batch, by_space, kept, tokens
+from .kit import CONFIG, DIM, Follower, batch, by_partition, kept, tokens
 
 
 class ChangesContract:
@@ -16,33 +16,36 @@ class ChangesContract:
         assert first.index_dim == DIM
         assert one.follow(other) is None
         old = records.rows()
-        records.put(batch(range(8, 12), space=2), under=CONFIG)
+        records.put(batch(range(8, 12), partition=2), under=CONFIG)
         records.remove(records.find(tokens([0, 11])))
         records.put(batch([1], seed=1, retired=[2]), under=CONFIG)
         told = one.copy().follow(other)
         assert not told.whole
         expected = [set(records.find(tokens(names)).tolist()) for names in ([1], [8, 9, 10])]
-        assert {space: set(rows.tolist()) for space, rows in told.added.items()} == {1: expected[0], 2: expected[1]}
+        assert {partition: set(rows.tolist()) for partition, rows in told.added.items()} == {
+            1: expected[0],
+            2: expected[1],
+        }
         assert set(told.removed.tolist()) == set(old.tolist()) - set(records.rows().tolist())
         assert told.generation == records.generation() == other.generation()
         one.follow(other)
-        assert one.spaces == by_space(records)
+        assert one.partitions == by_partition(records)
 
     def test_followers_of_every_age_agree(self, records, other):
         """After each write, with and without tidying up."""
         followers = [Follower()]
         for turn in range(12):
             names = range(turn * 3, turn * 5 + 6)
-            records.put(batch(names, seed=turn, space=turn % 3), under=CONFIG, more=[batch(names[::2], seed=99)])
+            records.put(batch(names, seed=turn, partition=turn % 3), under=CONFIG, more=[batch(names[::2], seed=99)])
             records.remove(records.find(tokens(range(turn * 4, turn * 4 + 3))))
             if turn == 5:
                 there = [n for n in range(80) if records.find(tokens([n])).any()]
-                records.replace([kept(records, there[::2], space=1)], CONFIG, under=CONFIG)
+                records.replace([kept(records, there[::2], partition=1)], CONFIG, under=CONFIG)
             if turn % 4 == 3:
                 records.flush()
             for follower in [one.copy() for one in followers]:
                 follower.follow(other)
-                assert follower.spaces == by_space(records)
+                assert follower.partitions == by_partition(records)
             followers.append(followers[turn // 3].copy())
             followers[-1].follow(records)
 
@@ -56,7 +59,7 @@ class ChangesContract:
         told = one.follow(other)
         assert told.whole
         assert told.content != before
-        assert one.spaces == by_space(records)
+        assert one.partitions == by_partition(records)
         assert one.follow(other) is None
 
     def test_a_stamp_tells_histories_apart(self, records):
@@ -66,7 +69,7 @@ class ChangesContract:
         assert one.follow(records, stamp=one.stamp) is None
         records.put(batch("d"), under=CONFIG)
         one.follow(records, stamp=one.stamp)
-        assert one.spaces == by_space(records)
+        assert one.partitions == by_partition(records)
 
     def test_no_row_is_beyond_the_next_one(self, records):
         records.put(batch("abc"), under=CONFIG)

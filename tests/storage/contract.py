@@ -108,7 +108,7 @@ class RecordsContract(ChangesContract):
         assert records.payloads(nothing)[1] == records.audit(nothing) == []
         assert records.find(tokens([])).tolist() == []
         assert records.remove(nothing) == 0
-        assert (records.rows().tolist(), records.count(), records.spaces()) == ([], 0, {})
+        assert (records.rows().tolist(), records.count(), records.partitions()) == ([], 0, {})
 
     def test_a_row_named_twice_goes_once(self, records):
         records.put(batch("abc"), under=CONFIG)
@@ -138,15 +138,15 @@ class RecordsContract(ChangesContract):
 
     def test_audit_says_what_a_store_can_read(self, records):
         one, two = Term("number", 1.0), Term("str", "a")
-        records.put(batch("ab", space=7, terms=[(0, "x", one), (0, "x", one), (0, "y", two)]), under=CONFIG)
+        records.put(batch("ab", partition=7, terms=[(0, "x", one), (0, "x", one), (0, "y", two)]), under=CONFIG)
         a, b = records.find(tokens("ab")).tolist()
         found = records.audit(np.array([b, a]))
         assert found == [(b, 7, token("b"), set()), (a, 7, token("a"), {("x", one), ("y", two)})]
 
-    def test_spaces_are_large_numbers(self, records):
-        for space in (1, 1 << 32 | 1, 1 << 44):
-            records.put(batch([space], space=space), under=CONFIG)
-        assert records.spaces() == {1: 1, 1 << 32 | 1: 1, 1 << 44: 1}
+    def test_partitions_are_large_numbers(self, records):
+        for partition in (1, 1 << 32 | 1, 1 << 44):
+            records.put(batch([partition], partition=partition), under=CONFIG)
+        assert records.partitions() == {1: 1, 1 << 32 | 1: 1, 1 << 44: 1}
         assert set(records.changes(-1, 0).added) == {1, 1 << 32 | 1, 1 << 44}
 
     # settings and blobs
@@ -243,13 +243,13 @@ class RecordsContract(ChangesContract):
         records.put(batch("abcde"), under=CONFIG)
         before = dict(zip("abcde", records.find(tokens("abcde")).tolist(), strict=True))
         spec = CollectionSpec(SPEC.tenant, SPEC.name, 3, WIDTH)
-        made = [kept(records, "db", seed=1, space=2, spec=spec), kept(records, "e", seed=1, spec=spec)]
+        made = [kept(records, "db", seed=1, partition=2, spec=spec), kept(records, "e", seed=1, spec=spec)]
         records.replace(made, b"new", under=CONFIG, index_dim=3)
         for seen in (records, other):
             assert seen.find(tokens("abcde")).tolist() == [0, before["b"], 0, before["d"], before["e"]]
             assert content(seen) == of_batch(made[0]) | of_batch(made[1])
             assert seen.index_vectors(seen.rows())[1].shape == (3, 3)
-            assert seen.spaces() == {1: 1, 2: 2}
+            assert seen.partitions() == {1: 1, 2: 2}
             assert seen.config() == b"new"
         records.put(batch("f", spec=spec), under=b"new")
         assert records.rows().max() > max(before.values())
@@ -277,12 +277,12 @@ class RecordsContract(ChangesContract):
                 thread.start()
                 thread.join(5)
                 assert read == [before]
-                yield kept(records, name, seed=1, space=2)
+                yield kept(records, name, seed=1, partition=2)
 
         records.replace(batches(), b"new", under=CONFIG)
         assert set(content(other)) == set(map(token, "abc"))
         assert content(other) != before
-        assert other.spaces() == {2: 3}
+        assert other.partitions() == {2: 3}
         assert other.config() == b"new"
 
     def test_replace_that_fails_changes_nothing(self, records):
@@ -303,7 +303,7 @@ class RecordsContract(ChangesContract):
     def test_replace_by_nothing(self, records, other):
         records.put(batch("abc"), under=CONFIG)
         records.replace([], CONFIG, under=CONFIG)
-        assert (other.count(), other.spaces(), content(other)) == (0, {}, {})
+        assert (other.count(), other.partitions(), content(other)) == (0, {}, {})
 
     def test_locked_by_another(self, records, other):
         records.put(batch("a"), under=CONFIG)

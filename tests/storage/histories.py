@@ -11,7 +11,7 @@ from encvec_store.data.fields import Term
 from encvec_store.data.filters import AllOf, AnyOf, Match, Present, Range
 from encvec_store.storage.protocol import CollectionSpec
 
-from .kit import CONFIG, SPEC, WIDTH, Follower, batch, by_space, content, kept, of_batch, token, tokens
+from .kit import CONFIG, SPEC, WIDTH, Follower, batch, by_partition, content, kept, of_batch, token, tokens
 
 NAMES = st.lists(st.integers(0, 30), max_size=12, unique=True)
 VALUES = st.one_of(
@@ -84,9 +84,13 @@ def run(fresh, examples):
             """By token, as they were found last."""
             self.highest = 0
 
-        @rule(names=NAMES, space=st.integers(1, 3), seed=st.integers(0, 9), more=NAMES, retired=NAMES, data=st.data())
-        def put(self, names, space, seed, more, retired, data):
-            first = batch(names, space=space, seed=seed, terms=terms_for(data, names), retired=retired, spec=self.spec)
+        @rule(
+            names=NAMES, partition=st.integers(1, 3), seed=st.integers(0, 9), more=NAMES, retired=NAMES, data=st.data()
+        )
+        def put(self, names, partition, seed, more, retired, data):
+            first = batch(
+                names, partition=partition, seed=seed, terms=terms_for(data, names), retired=retired, spec=self.spec
+            )
             second = batch(more, seed=seed, spec=self.spec)
             self.records.put(first, under=self.config, more=[second])
             for name in retired:
@@ -115,15 +119,15 @@ def run(fresh, examples):
                 del self.expected[name]
             self.look(set())
 
-        @rule(seed=st.integers(0, 9), dim=st.sampled_from([None, 4, 8]), space=st.integers(1, 3), data=st.data())
-        def replace(self, seed, dim, space, data):
+        @rule(seed=st.integers(0, 9), dim=st.sampled_from([None, 4, 8]), partition=st.integers(1, 3), data=st.data())
+        def replace(self, seed, dim, partition, data):
             """Some stay, under the rows they had, sealed anew."""
             names = [n for n in range(31) if token(n) in self.expected]
             names = data.draw(st.lists(st.sampled_from(names), unique=True)) if names else []
             if dim is not None:
                 self.spec = CollectionSpec(SPEC.tenant, SPEC.name, dim, WIDTH)
             one = kept(self.records, names[:5], seed=seed, spec=self.spec, terms=terms_for(data, names[:5]))
-            two = kept(self.records, names[5:], seed=seed, space=space, spec=self.spec)
+            two = kept(self.records, names[5:], seed=seed, partition=partition, spec=self.spec)
             config = f"after {seed}".encode()
             self.records.replace([one, two], config, under=self.config, index_dim=dim)
             self.config, self.expected = config, of_batch(one) | of_batch(two)
@@ -156,18 +160,18 @@ def run(fresh, examples):
         def agrees(self):
             if not hasattr(self, "records"):
                 return
-            present = by_space(self.records)
+            present = by_partition(self.records)
             for records in (self.records, self.reader):
                 assert content(records) == self.expected
                 assert records.count() == len(self.expected)
-                assert records.spaces() == {space: len(rows) for space, rows in sorted(present.items())}
+                assert records.partitions() == {partition: len(rows) for partition, rows in sorted(present.items())}
                 assert records.config() == self.config
                 assert records.generation() == self.records.generation()
             assert self.records.check() == []
             for follower in self.followers:
                 now = follower.copy()
                 now.follow(self.reader)
-                assert now.spaces == present
+                assert now.partitions == present
                 assert now.generation == self.records.generation()
                 assert now.index_dim == self.spec.index_dim
                 assert now.follow(self.records) is None

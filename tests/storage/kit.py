@@ -20,12 +20,12 @@ def tokens(names):
     return np.frombuffer(joined, np.uint8).reshape(len(names), 16)
 
 
-def batch(names, *, space=1, seed=0, terms=(), retired=(), spec=SPEC, rows=None):
+def batch(names, *, partition=1, seed=0, terms=(), retired=(), spec=SPEC, rows=None):
     """Records with these names and contents that depend on name and seed."""
     rng = np.random.default_rng([seed, *(hash_of(name) for name in names)])
     n = len(names)
     return EncryptedBatch(
-        np.broadcast_to(np.int64(space), n),
+        np.broadcast_to(np.int64(partition), n),
         tokens(names),
         rng.standard_normal((n, spec.index_dim)).astype(np.float16 if spec.half else np.float32),
         rng.integers(0, 256, (n, spec.envelope_size), np.uint8),
@@ -57,7 +57,9 @@ def content(records):
         found, values = read(rows)
         assert found.tolist() == rows.tolist()
         parts.append([bytes(value) for value in values])
-    return {name: (space, terms, *values) for (_, space, name, terms), *values in zip(audit, *parts, strict=True)}
+    return {
+        name: (partition, terms, *values) for (_, partition, name, terms), *values in zip(audit, *parts, strict=True)
+    }
 
 
 def of_batch(made):
@@ -68,7 +70,7 @@ def of_batch(made):
     index_vectors = made.index_vectors.astype(np.float32)
     return {
         made.tokens[i].tobytes(): (
-            int(made.spaces[i]),
+            int(made.partitions[i]),
             terms[i],
             bytes(made.vectors[i]),
             payload,
@@ -78,12 +80,12 @@ def of_batch(made):
     }
 
 
-def by_space(records):
+def by_partition(records):
     """The rows there are, read by `audit`."""
-    spaces = {}
-    for row, space, _, _ in records.audit(records.rows()):
-        spaces.setdefault(space, set()).add(row)
-    return spaces
+    partitions = {}
+    for row, partition, _, _ in records.audit(records.rows()):
+        partitions.setdefault(partition, set()).add(row)
+    return partitions
 
 
 class Follower:
@@ -91,7 +93,7 @@ class Follower:
 
     def __init__(self):
         self.generation, self.content, self.stamp = -1, 0, None
-        self.spaces = {}
+        self.partitions = {}
         self.index_dim = None
 
     def follow(self, records, *, stamp=None):
@@ -99,7 +101,7 @@ class Follower:
         changes = records.changes(self.generation, self.content, stamp=stamp)
         if changes is None:
             return None
-        added = {space: set(rows.tolist()) for space, rows in changes.added.items()}
+        added = {partition: set(rows.tolist()) for partition, rows in changes.added.items()}
         removed = set(changes.removed.tolist())
         for rows in (*changes.added.values(), changes.removed):
             assert rows.dtype == np.int64
@@ -107,14 +109,16 @@ class Follower:
         assert all(rows < changes.next_row for rows in set().union(*added.values()))
         if changes.whole:
             assert not removed
-            self.spaces = added
+            self.partitions = added
         else:
-            known = set().union(*self.spaces.values())
+            known = set().union(*self.partitions.values())
             assert removed <= known
             assert not known & set().union(*added.values())
-            for space in {*added, *self.spaces}:
-                self.spaces[space] = self.spaces.get(space, set()) - removed | added.get(space, set())
-        self.spaces = {space: rows for space, rows in self.spaces.items() if rows}
+            for partition in {*added, *self.partitions}:
+                self.partitions[partition] = self.partitions.get(partition, set()) - removed | added.get(
+                    partition, set()
+                )
+        self.partitions = {partition: rows for partition, rows in self.partitions.items() if rows}
         self.generation, self.content, self.stamp = changes.generation, changes.content, changes.stamp
         self.index_dim = changes.index_dim
         return changes
@@ -122,5 +126,5 @@ class Follower:
     def copy(self):
         made = Follower()
         made.__dict__.update(self.__dict__)
-        made.spaces = {space: set(rows) for space, rows in self.spaces.items()}
+        made.partitions = {partition: set(rows) for partition, rows in self.partitions.items()}
         return made

@@ -8,7 +8,7 @@ import pytest
 from encvec_store.storage.memory import MemoryStore
 from tests.storage.contract import RecordsContract
 
-from .kit import CONFIG, SPEC, Follower, batch, by_space
+from .kit import CONFIG, SPEC, Follower, batch, by_partition
 
 
 @contextmanager
@@ -31,7 +31,7 @@ class TestMemory(RecordsContract):
             if turn in (997, 1_001):
                 assert one.copy().follow(records).whole == (turn > 1_000)
         one.follow(records)
-        assert one.spaces == by_space(records)
+        assert one.partitions == by_partition(records)
 
     def test_a_row_twice_in_replace_is_refused(self, records):
         records.put(batch("ab"), under=CONFIG)

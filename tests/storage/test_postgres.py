@@ -14,7 +14,7 @@ from encvec_store.storage.protocol import Blob
 from tests.postgres import role
 from tests.storage.contract import RecordsContract
 
-from .kit import CONFIG, SPEC, Follower, batch, by_space, kept, tokens
+from .kit import CONFIG, SPEC, Follower, batch, by_partition, kept, tokens
 
 SCHEMAS = itertools.count()
 
@@ -104,7 +104,7 @@ def test_every_table_has_a_primary_key(pg_dsn, store, records):
         f"SELECT relname, oid IN ({keyed}) FROM pg_class WHERE relkind IN ('r', 'p')"
         " AND relnamespace = 'encvec'::regnamespace ORDER BY 1"
     )
-    parents = {"meta", "collections", "blobs", "spaces", "changes", "records", "terms"}
+    parents = {"meta", "collections", "blobs", "partitions", "changes", "records", "terms"}
     for content in (1, 2):
         tables = dict(ask(pg_dsn, found))
         assert set(tables) == parents | {f"records_{content}", f"terms_{content}"}
@@ -122,13 +122,13 @@ def test_terms_that_begin_alike(records):
 
 
 def test_a_write_is_numbered_by_one_statement(records, monkeypatch):
-    """However many spaces it touches: counts, changes and the settings go together."""
-    spaces = np.arange(1, 41)
+    """However many partitions it touches: counts, changes and the settings go together."""
+    partitions = np.arange(1, 41)
     one = batch(range(40))
-    one.spaces = spaces
+    one.partitions = partitions
     records.put(one, under=CONFIG)
     two = batch(range(40), seed=1)
-    two.spaces = spaces[::-1]
+    two.partitions = partitions[::-1]
     cursors = []
     write = Source.write
 
@@ -142,7 +142,7 @@ def test_a_write_is_numbered_by_one_statement(records, monkeypatch):
     records.put(two, under=CONFIG, config=b"new")
     # it locks and looks, deletes, copies and numbers
     assert [cursor.n for cursor in cursors] == [4]
-    assert records.spaces() == dict.fromkeys(spaces.tolist(), 1)
+    assert records.partitions() == dict.fromkeys(partitions.tolist(), 1)
     assert records.check() == []
 
 
@@ -171,7 +171,7 @@ def test_changes_are_forgotten_in_time(pg_dsn, store, records, monkeypatch):
     told = [one.follow(records) for one in followers]
     assert [change.whole for change in told[:-1]] == [True] * 28 + [False] * 16
     assert told[-1] is None
-    assert all(one.spaces == by_space(records) for one in followers)
+    assert all(one.partitions == by_partition(records) for one in followers)
 
 
 def test_flush_forgets_changes_that_are_much(pg_dsn, records, monkeypatch):
@@ -190,7 +190,7 @@ def test_flush_forgets_changes_that_are_much(pg_dsn, records, monkeypatch):
     assert two.follow(records).whole
     records.put(batch("a"), under=CONFIG)
     assert not one.follow(records).whole
-    assert one.spaces == by_space(records)
+    assert one.partitions == by_partition(records)
 
 
 @pytest.mark.parametrize(
@@ -207,13 +207,13 @@ def test_lost_and_damaged_changes_are_made_up_for(pg_dsn, records, damage):
     assert not one.copy().follow(records).whole
     ask(pg_dsn, damage)
     assert one.follow(records).whole
-    assert one.spaces == by_space(records)
+    assert one.partitions == by_partition(records)
 
 
 def test_an_older_copy_that_was_put_back(pg_dsn, records):
     """Its generations come again, and a stamp that was kept tells."""
     records.put(batch("abc"), under=CONFIG)
-    tables = ("collections", "spaces", "changes", "records_1")
+    tables = ("collections", "partitions", "changes", "records_1")
     for table in tables:
         ask(pg_dsn, f"CREATE TABLE copy_{table} AS TABLE encvec.{table}")
     records.put(batch("d"), under=CONFIG)
@@ -231,7 +231,7 @@ def test_an_older_copy_that_was_put_back(pg_dsn, records):
     records.put(batch("e"), under=CONFIG)
     assert one.copy().follow(records) is None, "nobody who has no stamp can tell"
     assert one.follow(records, stamp=one.stamp).whole
-    assert one.spaces == by_space(records)
+    assert one.partitions == by_partition(records)
 
 
 def test_a_dropped_collection_has_no_dimension(store, records):

@@ -18,7 +18,7 @@ from encvec_store.storage.sqlite.tables import metadata
 from encvec_store.storage.sqlite.writing import SqliteWriter
 from tests.storage.contract import RecordsContract
 
-from .kit import CONFIG, DIM, SPEC, WIDTH, Follower, batch, by_space, content, kept, token
+from .kit import CONFIG, DIM, SPEC, WIDTH, Follower, batch, by_partition, content, kept, token
 
 
 @contextmanager
@@ -117,9 +117,9 @@ def test_what_goes_leaves_nothing_behind(store, company, tmp_path):
     assert held()["records"] - nothing["records"] == 7
     assert held()["changes"] - nothing["changes"] == 4, "the second write added and removed"
     names = [n for n in range(9) if token(n) in content(first)]
-    again = [kept(first, names[:3], terms=terms[:3]), kept(first, names[3:], terms=terms[:1], space=2)]
+    again = [kept(first, names[:3], terms=terms[:3]), kept(first, names[3:], terms=terms[:1], partition=2)]
     first.replace(again, b"new", under=CONFIG)
-    assert (first.spaces(), first.check()) == ({1: 3, 2: 4}, [])
+    assert (first.partitions(), first.check()) == ({1: 3, 2: 4}, [])
     assert held()["terms"] - nothing["terms"] == 3 + 1
     store.drop("acme", "faces")
     del nothing["collections"]
@@ -150,7 +150,7 @@ def test_check_finds_what_another_program_did(records, apart):
         ("DELETE FROM vectors WHERE row = (SELECT max(row) FROM records)", "1 records have no vector"),
         ("UPDATE vectors SET envelope = x'00' WHERE row = (SELECT min(row) FROM records)", "wrong length"),
         ("DELETE FROM index_vectors WHERE row = (SELECT max(row) FROM records)", "no index vector"),
-        ("UPDATE spaces SET records = 5", "miscounted"),
+        ("UPDATE partitions SET records = 5", "miscounted"),
         ("UPDATE changes SET rows = x'00'", "no ranges"),
         ("UPDATE meta SET value = 1 WHERE name = 'next_row'", "never given out"),
     ):
@@ -178,7 +178,7 @@ def test_changes_that_another_program_took_out_or_altered_are_made_good(records,
     records.put(batch([]), under=CONFIG)
     apart.execute(change)
     assert one.follow(records).whole
-    assert one.spaces == by_space(records)
+    assert one.partitions == by_partition(records)
 
 
 def test_the_change_table_stays_small(records, apart, monkeypatch):
@@ -194,7 +194,7 @@ def test_the_change_table_stays_small(records, apart, monkeypatch):
     wholes = []
     for one in followers:
         wholes.append(one.follow(records).whole)
-        assert one.spaces == by_space(records)
+        assert one.partitions == by_partition(records)
     assert wholes == sorted(wholes, reverse=True)
     assert 5 <= wholes.count(False) < 10
     for turn in range(6):
@@ -212,7 +212,7 @@ def test_very_scattered_changes_are_forgotten(records, apart, monkeypatch):
     records.flush()
     assert apart.execute("SELECT count(*) FROM changes").fetchone() == (0,)
     assert one.follow(records).whole
-    assert one.spaces == by_space(records)
+    assert one.partitions == by_partition(records)
     records.put(batch([200]), under=CONFIG)
     assert not one.follow(records).whole
 

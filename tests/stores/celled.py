@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from encvec_store import errors
-from encvec_store.data.spaces import version_of
+from encvec_store.data.partitions import version_of
 from encvec_store.schemes import growth
 from encvec_store.schemes import profile as profiles
 from tests.stores import oracle
@@ -53,10 +53,10 @@ class CelledContract:
     def check_cells(self, things, n):
         """The store's groups are the cells of the stats, and every record is in its own."""
         stats = things.stats()["cells"]
-        spaces = things._session.records.spaces()
-        assert len(spaces) == stats["count"]
-        assert sum(spaces.values()) == things.count() == n
-        assert stats["records"] == {"least": min(spaces.values()), "most": max(spaces.values())}
+        partitions = things._session.records.partitions()
+        assert len(partitions) == stats["count"]
+        assert sum(partitions.values()) == things.count() == n
+        assert stats["records"] == {"least": min(partitions.values()), "most": max(partitions.values())}
         report = things.verify()
         assert report.ok, report
 
@@ -103,11 +103,11 @@ class CelledContract:
 
     def test_written_again_a_record_stays_in_its_cell(self, celled):
         rows = celled._session.places(oracle.ids(N))
-        before = [space for _, space, _, _ in celled._session.records.audit(rows)]
+        before = [partition for _, partition, _, _ in celled._session.records.audit(rows)]
         fresh = oracle.vectors(N, DIM, seed=8)
         celled.upsert(oracle.ids(N), fresh, metadata(N))
         rows = celled._session.places(oracle.ids(N))
-        assert [space for _, space, _, _ in celled._session.records.audit(rows)] == before
+        assert [partition for _, partition, _, _ in celled._session.records.audit(rows)] == before
         self.check_cells(celled, N)
         assert celled.delete(oracle.ids(100)) == 100
         assert celled.delete(where={"n": 3}) > 20
@@ -133,7 +133,7 @@ class CelledContract:
         celled.upsert(oracle.ids(150), fresh[:150], metadata(150))
         stored = np.concatenate([fresh[:150], oracle.vectors(N, DIM)[150:]])
         assert celled.stats()["key_versions"] == {"1": 150, "2": 150}
-        assert {version_of(space) for space in celled._session.records.spaces()} == {1, 2}
+        assert {version_of(partition) for partition in celled._session.records.partitions()} == {1, 2}
         assert_hits(celled.search(QUERY, k=40), "cosine", QUERY, oracle.ids(N), stored, 40)
         assert celled.verify().ok
         keyset.disable(1)
@@ -148,7 +148,7 @@ class CelledContract:
         things = store.collection("things", dim=DIM, scheme={"name": "sketch", "cells": 3}, oversample=EVERYTHING)
         things.upsert(oracle.ids(30), oracle.vectors(30, DIM))
         assert things.stats()["cells"] is None
-        assert set(things._session.records.spaces()) == {1}
+        assert set(things._session.records.partitions()) == {1}
         things.upsert(oracle.ids(30, 30), oracle.vectors(60, DIM)[30:])
         assert things.stats()["cells"]["moves_above"] is None
         self.check_cells(things, 60)
@@ -176,9 +176,9 @@ class CelledContract:
     def test_a_record_put_into_another_cell(self, celled, place, change):
         burglar = place.burglar()
         row = burglar.rows()[0]
-        space = burglar.read(row, "space")
-        others = [other for other in celled._session.records.spaces() if other != space]
-        burglar.write(row, {"space": others[0] if change == "another cell" else 99 << 32 | 1})
+        partition = burglar.read(row, "partition")
+        others = [other for other in celled._session.records.partitions() if other != partition]
+        burglar.write(row, {"partition": others[0] if change == "another cell" else 99 << 32 | 1})
         assert [item.part for item in celled.verify().damaged] == ["cell"]
 
     # -------------------------------------------------------------------------------------- by itself

@@ -207,7 +207,7 @@ class ReplayContract:
         assert set(before) == set(after)
         keyring = session_of(things).keyring
         tokens = [token.tobytes() for token in keyring.tokens(oracle.ids(n))[keyring.primary]]
-        for part in ("space", "index_vector", "terms"):
+        for part in ("partition", "index_vector", "terms"):
             assert all(before[token][part] == after[token][part] for token in tokens), part
         for part in ("vector", "payload"):
             assert len({len(each[token][part]) for each in (before, after) for token in tokens}) == 1, "sizes"

@@ -19,14 +19,14 @@ HEADER = range(60)
 class Burglar:
     """Reads and writes the stored parts of one collection, past the store: subclassed for each backend."""
 
-    PARTS = ("space", "token", "index_vector", "vector", "payload", "terms")
+    PARTS = ("partition", "token", "index_vector", "vector", "payload", "terms")
 
     def rows(self):
         """Row numbers, ascending."""
         raise NotImplementedError
 
     def read(self, row, part):
-        """Return a part: bytes, but an int for space and a set of (field, kind, value) for terms."""
+        """Return a part: bytes, but an int for partition and a set of (field, kind, value) for terms."""
         raise NotImplementedError
 
     def write(self, row, parts):
@@ -112,9 +112,9 @@ TAMPERS = {
     "payload copied": copied("payload"),
     "record copied over another": copied("vector", "payload", "index_vector", "terms"),
     "token altered": altered("token", lambda token: flipped(token, 3)),
-    "space altered to a live one": altered("space", lambda space: 2),
-    "space altered to a disabled one": altered("space", lambda space: 1),
-    "space altered to an unknown one": altered("space", lambda space: 77),
+    "partition altered to a live one": altered("partition", lambda partition: 2),
+    "partition altered to a disabled one": altered("partition", lambda partition: 1),
+    "partition altered to an unknown one": altered("partition", lambda partition: 77),
     "terms dropped": terms_of(lambda mine, theirs: set()),
     "terms added": terms_of(lambda mine, theirs: mine | theirs),
     "terms of another": terms_of(lambda mine, theirs: theirs),

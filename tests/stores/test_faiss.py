@@ -146,7 +146,7 @@ class TestFaiss(
 
     @pytest.mark.timeout(60)
     @pytest.mark.parametrize("saved", [False, True])
-    @pytest.mark.parametrize("table", ["vectors", "index_vectors", "terms", "spaces", "changes"])
+    @pytest.mark.parametrize("table", ["vectors", "index_vectors", "terms", "partitions", "changes"])
     def test_rows_taken_out_of_one_table(self, stock, store, table, saved):
         """Neither wrong data nor an endless wait, and verify finds it."""
         things = stock["things"]
@@ -154,7 +154,7 @@ class TestFaiss(
             things.search([1.0] * 8)
             things.flush()
         burglar = stock["burglar"]
-        where = "" if table in ("spaces", "changes") else f" WHERE row = {burglar.rows()[0]}"
+        where = "" if table in ("partitions", "changes") else f" WHERE row = {burglar.rows()[0]}"
         burglar.ask(f"DELETE FROM {table}{where}")
         self.check_never_wrong(stock)
         if table != "changes" and not (table == "index_vectors" and things.stats()["scheme"]["name"] == "sealed"):

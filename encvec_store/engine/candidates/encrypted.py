@@ -6,7 +6,7 @@ import numpy as np
 
 from ...data.arrays import Matrix, Rows
 from ...data.filters import Predicate
-from ...data.spaces import by_version
+from ...data.partitions import by_version
 from ...indexes.protocol import Probes, share
 from ...runtime.concurrency import offload
 from ...sealing.config import CollectionConfig
@@ -29,7 +29,7 @@ class EncryptedIndex:
         points = config.metric.lift_query(queries, config.max_norm or 1.0)
         versions = keyring.live
         if len(versions) > 1:
-            present = by_version(self._session.records.spaces())
+            present = by_version(self._session.records.partitions())
             versions = tuple(version for version in versions if version in present) or versions[:1]
         return fused([self._under(version, config, points, predicate) for version in versions])
 
@@ -56,7 +56,7 @@ class _UnderOneKey:
     def candidates(self, limit: int, positions: list[int] | None = None) -> list[Rows]:
         probes = self._probes
         if positions is not None:
-            probes = {space: part[positions] for space, part in probes.items()}
+            probes = {partition: part[positions] for partition, part in probes.items()}
         return self._session.index.candidates(probes, limit, self._predicate)
 
     def opened(self, limit: int) -> Found | None:
@@ -65,8 +65,8 @@ class _UnderOneKey:
 
     def explain(self, k: int, oversample: int) -> list[str]:
         each = share(self.wanted(k, oversample), len(self._probes))
-        space, encrypted = next(iter(self._probes.items()))
-        told = self._session.index.explain(space, np.ascontiguousarray(encrypted[0]), each, self._predicate)
+        partition, encrypted = next(iter(self._probes.items()))
+        told = self._session.index.explain(partition, np.ascontiguousarray(encrypted[0]), each, self._predicate)
         cells = (
             f", {len(self._probes):,} cells, of each {each:,} candidates; the first" if len(self._probes) > 1 else ""
         )

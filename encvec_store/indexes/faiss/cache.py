@@ -61,14 +61,14 @@ class State:
 class Loaded:
     """What a cache held: the index as of a state, and what changed since."""
 
-    spaces: dict[int, Partition]
+    partitions: dict[int, Partition]
     state: State
     changes: Changes | None
 
 
 @dataclass
-class _Space:
-    """A space while it is being saved: what stood still at one moment."""
+class _SavedPartition:
+    """A partition while it is being saved: what stood still at one moment."""
 
     source: Partition
     ann: AnnIndex
@@ -83,7 +83,7 @@ class Saving:
     """A save that was begun."""
 
     document: dict[str, Any]
-    spaces: dict[int, _Space]
+    partitions: dict[int, _SavedPartition]
 
 
 class Cache:
@@ -124,7 +124,7 @@ class Cache:
             return loaded
         return None
 
-    def begin(self, spaces: dict[int, Partition], state: State) -> Saving | None:
+    def begin(self, partitions: dict[int, Partition], state: State) -> Saving | None:
         """Write the indexes, while nothing may change. None where that cannot be: another process saves, say."""
         if self.authenticator is None:
             return None
@@ -136,10 +136,10 @@ class Cache:
                 return None
             if self._read_manifest() != self._ours:
                 self._ours = None  # another process saved since: its files continue other ordinals than ours
-            complete = not any(space.pending for space in spaces.values())
+            complete = not any(partition.pending for partition in partitions.values())
             document = {**self._identity(), **asdict(state if complete else replace(state, generation=-1))}
-            held = {number: self._begun(number, space) for number, space in spaces.items() if space.ann}
-            return Saving(document, {number: space for number, space in held.items() if space is not None})
+            held = {number: self._begun(number, partition) for number, partition in partitions.items() if partition.ann}
+            return Saving(document, {number: partition for number, partition in held.items() if partition is not None})
         except (OSError, RuntimeError) as error:  # the latter from FAISS
             self._failed(error)
             return None
@@ -149,11 +149,11 @@ class Cache:
         if self.authenticator is None:
             return False
         try:
-            for number, space in saving.spaces.items():
-                self._write_rest(number, space, fetch)
+            for number, partition in saving.partitions.items():
+                self._write_rest(number, partition, fetch)
             document = saving.document
             document["faiss"] = VERSION
-            document["spaces"] = {str(number): space.entry for number, space in saving.spaces.items()}
+            document["partitions"] = {str(number): partition.entry for number, partition in saving.partitions.items()}
             document["tag"] = self.authenticator.tag(_canonical(document)).hex()
             text = _canonical(document)
             replace_durably(self.folder / _MANIFEST, text)
@@ -166,12 +166,12 @@ class Cache:
 
     def adopt(self, saving: Saving) -> None:
         """Let the index use what was saved, if it is the same still."""
-        for space in saving.spaces.values():
-            source, n = space.source, space.entry["count"]
-            if source.ann is space.ann and source.rows.same(space.rows, n):
-                source.file = space.file
+        for partition in saving.partitions.values():
+            source, n = partition.source, partition.entry["count"]
+            if source.ann is partition.ann and source.rows.same(partition.rows, n):
+                source.file = partition.file
                 if source.indexed == n:
-                    source.saved_index = space.entry["index"]
+                    source.saved_index = partition.entry["index"]
 
     def forget(self) -> None:
         """Make sure that nobody loads what is there."""
@@ -197,12 +197,14 @@ class Cache:
             return []
         try:
             document = self._checked(text)
-            for space in document["spaces"].values() if document else ():
-                for entry in (space["index"], space["rows"]):
+            for partition in document["partitions"].values() if document else ():
+                for entry in (partition["index"], partition["rows"]):
                     check_hashed(self.folder, entry)
-                if space["envelopes"]:
+                if partition["envelopes"]:
                     EnvelopeFile(
-                        self.folder / space["envelopes"]["name"], space["envelopes"]["count"], self._spec.envelope_size
+                        self.folder / partition["envelopes"]["name"],
+                        partition["envelopes"]["count"],
+                        self._spec.envelope_size,
                     )
         except _DAMAGE as error:
             if self._read_manifest() != text:
@@ -221,46 +223,48 @@ class Cache:
                     continue
         return sizes
 
-    def _begun(self, number: int, space: Partition) -> _Space | None:
-        ann, n = space.ann, space.indexed
+    def _begun(self, number: int, partition: Partition) -> _SavedPartition | None:
+        ann, n = partition.ann, partition.indexed
         if ann is None:
             return None
-        index = space.saved_index if self._ours is not None else None
+        index = partition.saved_index if self._ours is not None else None
         if index is None:
             index = write_hashed(self.folder, f"index-{number}-{secrets.token_hex(8)}.faiss", ann.write)
         # into the same file only where its readers and we agree on what stands there
-        file = space.file if self._ours is not None else None
+        file = partition.file if self._ours is not None else None
         entry = {"kind": ann.kind, "storage": ann.storage, "m": ann.m, "count": n, "index": index}
-        return _Space(space, ann, space.rows, space.live[:n].tobytes(), file, entry)
+        return _SavedPartition(partition, ann, partition.rows, partition.live[:n].tobytes(), file, entry)
 
-    def _write_rest(self, number: int, space: _Space, fetch: Callable[[Rows], tuple[Rows, Bytes]]) -> None:
-        sync(self.folder / space.entry["index"]["name"])
-        rows, n = space.rows, space.entry["count"]
+    def _write_rest(self, number: int, partition: _SavedPartition, fetch: Callable[[Rows], tuple[Rows, Bytes]]) -> None:
+        sync(self.folder / partition.entry["index"]["name"])
+        rows, n = partition.rows, partition.entry["count"]
 
         def write_rows(write: Callable[[bytes], object]) -> None:
             for at in range(0, n, _ROWS_AT_ONCE):
                 write(rows.array(at, min(n, at + _ROWS_AT_ONCE)).astype("<i8").tobytes())
-            write(space.live)
+            write(partition.live)
 
-        space.entry["rows"] = write_hashed(self.folder, f"rows-{number}-{secrets.token_hex(8)}.bin", write_rows)
-        sync(self.folder / space.entry["rows"]["name"])
-        space.entry["envelopes"] = None
+        partition.entry["rows"] = write_hashed(self.folder, f"rows-{number}-{secrets.token_hex(8)}.bin", write_rows)
+        sync(self.folder / partition.entry["rows"]["name"])
+        partition.entry["envelopes"] = None
         if self._options.mapped:
-            old, width = space.file, self._spec.envelope_size
+            old, width = partition.file, self._spec.envelope_size
             path = old.path if old else self.folder / f"envelopes-{number}-{secrets.token_hex(8)}.bin"
             start = old.count if old else 0
             if old is None or start < n:
                 write_envelopes(path, start, rows.array(start, n), width, fetch)
-                space.file = EnvelopeFile(path, n, width)
-            space.entry["envelopes"] = {"name": path.name, "count": n}
+                partition.file = EnvelopeFile(path, n, width)
+            partition.entry["envelopes"] = {"name": path.name, "count": n}
 
     def _failed(self, error: Exception) -> None:
         _log.warning("the index of collection %r was not saved: %s", self._spec.name, error)
 
     def _clean(self, document: dict[str, Any]) -> None:
         keep = {_MANIFEST, _LOCK}
-        for space in document["spaces"].values():
-            keep |= {entry["name"] for entry in (space["index"], space["rows"], space["envelopes"]) if entry}
+        for partition in document["partitions"].values():
+            keep |= {
+                entry["name"] for entry in (partition["index"], partition["rows"], partition["envelopes"]) if entry
+            }
         for path in self.folder.iterdir():
             if path.name not in keep:
                 try:
@@ -307,29 +311,31 @@ class Cache:
         changes = since(state)
         if changes is not None and changes.content != state.content:
             return None  # every index vector was replaced since
-        spaces = {int(number): self._load_space(entry, state) for number, entry in document["spaces"].items()}
-        return Loaded(spaces, state, changes)
+        partitions = {
+            int(number): self._load_partition(entry, state) for number, entry in document["partitions"].items()
+        }
+        return Loaded(partitions, state, changes)
 
-    def _load_space(self, entry: dict[str, Any], state: State) -> Partition:
+    def _load_partition(self, entry: dict[str, Any], state: State) -> Partition:
         n = entry["count"]
-        space = Partition(*self._load_rows(entry["rows"], n))
+        partition = Partition(*self._load_rows(entry["rows"], n))
         options = self._options
         other = entry["storage"] != options.storage_for(entry["kind"])
         if other or (entry["kind"] == "hnsw" and entry["m"] != options.m):
             _log.info("collection %r: index options have changed, rebuilding", self._spec.name)
-            return space
+            return partition
         with reading(self.folder, entry["index"]) as read:
             ann = AnnIndex.read(read, entry["kind"], entry["storage"], entry["m"])
         if len(ann) != n or ann.dim != AnnIndex.width(state.index_dim, ann.storage):
             raise ValueError("the index has a wrong size")
-        space.ann, space.saved_index = ann, entry["index"]
+        partition.ann, partition.saved_index = ann, entry["index"]
         if entry["envelopes"] and options.mapped:
             try:
                 path = self.folder / entry["envelopes"]["name"]
-                space.file = EnvelopeFile(path, entry["envelopes"]["count"], self._spec.envelope_size)
+                partition.file = EnvelopeFile(path, entry["envelopes"]["count"], self._spec.envelope_size)
             except (OSError, ValueError) as error:  # the index is none the worse for it
                 _log.warning("collection %r: mapped vectors are not used: %s", self._spec.name, error)
-        return space
+        return partition
 
     def _load_rows(self, entry: dict[str, Any], n: int) -> tuple[RowRuns, npt.NDArray[np.bool_]]:
         """Return the rows of n ordinals, and which live."""

@@ -53,7 +53,7 @@ class FaissIndex:
         self._reset()
 
     def _reset(self) -> None:
-        self._spaces: dict[int, Partition] = {}
+        self._partitions: dict[int, Partition] = {}
         self._loaded = False
         self._state = State()
         """What the index knows of the records."""
@@ -72,7 +72,7 @@ class FaissIndex:
         with self._fitted(probes, _dim(probes)) as fitted:
             lists = self._lists(fitted, probes, limit, predicate)
             rows = union(lists)
-            held = mapped(self._spaces.values(), rows, self._records.spec.envelope_size)
+            held = mapped(self._partitions.values(), rows, self._records.spec.envelope_size)
         return Nearest(lists, *self._completed(rows, *held))
 
     def vectors(self, rows: Rows) -> tuple[Rows, Bytes]:
@@ -82,13 +82,13 @@ class FaissIndex:
             return self._records.vectors(asked)
         self._follow()
         with self._lock.shared():
-            held = mapped(self._spaces.values(), asked, self._records.spec.envelope_size)
+            held = mapped(self._partitions.values(), asked, self._records.spec.envelope_size)
         return self._completed(asked, *held)
 
-    def explain(self, space: int, query: Matrix, limit: int, predicate: Predicate | None = None) -> str:
+    def explain(self, partition: int, query: Matrix, limit: int, predicate: Predicate | None = None) -> str:
         """Say how `candidates` would answer."""
-        with self._fitted((space,), query.shape[-1]) as fitted:
-            return fitted.get(space, Partition()).explain(limit, predicate, self._records.rows, self._options)
+        with self._fitted((partition,), query.shape[-1]) as fitted:
+            return fitted.get(partition, Partition()).explain(limit, predicate, self._records.rows, self._options)
 
     def authenticate(self, authenticator: CacheAuthenticator) -> None:
         """Take the means to check cached files. Without them, none are read or written."""
@@ -138,30 +138,32 @@ class FaissIndex:
 
     def stats(self) -> dict[str, Any]:
         """Describe the index."""
-        counts = self._records.spaces()
+        counts = self._records.partitions()
         with self._lock.shared():
-            spaces = {number: space.stats() for number, space in self._spaces.items()}
+            partitions = {number: partition.stats() for number, partition in self._partitions.items()}
             loaded = self._loaded
             index_dim = self._state.index_dim if loaded else self._records.spec.index_dim
-        kinds = {str(space["index"]) for space in spaces.values() if space["index"]}
+        kinds = {str(partition["index"]) for partition in partitions.values() if partition["index"]}
         planned = {self._options.kind_for(n) for n in counts.values()} or {self._options.kind_for(0)}
         return {
             "index": "+".join(sorted(kinds or planned)) if index_dim else "none",
             "loaded": loaded,
             "rows": sum(counts.values()),
-            "dead": sum(int(space["dead"] or 0) for space in spaces.values()),
+            "dead": sum(int(partition["dead"] or 0) for partition in partitions.values()),
             "storage": self._options.storage,
             "ef_search": self._options.ef_search,
-            "spaces": spaces,
+            "partitions": partitions,
             "bytes": {"index": 0, "vectors": 0} if self._cache is None else self._cache.sizes(),
         }
 
     @contextmanager
-    def _fitted(self, spaces: Iterable[int] | None = None, dim: int | None = None) -> Iterator[dict[int, Partition]]:
-        """Hold the shared lock and give the indexes of those spaces that there are, up to date.
+    def _fitted(
+        self, partitions: Iterable[int] | None = None, dim: int | None = None
+    ) -> Iterator[dict[int, Partition]]:
+        """Hold the shared lock and give the indexes of those partitions that there are, up to date.
 
         Args:
-            spaces: None, all of them.
+            partitions: None, all of them.
             dim: coordinates of the probes, if there are any.
 
         Raises:
@@ -173,9 +175,9 @@ class FaissIndex:
                 if self._loaded:
                     if dim not in (None, self._state.index_dim):
                         raise StaleConfigError("the collection's settings were changed meanwhile")
-                    wanted = self._spaces if spaces is None else spaces
-                    found = {number: self._spaces[number] for number in wanted if number in self._spaces}
-                    if not any(space.stale(self._options) for space in found.values()):
+                    wanted = self._partitions if partitions is None else partitions
+                    found = {number: self._partitions[number] for number in wanted if number in self._partitions}
+                    if not any(partition.stale(self._options) for partition in found.values()):
                         yield found
                         return
             self._follow()  # another thread may have dropped everything
@@ -227,7 +229,7 @@ class FaissIndex:
     def _load(self) -> None:
         saved = self._cache.load(lambda state: self._changes(state, stamped=True)) if self._cache else None
         if saved is not None:
-            self._spaces, self._state = saved.spaces, saved.state
+            self._partitions, self._state = saved.partitions, saved.state
             self._apply(saved.changes)
         self._loaded = True
 
@@ -235,38 +237,42 @@ class FaissIndex:
         if changes is None:
             return
         if not changes.whole and any(
-            len(rows) and number in self._spaces and rows[0] <= self._spaces[number].rows.last
+            len(rows) and number in self._partitions and rows[0] <= self._partitions[number].rows.last
             for number, rows in changes.added.items()
         ):
             # Ordinals ascend with rows. Writers that overlap may commit a lower row after a higher one.
             changes = self._records.changes(-1, changes.content) or changes
         index_dim = changes.index_dim or 0
         if (changes.content, index_dim) != (self._state.content, self._state.index_dim):
-            self._spaces, self._unsaved, self._tried = {}, 0, 0  # rows stay what they are, their index vectors do not
+            self._partitions, self._unsaved, self._tried = (
+                {},
+                0,
+                0,
+            )  # rows stay what they are, their index vectors do not
         nothing = np.empty(0, np.int64)
-        for number in {*self._spaces, *changes.added} if index_dim else ():
-            space = self._spaces.setdefault(number, Partition())
+        for number in {*self._partitions, *changes.added} if index_dim else ():
+            partition = self._partitions.setdefault(number, Partition())
             rows = changes.added.get(number, nothing)
             if changes.whole:
-                space.keep(rows, changes.next_row)
+                partition.keep(rows, changes.next_row)
             else:
-                space.append(rows)
-                space.kill(changes.removed)
+                partition.append(rows)
+                partition.kill(changes.removed)
         self._state = State(changes.generation, changes.content, changes.stamp, index_dim)
 
     def _fit(self) -> None:
         with suppress(_ReplacedError), self._changing():
-            for space in self._spaces.values():
-                if space.stale(self._options):
-                    before = space.indexed if space.ann else 0
-                    ann = space.ann
-                    space.fit(self._index_vectors, self._state.index_dim, self._options)
-                    self._unsaved += space.indexed - before if space.ann is ann else space.indexed
+            for partition in self._partitions.values():
+                if partition.stale(self._options):
+                    before = partition.indexed if partition.ann else 0
+                    ann = partition.ann
+                    partition.fit(self._index_vectors, self._state.index_dim, self._options)
+                    self._unsaved += partition.indexed - before if partition.ann is ann else partition.indexed
             # rows keep their numbers when content is replaced, so what was read may be of both
             changes = self._changes(self._state)
             if changes is not None and changes.content != self._state.content:
                 raise _ReplacedError
-        indexed = sum(space.indexed for space in list(self._spaces.values()))
+        indexed = sum(partition.indexed for partition in list(self._partitions.values()))
         if self._unsaved - self._tried >= max(_SAVE_LEAST, _SAVE_SHARE * indexed):
             self._save()  # a graph of minutes must not be lost to a kill
 
@@ -283,7 +289,7 @@ class FaissIndex:
             with self._lock.shared():
                 if not self._loaded or not self._state.index_dim:
                     return
-                kept = self._cache.begin(self._spaces, self._state)
+                kept = self._cache.begin(self._partitions, self._state)
                 unsaved = self._tried = self._unsaved
             # the slow part, copying envelopes, goes on beside searches and writes
             if kept is not None and self._cache.finish(kept, self._records.vectors):

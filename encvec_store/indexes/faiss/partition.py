@@ -32,7 +32,7 @@ _DEAD_MOST = 0.3
 
 
 class Partition:
-    """The index of one space. Not locked: `FaissIndex` sees to that."""
+    """The index of one partition. Not locked: `FaissIndex` sees to that."""
 
     def __init__(self, rows: RowRuns | None = None, live: npt.NDArray[np.bool_] | None = None) -> None:
         self.rows = RowRuns(np.empty(0, np.int64)) if rows is None else rows
@@ -173,7 +173,7 @@ class Partition:
     ) -> list[tuple[Rows, Matrix]]:
         """Return up to `limit` rows per query, nearest first, of those that satisfy the predicate; and their products.
 
-        Those of a space that is gone are none.
+        Those of a partition that is gone are none.
         """
         mask, matching = self._choice(predicate, lookup)
         k = min(limit, matching)
@@ -234,33 +234,35 @@ class Partition:
 
 
 def together(
-    spaces: Mapping[int, Partition],
+    partitions: Mapping[int, Partition],
     probes: Probes,
     limit: int,
     predicate: Predicate | None,
     lookup: Callable[[Predicate], Rows],
     options: FaissOptions,
 ) -> list[Rows]:
-    """Return up to `limit` rows per query of all these spaces, nearest first."""
-    each = share(limit, len(spaces))
-    if len(spaces) > 1:
+    """Return up to `limit` rows per query of all these partitions, nearest first."""
+    each = share(limit, len(partitions))
+    if len(partitions) > 1:
         # a few of each will do, unless there are hardly more than are asked for
-        matching = [space.matching(predicate, lookup) for space in spaces.values()]
+        matching = [partition.matching(predicate, lookup) for partition in partitions.values()]
         each = each if sum(min(each, n) for n in matching) >= min(limit, sum(matching)) else limit
         # what is kept while searching is kept in all of them together
-        options = replace(options, ef_search=share(options.ef_search, len(spaces)))
-    parts = [space.search(probes[number], each, predicate, lookup, options) for number, space in spaces.items()]
+        options = replace(options, ef_search=share(options.ef_search, len(partitions)))
+    parts = [
+        partition.search(probes[number], each, predicate, lookup, options) for number, partition in partitions.items()
+    ]
     return [first(limit, found) for found in zip(*parts, strict=True)]
 
 
-def mapped(spaces: Iterable[Partition], rows: Rows, size: int) -> tuple[Bytes, npt.NDArray[np.bool_]]:
+def mapped(partitions: Iterable[Partition], rows: Rows, size: int) -> tuple[Bytes, npt.NDArray[np.bool_]]:
     """Return the envelopes of n rows, (n, size) uint8, as far as files of them are mapped; and (n,) which those are."""
     envelopes, have = np.empty((0, size), np.uint8), np.zeros(len(rows), bool)
-    for space in spaces:
-        file = space.file
+    for partition in partitions:
+        file = partition.file
         if file is None:
             continue
-        ordinals, positions = space.places(rows)
+        ordinals, positions = partition.places(rows)
         if len(ordinals) and ordinals.max() >= file.count:
             there = ordinals < file.count
             ordinals, positions = ordinals[there], positions[there]

@@ -1,6 +1,6 @@
 """Building and finding indexes, one per key version of a collection.
 
-An index covers one space only: vectors of different key versions are not comparable, and must not share a graph.
+An index covers one partition only: vectors of different key versions are not comparable, and must not share a graph.
 It is built beside reads and writes, and by one process at a time.
 """
 
@@ -46,7 +46,7 @@ _DROP = SQL("DROP INDEX CONCURRENTLY IF EXISTS {}")
 
 @dataclass(frozen=True)
 class IndexState:
-    """How one space stands."""
+    """How one partition stands."""
 
     records: int
     kind: str
@@ -70,18 +70,18 @@ class Indexer:
         self._half = half
 
     def states(self, cursor: Cursor, content: int, counts: dict[int, int]) -> dict[int, IndexState]:
-        """Return how each space is indexed."""
+        """Return how each partition is indexed."""
         existing = cursor.execute(_EXISTING.encode(), (self._names.schema, f"records_{content}")).fetchall()
         valid = {name: size for name, sound, size in existing if sound}
         found, dim = {}, self._dim_of(content)
-        for space, records in counts.items():
+        for partition, records in counts.items():
             kind, storage, size = "none", "float32", 0
             for candidate, stored in _INDEXES:
-                name = self._name(content, space, candidate, stored)
+                name = self._name(content, partition, candidate, stored)
                 if name in valid and self._options.index in ("auto", candidate):
                     kind, storage, size = candidate, stored, valid[name]
             wanted = self._options.kind_for(records, dim, half=self._half)
-            found[space] = IndexState(records, kind, wanted, storage, size)
+            found[partition] = IndexState(records, kind, wanted, storage, size)
         return found
 
     def size(self, cursor: Cursor, content: int) -> int:
@@ -89,8 +89,8 @@ class Indexer:
         (size,) = cursor.execute(self._names.sql(_SIZE, content)).fetchone() or (0,)
         return int(size)
 
-    def build(self, content: int, space: int, state: IndexState) -> bool:
-        """Build the index that a space lacks; False where another process is at it.
+    def build(self, content: int, partition: int, state: IndexState) -> bool:
+        """Build the index that a partition lacks; False where another process is at it.
 
         Raises:
             StoreLockedError: a transaction of another process did not end within the lock timeout.
@@ -98,7 +98,7 @@ class Indexer:
         """
         dim = self._dim_of(content)
         storage = self._options.storage_for(dim, half=self._half)
-        statement = self._statement(content, space, state, dim, concurrently=not self._options.pooler)
+        statement = self._statement(content, partition, state, dim, concurrently=not self._options.pooler)
         if self._options.pooler:
             return self._build_in_transaction(content, state.records, dim, statement)
         with self._source.session() as cursor:
@@ -106,7 +106,7 @@ class Indexer:
             if cursor.execute(b"SELECT pg_try_advisory_lock(%s::int4, %s::int4)", lock).fetchone() != (True,):
                 return False
             try:
-                name = Identifier(self._names.schema, self._name(content, space, state.wanted, storage))
+                name = Identifier(self._names.schema, self._name(content, partition, state.wanted, storage))
                 for _, setting, value in self._settings():
                     cursor.execute(b"SELECT set_config(%s, %s, false)", (setting, value))
                 # what an interrupted build left is of no use to searches, and slows down writes
@@ -129,12 +129,12 @@ class Indexer:
     def build_new(self, cursor: Cursor, content: int, counts: dict[int, int], dim: int) -> None:
         """Index tables that nobody else sees yet, in the transaction that made them."""
         self._source.set_local(cursor, {setting: value for _, setting, value in self._settings()[:-1]})
-        for space, records in counts.items():
+        for partition, records in counts.items():
             wanted = self._options.kind_for(records, dim, half=self._half)
             if wanted != "none":
                 state = IndexState(records, "none", wanted, self._options.storage_for(dim, half=self._half), 0)
                 with self._watched(cursor, records, dim):
-                    cursor.execute(self._statement(content, space, state, dim, concurrently=False))
+                    cursor.execute(self._statement(content, partition, state, dim, concurrently=False))
         cursor.execute(self._names.sql("ANALYZE {terms}", content))
 
     def _build_in_transaction(self, content: int, records: int, dim: int, statement: bytes) -> bool:
@@ -186,10 +186,10 @@ class Indexer:
         ]
         return [(b"RESET " + name.encode(), name, value) for name, value in settings]
 
-    def _name(self, content: int, space: int, kind: str, storage: str) -> str:
-        return f"records_{content}_s{space}_{kind}{'_half' if storage == 'float16' else ''}"
+    def _name(self, content: int, partition: int, kind: str, storage: str) -> str:
+        return f"records_{content}_s{partition}_{kind}{'_half' if storage == 'float16' else ''}"
 
-    def _statement(self, content: int, space: int, state: IndexState, dim: int, *, concurrently: bool) -> bytes:
+    def _statement(self, content: int, partition: int, state: IndexState, dim: int, *, concurrently: bool) -> bytes:
         options = self._options
         lists = state.wanted == "ivfflat"
         storage = options.storage_for(dim, half=self._half)
@@ -200,12 +200,12 @@ class Indexer:
         )
         return self._names.sql(
             "CREATE INDEX {concurrently} {name} ON {records} USING {kind} ({on} {opclass})"
-            " WITH ({parameters}) WHERE space = {space}",
+            " WITH ({parameters}) WHERE partition = {partition}",
             content,
             concurrently=SQL("CONCURRENTLY" if concurrently else ""),
-            name=Identifier(self._name(content, space, state.wanted, storage)),
+            name=Identifier(self._name(content, partition, state.wanted, storage)),
             kind=SQL("ivfflat" if lists else "hnsw"),
             parameters=parameters,
-            space=space,
+            partition=partition,
             **self._names.measure(storage, dim, kept(self._half)[0]),
         )

@@ -30,9 +30,9 @@ class PgvectorIndex:
     def nearest(self, probes: Probes, limit: int, predicate: Predicate | None = None) -> Nearest:
         return self._searcher.nearest(probes, limit, predicate)
 
-    def explain(self, space: int, query: Matrix, limit: int, predicate: Predicate | None = None) -> str:
+    def explain(self, partition: int, query: Matrix, limit: int, predicate: Predicate | None = None) -> str:
         """Return the server's plan for a search of one query."""
-        return self._searcher.explain(space, query, limit, predicate)
+        return self._searcher.explain(partition, query, limit, predicate)
 
     def check(self) -> list[str]:
         """Return nothing: an index of the server's cannot be looked into from here, only built anew."""
@@ -43,7 +43,7 @@ class PgvectorIndex:
         kinds = {state.kind for state in states.values()} or {"none"}
         return {
             "index": "+".join(sorted("exact" if kind == "none" else kind for kind in kinds)),
-            "spaces": {
+            "partitions": {
                 str(number): {
                     "index": state.kind,
                     "wanted": state.wanted,

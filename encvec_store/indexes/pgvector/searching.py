@@ -1,6 +1,6 @@
 """Candidates: which way to search, and the statements for it.
 
-    few records, many candidates       exact: every record of the space is compared
+    few records, many candidates       exact: every record of the partition is compared
     a filter that few records pass     narrow: they are listed by the index on terms, and compared exactly
     otherwise                          index: HNSW (of vectors or signs) or IVFFlat, the filter checked on the way
 
@@ -81,7 +81,10 @@ class Searcher:
     def _search(self, probes: Probes, limit: int, predicate: Predicate | None, *, whole: bool) -> Nearest:
         """Return candidates; the envelopes and small payloads of the only query's, if `whole`."""
         ask = Ask(
-            {space: np.ascontiguousarray(part, np.float32) for space, part in probes.items()}, limit, predicate, whole
+            {partition: np.ascontiguousarray(part, np.float32) for partition, part in probes.items()},
+            limit,
+            predicate,
+            whole,
         )
         if ask.dim != self._records.dim_of(self._records.content):
             self._records.catch_up()  # another process moved the collection to a sketch, or to another one
@@ -89,7 +92,7 @@ class Searcher:
             self._statements.fit(self._records.content, ask)
         if not ask.dim or not ask.count or limit <= 0:
             return self._take(ask, [])
-        states = {space: state for space in ask.probes if (state := self._state(space)) is not None}
+        states = {partition: state for partition in ask.probes if (state := self._state(partition)) is not None}
         state = _together(states)
         if state is None or state.kind == "none" or share(limit, len(ask.probes)) > _MOST_EF:
             return self._exact(ask, state)
@@ -115,9 +118,9 @@ class Searcher:
         return exact
 
     def states(self, *, fresh: bool = False) -> dict[int, IndexState]:
-        """Return how each space is indexed, as of a moment ago."""
+        """Return how each partition is indexed, as of a moment ago."""
         if fresh or time.monotonic() > self._seen + _LOOK_AGAIN:
-            counts = self._records.spaces()
+            counts = self._records.partitions()
             self._states = self._records.on_content(
                 lambda cursor, content: self._indexer.states(cursor, content, counts)
             )
@@ -128,10 +131,10 @@ class Searcher:
         """Return the bytes of the indexes on the server."""
         return self._records.on_content(self._indexer.size)
 
-    def build(self, space: int | None = None) -> None:
-        """Build what is missing, for one space or all."""
+    def build(self, partition: int | None = None) -> None:
+        """Build what is missing, for one partition or all."""
         for number, state in self.states(fresh=True).items():
-            if state.wanted not in (state.kind, "none") and space in (None, number):
+            if state.wanted not in (state.kind, "none") and partition in (None, number):
                 content = self._records.content
                 try:
                     self._indexer.build(content, number, state)
@@ -150,13 +153,13 @@ class Searcher:
         """Ask which indexes there are before the next search."""
         self._seen = -_LOOK_AGAIN
 
-    def explain(self, space: int, query: Matrix, limit: int, predicate: Predicate | None = None) -> str:
+    def explain(self, partition: int, query: Matrix, limit: int, predicate: Predicate | None = None) -> str:
         """Return which way a search of one query goes, and the server's plan for it. Builds no index."""
-        state = self.states(fresh=True).get(space)
+        state = self.states(fresh=True).get(partition)
         if state is None:
             return "nothing to compare"
         indexed = state.kind != "none" and limit <= _MOST_EF
-        ask = Ask({space: query.reshape(1, -1)}, limit, predicate, whole=True)
+        ask = Ask({partition: query.reshape(1, -1)}, limit, predicate, whole=True)
         ways = [(f"{state.kind} index", self._way(state, limit)) if indexed else ("scan", Way("exact"))]
         if indexed and predicate is not None:
             most = self._narrow_limit(state.records, limit)
@@ -164,7 +167,7 @@ class Searcher:
 
         def work(cursor: Cursor, content: int) -> tuple[str, str, list[Any]]:
             passing = (
-                "" if predicate is None else f"{self._statements.passing(cursor, content, space, predicate):,} of "
+                "" if predicate is None else f"{self._statements.passing(cursor, content, partition, predicate):,} of "
             )
             for name, way in ways:
                 sql, parameters = self._statements.search(content, ask, way)
@@ -176,13 +179,13 @@ class Searcher:
         shown = [_NUMBERS.sub(f"'[{query.size} numbers]'", line) for (line,) in plan]
         return "\n".join([f"{way}, {passing}{state.records:,} records", *(f"  {line}" for line in shown)])
 
-    def _state(self, space: int) -> IndexState | None:
-        state = self.states().get(space)
+    def _state(self, partition: int) -> IndexState | None:
+        state = self.states().get(partition)
         if state is None or state.kind != "none" or state.wanted == "none":
             return state
         if state.records <= self._options.index_in_search:
             if time.monotonic() > self._build_after:
-                self._try_to_build(space)
+                self._try_to_build(partition)
         elif not self._warned:
             self._warned = True
             log.warning(
@@ -190,12 +193,12 @@ class Searcher:
                 self._records.spec.name,
                 state.records,
             )
-        return self._states.get(space)
+        return self._states.get(partition)
 
-    def _try_to_build(self, space: int) -> None:
+    def _try_to_build(self, partition: int) -> None:
         """Build an index if the server lets us: a replica or a role that only reads can be searched without."""
         try:
-            self.build(space)
+            self.build(partition)
         except StoreError as error:
             self._build_after = time.monotonic() + _BUILD_AGAIN
             log.warning("searches of collection %r compare all records: %s", self._records.spec.name, error)
@@ -228,22 +231,22 @@ class Searcher:
         self.ways[state.kind] += 1
         way = self._way(state, ask.limit, len(ask.probes))
         if len(ask.probes) > 1:  # one that we do not know of may have got records since we looked
-            served = {space for space, other in states.items() if other.kind == state.kind}
-            way = replace(way, scanned=tuple(space for space in ask.probes if space not in served))
+            served = {partition for partition, other in states.items() if other.kind == state.kind}
+            way = replace(way, scanned=tuple(partition for partition in ask.probes if partition not in served))
 
         def work(cursor: Cursor, content: int) -> list[Any]:
             return cursor.execute(*self._statements.search(content, ask, way)).fetchall()
 
         return self._take(ask, self._records.on_content(work))
 
-    def _way(self, state: IndexState, limit: int, spaces: int = 1) -> Way:
-        """Say how to use an index of that kind, one for each of some spaces that hold `limit` candidates together."""
-        options, limit, records = self._options, share(limit, spaces), state.records // spaces
+    def _way(self, state: IndexState, limit: int, partitions: int = 1) -> Way:
+        """Say how to use the indexes of this kind of some partitions, which give `limit` candidates together."""
+        options, limit, records = self._options, share(limit, partitions), state.records // partitions
         if state.kind == "ivfflat":
             probes = ("ivfflat.probes", str(options.probes_for(records)))
             return Way(state.kind, state.storage, (probes, ("ivfflat.iterative_scan", "relaxed_order")))
         wide = min(_MOST_EF, limit * options.bit_oversample) if state.kind == "bit" else limit
-        ef = min(_MOST_EF, max(share(options.ef_search, spaces), wide))
+        ef = min(_MOST_EF, max(share(options.ef_search, partitions), wide))
         settings = [("hnsw.ef_search", str(ef)), ("hnsw.iterative_scan", "relaxed_order")]
         visits = 4 * wide * records // self._narrow_limit(records, wide)
         if visits > _VISITS:
@@ -269,7 +272,7 @@ class Searcher:
 
 
 def _together(states: Mapping[int, IndexState]) -> IndexState | None:
-    """Describe the spaces of one search by the largest that has an index, with the records of all."""
+    """Describe the partitions of one search by the largest that has an index, with the records of all."""
     if len(states) < 2:
         return next(iter(states.values()), None)
     largest = max(states.values(), key=lambda state: (state.kind != "none", state.records))

@@ -44,14 +44,15 @@ _WHOLE: LiteralString = (
     " LEFT JOIN LATERAL ({inner}) AS c ON true"
 )
 _INNER: LiteralString = (
-    "SELECT {columns} FROM {records} AS r WHERE r.space = {space}{where} ORDER BY {on} {operator} {query} LIMIT {limit}"
+    "SELECT {columns} FROM {records} AS r WHERE r.partition = {partition}{where}"
+    " ORDER BY {on} {operator} {query} LIMIT {limit}"
 )
 _SIGNS: LiteralString = (
-    "SELECT {columns} FROM (SELECT r.ctid AS place, * FROM {records} AS r WHERE r.space = {space}{where}"
+    "SELECT {columns} FROM (SELECT r.ctid AS place, * FROM {records} AS r WHERE r.partition = {partition}{where}"
     " ORDER BY {on} {operator} {query} LIMIT {wide}) AS r ORDER BY {distance} LIMIT {limit}"
 )
-# Of several cells, one branch for each index, since an index serves one space; the cells that have none are compared
-# all in one pass. Their products compare with each other, so the nearest of all are chosen here.
+# Of several cells, one branch for each index, since an index serves one partition; cells without one are compared all
+# in one pass. Their products compare with each other, so the nearest of all are chosen here.
 _CELLS_WIDE: LiteralString = (
     "SELECT q.n, found.* FROM {before}(SELECT s.n{settings} FROM generate_series(1, {count}) AS s (n)) AS q"
     " CROSS JOIN LATERAL (SELECT string_agg(int8send(c.row), ''::bytea) FILTER (WHERE c.d IS NOT NULL),"
@@ -64,8 +65,8 @@ _CELLS_WHOLE: LiteralString = (
 _CELLS: LiteralString = "SELECT * FROM ({branches}) AS u ORDER BY u.d LIMIT {limit}"
 _BRANCH: LiteralString = "(SELECT b.* FROM (SELECT {query} AS v) AS p CROSS JOIN LATERAL ({inner}) AS b)"
 _SCANNED: LiteralString = (
-    "(SELECT {columns} FROM {records} AS r JOIN unnest(%(spaces)b::int8[], %(numbers)b::int8[],"
-    " %(vectors)b::{type}[]) AS p (space, n, v) ON p.space = r.space"
+    "(SELECT {columns} FROM {records} AS r JOIN unnest(%(partitions)b::int8[], %(numbers)b::int8[],"
+    " %(vectors)b::{type}[]) AS p (partition, n, v) ON p.partition = r.partition"
     " WHERE p.n = q.n{where} ORDER BY {distance} LIMIT {limit})"
 )
 # Not through a sort, which would copy every record: the chosen ones are read once more. Within one statement a place
@@ -75,7 +76,7 @@ _NARROW: LiteralString = (
     "WITH listed AS MATERIALIZED (SELECT row FROM ({hole}) AS l LIMIT {most} + 1), few AS MATERIALIZED"
     " (SELECT array_agg(row) AS rows FROM listed HAVING count(*) <= {most}) {outer}"
 )
-_PASSING: LiteralString = "SELECT count(*) FROM {records} AS r WHERE r.space = {space} AND {holds}"
+_PASSING: LiteralString = "SELECT count(*) FROM {records} AS r WHERE r.partition = {partition} AND {holds}"
 _COLUMNS = f"r.row, r.envelope, CASE WHEN octet_length(r.payload) <= {_SMALL} THEN r.payload END AS payload"
 
 
@@ -113,7 +114,7 @@ class Way:
     wide: int = 0
     """bit: records taken from the index of signs, to be compared by their whole index vectors."""
     scanned: tuple[int, ...] = ()
-    """Of several spaces, those that this index does not serve."""
+    """Of several partitions, those that this index does not serve."""
 
 
 class Statements:
@@ -155,11 +156,11 @@ class Statements:
         if ask.dim != self._records.dim_of(content):
             raise StaleConfigError("the collection's settings were changed meanwhile")
 
-    def passing(self, cursor: Cursor, content: int, space: int, predicate: Predicate) -> int:
-        """Count the records of a space that a filter lets pass."""
+    def passing(self, cursor: Cursor, content: int, partition: int, predicate: Predicate) -> int:
+        """Count the records of a partition that a filter lets pass."""
         compiled = PredicateSql(self._names.records(content), self._names.terms(content))
         holds = SQL(compiled.holds(predicate, "r.row"))
-        sql = self._names.sql(_PASSING, content, space=space, holds=holds)
+        sql = self._names.sql(_PASSING, content, partition=partition, holds=holds)
         (n,) = cursor.execute(sql, compiled.parameters).fetchone() or (0,)
         return int(n)
 
@@ -175,14 +176,14 @@ class Statements:
 
     def _many(self, ask: Ask, way: Way) -> dict[str, Any]:
         parameters: dict[str, Any] = {
-            f"query{space}": self._vector(part[0]) if ask.whole else self._vectors(part)
-            for space, part in ask.probes.items()
-            if space not in way.scanned
+            f"query{partition}": self._vector(part[0]) if ask.whole else self._vectors(part)
+            for partition, part in ask.probes.items()
+            if partition not in way.scanned
         }
         if way.scanned:
-            vectors = np.concatenate([ask.probes[space] for space in way.scanned])
+            vectors = np.concatenate([ask.probes[partition] for partition in way.scanned])
             parameters |= {
-                "spaces": int8_array(np.repeat(way.scanned, ask.count)),
+                "partitions": int8_array(np.repeat(way.scanned, ask.count)),
                 "numbers": int8_array(np.tile(np.arange(1, ask.count + 1), len(way.scanned))),
                 "vectors": self._vectors(vectors),
             }
@@ -203,12 +204,14 @@ class Statements:
         parts |= {"where": where, "limit": share(ask.limit, len(ask.probes)), "distance": distance, "wide": way.wide}
         template = _SIGNS if way.kind == "bit" else _INNER
         branches: list[Composable] = []
-        for space in ask.probes:
-            if space in way.scanned:
+        for partition in ask.probes:
+            if partition in way.scanned:
                 continue
-            inner = names.part(template, content, columns=columns(place), space=space, **parts)
-            asked: LiteralString = "%(query{space})b::{type}" if ask.whole else "(%(query{space})b::{type}[])[q.n]"
-            query = names.part(asked, space=SQL(str(space)), type=names.part(self._type))
+            inner = names.part(template, content, columns=columns(place), partition=partition, **parts)
+            asked: LiteralString = (
+                "%(query{partition})b::{type}" if ask.whole else "(%(query{partition})b::{type}[])[q.n]"
+            )
+            query = names.part(asked, partition=SQL(str(partition)), type=names.part(self._type))
             branches.append(names.part(_BRANCH, query=query, inner=inner))
         if way.scanned:
             listed = columns("r.ctid AS place")
@@ -231,7 +234,7 @@ class Statements:
         names = self._names
         narrow = way.kind == "narrow"
         joined = ask.whole and way.storage == "exact"
-        ((space, queries),) = ask.probes.items()
+        ((partition, queries),) = ask.probes.items()
         dim = queries.shape[1]
         column: LiteralString = f"r.{self._column}"
         exact = names.measure("exact", dim, column, "q.v")
@@ -241,7 +244,7 @@ class Statements:
         )
         where = " AND r.row = ANY(few.rows)" if narrow else f" AND {_HOLE}" if ask.predicate is not None else ""
         parts: dict[str, Composable | int] = {**names.measure(way.storage, dim, column, "q.v")}
-        parts |= {"columns": columns, "space": space, "where": SQL(where), "limit": ask.limit}
+        parts |= {"columns": columns, "partition": partition, "where": SQL(where), "limit": ask.limit}
         parts |= {"distance": distance, "wide": way.wide}
         type_ = names.part(self._type)
         inner = names.part(_SIGNS if way.kind == "bit" else _INNER, content, **parts)

@@ -4,7 +4,7 @@ schema encvec
 ├── meta          format of the tables
 ├── collections   one row each: settings, generation, next row number, number of the tables in use
 ├── blobs         what is sealed beside the settings
-├── spaces        records by key version and cell, counted by every write
+├── partitions        records by key version and cell, counted by every write
 ├── changes       rows that each write added and removed
 ├── records       parent of records_1, records_2, ...: one table a collection
 └── terms         parent of terms_1, terms_2, ...: fields that may be filtered

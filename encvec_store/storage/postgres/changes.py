@@ -32,13 +32,13 @@ _HEAD: LiteralString = (
     " FROM {changes} WHERE collection = {id} AND generation > %s::int8) AS d WHERE c.id = {id}"
 )
 _WHOLE: LiteralString = (
-    "SELECT c.generation, c.content, c.stamp, c.next_row, c.index_dim, r.space, r.rows FROM {collections} AS c"
-    " LEFT JOIN (SELECT space, string_agg(int8send(row), ''::bytea ORDER BY row) AS rows FROM {records} GROUP BY space)"
-    " AS r ON true WHERE c.id = {id}"
+    "SELECT c.generation, c.content, c.stamp, c.next_row, c.index_dim, r.partition, r.rows FROM {collections} AS c"
+    " LEFT JOIN (SELECT partition, string_agg(int8send(row), ''::bytea ORDER BY row) AS rows FROM {records}"
+    " GROUP BY partition) AS r ON true WHERE c.id = {id}"
 )
 _BETWEEN: LiteralString = (
-    "SELECT space, string_agg(int8send(row), ''::bytea ORDER BY row) FROM {records}"
-    " WHERE row BETWEEN %s::int8 AND %s::int8 GROUP BY space"
+    "SELECT partition, string_agg(int8send(row), ''::bytea ORDER BY row) FROM {records}"
+    " WHERE row BETWEEN %s::int8 AND %s::int8 GROUP BY partition"
 )
 _COUNT: LiteralString = (
     "SELECT count(*), coalesce(sum(octet_length(rows)), 0)::int8 FROM {changes} WHERE collection = {id}"
@@ -72,15 +72,15 @@ def changed(records: RecordsReader, since: int, content: int, stamp: int | None)
             came, went = unpacked(added or b""), unpacked(removed or b"")
         except ValueError:  # damaged: what is there is known all the same
             return _whole(cursor, records, since)
-        spaces = {}
+        partitions = {}
         if len(came):
             # the first row that came since: who called has seen nothing of what is above it
             sql = records.names.sql(_BETWEEN, now)
             found = cursor.execute(sql, (int(came[0]), int(came[-1]))).fetchall()
             # what another write has removed meanwhile is missing, and that change comes next
-            spaces = {space: rows_from(listed) for space, listed in found}
+            partitions = {partition: rows_from(listed) for partition, listed in found}
             went = went[: np.searchsorted(went, came[0])]
-        return Changes(generation, now, current, spaces, went, False, next_row, index_dim)
+        return Changes(generation, now, current, partitions, went, False, next_row, index_dim)
 
     return records.on_content(work)
 
@@ -94,7 +94,7 @@ def _whole(cursor: Cursor, records: RecordsReader, since: int) -> Changes:
     generation, content, stamp, next_row, index_dim, *_ = lines[0]
     if content != tables:  # replaced before we looked: as if its tables had been dropped already
         raise UndefinedTable
-    rows = {space: rows_from(listed) for *_, space, listed in lines if space is not None}
+    rows = {partition: rows_from(listed) for *_, partition, listed in lines if partition is not None}
     return Changes(generation, content, stamp, rows, _NOTHING, True, next_row, index_dim)
 
 

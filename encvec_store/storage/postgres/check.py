@@ -27,13 +27,13 @@ _CHECKS: tuple[tuple[LiteralString, str], ...] = (
         "{} records have a row number that was never given out",
     ),
     (
-        "SELECT count(*) FROM (SELECT space, count(*) AS n FROM {records} GROUP BY space) h FULL JOIN"
-        " (SELECT space, records AS n FROM {spaces} WHERE collection = {id} AND records <> 0) s USING (space)"
-        " WHERE h.n IS DISTINCT FROM s.n",
+        "SELECT count(*) FROM (SELECT partition, count(*) AS n FROM {records} GROUP BY partition) h FULL JOIN"
+        " (SELECT partition, records AS n FROM {partitions} WHERE collection = {id} AND records <> 0) s"
+        " USING (partition) WHERE h.n IS DISTINCT FROM s.n",
         "the count of records is wrong for {} groups",
     ),
 )
-# an index of vectors is on one space; what is on all records are keys
+# an index of vectors is on one partition; what is on all records are keys
 _SIZES: LiteralString = (
     "SELECT pg_total_relation_size(to_regclass({records_name})) - pg_indexes_size(to_regclass({records_name})),"
     " pg_total_relation_size(to_regclass({terms_name})),"

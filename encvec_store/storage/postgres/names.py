@@ -54,7 +54,7 @@ class Names:
             "collections_name": Literal(Identifier(schema, "collections").as_string()),
             "blobs": Identifier(schema, "blobs"),
             "changes": Identifier(schema, "changes"),
-            "spaces": Identifier(schema, "spaces"),
+            "partitions": Identifier(schema, "partitions"),
             "contents": Literal(Identifier(schema, "contents").as_string()),
             "all_records": Identifier(schema, "records"),
             "all_terms": Identifier(schema, "terms"),

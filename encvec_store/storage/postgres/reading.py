@@ -127,7 +127,7 @@ class RecordsReader:
 
     def count(self) -> int:
         """Count all records."""
-        return sum(self.spaces().values())
+        return sum(self.partitions().values())
 
     def newest(self) -> int:
         """Return the largest row there is, 0 where there is none."""
@@ -139,10 +139,10 @@ class RecordsReader:
 
         return self.on_content(work)
 
-    def spaces(self) -> dict[int, int]:
-        """Count records by space."""
+    def partitions(self) -> dict[int, int]:
+        """Count records by partition."""
         statement = self.names.sql(
-            "SELECT space, records FROM {spaces} WHERE collection = {id} AND records > 0 ORDER BY space",
+            "SELECT partition, records FROM {partitions} WHERE collection = {id} AND records > 0 ORDER BY partition",
             id=self.collection,
         )
         return self.on_content(lambda cursor, _: dict(cursor.execute(statement).fetchall()))
@@ -215,19 +215,19 @@ class RecordsReader:
         return known[1]
 
     def audit(self, rows: Rows) -> list[tuple[int, int, bytes, set[tuple[str, Term]]]]:
-        """Return (row, space, token, {(field, term)}) of the rows found, in the order asked."""
+        """Return (row, partition, token, {(field, term)}) of the rows found, in the order asked."""
 
         def work(cursor: Cursor, content: int) -> list[Any]:
             sql = self.names.sql(
-                "SELECT r.row, r.space, r.token, t.field, t.kind, t.key, t.rest FROM {records} r"
+                "SELECT r.row, r.partition, r.token, t.field, t.kind, t.key, t.rest FROM {records} r"
                 " LEFT JOIN {terms} t ON t.row = r.row WHERE r.row = ANY(%b::int8[])",
                 content,
             )
             return cursor.execute(sql, (int8_array(rows),)).fetchall()
 
         found: dict[int, tuple[int, int, bytes, set[tuple[str, Term]]]] = {}
-        for row, space, token, field, kind, key, rest in self.on_content(work):
-            entry = found.setdefault(row, (row, space, token, set()))
+        for row, partition, token, field, kind, key, rest in self.on_content(work):
+            entry = found.setdefault(row, (row, partition, token, set()))
             if field is not None:
                 entry[3].add((field.decode("utf-8", "surrogatepass"), term_from(kind, key, rest)))
         return [found[row] for row in np.asarray(rows).tolist() if row in found]

@@ -18,7 +18,7 @@ from .writer import PostgresWriter
 __all__ = ["IndexNew", "PostgresRecords"]
 
 IndexNew = Callable[[Cursor, int, dict[int, int], int], None]
-"""Indexes tables that nobody else sees yet: (cursor, number of the tables, records by space, index_dim)."""
+"""Indexes tables that nobody else sees yet: (cursor, number of the tables, records by partition, index_dim)."""
 
 
 class PostgresRecords(RecordsReader):

@@ -122,12 +122,12 @@ def build_metadata(schema: str = "encvec") -> MetaData:
         comment="Rows that each write added (kind 1) or removed (0), as packed ranges: followers read what is new",
     )
     Table(
-        "spaces",
+        "partitions",
         metadata,
         Column("collection", ForeignKey(f"{schema}.collections.id", ondelete="CASCADE"), nullable=False),
-        Column("space", BigInteger, nullable=False),
+        Column("partition", BigInteger, nullable=False),
         Column("records", BigInteger, nullable=False),
-        PrimaryKeyConstraint("collection", "space"),
+        PrimaryKeyConstraint("collection", "partition"),
         comment="Counts of records, kept by every write so that counting costs nothing",
         postgresql_with={"fillfactor": 50},
     )
@@ -135,7 +135,7 @@ def build_metadata(schema: str = "encvec") -> MetaData:
         "records",
         metadata,
         Column("row", BigInteger, primary_key=True, autoincrement=False),
-        Column("space", BigInteger, nullable=False),
+        Column("partition", BigInteger, nullable=False),
         Column("token", LargeBinary, nullable=False),
         Column("envelope", LargeBinary, nullable=False),
         Column("payload", LargeBinary, nullable=False),

@@ -29,7 +29,7 @@ _FORCED: LiteralString = "ALTER TABLE {table} ENABLE ROW LEVEL SECURITY, FORCE R
 _COLLECTIONS: LiteralString = (
     "CREATE POLICY tenant ON {collections} USING (current_setting('encvec.tenant', true) = '=' || tenant)"
 )
-_BESIDES: tuple[LiteralString, ...] = ("{spaces}", "{blobs}", "{changes}")
+_BESIDES: tuple[LiteralString, ...] = ("{partitions}", "{blobs}", "{changes}")
 """Tables with rows of all collections."""
 
 
@@ -43,7 +43,7 @@ _OPEN: LiteralString = (
 )
 # A table with row-level security takes no COPY.
 _RECORDS: LiteralString = (
-    "INSERT INTO {records} (row, space, token, envelope, payload{column}) SELECT * FROM ROWS FROM"
+    "INSERT INTO {records} (row, partition, token, envelope, payload{column}) SELECT * FROM ROWS FROM"
     " (unnest(%b::int8[]), unnest(%b::int8[]), unnest(%b::bytea[]), unnest(%b::bytea[]), unnest(%b::bytea[]){vectors})"
 )
 _TERMS: LiteralString = (
@@ -135,7 +135,7 @@ def _packed(batch: EncryptedBatch, rows: Rows, part: slice, vector_oid: int | No
     """Return the parameters of `_RECORDS` for a part of a batch; without vectors where their type is None."""
     values: list[Any] = [
         int8_array(rows[part]),
-        int8_array(batch.spaces[part]),
+        int8_array(batch.partitions[part]),
         packed_tokens(batch.tokens[part]),
         packed_tokens(batch.vectors[part]),
         byte_arrays(batch.payloads[part]),

@@ -171,14 +171,14 @@ def term_from(typed: str, key: bytes, rest: bytes | None) -> Term:
 
 
 def copy_records(batch: EncryptedBatch, rows: Rows, *, with_vector: bool) -> Iterator[bytes]:
-    """Yield (row, space, token, envelope[, index_vector], payload) as a binary COPY stream.
+    """Yield (row, partition, token, envelope[, index_vector], payload) as a binary COPY stream.
 
     In chunks that stay in the cache: each byte is moved twice, into its line and into the stream. Lines come in the
     order of their tokens, since that costs the index on tokens a fifth of the server's work less.
     """
     n, dim = len(rows), batch.index_vectors.shape[1]
     number = batch.index_vectors.dtype.newbyteorder(">")
-    layout: list[Any] = [("fields", ">i2"), ("8", ">i4"), ("row", ">i8"), ("8 too", ">i4"), ("space", ">i8")]
+    layout: list[Any] = [("fields", ">i2"), ("8", ">i4"), ("row", ">i8"), ("8 too", ">i4"), ("partition", ">i8")]
     for name in ("tokens", "vectors"):
         width = getattr(batch, name).shape[1]
         layout += [(f"{name} length", ">i4"), (name, np.uint8, (width,))]
@@ -201,7 +201,7 @@ def copy_records(batch: EncryptedBatch, rows: Rows, *, with_vector: bool) -> Ite
     for start in range(0, n, at_once):
         some = order[start : start + at_once]
         part = lines[: len(some)]
-        part["space"] = batch.spaces[some]
+        part["partition"] = batch.partitions[some]
         part["row"], part["tokens"], part["vectors"] = rows[some], batch.tokens[some], batch.vectors[some]
         if with_vector:
             part["vector"] = batch.index_vectors[some]

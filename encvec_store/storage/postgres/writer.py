@@ -30,21 +30,21 @@ from .wire import byte_arrays, copy_records, copy_terms, int8_array, packed_toke
 
 __all__ = ["PostgresWriter"]
 
-_RECORDS = "COPY {records} (row, space, token, envelope{vector}, payload) FROM STDIN (FORMAT binary)"
+_RECORDS = "COPY {records} (row, partition, token, envelope{vector}, payload) FROM STDIN (FORMAT binary)"
 _TERMS = "COPY {terms} (row, n, field, kind, key, rest) FROM STDIN (FORMAT binary)"
 _DELETE = (
-    "WITH gone AS (DELETE FROM {records} WHERE {which} RETURNING row, space),"
+    "WITH gone AS (DELETE FROM {records} WHERE {which} RETURNING row, partition),"
     " freed AS (DELETE FROM {terms} t USING gone WHERE t.row = gone.row)"
-    " SELECT space, count(*), string_agg(int8send(row), ''::bytea) FROM gone GROUP BY space"
+    " SELECT partition, count(*), string_agg(int8send(row), ''::bytea) FROM gone GROUP BY partition"
 )
 _KEEP = (
     "INSERT INTO {blobs} (collection, name, part, key_version, content) VALUES ({id}, %s, 0, %s::int8, %b::bytea)"
     " ON CONFLICT (collection, name, part) DO UPDATE SET key_version = excluded.key_version, content = excluded.content"
 )
 _FINISH = (
-    "WITH counted AS (INSERT INTO {spaces} AS old (collection, space, records)"
-    " SELECT {id}, s.space, s.n FROM unnest(%(spaces)b::int8[], %(counts)b::int8[]) AS s (space, n)"
-    " ON CONFLICT (collection, space) DO UPDATE SET records = old.records + excluded.records),"
+    "WITH counted AS (INSERT INTO {partitions} AS old (collection, partition, records)"
+    " SELECT {id}, s.partition, s.n FROM unnest(%(partitions)b::int8[], %(counts)b::int8[]) AS s (partition, n)"
+    " ON CONFLICT (collection, partition) DO UPDATE SET records = old.records + excluded.records),"
     " noted AS (INSERT INTO {changes} (collection, generation, kind, rows)"
     " SELECT {id}, %(generation)s::int8, c.kind, c.rows FROM unnest(%(kinds)b::int8[], %(rows)b::bytea[])"
     " AS c (kind, rows))"
@@ -63,15 +63,15 @@ class _State:
     index_dim: int
     next_row: int
     counts: dict[int, int] = field(default_factory=dict)
-    """Records more or less by space."""
+    """Records more or less by partition."""
     first: int = 0
     """Row that the first record of this write gets."""
     removed: list[Rows] = field(default_factory=list)
 
     def count(self, more: Mapping[int, int]) -> None:
         """Count records in or out."""
-        for space, n in more.items():
-            self.counts[space] = self.counts.get(space, 0) + n
+        for partition, n in more.items():
+            self.counts[partition] = self.counts.get(partition, 0) + n
 
     def entries(self) -> dict[int, bytes]:
         """Return what the change table gets of it."""
@@ -150,7 +150,7 @@ class PostgresWriter:
                 self._insert(cursor, state, batch, rows)
             if index is not None:
                 index(cursor, state.content, state.counts, state.index_dim)
-            for table in ("{spaces}", "{changes}"):
+            for table in ("{partitions}", "{changes}"):
                 statement = "DELETE FROM {table} WHERE collection = {id}"
                 cursor.execute(self._names.sql(statement, id=self._collection, table=self._names.part(table)))
             self._keep(cursor, blobs)
@@ -183,7 +183,7 @@ class PostgresWriter:
         n = len(batch.payloads)
         if not n:
             return
-        state.count(Counter(batch.spaces.tolist()))
+        state.count(Counter(batch.partitions.tolist()))
         if not copying:
             insert_batch(cursor, self._names, state.content, batch, rows, self._records.index_oid)
             return
@@ -208,19 +208,19 @@ class PostgresWriter:
 
     def _delete(self, cursor: Cursor, state: _State, which: LiteralString, values: Any) -> None:
         gone = cursor.execute(self._names.sql(_DELETE, state.content, which=SQL(which)), (values,)).fetchall()
-        state.count({space: -n for space, n, _ in gone})
+        state.count({partition: -n for partition, n, _ in gone})
         state.removed += [rows_from(listed) for *_, listed in gone]
 
     def _finish(self, cursor: Cursor, state: _State, config: bytes | None, *, replaced: bool = False) -> None:
         """Count, note the changes and number the write. What was replaced is known by its number, not by changes."""
         noted = {} if replaced else state.entries()
-        spaces = sorted(state.counts)
+        partitions = sorted(state.counts)
         generation = state.generation + 1
         cursor.execute(
             self._names.sql(_FINISH, id=self._collection),
             {
-                "spaces": int8_array(spaces),
-                "counts": int8_array([state.counts[space] for space in spaces]),
+                "partitions": int8_array(partitions),
+                "counts": int8_array([state.counts[partition] for partition in partitions]),
                 "kinds": int8_array(list(noted)),
                 "rows": byte_arrays(list(noted.values())),
                 "generation": generation,

@@ -16,7 +16,7 @@ __all__ = ["Done", "forget_all", "forget_some", "listed", "many", "note"]
 
 _STATE = "SELECT generation, purged_generation, stamp, index_dim, content FROM collections WHERE id = ?"
 _ENTRIES = "SELECT generation, kind, rows FROM changes WHERE collection = ? AND generation > ?"
-_BETWEEN = """SELECT group_concat(row), group_concat(space) FROM records
+_BETWEEN = """SELECT group_concat(row), group_concat(partition) FROM records
     WHERE collection = ? AND row BETWEEN ? AND ?"""
 _ROWS_END = (1 << 63) - 1
 
@@ -105,11 +105,11 @@ def _changed(cursor: sqlite3.Cursor, collection: int, since: int, until: int) ->
 
 
 def _present(cursor: sqlite3.Cursor, collection: int, first: int, last: int) -> dict[int, Rows]:
-    """Return the rows between two by space: one pass, however many spaces there are."""
+    """Return the rows between two by partition: one pass, however many partitions there are."""
     listed, theirs = cursor.execute(_BETWEEN, (collection, first, last)).fetchone()
-    rows, spaces = numbers(listed), numbers(theirs)
+    rows, partitions = numbers(listed), numbers(theirs)
     if not len(rows):
         return {}
-    order = np.lexsort((rows, spaces))
-    present, starts = np.unique(spaces[order], return_index=True)
+    order = np.lexsort((rows, partitions))
+    present, starts = np.unique(partitions[order], return_index=True)
     return dict(zip(present.tolist(), np.split(rows[order], starts[1:]), strict=True))

@@ -19,11 +19,11 @@ _COUNTS = {
     "tokens have a wrong length": "FROM records WHERE collection = :collection AND length(token) != 16",
     "rows were never given out": "FROM records WHERE collection = :collection AND row >="
     " (SELECT value FROM meta WHERE name = 'next_row')",
-    "groups are miscounted": "FROM spaces LEFT JOIN (SELECT space, count(*) AS n FROM records"
-    " WHERE collection = :collection GROUP BY space) USING (space)"
+    "groups are miscounted": "FROM partitions LEFT JOIN (SELECT partition, count(*) AS n FROM records"
+    " WHERE collection = :collection GROUP BY partition) USING (partition)"
     " WHERE collection = :collection AND records != coalesce(n, 0)",
-    "groups are not counted": "FROM (SELECT DISTINCT space FROM records WHERE collection = :collection)"
-    " WHERE space NOT IN (SELECT space FROM spaces WHERE collection = :collection)",
+    "groups are not counted": "FROM (SELECT DISTINCT partition FROM records WHERE collection = :collection)"
+    " WHERE partition NOT IN (SELECT partition FROM partitions WHERE collection = :collection)",
     "filter terms are of no record": "FROM terms WHERE collection = :collection"
     " AND row NOT IN (SELECT row FROM records WHERE collection = :collection)",
     "changes are no ranges of rows": "FROM changes WHERE collection = :collection"

@@ -144,7 +144,7 @@ class Database:
 
     def clear(self, cursor: sqlite3.Cursor, collection: int) -> None:
         """Delete all records of a collection. Where there are no others, tables are emptied, which goes by the page."""
-        sql = "SELECT total(records) FROM spaces WHERE collection = ?"
+        sql = "SELECT total(records) FROM partitions WHERE collection = ?"
         self.expect(cursor, int(cursor.execute(sql, (collection,)).fetchone()[0]))
         some = "EXISTS (SELECT 1 FROM records WHERE collection"
         sql = f"SELECT {some} < ?1) OR {some} > ?1)"
@@ -155,7 +155,7 @@ class Database:
                 cursor.execute(f"DELETE FROM {table} WHERE {where}", (collection,))  # noqa: S608
             else:
                 cursor.execute(f"DELETE FROM {table}")  # noqa: S608
-        for table in ("spaces", "changes"):
+        for table in ("partitions", "changes"):
             cursor.execute(f"DELETE FROM {table} WHERE collection = ?", (collection,))  # noqa: S608
 
     def data_version(self) -> int:

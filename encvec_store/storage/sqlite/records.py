@@ -31,7 +31,7 @@ _ROWS_AT_ONCE = 5_000
 _THESE = "FROM records WHERE row IN (SELECT value FROM json_each(?)) AND +collection = ?"
 _THERE = f"SELECT row, x'' {_THESE}"
 _PAYLOADS = f"SELECT row, payload {_THESE}"
-_AUDIT = f"SELECT row, space, token {_THESE}"
+_AUDIT = f"SELECT row, partition, token {_THESE}"
 _TERMS = "SELECT row, field, kind, value FROM terms WHERE row IN (SELECT value FROM json_each(?)) AND +collection = ?"
 _ENVELOPES = f"SELECT row, envelope FROM vectors WHERE row IN (SELECT row {_THESE})"  # noqa: S608
 _INDEX_VECTORS = f"SELECT row, vector FROM index_vectors WHERE row IN (SELECT row {_THESE})"  # noqa: S608
@@ -88,7 +88,7 @@ class SqliteRecords:
         if not len(rows):
             return 0
         with self._database.write() as cursor:
-            gone = cursor.execute(f"SELECT row, space {_THESE}", (_as_json(rows), self.collection)).fetchall()
+            gone = cursor.execute(f"SELECT row, partition {_THESE}", (_as_json(rows), self.collection)).fetchall()
             if gone:
                 writer = self._writer(cursor)
                 writer.delete(gone)
@@ -133,7 +133,7 @@ class SqliteRecords:
 
     def count(self) -> int:
         """Count all rows."""
-        return sum(self.spaces().values())
+        return sum(self.partitions().values())
 
     def newest(self) -> int:
         """Return the largest row there is, 0 where there is none."""
@@ -141,9 +141,9 @@ class SqliteRecords:
         with self._database.read() as cursor:
             return int(cursor.execute(sql, (self.collection,)).fetchone()[0])
 
-    def spaces(self) -> dict[int, int]:
-        """Count rows by space."""
-        sql = "SELECT space, records FROM spaces WHERE collection = ? AND records > 0 ORDER BY space"
+    def partitions(self) -> dict[int, int]:
+        """Count rows by partition."""
+        sql = "SELECT partition, records FROM partitions WHERE collection = ? AND records > 0 ORDER BY partition"
         with self._database.read() as cursor:
             return dict(cursor.execute(sql, (self.collection,)).fetchall())
 
@@ -170,15 +170,15 @@ class SqliteRecords:
         return found, _matrix(vectors, np.dtype(kind).itemsize * dim).view(kind).astype(np.float32, copy=False)
 
     def audit(self, rows: Rows) -> list[tuple[int, int, bytes, set[tuple[str, Term]]]]:
-        """Return (row, space, token, {(field, term)}) of the rows found, in the order asked."""
+        """Return (row, partition, token, {(field, term)}) of the rows found, in the order asked."""
         asked = np.asarray(rows, np.int64)
         known: dict[int, tuple[int, bytes]] = {}
         terms: defaultdict[int, set[tuple[str, Term]]] = defaultdict(set)
         with self._database.snapshot() as cursor:
             for i in range(0, len(asked), _ROWS_AT_ONCE):
                 numbers = _as_json(asked[i : i + _ROWS_AT_ONCE])
-                for row, space, token in cursor.execute(_AUDIT, (numbers, self.collection)):
-                    known[row] = (space, _blob(token))
+                for row, partition, token in cursor.execute(_AUDIT, (numbers, self.collection)):
+                    known[row] = (partition, _blob(token))
                 for row, field, kind, value in cursor.execute(_TERMS, (numbers, self.collection)):
                     terms[row].add((field, Term(kind, value)))
         return [(row, *known[row], terms[row]) for row in asked.tolist() if row in known]

@@ -27,8 +27,8 @@ __all__ = [
     "collections",
     "meta",
     "metadata",
+    "partitions",
     "records",
-    "spaces",
     "terms",
 ]
 
@@ -88,13 +88,13 @@ blobs = Table(
 """Sealed bytes beside the settings, too large to go along with every write: a profile, say. The key version that sealed
 them stands in clear, so that a rotation finds what is left to seal anew."""
 
-spaces = Table(
-    "spaces",
+partitions = Table(
+    "partitions",
     metadata,
     Column("collection", ForeignKey("collections.id", ondelete="CASCADE"), nullable=False),
-    Column("space", Integer, nullable=False),
+    Column("partition", Integer, nullable=False),
     Column("records", Integer, nullable=False),
-    PrimaryKeyConstraint("collection", "space"),
+    PrimaryKeyConstraint("collection", "partition"),
     sqlite_with_rowid=False,
 )
 """Counts of records, kept by every write so that counting costs nothing."""
@@ -104,11 +104,11 @@ records = Table(
     metadata,
     Column("row", Integer, primary_key=True, autoincrement=False),
     Column("collection", ForeignKey("collections.id", ondelete="CASCADE"), nullable=False),
-    Column("space", Integer, nullable=False),
+    Column("partition", Integer, nullable=False),
     Column("token", LargeBinary, nullable=False),
     Column("payload", LargeBinary, nullable=False),
     UniqueConstraint("collection", "token"),
-    Index(None, "collection", "row", "space"),  # lists rows without touching payloads
+    Index(None, "collection", "row", "partition"),  # lists rows without touching payloads
 )
 
 vectors = Table(

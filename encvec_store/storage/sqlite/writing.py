@@ -81,7 +81,7 @@ class SqliteWriter:
         n = len(tokens)
         self._database.expect(self._cursor, n)
         named = sorted({*tokens, *batch.retired})  # neighbours in the index together
-        stale = [(row, space) for row, space, _ in with_tokens(self._cursor, self._collection, named)]
+        stale = [(row, partition) for row, partition, _ in with_tokens(self._cursor, self._collection, named)]
         if stale:
             self.delete(stale)
         if n and batch.rows is None:
@@ -92,14 +92,14 @@ class SqliteWriter:
             self._write(batch, tokens, self._known(batch.rows, n))
 
     def delete(self, gone: list[tuple[int, int]]) -> None:
-        """Delete (row, space) of records that there are."""
+        """Delete (row, partition) of records that there are."""
         rows = json.dumps([row for row, _ in gone])
         self._database.expect(self._cursor, len(gone))
         for table in OF_A_RECORD:
             sql = f"DELETE FROM {table} WHERE row IN (SELECT value FROM json_each(?))"  # noqa: S608
             self._cursor.execute(sql, (rows,))
         self._done.removed.append(np.array([row for row, _ in gone], np.int64))
-        self._count({space: -n for space, n in Counter(space for _, space in gone).items()})
+        self._count({partition: -n for partition, n in Counter(partition for _, partition in gone).items()})
 
     def finish(self, *, replaced: bool = False) -> None:
         """Note what was done; where all content was replaced, that those who follow must list everything."""
@@ -120,12 +120,12 @@ class SqliteWriter:
         return rows
 
     def _write(self, batch: EncryptedBatch, tokens: list[bytes], numbers: Rows) -> None:
-        here, spaces, rows, cursor = self._collection, batch.spaces.tolist(), numbers.tolist(), self._cursor
+        here, partitions, rows, cursor = self._collection, batch.partitions.tolist(), numbers.tolist(), self._cursor
         cursor.executemany(
-            "INSERT INTO records (row, collection, space, token, payload) VALUES (?, ?, ?, ?, ?)",
+            "INSERT INTO records (row, collection, partition, token, payload) VALUES (?, ?, ?, ?, ?)",
             (
-                (row, here, space, token, payload)
-                for row, space, token, payload in zip(rows, spaces, tokens, batch.payloads, strict=True)
+                (row, here, partition, token, payload)
+                for row, partition, token, payload in zip(rows, partitions, tokens, batch.payloads, strict=True)
             ),
         )
         envelopes = _slices(batch.vectors)
@@ -140,22 +140,22 @@ class SqliteWriter:
                 "INSERT OR IGNORE INTO terms (collection, field, kind, value, row) VALUES (?, ?, ?, ?, ?)",
                 ((here, field, *term, rows[position]) for position, field, term in batch.terms),
             )
-        self._count(Counter(spaces))
+        self._count(Counter(partitions))
 
     def _count(self, more: dict[int, int]) -> None:
         self._cursor.executemany(
-            "INSERT INTO spaces (collection, space, records) VALUES (?, ?, ?)"
-            " ON CONFLICT (collection, space) DO UPDATE SET records = records + excluded.records",
-            ((self._collection, space, n) for space, n in more.items()),
+            "INSERT INTO partitions (collection, partition, records) VALUES (?, ?, ?)"
+            " ON CONFLICT (collection, partition) DO UPDATE SET records = records + excluded.records",
+            ((self._collection, partition, n) for partition, n in more.items()),
         )
 
 
 def with_tokens(cursor: sqlite3.Cursor, collection: int, tokens: list[bytes]) -> Iterator[tuple[int, int, bytes]]:
-    """Yield (row, space, token) of the records with these tokens."""
+    """Yield (row, partition, token) of the records with these tokens."""
     for i in range(0, len(tokens), _TOKENS_AT_ONCE):
         some = tokens[i : i + _TOKENS_AT_ONCE]
         marks = ",".join("?" * len(some))
-        sql = f"SELECT row, space, token FROM records WHERE collection = ? AND token IN ({marks})"  # noqa: S608
+        sql = f"SELECT row, partition, token FROM records WHERE collection = ? AND token IN ({marks})"  # noqa: S608
         yield from cursor.execute(sql, (collection, *some)).fetchall()
 
 

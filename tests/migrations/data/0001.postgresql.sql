@@ -50,7 +50,7 @@ CREATE TABLE encvec.meta (
 );
 CREATE TABLE encvec.records (
     "row" bigint NOT NULL,
-    space bigint NOT NULL,
+    partition bigint NOT NULL,
     token bytea NOT NULL,
     envelope bytea NOT NULL,
     payload bytea NOT NULL,
@@ -59,7 +59,7 @@ CREATE TABLE encvec.records (
 COMMENT ON TABLE encvec.records IS 'Parent of one table a collection; empty itself';
 CREATE TABLE encvec.records_1 (
     "row" bigint CONSTRAINT records_row_not_null NOT NULL,
-    space bigint CONSTRAINT records_space_not_null NOT NULL,
+    partition bigint CONSTRAINT records_partition_not_null NOT NULL,
     token bytea CONSTRAINT records_token_not_null NOT NULL,
     envelope bytea CONSTRAINT records_envelope_not_null NOT NULL,
     payload bytea CONSTRAINT records_payload_not_null NOT NULL,
@@ -75,7 +75,7 @@ ALTER TABLE ONLY encvec.records_1 ALTER COLUMN payload SET STORAGE EXTERNAL;
 ALTER TABLE ONLY encvec.records_1 ALTER COLUMN index_vector SET STATISTICS 0;
 CREATE TABLE encvec.records_2 (
     "row" bigint CONSTRAINT records_row_not_null NOT NULL,
-    space bigint CONSTRAINT records_space_not_null NOT NULL,
+    partition bigint CONSTRAINT records_partition_not_null NOT NULL,
     token bytea CONSTRAINT records_token_not_null NOT NULL,
     envelope bytea CONSTRAINT records_envelope_not_null NOT NULL,
     payload bytea CONSTRAINT records_payload_not_null NOT NULL,
@@ -89,13 +89,13 @@ ALTER TABLE ONLY encvec.records_2 ALTER COLUMN envelope SET STORAGE EXTERNAL;
 ALTER TABLE ONLY encvec.records_2 ALTER COLUMN payload SET STATISTICS 0;
 ALTER TABLE ONLY encvec.records_2 ALTER COLUMN payload SET STORAGE EXTERNAL;
 ALTER TABLE ONLY encvec.records_2 ALTER COLUMN index_vector SET STATISTICS 0;
-CREATE TABLE encvec.spaces (
+CREATE TABLE encvec.partitions (
     collection bigint NOT NULL,
-    space bigint NOT NULL,
+    partition bigint NOT NULL,
     records bigint NOT NULL
 )
 WITH (fillfactor='50');
-COMMENT ON TABLE encvec.spaces IS 'Counts of records, kept by every write so that counting costs nothing';
+COMMENT ON TABLE encvec.partitions IS 'Counts of records, kept by every write so that counting costs nothing';
 CREATE TABLE encvec.terms (
     "row" bigint NOT NULL,
     n integer NOT NULL,
@@ -185,8 +185,8 @@ INSERT INTO encvec.records_2 VALUES (41, 1, '\xfa62276485eab04cc00543ea789a1a47'
 INSERT INTO encvec.records_2 VALUES (51, 1, '\x454cd0ec4d78007583c4ee5a8412fa0b', '\x454cd0ec4d78007583c4ee5a8412fa0b01020000000000010000000157df7aab2d6fe2494d7ff65868290319db62ee3b8ea352e282f2bd6aeafe39179d97fdd4e0f35b8998a326db02838fe4cc212e33c21b26aaecfd5f02af0a60fbb1ad37d0ee6beb637cf5dedd4247620560630469c95bf735bc376015', '\x454cd0ec4d78007583c4ee5a8412fa0b01020000000000010000000157df7aab2d6fe2494d7ff65868290319db62ee3b8ea352e282f2bd6aeafe39171b04f84c8c99a4faf39d3db1473824a7419028118741df1d1a7eedad09885088c8781b0f65af9fc7b041b484577aca4b160051208d1c04645cd77c91fca179df63d2b7cc0f5a2642369ca53b7b1e18fcffd35a8ca5c3e4e67254a4b303dd83cc50817a68a1ffcda61157b3027f61597ae190d82efed6d3f7002d89ac7f205822332569b53389f1b918174d9b82c4d6057ecc25932c42392aa1542232004053afd449dc7316ecc0c7ea0dc67baee17c6ed41155e08fbe660f2103996626b70cb041b34e85797be880adacbcc078b6fb99cf3f5fbcb7a2b4e648049e8d8ebebc13c43f6b1bda6e54568ef5e83c282ec6de82ce0c79f8d2889845ca4fbf885abc6b2aebc4b5e6b1cbbcf53afdc958572fec5d84d1959853bbc42e84dac4', NULL);
 INSERT INTO encvec.records_2 VALUES (49, 1, '\x7aeafdb5bc31423d0b814edecf14038d', '\x7aeafdb5bc31423d0b814edecf14038d0102000000000001000000013fada5110710785a3262577e787423faf152925bb17f2a595f4c10e08cdb15d08dfe5a6ae33c207232a5bab725432d83416d202af8f0f168c396c05f6b6a98849077fbe32c2d3e652d9591029df0194eca240c8f6d4e0c6d7c46d3c2', '\x7aeafdb5bc31423d0b814edecf14038d0102000000000001000000013fada5110710785a3262577e787423faf152925bb17f2a595f4c10e08cdb15d04a182e33c6bf53e9fd1a217715f12a75407f51d093a0fd0432fd948a8fb5b5fd150c3391a44ef8ad8ae3d6ea9a208c2f9a35d3e6064ea6285ca177de501a0d99d6347ad0d8dc313c4e9b0d3ac12dbe8d94eaf3bbe8b2ccf0951b59d220ebc75cda0bd1161b19c4e9408844172e0207b78a03b3f5e6f1f66b26ef6f536f609b091c21d13c9887996e65e4ecf15201d145eb03909bb0c315d4e7fdc9fb468ef412eb035ab051a2fd50fbfdd12b5edda9881b12a58d3858c8248b7bafdea1b035a2a96d876560372b42cb6068fc6239ceecc1dc125907bf6e6a6bc44615f562e06171e305ef88b98ea8708338f34925ca65db0c4f5834ed0b84399775e108a92cd03f23e9aa95c6bba0c7615d4dda6518e78e6360a1737a54eda614b7c7', NULL);
 INSERT INTO encvec.records_2 VALUES (50, 1, '\xeebe621cf16f1348a7e24b70a3e9e37b', '\xeebe621cf16f1348a7e24b70a3e9e37b01020000000000010000000162c1688fcb83cea61155da75a55743cbdeb7e1a05f20c1d8d8616bf506fba88fe8b70e36278260294d9a3a2b97758b0e6a539eb41c2e23e732dd0b24deda0c4af8c963d9fc0d8bbdbec9238463af105db79d75a5459e285e5a1adc29', '\xeebe621cf16f1348a7e24b70a3e9e37b01020000000000010000000162c1688fcb83cea61155da75a55743cbdeb7e1a05f20c1d8d8616bf506fba88f7f8789aed02f066f167b67bb0a93f23004b9f13070bcfc931a27acb8a8a324b3b52ee7d9a61d74d70e730ab000810562c61b9c41cf0c447c3f5b11187a4db7dc46f09b0964bcceb5e76816021698e0e460267c7f21f4a7e5858f1747eb1f97fecb31d0ca8e32cc799b4b57b62a1d5aa5443eca31c940222c0e1e9c1ca8603ac2a7566319d96c8d4533eb7119873ce92db6b84077bb81a32046c6878f8dcc65173df79882686a0bbfe8af5cd85e844088d6d28d861c826be0f4942f0751c8bfdbc387456e1917e819ddccad2f60dfe982f9637df64c4f6c49964d81ff0d6b3602bfc7955e61e3a8983602cd96f74323cfa361b87901281d53dcabbe8370962d90806e0dc48325deeb9653c763c3d96ff083ee51f40d16c4e9f581c857', NULL);
-INSERT INTO encvec.spaces VALUES (1, 1, 24);
-INSERT INTO encvec.spaces VALUES (2, 1, 24);
+INSERT INTO encvec.partitions VALUES (1, 1, 24);
+INSERT INTO encvec.partitions VALUES (2, 1, 24);
 INSERT INTO encvec.terms_1 VALUES (26, 0, '\x6e', 'n:number', '\xc028000000000000', NULL);
 INSERT INTO encvec.terms_1 VALUES (27, 0, '\x6e', 'n:number', '\xc034000000000000', NULL);
 INSERT INTO encvec.terms_1 VALUES (28, 0, '\x6e', 'n:number', '\xc037000000000000', NULL);
@@ -247,8 +247,8 @@ ALTER TABLE ONLY encvec.meta
     ADD CONSTRAINT pk_meta PRIMARY KEY (name);
 ALTER TABLE ONLY encvec.records
     ADD CONSTRAINT pk_records PRIMARY KEY ("row");
-ALTER TABLE ONLY encvec.spaces
-    ADD CONSTRAINT pk_spaces PRIMARY KEY (collection, space);
+ALTER TABLE ONLY encvec.partitions
+    ADD CONSTRAINT pk_partitions PRIMARY KEY (collection, partition);
 ALTER TABLE ONLY encvec.terms
     ADD CONSTRAINT pk_terms PRIMARY KEY ("row", n);
 ALTER TABLE ONLY encvec.records_1
@@ -270,12 +270,12 @@ ALTER TABLE ONLY encvec.collections
 ALTER TABLE ONLY encvec.records
     ADD CONSTRAINT uq_records_token UNIQUE (token);
 CREATE INDEX ix_terms_field_kind_key_row ON encvec.terms USING btree (field, kind, key, "row");
-CREATE INDEX records_1_s1_hnsw ON encvec.records_1 USING hnsw (((index_vector)::public.vector(8)) public.vector_ip_ops) WITH (m='8', ef_construction='64') WHERE (space = 1);
+CREATE INDEX records_1_s1_hnsw ON encvec.records_1 USING hnsw (((index_vector)::public.vector(8)) public.vector_ip_ops) WITH (m='8', ef_construction='64') WHERE (partition = 1);
 CREATE INDEX terms_1_field_kind_key_row_idx ON encvec.terms_1 USING btree (field, kind, key, "row");
 CREATE INDEX terms_2_field_kind_key_row_idx ON encvec.terms_2 USING btree (field, kind, key, "row");
 ALTER TABLE ONLY encvec.blobs
     ADD CONSTRAINT fk_blobs_collection_collections FOREIGN KEY (collection) REFERENCES encvec.collections(id) ON DELETE CASCADE;
 ALTER TABLE ONLY encvec.changes
     ADD CONSTRAINT fk_changes_collection_collections FOREIGN KEY (collection) REFERENCES encvec.collections(id) ON DELETE CASCADE;
-ALTER TABLE ONLY encvec.spaces
-    ADD CONSTRAINT fk_spaces_collection_collections FOREIGN KEY (collection) REFERENCES encvec.collections(id) ON DELETE CASCADE;
+ALTER TABLE ONLY encvec.partitions
+    ADD CONSTRAINT fk_partitions_collection_collections FOREIGN KEY (collection) REFERENCES encvec.collections(id) ON DELETE CASCADE;

@@ -49,7 +49,7 @@ class StoreContract(
 class SameStoreContract(StoreContract):
     """The contract of a store that keeps it already, on another way there: with the schemes of fewest and most parts.
 
-    `sealed` has no index vectors; a sketch in cells has them in several spaces, and a profile.
+    `sealed` has no index vectors; a sketch in cells has them in several partitions, and a profile.
     """
 
     @pytest.fixture(params=["sealed", "cells"])
