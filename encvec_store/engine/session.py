@@ -7,7 +7,6 @@ looked at: an open collection never takes older ones than it has seen, nor those
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -29,6 +28,7 @@ from ..errors import (
 )
 from ..indexes.protocol import BringsEnvelopes, KeepsEnvelopes, KeepsFiles, Nearest, Probes, VectorIndex
 from ..runtime.concurrency import offload, sleep
+from ..runtime.forks import Mutex
 from ..schemes.drift import Drift
 from ..sealing.codec import Decoded, of_one_write
 from ..sealing.config import CollectionConfig
@@ -62,7 +62,7 @@ class Session:
         # what the index can do is asked once: `isinstance` of a protocol takes as long as a small search step
         self._brings, self._keeps = isinstance(index, BringsEnvelopes), isinstance(index, KeepsEnvelopes)
         self._replica = replica
-        self._lock = threading.Lock()
+        self._lock = Mutex()
         self._generation = records.generation()
         self._looked = time.monotonic()
         self.drift = Drift()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy as np
 from ..data.arrays import Matrix, Rows
 from ..data.filters import Predicate
 from ..errors import StaleConfigError, UriError
+from ..runtime.forks import Mutex
 from ..storage.memory import MemoryStore
 from ..storage.protocol import Changes, Records
 from .protocol import Connection, Probes, first
@@ -29,7 +29,7 @@ class ExactIndex:
 
     def __init__(self, records: Records) -> None:
         self._records = records
-        self._lock = threading.Lock()
+        self._lock = Mutex()
         self._reset()
 
     def _reset(self) -> None:

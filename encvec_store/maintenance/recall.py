@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import random
-import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +21,7 @@ from ..data.metrics import as_vectors
 from ..data.records import Hit
 from ..engine.session import Session
 from ..errors import EncvecError, InputError
+from ..runtime.forks import Mutex
 
 __all__ = ["RecallWatch"]
 
@@ -41,7 +41,7 @@ class RecallWatch:
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise InputError(f"sample must be an integer >= 1, got {size!r}")
         self._session, self._share, self._size = session, share, size
-        self._lock = threading.Lock()
+        self._lock = Mutex()
         self._rows: Rows = np.empty(0, np.int64)
         self._ids: list[str] = []
         self._vectors: npt.NDArray[np.float32] = np.empty((0, 0), np.float32)

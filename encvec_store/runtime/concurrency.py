@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
 from ..errors import StoreUnreachableError
+from .forks import renew_in_child
 
 __all__ = ["Lock", "each", "entered", "in_walk", "offload", "result", "sleep", "spawn", "wait_for"]
 
@@ -125,9 +126,15 @@ class Lock:
     """A mutex that may be held while waiting. First come, first served; not reentrant.
 
     Walks wait for it in their event loop, other callers in their thread, and each excludes the other.
+    It is free in a forked child.
     """
 
     def __init__(self) -> None:
+        self.renew()
+        renew_in_child(self)
+
+    def renew(self) -> None:
+        """Forget who held it and who waits for it: they stayed in the parent."""
         self._guard = threading.Lock()  # never held while waiting
         self._held = False
         self._queue: deque[Future[None]] = deque()

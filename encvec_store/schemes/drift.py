@@ -15,11 +15,11 @@ limit is never less than what one verdict in ten thousand exceeds (Wilson and Hi
 from __future__ import annotations
 
 import logging
-import threading
 
 import numpy as np
 
 from ..data.arrays import Kept
+from ..runtime.forks import Mutex
 from .base import Scheme
 from .profile import Profile
 from .strategy import Verdict
@@ -44,7 +44,7 @@ class Drift:
     """Adds up what this process writes, and judges whenever there is enough of it."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = Mutex()
         self._place: tuple[Scheme, int] | None = None
         self._clear(0)
         self.verdict: Verdict | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from ..data.arrays import Bytes, Kept, Matrix, Rows
 from ..data.fields import Term
 from ..data.filters import AllOf, AnyOf, Match, Predicate, Present
 from ..errors import CollectionNotFoundError, StaleConfigError, StoreClosedError, StoreLockedError
+from ..runtime.forks import Mutex
 from .protocol import Blob, Changes, CollectionSpec, EncryptedBatch
 from .ranges import KEPT
 
@@ -119,9 +119,9 @@ class MemoryRecords:
         self._changes: deque[tuple[Rows, Rows]] = deque(maxlen=KEPT)
         """(added, removed) of the newest writes, the last one that of `_generation`."""
         self._timeout = lock_timeout
-        self._writer = threading.Lock()
+        self._writer = Mutex()
         """Held by a writer from its beginning, while others read."""
-        self._lock = threading.Lock()
+        self._lock = Mutex()
         """Held while anything is looked up or changed: never for long."""
         self._ended: Exception | None = None
 
