@@ -1,4 +1,9 @@
-"""What every test shares: the hypothesis profiles, `ci` where CI is set and `dev` elsewhere."""
+"""What every test shares: a real PostgreSQL, and the hypothesis profiles (`ci` where CI is set, else `dev`).
+
+Each folder tests the room of the package that has its name; CONTRIBUTING.md names the others. Helpers that test files
+import lie in `tests/kits`. A contract is a class of tests that every implementation subclasses; it lies in its room, in
+`contract.py` or `contract/`.
+"""
 
 import os
 import signal
@@ -9,8 +14,10 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import pytest
 from hypothesis import settings
 
-# Contracts and kits are modules that test files import: their asserts tell as much as those of test files.
-pytest.register_assert_rewrite("tests.stores", "tests.storage", "tests.indexes", "tests.backends")
+# Test files import kits and contracts. Rewritten, their asserts explain a failure as those of test files do.
+pytest.register_assert_rewrite("tests.kits", "tests.stores.contract", "tests.storage", "tests.indexes.contract")
+
+from tests.kits.postgres import pg_dsn, pg_place, pg_server, pg_shared, pg_template  # noqa: E402, F401
 
 # Machines under load miss deadlines, and a CI run must fail the same way twice: no deadline, no chance.
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)

@@ -115,8 +115,8 @@ say "$("$PREFIX/bin/postgres" --version), pgvector $(sed -n "s/^default_version 
 named=no
 for argument in "$@"; do if [ -e "${argument%%::*}" ]; then named=yes; fi; done
 if [ "$named" = no ]; then
-    set -- "$@" tests/localpg tests/storage/test_postgres.py tests/indexes/test_pgvector.py \
-        tests/stores/test_pgvector*.py tests/backends/test_pgvector*.py \
+    set -- "$@" tests/localpg tests/storage/test_postgres*.py tests/indexes/test_pgvector*.py \
+        tests/stores/test_pgvector*.py \
         tests/integrations/test_sqlalchemy*.py
 fi
 # The store warns of pgvector before 0.8.4, rightly; here it is the oldest that is supported.

@@ -12,7 +12,7 @@ import pytest
 import encvec_store as ev
 from encvec_store import aio, errors
 from encvec_store.aio import AsyncCollection, AsyncStore
-from tests.backends.async_kit import belongs_to_its_loop
+from tests.kits.async_store import belongs_to_its_loop
 
 ROOT = Path(__file__).resolve().parents[1]
 PAIRS = [(ev.Store, AsyncStore), (ev.Collection, AsyncCollection)]

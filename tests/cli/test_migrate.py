@@ -6,7 +6,6 @@ import pytest
 
 from encvec_store import migrate
 from encvec_store.storage.revisions import FORMAT, REVISION
-from tests.postgres import pg_dsn, pg_server, pg_template  # noqa: F401
 
 
 @pytest.fixture
@@ -126,7 +125,7 @@ def test_sql(encvec):
     assert encvec("db", "sql", "--store", "postgresql://u:secret@host/db").code == 2
 
 
-def test_on_postgresql(encvec, monkeypatch, pg_dsn):  # noqa: F811
+def test_on_postgresql(encvec, monkeypatch, pg_dsn):
     monkeypatch.setenv("ENCVEC_STORE", pg_dsn)
     assert encvec("db", "current").code == 1
     made = encvec("db", "upgrade", "--json")

@@ -15,7 +15,7 @@ from encvec_store.data.filters import parse
 from encvec_store.data.records import encode_payload
 from encvec_store.errors import FilterError, InputError, ShapeError
 from encvec_store.transfer.typed import from_json, metadata_from_json, to_json
-from tests.strategies import TEXT, VALUES
+from tests.kits.strategies import TEXT, VALUES
 
 KEYS = st.one_of(TEXT, st.sampled_from(["$date", "$$date", "$tuple", "$", "$float", "$int", "id"]))
 

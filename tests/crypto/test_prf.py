@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from encvec_store.crypto import prf
 from encvec_store.crypto.prf import Keystream, Pmac, batches
-from tests.crypto.stats import ks, normal_cdf
+from tests.kits.stats import ks, normal_cdf
 
 KEY = bytes(range(32))
 PUBLISHED = {  # Rogaway's AES-128 vectors: key and messages count up from 0

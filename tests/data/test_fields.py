@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from encvec_store.data.fields import Policy, canonical, kind, order_key, parse_policies, plain_term
 from encvec_store.errors import InputError, MetadataError
-from tests.strategies import COMMON, VALUES, same
+from tests.kits.strategies import COMMON, VALUES, same
 
 IST = dt.timezone(dt.timedelta(hours=5, minutes=30))
 NOON = dt.datetime(2024, 2, 29, 12, tzinfo=dt.UTC)

@@ -19,7 +19,7 @@ from encvec_store.errors import FilterError, UnknownFieldError
 from encvec_store.sealing.config import CollectionConfig
 from encvec_store.sealing.keyring import Keyring
 from encvec_store.storage.memory import _holds
-from tests.strategies import FILTERS, METADATA, POLICIES, accepts
+from tests.kits.strategies import FILTERS, METADATA, POLICIES, accepts
 
 NOON = dt.datetime(2024, 2, 29, 12, tzinfo=dt.UTC)
 

@@ -23,7 +23,7 @@ from encvec_store.data.records import (
     encode_payload,
 )
 from encvec_store.errors import DuplicateIdError, IdError, InputError, MetadataError, ShapeError
-from tests.strategies import TEXT, VALUES, alike
+from tests.kits.strategies import TEXT, VALUES, alike
 
 KEYS = st.one_of(
     TEXT,

@@ -17,7 +17,6 @@ import yaml
 from psycopg.conninfo import conninfo_to_dict
 
 from encvec_store.localpg import LocalServerError, find_installation
-from tests.postgres import pg_dsn, pg_server, pg_template  # noqa: F401
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="shell scripts")
 
@@ -100,7 +99,7 @@ def psql():
 
 
 @pytest.fixture
-def machine(pg_dsn, pg_server, tmp_path, monkeypatch):  # noqa: F811
+def machine(pg_dsn, pg_server, tmp_path, monkeypatch):
     """A copy of docker/ whose up.sh meets the stand-in, and the database it is to set up."""
     guard = psycopg.connect(pg_server.dsn(pg_server.maintenance), autocommit=True)
     guard.execute("SELECT pg_advisory_lock(20261123)")  # roles are the whole server's, and tests may run side by side
@@ -112,7 +111,7 @@ def machine(pg_dsn, pg_server, tmp_path, monkeypatch):  # noqa: F811
     programs = tmp_path / "bin"
     programs.mkdir()
     stand_in = programs / "docker"
-    stand_in.write_text(f'#!/bin/sh\nexec {sys.executable} {ROOT}/tests/docker/docker_here.py "$@"\n')
+    stand_in.write_text(f'#!/bin/sh\nexec {sys.executable} {ROOT}/tests/kits/docker_here.py "$@"\n')
     stand_in.chmod(0o755)
     known = conninfo_to_dict(pg_dsn)
     place = f"host={quote(str(known.get('host', '127.0.0.1')), safe='')}&port={known.get('port', 5432)}"

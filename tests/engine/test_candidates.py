@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 import encvec_store as ev
 from encvec_store.engine.candidates import Found, Fused, Sources, fused
 from encvec_store.engine.candidates.fusion import interleaved
-from tests.stores import oracle
+from tests.kits import oracle
 
 LISTS = st.lists(st.lists(st.integers(1, 30), unique=True, max_size=8), min_size=1, max_size=4)
 

@@ -9,7 +9,7 @@ import pytest
 import encvec_store as ev
 from encvec_store import errors
 from encvec_store.engine import session
-from tests.stores import oracle
+from tests.kits import oracle
 
 
 @pytest.fixture

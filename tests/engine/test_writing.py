@@ -8,7 +8,7 @@ import pytest
 
 import encvec_store as ev
 from encvec_store.engine import write as writing
-from tests.stores import oracle
+from tests.kits import oracle
 
 
 @pytest.fixture

@@ -3,8 +3,7 @@
 import pytest
 
 import encvec_store as ev
-from tests.faults.worker import FAISS, VARIABLE, postgres
-from tests.postgres import pg_dsn, pg_server, pg_template  # noqa: F401
+from tests.kits.faults.worker import FAISS, VARIABLE, postgres
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ import pytest
 
 import encvec_store as ev
 from encvec_store import errors
-from tests.faults.kit import check, open_again, records
-from tests.faults.worker import DIM, FAISS, PASSPHRASE, SIZE, batch
+from tests.kits.faults.common import check, open_again, records
+from tests.kits.faults.worker import DIM, FAISS, PASSPHRASE, SIZE, batch
 
 pytestmark = pytest.mark.faults
 

@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from tests.faults.kit import check, child, open_again, records
-from tests.faults.worker import SIZE, batch
+from tests.kits.faults.common import check, child, open_again, records
+from tests.kits.faults.worker import SIZE, batch
 
 pytestmark = [
     pytest.mark.faults,

@@ -6,8 +6,8 @@ import sys
 import pytest
 
 import encvec_store as ev
-from tests.faults.kit import check, fill, kill_in_the_middle, open_again, records, settled
-from tests.faults.worker import DIM, FIELDS, PASSPHRASE, SIZE
+from tests.kits.faults.common import check, fill, kill_in_the_middle, open_again, records, settled
+from tests.kits.faults.worker import DIM, FIELDS, PASSPHRASE, SIZE
 
 pytestmark = [
     pytest.mark.faults,

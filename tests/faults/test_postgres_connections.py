@@ -8,9 +8,9 @@ import pytest
 
 from encvec_store import errors
 from encvec_store.storage.postgres import source
-from tests.faults.kit import check, fill, open_again, records, until
-from tests.faults.proxy import Proxy
-from tests.faults.worker import WRITES, batch, postgres
+from tests.kits.faults.common import check, fill, open_again, records, until
+from tests.kits.faults.proxy import Proxy
+from tests.kits.faults.worker import WRITES, batch, postgres
 
 pytestmark = pytest.mark.faults
 

@@ -5,9 +5,9 @@ import psycopg
 import pytest
 
 from encvec_store import errors
-from tests.backends.pgvector_kit import ask
-from tests.faults.kit import check, fill, open_again, records
-from tests.faults.worker import DIM, WRITES, batch, dsn_of, postgres
+from tests.kits.faults.common import check, fill, open_again, records
+from tests.kits.faults.worker import DIM, WRITES, batch, dsn_of, postgres
+from tests.kits.postgres_store import ask
 
 pytestmark = pytest.mark.faults
 

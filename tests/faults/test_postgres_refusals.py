@@ -8,11 +8,11 @@ import psycopg
 import pytest
 
 from encvec_store import errors
-from tests.backends.pgvector_kit import ask
-from tests.faults.gates import Running, gate
-from tests.faults.kit import check, fill, open_again, records, until
-from tests.faults.worker import DIM, FIELDS, WRITES, dsn_of, postgres
-from tests.postgres import role
+from tests.kits.faults.common import check, fill, open_again, records, until
+from tests.kits.faults.gates import Running, gate
+from tests.kits.faults.worker import DIM, FIELDS, WRITES, dsn_of, postgres
+from tests.kits.postgres import role
+from tests.kits.postgres_store import ask
 
 pytestmark = pytest.mark.faults
 

@@ -21,10 +21,19 @@ from sqlalchemy import create_engine
 
 from encvec_store import errors
 from encvec_store.localpg import LocalServer
-from tests.backends.pgvector_kit import ask
-from tests.faults.gates import Running, gate
-from tests.faults.kit import check, child, fill, open_again, records, settled, until, wait_for_the_end_of_sessions
-from tests.faults.worker import SIZE, WRITES, batch, dsn_of, postgres
+from tests.kits.faults.common import (
+    check,
+    child,
+    fill,
+    open_again,
+    records,
+    settled,
+    until,
+    wait_for_the_end_of_sessions,
+)
+from tests.kits.faults.gates import Running, gate
+from tests.kits.faults.worker import SIZE, WRITES, batch, dsn_of, postgres
+from tests.kits.postgres_store import ask
 
 pytestmark = pytest.mark.faults
 

@@ -13,8 +13,8 @@ from collections import Counter, defaultdict
 import numpy as np
 import pytest
 
-from tests.faults import soak
-from tests.faults.kit import child, open_again
+from tests.kits.faults import soak
+from tests.kits.faults.common import child, open_again
 
 pytestmark = [
     pytest.mark.faults,

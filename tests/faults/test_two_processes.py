@@ -7,8 +7,8 @@ import pytest
 
 import encvec_store as ev
 from encvec_store import errors
-from tests.faults.kit import check, child, open_again, records
-from tests.faults.worker import DIM, SIZE, batch
+from tests.kits.faults.common import check, child, open_again, records
+from tests.kits.faults.worker import DIM, SIZE, batch
 
 pytestmark = [
     pytest.mark.faults,

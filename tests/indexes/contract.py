@@ -12,8 +12,8 @@ from encvec_store.data.filters import AllOf, Match, Present, Range
 from encvec_store.errors import CollectionNotFoundError, StaleConfigError
 from encvec_store.indexes.protocol import BringsEnvelopes, KeepsEnvelopes
 from encvec_store.storage.protocol import CollectionSpec
-from tests.storage.kit import CONFIG, DIM, SPEC, WIDTH, batch, kept, token, tokens
-from tests.threads import guarded
+from tests.kits.records import CONFIG, DIM, SPEC, WIDTH, batch, kept, token, tokens
+from tests.kits.threads import guarded
 
 PARTITIONS = (1, 2, 1 << 32 | 1)
 NAMES = st.lists(st.integers(0, 30), max_size=12, unique=True)
@@ -54,7 +54,7 @@ def brute(records, probes, limit, predicate=None):
 
 
 class IndexContract:
-    """Subclasses define the fixture `place`: what `Place` in `tests/indexes/kit.py` has."""
+    """Subclasses define the fixture `place`: what `Place` in `tests/kits/indexes.py` has."""
 
     exact = True
     """Whether it compares everything."""

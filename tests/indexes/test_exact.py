@@ -10,8 +10,7 @@ from encvec_store.indexes.exact import ExactIndex, connect
 from encvec_store.storage.memory import MemoryStore
 from encvec_store.storage.sqlite import SqliteStore
 from tests.indexes.contract import IndexContract
-
-from .kit import Place
+from tests.kits.indexes import Place
 
 
 class Kept:

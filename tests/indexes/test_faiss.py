@@ -8,12 +8,11 @@ import pytest
 from encvec_store.indexes.faiss import FaissIndex, FaissOptions
 from encvec_store.indexes.protocol import BringsEnvelopes, KeepsEnvelopes, KeepsFiles
 from encvec_store.storage.sqlite import SqliteStore
-from tests.backends.faiss_kit import Authenticator
 from tests.indexes.contract import IndexContract
-from tests.storage.kit import CONFIG, batch
-
-from .kit import Place
-from .test_exact import Kept
+from tests.indexes.test_exact import Kept
+from tests.kits.faiss_store import Authenticator
+from tests.kits.indexes import Place
+from tests.kits.records import CONFIG, batch
 
 
 def made(folder=None, **options):

@@ -12,9 +12,8 @@ from encvec_store.storage.postgres import PostgresStore
 from encvec_store.storage.postgres.source import Source
 from encvec_store.storage.protocol import CollectionSpec
 from tests.indexes.contract import IndexContract, queries
-from tests.storage.kit import CONFIG, DIM, SPEC, WIDTH, batch, kept
-
-from .kit import Place
+from tests.kits.indexes import Place
+from tests.kits.records import CONFIG, DIM, SPEC, WIDTH, batch, kept
 
 
 class Contract(IndexContract):

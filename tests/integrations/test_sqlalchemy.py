@@ -27,7 +27,7 @@ import encvec_store as ev
 from encvec_store import errors
 from encvec_store.data.metrics import METRICS
 from encvec_store.integrations.sqlalchemy import EncryptedVector, SealedVector, ciphertexts
-from tests.integrations.orm_kit import DIM, ask, models, opened, vectors
+from tests.kits.orm import DIM, ask, models, opened, vectors
 
 V = vectors(60)
 

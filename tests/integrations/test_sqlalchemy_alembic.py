@@ -9,7 +9,7 @@ from sqlalchemy import BigInteger, Column, Index, MetaData, Table, cast, create_
 
 from encvec_store.integrations.sqlalchemy import hnsw_index
 from encvec_store.integrations.sqlalchemy.autogenerate import render_item
-from tests.integrations.orm_kit import DIM, models, url
+from tests.kits.orm import DIM, models, url
 
 
 @pytest.fixture

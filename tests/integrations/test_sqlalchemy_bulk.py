@@ -18,7 +18,7 @@ import encvec_store as ev
 from encvec_store import errors
 from encvec_store.data.metrics import METRICS
 from encvec_store.integrations.sqlalchemy import EncryptedVector, bulk_insert, ciphertexts, reencrypt, rerank
-from tests.integrations.orm_kit import DIM, ask, models, opened, url, vectors
+from tests.kits.orm import DIM, ask, models, opened, url, vectors
 
 V = vectors(400)
 

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.integrations.orm_kit import url
+from tests.kits.orm import url
 
 ROOT = Path(__file__).resolve().parents[2]
 

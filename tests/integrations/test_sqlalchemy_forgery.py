@@ -12,7 +12,7 @@ import encvec_store as ev
 from encvec_store import errors
 from encvec_store.integrations.sqlalchemy import EncryptedVector
 from encvec_store.sealing.keyring import Keyring
-from tests.integrations.orm_kit import DIM, ask, models, opened, vectors
+from tests.kits.orm import DIM, ask, models, opened, vectors
 
 V = vectors(10)
 PAIR = ("embedding", "embedding_sealed")

@@ -18,7 +18,7 @@ from sqlalchemy.exc import IntegrityError
 
 from encvec_store.integrations.sqlalchemy import bulk_insert, ciphertexts, reencrypt, rerank
 from encvec_store.localpg import LocalServer
-from tests.integrations.orm_kit import DIM, models, opened, vectors
+from tests.kits.orm import DIM, models, opened, vectors
 
 V = vectors(40, seed=77)
 QUERIES = vectors(4, seed=78)

@@ -20,8 +20,8 @@ from encvec_store.schemes import device as devices
 from encvec_store.schemes import scheme
 from encvec_store.schemes.profile import Profile
 from encvec_store.sealing.config import CollectionConfig
-from tests.elsewhere import Elsewhere
 from tests.kat import make
+from tests.kits.elsewhere import Elsewhere
 
 FOLDER = Path(__file__).resolve().parent
 DEVICES = ["cpu", "elsewhere", "cuda"]

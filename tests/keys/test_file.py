@@ -13,7 +13,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from encvec_store.errors import KeysetError, KeyUnavailableError
 from encvec_store.keys.storage import file as storage
 from encvec_store.keys.wrappers import passphrase as wrapper
-from tests.keys.files import PASSPHRASE, create, reopen
+from tests.kits.key_files import PASSPHRASE, create, reopen
 
 
 def no_argon2(*args, **kwargs):

@@ -13,7 +13,7 @@ from encvec_store.keys import StoredKeyset
 from encvec_store.keys.keyset import Keyset
 from encvec_store.keys.stored import _canonical
 from encvec_store.keys.wrappers.passphrase import PassphraseWrapper
-from tests.keys.files import PASSPHRASE, create, reopen
+from tests.kits.key_files import PASSPHRASE, create, reopen
 
 ARGON2ID = {"name": "argon2id", "iterations": 1, "lanes": 1, "memory_kib": 8}
 SCRYPT = {"name": "scrypt", "n": 2, "r": 1, "p": 1}

@@ -10,7 +10,7 @@ import pytest
 from encvec_store.errors import InputError, KeysetError, UriError
 from encvec_store.keys import WRAPPERS, StoredKeyset
 from encvec_store.keys.keyset import Keyset
-from tests.keys.files import PASSPHRASE, create, reopen
+from tests.kits.key_files import PASSPHRASE, create, reopen
 
 ENV = "env:ENCVEC_TEST_KEYSET"
 

@@ -1,4 +1,4 @@
-"""The fixtures of a real PostgreSQL, and a home for servers that these tests start themselves."""
+"""A home for servers that these tests start themselves."""
 
 import os
 import shutil
@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from encvec_store.localpg import LocalServer, processes
-from tests.postgres import pg_dsn, pg_server, pg_template  # noqa: F401
 
 # In memory where that can be had: servers whose data stay wait for the disk.
 FAST = "/dev/shm" if os.access("/dev/shm", os.W_OK) else "/var/tmp"

@@ -3,7 +3,7 @@
 import psycopg
 import pytest
 
-from tests.postgres import given_server
+from tests.kits.postgres import given_server
 
 seen = []
 

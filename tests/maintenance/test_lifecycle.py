@@ -10,7 +10,7 @@ import encvec_store as ev
 from encvec_store import errors
 from encvec_store.maintenance import lifecycle
 from encvec_store.maintenance.rewrite import settle
-from tests.stores import oracle
+from tests.kits import oracle
 from tests.stores.contract.opened import EVERYTHING, hasten
 
 DIM = 16

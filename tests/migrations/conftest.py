@@ -9,8 +9,7 @@ import pytest
 import encvec_store as ev
 from encvec_store import migrate
 from encvec_store.storage.revisions import REVISION
-from tests.migrations.kit import DATA, KEYS_VARIABLE, add_revision, catalog, fill, keyset
-from tests.postgres import pg_dsn, pg_place, pg_server, pg_shared, pg_template  # noqa: F401
+from tests.kits.migrations import DATA, KEYS_VARIABLE, add_revision, catalog, fill, keyset
 
 
 class Place:

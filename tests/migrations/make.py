@@ -17,7 +17,7 @@ from pathlib import Path
 
 import encvec_store as ev
 from encvec_store.localpg import LocalServer
-from tests.migrations.kit import DATA, KEYS_VARIABLE, fill, keyset
+from tests.kits.migrations import DATA, KEYS_VARIABLE, fill, keyset
 
 
 def sqlite(folder: Path) -> str:

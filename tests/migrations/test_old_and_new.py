@@ -14,8 +14,8 @@ import pytest
 from encvec_store import errors, migrate
 from encvec_store.localpg import LocalServer
 from encvec_store.storage import revisions
+from tests.kits.migrations import DATA, N, add_revision, check, edit, fill, records, write_on
 from tests.migrations.conftest import Place
-from tests.migrations.kit import DATA, N, add_revision, check, edit, fill, records, write_on
 from tests.stores.contract import SameStoreContract
 from tests.stores.test_faiss import OpenedFaiss
 from tests.stores.test_pgvector import OpenedPostgres

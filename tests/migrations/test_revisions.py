@@ -20,8 +20,8 @@ from encvec_store.localpg.errors import LocalServerError
 from encvec_store.localpg.install import find_installation
 from encvec_store.storage.postgres import PostgresStore
 from encvec_store.storage.revisions import FORMAT, REVISION
-from tests.migrations.kit import check, fill
-from tests.postgres import role
+from tests.kits.migrations import check, fill
+from tests.kits.postgres import role
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from encvec_store import migrate
-from tests.postgres import pg_dsn, pg_server, pg_template  # noqa: F401
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -27,7 +26,7 @@ def test_in_a_checkout():
 
 
 @pytest.mark.slow
-def test_in_a_wheel(tmp_path, pg_dsn):  # noqa: F811
+def test_in_a_wheel(tmp_path, pg_dsn):
     """The unpacked wheel, before everything else on the path and away from the checkout, migrates both stores."""
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
     done = subprocess.run(build, capture_output=True, text=True, check=False)

@@ -15,7 +15,7 @@ from encvec_store.runtime import gpus
 from encvec_store.schemes import device as devices
 from encvec_store.schemes import scheme
 from encvec_store.sealing.keyring import Keyring
-from tests.elsewhere import Elsewhere
+from tests.kits.elsewhere import Elsewhere
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ import pytest
 from encvec_store.crypto import prf
 from encvec_store.crypto.prf import Keystream
 from encvec_store.schemes.perturb import add_ball_noise, ball_noise
-from tests.crypto.stats import ks
+from tests.kits.stats import ks
 
 STREAM = Keystream(bytes(range(32)))
 DIMS = [1, 2, 3, 8, 64, 65, 385]

@@ -7,7 +7,7 @@ from encvec_store.crypto import prf
 from encvec_store.crypto.labels import Purpose, derive
 from encvec_store.crypto.prf import Keystream
 from encvec_store.schemes.rotation import BLOCK, DENSE, haar, rotation
-from tests.crypto.stats import ks, normal_cdf
+from tests.kits.stats import ks, normal_cdf
 
 KEY = bytes(range(32))
 DENSE_DIMS = [1, 2, 3, 64, 385]

@@ -13,7 +13,7 @@ from encvec_store.schemes import SCHEMES, scheme
 from encvec_store.schemes.rotation import DENSE
 from encvec_store.schemes.sap import Sap
 from encvec_store.schemes.sealed import Sealed
-from tests.crypto.stats import ks
+from tests.kits.stats import ks
 
 ROOT = bytes(range(32))
 CONTEXT = ("acme", "faces", bytes(range(16)))

@@ -13,7 +13,7 @@ from encvec_store.schemes import scheme
 from encvec_store.schemes.perturb import ball_noise
 from encvec_store.schemes.profile import fit
 from encvec_store.schemes.sketch import FLOOR, NARROW_FLOOR, THREATS, Sketch
-from tests.crypto.stats import ks
+from tests.kits.stats import ks
 from tests.schemes.test_profile import points
 from tests.schemes.test_sap import CONTEXT, ROOT, correlation, encrypt, tokens
 

@@ -12,7 +12,7 @@ from encvec_store.keys.keyset import Keyset
 from encvec_store.sealing.codec import of_one_write
 from encvec_store.sealing.config import CollectionConfig
 from encvec_store.sealing.keyring import Keyring
-from tests.stores import oracle
+from tests.kits import oracle
 
 DIM, N = 6, 9
 IDS = oracle.ids(N)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .kit import CONFIG, DIM, Follower, batch, by_partition, kept, tokens
+from tests.kits.records import CONFIG, DIM, Follower, batch, by_partition, kept, tokens
 
 
 class ChangesContract:

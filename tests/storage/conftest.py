@@ -1,3 +1,3 @@
-"""The PostgreSQL server that record stores are tested on."""
+"""How the async PostgreSQL store is opened."""
 
-from tests.postgres import pg_dsn, pg_server, pg_template  # noqa: F401
+from tests.kits.async_store import keyed, keyset  # noqa: F401

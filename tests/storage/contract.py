@@ -9,10 +9,9 @@ from encvec_store.data.fields import Term
 from encvec_store.data.filters import AllOf, AnyOf, Match, Present, Range
 from encvec_store.errors import CollectionNotFoundError, StaleConfigError, StoreClosedError, StoreLockedError
 from encvec_store.storage.protocol import Blob, CollectionSpec
-
-from . import histories
-from .changes import ChangesContract
-from .kit import CONFIG, DIM, SPEC, WIDTH, batch, content, kept, of_batch, token, tokens
+from tests.kits import histories
+from tests.kits.records import CONFIG, DIM, SPEC, WIDTH, batch, content, kept, of_batch, token, tokens
+from tests.storage.changes import ChangesContract
 
 
 class RecordsContract(ChangesContract):

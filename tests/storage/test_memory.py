@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from encvec_store.storage.memory import MemoryStore
+from tests.kits.records import CONFIG, SPEC, Follower, batch, by_partition
 from tests.storage.contract import RecordsContract
-
-from .kit import CONFIG, SPEC, Follower, batch, by_partition
 
 
 @contextmanager

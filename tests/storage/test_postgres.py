@@ -11,10 +11,9 @@ from encvec_store.data.fields import Term
 from encvec_store.storage.postgres import PostgresStore, changes, writer
 from encvec_store.storage.postgres.source import Source
 from encvec_store.storage.protocol import Blob
-from tests.postgres import role
+from tests.kits.postgres import role
+from tests.kits.records import CONFIG, SPEC, Follower, batch, by_partition, kept, tokens
 from tests.storage.contract import RecordsContract
-
-from .kit import CONFIG, SPEC, Follower, batch, by_partition, kept, tokens
 
 SCHEMAS = itertools.count()
 

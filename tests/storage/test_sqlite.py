@@ -16,9 +16,8 @@ from encvec_store.storage.protocol import Blob, CollectionSpec
 from encvec_store.storage.sqlite import SqliteStore, changes
 from encvec_store.storage.sqlite.tables import metadata
 from encvec_store.storage.sqlite.writing import SqliteWriter
+from tests.kits.records import CONFIG, DIM, SPEC, WIDTH, Follower, batch, by_partition, content, kept, token
 from tests.storage.contract import RecordsContract
-
-from .kit import CONFIG, DIM, SPEC, WIDTH, Follower, batch, by_partition, content, kept, token
 
 
 @contextmanager

@@ -7,10 +7,9 @@ from contextlib import closing
 import pytest
 
 from encvec_store import Store, aio
-from tests.stores import machine
-from tests.stores.contract import SameStoreContract
-from tests.stores.races import RacesContract
-from tests.stores.synced import Loop
+from tests.kits.synced import Loop
+from tests.stores.contract import SameStoreContract, machine
+from tests.stores.contract.races import RacesContract
 from tests.stores.test_faiss import OpenedFaiss
 from tests.stores.test_memory import OpenedMemory
 from tests.stores.test_pgvector import OpenedPostgres

@@ -8,14 +8,14 @@ from contextlib import closing
 import pytest
 
 import encvec_store as ev
-from tests.stores import machine, oracle
-from tests.stores.celled import CelledContract
-from tests.stores.contract import Opened, StoreContract
-from tests.stores.moving import MovingContract
-from tests.stores.precision import PrecisionContract
-from tests.stores.races import RacesContract
-from tests.stores.replay import ReplayContract
-from tests.stores.tampering import Burglar, TamperingContract
+from tests.kits import oracle
+from tests.stores.contract import Opened, StoreContract, machine
+from tests.stores.contract.celled import CelledContract
+from tests.stores.contract.moving import MovingContract
+from tests.stores.contract.precision import PrecisionContract
+from tests.stores.contract.races import RacesContract
+from tests.stores.contract.replay import ReplayContract
+from tests.stores.contract.tampering import Burglar, TamperingContract
 
 
 class OpenedFaiss(Opened):

@@ -7,14 +7,13 @@ from encvec_store import Store
 from encvec_store.data.fields import Term
 from encvec_store.indexes.registry import open_connection
 from encvec_store.storage.protocol import Blob
-from tests.stores import machine
-from tests.stores.celled import CelledContract
-from tests.stores.contract import Opened, StoreContract
-from tests.stores.moving import MovingContract
-from tests.stores.precision import PrecisionContract
-from tests.stores.races import RacesContract
-from tests.stores.replay import ReplayContract
-from tests.stores.tampering import Burglar, TamperingContract
+from tests.stores.contract import Opened, StoreContract, machine
+from tests.stores.contract.celled import CelledContract
+from tests.stores.contract.moving import MovingContract
+from tests.stores.contract.precision import PrecisionContract
+from tests.stores.contract.races import RacesContract
+from tests.stores.contract.replay import ReplayContract
+from tests.stores.contract.tampering import Burglar, TamperingContract
 
 
 class OpenedMemory(Opened):

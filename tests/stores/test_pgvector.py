@@ -10,15 +10,14 @@ import pytest
 import encvec_store as ev
 from encvec_store.storage.postgres.source import Source
 from encvec_store.storage.postgres.wire import Raw, RawDumper, split_value, term_from, typed_kind, vector
-from tests.postgres import role
-from tests.stores import machine
-from tests.stores.celled import CelledContract
-from tests.stores.contract import Opened, SameStoreContract, StoreContract
-from tests.stores.moving import MovingContract
-from tests.stores.precision import PrecisionContract
-from tests.stores.races import RacesContract
-from tests.stores.replay import ReplayContract
-from tests.stores.tampering import Burglar, TamperingContract
+from tests.kits.postgres import role
+from tests.stores.contract import Opened, SameStoreContract, StoreContract, machine
+from tests.stores.contract.celled import CelledContract
+from tests.stores.contract.moving import MovingContract
+from tests.stores.contract.precision import PrecisionContract
+from tests.stores.contract.races import RacesContract
+from tests.stores.contract.replay import ReplayContract
+from tests.stores.contract.tampering import Burglar, TamperingContract
 
 
 class OpenedPostgres(Opened):

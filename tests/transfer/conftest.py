@@ -3,12 +3,11 @@
 import pytest
 
 from tests.cli.conftest import encvec, home  # noqa: F401
-from tests.postgres import pg_dsn, pg_server, pg_template  # noqa: F401
-from tests.transfer.kit import make_items
+from tests.kits.transfer import make_items
 
 
 @pytest.fixture
-def items(pg_dsn):  # noqa: F811
+def items(pg_dsn):
     """The URL of a database with the table public.items: 300 rows of every type that metadata can hold."""
     make_items(pg_dsn)
     return pg_dsn

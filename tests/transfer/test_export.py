@@ -20,7 +20,7 @@ from encvec_store.transfer import compare, load
 from encvec_store.transfer.table import TableSource
 from encvec_store.transfer.to_files import to_file
 from encvec_store.transfer.to_table import to_table
-from tests.transfer.kit import DIM, N, ask, vectors
+from tests.kits.transfer import DIM, N, ask, vectors
 
 ODD = {
     "huge": 1e22,

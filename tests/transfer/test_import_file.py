@@ -11,7 +11,7 @@ from encvec_store import errors
 from encvec_store.transfer import compare, load
 from encvec_store.transfer.vectorfile import VectorFile
 from tests.cli.conftest import write_lines
-from tests.transfer.kit import DIM, N, vectors
+from tests.kits.transfer import DIM, N, vectors
 
 
 def built(kind, labels=None, metric=faiss.METRIC_L2):

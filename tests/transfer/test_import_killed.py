@@ -13,7 +13,7 @@ import pytest
 
 import encvec_store as ev
 from encvec_store import errors
-from tests.transfer.kit import DIM, ask, make_items, vectors
+from tests.kits.transfer import DIM, ask, make_items, vectors
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = 1500

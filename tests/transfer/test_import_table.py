@@ -13,7 +13,7 @@ import encvec_store as ev
 from encvec_store import errors
 from encvec_store.transfer import compare, load
 from encvec_store.transfer.table import TableSource
-from tests.transfer.kit import DIM, N, ask, make_items, text, vectors
+from tests.kits.transfer import DIM, N, ask, make_items, text, vectors
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from encvec_store.data.metrics import metric
 from encvec_store.lab.bench import BenchJob, Labels, Qrels, run
 from encvec_store.lab.bench.timing import WARM_UP, interleave, interval, throughput
 from encvec_store.lab.bench.truth import Truth, ndcg
-from tests.lab.bench.kit import KEYS, data, vectors
+from tests.kits.bench import KEYS, data, vectors
 
 
 @pytest.mark.parametrize("name", ["cosine", "l2", "ip"])

@@ -12,7 +12,7 @@ from encvec_store.lab.bench.cost import Prices, cost
 from encvec_store.lab.bench.pictures import draw
 from encvec_store.lab.bench.reading import contests, frontier, growths, largest, noises
 from encvec_store.lab.bench.report import page
-from tests.lab.bench.kit import plain, row
+from tests.kits.bench import plain, row
 
 HOSTILE = "</style><script>alert(1)</script>\"'><img src=x onerror=alert(2)>&amp;"
 VOID = {"meta", "br"}

@@ -12,7 +12,7 @@ from encvec_store.errors import InputError
 from encvec_store.lab.bench import BenchJob, measure
 from encvec_store.lab.bench.compare import compared
 from encvec_store.lab.bench.results import Results, key_of, machines, read
-from tests.lab.bench.kit import data, plain, row, vectors
+from tests.kits.bench import data, plain, row, vectors
 
 
 def job(**more):

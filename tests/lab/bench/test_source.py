@@ -9,7 +9,7 @@ from encvec_store.lab.bench.files import open_data
 from encvec_store.lab.bench.source import VectorSource, held_out
 from encvec_store.lab.bench.synthetic import clustered, iid, named
 from encvec_store.lab.bench.truth import Truth
-from tests.lab.bench.kit import vectors
+from tests.kits.bench import vectors
 
 
 @pytest.mark.parametrize("make", [clustered, iid])

@@ -141,7 +141,7 @@ def test_content_shows_in_cells_and_draws_by_key_tell_nothing():
 
 
 def test_the_page_says_what_cells_tell():
-    from .test_probing import page_of
+    from tests.lab.leakage.test_probing import page_of
 
     text = page_of(list(leaked("content-cells", 8).values())).text
     assert "What does its cell tell of a record?" in text
@@ -183,8 +183,8 @@ def test_apart_keeps_cells_apart():
 
 
 def test_the_page_tells_cells_with_pairs_from_those_without():
-    from .test_probing import page_of
-    from .test_report import row
+    from tests.lab.leakage.test_probing import page_of
+    from tests.lab.leakage.test_report import row
 
     with_, without = ({"cells": f"with{out} pairs", "pairs": 100, "counted": 300} for out in ("", "out"))
     text = page_of([row(identified=0.61, **with_), row(identified=0.0033, **without)]).text
@@ -206,7 +206,7 @@ def test_what_knows_of_no_cells_refuses_them():
 
 
 def test_command_line_and_page(tmp_path, capsys):
-    from .test_report import Page
+    from tests.lab.leakage.test_report import Page
 
     data, html, out = tmp_path / "own.npy", tmp_path / "page.html", tmp_path / "rows.jsonl"
     np.save(data, VECTORS[:1600])

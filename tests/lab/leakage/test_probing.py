@@ -175,7 +175,7 @@ def test_findings_of_keys_stand_together():
 
 
 def test_command_line(tmp_path, capsys):
-    from .test_report import Page
+    from tests.lab.leakage.test_report import Page
 
     data, labels, html, out = (tmp_path / name for name in ("own.npy", "labels.npy", "report.html", "rows.jsonl"))
     np.save(data, np.concatenate([VICTIM[:300], CORPUS[:300]]))
@@ -254,7 +254,7 @@ def test_a_page_of_probes_alone():
 
 
 def test_rows_of_attacks_alone_say_nothing_of_probes():
-    from .test_report import row
+    from tests.lab.leakage.test_report import row
 
     text = page_of([row()]).text
     assert "Linkable" not in text
@@ -263,7 +263,7 @@ def test_rows_of_attacks_alone_say_nothing_of_probes():
 
 @pytest.mark.parametrize("field", ["subject", "probe", "measure", "corpus"])
 def test_text_of_probes_stays_text(field):
-    from .test_report import HOSTILE
+    from tests.lab.leakage.test_report import HOSTILE
 
     found = page_of([told(), told(corpus="other"), told(value=0.03, **{field: HOSTILE}), rates()])
     assert not any(tag in ("script", "img") for tag, _ in found.tags)
@@ -297,7 +297,6 @@ def test_what_is_no_finding_is_left_out_and_told(bad):
 
 def page_of(rows):
     from encvec_store.lab.leakage.report import page
-
-    from .test_report import Page
+    from tests.lab.leakage.test_report import Page
 
     return Page(page(rows))

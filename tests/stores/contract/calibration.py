@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from encvec_store import errors
-from tests.stores import oracle
+from tests.kits import oracle
+from tests.kits.oracle import METRICS, assert_hits
 from tests.stores.contract.opened import DIM
-from tests.stores.oracle import METRICS, assert_hits
 
 
 class CalibrationContract:

@@ -7,9 +7,9 @@ import pytest
 
 import encvec_store as ev
 from encvec_store import errors
-from tests.stores import oracle
+from tests.kits import oracle
+from tests.kits.oracle import mixed_metadata
 from tests.stores.contract.opened import DIM, EVERYTHING
-from tests.stores.oracle import mixed_metadata
 
 
 class CollectionContract:

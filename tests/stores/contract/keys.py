@@ -5,9 +5,9 @@ import pytest
 
 import encvec_store as ev
 from encvec_store import errors
-from tests.stores import oracle
+from tests.kits import oracle
+from tests.kits.oracle import assert_hits
 from tests.stores.contract.opened import DIM, EVERYTHING
-from tests.stores.oracle import assert_hits
 
 
 class KeyContract:

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from encvec_store import errors
-from tests.stores import oracle
+from tests.kits import oracle
+from tests.kits.oracle import assert_hits
+from tests.kits.threads import guarded
 from tests.stores.contract.opened import EVERYTHING
-from tests.stores.oracle import assert_hits
-from tests.threads import guarded
 
 
 class OpeningsContract:

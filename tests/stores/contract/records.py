@@ -11,7 +11,7 @@ from encvec_store import errors
 from encvec_store.engine import read
 from encvec_store.engine import write as writing
 from encvec_store.sealing.keyring import Keyring
-from tests.stores import oracle
+from tests.kits import oracle
 from tests.stores.contract.opened import DIM, QUIET
 
 BAD_UPSERTS = {

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from encvec_store import errors
-from tests.stores import oracle
+from tests.kits import oracle
+from tests.kits.oracle import FILTERS, METRICS, assert_hits, exact, mixed_metadata
+from tests.kits.strategies import accepts
 from tests.stores.contract.opened import DIM, POLICIES, QUIET
-from tests.stores.oracle import FILTERS, METRICS, assert_hits, exact, mixed_metadata
-from tests.strategies import accepts
 
 
 class SearchContract:

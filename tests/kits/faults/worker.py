@@ -1,0 +1,186 @@
+"""What the killed process does: batches of records that both sides can make up, acknowledged on a pipe one by one."""
+
+import itertools
+import logging
+import resource
+from pathlib import Path
+
+import numpy as np
+
+import encvec_store as ev
+from encvec_store.schemes import growth
+from encvec_store.schemes import profile as profiles
+
+DIM = 8
+SIZE = 20
+FIELDS = {"batch": "blind", "v": "plain", "*": "sealed"}
+VARIABLE = "ENCVEC_TEST_KEYSET"
+PASSPHRASE = "correct horse"
+FAISS = "faiss:{}?flat_limit=50"  # so that a graph is built, saved and loaded
+
+
+def postgres(dsn):
+    """Return the URL of a store in a database, with a graph from 50 records on."""
+    return f"{dsn}{'&' if '?' in dsn else '?'}index_above=50"
+
+
+def dsn_of(url):
+    """Return what `postgres` was given."""
+    return url[: -len("?index_above=50")]
+
+
+def batch(n, version=0):
+    """Return (ids, vectors, metadata, documents) of batch n, as of a version."""
+    vectors = np.random.default_rng([n, version]).standard_normal((SIZE, DIM)).astype(np.float32)
+    metadata = [{"batch": n, "v": version, "i": i} for i in range(SIZE)]
+    return [f"{n}/{i}" for i in range(SIZE)], vectors, metadata, [f"text {n} {version}"] * SIZE
+
+
+# On a collection that holds the batches 0 to 9: each kind of write, in the middle of which something may happen.
+WRITES = {
+    "upsert": lambda things: things.upsert(*batch(20)),
+    "delete": lambda things: things.delete(batch(9)[0]),
+    "calibrate": lambda things: things.calibrate(k=2, target_recall=0.5, max_candidates=100),
+    "flush": lambda things: things.flush(),
+}
+
+
+def opened(url):
+    """Open the store and its collection, which is made under `sap`: it has an index from the first record on."""
+    store = ev.connect(url, keyset=ev.Keyset.open(f"env:{VARIABLE}"), maintenance="inline")
+    scheme = None if store.collections() else "sap"
+    return store, store.collection("things", dim=DIM, scheme=scheme, fields=FIELDS, oversample=10_000)
+
+
+def write(pipe, url, kind):
+    """Do one of the writes."""
+    WRITES[kind](opened(url)[1])
+    pipe.send("done")
+
+
+def upsert(pipe, url, start):
+    """Write batch after batch."""
+    _, things = opened(url)
+    for n in itertools.count(start):
+        things.upsert(*batch(n))
+        pipe.send(n)
+
+
+def update(pipe, url, start):
+    """Write the same three batches again and again, all of them at once, with rising versions."""
+    _, things = opened(url)
+    for version in itertools.count(start):
+        parts = [batch(n, version) for n in range(3)]
+        ids, vectors, metadata, documents = (list(itertools.chain(*part)) for part in zip(*parts, strict=True))
+        things.upsert(ids, np.array(vectors), metadata, documents)
+        pipe.send(version)
+
+
+def delete(pipe, url, start):
+    """Delete batch after batch, by filter and by ids in turn."""
+    _, things = opened(url)
+    for n in itertools.count(start):
+        gone = things.delete(where={"batch": n}) if n % 2 else things.delete(batch(n)[0])
+        if not gone:
+            break
+        pipe.send(n)
+    pipe.recv()  # wait to be killed
+
+
+def flush(pipe, url, start):
+    """Write batches, search, and save the index after each."""
+    logging.disable()
+    _, things = opened(url)
+    for n in itertools.count(start):
+        things.upsert(*batch(n))
+        pipe.send(n)
+        things.search(np.ones(DIM), k=1)
+        things.flush()
+
+
+def calibrate(pipe, url, start):
+    """Encrypt everything anew, over and over."""
+    _, things = opened(url)
+    for n in itertools.count(start):
+        things.calibrate(k=2, target_recall=0.5 + 0.001 * (n % 100), max_candidates=100)
+        pipe.send(n)
+
+
+def move(pipe, url, start):
+    """Cross the threshold of a sketch, then fit it anew over and over."""
+    profiles.LEAST_RECORDS, profiles.PER_DIMENSION, profiles.LEAST_DIMENSIONS = 15 * SIZE, 2, 2
+    _, things = opened(url)
+    pipe.send(start)
+    for n in itertools.count(start):
+        growth.BUDGET = 10_000 if n % 2 else 100  # one rotation, then cells, then one again
+        if things.stats()["profile"]["state"] == "sealed":
+            things.upsert(*batch(14))
+        else:
+            things.refit()
+        pipe.send(n)
+
+
+def rotate(pipe, path, start):
+    """Add key versions to a key file, as fast as it goes."""
+    keyset = ev.Keyset.open(f"file:{path}", passphrase=PASSPHRASE)
+    while True:
+        pipe.send(keyset.rotate())
+
+
+def hold_the_lock(pipe, url, start):
+    """Stop in the middle of a calibration until told to go on."""
+    store, things = opened(url)
+
+    def wait(done, total):
+        pipe.send("holding")
+        pipe.recv()
+
+    things.calibrate(k=2, target_recall=0.5, max_candidates=100, progress=wait)
+    store.close()
+    pipe.send("done")
+
+
+def write_twenty(pipe, url, start):
+    """Write twenty batches and stop."""
+    store, things = opened(url)
+    for n in range(start, start + 20):
+        things.upsert(*batch(n))
+    store.close()
+    pipe.send("done")
+
+
+def fill_the_disk(pipe, url, start):
+    """Write batches until no file may grow any more; report the error that comes."""
+    logging.disable()
+    store, things = opened(url)
+    things.flush()
+    folder = Path(url.removeprefix("faiss:").partition("?")[0])
+    largest = max(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    limit = largest + 100_000
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    n = start
+    try:
+        for n in range(start, start + 500):
+            things.upsert(*batch(n))
+            pipe.send(n)
+            if n % 10 == 0:
+                things.flush()
+    except Exception as error:
+        pipe.send((type(error).__name__, str(error), things.count(), len(things.search(np.ones(DIM), k=1))))
+    try:
+        store.close()
+    except Exception as error:
+        pipe.send(("close", type(error).__name__, str(error)))
+    pipe.send("done")
+
+
+def soak(pipe, url, task):
+    """Take part in the soak test."""
+    from tests.kits.faults.soak import run
+
+    run(pipe, url, task)
+
+
+def main(task, pipe, place, start):
+    """Run a task by name."""
+    globals()[task](pipe, place, start)

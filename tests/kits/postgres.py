@@ -1,0 +1,154 @@
+"""Fixtures for tests on a real PostgreSQL: one server a run, a fresh database with pgvector for each test.
+
+`pg_place` is a fresh schema in a database that the tests of a process share. It takes a third of the time of `pg_dsn`,
+a fresh database: use it wherever a test needs no database of its own.
+
+The server is the one that ENCVEC_TEST_DSN names (its role must be able to create databases and the extension), else
+one of our own, from the wheel or from what is installed here. Where there is none the tests fail; they are never
+skipped. The processes of pytest-xdist share one server. Ours goes when the last of them has gone, also after Ctrl-C
+or kill -9; on a server of yours, kill -9 leaves databases behind whose names begin with `encvec_test_`.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from encvec_store.localpg import LocalServer
+
+DSN_VARIABLE = "ENCVEC_TEST_DSN"
+RUN = os.environ.get("PYTEST_XDIST_TESTRUNUID") or secrets.token_hex(8)
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server to test on: `dsn(name)` names a database in it; `local` is None for one of the user's own."""
+
+    dsn: Callable[[str], str]
+    maintenance: str
+    local: LocalServer | None
+
+    def execute(self, statement: str, *names: str) -> None:
+        """Run a statement outside any transaction, with quoted names for its {}."""
+        with psycopg.connect(self.dsn(self.maintenance), autocommit=True) as connection:
+            connection.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))
+
+    def drop(self, name: str) -> None:
+        """Drop a database, whoever is connected."""
+        self.execute("DROP DATABASE IF EXISTS {} WITH (FORCE)", name)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A database by its DSN, and a schema that is not there yet; so is every schema whose name begins with it."""
+
+    dsn: str
+    schema: str
+
+
+def given_server(dsn: str) -> Server:
+    """The server of a DSN, a URL or keywords. Its URL form is kept: a store is opened by URL."""
+    known = conninfo_to_dict(dsn)
+
+    def named(name: str) -> str:
+        if "://" not in dsn:
+            return make_conninfo(dsn, dbname=name)
+        head, question, query = dsn.partition("?")
+        scheme, _, rest = head.partition("://")
+        return f"{scheme}://{rest.partition('/')[0]}/{name}{question}{query}"
+
+    return Server(named, str(known.get("dbname") or "postgres"), None)
+
+
+@pytest.fixture(scope="session")
+def pg_server() -> Iterator[Server]:
+    """The server of this run."""
+    given = os.environ.get(DSN_VARIABLE)
+    if given:
+        yield given_server(given)
+        return
+    with LocalServer(share=f"tests-{RUN}") as local:
+        yield Server(local.dsn, "postgres", local)
+
+
+@pytest.fixture(scope="session")
+def pg_template(pg_server: Server) -> Iterator[str]:
+    """The database that each test gets a copy of: empty, with pgvector. One for each process of pytest-xdist."""
+    name = f"encvec_test_{secrets.token_hex(6)}_template"
+    pg_server.execute("CREATE DATABASE {}", name)
+    try:
+        with psycopg.connect(pg_server.dsn(name), autocommit=True) as connection:
+            connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
+        yield name
+    finally:
+        pg_server.drop(name)
+
+
+@contextmanager
+def copied(server: Server, template: str) -> Iterator[str]:
+    """Yield the DSN of a fresh database with pgvector, and drop it."""
+    name = f"encvec_test_{secrets.token_hex(6)}"
+    server.execute("CREATE DATABASE {} TEMPLATE {}", name, template)
+    try:
+        yield server.dsn(name)
+    finally:
+        server.drop(name)
+
+
+@pytest.fixture
+def pg_dsn(pg_server: Server, pg_template: str) -> Iterator[str]:
+    """The DSN of a fresh database with pgvector; it is dropped after the test."""
+    with copied(pg_server, pg_template) as dsn:
+        yield dsn
+
+
+@pytest.fixture(scope="session")
+def pg_shared(pg_server: Server, pg_template: str) -> Iterator[str]:
+    """The DSN of the database with pgvector that the tests of this process share."""
+    with copied(pg_server, pg_template) as dsn:
+        yield dsn
+
+
+@pytest.fixture
+def pg_place(pg_shared: str) -> Iterator[Place]:
+    """A place for the schemas of one test; whoever is still connected after it is cut off, and they are dropped."""
+    place = Place(pg_shared, f"test_{secrets.token_hex(6)}")
+    yield place
+    with psycopg.connect(pg_shared, autocommit=True) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+        )
+        made = "SELECT nspname FROM pg_namespace WHERE starts_with(nspname, %s)"
+        for (schema,) in connection.execute(made, [place.schema]).fetchall():
+            connection.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(schema)))
+
+
+@contextmanager
+def role(dsn: str, *rights: str) -> Iterator[str]:
+    """Yield the URL of a database for a new role that may only connect, and what statements with {} grant it.
+
+    What it owns in that database goes with it.
+    """
+    name = f"encvec_role_{secrets.token_hex(6)}"
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD 'encvec'").format(sql.Identifier(name)))
+        try:
+            for right in rights:
+                connection.execute(right.format(name))  # type: ignore[call-overload]
+            parts = urlsplit(dsn)
+            known = [item for item in parse_qsl(parts.query) if item[0] not in ("passfile", "password")]
+            query = urlencode(known, quote_via=quote)
+            yield f"postgresql://{name}:encvec@{parts.netloc.rpartition('@')[2]}{parts.path}?{query}"
+        finally:
+            connection.execute(sql.SQL("DROP OWNED BY {}").format(sql.Identifier(name)))
+            connection.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))
