@@ -12,6 +12,7 @@ from tests.stores.contract.celled import CelledContract
 from tests.stores.contract.moving import MovingContract
 from tests.stores.contract.precision import PrecisionContract
 from tests.stores.contract.races import RacesContract
+from tests.stores.contract.refit import RefitContract
 from tests.stores.contract.replay import ReplayContract
 from tests.stores.contract.tampering import Burglar, TamperingContract
 
@@ -90,7 +91,14 @@ class MemoryBurglar(Burglar):
 
 
 class TestMemory(
-    CelledContract, MovingContract, PrecisionContract, RacesContract, ReplayContract, TamperingContract, StoreContract
+    CelledContract,
+    MovingContract,
+    PrecisionContract,
+    RacesContract,
+    RefitContract,
+    ReplayContract,
+    TamperingContract,
+    StoreContract,
 ):
     @pytest.fixture
     def place(self, keyset):

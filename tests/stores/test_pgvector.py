@@ -16,6 +16,7 @@ from tests.stores.contract.celled import CelledContract
 from tests.stores.contract.moving import MovingContract
 from tests.stores.contract.precision import PrecisionContract
 from tests.stores.contract.races import RacesContract
+from tests.stores.contract.refit import RefitContract
 from tests.stores.contract.replay import ReplayContract
 from tests.stores.contract.tampering import Burglar, TamperingContract
 
@@ -142,7 +143,7 @@ class Apart(OpenedPostgres):
         return sorted(found for tenant in tenants for found in store.collections(tenant))
 
 
-class Contract(CelledContract, MovingContract, PrecisionContract, RacesContract, StoreContract):
+class Contract(CelledContract, MovingContract, PrecisionContract, RacesContract, RefitContract, StoreContract):
     @pytest.fixture
     def opening(self, pg_place):
         """Return what makes an `Opened` of a keyset and a schema."""
