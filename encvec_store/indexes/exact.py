@@ -43,10 +43,9 @@ class ExactIndex:
         nothing = np.empty(0, np.int64), np.empty(0, np.float32)
         parts: list[list[tuple[Rows, Matrix]]] = [[nothing, nothing] for _ in range(asked)]
         with self._lock:
-            self._follow()
+            allowed = self._follow(predicate)
             if dim != self._dim:
                 raise StaleConfigError("the collection's settings were changed meanwhile")
-            allowed = None if predicate is None else self._records.rows(predicate)
             for partition, queries in probes.items():
                 rows, vectors = self._chosen(partition, allowed)
                 for part, products in zip(parts, queries @ vectors.T, strict=True):
@@ -56,9 +55,8 @@ class ExactIndex:
     def explain(self, partition: int, query: Matrix, limit: int, predicate: Predicate | None = None) -> str:
         """Say how much `candidates` would compare with."""
         with self._lock:
-            self._follow()
-            there = len(self._chosen(partition, None)[0])
-            matching = there if predicate is None else len(self._chosen(partition, self._records.rows(predicate))[0])
+            allowed = self._follow(predicate)
+            there, matching = (len(self._chosen(partition, rows)[0]) for rows in (None, allowed))
         return f"scan, {matching:,} of {there:,} records to choose from"
 
     def check(self) -> list[str]:
@@ -89,31 +87,46 @@ class ExactIndex:
         chosen = np.isin(rows, allowed, assume_unique=True)
         return rows[chosen], vectors[chosen]
 
-    def _follow(self) -> None:
-        """Learn of every write that was committed before this call."""
-        if self._records.generation() == self._generation:
-            return
+    def _follow(self, predicate: Predicate | None) -> Rows | None:
+        """Learn of every write that was committed before this call.
+
+        Returns the rows that satisfy the predicate, as of the same moment; None for all.
+        """
+        if predicate is None and self._records.generation() == self._generation:
+            return None
+        allowed, done = None, False
         try:
-            # What is read may be of a later content than the changes say: then there are further changes.
-            while (changes := self._records.changes(self._generation, self._content)) is not None:
-                self._apply(changes)
+            while not done:
+                since = self._generation, self._content
+                if predicate is None:
+                    changes = self._records.changes(*since)
+                else:
+                    changes, allowed = self._records.following(*since, predicate)
+                done = changes is None or self._apply(changes)
         except BaseException:
             self._reset()
             raise
+        return allowed
 
-    def _apply(self, changes: Changes) -> None:
+    def _apply(self, changes: Changes) -> bool:
+        """Take changes over. Returns False if something else was written while index vectors were read."""
         if changes.whole:
             self._partitions = {}
         for partition, (rows, vectors) in self._partitions.items():
             stay = ~np.isin(rows, changes.removed, assume_unique=True)
             self._partitions[partition] = rows[stay], vectors[stay]
         self._generation, self._content, self._dim = changes.generation, changes.content, changes.index_dim or 0
+        whole = True
         for partition, added in changes.added.items():
             found, read = self._records.index_vectors(added)
             if read.shape[1] != self._dim:
                 self._reset()
-                return
+                return False
             held = self._chosen(partition, None)
             rows, vectors = np.concatenate([held[0], found]), np.concatenate([held[1], read])
             order = np.argsort(rows, kind="stable")
             self._partitions[partition] = rows[order], vectors[order]
+            whole &= len(found) == len(added)
+        # rows keep their numbers when all content is replaced, so what was read may be of both
+        later = self._records.changes(self._generation, self._content)
+        return whole and (later is None or later.content == self._content)

@@ -5,59 +5,21 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from itertools import chain
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from ..data.arrays import Bytes, Kept, Matrix, Rows
+from ..data.arrays import Bytes, Matrix, Rows
 from ..data.fields import Term
-from ..data.filters import AllOf, AnyOf, Match, Predicate, Present
+from ..data.filters import Predicate
 from ..errors import CollectionNotFoundError, StaleConfigError, StoreClosedError, StoreLockedError
 from ..runtime.forks import Mutex
+from .memory_content import Content, Row, holds
 from .protocol import Blob, Changes, CollectionSpec, EncryptedBatch
 from .ranges import KEPT
 
 __all__ = ["MemoryRecords", "MemoryStore"]
-
-
-@dataclass(slots=True)
-class _Row:
-    partition: int
-    token: bytes
-    index_vector: Kept
-    vector: Bytes
-    payload: bytes
-    terms: dict[str, set[Term]]
-
-
-@dataclass
-class _Content:
-    """Rows by number, and their numbers by token."""
-
-    rows: dict[int, _Row] = field(default_factory=dict)
-    tokens: dict[bytes, int] = field(default_factory=dict)
-
-    def insert(self, batch: EncryptedBatch, numbers: Iterable[int]) -> tuple[list[int], list[int]]:
-        """Insert records or replace them by token; return the rows that came and those that went."""
-        terms: list[dict[str, set[Term]]] = [{} for _ in batch.payloads]
-        for position, name, term in batch.terms:
-            terms[position].setdefault(name, set()).add(term)
-        came, went = list(numbers), list[int]()
-        for token in chain(batch.retired, (token.tobytes() for token in batch.tokens)):
-            row = self.tokens.pop(token, None)
-            if row is not None:
-                del self.rows[row]
-                went.append(row)
-        for i, (row, payload) in enumerate(zip(came, batch.payloads, strict=True)):
-            if row in self.rows:
-                raise ValueError(f"row {row} stands twice in the batches of replace")
-            token = batch.tokens[i].tobytes()
-            index_vector, vector = batch.index_vectors[i].copy(), batch.vectors[i].copy()
-            self.rows[row] = _Row(int(batch.partitions[i]), token, index_vector, vector, payload, terms[i])
-            self.tokens[token] = row
-        return came, went
 
 
 class MemoryStore:
@@ -113,7 +75,7 @@ class MemoryRecords:
         self.spec = spec
         self._config = config
         self._blobs: dict[str, Blob] = {}
-        self._held = _Content()
+        self._held = Content()
         self._next = 1
         self._generation, self._content = 1, 1
         self._changes: deque[tuple[Rows, Rows]] = deque(maxlen=KEPT)
@@ -129,7 +91,7 @@ class MemoryRecords:
         """Answer everything from now on by this error."""
         with self._lock:
             self._ended = reason
-            self._held = _Content()
+            self._held = Content()
 
     def config(self) -> bytes:
         """Return the sealed settings."""
@@ -187,7 +149,7 @@ class MemoryRecords:
     ) -> None:
         """Replace everything. Others read the old content until the end."""
         with self._writing(under):
-            fresh = _Content()
+            fresh = Content()
             for batch in batches:
                 numbers = batch.rows
                 if numbers is None:
@@ -213,8 +175,11 @@ class MemoryRecords:
     def rows(self, predicate: Predicate | None = None, *, after: int = 0, limit: int | None = None) -> Rows:
         """Return rows above `after`, ascending."""
         with self._looking():
-            found = [n for n, row in self._held.rows.items() if n > after and _holds(predicate, row.terms)]
-        return np.array(sorted(found)[:limit], np.int64)
+            return self._matching(predicate, after)[:limit]
+
+    def _matching(self, predicate: Predicate | None, after: int = 0) -> Rows:
+        found = [n for n, row in self._held.rows.items() if n > after and holds(predicate, row.terms)]
+        return np.array(sorted(found), np.int64)
 
     def count(self) -> int:
         """Count all rows."""
@@ -261,23 +226,31 @@ class MemoryRecords:
             return self._generation
 
     def changes(self, since: int, content: int, *, stamp: int | None = None) -> Changes | None:
-        """Return what was written after a generation; None where nothing was. Histories never fork."""
+        """Return what was written after a generation; None if nothing was. No older copy can be put back here."""
         with self._looking():
-            behind = self._generation - since
-            if behind == 0 and content == self._content:
-                return None
-            whole = content != self._content or since < 0 or not 0 < behind <= len(self._changes)
-            came, went = set[int](), set[int]()
-            for added, removed in [] if whole else list(self._changes)[-behind:]:
-                went.update(row for row in removed.tolist() if row not in came)
-                came.update(added.tolist())
-            partitions: dict[int, list[int]] = {}
-            for row in sorted(self._held.rows if whole else came & self._held.rows.keys()):
-                partitions.setdefault(self._held.rows[row].partition, []).append(row)
-            added_now = {partition: np.array(rows, np.int64) for partition, rows in sorted(partitions.items())}
-            gone = np.array(sorted(went), np.int64)
-            index_dim = self.spec.index_dim
-            return Changes(self._generation, self._content, 0, added_now, gone, whole, self._next, index_dim)
+            return self._changed(since, content)
+
+    def following(self, since: int, content: int, predicate: Predicate) -> tuple[Changes | None, Rows]:
+        """Return the changes, and the rows that satisfy a predicate, both as of the same moment."""
+        with self._looking():
+            return self._changed(since, content), self._matching(predicate)
+
+    def _changed(self, since: int, content: int) -> Changes | None:
+        behind = self._generation - since
+        if behind == 0 and content == self._content:
+            return None
+        whole = content != self._content or since < 0 or not 0 < behind <= len(self._changes)
+        came, went = set[int](), set[int]()
+        for added, removed in [] if whole else list(self._changes)[-behind:]:
+            went.update(row for row in removed.tolist() if row not in came)
+            came.update(added.tolist())
+        partitions: dict[int, list[int]] = {}
+        for row in sorted(self._held.rows if whole else came & self._held.rows.keys()):
+            partitions.setdefault(self._held.rows[row].partition, []).append(row)
+        added_now = {partition: np.array(rows, np.int64) for partition, rows in sorted(partitions.items())}
+        gone = np.array(sorted(went), np.int64)
+        index_dim = self.spec.index_dim
+        return Changes(self._generation, self._content, 0, added_now, gone, whole, self._next, index_dim)
 
     def check(self) -> list[str]:
         """Return nothing: there is no second copy to compare with."""
@@ -320,30 +293,10 @@ class MemoryRecords:
         self._generation += 1
         self._changes.append((np.array(sorted(added), np.int64), np.array(sorted(removed), np.int64)))
 
-    def _chosen(self, rows: Rows) -> tuple[Rows, list[_Row]]:
+    def _chosen(self, rows: Rows) -> tuple[Rows, list[Row]]:
         with self._looking():
             return self._of(rows)
 
-    def _of(self, rows: Rows) -> tuple[Rows, list[_Row]]:
+    def _of(self, rows: Rows) -> tuple[Rows, list[Row]]:
         found = [row for row in map(int, rows) if row in self._held.rows]
         return np.array(found, np.int64), [self._held.rows[row] for row in found]
-
-
-def _holds(predicate: Predicate | None, terms: dict[str, set[Term]]) -> bool:
-    match predicate:
-        case None:
-            return True
-        case Match(field, wanted):
-            return not terms.get(field, set()).isdisjoint(wanted)
-        case Present(field):
-            return bool(terms.get(field))
-        case AllOf(parts):
-            return all(_holds(part, terms) for part in parts)
-        case AnyOf(parts):
-            return any(_holds(part, terms) for part in parts)
-    return any(
-        term.kind == predicate.kind
-        and (predicate.low is None or term.value >= predicate.low)  # type: ignore[operator]
-        and (predicate.high is None or term.value <= predicate.high)  # type: ignore[operator]
-        for term in terms.get(predicate.field, set())
-    )

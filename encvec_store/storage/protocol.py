@@ -207,6 +207,10 @@ class Records(Protocol):
         """
         ...
 
+    def following(self, since: int, content: int, predicate: Predicate) -> tuple[Changes | None, Rows]:
+        """Return `changes(since, content)` and `rows(predicate)`, both as of the same moment."""
+        ...
+
     def check(self) -> list[str]:
         """Return descriptions of damage that can be seen without keys; empty when sound."""
         ...

@@ -53,6 +53,19 @@ def brute(records, probes, limit, predicate=None):
     return lists
 
 
+class Meanwhile:
+    """Records that run `work` once, right before one of some methods does its own."""
+
+    def __init__(self, records, *methods):
+        self._records, self._methods, self.work = records, methods, None
+
+    def __getattr__(self, name):
+        if name in self._methods and self.work is not None:
+            work, self.work = self.work, None
+            work()
+        return getattr(self._records, name)
+
+
 class IndexContract:
     """Subclasses define the fixture `place`: what `Place` in `tests/kits/indexes.py` has."""
 
@@ -346,3 +359,45 @@ class IndexContract:
         if isinstance(index, KeepsEnvelopes):
             assert np.array_equal(index.vectors(rows)[1], records.vectors(rows)[1]), "sealed anew"
         assert token(1) in {name for _, _, name, _ in records.audit(records.rows())}
+
+    @pytest.mark.parametrize("method", ["filter", "index_vectors"])
+    def test_a_record_that_is_updated_in_the_middle_of_a_search(self, place, records, other, method):
+        """It was there all the time, and satisfied the filter: it is found, as of before or of after."""
+        marked = [(i, "f", Term("bool", 1.0)) for i in range(12)]
+        before = batch(range(12), terms=marked)
+        meanwhile = Meanwhile(records, *(("rows", "following") if method == "filter" else (method,)))
+        index = place.index(meanwhile)
+        records.put(before, under=CONFIG)
+        if method == "filter":
+            index.candidates({1: queries()}, 100)  # so that nothing but the filter is left to read
+        meanwhile.work = lambda: other.put(batch(range(6), seed=1, terms=marked[:6]), under=CONFIG)
+        for line in index.candidates({1: queries()}, 100, Present("f")):
+            assert sorted(line.tolist()) == records.rows().tolist()
+        if meanwhile.work is not None:
+            pytest.skip("one statement reads everything")
+
+    def test_filters_beside_a_writer_without_end(self, place, records, other):
+        """Every record stays in the collection, and satisfies the filter, while it is updated again and again."""
+        marked, failed, done = [(i, "f", Term("bool", 1.0)) for i in range(10)], [], threading.Event()
+        records.put(batch(range(10), terms=marked), under=CONFIG)
+
+        def write():
+            seed = 0
+            while not done.is_set():
+                seed += 1
+                other.put(batch(range(10), seed=seed, terms=marked), under=CONFIG)
+
+        def search(index):
+            for _ in range(40):
+                for line in index.candidates({1: queries()}, 100, Present("f")):
+                    assert len(line) == 10
+
+        index = place.index(records)
+        writer, searchers = guarded(failed, write), [guarded(failed, search, index) for _ in range(2)]
+        for thread in (writer, *searchers):
+            thread.start()
+        for thread in searchers:
+            thread.join()
+        done.set()
+        writer.join()
+        assert not failed

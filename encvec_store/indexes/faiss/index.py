@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from ..protocol import CacheAuthenticator, Nearest, Probes
 from .cache import Cache, State
 from .locks import ReadWriteLock
 from .options import FaissOptions
-from .partition import Partition, mapped, together
+from .partition import Chosen, Partition, choose, mapped, stale, together
 
 __all__ = ["FaissIndex"]
 
@@ -64,13 +64,13 @@ class FaissIndex:
 
     def candidates(self, probes: Probes, limit: int, predicate: Predicate | None = None) -> list[Rows]:
         """Return up to `limit` rows for each query, nearest first."""
-        with self._fitted(probes, _dim(probes)) as fitted:
-            return self._lists(fitted, probes, limit, predicate)
+        with self._fitted(probes, _dim(probes), predicate) as chosen:
+            return self._lists(chosen, probes, limit)
 
     def nearest(self, probes: Probes, limit: int, predicate: Predicate | None = None) -> Nearest:
         """Return `candidates` with their vector envelopes."""
-        with self._fitted(probes, _dim(probes)) as fitted:
-            lists = self._lists(fitted, probes, limit, predicate)
+        with self._fitted(probes, _dim(probes), predicate) as chosen:
+            lists = self._lists(chosen, probes, limit)
             rows = union(lists)
             held = mapped(self._partitions.values(), rows, self._records.spec.envelope_size)
         return Nearest(lists, *self._completed(rows, *held))
@@ -87,8 +87,9 @@ class FaissIndex:
 
     def explain(self, partition: int, query: Matrix, limit: int, predicate: Predicate | None = None) -> str:
         """Say how `candidates` would answer."""
-        with self._fitted((partition,), query.shape[-1]) as fitted:
-            return fitted.get(partition, Partition()).explain(limit, predicate, self._records.rows, self._options)
+        with self._fitted((partition,), query.shape[-1], predicate) as chosen:
+            there, choice = chosen.get(partition, (Partition(), (None, 0)))
+            return there.explain(limit, choice, self._options)
 
     def authenticate(self, authenticator: CacheAuthenticator) -> None:
         """Take the means to check cached files. Without them, none are read or written."""
@@ -158,38 +159,80 @@ class FaissIndex:
 
     @contextmanager
     def _fitted(
-        self, partitions: Iterable[int] | None = None, dim: int | None = None
-    ) -> Iterator[dict[int, Partition]]:
-        """Hold the shared lock and give the indexes of those partitions that there are, up to date.
+        self, partitions: Iterable[int] | None = None, dim: int | None = None, predicate: Predicate | None = None
+    ) -> Iterator[Chosen]:
+        """Hold the shared lock and give the partitions that there are, up to date, with what satisfies a predicate.
+
+        Both are as of one moment: otherwise a record that is updated meanwhile would be in neither.
 
         Args:
             partitions: None, all of them.
             dim: coordinates of the probes, if there are any.
+            predicate: None, everything satisfies it.
 
         Raises:
-            StaleConfigError: index vectors have not `dim` coordinates (any more).
+            StaleConfigError: index vectors do not have `dim` coordinates (any more).
         """
-        self._follow()
-        while True:
-            with self._lock.shared():
-                if self._loaded:
-                    if dim not in (None, self._state.index_dim):
-                        raise StaleConfigError("the collection's settings were changed meanwhile")
-                    wanted = self._partitions if partitions is None else partitions
-                    found = {number: self._partitions[number] for number in wanted if number in self._partitions}
-                    if not any(partition.stale(self._options) for partition in found.values()):
-                        yield found
-                        return
-            self._follow()  # another thread may have dropped everything
-            self._fit()
+        wanted = None if partitions is None else tuple(partitions)
+        generation = self._records.generation()
+        with self._lock.shared():
+            chosen = self._ready(generation, wanted, dim, predicate)
+            if chosen is not None:
+                yield chosen
+                return
+        with self._lock.exclusive() as share:
+            with self._all_or_nothing():
+                matching = self._bring_up(wanted, dim, predicate)
+            self._check_dim(dim)
+            chosen = choose(self._partitions, wanted, predicate, matching)
+            share()
+            yield chosen or {}
+        indexed = sum(partition.indexed for partition in list(self._partitions.values()))
+        if self._unsaved - self._tried >= max(_SAVE_LEAST, _SAVE_SHARE * indexed):
+            self._save()  # a graph that took minutes must survive a kill
 
-    def _lists(
-        self, fitted: dict[int, Partition], probes: Probes, limit: int, predicate: Predicate | None
-    ) -> list[Rows]:
+    def _ready(
+        self, generation: int, wanted: tuple[int, ...] | None, dim: int | None, predicate: Predicate | None
+    ) -> Chosen | None:
+        """Return what `_fitted` gives; None if something has to be changed for that."""
+        if not self._loaded or generation != self._state.generation:
+            return None
+        self._check_dim(dim)
+        if stale(self._partitions, wanted, self._options):
+            return None
+        chosen = choose(self._partitions, wanted, predicate)
+        if chosen is None and predicate is not None:
+            changes, matching = self._records.following(generation, self._state.content, predicate)
+            if changes is None:
+                chosen = choose(self._partitions, wanted, predicate, matching)
+        return chosen
+
+    def _bring_up(self, wanted: tuple[int, ...] | None, dim: int | None, predicate: Predicate | None) -> Rows | None:
+        """Learn what was written, and index it; return the rows that satisfy a predicate, as of the same moment."""
+        matching: Rows | None = None
+        while True:
+            if not self._loaded:
+                self._load()
+            if predicate is None:
+                changes = self._changes(self._state)
+            else:
+                changes, matching = self._records.following(self._state.generation, self._state.content, predicate)
+            self._apply(changes)
+            if changes is not None and changes.generation != self._state.generation:
+                continue  # `_apply` had to ask again, and learned more
+            useless = dim not in (None, self._state.index_dim)
+            if useless or not stale(self._partitions, wanted, self._options) or self._fit():
+                return matching
+
+    def _check_dim(self, dim: int | None) -> None:
+        if dim not in (None, self._state.index_dim):
+            raise StaleConfigError("the collection's settings were changed meanwhile")
+
+    def _lists(self, chosen: Chosen, probes: Probes, limit: int) -> list[Rows]:
         queries = len(next(iter(probes.values())))
-        if not (fitted and queries and limit > 0):
+        if not (chosen and queries and limit > 0):
             return [np.empty(0, np.int64) for _ in range(queries)]
-        return together(fitted, probes, limit, predicate, self._records.rows, self._options)
+        return together(chosen, probes, limit, self._options)
 
     def _completed(self, asked: Rows, envelopes: Bytes, have: npt.NDArray[np.bool_]) -> tuple[Rows, Bytes]:
         """Read from the records what was not mapped, and leave out what they don't have."""
@@ -208,20 +251,19 @@ class FaissIndex:
         generation = self._records.generation()
         if self._loaded and generation == self._state.generation:
             return
-        with self._changing():
+        with self._lock.exclusive(), self._all_or_nothing():
             if not self._loaded:
                 self._load()
             self._apply(self._changes(self._state))
 
     @contextmanager
-    def _changing(self) -> Iterator[None]:
-        """Hold the lock alone. A change that is broken off leaves nothing behind: all is read anew, then."""
-        with self._lock.exclusive():
-            try:
-                yield
-            except BaseException:
-                self._reset()
-                raise
+    def _all_or_nothing(self) -> Iterator[None]:
+        """Forget everything if a change fails halfway. It is read again the next time."""
+        try:
+            yield
+        except BaseException:
+            self._reset()
+            raise
 
     def _changes(self, state: State, *, stamped: bool = False) -> Changes | None:
         return self._records.changes(state.generation, state.content, stamp=state.stamp if stamped else None)
@@ -244,11 +286,8 @@ class FaissIndex:
             changes = self._records.changes(-1, changes.content) or changes
         index_dim = changes.index_dim or 0
         if (changes.content, index_dim) != (self._state.content, self._state.index_dim):
-            self._partitions, self._unsaved, self._tried = (
-                {},
-                0,
-                0,
-            )  # rows stay what they are, their index vectors do not
+            # rows stay what they are, their index vectors do not
+            self._partitions, self._unsaved, self._tried = {}, 0, 0
         nothing = np.empty(0, np.int64)
         for number in {*self._partitions, *changes.added} if index_dim else ():
             partition = self._partitions.setdefault(number, Partition())
@@ -260,21 +299,24 @@ class FaissIndex:
                 partition.kill(changes.removed)
         self._state = State(changes.generation, changes.content, changes.stamp, index_dim)
 
-    def _fit(self) -> None:
-        with suppress(_ReplacedError), self._changing():
+    def _fit(self) -> bool:
+        """Index what is missing. Returns False if others may have taken the place of rows meanwhile: look again."""
+        whole = True
+        try:
             for partition in self._partitions.values():
                 if partition.stale(self._options):
                     before = partition.indexed if partition.ann else 0
                     ann = partition.ann
-                    partition.fit(self._index_vectors, self._state.index_dim, self._options)
+                    whole &= partition.fit(self._index_vectors, self._state.index_dim, self._options)
                     self._unsaved += partition.indexed - before if partition.ann is ann else partition.indexed
             # rows keep their numbers when content is replaced, so what was read may be of both
             changes = self._changes(self._state)
             if changes is not None and changes.content != self._state.content:
                 raise _ReplacedError
-        indexed = sum(partition.indexed for partition in list(self._partitions.values()))
-        if self._unsaved - self._tried >= max(_SAVE_LEAST, _SAVE_SHARE * indexed):
-            self._save()  # a graph of minutes must not be lost to a kill
+        except _ReplacedError:
+            self._reset()
+            return False
+        return whole
 
     def _index_vectors(self, rows: Rows) -> tuple[Rows, Matrix]:
         found, vectors = self._records.index_vectors(rows)

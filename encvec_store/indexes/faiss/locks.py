@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -37,8 +37,16 @@ class ReadWriteLock:
                     self._condition.notify_all()
 
     @contextmanager
-    def exclusive(self) -> Iterator[None]:
-        """Hold the lock alone."""
+    def exclusive(self) -> Iterator[Callable[[], None]]:
+        """Hold the lock alone. Calling what this gives lets readers in, and keeps the lock as one of them."""
+        shared = False
+
+        def share() -> None:
+            nonlocal shared
+            with self._condition:
+                shared, self._writing, self._readers = True, False, 1
+                self._condition.notify_all()
+
         with self._condition:
             self._waiting += 1
             try:
@@ -50,10 +58,13 @@ class ReadWriteLock:
                 if not self._writing:
                     self._condition.notify_all()
         try:
-            yield
+            yield share
         finally:
             with self._condition:
-                self._writing = False
+                if shared:
+                    self._readers -= 1
+                else:
+                    self._writing = False
                 self._condition.notify_all()
 
 

@@ -22,9 +22,10 @@ from .envelope_file import EnvelopeFile
 from .options import FaissOptions
 from .row_runs import RowRuns
 
-__all__ = ["Partition", "mapped", "together"]
+__all__ = ["Chosen", "Partition", "choose", "mapped", "stale", "together"]
 
 Choice = tuple[npt.NDArray[np.uint8] | None, int]
+"""A bit for each ordinal that may be found, little-endian, or None for all; and how many may be found."""
 Fetch = Callable[[Rows], tuple[Rows, Matrix]]
 _CHUNK = 10_000
 _CHOICES_KEPT = 16
@@ -103,10 +104,13 @@ class Partition:
         """Say whether `fit` has anything to do."""
         return bool(self.pending) or self._wants_another(options)
 
-    def fit(self, fetch: Fetch, dim: int, options: FaissOptions) -> None:
+    def fit(self, fetch: Fetch, dim: int, options: FaissOptions) -> bool:
         """Bring the index up to date: extend it, or build a new one of the kind that now suits.
 
         If this raises, throw the whole object away: FAISS may have vectors that we have not noted.
+
+        Returns:
+            True if every row was still there. Another row may have taken the place of one that was not.
 
         Args:
             fetch: returns (rows still there, ascending, and their index vectors).
@@ -133,6 +137,7 @@ class Partition:
         live = np.ones(len(rows), bool)
         live[:start] = self.live[:start]
         self._become(ann, rows, live)
+        return bool(there.all())
 
     def _trained(self, rows: Rows, fetch: Fetch, dim: int, options: FaissOptions) -> AnnIndex | None:
         kind = options.kind_for(len(rows))
@@ -167,15 +172,11 @@ class Partition:
         self,
         queries: Matrix,
         limit: int,
-        predicate: Predicate | None,
-        lookup: Callable[[Predicate], Rows],
+        choice: Choice,
         options: FaissOptions,
     ) -> list[tuple[Rows, Matrix]]:
-        """Return up to `limit` rows per query, nearest first, of those that satisfy the predicate; and their products.
-
-        Those of a partition that is gone are none.
-        """
-        mask, matching = self._choice(predicate, lookup)
+        """Return up to `limit` rows per query, nearest first, of those that may be found; and their products."""
+        mask, matching = choice
         k = min(limit, matching)
         if k <= 0 or self.ann is None:
             return [(np.empty(0, np.int64), np.empty(0, np.float32)) for _ in queries]
@@ -184,15 +185,9 @@ class Partition:
             return list(zip(self.rows[labels], products, strict=True))
         return [(self.rows[line[line >= 0]], of[line >= 0]) for line, of in zip(labels, products, strict=True)]
 
-    def matching(self, predicate: Predicate | None, lookup: Callable[[Predicate], Rows]) -> int:
-        """Count the rows that may be found."""
-        return 0 if self.ann is None else self._choice(predicate, lookup)[1]
-
-    def explain(
-        self, limit: int, predicate: Predicate | None, lookup: Callable[[Predicate], Rows], options: FaissOptions
-    ) -> str:
+    def explain(self, limit: int, choice: Choice, options: FaissOptions) -> str:
         """Say how `search` would go about it."""
-        mask, matching = self._choice(predicate, lookup)
+        mask, matching = choice
         if self.ann is None or not matching:
             return "nothing to compare"
         effort = self.ann.effort(min(limit, matching), options, matching, masked=mask is not None)
@@ -211,10 +206,15 @@ class Partition:
             "memory": (self.ann.size() if self.ann else 0) + self.rows.nbytes + self.live.nbytes,
         }
 
-    def _choice(self, predicate: Predicate | None, lookup: Callable[[Predicate], Rows]) -> Choice:
-        """Return a bit for each ordinal that may be found, and how many there are.
+    def choice(self, predicate: Predicate | None, matching: Rows | None = None) -> Choice | None:
+        """Return what satisfies a predicate; None if that is not known.
 
-        Kept until rows come or go: the terms of a row never change.
+        It is kept until rows are added or removed, because the terms of a row never change.
+
+        Args:
+            predicate: None for everything.
+            matching: the rows that satisfy it, as of the same moment as the rows of this partition. None: use what
+                was kept.
         """
         if predicate is None and not self.dead:
             return None, len(self)
@@ -223,9 +223,11 @@ class Partition:
             return known
         if predicate is None:
             bits = self.live
+        elif matching is None:
+            return None
         else:
             bits = np.zeros(len(self.rows), bool)
-            bits[self.places(lookup(predicate))[0]] = True
+            bits[self.places(matching)[0]] = True
         choice = np.packbits(bits, bitorder="little"), int(np.count_nonzero(bits))
         if len(self._choices) >= _CHOICES_KEPT:
             self._choices = {}
@@ -233,25 +235,43 @@ class Partition:
         return choice
 
 
-def together(
+Chosen = dict[int, tuple[Partition, Choice]]
+"""Partitions by number, each with what of it may be found."""
+
+
+def stale(partitions: Mapping[int, Partition], wanted: Iterable[int] | None, options: FaissOptions) -> bool:
+    """Say whether any of the partitions wanted, or of all of them, is not up to date."""
+    numbers = partitions if wanted is None else wanted
+    return any(partitions[number].stale(options) for number in numbers if number in partitions)
+
+
+def choose(
     partitions: Mapping[int, Partition],
-    probes: Probes,
-    limit: int,
+    wanted: Iterable[int] | None,
     predicate: Predicate | None,
-    lookup: Callable[[Predicate], Rows],
-    options: FaissOptions,
-) -> list[Rows]:
+    matching: Rows | None = None,
+) -> Chosen | None:
+    """Return the partitions wanted, or all of them, with what satisfies a predicate; None if that is not known."""
+    chosen = {}
+    for number in partitions if wanted is None else wanted:
+        if number in partitions:
+            choice = partitions[number].choice(predicate, matching)
+            if choice is None:
+                return None
+            chosen[number] = partitions[number], choice
+    return chosen
+
+
+def together(chosen: Chosen, probes: Probes, limit: int, options: FaissOptions) -> list[Rows]:
     """Return up to `limit` rows per query of all these partitions, nearest first."""
-    each = share(limit, len(partitions))
-    if len(partitions) > 1:
+    each = share(limit, len(chosen))
+    if len(chosen) > 1:
         # a few of each will do, unless there are hardly more than are asked for
-        matching = [partition.matching(predicate, lookup) for partition in partitions.values()]
+        matching = [0 if partition.ann is None else n for partition, (_, n) in chosen.values()]
         each = each if sum(min(each, n) for n in matching) >= min(limit, sum(matching)) else limit
         # what is kept while searching is kept in all of them together
-        options = replace(options, ef_search=share(options.ef_search, len(partitions)))
-    parts = [
-        partition.search(probes[number], each, predicate, lookup, options) for number, partition in partitions.items()
-    ]
+        options = replace(options, ef_search=share(options.ef_search, len(chosen)))
+    parts = [partition.search(probes[number], each, choice, options) for number, (partition, choice) in chosen.items()]
     return [first(limit, found) for found in zip(*parts, strict=True)]
 
 

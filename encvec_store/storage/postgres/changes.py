@@ -11,16 +11,20 @@ from typing import LiteralString
 import numpy as np
 from psycopg.errors import UndefinedTable
 
+from ...data.arrays import Rows
+from ...data.filters import Predicate
+from ...errors import StoreUnreachableError
 from ..protocol import Changes
 from ..ranges import ADDED, BYTES_MOST, ENTRIES_MOST, KEPT, REMOVED, unpacked
 from .reading import RecordsReader
 from .source import Cursor
 from .wire import rows_from
 
-__all__ = ["changed", "forget", "purge"]
+__all__ = ["changed", "following", "forget", "purge"]
 
 _NEVER = 1 << 62
 """A generation that no collection reaches."""
+_ATTEMPTS = 32
 _NOTHING = np.empty(0, np.int64)
 
 # One statement, so one snapshot: the generation is that of the last change in the answer.
@@ -83,6 +87,19 @@ def changed(records: RecordsReader, since: int, content: int, stamp: int | None)
         return Changes(generation, now, current, partitions, went, False, next_row, index_dim)
 
     return records.on_content(work)
+
+
+def following(records: RecordsReader, since: int, content: int, predicate: Predicate) -> tuple[Changes | None, Rows]:
+    """Return what `Records.following` returns: two statements, again where somebody wrote in between.
+
+    Raises:
+        StoreUnreachableError: somebody wrote in between every time.
+    """
+    for _ in range(_ATTEMPTS):
+        changes, rows = changed(records, since, content, None), records.rows(predicate)
+        if records.generation() == (since if changes is None else changes.generation):
+            return changes, rows
+    raise StoreUnreachableError("the collection is written to faster than it can be read; try again later")
 
 
 def _whole(cursor: Cursor, records: RecordsReader, since: int) -> Changes:

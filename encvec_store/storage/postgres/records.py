@@ -7,8 +7,9 @@ from itertools import chain
 from typing import Any
 
 from ...data.arrays import Rows
+from ...data.filters import Predicate
 from ..protocol import Blob, Changes, CollectionSpec, EncryptedBatch
-from .changes import changed, purge
+from .changes import changed, following, purge
 from .check import check_content, sizes
 from .reading import RecordsReader
 from .schema import Server
@@ -58,6 +59,9 @@ class PostgresRecords(RecordsReader):
 
     def changes(self, since: int, content: int, *, stamp: int | None = None) -> Changes | None:
         return changed(self, since, content, stamp)
+
+    def following(self, since: int, content: int, predicate: Predicate) -> tuple[Changes | None, Rows]:
+        return following(self, since, content, predicate)
 
     def check(self) -> list[str]:
         return self.on_content(lambda cursor, content: check_content(cursor, content, self))

@@ -202,6 +202,12 @@ class SqliteRecords:
         with self._database.snapshot() as cursor:
             return changes.listed(cursor, self.collection, since, content, stamp)
 
+    def following(self, since: int, content: int, predicate: Predicate) -> tuple[Changes | None, Rows]:
+        """Return the changes, and the rows that satisfy a predicate, both as of the same moment."""
+        with self._database.snapshot() as cursor:
+            changed = changes.listed(cursor, self.collection, since, content, None)
+            return changed, matching_rows(cursor, self.collection, predicate)
+
     def check(self) -> list[str]:
         """Look for damage: in the whole file, and in the records of this collection."""
         with self._database.read() as cursor:
