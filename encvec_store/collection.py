@@ -1,4 +1,4 @@
-"""The public collection: one thin method a task."""
+"""The public collection: one short method for each task."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = ["Collection", "Shared"]
 
 @dataclass(frozen=True)
 class Shared:
-    """What all openings of a collection in one store have in common."""
+    """What all openings of one collection in a store share."""
 
     session: Session
     sources: Sources
@@ -35,9 +35,9 @@ class Shared:
 
 
 class Collection:
-    """Encrypted records of one tenant under one name. Get one from `Store.collection`.
+    """A named set of encrypted records. `Store.collection` returns it.
 
-    May be used from several threads. Every write is durable when the method returns, and all or nothing.
+    Several threads may use it. When a method that writes returns, its write is durable. A write is all or nothing.
     """
 
     def __init__(self, shared: Shared, oversample: int | None = None) -> None:
@@ -52,12 +52,12 @@ class Collection:
 
     @property
     def tenant(self) -> str:
-        """The tenant it belongs to; "" where there is none."""
+        """The tenant that owns it; "" if there is none."""
         return self._session.records.spec.tenant
 
     @property
     def dim(self) -> int:
-        """Coordinates of a vector."""
+        """The number of coordinates of a vector."""
         return self._session.config.dim
 
     @property
@@ -72,18 +72,18 @@ class Collection:
         metadata: Sequence[Mapping[str, Any] | None] | None = None,
         documents: Sequence[str | None] | None = None,
     ) -> None:
-        """Insert records, or replace those whose ids exist: the whole batch or, on any error, nothing.
+        """Insert records. Records whose ids exist are replaced. On any error nothing is written.
 
         Args:
             ids: n distinct strings, 1 to 1024 bytes each; kept as given.
-            vectors: (n, dim) numbers, kept as float32, or as float16 in half precision.
+            vectors: (n, dim) numbers, kept as float32, or as float16 with precision "half".
             metadata: n mappings of strings to str, int, float, bool, None, bytes, datetime, date, UUID, Decimal,
                 or lists, tuples and dicts of these; types are kept.
-            documents: n strings (or None), kept with the records.
+            documents: n strings (or None), sealed with the records.
 
         Raises:
             InputError: wrong shape, NaN, zero vector under cosine, norm above max_norm, repeated id, ...
-            StoreLockedError: another process is writing.
+            StoreLockedError: another process is writing; try again.
         """
         upsert(self._session, ids, vectors, metadata, documents)
         self._lifecycle.wrote(len(ids))
@@ -112,14 +112,14 @@ class Collection:
         """Find the k nearest records that satisfy a filter, nearest first, with exact scores.
 
         Args:
-            queries: (dim,) for one list of hits, (q, dim) for a list of q lists.
-            k: hits per query; fewer come only when fewer records satisfy the filter.
-            where: a filter; see `encvec_store.data.filters`.
-            include_vectors: give each hit its vector.
+            queries: (dim,) gives one list of hits, (q, dim) gives q lists.
+            k: hits for each query. Fewer come only if fewer records satisfy the filter.
+            where: a filter, such as {"country": "de"}; the guide lists the operators.
+            include_vectors: if True, each hit has its vector.
 
         Raises:
             InputError: wrong shape, NaN, zero query under cosine, malformed filter, unknown field.
-            AuthenticationError: a record among the candidates was altered, or the key is wrong.
+            AuthenticationError: a candidate was altered, or the key is wrong.
         """
         hits = search(
             self._session,
@@ -135,38 +135,41 @@ class Collection:
         return hits
 
     def watch_recall(self, share: float = 0.01, sample: int = 2_000) -> None:
-        """Estimate the recall of this opening's searches, for `stats`, by checking a random share of them.
+        """Estimate the recall of searches, for `stats`, by checking a random share of them.
 
-        A check compares the query with `sample` records, drawn and opened once and kept in memory: about a
-        millisecond for each thousand. Searches with a filter are not checked. Off until called; share 0 turns it off.
+        A check compares the query with a random sample of records, which is opened once and kept in memory. It takes
+        about a millisecond for each thousand records. Searches with a filter are not checked.
+
+        Args:
+            share: of the searches to check; 0 turns checking off, as it is until this method is called.
+            sample: how many records to compare with.
         """
         self._watch = RecallWatch(self._session, share, sample) if share else None
 
     def explain(self, query: npt.ArrayLike, k: int = 10, where: Mapping[str, Any] | None = None) -> str:
-        """Say how `search` would answer one query: what is filtered where, by index or by scan, the server's plan.
+        """Describe how `search` would answer one query: where filters are checked, index or scan, the server's plan.
 
-        For people to read: the text changes between versions. Raises InputError as `search` does.
+        The text is for people and changes between versions. Raises InputError as `search` does.
         """
         return explain(self._session, self._sources, query, k, where, oversample=self._oversample)
 
     def get(self, ids: Sequence[str], *, include_vectors: bool = True) -> list[Record]:
-        """Return the records of ids, in the order asked; unknown ids are left out."""
+        """Return the records with these ids, in the order of `ids`. Unknown ids are left out."""
         return read.get(self._session, ids, include_vectors=include_vectors)
 
     def delete(self, ids: Sequence[str] | None = None, where: Mapping[str, Any] | None = None) -> int:
-        """Delete records by id or by filter, all or nothing; unknown ids are no error. Returns how many."""
+        """Delete records by id or by filter, all or nothing. Returns how many. Unknown ids are no error."""
         return read.delete(self._session, ids, where)
 
     def count(self, where: Mapping[str, Any] | None = None) -> int:
-        """Count records; with a filter those that satisfy it, and can be opened to find out."""
+        """Count records. With a filter, count the readable records that satisfy it."""
         return read.count(self._session, where)
 
     def scroll(self, where: Mapping[str, Any] | None = None, *, include_vectors: bool = True) -> Iterator[Record]:
         """Iterate over readable records in the order of their last write, with little memory.
 
-        The records of one upsert come in random order: the store must not tell in which order they were given.
-
-        A record that is updated meanwhile may come twice; every record that stays as it is comes once.
+        The records of one upsert come in random order, because the store must not reveal the order they were given in.
+        A record that is updated during the iteration may come twice. A record that stays unchanged comes once.
         """
         return (record for page in self._pages(where, include_vectors=include_vectors) for record in page)
 
@@ -174,9 +177,9 @@ class Collection:
         return read.pages(self._session, where, include_vectors=include_vectors)
 
     def index_vectors(self, ids: Sequence[str]) -> npt.NDArray[np.float32]:
-        """Return what a thief would read from the store's index for these ids: (n, index_dim) ciphertexts.
+        """Return the index vectors of these ids, as a thief would read them from the store: (n, index_dim).
 
-        For attacks of your own. Raises InputError for an unknown id.
+        Use this to try attacks of your own. Raises InputError for an unknown id.
         """
         return read.index_vectors(self._session, ids)
 
@@ -194,25 +197,25 @@ class Collection:
         seed: int = 0,
         progress: Progress | None = None,
     ) -> calibration.Calibration:
-        """Choose the largest noise that holds a recall target, and encrypt the collection anew under it.
+        """Choose the largest noise that still meets a recall target, and encrypt all records again with it.
 
-        For `sketch` it chooses the dimensions and the exponent on queries too. The profile is always fitted on the
-        collection's own vectors, whatever the sample; with too few of them yet, the choice is kept until then.
+        For `sketch` this also chooses the dimensions and gamma. The profile is always fitted on the collection's own
+        vectors, even if a sample is given. If there are too few of them yet, the choice is kept until there are enough.
 
         Args:
             sample: (n, dim) vectors like those to be stored; by default up to 20,000 of the collection's own.
             k: hits that searches will ask for.
             target_recall: share of the true k nearest that must be found, below 1.
             max_candidates: records re-ranked per search; by default k times the collection's oversample.
-            planned_size: records the collection shall hold; by default what it holds now.
-            apply: take the result over. False only reports.
-            accept_less_noise: take it over even below the floor at which our own attacks on `sketch` succeed.
-            attack: called with the lifted sample and the scheme chosen; its JSON report is kept.
-            seed: of the simulation.
-            progress: called while records are encrypted anew.
+            planned_size: records that the collection will hold; by default those it holds now.
+            apply: if False, only report.
+            accept_less_noise: apply the result even if its noise is below the floor, where our own attacks succeed.
+            attack: a function called with the lifted sample and the chosen scheme. Its JSON report is kept.
+            seed: for the simulation.
+            progress: called while records are encrypted again.
 
         Raises:
-            CalibrationError: the target cannot be met, or only below the floor, or the sample is too small.
+            CalibrationError: no noise meets the target, or only noise below the floor, or the sample is too small.
             ProfileError: the vectors vary in too few directions.
         """
         found = self._lifecycle.calibrate(
@@ -233,32 +236,32 @@ class Collection:
         return found
 
     def refit(self, *, progress: Progress | None = None) -> None:
-        """Fit the profile of `sketch` anew on the vectors there are, and encrypt everything under it.
+        """Fit the profile of `sketch` again on the current vectors, and encrypt all records under it.
 
-        One transaction: readers see the old content until it commits, and after a crash it is simply run again.
+        This is one transaction. Readers see the old content until it commits; after a crash, run it again.
 
         Args:
-            progress: called while records are encrypted anew.
+            progress: called while records are encrypted again.
 
         Raises:
-            ProfileError: too few records, or they vary in too few directions.
-            CalibrationError: another scheme, which has no profile.
-            StaleConfigError: another process did the like meanwhile.
+            ProfileError: there are too few records, or they vary in too few directions.
+            CalibrationError: the collection's scheme has no profile.
+            StaleConfigError: another process changed the settings meanwhile.
         """
         self._lifecycle.fit(progress=progress)
 
     def maintain(self, *, progress: Progress | None = None) -> list[str]:
-        """Do what is due: fit or refit the profile, spread over more cells, choose candidates for more records.
+        """Do the work that is due: fit or refit the profile, spread over more cells, take more candidates.
 
-        With `maintenance="inline"` or "background" this happens by itself; with "manual" only here, or by
-        `encvec maintain`. Returns what was done, in words.
+        With maintenance "inline" or "background" the store does this by itself. With "manual" it is done only here
+        and by `encvec maintain`. Returns what was done, in words.
 
         Args:
-            progress: called while records are encrypted anew.
+            progress: called while records are encrypted again.
 
         Raises:
             ProfileError: the vectors vary in too few directions.
-            StaleConfigError: another process did the like meanwhile.
+            StaleConfigError: another process changed the settings meanwhile.
         """
         return self._lifecycle.maintain(progress)
 
@@ -267,7 +270,7 @@ class Collection:
         return verify(self._session, progress)
 
     def stats(self) -> dict[str, Any]:
-        """Describe the collection: settings, sizes, key versions, and what its scheme leaks. JSON values."""
+        """Describe the collection in JSON values: settings, sizes, key versions, what its scheme leaks."""
         config = (session := self._session).refresh()
         return {
             "name": self.name,
@@ -292,7 +295,7 @@ class Collection:
         }
 
     def flush(self) -> None:
-        """Save the index, so that the next opening is quick. Records are durable without it."""
+        """Save the index, so that the next opening is fast. Records are durable without this."""
         self._session.index.flush()
         self._session.records.flush()
 

@@ -8,31 +8,31 @@
     │   ├── NormError                     longer than the collection's max_norm
     │   ├── MetricError                   unknown metric
     │   ├── SchemeError                   unknown scheme, or bad parameters for one
-    │   ├── IdError                       an id that is empty, too long or no string
+    │   ├── IdError                       an id that is empty, too long or of a wrong type
     │   │   └── DuplicateIdError          the same id twice in one batch
-    │   ├── MetadataError                 a value that cannot be stored with its type
+    │   ├── MetadataError                 a metadata value or document of a wrong type
     │   ├── FilterError                   malformed `where`
     │   │   └── UnknownFieldError         a field that the collection does not declare
-    │   ├── UriError                      a store or key URI that means nothing
+    │   ├── UriError                      a malformed store or key URI
     │   ├── CalibrationError              no setting within the limits meets the target
-    │   ├── ProfileError                  vectors that no profile can be fitted on
+    │   ├── ProfileError                  too few vectors for a profile, or too much alike
     │   ├── ConfigMismatchError           the collection exists with other settings
     │   └── DataLossError                 a downgrade would delete data
-    ├── CollectionNotFoundError           no such collection, and too little given to create it
-    ├── KeysetError                       key file missing, malformed, or refused by its passphrase
+    ├── CollectionNotFoundError           no such collection, and no dim given to create it
+    ├── KeysetError                       keyset missing, malformed, or the passphrase is wrong
     │   └── KeyUnavailableError           the key version is disabled, destroyed or not in this keyset
-    ├── PluginError                       an installed package offers something that cannot be used
+    ├── PluginError                       a plugin cannot be loaded
     ├── AuthenticationError               wrong key, or data that was altered, moved or swapped
     └── StoreError
         ├── StoreLockedError              another process holds the write lock; try again
-        ├── ReplicaLagError               a replica has not caught up with what was seen elsewhere
-        ├── StaleConfigError              the collection's settings were changed by another process meanwhile
-        ├── StoreUnreachableError         could not be opened, read or written; says nothing of forgery
+        ├── ReplicaLagError               a replica lags behind what this process has seen
+        ├── StaleConfigError              another process changed the collection's settings meanwhile
+        ├── StoreUnreachableError         the store could not be opened, read or written
         │   └── OutcomeUnknownError       the connection was lost at the commit: perhaps written, perhaps not
         └── StoreClosedError              used after close()
 
-A failed authentication never says why: the difference between a wrong key and a forged byte
-is of use to a forger only. "Could not check" (`StoreUnreachableError`) is never reported as "wrong".
+A failed authentication never says why: only a forger could use the difference between a wrong key
+and a forged byte. "Could not check" (`StoreUnreachableError`) is never reported as "forged".
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class EncvecError(Exception):
 
 
 class InputError(EncvecError, ValueError):
-    """The caller's data or arguments are unusable; nothing was written."""
+    """The caller's data or arguments are wrong; nothing was written."""
 
 
 class ShapeError(InputError):
@@ -104,15 +104,15 @@ class SchemeError(InputError):
 
 
 class IdError(InputError):
-    """A record id is empty, too long or not a string."""
+    """A record id is empty, too long or of a wrong type."""
 
 
 class DuplicateIdError(IdError):
-    """The same id stands twice in one batch."""
+    """A batch has the same id twice."""
 
 
 class MetadataError(InputError):
-    """A metadata value cannot be stored with its type."""
+    """A metadata value or a document has a type that cannot be stored."""
 
 
 class FilterError(InputError):
@@ -124,31 +124,31 @@ class UnknownFieldError(FilterError):
 
 
 class UriError(InputError):
-    """A store or key URI has no known scheme or lacks a part."""
+    """A store or key URI is malformed: unknown kind, unknown option, or a part is missing."""
 
 
 class CalibrationError(InputError):
-    """No setting within the limits given meets the recall target."""
+    """No setting within the given limits meets the recall target."""
 
 
 class ProfileError(InputError):
-    """A sample is too small or too uniform for a profile to be fitted on, or a profile is not what it should be."""
+    """No profile can be fitted: there are too few vectors or they are too much alike. Or a profile is damaged."""
 
 
 class ConfigMismatchError(InputError):
-    """The collection exists already, with settings other than those asked for."""
+    """The collection exists with other settings than those given."""
 
 
 class DataLossError(InputError):
-    """A downgrade would delete data that the earlier tables have no place for; nothing was changed."""
+    """A downgrade would delete data that older tables cannot hold; nothing was changed."""
 
 
 class CollectionNotFoundError(EncvecError, LookupError):
-    """There is no such collection, and not enough was given to create it."""
+    """There is no such collection, and no dim was given to create it."""
 
 
 class KeysetError(EncvecError):
-    """A keyset is missing, malformed, or refused by its passphrase."""
+    """A keyset is missing or malformed, or the passphrase is wrong."""
 
 
 class KeyUnavailableError(KeysetError):
@@ -164,7 +164,7 @@ class AuthenticationError(EncvecError):
 
 
 class StoreError(EncvecError):
-    """The store itself failed."""
+    """The store failed."""
 
 
 class StoreLockedError(StoreError):
@@ -172,11 +172,11 @@ class StoreLockedError(StoreError):
 
 
 class StaleConfigError(StoreError):
-    """The collection's settings were changed by another process meanwhile; nothing was written."""
+    """Another process changed the collection's settings meanwhile; nothing was written."""
 
 
 class ReplicaLagError(StoreError):
-    """A store that was opened as a replica has not caught up with what this process has seen elsewhere."""
+    """A store opened as a replica lags behind what this process has seen."""
 
 
 class StoreUnreachableError(StoreError):
@@ -184,7 +184,7 @@ class StoreUnreachableError(StoreError):
 
 
 class OutcomeUnknownError(StoreUnreachableError):
-    """The connection was lost while a write was committed: whole, or not at all. The same write again is safe."""
+    """The connection was lost during a commit. The write is stored whole or not at all; writing it again is safe."""
 
 
 class StoreClosedError(StoreError):

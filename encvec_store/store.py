@@ -36,11 +36,11 @@ def connect(
     Args:
         url: `memory:`, `faiss:///path/to/folder` or `postgresql://user@host/database`.
         keyset: the keys; see `Keyset.create` and `Keyset.open`.
-        maintenance: when a collection is encrypted anew as it grows (`Collection.maintain`): "background", in a
-            thread of its own; "inline", within the write that makes it due; "manual", only when told to.
-        replica: the store is a read-only copy that may lag behind its original. Settings older than those seen before
-            are waited out then, and not taken for an attack.
-        options: the store's own.
+        maintenance: who does the work that a growing collection needs (`Collection.maintain`): "background", a thread;
+            "inline", the write that makes it due; "manual", nobody until `maintain` is called.
+        replica: True if the store is a read-only copy that may lag behind its original. Settings older than those
+            seen before are then not taken for an attack: the store waits for newer ones.
+        options: options of the store, as in its URL.
 
     Raises:
         UriError: unknown kind of store or option.
@@ -58,7 +58,7 @@ def open_store(
     replica: bool = False,
     in_loop: bool = False,
 ) -> Store:
-    """Do as `connect` says; with `in_loop` for callers that wait in an event loop."""
+    """Do what `connect` does; with `in_loop`, the store waits in an event loop."""
     if not isinstance(keyset, Keyset):
         raise InputError(
             f"keyset must be a Keyset, got {type(keyset).__name__}: use Keyset.open(uri) or Keyset.create(uri)"
@@ -70,7 +70,7 @@ def open_store(
 
 
 class Store:
-    """Collections behind one URL and one keyset. Close it, or use it in a `with` statement."""
+    """The collections at one URL, under one keyset. Close it, or use it in a `with` statement."""
 
     def __init__(
         self, connection: Connection, keyset: Keyset, *, maintenance: str = "background", replica: bool = False
@@ -87,7 +87,7 @@ class Store:
 
     @property
     def url(self) -> str:
-        """Where the store is."""
+        """The URL of the store."""
         return self._records.url
 
     @property
@@ -108,24 +108,25 @@ class Store:
         oversample: int | None = None,
         precision: str | None = None,
     ) -> Collection:
-        """Open a collection, creating it where `dim` is given and there is none.
+        """Open a collection. If it does not exist and `dim` is given, create it.
 
         Args:
             name: 1 to 255 bytes.
-            dim: coordinates of a vector; needed to create.
-            metric: cosine (default), l2 or ip.
+            dim: the number of coordinates of a vector; needed to create.
+            metric: "cosine" (default), "l2" or "ip".
             scheme: how index vectors are encrypted: "sketch" (default), "sap", "sealed", or a mapping with parameters,
                 such as {"name": "sketch", "threat": "watching-server"}. A sketch is fitted on the collection's own
-                vectors, once there are 5,000; until then they are sealed, and searched in memory.
-            tenant: whose it is. Tenants have keys of their own.
-            fields: policy of each field that filters may name: sealed, blind or plain. None: any field, sealed.
+                vectors, once there are 5,000. Until then vectors are only sealed, and searched in memory.
+            tenant: the owner. Each tenant has its own keys.
+            fields: the policy of each field that filters may name: "sealed", "blind" or "plain". None allows any
+                field, sealed.
             max_norm: for l2 and ip, the largest length of a vector; by default 1.25 times that of the first batch.
             oversample: candidates re-ranked per hit (default 10). On an existing collection, for this opening only.
-            precision: `single` (default) keeps vectors as float32. `half` keeps them as float16, in half the space:
-                they come back rounded to 11 binary digits, and scores are exact for the rounded vectors.
+            precision: "single" (default) keeps vectors as float32. "half" keeps them as float16, in half the space:
+                they come back rounded to 11 significant bits, and scores are exact for the rounded vectors.
 
         Raises:
-            CollectionNotFoundError: there is none, and no dim was given.
+            CollectionNotFoundError: it does not exist, and no dim was given.
             ConfigMismatchError: it exists with other settings.
             AuthenticationError: it was written under other keys, or altered.
         """
@@ -143,7 +144,7 @@ class Store:
         return Collection(shared, opened_with)
 
     def _open(self, tenant: str, name: str, dim: int | None, given: dict[str, Any]) -> tuple[Shared, int | None]:
-        """Return what the openings of a collection share, and the candidates per hit that this one asked for."""
+        """Return what all openings of a collection share, and the oversample of this opening."""
         oversample = given["oversample"]
         shared = self._known(tenant, name)
         if shared is None:
@@ -159,7 +160,7 @@ class Store:
         return shared, None if oversample is None else check_oversample(oversample)
 
     def _known(self, tenant: str, name: str) -> Shared | None:
-        """Return a collection that is open already, with its settings as they are now; None where there is none."""
+        """Return a collection that is open already, with current settings; None if it is not open."""
         if self._closed:
             raise StoreClosedError("the store is closed")
         shared = self._shared.get((tenant, name))
@@ -167,13 +168,13 @@ class Store:
             return None
         try:
             shared.session.refresh()
-        except CollectionNotFoundError:  # dropped by another process, and perhaps made again
+        except CollectionNotFoundError:  # another process dropped it, and perhaps created it again
             self._forget(tenant, name)
             return None
         return shared
 
     def _opened(self, tenant: str, name: str, dim: int | None, given: dict[str, Any]) -> tuple[bool, Shared]:
-        """Open a collection of the record store, or create it; returns whether it was created."""
+        """Open or create a collection in the record store. Returns whether it was created, and the collection."""
         at, keyring = device(self._connection.device), None
         records = self._records.open(tenant, name)
         created = records is None
@@ -188,42 +189,42 @@ class Store:
             spec = CollectionSpec(tenant, name, config.index_dim, size, half=half)
             records = self._records.create(spec, keyring.seal_config(config))
         sealed = records.config()
-        if keyring is None or not keyring.is_of(sealed):  # another process may have been quicker to create it
+        if keyring is None or not keyring.is_of(sealed):  # another process may have created it first
             keyring = Keyring.of_settings(sealed, self._keyset, tenant, name, at)
         session = Session(records, self._connection.index(records), keyring, replica=self._replica)
         return created, Shared(session, Sources(session), Lifecycle(session, self._maintenance))
 
     def _forget(self, tenant: str, name: str) -> None:
-        """Let go of a collection that was dropped."""
+        """Release a collection that was dropped."""
         shared = self._shared.pop((tenant, name), None)
         if shared is not None:
             shared.lifecycle.close()
             shared.session.index.remove()
 
     def collections(self, tenant: str | None = None) -> list[tuple[str, str]]:
-        """List (tenant, name) of the collections, those of one tenant if it is given.
+        """List the collections as (tenant, name), of all tenants or of one.
 
         Raises:
-            InputError: PostgreSQL's row-level security shows one tenant at a time, and none was given.
+            InputError: row-level security is on, so PostgreSQL shows one tenant at a time, and none was given.
         """
         return self._records.collections(tenant)
 
     def drop(self, name: str, *, tenant: str = "") -> bool:
-        """Delete a collection and all its records; False where there is none."""
+        """Delete a collection and all its records. Returns False if it does not exist."""
         dropped = self._records.drop(tenant, name)
         self._forget(tenant, name)
         return dropped
 
     def drop_tenant(self, tenant: str) -> int:
-        """Delete all collections of a tenant; returns how many there were.
+        """Delete all collections of a tenant. Returns how many were deleted.
 
-        Each goes in a transaction of its own: whatever stops this, a second call does the rest.
+        Each is deleted in its own transaction. If this is interrupted, call it again for the rest.
         """
         _check_name("tenant", tenant, 0)
         return sum(self.drop(name, tenant=tenant) for _, name in self._records.collections(tenant))
 
     def close(self) -> None:
-        """Save indexes and release files. A second call does nothing."""
+        """Save indexes and release files and connections. A second call does nothing."""
         self._closed = True
         shared, self._shared = list(self._shared.values()), {}
         try:

@@ -1,4 +1,4 @@
-"""The types of arrays that pass between rooms. Shapes stand in the docstrings of those who take them."""
+"""Array types that rooms share. The docstring of each function gives the shapes."""
 
 from __future__ import annotations
 

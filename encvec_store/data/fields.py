@@ -1,7 +1,7 @@
-"""Field policies and the one definition of equality and order of metadata values.
+"""Field policies, and what equality and order mean for metadata values.
 
-Filters, blind tokens and plain columns all go through `canonical` and `order_key`, so a filter
-answers the same whatever the policy of the field it names.
+Filters, blind tokens and plain columns all use `canonical` and `order_key`. So the answer of a filter
+does not depend on the policy of its field.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from ..errors import InputError, MetadataError
 __all__ = ["POLICIES", "Policy", "Term", "canonical", "kind", "order_key", "parse_policies", "plain_term", "unwrapped"]
 
 MAX_DEPTH = 32
-"""Lists and dicts that a value may lie in."""
+"""Lists and dicts may be nested this deep."""
 _EPOCH = dt.datetime(1970, 1, 1)
 _EPOCH_UTC = _EPOCH.replace(tzinfo=dt.UTC)
 _MICROSECOND = dt.timedelta(microseconds=1)
-_MAX_EXPONENT = 10_000  # of a Decimal: comparing 1E999999999 exactly would fill the memory
+_MAX_EXPONENT = 10_000  # of a Decimal: an exact comparison with 1E999999999 would fill the memory
 
 
 class Policy(StrEnum):
-    """What the store behind the collection may see of a field."""
+    """What the store may see of a field."""
 
     SEALED = "sealed"
-    """Nothing: filtered by the client after opening."""
+    """Nothing. The client filters, after it has opened the records."""
     BLIND = "blind"
-    """A keyed token per value: equality, so frequencies, but no values."""
+    """A keyed token for each value. The store sees which records share a value, not the value."""
     PLAIN = "plain"
-    """The value itself; asked for by name."""
+    """The value itself."""
 
 
 POLICIES = tuple(p.value for p in Policy)
@@ -43,14 +43,14 @@ WILDCARD = "*"
 
 
 class Term(NamedTuple):
-    """One value of one field as a store may index it. `kind` keeps values of unlike types apart."""
+    """One value of one field, as a store may index it. `kind` keeps values of different types apart."""
 
     kind: str
     value: str | float | bytes
 
 
 def parse_policies(fields: Mapping[str, str] | None) -> dict[str, Policy] | None:
-    """Check a collection's `fields` argument. None means: any key, all of them sealed."""
+    """Check a collection's `fields` argument. None allows any field, sealed."""
     if fields is None:
         return None
     if not isinstance(fields, Mapping):
@@ -64,13 +64,13 @@ def parse_policies(fields: Mapping[str, str] | None) -> dict[str, Policy] | None
         except UnicodeEncodeError:
             raise InputError(f"field {name!r} cannot be encoded as UTF-8") from None
         if name.startswith("$") or name in ("and", "or", "not"):
-            raise InputError(f"field {name!r} cannot be filtered: the name is an operator of `where`")
+            raise InputError(f"a field must not be named {name!r}: the name is an operator of `where`")
         try:
             policies[name] = Policy(policy)
         except ValueError:
-            raise InputError(f"field {name!r}: policy {policy!r} is not one of {', '.join(POLICIES)}") from None
+            raise InputError(f"field {name!r}: policy must be one of {', '.join(POLICIES)}, got {policy!r}") from None
     if policies.get(WILDCARD, Policy.SEALED) is not Policy.SEALED:
-        raise InputError("the wildcard field '*' can only be 'sealed': name the fields a store may index")
+        raise InputError("the wildcard field '*' must be 'sealed': name each field that the store may index")
     return policies
 
 
@@ -81,9 +81,9 @@ def unwrapped(value: Any) -> Any:
 
 
 def kind(value: Any) -> str:
-    """Name of the class of values that `value` may be compared with.
+    """Name the kind of a value: only values of one kind are compared.
 
-    Booleans are not numbers here, and an aware datetime is not a naive one.
+    Booleans are not numbers, and aware datetimes ("instant") are not naive ones.
     """
     match value:
         case None:
@@ -112,7 +112,7 @@ def kind(value: Any) -> str:
 
 
 def order_key(value: Any) -> Any:
-    """Return the value by which others of the same `kind` are ordered, or None where there is no order."""
+    """Return what orders values of one `kind`, or None if they have no order."""
     match kind(value):
         case "instant":
             return (value - _EPOCH_UTC) // _MICROSECOND
@@ -128,18 +128,18 @@ def order_key(value: Any) -> Any:
 
 
 def canonical(value: Any, depth: int = 0) -> bytes:
-    """Encode a value so that two values are equal in a filter exactly when their encodings are.
+    """Encode a value. A filter takes two values as equal exactly if their encodings are equal.
 
-    Numbers compare by value over int, float and Decimal (1 equals 1.0), never with booleans.
+    int, float and Decimal compare by value (1 equals 1.0). A boolean equals no number.
 
     Args:
-        value: of metadata, or of a filter.
-        depth: in how many lists and dicts it lies.
+        value: from metadata or from a filter.
+        depth: how many lists and dicts enclose it.
 
     Raises:
-        MetadataError: it is of a type that metadata has not, or nested deeper than metadata can be.
+        MetadataError: metadata cannot hold values of this type, or the value is nested too deep.
     """
-    if depth > MAX_DEPTH:  # counted, not left to the interpreter: where its limit is raised, its stack runs over
+    if depth > MAX_DEPTH:  # counted here: a program may raise the interpreter's recursion limit until it crashes
         raise MetadataError(f"the value is nested deeper than {MAX_DEPTH} levels")
     name = kind(value)
     match name:
@@ -176,9 +176,9 @@ def _framed(part: bytes) -> bytes:
 
 
 def plain_term(value: Any) -> Term:
-    """Return the term under which a `plain` field's value is indexed.
+    """Return the term under which a store indexes a value of a `plain` field.
 
-    Numbers become floats, which may round: a store's answer is a superset that the client checks again.
+    Numbers become floats, which may round. So a store may find too many records, and the client checks them again.
     """
     name = kind(value)
     order = order_key(value)

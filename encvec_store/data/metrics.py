@@ -1,7 +1,7 @@
 """Metrics: exact scores, and the lift that puts every vector on the unit sphere.
 
-Schemes only ever see points of the unit sphere, whose inner product ranks as the metric does. So no
-vector's length shows in its ciphertext, and a single long vector cannot drown the noise.
+Schemes see only points of the unit sphere, and inner products of points rank as the metric does. So
+a ciphertext does not show the length of its vector, and one long vector cannot outweigh the noise.
 
     cosine   m / |m|                                               query: q / |q|
     ip       (a, sqrt(1 - |a|^2)),              a = m / max_norm   query: (q, 0), normalised
@@ -27,16 +27,15 @@ __all__ = ["METRICS", "Metric", "as_array", "as_vectors", "metric", "norms"]
 _TINY = 1e-30
 _UNIT_ROUNDOFF = np.float32(2.0**-24)
 _LEAST = np.float32(1e-36)
-"""Room for what underflows."""
+"""Added to error bounds, for products that underflow."""
 _MANY = 64
-"""Fewer vectors are scored at once."""
+"""With fewer vectors, all of them are scored exactly."""
 
-
-_ROUNDING = 1 + 1e-5  # vectors normalised in float32 are longer than 1 by chance, and pass a max_norm of 1
+_ROUNDING = 1 + 1e-5  # a vector normalised in float32 may be slightly longer than 1, and must pass a max_norm of 1
 
 
 def as_array(values: Any, name: str) -> npt.NDArray[Any]:
-    """Return an array of whatever the caller gave. Raises ShapeError."""
+    """Turn what the caller gave into an array. Raises ShapeError."""
     try:
         return np.asarray(values)
     except ValueError as error:
@@ -55,7 +54,7 @@ def as_vectors(vectors: Any, dim: int, *, name: str = "vectors") -> Matrix:
     if array.dtype != np.float32 or not array.flags.c_contiguous:
         with np.errstate(over="ignore"):
             array = np.ascontiguousarray(array, dtype=np.float32)
-    # one pass in the good case: any NaN or infinity makes its row's sum NaN or infinite
+    # one pass if all is well: a NaN or an infinity makes the sum of its row NaN or infinite
     with np.errstate(over="ignore", invalid="ignore"):
         suspect = ~np.isfinite(np.einsum("ij->i", array))
     if suspect.any():
@@ -67,7 +66,7 @@ def as_vectors(vectors: Any, dim: int, *, name: str = "vectors") -> Matrix:
 
 
 def norms(vectors: Matrix) -> npt.NDArray[np.float64]:
-    """Euclidean lengths, (n,). Exact also where the squares over- or underflow float32."""
+    """Euclidean lengths, (n,). Right even if the squares overflow or underflow float32."""
     with np.errstate(over="ignore", under="ignore"):
         squares = np.einsum("ij,ij->i", vectors, vectors).astype(np.float64)
     odd = ~((squares > _TINY) & (squares < 1 / _TINY))
@@ -78,50 +77,50 @@ def norms(vectors: Matrix) -> npt.NDArray[np.float64]:
 
 
 def _unit(vectors: Matrix, name: str) -> Matrix:
-    """Scale (n, dim) vectors to length 1: each to the same bits, whatever else is in the batch."""
+    """Scale (n, dim) vectors to length 1. A vector gives the same bits in every batch."""
     with np.errstate(over="ignore", under="ignore", divide="ignore", invalid="ignore"):
         squares = np.einsum("ij,ij->i", vectors, vectors)
-        points: Matrix = vectors * (1 / np.sqrt(squares))[:, None]  # as good as always
+        points: Matrix = vectors * (1 / np.sqrt(squares))[:, None]  # right for nearly all vectors; see below
     odd = ~((squares > _TINY) & (squares < 1 / _TINY))
     if odd.any():
         lengths = norms(vectors[odd])
         if (lengths == 0).any():
             row = int(np.flatnonzero(odd)[np.flatnonzero(lengths == 0)[0]])
             raise ZeroVectorError(f"{name}[{row}] is the zero vector, which has no direction")
-        # in double precision: 1 / length may leave float32's range
+        # in double precision, because 1 / length may overflow float32
         points[odd] = vectors[odd] / lengths[:, None]
     return _unsigned(points)
 
 
 def _unsigned(points: npt.NDArray[Any]) -> Matrix:
-    """Make -0.0 into 0.0, in place: the sign of a zero means nothing, and must not show in a ciphertext."""
+    """Turn -0.0 into 0.0, in place: the sign of a zero must not change the ciphertext."""
     points += 0.0
     return points.astype(np.float32, copy=False)
 
 
 def _given(max_norm: float | None) -> float:
     if max_norm is None:
-        raise NormError("this metric needs a max_norm: the largest length of a vector")
+        raise NormError("this metric needs max_norm, the largest length of a vector")
     return max_norm
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric: how many coordinates its lift adds, and its exact scores."""
+    """A metric: its lift and its exact scores."""
 
     name: str
     extra: int
-    """Coordinates that the lift adds."""
+    """How many coordinates the lift adds."""
     descending: bool
-    """Whether a larger score is nearer."""
+    """True if a larger score is nearer."""
 
     @property
     def bounded(self) -> bool:
-        """Whether vectors must stay within the collection's max_norm."""
+        """True if vectors must not be longer than the collection's max_norm."""
         return self.extra > 0
 
     def check(self, vectors: Matrix, max_norm: float | None, name: str = "vectors") -> npt.NDArray[np.float64]:
-        """Raise ZeroVectorError or NormError where a vector cannot be lifted; return the lengths, (n,)."""
+        """Return the lengths, (n,). Raises ZeroVectorError or NormError if a vector cannot be lifted."""
         lengths = norms(vectors)
         if not self.bounded:
             if len(lengths) and lengths.min() == 0:
@@ -137,7 +136,7 @@ class Metric:
     def lift(self, vectors: Matrix, max_norm: float | None = None) -> Matrix:
         """Map (n, dim) vectors to (n, dim + extra) points of the unit sphere. Call `check` first.
 
-        A vector becomes the same point, to the bit, alone and in any batch; the signs of its zeros do not count.
+        A vector gives the same bits alone and in any batch. The signs of its zeros do not matter.
         """
         if not self.bounded:
             return _unit(vectors, "vectors")
@@ -164,14 +163,14 @@ class Metric:
         return _unsigned(points)
 
     def unlift(self, points: Matrix, max_norm: float | None = None) -> Matrix:
-        """Undo `lift`, up to the length that cosine drops: (n, dim + extra) -> (n, dim)."""
+        """Undo `lift`: (n, dim + extra) -> (n, dim). Under cosine the length is lost."""
         if not self.bounded:
             return points
         scale = _given(max_norm) * (np.sqrt(2) if self.name == "l2" else 1)
         return (points[:, : -self.extra] * scale).astype(np.float32)
 
     def scores(self, query: Matrix, vectors: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-        """Exact scores (n,) in double precision of a (dim,) query against (n, dim) vectors."""
+        """Return the exact scores of (n, dim) vectors for a (dim,) query: (n,), in double precision."""
         wide, q = vectors.astype(np.float64), query.astype(np.float64)
         scores: npt.NDArray[np.float64]
         if self.name == "l2":
@@ -186,10 +185,11 @@ class Metric:
         return scores
 
     def contenders(self, query: Matrix, vectors: Matrix, k: int) -> npt.NDArray[np.intp]:
-        """Return places, ascending, of the (n, dim) vectors that may be among the k nearest: the only ones to score.
+        """Return the places, ascending, of those of (n, dim) vectors that may be among the k nearest.
 
-        Told by scores in single precision and a bound on their error, of whatever order of summation: gamma |a| |q| for
-        an inner product, gamma = n u / (1 - n u) (Higham, Accuracy and Stability of Numerical Algorithms, 2002, 3.1).
+        Only these need an exact score. They are found by scores in single precision and a bound on their error that
+        holds for any order of summation: gamma |a| |q| for an inner product, with gamma = n u / (1 - n u) (Higham,
+        Accuracy and Stability of Numerical Algorithms, 2002, 3.1).
         """
         n, dim = vectors.shape
         if n < _MANY or n <= 4 * k:
@@ -215,7 +215,7 @@ class Metric:
         return np.flatnonzero(near >= np.partition(near, n - k)[n - k] - 2 * margin)
 
     def order(self, scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Scores turned so that smaller is nearer."""
+        """Return scores for which smaller is nearer."""
         return -scores if self.descending else scores
 
 
@@ -231,4 +231,4 @@ def metric(name: str) -> Metric:
     try:
         return METRICS[name]
     except (KeyError, TypeError):
-        raise MetricError(f"unknown metric {name!r}; use one of {', '.join(METRICS)}") from None
+        raise MetricError(f"metric must be one of {', '.join(METRICS)}, got {name!r}") from None

@@ -1,7 +1,7 @@
-"""How exactly a collection keeps vectors: in single or in half precision (IEEE 754).
+"""The precision in which a collection keeps vectors: single or half (IEEE 754).
 
-Half precision has 11 bits for the digits of a number: rounding changes a coordinate by one part in 2,048 at most, and
-below 2^-14 by 2^-25. What is kept is the rounded vector: scores are exact for that one, and it is what comes back.
+Half precision has 11 significant bits. Rounding changes a coordinate by at most one part in 2,048, and a coordinate
+below 2^-14 by at most 2^-25. The rounded vector is the one that is kept, scored and returned.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["FORMATS", "Precision", "precision"]
 
 _LARGEST = 65_504.0
 _LEAST = 2.0**-14
-"""Of a coordinate that has all its digits."""
+"""The smallest coordinate that keeps all 11 bits."""
 
 
 class Precision(StrEnum):
@@ -29,16 +29,16 @@ class Precision(StrEnum):
 
     @property
     def dtype(self) -> np.dtype[np.float16] | np.dtype[np.float32]:
-        """Of a coordinate, little-endian."""
+        """The type of a coordinate, little-endian."""
         return np.dtype("<f2") if self is Precision.HALF else np.dtype("<f4")
 
     @property
     def record_format(self) -> int:
-        """First byte of a record's header, which both of its envelopes authenticate."""
+        """The first byte of a record's header, which both of its envelopes authenticate."""
         return 2 if self is Precision.HALF else 1
 
     def kept(self, vectors: npt.NDArray[np.float32]) -> Kept:
-        """Round (n, d) vectors to what is kept of them; the same again where they are rounded already."""
+        """Round (n, d) vectors to this precision."""
         return vectors.astype(np.float16) if self is Precision.HALF else vectors
 
     def check(self, vectors: npt.NDArray[np.float32], lengths: npt.NDArray[np.float64], *, direction: bool) -> None:
@@ -47,19 +47,22 @@ class Precision(StrEnum):
         Args:
             vectors: (n, d).
             lengths: (n,) their Euclidean lengths.
-            direction: whether only their direction counts, as under cosine: it is spoilt where coordinates are so
-                small that they lose digits.
+            direction: True if only the direction of a vector counts, as under cosine. Coordinates that are too small
+                lose digits, and that changes the direction.
 
         Raises:
             NormError: a coordinate is too large, or the vector too short.
         """
         if self is Precision.SINGLE or not len(vectors):
             return
-        if lengths.max() > _LARGEST:  # else no coordinate is larger either
+        if lengths.max() > _LARGEST:  # otherwise no coordinate is larger either
             largest = np.abs(vectors).max(axis=1)
             row = int(largest.argmax())
             if largest[row] > _LARGEST:
-                raise NormError(f"vectors[{row}] holds {largest[row]:.6g}: precision half keeps up to {_LARGEST:g}")
+                raise NormError(
+                    f"vectors[{row}] has a coordinate of size {largest[row]:.6g}: precision half holds at most"
+                    f" {_LARGEST:g}. Scale the vectors, or create the collection with precision single"
+                )
         least = _LEAST * vectors.shape[1] ** 0.5
         if direction and lengths.min() < least:
             row = int(lengths.argmin())
@@ -70,7 +73,7 @@ class Precision(StrEnum):
 
 
 FORMATS = {item.record_format: item for item in Precision}
-"""By the first byte of a header."""
+"""Precisions by the first byte of a header."""
 
 
 def precision(name: str | None) -> Precision:

@@ -1,1 +1,1 @@
-"""What happens on a write, a read and a search of one open collection."""
+"""Writes, reads and searches of one open collection."""

@@ -1,4 +1,4 @@
-"""How a search would be answered, in words."""
+"""`explain`: say how a search would be answered."""
 
 from __future__ import annotations
 
@@ -36,9 +36,11 @@ def explain(
     ask = asked(session, sources, config, matrix, node)
     lines = []
     if node is not None and pushdown(node, config.policies, session.keyring.blind_terms) is None:
-        lines.append("filter: checked here, on opened records; the store is asked for more until enough pass")
+        lines.append("filter: checked here, on opened records; the store is asked for more until enough of them pass")
     elif node is not None:
-        lines.append("filter: blind and plain fields are checked by the store, all of it here, on opened records")
+        lines.append(
+            "filter: the store checks blind and plain fields; the whole filter is checked here, on opened records"
+        )
     wanted = ask.wanted(k, oversample or config.oversample)
     if wanted > k:
         lines.append(f"candidates: {wanted:,}, of which the nearest {k:,} by their exact vectors are returned")

@@ -1,4 +1,4 @@
-"""Reading and deleting records by id or filter: rows -> open -> check -> records."""
+"""Read and delete records by id or filter: rows -> open -> check -> records."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ def get(session: Session, ids: Sequence[str], *, include_vectors: bool) -> list[
         found, read = _records(session, rows, include_vectors=include_vectors)
         records = {record.id: record for record in read}
         if len(found) == len(rows):
-            break  # else some were written anew after they were found: look again
+            break  # otherwise some were written again after they were found: look again
     return [records[name] for name in names if name in records]
 
 
 def delete(session: Session, ids: Sequence[str] | None, where: Mapping[str, Any] | None) -> int:
     """Delete records by id or by filter, all or nothing. See `Collection.delete`."""
     if (ids is None) == (where is None):
-        raise InputError("delete takes either ids or where")
+        raise InputError("delete takes either ids or where, not both and not neither")
     session.refresh()
     if ids is None and not where:
-        raise InputError("an empty filter would delete everything; drop the collection instead")
+        raise InputError("where must not be empty: it would delete every record. Drop the collection instead")
     names, removed = None if ids is None else check_ids(ids, unique=False), 0
     for _ in range(_ATTEMPTS):
         rows = _matching_rows(session, where) if names is None else session.find(names, held=True)
         gone = session.records.remove(rows) if len(rows) else 0
         removed += gone
         if gone == len(rows):
-            break  # else some were written or calibrated anew after they were found: look again
+            break  # otherwise some were written or calibrated again after they were found: look again
     return removed
 
 
@@ -57,8 +57,8 @@ def count(session: Session, where: Mapping[str, Any] | None) -> int:
 
 
 def pages(session: Session, where: Mapping[str, Any] | None, *, include_vectors: bool) -> Iterator[list[Record]]:
-    """Yield the records that satisfy a filter, a page at a time, in the order of their last write."""
-    parse(where, session.refresh().policies)  # complain now, not at the first record
+    """Yield pages of the records that satisfy a filter, in the order of their last write."""
+    parse(where, session.refresh().policies)  # a bad filter raises now, not at the first record
     matching = _matching(session, where, include_vectors=include_vectors)
     return ([record for _, record in page] for page in matching)
 
@@ -82,7 +82,7 @@ def _matching_rows(session: Session, where: Mapping[str, Any] | None) -> Rows:
 def _matching(
     session: Session, where: Mapping[str, Any] | None, *, include_vectors: bool
 ) -> Iterator[list[tuple[int, Record]]]:
-    """Yield (row, record) of what satisfies a filter and can be opened, a page at a time."""
+    """Yield pages of (row, record) of the records that satisfy a filter and can be opened."""
     policies = session.config.policies
     node = parse(where, policies)
     predicate = pushdown(node, policies, session.keyring.blind_terms)
@@ -94,11 +94,11 @@ def _matching(
 
 
 def _records(session: Session, rows: Rows, *, include_vectors: bool) -> tuple[Rows, list[Record]]:
-    """Open rows whole. Raises AuthenticationError where the parts of a record do not belong together."""
+    """Open all parts of rows. Raises AuthenticationError if the parts of a record do not belong together."""
     for attempt in range(_ATTEMPTS):
         try:
             return _read(session, rows, include_vectors=include_vectors)
-        except StaleConfigError:  # rewritten between the two reads: the same rows have other bytes now
+        except StaleConfigError:  # rewritten between the two reads: the same rows hold other bytes now
             if attempt == _ATTEMPTS - 1:
                 raise
     raise AssertionError("unreachable")
@@ -110,7 +110,7 @@ def _read(session: Session, rows: Rows, *, include_vectors: bool) -> tuple[Rows,
     records = [Record(id, None, fields, text) for id, fields, text in payloads]
     if include_vectors and len(found):
         having, vectors, heads = session.open_vectors(found)
-        if len(having) != len(found):  # deleted between the two reads: neither here nor there
+        if len(having) != len(found):  # some were deleted between the two reads: leave them out
             kept = np.isin(found, having)
             records = [record for record, keep in zip(records, kept, strict=True) if keep]
             prefixes = [prefix for prefix, keep in zip(prefixes, kept, strict=True) if keep]

@@ -25,12 +25,12 @@ def best(
         metric: the collection's.
         query: (dim,).
         vectors: (n, dim).
-        places: which of the vectors take part; None for all.
+        places: the vectors to compare; None for all.
         k: how many.
     """
     compared = vectors if places is None else vectors[places]
     found = []
-    for start in range(0, max(1, len(compared)), _CHUNK):  # else double precision would double a large collection
+    for start in range(0, max(1, len(compared)), _CHUNK):  # in chunks: scores need vectors in double precision
         part = compared[start : start + _CHUNK]
         near = metric.contenders(query, part, k)
         found.append((start + near, metric.scores(query, part[near])))

@@ -1,7 +1,7 @@
-"""The query walk, top to bottom: query -> candidates -> open -> residual filter -> exact scores -> hits.
+"""Search, top to bottom: query -> candidates -> open -> check the filter -> exact scores -> hits.
 
-A source's order is a hint, never an answer: scores come from opened vectors, filters are checked again on opened
-metadata, and more candidates are asked for until enough pass. Which source it is, the walk does not know.
+The order of candidates is only a hint. Scores come from opened vectors, filters are checked again on opened
+metadata, and more candidates are fetched until enough of them pass. Every kind of source is used in the same way.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def search(
         if hits is None:
             continue
         if attempt < _ATTEMPTS - 1 and any(len(found) < k for found in hits):
-            # what was opened proves its settings; what is missing does not
+            # opened records prove that their settings are current, missing ones do not
             stale, config = config, session.refresh()
             if config is not stale:
                 continue
@@ -72,13 +72,13 @@ def search(
 def asked(
     session: Session, sources: Sources, config: CollectionConfig, queries: npt.NDArray[np.float32], node: Filter | None
 ) -> Asked:
-    """Put (q, dim) checked queries and a filter to the source that the collection has. `explain` does the same."""
+    """Pass (q, dim) checked queries and a filter to the collection's source. `explain` does the same."""
     predicate = pushdown(node, config.policies, session.keyring.blind_terms)
     return sources.source_of(config.index_dim).ask(config, queries, predicate)
 
 
 class _Search:
-    """One run of a search over one state of the collection."""
+    """One attempt of a search, under one state of the settings."""
 
     def __init__(
         self,
@@ -91,25 +91,25 @@ class _Search:
     ) -> None:
         self.session, self.config, self.matrix = session, config, matrix
         self.k, self.node, self.include_vectors = k, node, include_vectors
-        self.decoded: dict[int, tuple[Decoded, bytes]] = {}  # row -> payload and its token and header
+        self.decoded: dict[int, tuple[Decoded, bytes]] = {}  # row -> payload, its token and header
         self.sealed: dict[int, bytes] = {}  # row -> sealed payload that came with a candidate
-        self.lost = False  # a row vanished under our hands: written anew by someone else
+        self.lost = False  # True if a row vanished during the search, because another writer replaced its record
 
     def hits(self, ask: Asked, wanted: int, *, last: bool) -> list[list[Hit]] | None:
-        """Return the hits; None when rows vanished meanwhile and it is worth another try."""
+        """Return the hits; None if rows vanished meanwhile and the search should be tried again."""
         if not len(self.matrix):
             return []
         hits = None
         if is_covered(self.node, self.config.policies):
             hits = self._ranked(self._fetched(ask, wanted))
-        if hits is None:  # not every candidate passes, so each is looked at
+        if hits is None:  # some candidates fail the filter, so each of them is checked
             hits = self._ranked(self._opened(self._passing(ask, wanted))) or []
         if self.lost and self.session.refresh().rewritten != self.config.rewritten:
-            raise StaleConfigError("the collection was rewritten under other settings meanwhile")
+            raise StaleConfigError("the collection was rewritten under other settings during the search")
         return hits if last or not self.lost else None
 
     def _fetched(self, ask: Asked, wanted: int) -> Found:
-        """Return opened candidates, leaving the filter to the source."""
+        """Return opened candidates. The source has applied the filter."""
         found = ask.opened(wanted)
         if found is None:
             return self._opened(ask.candidates(wanted))
@@ -125,7 +125,7 @@ class _Search:
         return Found(lists, rows, vectors, heads)
 
     def _passing(self, ask: Asked, wanted: int) -> list[Rows]:
-        """Gather rows that pass the filter, at least `wanted` of them for every query where so many exist."""
+        """Collect rows that pass the filter: for each query at least `wanted`, if there are so many."""
         positions, limit = list(range(len(self.matrix))), wanted
         chosen: list[Rows] = [np.empty(0, np.int64) for _ in positions]
         while positions:
@@ -134,7 +134,7 @@ class _Search:
             short = []
             for position, rows in zip(positions, lists, strict=True):
                 chosen[position] = offload(len(rows), self._filtered, rows)
-                if len(chosen[position]) < wanted and len(rows) >= limit:  # else the source has no more of them
+                if len(chosen[position]) < wanted and len(rows) >= limit:  # otherwise the source has no more rows
                     short.append(position)
             positions, limit = short, limit * _GROWTH
         return chosen
@@ -147,7 +147,7 @@ class _Search:
         return held is not None and (self.node is None or self.node(held[0][1]))
 
     def _decode(self, rows: Rows) -> None:
-        """Open the payloads of rows that are not open yet."""
+        """Open the payloads of those rows that are not open yet."""
         missing = np.array([row for row in rows.tolist() if row not in self.decoded], np.int64)
         if not len(missing):
             return
@@ -156,7 +156,7 @@ class _Search:
         self.decoded.update(zip(found.tolist(), zip(payloads, prefixes, strict=True), strict=True))
 
     def _ranked(self, found: Found) -> list[list[Hit]] | None:
-        """Score opened candidates exactly and make hits of the best k; None where one of these fails the filter."""
+        """Score opened candidates exactly and return the best k as hits; None if one of them fails the filter."""
         picks: list[tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]] = []
         places = offload(len(found.rows), _places, found.rows, found.lists)
         for query, at in zip(self.matrix, places, strict=True):
@@ -169,7 +169,7 @@ class _Search:
         return [self._hits(found, at, scores) for at, scores in picks]
 
     def _hits(self, found: Found, places: npt.NDArray[np.intp], scores: npt.NDArray[np.float64]) -> list[Hit]:
-        known = [  # what vanished between the two reads has no payload
+        known = [  # rows that vanished between the two reads have no payload
             (place, score, held)
             for place, score in zip(places.tolist(), scores.tolist(), strict=True)
             if (held := self.decoded.get(int(found.rows[place]))) is not None
@@ -180,13 +180,13 @@ class _Search:
         for place, score, ((id, metadata, document), _) in known:
             vector = found.vectors[place].copy() if self.include_vectors else None
             hits.append(Hit(id, score, dict(metadata), document, vector))
-        if len({hit.id for hit in hits}) < len(hits):  # one record copied over another
+        if len({hit.id for hit in hits}) < len(hits):  # someone copied one record over another
             raise AuthenticationError("a record could not be authenticated")
         return hits
 
 
 def _places(rows: Rows, lists: list[Rows]) -> list[npt.NDArray[np.intp] | None]:
-    """Return for each list where in `rows` its rows are, those that are there; None for all of them."""
+    """Return for each list the places of its rows in `rows`, without those that are missing; None for all places."""
     if len(lists) == 1:
         return [None]
     if not len(rows):

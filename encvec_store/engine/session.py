@@ -1,7 +1,7 @@
-"""An open collection: its records, index, keys and current settings, kept together.
+"""An open collection: its records, index, keys and current settings.
 
-One session serves every `Collection` object of a store that names the same collection. It is where settings are
-looked at: an open collection never takes older ones than it has seen, nor those of another collection.
+All `Collection` objects of a store that name the same collection share one session. The session reads the settings.
+It never accepts settings that are older than those it has seen, or that belong to another collection.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ __all__ = ["Session"]
 log = logging.getLogger("encvec_store")
 _ATTEMPTS = 4
 _LOOK = 30.0
-"""Seconds after which a search asks for the settings, though records would tell if they were rewritten."""
+"""Seconds after which a search reads the settings again, even if no record showed a change."""
 _LAG = 5.0
-"""Seconds that a replica is given to catch up."""
+"""Seconds to wait for a replica to catch up."""
 
 
 class Session:
@@ -50,16 +50,16 @@ class Session:
 
     Args:
         records: the collection in its record store.
-        index: over these records.
-        keyring: its keys.
-        replica: whether the store is a replica that may lag behind: older settings are waited out there.
+        index: the index over these records.
+        keyring: the collection's keys.
+        replica: True if the store is a replica, which may lag behind. On older settings the session waits for it.
     """
 
     def __init__(self, records: Records, index: VectorIndex, keyring: Keyring, *, replica: bool = False) -> None:
         self.records = records
         self.index = index
         self.keyring = keyring
-        # what the index can do is asked once: `isinstance` of a protocol takes as long as a small search step
+        # asked once: `isinstance` of a protocol takes as long as a small step of a search
         self._brings, self._keeps = isinstance(index, BringsEnvelopes), isinstance(index, KeepsEnvelopes)
         self._replica = replica
         self._lock = Mutex()
@@ -67,7 +67,7 @@ class Session:
         self._looked = time.monotonic()
         self.drift = Drift()
         self.config = self._open_config(records.config())
-        # where a scheme is fitted, its dimension changes when another process does so: there, searches compare
+        # the index dimension of a fitted scheme changes when another process fits it, so it is not compared here
         fixed = not self.config.scheme.needs_profile
         if records.spec.envelope_size != envelope_size(self.config.dim, self.config.precision) or (
             fixed and records.spec.index_dim != self.config.index_dim
@@ -80,14 +80,14 @@ class Session:
     # settings
 
     def refresh(self, *, force: bool = False) -> CollectionConfig:
-        """Return the settings as they stand now: another process may have changed them.
+        """Return the current settings. Another process may have changed them.
 
         Args:
-            force: look at them even where the store says that nothing was written.
+            force: read them even if the store says that nothing was written.
 
         Raises:
-            AuthenticationError: they are older than those seen before, or of another collection: they were put back.
-            ReplicaLagError: the same on a declared replica, which did not catch up in time.
+            AuthenticationError: they are older than those seen before, or belong to another collection.
+            ReplicaLagError: they are older, and the replica did not catch up in time.
         """
         deadline = time.monotonic() + _LAG
         while True:
@@ -100,13 +100,13 @@ class Session:
             if self._lags(config, held):
                 if time.monotonic() > deadline:
                     raise ReplicaLagError(
-                        f"the replica has settings of revision {config.revision}, and revision {held.revision} was"
-                        " seen: it lags behind; search again later, or connect to the primary"
+                        f"the replica lags behind: its settings have revision {config.revision}, and revision"
+                        f" {held.revision} was seen. Search again later, or connect to the primary"
                     )
                 sleep(0.1)
                 continue
-            with self._lock:  # not while the store works: see `concurrency`
-                if self._generation == known:  # else somebody refreshed meanwhile: look whether that was later
+            with self._lock:  # never held while the store works: see `runtime.concurrency`
+                if self._generation == known:  # otherwise another thread refreshed meanwhile: compare again
                     config.check_follows(self.config)
                     self.config, self._generation = config, generation
                     return self.config
@@ -115,11 +115,11 @@ class Session:
         return self._replica and config.incarnation == held.incarnation and config.revision < held.revision
 
     def settings(self) -> CollectionConfig:
-        """Return settings to search under, without asking the store where the records that come will tell.
+        """Return settings for a search, mostly without asking the store.
 
-        Every record names the revision it was written under, and `open_vectors` compares. Not every change shows in
-        records: the bound of lengths, which the first write sets, and how many candidates are re-ranked, which grows
-        with the collection. For that the store is asked now and then.
+        Every record names the revision of the settings it was written under, and `open_vectors` compares it. Two
+        changes do not show in records: the first write sets `max_norm`, and the number of candidates grows with the
+        collection. Because of these the store is asked from time to time.
         """
         config, now = self.config, time.monotonic()
         told = config.index_dim and (config.max_norm or not config.metric.bounded)
@@ -129,7 +129,7 @@ class Session:
         return self.refresh()
 
     def check(self) -> list[str]:
-        """Open what is stored of settings and profile anew; describe what does not open, or was put back."""
+        """Open the stored settings and profile again; describe what does not open or was put back."""
         try:
             self._open_config(self.records.config()).check_follows(self.config)
         except AuthenticationError as error:
@@ -137,10 +137,10 @@ class Session:
         return []
 
     def _check_newest(self) -> None:
-        """See that the settings are not older than the last record: who has seen nothing yet can tell by that.
+        """Check that the settings are not older than the newest record. A new process can check only this.
 
-        Else the next change of the settings would give older ones a revision that covers the records. A record that
-        is damaged says nothing: whoever reads it is told.
+        Otherwise the next change of old settings would get a revision that covers these records. A damaged record is
+        skipped here; whoever reads it gets an error.
         """
         row = self.records.newest()
         _, envelopes = self.records.vectors(np.array([row] if row else [], np.int64))
@@ -154,7 +154,7 @@ class Session:
             raise AuthenticationError(_refused(self.config, envelopes))
 
     def _open_config(self, sealed: bytes) -> CollectionConfig:
-        """Open settings and the profile they name, which may be replaced between the two reads."""
+        """Open settings and the profile they name. The profile may be replaced between the two reads."""
         for _ in range(_ATTEMPTS):
             config = self.keyring.open_config(sealed)
             digest = config.scheme.profile
@@ -169,12 +169,12 @@ class Session:
                 before, sealed = sealed, self.records.config()
                 if sealed == before:
                     raise
-        raise StaleConfigError("the collection's settings change all the time")
+        raise StaleConfigError("the collection's settings kept changing while they were read; try again")
 
     # rows
 
     def pages(self, size: int, predicate: Predicate | None = None) -> Iterator[Rows]:
-        """List rows, ascending, so many at a time. Raises StoreUnreachableError where the list does not advance."""
+        """Yield all rows, ascending, up to `size` at a time. Raises StoreUnreachableError if they do not ascend."""
         after = 0
         while len(rows := self.records.rows(predicate, after=after, limit=size)):
             if not after < rows[0] <= rows[-1]:
@@ -183,13 +183,13 @@ class Session:
             yield rows
 
     def find(self, ids: Sequence[str], *, held: bool = False) -> Rows:
-        """Return the rows of those ids that there are, ascending; with `held`, under disabled key versions too."""
+        """Return the rows of those ids that exist, ascending; with `held`, also under disabled key versions."""
         tokens = offload(len(ids), self.keyring.tokens, ids, held=held).values()
         rows = np.unique([self.records.find(part) for part in tokens])
         return rows[rows > 0]
 
     def places(self, ids: Sequence[str]) -> Rows:
-        """Return the row of each id, 0 where there is none; a record is looked for under every live key version."""
+        """Return the row of each id, or 0, under any live key version."""
         found = np.zeros(len(ids), np.int64)
         for tokens in offload(len(ids), self.keyring.tokens, ids).values():
             missing = found == 0
@@ -198,7 +198,7 @@ class Session:
         return found
 
     def without(self, rows: Rows, versions: set[int]) -> Rows:
-        """Leave out rows that the store keeps under these key versions."""
+        """Leave out rows that belong to these key versions."""
         if not len(rows) or versions.isdisjoint(by_version(self.records.partitions()) if versions else ()):
             return rows
         known = self.records.audit(rows)
@@ -217,7 +217,7 @@ class Session:
                 rows = np.sort(np.random.default_rng(seed).choice(rows, limit, replace=False))
             found, vectors, _ = self.open_vectors(rows)
             if len(found) == len(rows):
-                break  # else some were written anew after they were listed: look again
+                break  # otherwise some were written again after they were listed: look again
         return vectors
 
     # opened parts
@@ -227,17 +227,17 @@ class Session:
     ) -> tuple[Rows, npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
         """Fetch and open exact vectors: (found rows in order, (m, dim) float32, (m, PREFIX) token and header).
 
-        A cached copy that fails is read again from the records before anyone is accused.
+        If a cached copy does not open, the record itself is read before an error is raised.
 
         Args:
             rows: (n,) rows.
-            config: the settings under which the rows were found; by default whatever they are now.
+            config: the settings under which the rows were found; by default the current ones.
 
         Raises:
-            AuthenticationError: wrong key, or a record was altered, or settings were put back.
+            AuthenticationError: the key is wrong, a record was altered, or older settings were put back.
             StaleConfigError: the records were rewritten under other settings meanwhile; search again.
         """
-        under = config or self.config  # before anything is read: what is read may be newer, never older
+        under = config or self.config  # taken first: what is read afterwards may be newer, never older
         kept = cast(KeepsEnvelopes, self.index) if self._keeps else self.records
         return self._opened(rows, *kept.vectors(rows), under, strict=config is not None)
 
@@ -274,7 +274,7 @@ class Session:
     def _open(
         self, envelopes: npt.NDArray[np.uint8], under: CollectionConfig, *, strict: bool
     ) -> npt.NDArray[np.float32]:
-        """Open envelopes that were found under some settings, or, unless that is `strict`, under those of now."""
+        """Open envelopes that were found under some settings; unless `strict`, the current settings will do too."""
         if not len(envelopes):
             return np.empty((0, under.dim), np.float32)
         if not _covers(under, envelopes):
@@ -286,19 +286,19 @@ class Session:
         return offload(len(envelopes), self.keyring.open_vectors, envelopes)
 
     def covers(self, envelopes: npt.NDArray[np.uint8]) -> bool:
-        """Say whether (n, size) envelopes claim to be written under the settings of now, or earlier ones that last."""
+        """Say whether (n, size) envelopes name a revision that the current settings cover."""
         return _covers(self.config, envelopes)
 
     def require_whole(self, heads: npt.NDArray[np.uint8], prefixes: Sequence[bytes], under: CollectionConfig) -> None:
-        """See that the vector part and the payload part of each of n records were sealed by one write.
+        """Check that the vector and the payload of each of n records were sealed by the same write.
 
         Args:
             heads: (n, PREFIX) token and header of the vector parts.
-            prefixes: n times the same of the payload parts.
-            under: the settings before the first of the two was read.
+            prefixes: token and header of the n payload parts.
+            under: the settings before the first part was read.
 
         Raises:
-            AuthenticationError: one record's vector stands beside another's payload.
+            AuthenticationError: a vector and a payload do not belong together.
             StaleConfigError: the records were rewritten between the two reads.
         """
         if of_one_write(heads, prefixes):
@@ -310,11 +310,11 @@ class Session:
     def open_payloads(
         self, rows: Rows, have: Mapping[int, bytes] | None = None
     ) -> tuple[Rows, list[Decoded], list[bytes]]:
-        """Fetch and open payloads: (found rows, what was in them, PREFIX bytes of token and header each).
+        """Fetch and open payloads: (found rows, their contents, PREFIX bytes of token and header each).
 
         Args:
             rows: (n,) rows.
-            have: envelopes of some of them, already fetched.
+            have: envelopes that were fetched before, by row.
         """
         known = have or {}
         here = [row for row in rows.tolist() if row in known]
@@ -327,16 +327,16 @@ class Session:
 
 
 def _refused(config: CollectionConfig, envelopes: npt.NDArray[np.uint8]) -> str:
-    """Say why the settings as they stand cannot be those of (n, size) envelopes."""
+    """Say why (n, size) envelopes cannot have been written under these settings."""
     newest = revisions(envelopes)[1]
     if newest <= config.revision or not is_of(envelopes, config.scheme.number, config.precision):
         return "a record could not be authenticated"
     return (
-        f"a record names settings of revision {newest}, and the store has revision {config.revision}: older settings"
-        " were put back, or the record was altered"
+        f"a record names revision {newest} of the settings, and the store has revision {config.revision}: older"
+        " settings were put back, or the record was altered"
     )
 
 
 def _covers(config: CollectionConfig, envelopes: npt.NDArray[np.uint8]) -> bool:
-    """Say whether (n, size) envelopes can all have been written under settings, or earlier ones of one content."""
+    """Say whether (n, size) envelopes can all have been written under these settings, or earlier ones they cover."""
     return is_of(envelopes, config.scheme.number, config.precision) and config.covers(*revisions(envelopes))

@@ -1,4 +1,4 @@
-"""The write walk, top to bottom: records -> check -> shuffle -> encrypt and seal -> store."""
+"""Write, top to bottom: records -> check -> shuffle -> encrypt and seal -> store."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from .session import Session
 __all__ = ["WRITE_CHUNK", "stored_settings", "upsert"]
 
 WRITE_CHUNK = 1024
-"""Records encrypted at once: enough for numpy, few enough for the cache, and an upsert of more begins to be written
-early."""
+"""Records encrypted at once: enough for numpy, few enough for the processor's cache, and the store gets the first
+ones early."""
 _WORKERS = 2
-"""Threads that encrypt ahead of a write: together they are about as fast as what they feed."""
+"""Threads that encrypt ahead of a write. Two are about as fast as a store that writes."""
 _ATTEMPTS = 8
 
 Checked = tuple[list[str], Matrix, list[bytes], list[dict[str, Any]]]
@@ -59,7 +59,7 @@ def upsert(
             offload(len(first.tokens), _watch, session, fresh, first)
             return
         except StaleConfigError:
-            # calibrated, or given its max_norm, by another process between our reading and writing
+            # another process calibrated the collection, or set its max_norm, after we read the settings
             config = session.refresh(force=True)
             config.metric.check(checked[1], config.max_norm)
             if attempt == _ATTEMPTS - 1:
@@ -92,9 +92,9 @@ def _checked(
 
 
 def _settings_for(session: Session, config: CollectionConfig, matrix: Matrix) -> CollectionConfig:
-    """Return the settings to write under: with a bound of lengths, and sealed under the primary key version.
+    """Return the settings to write under: with a max_norm, and sealed under the primary key version.
 
-    So settings are readable whenever some record is: destroying an old key version loses old records only.
+    So the settings can be opened whenever a record can be: destroying an old key version loses only old records.
     """
     if config.metric.bounded and config.max_norm is None:
         return config.bounded_by(float(norms(matrix).max()))
@@ -102,14 +102,14 @@ def _settings_for(session: Session, config: CollectionConfig, matrix: Matrix) ->
 
 
 def stored_settings(session: Session, config: CollectionConfig) -> dict[str, Any]:
-    """Seal settings and what belongs to them, as `Records.put` and `Records.replace` take them."""
+    """Seal settings and their blobs, as `Records.put` and `Records.replace` take them."""
     return {"config": session.keyring.seal_config(config), "blobs": session.keyring.seal_blobs(config)}
 
 
 def _encrypted(session: Session, config: CollectionConfig, checked: Checked) -> Generator[EncryptedBatch, None, None]:
-    """Encrypt records in parts; while one is being written, the next ones in threads of their own.
+    """Encrypt records in parts. While the store writes one part, threads encrypt the next ones.
 
-    They go in random order: rows must not tell in which order a batch had them.
+    Records go in random order, because row numbers must not tell the order they had in the batch.
     """
     ids, vectors, payloads, metadata = checked
     order = np.random.default_rng().permutation(len(ids)) if len(ids) > 1 else np.zeros(1, np.intp)
@@ -139,7 +139,7 @@ def _encrypted(session: Session, config: CollectionConfig, checked: Checked) -> 
 
 @functools.cache
 def _workers() -> ThreadPoolExecutor:
-    """Return the threads that all upserts share; to start some for each took a tenth of its time."""
+    """Return the threads that all upserts share. Starting new ones took a tenth of the time of an upsert."""
     return ThreadPoolExecutor(_WORKERS, "encvec-encrypt")
 
 
@@ -148,7 +148,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def _parts(n: int) -> list[slice]:
-    """Cut n records into parts, of many the first ones smaller, so that the store does not wait long for something."""
+    """Cut n records into parts. The first ones are smaller, so that the store has something to write soon."""
     parts, start, size = [], 0, WRITE_CHUNK if n <= WRITE_CHUNK else WRITE_CHUNK // 4
     while start < n:
         parts.append(slice(start, min(start + size, n)))
@@ -157,7 +157,7 @@ def _parts(n: int) -> list[slice]:
 
 
 def _watch(session: Session, config: CollectionConfig, batch: EncryptedBatch) -> None:
-    """Let the session see whether what was written still fits the profile, whichever cells it went to."""
+    """Let the session check whether the new records still fit the profile."""
     version = version_of(int(batch.partitions[0]))
     index_vectors = batch.index_vectors.astype(np.float32, copy=False)
     aligned = session.keyring.codec(version, config).aligned(index_vectors, batch.tokens)

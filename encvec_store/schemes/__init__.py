@@ -1,4 +1,4 @@
-"""Index-vector schemes: one protocol, one registry."""
+"""Schemes: how points become index vectors."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What an index-vector scheme is.
+"""The protocols of a scheme, without and with keys.
 
-A scheme turns points of the unit sphere into the vectors that an index sees. It never decides an
-answer: those are re-ranked on the sealed exact vectors. It also says what a collection under it needs as it grows:
-whether to fit a profile, when to do it again, what a calibration may vary.
+A scheme turns points of the unit sphere into the index vectors that an index sees. Index vectors only suggest
+candidates; answers come from the sealed exact vectors. A scheme also says what a growing collection needs: when to
+fit a profile, when to fit it again, what a calibration may change.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ __all__ = ["Cells", "Context", "Field", "Fixed", "KeyedScheme", "Nonces", "OneCe
 Nonces = npt.NDArray[np.uint8]
 Cells = npt.NDArray[np.int64]
 Context = tuple[str | bytes | int, ...]
-"""What a subkey is for. Of a collection: its tenant, its name, its incarnation."""
+"""What a subkey is derived for. Every context of a collection begins with tenant, name and incarnation."""
 
 
 class Field(Protocol):
-    """What a calibration may vary: dimensions, the exponent on queries, and always beta."""
+    """What a calibration may change: dimensions, gamma, and always beta."""
 
     usual: int
     """The dimensions tried with every gamma."""
@@ -37,13 +37,13 @@ class Field(Protocol):
     """Dimensions tried with the best gamma."""
     gammas: list[float | None]
     floor: float
-    """Noise below which our own attacks succeed; 0 where they do at any."""
+    """Our own attacks succeed below this beta; 0 if they succeed at every beta."""
     least: int
-    """Dimensions below which they succeed."""
+    """Our own attacks succeed below so many dimensions."""
     query_beta: float
 
     def trial(self, dimensions: int, gamma: float | None) -> Trial:
-        """Simulate searches, for any beta."""
+        """Return a simulation of searches, for any beta."""
         ...
 
 
@@ -52,58 +52,58 @@ class Scheme(Protocol):
 
     name: ClassVar[str]
     number: ClassVar[int]
-    """Identifies the scheme in record headers; never reused."""
+    """The number of the scheme in record headers; never reused."""
     leakage: ClassVar[str]
     """What a thief of index vectors learns, in plain words."""
     needs_profile: ClassVar[bool]
-    """Whether it is fitted on the collection's own vectors, so that its index dimension may change."""
+    """True if it is fitted on the collection's own vectors. A fit may change the index dimension."""
     noisy: ClassVar[bool]
-    """Whether there is noise to calibrate."""
+    """True if there is noise to calibrate."""
 
     def parameters(self) -> Mapping[str, Any]:
-        """Parameters as JSON values: stored, authenticated, and bound into every key."""
+        """Return the parameters as JSON values. They are sealed in the settings and bound into every key."""
         ...
 
     @property
     def profile(self) -> str | None:
-        """Digest of the profile it was fitted with; None without one."""
+        """The digest of its profile; None without one."""
         ...
 
     @property
     def noise(self) -> float:
-        """Beta: the noise on what is stored; 0 where it is none, or not chosen yet."""
+        """Beta, the noise on index vectors; 0 if there is none or it is not chosen yet."""
         ...
 
     @property
     def cells(self) -> int | None:
-        """Parts of the collection, each under a rotation of its own, once there are index vectors. None: not chosen."""
+        """The number of cells, each with its own rotation; None if it is not chosen yet."""
         ...
 
     @property
     def budget(self) -> int | None:
-        """Records under one rotation up to which it was attacked; None where that is not known."""
+        """How many records under one rotation our attacks had; None if that was not measured."""
         ...
 
     @property
     def least_records(self) -> int:
-        """Records that `fit` needs, at least; 0 where there is nothing to fit."""
+        """The least number of records that `fit` needs; 0 if there is nothing to fit."""
         ...
 
     @property
     def least_sample(self) -> int:
-        """Vectors that a calibration needs, at least."""
+        """The least number of vectors that a calibration needs."""
         ...
 
     def check_new(self, point_dim: int) -> None:
-        """Raise SchemeError where a new collection of such points cannot have these parameters."""
+        """Raise SchemeError if a new collection of such points cannot have these parameters."""
         ...
 
     def index_dim(self, point_dim: int) -> int:
-        """Coordinates of an index vector; 0 where there is none."""
+        """Return the number of coordinates of an index vector; 0 if there are no index vectors."""
         ...
 
     def accepts(self, wanted: Any) -> bool:
-        """Say whether a collection under this scheme is what a later opening, naming a scheme like it, asked for."""
+        """Say whether a collection under this scheme fits the scheme that a later opening asks for."""
         ...
 
     def keyed(
@@ -114,33 +114,39 @@ class Scheme(Protocol):
         profile: Profile | None = None,
         device: Device = CPU,
     ) -> KeyedScheme:
-        """Derive the scheme's keys for one collection, under its profile if the scheme has use for one.
-
-        Records are encrypted on the device, queries always on the CPU: one is no work.
+        """Derive the scheme's keys for one collection.
 
         Args:
             root: root key.
-            context: of all keys of the collection: tenant, name, incarnation.
-            point_dim: coordinates of a point.
-            profile: what the settings name by its digest.
-            device: for records.
+            context: tenant, name and incarnation of the collection.
+            point_dim: number of coordinates of a point.
+            profile: the profile that the settings name, if the scheme uses one.
+            device: where records are encrypted. Queries are few and always encrypted on the CPU.
         """
         ...
 
     def after_write(self, standing: Standing) -> list[Task]:
-        """List what is due for the collection, and what will be."""
+        """List the tasks that are due for the collection, and those that will be."""
         ...
 
     def spreads(self, chosen: Collection[str]) -> bool:
-        """Say whether the number of cells grows with the collection, given what the last fit chose."""
+        """Say whether the number of cells grows with the collection.
+
+        Args:
+            chosen: the parameters that the last fit chose.
+        """
         ...
 
     def renewed(self, chosen: Collection[str]) -> Scheme:
-        """Return the scheme to fit: without profile, and open again what the last fit chose."""
+        """Return the scheme to fit: without its profile, and with `chosen` parameters to be chosen again."""
         ...
 
     def fit(self, points: Matrix, records: int) -> Fit:
-        """Fit the scheme on (n, point_dim) points drawn from so many records.
+        """Fit the scheme.
+
+        Args:
+            points: (n, point_dim), drawn from the collection.
+            records: how many records the collection has.
 
         Raises:
             ProfileError: too few points, or they vary in too few directions.
@@ -149,23 +155,23 @@ class Scheme(Protocol):
         ...
 
     def watched(self, profile: Profile | None) -> float | None:
-        """Return the radius of the noise under which drift of index vectors shows; None where it is not watched."""
+        """Return the radius of the noise, which a check for drift needs; None if drift is not checked."""
         ...
 
     def state(self, standing: Standing) -> dict[str, Any] | None:
-        """Describe how far the collection has come, as JSON values; None where it does not change by itself."""
+        """Describe the state of the profile as JSON values; None if the scheme has none."""
         ...
 
     def field(self, sample: Sample) -> Field:
-        """Return what a calibration may vary on a sample. Raises CalibrationError where there is no noise."""
+        """Return what a calibration may change. Raises CalibrationError if there is no noise."""
         ...
 
     def tuned(self, choice: Choice, chosen: Collection[str] = ()) -> Scheme:
-        """Return the scheme as a calibration chose it, yet to be fitted; the rest of `chosen` is open again."""
+        """Return the scheme that a calibration chose, to be fitted; the rest of `chosen` will be chosen again."""
         ...
 
     def trial(self, sample: Sample, profile: Profile | None) -> Trial:
-        """Simulate searches as the scheme stands. Raises ProfileError, CalibrationError."""
+        """Return a simulation of searches under the scheme as it is. Raises ProfileError, CalibrationError."""
         ...
 
 
@@ -174,7 +180,7 @@ class KeyedScheme(Protocol):
 
     @property
     def cells(self) -> int:
-        """How many rotations there are. Index vectors of two cells do not compare."""
+        """The number of cells, each with its own rotation. Index vectors of two cells do not compare."""
         ...
 
     def cells_of(self, tokens: Nonces) -> Cells:
@@ -184,33 +190,33 @@ class KeyedScheme(Protocol):
     def encrypt(self, points: Matrix, tokens: Nonces, kept: Kept) -> tuple[Matrix, Nonces]:
         """Encrypt the points of records: (n, index_dim) index vectors and (n, 16) noise nonces.
 
-        A record gets the same bits whatever else is in the batch, on the CPU; a zero's sign does not count.
+        On the CPU, a record gives the same bits in every batch. The sign of a zero does not matter.
 
         Args:
-            points: (n, point_dim), of the unit sphere.
-            tokens: (n, 16), the names of the records.
-            kept: (n, dim) float32 or float16, the exact vectors as they are kept: nonces are made of them.
+            points: (n, point_dim), on the unit sphere.
+            tokens: (n, 16) record tokens.
+            kept: (n, dim) float32 or float16, the exact vectors as they are kept. Nonces are made from them.
         """
         ...
 
     def encrypt_queries(self, points: Matrix) -> Matrix:
-        """Encrypt (q, dim) query points for comparison by inner product, for each cell: (cells, q, index_dim).
+        """Encrypt (q, point_dim) query points for each cell: (cells, q, index_dim).
 
-        Products of different cells compare with each other.
+        An index ranks by inner products with index vectors of the same cell. These compare across cells.
         """
         ...
 
     def aligned(self, index_vectors: Matrix, tokens: Nonces) -> Matrix:
-        """Turn (n, index_dim) index vectors of records so that those of all cells compare: for statistics."""
+        """Rotate (n, index_dim) index vectors back, so that those of all cells compare, for statistics."""
         ...
 
     def decrypt(self, index_vectors: Matrix, nonces: Nonces) -> Matrix:
-        """Recover (n, dim) points from index vectors and their noise nonces. Raises SchemeError where that is lost."""
+        """Recover points from index vectors and noise nonces. Raises SchemeError if the scheme cannot."""
         ...
 
 
 class Fixed:
-    """What schemes have in common that are fitted on nothing: they stay as they were made."""
+    """The part that schemes without a profile share: nothing is ever fitted."""
 
     name: ClassVar[str]
     needs_profile: ClassVar[bool] = False
@@ -220,14 +226,14 @@ class Fixed:
     least_sample: ClassVar[int] = 0
 
     def check_new(self, point_dim: int) -> None:
-        """Any dimension will do."""
+        """Accept any dimension."""
 
     def after_write(self, standing: Standing) -> list[Task]:
-        """Never anything."""
+        """Nothing is ever due."""
         return []
 
     def spreads(self, chosen: Collection[str]) -> bool:
-        """The number of cells stays."""
+        """The number of cells never changes."""
         return False
 
     def fit(self, points: Matrix, records: int) -> Fit:
@@ -235,23 +241,23 @@ class Fixed:
         raise CalibrationError(f"scheme {self.name!r} has no profile to fit")
 
     def watched(self, profile: Profile | None) -> float | None:
-        """Nothing was fitted, so nothing can drift from it."""
+        """There is no profile, so nothing can drift from it."""
         return None
 
     def state(self, standing: Standing) -> dict[str, Any] | None:
-        """It has none."""
+        """There is no profile to describe."""
         return None
 
 
 class OneCell:
-    """What keyed schemes have in common that know of no cells."""
+    """The part that keyed schemes without cells share."""
 
     cells = 1
 
     def cells_of(self, tokens: Nonces) -> Cells:
-        """All in the first."""
+        """Put all records into the first cell."""
         return np.zeros(len(tokens), np.int64)
 
     def aligned(self, index_vectors: Matrix, tokens: Nonces) -> Matrix:
-        """They compare as they are."""
+        """Return them as they are."""
         return index_vectors

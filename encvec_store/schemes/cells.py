@@ -1,8 +1,8 @@
-"""Records of one collection spread over cells, each under a rotation and noise of its own.
+"""Cells: parts of a collection, each with its own rotation and noise.
 
-The cell of a record is a PRF of its token: a random part of the collection, whatever the vectors are. So sizes and
-members of cells tell nothing, the collection's own statistics are those of every cell, known pairs in one cell say
-nothing of another's rotation, and an attacker never has more ciphertexts under a rotation than a cell holds.
+The cell of a record is a PRF of its token, so a cell is a random part of the collection, independent of the vectors.
+Sizes and members of cells tell nothing, and every cell has the statistics of the whole collection. Known pairs in one
+cell tell nothing of another cell's rotation, and no rotation has more ciphertexts than one cell holds.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MAX_CELLS = 4096
 
 
 def check_cells(scheme: str, cells: Any) -> None:
-    """Raise SchemeError unless it is a number of cells."""
+    """Raise SchemeError if this is not a number of cells."""
     if isinstance(cells, bool) or not isinstance(cells, int) or not 1 <= cells <= MAX_CELLS:
         raise SchemeError(f"{scheme}: cells must be an integer from 1 to {MAX_CELLS}, got {cells!r}")
 
@@ -38,17 +38,17 @@ class KeyedCells:
 
     Args:
         root: root key.
-        owner: whose the collection is: the context of all its keys.
-        parameters: the scheme and its parameters, the number of cells among them.
-        asked: parameters of queries beside these.
-        cells: how many.
+        owner: tenant, name and incarnation of the collection.
+        parameters: the scheme and its parameters, with the number of cells.
+        asked: parameters that only queries have.
+        cells: the number of cells.
         dim: coordinates of an index vector.
-        stored: what becomes of (n, point_dim) points of records before they are rotated, (n, dim). Its own array, on
-            the device.
-        queried: the same for queries.
-        radius: of the noise on records.
-        query_radius: of the noise on queries.
-        sphere: whether ciphertexts are put on the unit sphere.
+        stored: maps (n, point_dim) points of records to (n, dim), before the rotation. Returns a new array on the
+            device.
+        queried: the same for queries, on the CPU.
+        radius: radius of the noise on records.
+        query_radius: radius of the noise on queries.
+        sphere: True if ciphertexts lie on the unit sphere.
         device: where records are encrypted.
     """
 
@@ -78,7 +78,7 @@ class KeyedCells:
         self._noises = [Noise(root, one, asked, radius, query_radius, sphere=sphere) for one in each]
 
     def cells_of(self, tokens: Nonces) -> Cells:
-        """Draw the cell of each of (n, 16) tokens."""
+        """Return the cell of each of (n, 16) tokens."""
         drawn = np.ascontiguousarray(self._assign.tags(tokens)[:, :8]).view(">u8").reshape(-1)
         return (drawn % np.uint64(self.cells)).astype(np.int64)
 
@@ -96,7 +96,7 @@ class KeyedCells:
         before = self._queried(points)
         plain = not self._query_radius and (not self._sphere or bool((lengths(before) >= CENTRE).all()))
         if plain and self._sphere:
-            before /= lengths(before)[:, None]  # once for all: rotations keep lengths
+            before /= lengths(before)[:, None]  # once for all cells, because rotations keep lengths
         out = np.empty((self.cells, len(points), self._dim), np.float32)
         for cell, turn in enumerate(self._turns):
             out[cell] = turn.apply(before)
@@ -105,7 +105,7 @@ class KeyedCells:
         return out
 
     def aligned(self, index_vectors: Matrix, tokens: Nonces) -> Matrix:
-        """Turn (n, dim) index vectors back, so that those of all cells compare."""
+        """Rotate (n, dim) index vectors back, so that those of all cells compare."""
         out = np.empty_like(index_vectors)
         for cell, rows in self._members(tokens):
             out[rows] = self._turns[cell].invert(index_vectors[rows])
@@ -113,10 +113,10 @@ class KeyedCells:
 
     def decrypt(self, index_vectors: Matrix, nonces: Nonces) -> Matrix:
         """Refuse: the exact vector is in the sealed record."""
-        raise SchemeError("index vectors in cells are not turned back: the exact vector is in the sealed record")
+        raise SchemeError("index vectors in cells cannot be decrypted: the exact vector is in the sealed record")
 
     def _members(self, tokens: Nonces) -> Iterator[tuple[int, npt.NDArray[np.intp]]]:
-        """Yield the cells that have some of the records, and which."""
+        """Yield each cell that has some of the records, with their places."""
         cells = self.cells_of(tokens)
         order = np.argsort(cells, kind="stable")
         starts = np.searchsorted(cells[order], np.arange(1, self.cells))

@@ -1,9 +1,9 @@
 """Where index vectors are computed: by NumPy, or by CuPy on an NVIDIA GPU.
 
-CuPy's arrays answer to NumPy's functions, so schemes are written once: they `put` what is large on the device, compute
-there, and `get` the result. AES stays on the CPU: `cryptography` has the primitives, and keys never reach the GPU, only
-rotations and noise do, which lie in its memory as they lie in ours. Results agree with the CPU's to 1e-5 a
-coordinate, as they do from one CPU to another; nonces are the same to the bit.
+NumPy's functions work on CuPy's arrays, so schemes are written once: they `put` large arrays on the device, compute
+there, and `get` the result. AES stays on the CPU, and keys never reach the GPU. Rotations and noise do; they lie in
+its memory as they lie in ours. Coordinates agree with the CPU's to 1e-5, as they do from one CPU to another; nonces
+have the same bits.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ __all__ = ["CPU", "Device", "device", "device_of"]
 
 
 class Device(Protocol):
-    """Arrays go there and come back. Not where they are already: no copy is made then."""
+    """Moves arrays to a device and back. Arrays that are there already are not copied."""
 
     name: str
 
     def put(self, array: Any) -> Any:
-        """Return a NumPy array's like on the device."""
+        """Move a NumPy array to the device."""
         ...
 
     def get(self, array: Any) -> Any:
-        """Return a NumPy array of one on the device."""
+        """Return an array of the device as a NumPy array."""
         ...
 
     def empty(self, shape: tuple[int, ...]) -> Any:
-        """Return room for float32 on the device."""
+        """Allocate a float32 array on the device."""
         ...
 
 
@@ -71,13 +71,13 @@ CPU: Device = _Cpu()
 
 @cache
 def device(name: str) -> Device:
-    """Return what `auto`, `cpu` or `cuda` means here. Says once, in one line, where `cuda` cannot be had."""
+    """Return the device that `auto`, `cpu` or `cuda` names. Warns once if `cuda` cannot be used."""
     if not wanted(name):
         return CPU
     try:
         cupy = importlib.import_module("cupy")
         cupy.zeros(1)
-    except Exception as error:  # CuPy's own: not installed, for another driver, no memory left
+    except Exception as error:  # CuPy raises its own classes: not installed, wrong driver, no memory left
         why = "is not installed" if isinstance(error, ModuleNotFoundError) else f"fails: {type(error).__name__}"
         complain(name, f"CuPy {why}; records are encrypted on the CPU")
         return CPU

@@ -1,15 +1,16 @@
-"""Whether what is written lately still fits the profile that a collection was fitted with.
+"""Drift: do new records still fit the collection's profile?
 
-Whitened data has equal variance in all directions and mean 0. The rotation and the noise change neither, up to the
-noise's own variance, so ciphertexts tell, and nothing is kept that a thief would not have: with r = beta / 4, an
-eigenvalue l of the sketches shows as (l + r^2) / (1 + r^2). DESIGN's experiments found alignment attacks to stay at
-chance up to a largest eigenvalue of 1.78, and to succeed at 4.39, where the statistics were another corpus's.
+Whitened data has mean 0 and equal variance in all directions. Rotation and noise keep this, up to the variance of the
+noise itself. So index vectors show drift, and nothing more has to be kept than a thief would have anyway. With
+r = beta / 4, an eigenvalue l of the sketches shows as (l + r^2) / (1 + r^2). In our experiments alignment attacks
+stayed at chance up to a largest eigenvalue of 1.78. At 4.39, with the statistics of another corpus, they succeeded.
 
-Even where nothing has changed the largest eigenvalue is above 1, since both samples are finite: for k dimensions, N
-records fitted on and n looked at, about ((1 + sqrt(a + b - a b)) / (1 - b))^2 with a = k / n, b = k / N (Wachter,
-Annals of Statistics 8(5), 1980). The limit is never less than a quarter above that. Likewise the mean of n such
-vectors has a mean square of (1 + r^2) / n + 1 / N by chance, spread as a chi-square of k degrees of freedom is; its
-limit is never less than what one verdict in ten thousand exceeds (Wilson and Hilferty, PNAS 17(12), 1931).
+Even without drift the largest eigenvalue is above 1, because both samples are finite: for k dimensions, N records
+fitted on and n records checked it is about ((1 + sqrt(a + b - a b)) / (1 - b))^2 with a = k / n, b = k / N (Wachter,
+Annals of Statistics 8(5), 1980). The limit is at least a quarter above that. In the same way, the mean of n such
+vectors has a mean square of (1 + r^2) / n + 1 / N by chance, distributed as a chi-square with k degrees of freedom.
+Its limit is so large that at most one verdict in ten thousand exceeds it by chance (Wilson and Hilferty, PNAS 17(12),
+1931).
 """
 
 from __future__ import annotations
@@ -30,18 +31,18 @@ LARGEST = 2.0
 """Eigenvalue of the sketches' covariance above which a profile is stale; 1 is a perfect fit."""
 ABOVE_CHANCE = 1.25
 MEAN = 0.1
-"""Length of the sketches' mean above which it is stale; 0 is a perfect fit."""
+"""Length of the sketches' mean above which a profile is stale; 0 is a perfect fit."""
 MEAN_QUANTILE = 3.72
-"""Standard deviations of a normal variable that one in ten thousand exceeds."""
+"""One normal variable in ten thousand exceeds so many standard deviations."""
 PER_DIMENSION = 20
-"""Records looked at, for each dimension: of fewer, chance alone makes an eigenvalue large."""
+"""Records per dimension that a verdict needs. With fewer, chance alone makes an eigenvalue large."""
 
 
 log = logging.getLogger("encvec_store")
 
 
 class Drift:
-    """Adds up what this process writes, and judges whenever there is enough of it."""
+    """Adds up what this process writes, and gives a verdict whenever there is enough."""
 
     def __init__(self) -> None:
         self._lock = Mutex()
@@ -49,13 +50,13 @@ class Drift:
         self._clear(0)
         self.verdict: Verdict | None = None
         self._told: str | None = None
-        """Digest of the profile last warned of: records that come in an order of their own are unlike it for long."""
+        """Digest of the profile that was last warned about, so that sorted input does not cause many warnings."""
 
     def _clear(self, k: int) -> None:
         self._n, self._sum, self._products = 0, np.zeros(k), np.zeros((k, k))
 
     def add(self, scheme: Scheme, profile: Profile | None, version: int, index_vectors: Kept) -> None:
-        """Take note of (n, k) index vectors, aligned, written under a scheme, its profile and a key version."""
+        """Add (n, k) aligned index vectors, written under a scheme, its profile and a key version."""
         radius = scheme.watched(profile)
         if radius is None or profile is None:
             return
@@ -77,8 +78,8 @@ class Drift:
                 self._told = profile.digest
         if news:
             log.warning(
-                "the profile no longer fits what is written (largest eigenvalue %.2f, mean %.2f): the sketch protects "
-                "less than it should; it is fitted anew when the collection has doubled, or by refit()",
+                "the profile no longer fits new records (largest eigenvalue %.2f, mean %.2f), so the sketch protects "
+                "less than it should. It is fitted again when the collection has doubled, or by refit()",
                 self.verdict.largest,
                 self.verdict.mean,
             )

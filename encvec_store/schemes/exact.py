@@ -1,10 +1,9 @@
-"""Products of points and a matrix that come out the same to the bit, whatever else is multiplied beside them.
+"""Products of points and a matrix with the same bits for a row in every batch.
 
-BLAS picks its kernels by the shape of a product and by the place of a row in it, and each kernel adds in an order of
-its own. So one vector would round to several index vectors, written alone or in a batch. Here no addition rounds:
-points and matrix are whole multiples of powers of two, so coarse that every partial sum fits the 53 bits of a double.
-Then the order does not matter: not the shape, the number of threads, the processor, nor the GPU.
-docs/decisions/0022 has the measurements.
+BLAS chooses kernels by the shape of a product and the place of a row in it, and each kernel adds in its own order. So
+a vector would round differently alone and in a batch. Here no addition rounds: points and matrix are multiples of
+powers of two, so coarse that every partial sum fits the 53 bits of a double. Then the order of additions does not
+matter, whatever the shape, the number of threads, the processor or the GPU. docs/decisions/0022 has the measurements.
 """
 
 from __future__ import annotations
@@ -21,17 +20,17 @@ from .device import CPU, Device
 __all__ = ["Exact", "grid"]
 
 _DOUBLE, _SINGLE = 53, 24
-"""Bits of the digits of a double and of a single."""
+"""Significant bits of a double and of a single."""
 _POINT = 26
-"""Binary places of a point's coordinates, at least."""
+"""The least number of binary places of a point's coordinates."""
 _LONGEST = 1
 """Points are shorter than 2 to this power."""
 _ROWS = 256
-"""Rows multiplied at once: few enough for the processor's cache, and enough for the threads of BLAS."""
+"""Rows multiplied at once: few enough for the processor's cache, enough for the threads of BLAS."""
 
 
 def grid(matrix: npt.NDArray[Any]) -> Matrix:
-    """Round a (dim, k) matrix to the grid on which products are exact; the same again where it lies there already.
+    """Round a (dim, k) matrix to the grid on which products are exact. A rounded matrix stays the same.
 
     An entry changes by at most 2^-27 of the longest column, or by the rounding of a float32.
     """
@@ -45,7 +44,7 @@ class Exact:
     Args:
         matrix: rounded by `grid`.
         at: where to multiply.
-        keep: keep the matrix in double precision. Else it is converted for each product, in half the memory.
+        keep: if True, keep the matrix in double precision. Otherwise convert it for each product, in half the memory.
     """
 
     def __init__(self, matrix: Matrix, at: Device = CPU, *, keep: bool = True) -> None:
@@ -80,7 +79,7 @@ def _steps(matrix: npt.NDArray[Any]) -> tuple[int, int]:
     longest, largest = float(np.sqrt(np.square(wide).sum(axis=0)).max(initial=0)), float(wide.max(initial=0))
     if not largest:
         return -_POINT, _POINT
-    # a hair of tolerance, so that a rounded matrix of unit columns has the grid of the one before
+    # a small tolerance, so that a rounded matrix with unit columns has the same grid as before
     column, entry = (math.ceil(math.log2(value) - 1e-3) for value in (longest, largest))
     step = max(column - _DOUBLE + _LONGEST + _POINT, entry - _SINGLE)
     return step, _DOUBLE - _LONGEST - column + step

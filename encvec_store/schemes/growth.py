@@ -1,4 +1,4 @@
-"""The life of a sketch: sealed, fitted on the collection's own points, and anew; spread over cells as it grows."""
+"""How a sketch grows with its collection: sealed at first, then fitted, fitted again, and spread over cells."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 __all__ = ["after_write", "fit", "spreads", "state", "until"]
 
 DOUBLED = 2
-"""Candidates and cells are chosen for so many times the records there are, and a stale profile waits for as many."""
+"""Candidates and cells are chosen for twice the current records, and a stale profile waits until there are as many."""
 REFIT_MOST = 100_000
-"""Records up to which a stale profile is fitted anew by itself: beyond, it takes too long to happen unasked."""
+"""Up to so many records a stale profile is fitted again automatically. With more this takes too long."""
 BUDGET = 30_000
-"""Records under one rotation up to which the floor was attacked (docs/threat-model.md): more take more cells."""
+"""Records under one rotation that our attacks on the floor had (docs/threat-model.md). More need more cells."""
 
 
 def spreads(scheme: Sketch, chosen: Collection[str]) -> bool:
-    """Say whether the number of cells is ours to choose."""
+    """Say whether the number of cells may be chosen here."""
     return scheme.cells is None or "cells" in chosen
 
 
 def until(scheme: Sketch, point_dim: int) -> int | None:
-    """Return the records at which a profile is fitted; None where points have too few coordinates to hide in."""
+    """Return how many records a fit needs; None if points have too few coordinates for a sketch."""
     if scheme.k is None and point_dim < profiles.LEAST_DIMENSIONS:
         return None
     return profiles.least_records(scheme.k)
@@ -49,7 +49,7 @@ def after_write(scheme: Sketch, standing: Standing) -> list[Task]:
         missing = DOUBLED * fitted.get("records", 0) - records
         tasks.append(Task("refit: recent records differ from those it was fitted on", missing, fits=True))
     if spreads(scheme, standing.chosen):
-        # where the largest cell is full, all are about to be
+        # when the largest cell is full, the others soon will be
         missing = (BUDGET + 1 - standing.most) * (scheme.cells or 1)
         tasks.append(Task(f"spread over more cells: one holds more than {BUDGET} records", missing, fits=True))
     if standing.fitted is not None and standing.profile is not None and not standing.calibrated:
@@ -78,8 +78,8 @@ def state(scheme: Sketch, standing: Standing) -> Mapping[str, Any]:
     crowded = not spreads(scheme, standing.chosen) and standing.most > BUDGET
     advice = [
         "refit: recent records differ from those it was fitted on" if standing.stale else "",
-        f"more than {BUDGET:,} records under one rotation: our attacks had fewer; calibrate for more noise, or make"
-        " the collection anew with more cells"
+        f"more than {BUDGET:,} records under one rotation: our attacks had fewer; calibrate for more noise, or create"
+        " the collection again with more cells"
         if crowded
         else "",
     ]

@@ -1,7 +1,7 @@
-"""The noise on what one rotation made, of records and of queries.
+"""Noise on rotated points of records and queries.
 
-The nonce of a record's noise is a PRF of its token and of the exact vector as it is kept: the same write twice gives
-the same ciphertext, so there is nothing to average. That of a query's is a PRF of the query's point.
+The nonce of a record's noise is a PRF of its token and of the exact vector as it is kept. The same write twice gives
+the same ciphertext, so there is nothing to average. The nonce of a query's noise is a PRF of the query's point.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["Noise", "canonical", "lengths"]
 _MINUS_ZERO = 0x8000
 """The bits of -0.0 as a float16."""
 CENTRE = 1e-6
-"""Points nearer to the centre have no direction of their own."""
+"""Points nearer to the centre have no reliable direction."""
 
 
 class Noise:
@@ -28,11 +28,11 @@ class Noise:
 
     Args:
         root: root key.
-        context: tenant, collection, scheme and parameters of what is stored.
-        asked: parameters of queries beside these: they may change without encrypting everything anew.
-        radius: of the ball on records.
-        query_radius: of the ball on queries.
-        sphere: whether ciphertexts are put on the unit sphere, before and after noise.
+        context: tenant, collection, scheme, and parameters of stored vectors.
+        asked: parameters that only queries have. They may change without encrypting records again.
+        radius: radius of the noise on records.
+        query_radius: radius of the noise on queries.
+        sphere: True if points are put on the unit sphere, before and after the noise.
     """
 
     def __init__(
@@ -46,20 +46,20 @@ class Noise:
         self._query_noise = Keystream(derive(root, Purpose.QUERY_NOISE, *query_context))
 
     def on_records(self, out: Matrix, tokens: Nonces, kept: Kept) -> Nonces:
-        """Perturb (n, k) rotated points in place: what became of (n, dim) vectors as kept. Returns their nonces."""
+        """Add noise to (n, k) rotated points of records in place; `kept` are their vectors. Returns their nonces."""
         nonces = self._nonces.tags(tokens, canonical(kept))
         self._perturb(out, self._noise, nonces, self._radius)
         return nonces
 
     def on_queries(self, out: Matrix, points: Matrix) -> None:
-        """Perturb (q, k) rotated queries in place."""
+        """Add noise to (q, k) rotated queries in place."""
         if self._query_radius or (self._sphere and len(out) and lengths(out).min() < CENTRE):
             self._perturb(out, self._query_noise, self._query_nonces.tags(canonical(points)), self._query_radius)
         elif self._sphere:
             out /= lengths(out)[:, None]
 
     def off(self, out: Matrix, nonces: Nonces) -> None:
-        """Subtract the noise of records in place, where they were not put on the sphere."""
+        """Subtract the noise of records in place, if they were not put on the sphere."""
         if self._radius:
             add_ball_noise(self._noise, nonces, self._radius, out, sign=-1)
 
@@ -79,8 +79,8 @@ def lengths(points: Matrix) -> Matrix:
 
 
 def canonical(vectors: Kept) -> Bytes:
-    """Return the bytes of (n, dim) float32 or float16 vectors, little-endian; a zero's sign does not show."""
-    if vectors.dtype.itemsize == 2:  # by its bits: NumPy adds float16 slowly
+    """Return the bytes of (n, dim) float32 or float16 vectors, little-endian, with -0.0 made 0.0."""
+    if vectors.dtype.itemsize == 2:  # on the bits, because NumPy adds float16 slowly
         bits = np.array(vectors, "<f2", order="C").view("<u2")
         bits[bits == _MINUS_ZERO] = 0
         return bits.view(np.uint8)
@@ -88,7 +88,7 @@ def canonical(vectors: Kept) -> Bytes:
 
 
 def _to_sphere(out: Matrix, stream: Keystream, nonces: Nonces) -> None:
-    """Put (n, k) points on the unit sphere in place; one at the very centre in a direction of its nonce's."""
+    """Put (n, k) points on the unit sphere in place. A point at the centre gets a direction from its nonce."""
     long = lengths(out)
     at = device_of(out)
     centre = at.get(np.flatnonzero(long < CENTRE))

@@ -1,11 +1,11 @@
-"""Keyed noise, uniform in a ball, that the key holder can draw again.
+"""Keyed noise, uniform in a ball. Whoever holds the key can draw it again.
 
 A point uniform on the sphere of dim + 2 dimensions has first dim coordinates uniform in the ball (Harman
 and Lacko, J. Multivariate Analysis 101, 2010), and a Gaussian vector over its length is uniform on the
 sphere (Muller, CACM 2(4), 1959). The Gaussians come in pairs, by Box and Muller (1958):
 sqrt(-2 log u) (cos a, sin a). So squared lengths are sums of -2 log u, and the factor 2 cancels.
 
-All of it comes from AES-CTR under the noise key and a nonce: who holds key and nonce can subtract it.
+All of it comes from AES-CTR under the noise key and a nonce. Whoever holds both can subtract it.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from .device import device_of
 
 __all__ = ["add_ball_noise", "ball_noise"]
 
-# 32-bit integers i from -2^31 on become uniforms i * _STEP + 1/2 in [2^-24, 1 - 2^-24]: their logarithm is
-# finite and never 0. And they become angles i * _TURN in [-pi, pi]. Either keeps float32's 24 bits.
+# 32-bit signed integers i become uniforms i * _STEP + 1/2 in [2^-24, 1 - 2^-24], whose logarithm is finite
+# and never 0, and angles i * _TURN in [-pi, pi]. Both keep the 24 bits of a float32.
 _STEP = np.float32((0.5 - 2.0**-24) * 2.0**-31)
 _TURN = np.float32(np.pi * 2.0**-31)
 
@@ -37,12 +37,12 @@ def add_ball_noise(stream: Keystream, nonces: Bytes, radius: float, points: Matr
         angle, square, side = angles[:count], squares[:count], sides[:count]
         integers = at.put(words.view(np.int32))
         np.multiply(integers[:, :pairs], _TURN, out=angle, dtype=np.float32, casting="unsafe")
-        # one pair more than dim needs: the two coordinates that are dropped
+        # one pair more than dim needs, for the two coordinates that are dropped
         np.multiply(integers[:, pairs:], _STEP, out=square, dtype=np.float32, casting="unsafe")
         square += np.float32(0.5)
         np.log(square, out=square)
         total = np.einsum("ij->i", square)
-        if dim % 2:  # the last pair gives one coordinate, so its other one is no part of the length
+        if dim % 2:  # the last pair gives one coordinate; the other one must not count in the length
             total -= square[:, pairs - 1] * np.square(np.sin(angle[:, -1]))
         length = square[:, :pairs]
         length *= (np.float32(radius**2) / total)[:, None]

@@ -1,9 +1,9 @@
-"""The statistics that `sketch` whitens by, fitted on a collection's own points.
+"""Profiles: the statistics that `sketch` whitens with, fitted on a collection's own points.
 
 A profile is the mean of the points and the k leading eigenvectors and eigenvalues of their covariance. The points
-lie on the unit sphere, so no single one can pull either far (the idea of spherical principal components: Locantore
-et al., TEST 8(1), 1999). Fitting is deterministic: sums in double precision and in blocks, one thread, and of the
-two directions of an eigenvector the one whose largest coordinate is positive.
+lie on the unit sphere, so no single point has much influence (the idea of spherical principal components: Locantore
+et al., TEST 8(1), 1999). Fitting is deterministic: it sums in double precision, in blocks, on one thread, and chooses
+the sign of an eigenvector so that its largest coordinate is positive.
 """
 
 from __future__ import annotations
@@ -27,33 +27,32 @@ Wide = npt.NDArray[np.float64]
 FORMAT = 1
 LEAST_RECORDS = 5_000
 PER_DIMENSION = 20
-"""Points for each dimension kept: fewer leave eigenvalues too far from the truth to whiten by."""
+"""Points that a profile needs for each dimension it keeps. With fewer, the eigenvalues are too inaccurate."""
 LEAST_DIMENSIONS = 16
-"""Fewer dimensions hide too little: such a collection stays sealed."""
+"""Fewer dimensions hide too little, so such a collection stays sealed."""
 BROAD = 100
-"""Spectra that spread 99% of their variance over at least so many dimensions are broad: texts are, faces are not."""
+"""A spectrum is broad if 99% of its variance needs at least so many dimensions. Texts are broad, faces are not."""
 LEAST_KEPT = 250
-"""Dimensions kept, at least, where there are so many: as many as a profile of LEAST_RECORDS is good for."""
+"""Least number of dimensions kept, if there are so many. A profile of LEAST_RECORDS points supports this many."""
 SHARE = 0.9
-"""Of the variance, that is kept by default."""
+"""Share of the variance that is kept by default."""
 _FLOOR = 1e-3
-"""Least eigenvalue, as a share of the mean of those kept: a direction that hardly varied must not drown the others."""
+"""Least eigenvalue, as a share of the mean. Whitening must not blow up a direction that hardly varies."""
 _NOTHING = 1e-9
-"""Share of the variance below which a direction is rounding, not data."""
-
+"""A direction with a smaller share of the variance is rounding error, not data."""
 
 _BLOCK = 4096
 _HEAD = struct.Struct(">BIIIQ")
 
 
 def least_records(k: int | None) -> int:
-    """Return how many records a profile of k dimensions is fitted on, at least; None for a k that is yet to choose."""
+    """Return the least number of records for a profile of k dimensions; None for a k that is not chosen yet."""
     return max(LEAST_RECORDS, PER_DIMENSION * (k or 0))
 
 
 @dataclass(frozen=True, eq=False)
 class Profile:
-    """What `sketch` whitens by. Secret: sealed where it is stored."""
+    """What `sketch` whitens with. It is secret, and stored sealed."""
 
     mean: Matrix
     """(dim,)."""
@@ -62,18 +61,18 @@ class Profile:
     eigenvalues: Matrix
     """(k,), descending, floored."""
     records: int
-    """It was fitted on so many."""
+    """How many records it was fitted on."""
     spread: int
-    """Dimensions that hold 99% of the variance."""
+    """How many dimensions hold 99% of the variance."""
 
     @property
     def dim(self) -> int:
-        """Coordinates of a point."""
+        """Number of coordinates of a point."""
         return len(self.mean)
 
     @property
     def k(self) -> int:
-        """Dimensions kept."""
+        """Number of dimensions kept."""
         return len(self.eigenvalues)
 
     @property
@@ -95,9 +94,9 @@ class Profile:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Profile:
-        """Read back what `to_bytes` wrote. Raises ProfileError for another format."""
+        """Read what `to_bytes` wrote. Raises ProfileError for another format."""
         if len(data) < _HEAD.size or data[0] != FORMAT:
-            raise ProfileError("the collection's profile has a format that this version of encvec_store does not read")
+            raise ProfileError("the collection's profile has a format that this version of encvec_store cannot read")
         _, dim, k, spread, records = _HEAD.unpack_from(data)
         if len(data) != _HEAD.size + 4 * (dim + k + dim * k):
             raise ProfileError("the collection's profile has a wrong length")
@@ -108,7 +107,7 @@ class Profile:
 
 @dataclass(frozen=True, eq=False)
 class Spectrum:
-    """All directions of a sample, the most varied first: what profiles of any k are cut from."""
+    """All directions of a sample, those with most variance first. A profile of any k is cut from it."""
 
     mean: Wide
     """(dim,)."""
@@ -125,12 +124,12 @@ class Spectrum:
 
     @property
     def rank(self) -> int:
-        """Directions in which the sample varies at all."""
+        """Number of directions in which the sample varies."""
         return int((self.variances > _NOTHING * self.variances.sum()).sum())
 
     @property
     def most(self) -> int:
-        """The largest k that the sample is good for."""
+        """The largest k that the sample supports."""
         return min(self.rank, self.records // PER_DIMENSION)
 
     @property
@@ -140,28 +139,28 @@ class Spectrum:
 
     @property
     def least(self) -> int:
-        """The smallest k that the measurements of docs/threat-model.md stand for."""
+        """The smallest k that the measurements in docs/threat-model.md cover."""
         return min(LEAST_KEPT, self.rank)
 
     def choose(self) -> int:
-        """Return the default k: 90% of the variance, but never less than `least`, nor more than `most`."""
+        """Return the default k: enough for 90% of the variance, but at least `least` and at most `most`."""
         return min(max(self.dimensions(SHARE), self.least), self.most)
 
     def profile(self, k: int | None = None) -> Profile:
-        """Cut out the k leading directions, by default as many as `choose` says.
+        """Make a profile of the k leading directions, by default as many as `choose` says.
 
         Raises:
-            ProfileError: the sample has fewer, or is too small for so many.
+            ProfileError: the sample has fewer directions, or too few points for so many.
         """
         chosen = self.choose() if k is None else k
         if chosen > self.rank or chosen < min(LEAST_DIMENSIONS, k or LEAST_DIMENSIONS):
             raise ProfileError(
-                f"the sample varies in {self.rank} directions, and {max(chosen, LEAST_DIMENSIONS)} are needed:"
-                " its vectors repeat, or differ in few coordinates"
+                f"the vectors must vary in at least {max(chosen, LEAST_DIMENSIONS)} directions, and they vary in"
+                f" {self.rank}: they repeat, or differ in few coordinates"
             )
         if self.records < PER_DIMENSION * chosen:
             raise ProfileError(
-                f"a profile of {chosen} dimensions takes {PER_DIMENSION * chosen} vectors, not {self.records}"
+                f"a profile of {chosen} dimensions needs at least {PER_DIMENSION * chosen} vectors, got {self.records}"
             )
         kept = self.variances[:chosen]
         floored = np.maximum(kept, _FLOOR * kept.mean())
@@ -182,7 +181,7 @@ def fit(points: Matrix) -> Spectrum:
     """
     n, dim = points.shape
     if n < 2:
-        raise ProfileError(f"a sample of {n} has no directions")
+        raise ProfileError(f"a profile needs at least 2 vectors, got {n}")
     blocks = [points[start : start + _BLOCK] for start in range(0, n, _BLOCK)]
     with one_thread():
         mean = np.sum([block.sum(axis=0, dtype=np.float64) for block in blocks], axis=0) / n

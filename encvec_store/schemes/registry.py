@@ -1,4 +1,4 @@
-"""The table scheme name -> class."""
+"""The schemes by name."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def scheme(spec: str | Mapping[str, Any] | Scheme) -> Scheme:
     if not isinstance(spec, Mapping):
         if type(spec) in SCHEMES.values():
             return spec
-        raise SchemeError(f"scheme must be a name, a mapping with a name, or a Scheme, got {spec!r}")
+        raise SchemeError(f"scheme must be a name or a mapping with a name, got {spec!r}")
     parameters = dict(spec)
     name = parameters.pop("name", None)
     if not isinstance(name, str) or name not in SCHEMES:
-        raise SchemeError(f"unknown scheme {name!r}; use one of {', '.join(SCHEMES)}")
+        raise SchemeError(f"scheme must be one of {', '.join(SCHEMES)}, got {name!r}")
     try:
         return SCHEMES[name](**parameters)
     except TypeError:

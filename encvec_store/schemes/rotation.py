@@ -2,10 +2,10 @@
 
 Up to `DENSE` dimensions the transform is one Haar-random orthogonal matrix: the QR decomposition of a
 Gaussian matrix with the signs of R's diagonal moved into Q (Mezzadri, Notices of the AMS 54(5), 2007).
-Above that a product costs too much, so the transform is a chain of three rounds, each of Haar blocks on
-the diagonal behind a keyed permutation: exactly orthogonal, and every output depends on every input.
-Records are rotated by `turning`, which gives a record the same bits in every batch; queries by `apply`, which is
-faster.
+Above that a product costs too much, so the transform is a chain of three rounds. A round is a keyed
+permutation and then Haar blocks on the diagonal. The chain is exactly orthogonal, and every output
+depends on every input. Records are rotated by `turning`, which gives a record the same bits in every
+batch; queries by `apply`, which is faster.
 """
 
 from __future__ import annotations
@@ -27,8 +27,7 @@ __all__ = ["DENSE", "Rotation", "haar", "rotation", "turning"]
 DENSE = 1024
 """Largest dimension that gets one dense matrix; docs/decisions/0003 has the measurement."""
 BLOCK = 128
-"""Blocks have at most this many rows, and as equal sizes as can be."""
-
+"""Blocks have at most this many rows, and nearly equal sizes."""
 
 ROUNDS = 3
 
@@ -36,7 +35,7 @@ ROUNDS = 3
 def haar(stream: Keystream, dim: int, index: int) -> npt.NDArray[np.float64]:
     """Draw the `index`-th Haar-random orthogonal (dim, dim) matrix of a keystream."""
     gaussian = stream.gaussians(dim * dim, stream=index).reshape(dim, dim)
-    # on a busy machine a many-threaded QR of this size waits for its threads: 4 to 13 s at 1,024, not 0.5 s
+    # on a busy machine a QR with many threads waits for them: 4 to 13 s at 1,024, instead of 0.5 s
     with one_thread():
         q, r = np.linalg.qr(gaussian)
     return q * np.where(np.diagonal(r) < 0, -1.0, 1.0)
@@ -54,10 +53,10 @@ class Rotation(Protocol):
         ...
 
     def exact(self, *, keep: bool) -> Callable[[Matrix], Matrix]:
-        """Return what does as `apply`, with the same bits for a row whatever else is in the batch.
+        """Return a function like `apply` that gives a row the same bits in every batch.
 
         Args:
-            keep: spend memory to be fast (`Exact`).
+            keep: use more memory to be faster (see `Exact`).
         """
         ...
 
@@ -107,7 +106,7 @@ class _Chain:
         for rows in parts:
             part, target, mixed = points[rows], out[rows], room[: rows.stop - rows.start]
             for order, blocks in rounds:
-                np.take(part, order, axis=1, out=mixed, mode="clip")  # in range; mode "raise" would copy once more
+                np.take(part, order, axis=1, out=mixed, mode="clip")  # mode "raise" would make one more copy
                 part = target
                 for span, block in zip(self._spans, blocks, strict=True):
                     if isinstance(block, Exact):
@@ -127,12 +126,12 @@ class _Chain:
 
 
 def rotation(key: bytes, dim: int) -> Rotation:
-    """Build the orthogonal transform of `dim` coordinates that belongs to a key."""
+    """Build the orthogonal transform of a key, for `dim` coordinates."""
     return _Dense(key, dim) if dim <= DENSE else _Chain(key, dim)
 
 
 def turning(turn: Rotation, dim: int, at: Device, *, keep: bool = True) -> Callable[[Matrix], Matrix]:
-    """Return what rotates (n, dim) points of records on a device and leaves them there.
+    """Return a function that rotates (n, dim) points of records on a device and leaves them there.
 
     Args:
         turn: the rotation.
@@ -142,5 +141,5 @@ def turning(turn: Rotation, dim: int, at: Device, *, keep: bool = True) -> Calla
     """
     if at is CPU:
         return turn.exact(keep=keep)
-    # a GPU multiplies faster than it walks a chain
+    # on a GPU one large product is faster than the chain
     return Exact(grid(turn.apply(np.eye(dim, dtype=np.float32))), at, keep=keep)

@@ -2,12 +2,12 @@
 
 Fuchsbauer, Ghosal, Hauke and O'Neill, "Approximate Distance-Comparison-Preserving Symmetric
 Encryption", SCN 2022 (ePrint 2021/1666): c = s m + noise, with the noise uniform in the ball of radius
-s beta / 4. Then |m1 - m2| < |m1 - m3| - beta implies the same order of the ciphertexts (beta-DCP). The
-ball is rotation invariant, so the rotation Q in front costs no recall.
+s beta / 4. Then |m1 - m2| < |m1 - m3| - beta implies the same order of the ciphertexts (beta-DCP). A
+rotation of the points changes no distance and no ball, so it costs no recall.
 
-The nonce of a record's noise is a PRF of its token and exact vector: the same upsert twice gives the same
-ciphertext, so there is nothing to average. beta is bound into every key: an old ciphertext and one with
-another beta share no randomness, else their difference would cancel the noise.
+The nonce of a record's noise is a PRF of its token and exact vector. The same upsert twice gives the same
+ciphertext, so there is nothing to average. beta is bound into every key, so that ciphertexts under two
+betas share no randomness. Otherwise their difference would cancel the noise.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ class Sap(Fixed):
     """SAP with noise `beta` on records and `query_beta` on queries, relative to unit-length points.
 
     Args:
-        beta: noise on what is stored: uniform in a ball of radius beta / 4. 0 is a bare rotation.
-        query_beta: noise on queries. 0 (the default) suits the threat of stolen data, where queries are not seen.
-        cells: random parts of the collection, each under a rotation of its own.
+        beta: noise on index vectors, uniform in a ball of radius beta / 4. With 0 there is only the rotation.
+        query_beta: noise on queries. 0 (the default) is for a thief of stored data, who sees no queries.
+        cells: number of random parts of the collection, each with its own rotation.
     """
 
     beta: float = 2.0
@@ -55,11 +55,11 @@ class Sap(Fixed):
     number: ClassVar[int] = 1
     noisy: ClassVar[bool] = True
     leakage: ClassVar[str] = (
-        "Approximate distances between records. Without other data the vectors are hidden, but an attacker who holds "
-        "some thousand embeddings of a similar kind aligns the rotation at any useful beta, and some tens of known "
-        "pairs suffice too. Nearly equal vectors under several ids have independent noise, which averages out. A "
-        "server that sees queries learns the rotation from as many known queries as there are dimensions, unless "
-        "query_beta is set."
+        "Approximate distances between records. The vectors are hidden from an attacker without other data. But an "
+        "attacker with some thousand embeddings of a similar kind finds the rotation at any useful beta, and so does "
+        "one with some tens of known pairs. Nearly equal vectors under several ids have independent noise, which "
+        "averages out. A server that sees queries learns the rotation from as many known queries as there are "
+        "dimensions, unless query_beta is set."
     )
 
     def __post_init__(self) -> None:
@@ -71,20 +71,20 @@ class Sap(Fixed):
 
     @property
     def noise(self) -> float:
-        """Beta."""
+        """Beta, the noise on index vectors."""
         return self.beta
 
     def parameters(self) -> Mapping[str, Any]:
-        """Return beta and query_beta; and cells, if there are any: without, settings are what they always were."""
+        """Return beta and query_beta, and the number of cells if it is above 1."""
         parameters = asdict(self)
         return parameters if self.cells > 1 else {name: parameters[name] for name in ("beta", "query_beta")}
 
     def index_dim(self, point_dim: int) -> int:
-        """As many coordinates as the point."""
+        """An index vector has as many coordinates as the point."""
         return point_dim
 
     def accepts(self, wanted: Sap) -> bool:
-        """Parameters must be the same."""
+        """Accept only the same parameters."""
         return self == wanted
 
     def keyed(
@@ -102,24 +102,24 @@ class Sap(Fixed):
         return _keyed_cells(self, root, context, parameters, point_dim, device)
 
     def renewed(self, chosen: Collection[str]) -> Sap:
-        """There is nothing to open."""
+        """Return it as it is: a fit chooses nothing."""
         return self
 
     def field(self, sample: Sample) -> SapField:
-        """Only beta is to choose."""
+        """A calibration changes only beta."""
         return SapField(self, sample)
 
     def tuned(self, choice: Choice, chosen: Collection[str] = ()) -> Sap:
-        """Take the noise."""
+        """Return the scheme with the chosen beta."""
         return replace(self, beta=choice.beta)
 
     def trial(self, sample: Sample, profile: Profile | None) -> Trial:
-        """Simulate as it is."""
+        """Simulate searches under the scheme as it is."""
         return plain_trial(sample, self.query_beta)
 
 
 class SapField:
-    """What there is to choose under `sap`: only beta."""
+    """What a calibration of `sap` may change: only beta."""
 
     def __init__(self, scheme: Sap, sample: Sample) -> None:
         self._sample = sample
@@ -166,7 +166,7 @@ class _KeyedSap(OneCell):
 def _keyed_cells(
     scheme: Sap, root: bytes, context: Context, parameters: Context, dim: int, device: Device
 ) -> KeyedCells:
-    """One scale for all cells: else their inner products would not compare."""
+    """Build `sap` with cells. All share one scale, so that their inner products compare."""
     parameters = (*parameters, f"cells={scheme.cells}")
     scale = _scale(root, (*context, *parameters))
 
@@ -190,7 +190,7 @@ def _keyed_cells(
 
 
 def _scale(root: bytes, context: Context) -> float:
-    """Draw a scale between 1/2 and 2, as the paper keys it: it hides the common length of the points."""
+    """Draw the keyed scale of the paper, between 1/2 and 2. It hides the common length of the points."""
     draw = Keystream(derive(root, Purpose.SCALE, *context)).words(np.zeros((1, 16), np.uint8), 1)
     return float(np.float32(math.exp2(2 * (int(draw[0, 0]) + 0.5) * 2.0**-32 - 1)))
 

@@ -1,4 +1,4 @@
-"""`sealed`: no index vector at all; the trusted process searches opened vectors in memory."""
+"""`sealed`: there are no index vectors; the trusted process searches opened vectors in memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["KeyedSealed", "Sealed"]
 
 @dataclass(frozen=True)
 class Sealed(Fixed):
-    """Vectors exist in the store only as AES-256-GCM ciphertext."""
+    """The store has vectors only as AES-256-GCM ciphertext."""
 
     name: ClassVar[str] = "sealed"
     number: ClassVar[int] = 2
@@ -30,19 +30,19 @@ class Sealed(Fixed):
     noise: ClassVar[float] = 0.0
     cells: ClassVar[None] = None
     leakage: ClassVar[str] = (
-        "At rest: the number and sizes of records. Searches read every vector, so a server learns nothing more."
+        "The number and padded sizes of records. Searches read every vector, so a server learns nothing more from them."
     )
 
     def parameters(self) -> Mapping[str, Any]:
-        """No parameters."""
+        """Return nothing: there are no parameters."""
         return {}
 
     def index_dim(self, point_dim: int) -> int:
-        """Always 0: nothing is indexed."""
+        """Return 0: there are no index vectors."""
         return 0
 
     def accepts(self, wanted: Sealed) -> bool:
-        """There is nothing to differ in."""
+        """Accept `sealed`: there are no parameters that could differ."""
         return self == wanted
 
     def keyed(
@@ -53,11 +53,11 @@ class Sealed(Fixed):
         profile: Profile | None = None,
         device: Device = CPU,
     ) -> KeyedSealed:
-        """Need no keys of its own."""
+        """Return the scheme: it needs no keys of its own."""
         return KeyedSealed()
 
     def renewed(self, chosen: Collection[str]) -> Sealed:
-        """There is nothing to open."""
+        """Return it as it is: a fit chooses nothing."""
         return self
 
     def field(self, sample: Sample) -> Field:
@@ -77,10 +77,10 @@ class Sealed(Fixed):
 
 
 class KeyedSealed(OneCell):
-    """Makes index vectors without coordinates."""
+    """Makes empty index vectors."""
 
     def encrypt(self, points: Matrix, tokens: Nonces, kept: Kept) -> tuple[Matrix, Nonces]:
-        # The nonce tells writes apart in the headers: without it one write's payload would go with another's vector
+        # a random nonce tells writes apart: without it one write's vector would fit another's payload
         nonces = np.frombuffer(os.urandom(16 * len(points)), np.uint8).reshape(-1, 16)
         return np.empty((len(points), 0), np.float32), nonces
 

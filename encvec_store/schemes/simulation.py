@@ -1,12 +1,12 @@
-"""Searches under noise, simulated on a sample of plaintext points.
+"""Simulations of searches under noise, on a sample of plaintext points.
 
-A search re-ranks `candidates` of the store's hints exactly, so its recall is the share of the true k nearest that
-are among the candidates. A rotation changes no inner product, so none is drawn. With r = beta / 4, unit noise n and
-a stored point z the noisy score of a query q is
+A search scores its candidates exactly, so its recall is the share of the true k nearest that are among them. A
+rotation changes no inner product, so none is drawn. With r = beta / 4, unit noise n and a stored point z, the noisy
+score of a query q is
 
     q.(z + r n) / |z + r n|,    |z + r n|^2 = 1 + 2 r z.n + r^2 n.n
 
-(without the division for `sap`): after three products every further beta costs an addition.
+(without the division for `sap`). After three products each further beta costs one addition.
 """
 
 from __future__ import annotations
@@ -22,19 +22,18 @@ from .profile import Profile
 
 __all__ = ["MAX_QUERIES", "Sample", "Trial", "plain_trial", "sketch_trial"]
 
-
 MAX_QUERIES = 300
 _RESAMPLES = 1000
 
 
 class Sample:
-    """Points, queries drawn from them, and every query's true neighbours but itself.
+    """Points, some of them as queries, and each query's true nearest points without itself.
 
     Args:
-        metric: of the collection.
-        max_norm: its bound of lengths, if the metric has one.
+        metric: the collection's metric.
+        max_norm: the largest length of a vector, if the metric needs it.
         vectors: (n, dim), checked.
-        seed: of the draw.
+        seed: for the random choice of queries.
     """
 
     def __init__(self, metric: Metric, max_norm: float | None, vectors: Matrix, seed: int) -> None:
@@ -48,16 +47,16 @@ class Sample:
         self._nearest: dict[tuple[int, float], npt.NDArray[np.intp]] = {}
 
     def without_itself(self, scores: Matrix) -> Matrix:
-        """Put every query's own record last."""
+        """Give each query's own point the lowest score."""
         scores[np.arange(len(self.chosen)), self.chosen] = -np.inf
         return scores
 
     def part(self, share: float) -> npt.NDArray[np.intp]:
-        """Return which points are in a part of the sample."""
+        """Return the places of a random part of the sample."""
         return self.order[: round(share * len(self.order))]
 
     def nearest(self, k: int, share: float) -> npt.NDArray[np.intp]:
-        """Return the places in `part(share)` of every query's true k nearest: (queries, k)."""
+        """Return the places in `part(share)` of each query's true k nearest: (queries, k)."""
         known = self._nearest.get((k, share))
         if known is None:
             exact = self._exact[:, self.part(share)]
@@ -67,7 +66,7 @@ class Sample:
 
 
 class Trial:
-    """Noisy scores of a sample's queries against what would be stored, for any beta."""
+    """Noisy scores of a sample's queries and index vectors, for any beta."""
 
     def __init__(self, sample: Sample, stored: Matrix, asked: Matrix, *, sphere: bool) -> None:
         self._sample = sample
@@ -78,7 +77,7 @@ class Trial:
         self._square = np.einsum("ij,ij->i", noise, noise)
 
     def recalls(self, beta: float, k: int, candidates: Sequence[int], share: float = 1.0) -> npt.NDArray[np.float64]:
-        """Return every query's recall for each number of candidates: (len(candidates), queries)."""
+        """Return each query's recall for each number of candidates: (len(candidates), queries)."""
         keep = self._sample.part(share)
         r = np.float32(beta / 4)
         noisy = self._clean[:, keep] + r * self._noise[:, keep]
@@ -91,7 +90,7 @@ class Trial:
         return np.stack([(hits >= noisy[:, [place]]).mean(axis=1) for place in places])
 
     def low(self, beta: float, k: int, candidates: int, planned: int) -> float:
-        """Return the lower bound of recall: 5% quantile of a bootstrap over queries, carried along log n."""
+        """Return a lower bound of recall: the 5% quantile of a bootstrap over queries, extrapolated along log n."""
         recalls = self.recalls(beta, k, [candidates])[0]
         draws = np.random.default_rng(0).integers(0, len(recalls), (_RESAMPLES, len(recalls)))
         bound = float(np.quantile(recalls[draws].mean(axis=1), 0.05))
@@ -126,7 +125,7 @@ def _unit(points: Matrix) -> Matrix:
 
 
 def _ball(seed: int, n: int, dim: int) -> Matrix:
-    """Draw n points uniform in the unit ball, the same for every trial of a shape."""
+    """Draw n points uniform in the unit ball. The same seed and shape give the same points."""
     rng = np.random.default_rng(seed)
     g = rng.standard_normal((n, dim), dtype=np.float32)
     g *= (rng.random(n) ** (1 / dim) / np.linalg.norm(g, axis=1)).astype(np.float32)[:, None]

@@ -4,12 +4,12 @@
       -> z = Q' w / |w|                             put on the unit sphere, rotate by a secret Haar matrix
       -> c = (z + noise) / |z + noise|              noise uniform in the ball of radius beta / 4, back on the sphere
 
-What is left of the data in c has no mean, no scale and equal variance in all directions, which is what attacks that
-align a rotation by statistics feed on. A rotation keeps lengths, so U, lambda and Q are one (dim, k) matrix.
+In c the data has no mean, no scale and equal variance in all directions. Attacks that find a rotation by statistics
+need these. A rotation keeps lengths, so U, lambda and Q are one (dim, k) matrix.
 
-Queries are encrypted asymmetrically: coordinate i of U' (q - mean) is scaled by lambda_i^gamma instead. -1/2 whitens
-the query like the data, 0 leaves it as it is, which loses far less recall. What is stored is the same for every gamma.
-The noise is that of `sap`: see there. docs/schemes.md has the mathematics.
+Queries are encrypted differently: coordinate i of U' (q - mean) is scaled by lambda_i^gamma. -1/2 whitens the query
+like the data; 0 leaves it as it is, which loses far less recall. Index vectors are the same for every gamma. The noise
+is that of `sap`. docs/schemes.md has the mathematics.
 """
 
 from __future__ import annotations
@@ -44,15 +44,15 @@ THREATS: dict[str, dict[str, float]] = {
     "stolen-data": {"gamma": 0.0, "query_beta": 0.0},
     "watching-server": {"gamma": -0.5, "query_beta": 1.8},
 }
-"""Presets: the adversary has what is stored, or also watches queries."""
+"""Presets: the adversary has stolen what is stored, or also watches queries."""
 FLOOR = 5.0
-"""Least beta that the measurements of docs/threat-model.md stand for, with `profile.LEAST_KEPT` dimensions or more."""
+"""Least beta that the measurements in docs/threat-model.md cover, with at least `profile.LEAST_KEPT` dimensions."""
 SHARES = (0.6, 0.8, 0.9, 0.95)
-"""Of the variance: a calibration tries the dimensions that hold them."""
+"""A calibration tries as many dimensions as hold these shares of the variance."""
 GAMMAS = (-0.25, 0.0, 0.25)
 WHITE = -0.5
 NARROW_FLOOR = 3.6
-"""The same, of narrow spectra, such as faces have: noise costs them more recall, and they give an attacker less."""
+"""The same for narrow spectra, such as faces have. Noise costs them more recall, and they help an attacker less."""
 
 
 Turn = Callable[[Matrix], Matrix]
@@ -65,17 +65,17 @@ def floor(broad: bool) -> float:
 
 @dataclass(frozen=True)
 class Sketch:
-    """Whitened sketch of k dimensions. Without a profile, vectors are sealed and nothing is indexed.
+    """Whitened sketch of k dimensions. Until a profile is fitted, there are no index vectors.
 
     Args:
-        k: dimensions kept. None: chosen when the profile is fitted, about 90% of the variance.
-        beta: noise on what is stored: uniform in a ball of radius beta / 4 around points of the unit sphere. None:
-            when the profile is fitted, the floor.
+        k: dimensions kept. None lets the fit choose them, for about 90% of the variance.
+        beta: noise on index vectors, uniform in a ball of radius beta / 4 around points of the unit sphere. None
+            lets the fit choose the floor.
         gamma: exponent of the eigenvalues on queries, -1/2 to 1/2.
         query_beta: noise on queries, derived from the query so that repeats cannot be averaged.
         profile: digest of the profile; set when one is fitted.
-        cells: random parts of the collection, each under a rotation of its own. None: one, and more as it outgrows the
-            records budget of its key.
+        cells: number of random parts of the collection, each with its own rotation. None begins with one, and takes
+            more when a rotation has more records than our attacks had.
         threat: a preset of gamma and query_beta: "stolen-data" (default) or "watching-server".
     """
 
@@ -92,12 +92,12 @@ class Sketch:
     needs_profile: ClassVar[bool] = True
     noisy: ClassVar[bool] = True
     leakage: ClassVar[str] = (
-        "Until a profile is fitted: number and sizes of records. Then approximate neighbourhoods: which records lie "
-        "near which, without scale or mean. Our attacks with thousands of similar vectors stay at chance or near it "
-        "at the floor (docs/threat-model.md); whoever holds the very same vectors tells which record is which below "
-        "beta 5, and some hundred known pairs under one key do it too. Nearly equal vectors under several ids have "
-        "independent noise, which averages out. A server that logs queries learns the axes of the data from them, "
-        "unless threat is 'watching-server'."
+        "Until a profile is fitted: the number and padded sizes of records. Then approximate neighbourhoods: which "
+        "records are near each other, without scale or mean. At the floor, our attacks with thousands of similar "
+        "vectors stay at or near chance (docs/threat-model.md). Whoever holds the very same vectors can tell which "
+        "record is which below beta 5, and so can whoever has some hundred known pairs under one key. Nearly equal "
+        "vectors under several ids have independent noise, which averages out. A server that logs queries learns the "
+        "axes of the data from them, unless threat is 'watching-server'."
     )
 
     def __post_init__(self, threat: str | None) -> None:
@@ -118,15 +118,15 @@ class Sketch:
         if self.cells is not None:
             check_cells(self.name, self.cells)
         if self.profile is not None and (self.k is None or self.beta is None):
-            raise SchemeError("sketch: a profile is fitted by the collection, not given")
+            raise SchemeError("sketch: profile must not be given: the collection fits it")
 
     def parameters(self) -> Mapping[str, Any]:
-        """Return k, beta, gamma, query_beta, the profile's digest, and cells where they are chosen."""
+        """Return k, beta, gamma, query_beta, the profile's digest, and cells if they are chosen."""
         names = ("k", "beta", "gamma", "query_beta", "profile", *(() if self.cells is None else ("cells",)))
         return {name: getattr(self, name) for name in names}
 
     def accepts(self, wanted: Sketch) -> bool:
-        """Say whether a collection of this scheme is what was asked for: what is None was left to us."""
+        """Say whether all parameters that are asked for are the same; None asks for nothing."""
         asked = wanted.parameters().items()
         return all(value is None or value == getattr(self, name) for name, value in asked)
 
@@ -136,11 +136,11 @@ class Sketch:
         return replace(self, k=profile.k, beta=beta, profile=profile.digest, threat=None)
 
     def unfitted(self) -> Sketch:
-        """Return the scheme without its profile: the same parameters for the next one."""
+        """Return the scheme without its profile, with the same parameters."""
         return replace(self, profile=None, threat=None)
 
     def index_dim(self, point_dim: int) -> int:
-        """As many as are kept; 0 without a profile."""
+        """Return the dimensions kept; 0 without a profile."""
         return 0 if self.profile is None or self.k is None else self.k
 
     def keyed(
@@ -151,7 +151,7 @@ class Sketch:
         profile: Profile | None = None,
         device: Device = CPU,
     ) -> KeyedScheme:
-        """Derive rotation and noise keys for one collection and profile. Raises ProfileError where it is another."""
+        """Derive rotation and noise keys for one collection and profile. Raises ProfileError for a wrong profile."""
         if self.profile is None:
             return KeyedSealed()
         if profile is None or profile.digest != self.profile or (profile.dim, profile.k) != (point_dim, self.k):
@@ -164,73 +164,73 @@ class Sketch:
 
     @property
     def noise(self) -> float:
-        """Beta, if it is chosen."""
+        """Beta; 0 if it is not chosen yet."""
         return self.beta or 0.0
 
     @property
     def budget(self) -> int:
-        """Records under one rotation that our attacks had."""
+        """How many records under one rotation our attacks had."""
         return growth.BUDGET
 
     @property
     def least_records(self) -> int:
-        """Records that a profile takes."""
+        """The least number of records for a profile."""
         return profiles.least_records(self.k)
 
     @property
     def least_sample(self) -> int:
-        """As many as a profile whose dimensions are yet to choose."""
+        """The least number of vectors for a profile whose dimensions are not chosen yet."""
         return profiles.least_records(None)
 
     def check_new(self, point_dim: int) -> None:
         """Refuse a profile, and more dimensions than a point has."""
         if self.profile is not None:
-            raise SchemeError("sketch: a profile is fitted by the collection, so it must not be given")
+            raise SchemeError("sketch: profile must not be given: the collection fits it")
         if self.k is not None and self.k > point_dim:
             raise SchemeError(f"sketch: k must be at most {point_dim} here, got {self.k}")
 
     def after_write(self, standing: Standing) -> list[Task]:
-        """Fit at first, refit where data drifts, spread as cells fill, widen as records outgrow the candidates."""
+        """Fit first, refit when the data drifts, spread when cells are full, take more candidates for more records."""
         return growth.after_write(self, standing)
 
     def spreads(self, chosen: Collection[str]) -> bool:
-        """So it does, unless a number was asked for."""
+        """Say yes, unless the number of cells was given."""
         return growth.spreads(self, chosen)
 
     def renewed(self, chosen: Collection[str]) -> Sketch:
-        """Return it without profile, what was left to us open again."""
+        """Return the scheme without its profile, with `chosen` parameters to be chosen again."""
         return replace(self.unfitted(), threat=None, **dict.fromkeys(chosen))
 
     def fit(self, points: Matrix, records: int) -> Fit:
-        """Fit the profile; choose k, beta and cells where they are open."""
+        """Fit the profile. Choose k, beta and cells if they are not given."""
         return growth.fit(self, points, records)
 
     def watched(self, profile: Profile | None) -> float | None:
-        """Return the radius of the noise, once there is a profile."""
+        """Return the radius of the noise; None without a profile."""
         return None if profile is None or self.profile is None else _radii(self)[0]
 
     def state(self, standing: Standing) -> dict[str, Any]:
-        """Sealed, or a sketch with its fit, drift and advice."""
+        """Describe the state: "sealed", or "sketch" with its fit, drift and advice."""
         return dict(growth.state(self, standing))
 
     def field(self, sample: Sample) -> SketchField:
-        """Dimensions, gamma and beta. Raises ProfileError where the sample varies in too few directions."""
+        """A calibration changes dimensions, gamma and beta. Raises ProfileError if the sample varies too little."""
         return SketchField(self, sample)
 
     def tuned(self, choice: Choice, chosen: Collection[str] = ()) -> Sketch:
-        """Take dimensions, gamma and noise; the number of cells is open again if it was chosen."""
+        """Return the scheme with the chosen dimensions, gamma and beta. A chosen number of cells is chosen again."""
         parameters: dict[str, Any] = {"k": choice.dimensions, "beta": choice.beta, "gamma": choice.gamma}
         return replace(self.renewed([name for name in chosen if name not in parameters]), threat=None, **parameters)
 
     def trial(self, sample: Sample, profile: Profile | None) -> Trial:
-        """Simulate under the profile."""
+        """Simulate searches under the profile."""
         if profile is None:
-            raise ProfileError("there is no profile: fit one first")
+            raise ProfileError("the collection has no profile yet: call refit() first")
         return sketch_trial(sample, profile, self.gamma or 0.0, self.query_beta or 0.0)
 
 
 class SketchField:
-    """What there is to choose under `sketch`: dimensions, the exponent on queries, beta."""
+    """What a calibration of `sketch` may change: dimensions, gamma, beta."""
 
     def __init__(self, scheme: Sketch, sample: Sample) -> None:
         self._sample, self._spectrum = sample, profiles.fit(sample.points)
@@ -241,7 +241,7 @@ class SketchField:
         held = (max(spectrum.dimensions(share), profiles.LEAST_DIMENSIONS) for share in SHARES)
         tried = {min(count, most) for count in (*held, self.least, 4 * self.least // 3)}
         self.others = sorted(tried - {self.usual})
-        # an exponent of -1/2 was asked for against a server that watches: any other would tell it the axes
+        # a gamma of -1/2 was asked for because the server may watch: any other would show it the axes of the data
         chosen = scheme.gamma or 0.0
         self.gammas: list[float | None] = [chosen] if chosen == WHITE else [*sorted({*GAMMAS, chosen})]
 
@@ -270,7 +270,7 @@ class _KeyedSketch(OneCell):
         return out
 
     def decrypt(self, index_vectors: Matrix, nonces: Nonces) -> Matrix:
-        raise SchemeError("a sketch cannot be turned back: the exact vector is in the sealed record")
+        raise SchemeError("a sketch cannot be decrypted: the exact vector is in the sealed record")
 
 
 def _keyed_cells(
@@ -295,7 +295,7 @@ def _keyed_cells(
 
 
 def _asked(scheme: Sketch) -> Context:
-    """What is done to queries is no part of what is stored."""
+    """Return the parameters that only queries have."""
     return (f"gamma={scheme.gamma or 0.0!r}", f"query_beta={scheme.query_beta or 0.0!r}")
 
 
@@ -304,7 +304,7 @@ def _radii(scheme: Sketch) -> tuple[float, float]:
 
 
 def _maps(scheme: Sketch, profile: Profile, turn: Turn, device: Device) -> tuple[Turn, Turn]:
-    """Return what projects, scales and rotates records, and what does so with queries."""
+    """Return two functions that project, scale and rotate: for records and for queries."""
     scales = profile.eigenvalues.astype(np.float64)
     matrix, start = _map(profile, scales**-0.5, turn)
     exact, there = Exact(grid(matrix), device), device.put(start)
@@ -324,9 +324,9 @@ def _maps(scheme: Sketch, profile: Profile, turn: Turn, device: Device) -> tuple
 
 
 def _map(profile: Profile, scales: Any, turn: Turn) -> tuple[Matrix, Matrix]:
-    """Return the (dim, k) matrix that projects, scales and rotates, and what it makes of the mean.
+    """Return the (dim, k) matrix that projects, scales and rotates, and its product with the mean.
 
-    On one thread of BLAS: the matrix must be the same to the bit each time it is made.
+    This uses one thread of BLAS, because the matrix must have the same bits each time it is made.
     """
     with one_thread():
         matrix = np.ascontiguousarray(turn(np.ascontiguousarray(profile.basis * scales, np.float32)))

@@ -1,4 +1,4 @@
-"""What a collection tells its scheme, and what the scheme answers: small data, no keys."""
+"""What a collection tells its scheme, and what the scheme answers. None of it holds keys."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ if TYPE_CHECKING:
 __all__ = ["NEVER", "Choice", "Fit", "Standing", "Task", "Verdict"]
 
 NEVER = 1 << 62
-"""Records to go until something that does not come by itself."""
+"""As a number of missing records: this task never becomes due by itself."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """How the last records that were looked at fit the profile."""
+    """How well the last records that were checked fit the profile."""
 
     largest: float
-    """Largest eigenvalue of their sketches' covariance."""
+    """Largest eigenvalue of the covariance of their sketches."""
     mean: float
-    """Length of their sketches' mean."""
+    """Length of the mean of their sketches."""
     records: int
     largest_limit: float
     mean_limit: float
     profile: str
-    """Digest of the profile they were written under."""
+    """Digest of the profile that they were written under."""
 
     @property
     def stale(self) -> bool:
-        """Whether the profile should be fitted anew."""
+        """True if the profile should be fitted again."""
         return self.largest > self.largest_limit or self.mean > self.mean_limit
 
     def to_dict(self) -> dict[str, Any]:
@@ -46,69 +46,70 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Standing:
-    """Where a collection stands."""
+    """The state of a collection."""
 
     point_dim: int
     counts: Collection[int]
-    """Records by partition."""
+    """The number of records of each partition."""
     profile: Profile | None = field(default=None, repr=False)
     fitted: Mapping[str, Any] | None = None
-    """What the settings keep of the last fit: records, what was chosen, how many records candidates were sized for."""
+    """What the settings keep of the last fit: records, chosen parameters, and for how many records candidates were
+    chosen (`sized`)."""
     calibrated: bool = False
-    """Whether a calibration chose the candidates."""
+    """True if a calibration chose the number of candidates."""
     verdict: Verdict | None = None
-    """The last one on this profile."""
+    """The last verdict on this profile."""
 
     @property
     def records(self) -> int:
-        """All records."""
+        """The number of all records."""
         return sum(self.counts)
 
     @property
     def most(self) -> int:
-        """Records of the largest partition."""
+        """The number of records of the largest partition."""
         return max(self.counts, default=0)
 
     @property
     def chosen(self) -> Collection[str]:
-        """Parameters that the last fit chose: a later one may choose others."""
+        """Parameters that the last fit chose. A later fit may choose them again."""
         found: Collection[str] = (self.fitted or {}).get("chosen", ())
         return found
 
     @property
     def stale(self) -> bool:
-        """Whether what is written no longer fits the profile."""
+        """True if new records no longer fit the profile."""
         return self.verdict is not None and self.verdict.stale
 
 
 @dataclass(frozen=True)
 class Task:
-    """Work on a whole collection that is due, or will be."""
+    """Work on a whole collection that is due, or will become due."""
 
     name: str
     """In plain words, with the reason."""
     missing: int
-    """Records to go until it is due, about; 0 or less when it is."""
+    """About how many more records make it due; 0 or less if it is due."""
     fits: bool
-    """Whether it is a fit, which encrypts every record anew. Else the candidates are chosen for more records."""
+    """True if it is a fit, which encrypts every record again. Otherwise only the number of candidates changes."""
 
 
 @dataclass(frozen=True)
 class Fit:
-    """What fitting came to."""
+    """The result of a fit."""
 
     scheme: Scheme
     profile: Profile = field(repr=False)
     chosen: list[str]
-    """Parameters that were left to us."""
+    """Parameters that the fit chose."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What a calibration chose."""
+    """The result of a calibration."""
 
     dimensions: int
-    """Of an index vector."""
+    """Coordinates of an index vector."""
     gamma: float | None
-    """Exponent on queries; None where the scheme has none."""
+    """Exponent of the eigenvalues on queries; None if the scheme has none."""
     beta: float

@@ -1,4 +1,4 @@
-"""One thread for BLAS, where several would wait for each other more than they work."""
+"""Hold BLAS to one thread, for small work on which several threads mostly wait for each other."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ __all__ = ["one_thread"]
 
 
 def one_thread() -> AbstractContextManager[object]:
-    """Return what holds numpy's BLAS to one thread meanwhile, in the whole process."""
+    """Return a context manager that holds numpy's BLAS to one thread, in the whole process."""
     limited: AbstractContextManager[object] = _libraries().limit(limits=1, user_api="blas")
     return limited
 
 
 @functools.cache
 def _libraries() -> ThreadpoolController:
-    """Look once for the libraries that are loaded: that takes milliseconds, and numpy's is there from the start."""
+    """Find the loaded BLAS libraries, once: it takes milliseconds, and numpy's library is loaded from the start."""
     return ThreadpoolController()

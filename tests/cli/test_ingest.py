@@ -206,8 +206,8 @@ def test_a_mistake_in_the_first_batch_makes_no_collection(home, encvec, line, sa
     [
         (["--field", "x"], "UsageError", "--field must be NAME=POLICY"),
         (["--field", "x=plain", "--field", "x=blind"], "UsageError", "once a name"),
-        (["--field", "x=foo"], "InputError", "policy 'foo' is not one of"),
-        (["--scheme", "rot13"], "SchemeError", "unknown scheme 'rot13'"),
+        (["--field", "x=foo"], "InputError", "policy must be one of sealed, blind, plain, got 'foo'"),
+        (["--scheme", "rot13"], "SchemeError", "got 'rot13'"),
         (["--beta", "-1"], "SchemeError", "beta must be a number from 0"),
         (["--metric", "manhattan"], "UsageError", "'manhattan' is not one of"),
         (["--dim", "3"], "ShapeError", "a.npy has vectors of 8 coordinates, not 3"),

@@ -159,7 +159,7 @@ def test_longer_than_max_norm(name):
         metric(name).check(vectors, 5.0)
     metric(name).check(vectors, 7.0)
     metric(name).check(vectors, None)
-    with pytest.raises(NormError, match="needs a max_norm"):
+    with pytest.raises(NormError, match="needs max_norm"):
         metric(name).lift(vectors, None)
     with pytest.raises(NormError, match="above the collection's max_norm"):
         metric(name).check(np.full((1, 2), 1e38, np.float32), 1e30)
@@ -180,7 +180,7 @@ def test_unit_vectors_fit_a_max_norm_of_one(name, dim):
 
 @pytest.mark.parametrize("name", ["euclid", "", None, 1, "COSINE", ["cosine"], {}])
 def test_unknown_metrics(name):
-    with pytest.raises(MetricError, match=r"unknown metric .*; use one of cosine, l2, ip"):
+    with pytest.raises(MetricError, match="metric must be one of cosine, l2, ip, got "):
         metric(name)
 
 

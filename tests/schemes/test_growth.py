@@ -74,7 +74,7 @@ def test_fitting():
     tuned = found.scheme.tuned(Choice(18, 0.25, 4.5), found.chosen)
     assert tuned == Sketch(k=18, gamma=0.25, beta=4.5)
     assert found.scheme.tuned(Choice(18, 0.25, 4.5)).cells == 7
-    with pytest.raises(ProfileError, match="there is no profile"):
+    with pytest.raises(ProfileError, match="has no profile yet"):
         Sketch().trial(None, None)
 
 

@@ -78,11 +78,11 @@ def test_bytes_of_something_else():
         (np.ones((6000, 32), np.float32), "are all the same"),
         (np.zeros((6000, 32), np.float32), "are all the same"),
         (np.full((6000, 32), np.nan, np.float32), "NaN"),
-        (points(1, 32), "a sample of 1 has no directions"),
-        (np.repeat(points(5, 32), 2000, axis=0), "varies in 4 directions, and 16 are needed"),
-        (points(200, 32), "varies in 32 directions, and 16 are needed|takes|16 are needed"),
-        (points(6000, 8), "varies in 8 directions, and 16 are needed"),
-        (np.pad(points(6000, 10), ((0, 0), (0, 30))), "varies in 10 directions, and 16 are needed"),
+        (points(1, 32), "at least 2 vectors, got 1"),
+        (np.repeat(points(5, 32), 2000, axis=0), "at least 16 directions, and they vary in 4"),
+        (points(200, 32), "a profile of 16 dimensions needs at least|at least 16 directions"),
+        (points(6000, 8), "at least 16 directions, and they vary in 8"),
+        (np.pad(points(6000, 10), ((0, 0), (0, 30))), "at least 16 directions, and they vary in 10"),
     ],
 )
 def test_samples_without_directions(sample, message):
@@ -101,7 +101,7 @@ def test_fewer_records_than_dimensions():
     spectrum = fit(points(600, 900, decay=0.999))
     assert spectrum.rank == 599
     assert spectrum.most == spectrum.choose() == 30
-    with pytest.raises(ProfileError, match="takes 800 vectors, not 600"):
+    with pytest.raises(ProfileError, match="needs at least 800 vectors, got 600"):
         spectrum.profile(40)
 
 

@@ -184,7 +184,7 @@ def test_nothing_is_nothing():
 
 
 def test_cannot_be_turned_back():
-    with pytest.raises(SchemeError, match="cannot be turned back"):
+    with pytest.raises(SchemeError, match="cannot be decrypted"):
         keyed().decrypt(np.zeros((1, K), np.float32), tokens(1))
 
 

@@ -1,7 +1,7 @@
-"""Where a search gets its candidates from: a source for each way, chosen here by what the collection has.
+"""Sources of candidates, and which one a collection uses.
 
-`search` knows no kind of source. A new one implements `CandidateSource` and is chosen in `source_of`; several that
-answer one search together are put under `fused`.
+`search` treats all sources alike. A new one implements `CandidateSource` and is chosen in `source_of`. `fused` makes
+one source of several.
 """
 
 from __future__ import annotations
@@ -23,5 +23,5 @@ class Sources:
         self._scan = OpenedScan(session)
 
     def source_of(self, index_dim: int) -> CandidateSource:
-        """Return what answers searches of a collection whose index vectors have so many coordinates, 0: none."""
+        """Return the source for index vectors of so many coordinates; 0 means that there are no index vectors."""
         return self._index if index_dim else self._scan

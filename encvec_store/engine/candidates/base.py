@@ -1,4 +1,4 @@
-"""What a source of candidates is."""
+"""The protocol of a candidate source."""
 
 from __future__ import annotations
 
@@ -17,45 +17,45 @@ __all__ = ["Asked", "CandidateSource", "Found"]
 
 @dataclass
 class Found:
-    """Candidates of some queries, opened."""
+    """The opened candidates of some queries."""
 
     lists: list[Rows]
     """Rows of each query."""
     rows: Rows
-    """(m,) rows of all of them that could be opened, once each."""
+    """(m,) rows of all lists, each once, without those that no longer exist."""
     vectors: Matrix
     """(m, dim) their exact vectors."""
     heads: npt.NDArray[np.uint8]
     """(m, PREFIX) token and header of their vector parts."""
     payloads: dict[int, bytes] = field(default_factory=dict)
-    """Payload envelopes by row, of as many as came along."""
+    """Payload envelopes by row, for the rows whose payload was fetched too."""
 
 
 class CandidateSource(Protocol):
-    """Names records that may be near a query. Exact scores decide later, on opened vectors."""
+    """Names records that may be near a query. Exact scores of opened vectors decide later."""
 
     def ask(self, config: CollectionConfig, queries: Matrix, predicate: Predicate | None) -> Asked:
-        """Prepare the search of (q, dim) checked queries, under some settings.
+        """Prepare a search.
 
         Args:
-            config: the settings.
-            queries: (q, dim).
-            predicate: what the store can check of a filter; None where there is nothing.
+            config: the settings to search under.
+            queries: (q, dim), checked.
+            predicate: the part of a filter that the store can check; None if there is none.
         """
         ...
 
 
 class Asked(Protocol):
-    """Queries that were put to a source. The source encrypts them once, however often it is asked for more."""
+    """A prepared search. The queries are encrypted once, however often more candidates are asked for."""
 
     def wanted(self, k: int, oversample: int) -> int:
-        """Return how many candidates a query needs for k hits."""
+        """Return the number of candidates that a query needs for k hits."""
         ...
 
     def candidates(self, limit: int, positions: list[int] | None = None) -> list[Rows]:
         """Return up to `limit` rows for each query, nearest first.
 
-        Fewer come only where no more records satisfy the predicate.
+        Fewer come only if no more records satisfy the predicate.
 
         Args:
             limit: how many.
@@ -64,9 +64,9 @@ class Asked(Protocol):
         ...
 
     def opened(self, limit: int) -> Found | None:
-        """Return the candidates of all queries with their vectors, where one step fetches both; None: it does not."""
+        """Return the candidates of all queries with their vectors; None if this source cannot fetch both at once."""
         ...
 
     def explain(self, k: int, oversample: int) -> list[str]:
-        """Say in lines how the first query would be answered."""
+        """Describe, in lines of text, how the first query would be answered."""
         ...

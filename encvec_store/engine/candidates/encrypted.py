@@ -18,7 +18,7 @@ __all__ = ["EncryptedIndex"]
 
 
 class EncryptedIndex:
-    """Queries are encrypted as records are, and the index ranks ciphertexts by inner product."""
+    """Encrypts queries as records are encrypted. The index ranks ciphertexts by inner product."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -42,7 +42,7 @@ class EncryptedIndex:
 
 
 class _UnderOneKey:
-    """Queries encrypted under one key version: only such products compare with each other."""
+    """Queries under one key version. Inner products compare only within one."""
 
     def __init__(
         self, session: Session, config: CollectionConfig, version: int, probes: Probes, predicate: Predicate | None

@@ -1,4 +1,4 @@
-"""Several sources behind one search: their candidates are taken together."""
+"""One search over several sources: it merges their candidates."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ __all__ = ["Fused", "fused", "interleaved"]
 
 
 def fused(parts: Sequence[Asked]) -> Asked:
-    """Return one search over several: what each of them names is a candidate."""
+    """Merge several prepared searches into one."""
     return parts[0] if len(parts) == 1 else Fused(parts)
 
 
 class Fused:
-    """A search over several sources. Every one gives as many candidates as are asked for, so none hides another's."""
+    """A search over several sources. Each gives as many candidates as asked for, so none crowds out another."""
 
     def __init__(self, parts: Sequence[Asked]) -> None:
         self._parts = parts
 
     def wanted(self, k: int, oversample: int) -> int:
-        """Return what the most demanding source wants."""
+        """Return the largest number that a source needs."""
         return max(part.wanted(k, oversample) for part in self._parts)
 
     def candidates(self, limit: int, positions: list[int] | None = None) -> list[Rows]:
-        """Return the candidates of all sources, the first of each first."""
+        """Return the candidates of all sources, merged by rank."""
         lists = [part.candidates(limit, positions) for part in self._parts]
         return [interleaved(each) for each in zip(*lists, strict=True)]
 
     def opened(self, limit: int) -> Found | None:
-        """Return the opened candidates of all sources; None where one has to be asked otherwise."""
+        """Return the opened candidates of all sources; None if a source cannot give them at once."""
         parts = [part.opened(limit) for part in self._parts]
         found = [part for part in parts if part is not None]
         if len(found) < len(parts):
@@ -48,12 +48,12 @@ class Fused:
         )
 
     def explain(self, k: int, oversample: int) -> list[str]:
-        """Say how each source would answer."""
+        """Describe how each source would answer."""
         return [line for part in self._parts for line in part.explain(k, oversample)]
 
 
 def interleaved(lists: Sequence[Rows]) -> Rows:
-    """Merge lists of rows by rank: the first of each, then the second of each; a row that comes again is left out."""
+    """Merge lists of rows by rank: the first of each, then the second of each, every row once."""
     rows = np.concatenate([np.empty(0, np.int64), *lists])
     ranks = np.concatenate([np.empty(0, np.int64), *(np.arange(len(each)) for each in lists)])
     merged = rows[np.argsort(ranks, kind="stable")]

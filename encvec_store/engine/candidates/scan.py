@@ -1,4 +1,4 @@
-"""Candidates by comparing every vector, opened in this process: what `sealed` collections have."""
+"""Candidates by an exact scan of opened vectors, for collections without index vectors."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _ATTEMPTS = 4
 
 
 class OpenedScan:
-    """An exact scan: the candidates are the nearest records themselves."""
+    """Compares the queries with every opened vector. The candidates are the true nearest records."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._opened = OpenedVectors(session)
 
     def ask(self, config: CollectionConfig, queries: Matrix, predicate: Predicate | None) -> Asked:
-        """Bring the opened vectors up to date."""
-        config.metric.check(queries, None, "queries")  # as lifting a query does where there is an index
+        """Check the queries. The vectors are opened when candidates are asked for."""
+        config.metric.check(queries, None, "queries")  # with an index, the lift of the queries does this
         return _Scan(self._session, self._opened, queries, predicate)
 
 
@@ -55,17 +55,17 @@ class _Scan:
 
 
 class OpenedVectors:
-    """All vectors of a collection, opened in this process."""
+    """All vectors of a collection, opened, in memory."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._opened = np.empty(0, np.int64), np.empty((0, session.config.dim), np.float32)
-        """Rows and their vectors: one attribute, as other threads read it while one refreshes."""
+        """Rows and their vectors. They are one attribute, because other threads read it during a refresh."""
         self._seen: tuple[int, set[int]] | None = None
         self._lock = Lock()
 
     def refresh(self) -> None:
-        """Open what was written since the last time, and forget what was deleted or may not be read any more."""
+        """Open new records, and forget those that were deleted or whose key version was disabled."""
         if self._state() == self._seen:
             return
         with self._lock:
@@ -74,11 +74,11 @@ class OpenedVectors:
                 return
             for _ in range(_ATTEMPTS):
                 if self._update(state[1]):
-                    break  # else some were written anew after they were listed, or all of them: look again
+                    break  # otherwise records were written again after they were listed: look again
             self._seen = state
 
     def _update(self, dead: set[int]) -> bool:
-        """Bring what is opened up to date; False where rows vanished meanwhile."""
+        """Update the opened vectors; False if rows vanished meanwhile."""
         have, held = self._opened
         now = self._session.without(self._session.records.rows(), dead)
         kept = np.isin(have, now, assume_unique=True)
@@ -98,7 +98,7 @@ class OpenedVectors:
         return len(self._opened[0])
 
     def nearest(self, query: Matrix, limit: int, allowed: Rows | None) -> Rows:
-        """Return up to `limit` rows, exactly nearest first, among `allowed` where given."""
+        """Return up to `limit` rows, nearest first; only rows of `allowed`, if that is given."""
         rows, vectors = self._opened
         places = None if allowed is None else np.flatnonzero(np.isin(rows, allowed, assume_unique=True))
         if not len(rows) or (places is not None and not len(places)):

@@ -65,7 +65,9 @@ class PrecisionContract:
 
     def test_what_rounding_would_spoil_is_refused(self, half):
         things = half(metric="ip", max_norm=1e6)
-        with pytest.raises(errors.NormError, match=r"vectors\[1\] holds 70000: precision half keeps up to 65504"):
+        with pytest.raises(
+            errors.NormError, match=r"vectors\[1\] has a coordinate of size 70000: precision half holds at most 65504"
+        ):
             things.upsert(["a", "b"], [[1] * DIM, [1, -70_000] * 4])
         assert things.count() == 0
         things.upsert(["a", "b"], [[65_504] * DIM, [0] * DIM])

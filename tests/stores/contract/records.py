@@ -206,7 +206,7 @@ class RecordContract:
         for wrong in ({}, {"ids": ["a"], "where": {"n": 1}}):
             with pytest.raises(errors.InputError, match="either ids or where"):
                 things.delete(**wrong)
-        with pytest.raises(errors.InputError, match="would delete everything"):
+        with pytest.raises(errors.InputError, match="would delete every record"):
             things.delete(where={})
         assert things.count() == 14
 
