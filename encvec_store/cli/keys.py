@@ -1,4 +1,4 @@
-"""`encvec keys`: make, list, rotate, disable and destroy key versions."""
+"""`encvec keys`: create, list, rotate, disable and destroy key versions."""
 # ruff: noqa: D301 - for click, a line of \b keeps the next lines as they are
 
 from __future__ import annotations
@@ -23,35 +23,35 @@ LOST = "without both, nothing can be read"
 @click.group(invoke_without_command=True)
 @click.pass_context
 def keys(context: click.Context) -> None:
-    """Make, list, rotate, disable and destroy keys.
+    """Create, list, rotate, disable and destroy keys.
 
-    A keyset holds numbered key versions. New records are written under the primary; every enabled version is read.
-    The keyset is DIR/keys.json unless --keys or ENCVEC_KEYS names another. Back it up apart from the store: without
-    it and its passphrase nothing can be read, by anyone.
+    A keyset holds numbered key versions. The primary encrypts new records; every enabled version decrypts. The
+    keyset is DIR/keys.json unless --keys or ENCVEC_KEYS names another. Back it up apart from the store: without it
+    and its passphrase nobody can read the data.
 
     \b
     Key URIs:
       file:PATH    a file wrapped by a passphrase
-      env:NAME     an environment variable with an unwrapped keyset; read only from here
+      env:NAME     an environment variable with an unwrapped keyset; these commands can only read it
       ...?wrap=W   with another wrapper: passphrase, none, or one of an installed package
     """
     help_if_alone(context)
 
 
 def create_keyset(uri: str) -> Keyset:
-    """Create a keyset where it will last. Raises KeysetError, UriError."""
-    _check_lasting(uri, "made")
+    """Create a keyset in a lasting storage. Raises KeysetError, UriError."""
+    _check_lasting(uri, "created")
     return Keyset.create(uri, passphrase=passphrase_for(uri, new=True))
 
 
 def back_up(uri: str) -> str:
-    """Say what must not be lost of a keyset."""
+    """Say what the user must keep to be able to open the keyset."""
     what = split(uri)[0].removeprefix("file:")
     match StoredKeyset(uri).wrapper(new=True):
         case "passphrase":
             return f"back up {what}, and remember its passphrase: {LOST}"
         case "none":
-            return f"back up {what}, and let nobody read it: it is in clear, and without it nothing can be read"
+            return f"back up {what}, and keep it secret: it is in clear, and without it nothing can be read"
         case wrapper:
             return f"back up {what}, and what the wrapper {wrapper!r} needs: {LOST}"
 
@@ -60,8 +60,8 @@ def _check_lasting(uri: str, done: str) -> None:
     if not StoredKeyset(uri).lasting:
         raise Failure(
             "UriError",
-            f"{uri} would be {done} for this process only and lost with it: use a file: keyset; "
-            "`encvec keys export` gives what an env: variable holds",
+            f"{uri} would be {done} in this process only, and lost when it ends: use a file: keyset; "
+            "`encvec keys export` prints what an env: variable must hold",
         )
 
 
@@ -94,7 +94,7 @@ def show(keyset: Keyset, as_json: bool) -> None:
 @keys.command()
 @place_options
 def create(place: Place, as_json: bool) -> None:
-    """Make a new keyset of one version. `encvec init` does this and makes a store too."""
+    """Create a keyset with one version. `encvec init` does this and creates a store too."""
     keyset = create_keyset(place.keys_uri)
     show(keyset, as_json)
     if not as_json:
@@ -111,7 +111,7 @@ def list_(place: Place, as_json: bool) -> None:
 @keys.command()
 @place_options
 def rotate(place: Place, as_json: bool) -> None:
-    """Add a fresh version and make it the primary. Records written before stay under the older ones, readable."""
+    """Add a new version and make it the primary. Earlier records stay readable under the older versions."""
     _change(place, as_json, lambda keyset: keyset.rotate())
 
 
@@ -119,7 +119,7 @@ def rotate(place: Place, as_json: bool) -> None:
 @click.argument("version", type=click.IntRange(1))
 @place_options
 def enable(version: int, place: Place, as_json: bool) -> None:
-    """Let a disabled VERSION work again."""
+    """Enable a disabled VERSION again."""
     _change(place, as_json, lambda keyset: keyset.enable(version))
 
 
@@ -127,7 +127,7 @@ def enable(version: int, place: Place, as_json: bool) -> None:
 @click.argument("version", type=click.IntRange(1))
 @place_options
 def disable(version: int, place: Place, as_json: bool) -> None:
-    """Stop VERSION from opening anything, until it is enabled again. Its records are out of reach meanwhile."""
+    """Disable VERSION. Its records cannot be read until it is enabled again."""
     _change(place, as_json, lambda keyset: keyset.disable(version))
 
 
@@ -138,8 +138,7 @@ def disable(version: int, place: Place, as_json: bool) -> None:
 def destroy(version: int, yes: bool, place: Place, as_json: bool) -> int:
     """Erase VERSION for good.
 
-    What is stored under it can never be read again. Copies of the keyset made earlier still hold the version; erase
-    them too.
+    Records under it can never be read again. Earlier copies of the keyset still hold the version: erase them too.
     """
     _check_lasting(place.keys_uri, "changed")
     keyset = open_keyset(place)
@@ -147,7 +146,7 @@ def destroy(version: int, yes: bool, place: Place, as_json: bool) -> int:
         raise KeyUnavailableError(f"key version {version} is not in {keyset.uri}")
     if version != keyset.primary and not yes:
         lost = _records_under(place, version)
-        known = "how many records are under it could not be seen" if lost is None else f"{lost:,} records are under it"
+        known = "it is not known how many records are under it" if lost is None else f"{lost:,} records are under it"
         if not confirmed(f"Destroy key version {version} of {keyset.uri} for good? In the store, {known}.", yes):
             return 1
     keyset.destroy(version)
@@ -156,7 +155,7 @@ def destroy(version: int, yes: bool, place: Place, as_json: bool) -> int:
 
 
 def _records_under(place: Place, version: int) -> int | None:
-    """Count what would become unreadable; None where the store cannot say."""
+    """Count the records that would become unreadable; None if the store cannot be read."""
     try:
         with open_store(place) as store:
             told = [store.collection(name, tenant=tenant).stats() for tenant, name in store.collections()]
@@ -169,7 +168,7 @@ def _records_under(place: Place, version: int) -> int | None:
 @click.option("--unsafe-cleartext", is_flag=True, help="Yes, in clear.")
 @place_options
 def export(unsafe_cleartext: bool, place: Place, as_json: bool) -> None:
-    """Print the keyset unwrapped, as an env: variable holds it. Whoever sees it owns all data.
+    """Print the keyset unwrapped, as an env: variable holds it. Whoever sees it can read all data.
 
     \b
     Example, for a job that gets its secrets from its environment:
@@ -177,7 +176,7 @@ def export(unsafe_cleartext: bool, place: Place, as_json: bool) -> None:
       encvec search docs --keys env:MY_KEYS --vector-file query.npy
     """
     if not unsafe_cleartext:
-        raise click.UsageError("export gives the keys away in clear: add --unsafe-cleartext if you mean it")
+        raise click.UsageError("export prints the keys in clear: add --unsafe-cleartext if you mean it")
     text = open_keyset(place).export(unsafe_cleartext=True)
     if as_json:
         emit({"keyset": text})

@@ -1,4 +1,4 @@
-"""`encvec maintain`: do what is due for whole collections."""
+"""`encvec maintain`: do the maintenance that is due for whole collections."""
 # ruff: noqa: D301 - for click, a line of \b keeps the next lines as they are
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ __all__ = ["maintain"]
 @click.option("--tenant", metavar="NAME", help="Only this tenant's collections.")
 @place_options
 def maintain(names: tuple[str, ...], tenant: str | None, place: Place, as_json: bool) -> None:
-    """Do what is due for the collections (default: all).
+    """Do the maintenance that is due for the collections (default: all).
 
-    Fits the profile of a sketch once there are enough records, and again where recent ones differ; spreads the
-    collection over more cells as it grows, and re-ranks more candidates. Each is one transaction: searches go on
-    meanwhile, and what is broken off is simply run again. `encvec stats` says what is due.
+    Fits the profile of a sketch once there are enough records, and again when recent records differ. As a collection
+    grows, spreads it over more cells and re-ranks more candidates. Each step is one transaction: searches go on
+    meanwhile, and an interrupted step is simply run again. `encvec stats` says what is due.
 
     \b
     Example:
@@ -39,7 +39,7 @@ def maintain(names: tuple[str, ...], tenant: str | None, place: Place, as_json: 
         rows = [[label(report), line] for report in reports for line in report["done"] or ["nothing was due"]]
         table(["collection", "done"], rows)
     else:
-        note("no collections to maintain")
+        note("there are no collections to maintain")
     failed = [report for report in reports if "error" in report]
     if failed:
         which = ", ".join(f"{label(report)} ({report['error']})" for report in failed)
@@ -52,5 +52,5 @@ def _maintained(store: Store, tenant: str, name: str) -> dict[str, Any]:
         found = store.collection(name, tenant=tenant)
         with progress(f"maintaining {name}", found.count()) as advance:
             return {**place, "done": found.maintain(progress=advance)}
-    except EncvecError as error:  # the other collections are still looked after
+    except EncvecError as error:  # go on with the other collections
         return {**place, "done": [], "kind": type(error).__name__, "error": str(error)}

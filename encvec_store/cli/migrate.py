@@ -1,7 +1,7 @@
 """`encvec db upgrade`, `downgrade`, `current`, `history`, `sql`: revisions of tables.
 
-Exit codes as everywhere: 0 fine; 1 it ran, and the answer is bad (`current`: this version cannot use the tables;
-`downgrade`: you answered no); 2 not done.
+Exit codes: 0 fine; 1 it ran, and the answer is bad (`current`: this version cannot use the tables; `downgrade`: you
+answered no); 2 not done.
 """
 # ruff: noqa: D301 - for click, a line of \b keeps the next lines as they are
 
@@ -23,10 +23,10 @@ __all__ = ["current", "downgrade", "history", "sql", "upgrade"]
 @click.argument("revision", metavar="[REV]", default="head")
 @store_options
 def upgrade(revision: str, place: Place, as_json: bool) -> None:
-    """Bring the store's tables up to REV (default: the newest).
+    """Upgrade the store's tables to REV (default: the newest).
 
-    Makes them where there are none. All of it happens, or nothing. Older versions of encvec go on as long as `encvec
-    db history` gives the new revision a format that they read. Wants the tables' owner in PostgreSQL.
+    Creates them if there are none. The upgrade is all or nothing. Older versions of encvec can still use the tables
+    if they read the format that `encvec db history` shows for REV. In PostgreSQL you must own the tables.
     """
     _told(*migrate.upgrade(place.store_url, revision), as_json)
 
@@ -34,16 +34,16 @@ def upgrade(revision: str, place: Place, as_json: bool) -> None:
 @click.command()
 @click.argument("revision", metavar="REV")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--accept-data-loss", is_flag=True, help="Delete what earlier tables have no place for.")
+@click.option("--accept-data-loss", is_flag=True, help="Delete data that earlier tables cannot hold.")
 @store_options
 def downgrade(revision: str, yes: bool, accept_data_loss: bool, place: Place, as_json: bool) -> int:
-    """Bring the store's tables back to REV; 0 is none at all.
+    """Downgrade the store's tables to REV; 0 removes them.
 
-    Refuses where that would delete data, unless you accept it.
+    Refuses if that would delete data, unless you pass --accept-data-loss.
     """
     url = place.store_url
-    fate = " What it has no place for will be deleted." if accept_data_loss else ""
-    if not confirmed(f"Take the tables of {migrate.current(url).store} back to revision {revision}?{fate}", yes):
+    fate = " Data that it cannot hold will be deleted." if accept_data_loss else ""
+    if not confirmed(f"Downgrade the tables of {migrate.current(url).store} to revision {revision}?{fate}", yes):
         return 1
     _told(*migrate.downgrade(url, revision, accept_data_loss=accept_data_loss), as_json)
     return 0
@@ -52,9 +52,9 @@ def downgrade(revision: str, yes: bool, accept_data_loss: bool, place: Place, as
 @click.command()
 @store_options
 def current(place: Place, as_json: bool) -> int:
-    """Tell which revision the store's tables are of.
+    """Show the revision of the store's tables.
 
-    Exit code 1 where this version of encvec cannot use them.
+    The exit code is 1 if this version of encvec cannot use them.
     """
     version = migrate.current(place.store_url)
     document = asdict(version) | {"usable": version.usable}
@@ -63,9 +63,7 @@ def current(place: Place, as_json: bool) -> int:
     else:
         facts(document.items())
         if not version.usable:
-            note(
-                "`encvec db upgrade` brings them up" if version.revision < version.head else "a newer encvec is needed"
-            )
+            note("run `encvec db upgrade`" if version.revision < version.head else "install a newer version of encvec")
     return 0 if version.usable else 1
 
 
@@ -74,7 +72,7 @@ def current(place: Place, as_json: bool) -> int:
 def history(as_json: bool) -> None:
     """List all revisions, with their formats.
 
-    The format is the least that a version of encvec must read to use the tables after that revision.
+    The format is what a version of encvec must be able to read to use the tables after that revision.
     """
     found = [asdict(revision) for revision in migrate.history()]
     if as_json:
@@ -85,13 +83,13 @@ def history(as_json: bool) -> None:
 
 @click.command()
 @click.argument("revision", metavar="[REV]", default="head")
-@click.option("--from", "start", metavar="REV", default="0", help="Where the tables are [default: not there yet].")
-@click.option("--with-extension", is_flag=True, help="Begin with CREATE EXTENSION, which takes a superuser.")
+@click.option("--from", "start", metavar="REV", default="0", help="Current revision [default: no tables yet].")
+@click.option("--with-extension", is_flag=True, help="Begin with CREATE EXTENSION, which needs a superuser.")
 @store_options
 def sql(revision: str, start: str, with_extension: bool, place: Place, as_json: bool) -> None:
-    """Print the SQL of an upgrade to REV.
+    """Print the SQL of an upgrade to REV, for a DBA to run.
 
-    It is for a DBA who runs it himself. No server is asked; of a PostgreSQL --store, only the option `schema` matters.
+    Connects to no server. Only the option `schema` of a PostgreSQL --store matters.
 
     \b
     Example:

@@ -1,1 +1,1 @@
-"""Keys, ciphers and index-vector schemes: everything that touches a secret."""
+"""Cryptographic primitives: subkeys, tags, envelopes, sealed blobs, padding."""

@@ -1,12 +1,11 @@
-"""The bytes of sealed blobs: a collection's settings, and what lies beside its records, such as a profile.
+"""The bytes of sealed settings and blobs. A blob is data beside the records, such as a profile.
 
     settings  format u8 | key version u32 | incarnation 16 | GCM nonce 12 | ciphertext | GCM tag 16
     blob      format u8 | key version u32 | GCM nonce 12 | ciphertext | GCM tag 16
 
-The associated data of settings is the tuple (format, purpose, tenant, collection, incarnation), then all that stands
-before the nonce; that of a blob the same tuple with the blob's name, part and digest, then what stands before the
-nonce. The incarnation is random and drawn when a collection is created. It stands in clear in front of the settings,
-since the key that opens them is derived from it.
+The associated data of settings is the tuple (format, purpose, tenant, collection, incarnation), then everything before
+the nonce. For a blob, the tuple also has the blob's name, part and digest. The incarnation is drawn at random when a
+collection is created. It stands in clear in front of the settings, because their key is derived from it.
 """
 
 from __future__ import annotations
@@ -27,14 +26,14 @@ SETTINGS_FORMAT = 1
 BLOB_FORMAT = 1
 _SETTINGS_HEAD = 5 + INCARNATION
 _BLOB_HEAD = 5
-_REFUSED = "the collection's settings could not be authenticated: they were written under other keys, or altered"
+_REFUSED = "the collection's settings could not be authenticated: they were altered, or sealed under other keys"
 
 SettingsHead = tuple[int, bytes]
-"""Key version and incarnation that sealed settings claim."""
+"""The key version and the incarnation that sealed settings claim."""
 
 
 def settings_head(sealed: bytes) -> SettingsHead:
-    """Read what sealed settings claim in clear; opening them proves it. Raises AuthenticationError."""
+    """Read what sealed settings claim in clear; only opening them proves it. Raises AuthenticationError."""
     if len(sealed) < _SETTINGS_HEAD + NONCE or sealed[0] != SETTINGS_FORMAT:
         raise AuthenticationError(_REFUSED)
     return int.from_bytes(sealed[1:5], "big"), sealed[5:_SETTINGS_HEAD]
@@ -78,13 +77,13 @@ class BlobCipher:
             raise AuthenticationError(_REFUSED) from None
 
     def seal_blob(self, name: str, part: int, digest: str, content: bytes) -> bytes:
-        """Seal a blob, bound to its name, part and digest, which the settings hold."""
+        """Seal a blob, bound to its name, its part, and the digest that the settings hold."""
         head, nonce = struct.pack(">BI", BLOB_FORMAT, self.key_version), os.urandom(NONCE)
         associated = self._associated(Purpose.BLOB, name, part, digest) + head
         return head + nonce + self._blobs.encrypt(nonce, content, associated)
 
     def open_blob(self, name: str, part: int, digest: str, sealed: bytes) -> bytes:
-        """Open a blob. Raises AuthenticationError, for one of another collection, name, part or digest too."""
+        """Open a blob. Raises AuthenticationError, also for a blob of another collection, name, part or digest."""
         associated = self._associated(Purpose.BLOB, name, part, digest) + sealed[:_BLOB_HEAD]
         nonce = sealed[_BLOB_HEAD : _BLOB_HEAD + NONCE]
         try:

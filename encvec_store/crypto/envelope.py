@@ -4,13 +4,13 @@
     envelope  record token 16 | header 44 | GCM nonce 12 | ciphertext | GCM tag 16
 
 Integers are big-endian. A record has two envelopes, sealed under different subkeys: its exact vector (little-endian,
-float32 in format 1, float16 in format 2) and its payload, padded. The associated data of either is the tuple (format,
-purpose, tenant, collection, incarnation), then token and header; the header's binding is a PMAC of token, noise nonce,
-exact vector and index vector. So no part of a record can be moved to another record, collection or tenant, nor joined
-to another write's part, nor to another collection that had the same name. Where the noise nonce is random (`sealed`),
-so is the binding: two snapshots do not tell whether a vector was changed.
+float32 in format 1, float16 in format 2) and its padded payload. The associated data of both is the tuple (format,
+purpose, tenant, collection, incarnation), then token and header. The header's binding is a PMAC of token, noise nonce,
+exact vector and index vector. So no part of a record can be moved to another record, collection or tenant, to an
+earlier collection of the same name, or be joined with a part of another write. Under `sealed` the noise nonce is
+random, and so is the binding: two snapshots do not tell whether a vector changed.
 
-AES-256-GCM with random 96-bit nonces (NIST SP 800-38D, 8.2.2): at most 2^32 writes a collection and key version.
+AES-256-GCM with random 96-bit nonces (NIST SP 800-38D, 8.2.2): at most 2^32 writes per collection and key version.
 """
 
 from __future__ import annotations
@@ -57,37 +57,37 @@ TOKEN = 16
 HEADER = 44
 PREFIX = TOKEN + HEADER
 INCARNATION = 16
-# where the header's fields stand in an envelope
+# positions of the header's fields in an envelope
 NAME_KIND = slice(TOKEN + 2, TOKEN + 4)
 REVISION = slice(TOKEN + 4, TOKEN + 8)
 KEY_VERSION = slice(TOKEN + 8, TOKEN + 12)
 _NOISE_NONCE = slice(TOKEN + 12, TOKEN + 28)
 _BINDING = slice(TOKEN + 28, PREFIX)
 _STAMP = 12
-"""Bytes at the start of a header that all records of one write have in common."""
+"""Bytes at the start of a header that all records of one write share."""
 NONCE = 12
 TAG = 16
 
 Context = tuple[str, str, bytes]
-"""Tenant, collection and its incarnation: what every subkey of a collection is derived for."""
+"""Tenant, collection and incarnation: the context of every subkey of a collection."""
 
 
 def envelope_size(dim: int, precision: Precision = Precision.SINGLE) -> int:
-    """Bytes of the envelope of a vector of `dim` coordinates."""
+    """Return the bytes of the envelope of a vector with `dim` coordinates."""
     return PREFIX + NONCE + precision.dtype.itemsize * dim + TAG
 
 
 @dataclass(frozen=True)
 class Stamp:
-    """What the headers of one write have in common."""
+    """What the headers of one write share."""
 
     scheme: int
     revision: int
-    """Of the settings that the write was made under."""
+    """Revision of the settings that the write was made under."""
     key_version: int
     precision: Precision = Precision.SINGLE
     name_kind: int = 0
-    """What the record token is made from: 0, a record's id; a mapped column has kinds of its own."""
+    """What the record token is made from. 0 is a record's id; a mapped column has kinds of its own."""
 
     def pack(self) -> bytes:
         """Return the first 12 bytes of a header."""
@@ -106,7 +106,7 @@ def headers(stamp: Stamp, nonces: Bytes, bindings: Bytes) -> Bytes:
 
 
 def is_of(envelopes: Bytes, scheme: int, precision: Precision) -> bool:
-    """Say whether (n, size) envelopes all claim to be of a scheme and precision."""
+    """Return True if all (n, size) envelopes claim this scheme and precision."""
     common, wanted = _common(envelopes), bytes([precision.record_format, scheme])
     if common is not None:
         return common[:2] == wanted
@@ -114,7 +114,7 @@ def is_of(envelopes: Bytes, scheme: int, precision: Precision) -> bool:
 
 
 def revisions(envelopes: Bytes) -> tuple[int, int]:
-    """Return the least and the largest revision that (n, size) envelopes claim; there is one at least."""
+    """Return the smallest and the largest revision that (n, size) envelopes claim; n must be at least 1."""
     common = _common(envelopes)
     if common is not None:
         revision = int.from_bytes(common[4:8], "big")
@@ -124,13 +124,13 @@ def revisions(envelopes: Bytes) -> tuple[int, int]:
 
 
 def key_version(envelopes: Bytes) -> int | None:
-    """Read the key version that (n, size) envelopes claim; None where they are not alike."""
+    """Return the key version that (n, size) envelopes claim; None if they differ in a header's first 12 bytes."""
     common = _common(envelopes)
     return None if common is None else int.from_bytes(common[8:], "big")
 
 
 def key_versions(envelopes: Bytes) -> npt.NDArray[np.int64]:
-    """Read the key version that each of (n, size) envelopes claims: (n,) int64."""
+    """Return the key version that each of (n, size) envelopes claims: (n,) int64."""
     return np.ascontiguousarray(envelopes[:, KEY_VERSION]).view(">u4").reshape(-1).astype(np.int64)
 
 
@@ -145,7 +145,7 @@ def bindings_of(envelopes: Bytes) -> Bytes:
 
 
 def _common(envelopes: Bytes) -> bytes | None:
-    """Return the first bytes of a header, where all of (n, size) envelopes have the same."""
+    """Return the first 12 bytes of the headers of (n, size) envelopes if they are all the same, else None."""
     if not len(envelopes) or envelopes.shape[1] < PREFIX:
         return None
     begun = envelopes[:, TOKEN : TOKEN + _STAMP].tobytes()
@@ -153,7 +153,7 @@ def _common(envelopes: Bytes) -> bytes | None:
 
 
 def _precision(envelopes: Bytes) -> Precision:
-    """Return the precision that all of (n, size) envelopes claim, which opening them proves, or raise."""
+    """Return the precision that all (n, size) envelopes claim; opening them proves it. Raises AuthenticationError."""
     if not len(envelopes):
         return Precision.SINGLE
     claimed = FORMATS.get(int(envelopes[0, TOKEN])) if envelopes.shape[1] > TOKEN else None
@@ -191,27 +191,27 @@ class RecordCipher:
         return _rows(self._blind.tags_of([encode(name, value) for name, value in values]))
 
     def bindings(self, tokens: Bytes, nonces: Bytes, vectors: Kept, index_vectors: Kept) -> Bytes:
-        """Tags that tie headers to what was written: (n, 16), (n, 16), (n, dim), (n, index_dim) -> (n, 16) uint8.
+        """Tags that bind headers to what was written: (n, 16), (n, 16), (n, dim), (n, index_dim) -> (n, 16) uint8.
 
-        Vectors come as they are kept: float32, or float16 in half precision.
-        The exact vector is in it, so that no two writes of one id have the same header unless they are the same
-        write: else an older vector could stand beside a newer payload.
+        Vectors come as they are stored: float32, or float16 in half precision.
+        The exact vector is included, so that two writes of one id have different headers. Otherwise an older vector
+        could be put beside a newer payload.
         """
         parts = (np.ascontiguousarray(part).view(np.uint8) for part in (vectors, index_vectors) if part.shape[1])
         return self._binding.tags(tokens, nonces, *parts)
 
     def cache_tag(self, message: bytes) -> bytes:
-        """Tag a description of index files, so that a forged index is never parsed."""
+        """Return the tag of a description of index files. It keeps forged index files from being parsed."""
         return self._cache.tags_of([message]).tobytes()
 
     def is_cache_tag(self, message: bytes, tag: bytes) -> bool:
-        """Say, in constant time, whether a tag is ours."""
+        """Return True if a tag is ours, in constant time."""
         return bytes_eq(self.cache_tag(message), tag)
 
     def seal_vectors(self, tokens: Bytes, heads: Bytes, vectors: Kept) -> Bytes:
         """Seal n exact vectors: (n, dim) float32, or float16 under headers of half precision -> (n, size) uint8.
 
-        Raises ValueError where headers and vectors are not of one precision.
+        Raises ValueError if headers and vectors have different precisions.
         """
         n, dim = vectors.shape
         precision = Precision.HALF if vectors.dtype == np.float16 else Precision.SINGLE

@@ -1,7 +1,7 @@
-"""The one table of key purposes, canonical encoding, and HKDF (RFC 5869).
+"""The table of key purposes, the canonical encoding, and HKDF (RFC 5869).
 
-Every subkey is HKDF-SHA256 of a root over `encode(FORMAT, purpose, *context)`. Parts are typed and
-length-prefixed, so ("a", "b-c") and ("a-b", "c") never meet, and no subkey serves two purposes.
+Every subkey is HKDF-SHA256 of a root over `encode(FORMAT, purpose, *context)`. Parts are typed and length-prefixed,
+so ("a", "b-c") and ("a-b", "c") differ, and no subkey has two purposes.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ FORMAT = "encvec/1"
 class Purpose(StrEnum):
     """What a subkey is for.
 
-    Context: (tenant, collection, incarnation), and for the scheme's keys (scheme, parameters) too.
+    The context is (tenant, collection, incarnation). For the scheme's keys, (scheme, parameters) follow.
     """
 
     CONFIG = "config"
     """AES-256-GCM of a collection's settings."""
     BLOB = "blob"
-    """AES-256-GCM of what lies with a collection beside its settings and records: a scheme's profile."""
+    """AES-256-GCM of blobs beside a collection's settings and records: a scheme's profile."""
     RECORD_TOKEN = "record-token"
-    """PMAC of a record's id: the name by which a store knows it."""
+    """PMAC of a record's id, which stands in for the id in the store."""
     BLIND_TOKEN = "blind-token"
-    """PMAC of (field, value): what a store compares for a blind field."""
+    """PMAC of (field, value), which the store compares for a blind field."""
     VECTOR = "vector"
     """AES-256-GCM of the exact vector."""
     PAYLOAD = "payload"
     """AES-256-GCM of id, metadata and document."""
     BINDING = "binding"
-    """PMAC of (record token, exact vector, index vector), kept in the record's header."""
+    """PMAC of (record token, noise nonce, exact vector, index vector), in the record's header."""
     ROTATION = "rotation"
     """AES-CTR keystream from which the orthogonal transform is drawn."""
     SCALE = "scale"
@@ -51,13 +51,13 @@ class Purpose(StrEnum):
     CELL = "cell"
     """PMAC of a record token: the cell it belongs to."""
     INDEX_CACHE = "index-cache"
-    """PMAC over the digests of index files, so that a forged one is never parsed."""
+    """PMAC over the digests of index files, so that a forged file is never parsed."""
     ORM_COLUMN = "orm-column"
-    """The root of one mapped column: all its subkeys come from this, so that it shares none with a collection."""
+    """The root of one mapped column. All its subkeys derive from it, so it shares none with a collection."""
 
 
 def encode(*parts: str | bytes | int) -> bytes:
-    """Encode a tuple injectively: per part a type byte, a 32-bit big-endian length, the bytes."""
+    """Encode a tuple so that different tuples differ: per part a type byte, a 32-bit big-endian length, the bytes."""
     out = bytearray()
     for part in parts:
         if isinstance(part, str):

@@ -18,13 +18,13 @@ __all__ = ["Keystream", "Pmac", "batches"]
 
 Words = npt.NDArray[np.uint64]
 BLOCK = 16
-_BATCH_BYTES = 1 << 19  # so much work stays in the second-level cache, and numpy's cost a call is small beside it
+_BATCH_BYTES = 1 << 19  # fits the second-level cache, and is large enough that numpy's cost per call does not matter
 
 
 def batches(n: int, row_bytes: int) -> tuple[int, list[slice]]:
-    """Cut n rows so that a batch fits the cache: the largest batch's size and the slices.
+    """Cut n rows into batches that fit the cache; return the largest batch's size and the slices.
 
-    Loops over them allocate before they begin: fresh memory in each turn costs as much as the arithmetic.
+    Callers allocate buffers before they loop: new memory for each batch would cost as much as the arithmetic.
     """
     size = max(1, min(n, _BATCH_BYTES // max(1, row_bytes)))
     return size, [slice(start, min(start + size, n)) for start in range(0, n, size)]
@@ -34,19 +34,19 @@ class _Aes:
     """AES-256 on many independent blocks at once."""
 
     def __init__(self, key: bytes) -> None:
-        # ECB here is the raw permutation under the modes built in this file, never a mode for data
+        # ECB is the raw permutation that the modes in this file are built on; it never encrypts data
         self._cipher = Cipher(algorithms.AES256(key), modes.ECB())  # noqa: S305
 
     @staticmethod
     def room(size: int, blocks: int) -> Bytes:
-        """Allocate an output for (size, blocks) blocks; `cryptography` wants room for one more, less a byte."""
+        """Allocate an output for (size, blocks) blocks; `cryptography` needs 15 bytes more than it writes."""
         return np.empty((size * blocks + 1) * BLOCK - 1, np.uint8)
 
     def __call__(self, blocks: Words, room: Bytes | None = None) -> Words:
-        """Encrypt C-contiguous (..., 2) uint64, each pair one block in memory order; the result lies in `room`."""
+        """Encrypt C-contiguous (..., 2) uint64, each pair one block in memory order. The result is a view of `room`."""
         if room is None:
             room = self.room(1, blocks.size // 2)
-        # a context a call: it must not be shared between threads
+        # a new context for each call: threads must not share one
         size = self._cipher.encryptor().update_into(blocks.reshape(-1).view(np.uint8).data, room.data)
         return room[:size].view(np.uint64).reshape(blocks.shape)
 
@@ -72,7 +72,7 @@ class Pmac:
         self._l_inverse = _block(_halve(self._l))
 
     def _offsets_for(self, n: int) -> Words:
-        """Offsets of the first n blocks: gamma_i * L with gamma the Gray code."""
+        """Return the offsets of the first n blocks: gamma_i * L, with gamma the Gray code."""
         known = self._offsets
         if n > len(known):
             powers = [self._l]
@@ -86,11 +86,11 @@ class Pmac:
         return known[:n]
 
     def tags(self, *pieces: Bytes) -> Bytes:
-        """Tag n messages of one length, given as (n, width) pieces that are read side by side: (n, 16) uint8."""
+        """Tag n messages of one length, given as (n, width) pieces that are joined row by row: (n, 16) uint8."""
         length = sum(piece.shape[1] for piece in pieces)
         n, blocks = len(pieces[0]), max(1, -(-length // BLOCK))
         full = length == blocks * BLOCK
-        offsets = np.zeros((blocks, 2), np.uint64)  # 0 for the last block: its ciphertext is not used
+        offsets = np.zeros((blocks, 2), np.uint64)  # 0 for the last block, whose ciphertext is not used
         offsets[:-1] = self._offsets_for(blocks - 1)
         out = np.empty((n, 2), np.uint64)
         size, parts = batches(n, blocks * BLOCK)
@@ -121,7 +121,7 @@ class Pmac:
 
 
 def _xor_blocks(blocks: Words, spare: Words) -> Words:
-    """Xor the blocks of each row, (n, m, 2) -> (n, 2); by halves, as a reduction would go two words a step."""
+    """Xor the blocks of each row: (n, m, 2) -> (n, 2). Folding halves is faster than a reduction over two words."""
     while (m := blocks.shape[1]) > 1:
         half = m // 2
         folded = np.bitwise_xor(blocks[:, :half], blocks[:, half : 2 * half], out=spare[:, :half])
@@ -142,7 +142,7 @@ class Keystream:
         self._aes = _Aes(key)
 
     def words(self, nonces: Bytes, n_words: int) -> npt.NDArray[np.uint32]:
-        """Keystream of each nonce: (n, 16) uint8 -> (n, n_words) uint32.
+        """Return the keystream of each nonce: (n, 16) uint8 -> (n, n_words) uint32.
 
         The counter is the last 8 bytes of the block, big-endian, starting at the nonce's own value.
         """
@@ -152,7 +152,7 @@ class Keystream:
         return out
 
     def batches(self, nonces: Bytes, n_words: int) -> Iterator[tuple[slice, npt.NDArray[np.uint32]]]:
-        """Yield the rows and the words of one batch after the other; the next one overwrites them."""
+        """Yield (rows, words) of one batch after another. The next batch overwrites the words."""
         blocks = -(-n_words // 4)
         start = np.ascontiguousarray(nonces).view(">u8").astype(np.uint64)
         steps = np.arange(blocks, dtype=np.uint64)
@@ -166,7 +166,7 @@ class Keystream:
             yield rows, stream.reshape(len(counter), -1).view(np.uint32)[:, :n_words]
 
     def gaussians(self, n: int, *, stream: int = 0) -> npt.NDArray[np.float64]:
-        """Draw n standard normal numbers in double precision, by Box and Muller (1958), from one stream."""
+        """Draw n standard normal numbers in double precision from one stream, by Box and Muller (1958)."""
         half = -(-n // 2)
         bits = self._integers(2 * half, stream) >> np.uint64(11)
         uniform = (bits + 0.5) * 2.0**-53
@@ -175,7 +175,7 @@ class Keystream:
         return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:n]
 
     def permutation(self, n: int, *, stream: int = 0) -> npt.NDArray[np.intp]:
-        """Draw a permutation of n from one stream: the order of n 64-bit integers, whose ties are negligible."""
+        """Draw a permutation of n from one stream: the sort order of n 64-bit integers. Ties are negligible."""
         return np.argsort(self._integers(n, stream), kind="stable")
 
     def _integers(self, n: int, stream: int) -> Words:

@@ -1,14 +1,14 @@
-"""Keysets on two axes: where one lies, and what wraps it.
+"""Keysets have two axes: where one is stored, and what encrypts ("wraps") it.
 
-A keyset URI names the place, and may name the wrapper:
+A keyset URI names the storage, and may name the wrapper:
 
-    file:PATH    a file that only its owner may read; wrapped by a passphrase
-    env:NAME     an environment variable; not wrapped, since the environment is the secret's carrier
+    file:PATH    a file that only its owner can read; wrapped by a passphrase
+    env:NAME     an environment variable; not wrapped, because the environment itself is secret
     memory:      this process only, for tests and trials; not wrapped
-    ...?wrap=W   another wrapper than these: `passphrase`, `none`, or one of an installed package
+    ...?wrap=W   another wrapper: `passphrase`, `none`, or one of an installed package
 
-A *storage* takes bytes and gives bytes, and knows no keys. A *wrapper* finds a key, and knows no place. `stored` joins
-the two; `registry` has both tables, which other packages extend through entry points.
+A *storage* reads and writes bytes and knows no keys. A *wrapper* finds a key and knows no storage. `stored` joins the
+two. `registry` has both tables; other packages extend them through entry points.
 """
 
 from __future__ import annotations

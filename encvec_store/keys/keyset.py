@@ -1,6 +1,6 @@
 """Keysets: numbered root keys, one of them primary, each enabled, disabled or destroyed.
 
-The vocabulary is Tink's. New records are written under the primary version; every enabled version is read.
+The terms are those of Tink. The primary version encrypts new records; every enabled version decrypts.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ class KeyState(StrEnum):
     """What a key version may do."""
 
     ENABLED = "enabled"
-    """Opens and searches; encrypts when it is the primary."""
+    """Opens and searches records, and encrypts if it is the primary."""
     DISABLED = "disabled"
-    """Opens and searches nothing until enabled again; records under it can be replaced and deleted."""
+    """Opens nothing until it is enabled again. Records under it can still be replaced and deleted."""
     DESTROYED = "destroyed"
-    """Its root is gone: what it sealed is unreadable for good."""
+    """Its root key is erased: what it sealed can never be read again."""
 
 
 @dataclass(frozen=True)
 class KeyVersion:
-    """One numbered root key. The root never shows in a repr."""
+    """One numbered root key. Its repr never shows the key."""
 
     version: int
     state: KeyState
@@ -42,10 +42,9 @@ class KeyVersion:
 
 
 class Keyset:
-    """Root keys by version, kept where a URI says.
+    """Root keys by version, stored at a URI (see `encvec_store.keys`).
 
-    Use `Keyset.create(uri)` once and `Keyset.open(uri)` from then on; see `encvec_store.keys` for URIs.
-    Every change is saved before it is used.
+    Call `Keyset.create(uri)` once, and `Keyset.open(uri)` from then on. Every change is saved before it is used.
     """
 
     def __init__(self, stored: StoredKeyset, versions: list[KeyVersion], primary: int) -> None:
@@ -55,18 +54,18 @@ class Keyset:
 
     @classmethod
     def create(cls, uri: str, *, passphrase: str | bytes | None = None, wrap: str | None = None) -> Keyset:
-        """Create a keyset of one fresh version.
+        """Create a keyset with one new version.
 
         Args:
-            uri: where; see `encvec_store.keys`.
-            passphrase: for the wrapper `passphrase`; None, it is read from the environment.
-            wrap: what wraps it, in place of the URI's default: `passphrase`, `none`, or a wrapper of an installed
-                package, which may need to be told more, as in `name:more`. The same as `?wrap=` in the URI.
+            uri: where to store it; see `encvec_store.keys`.
+            passphrase: for the wrapper `passphrase`. If None, it is read from the environment.
+            wrap: the wrapper, instead of the URI's default: `passphrase`, `none`, or a wrapper of an installed
+                package, with what it needs to know after a colon: `name:more`. The same as `?wrap=` in the URI.
 
         Raises:
-            KeysetError: there is one already, or it could not be written.
-            UriError: the place or the wrapper is unknown.
-            InputError: a passphrase is given for a keyset that would not be wrapped.
+            KeysetError: a keyset exists there already, or it could not be written.
+            UriError: the storage or the wrapper is unknown.
+            InputError: a passphrase was given for a keyset that would not be wrapped.
         """
         return cls._create(StoredKeyset(uri, wrap=wrap, passphrase=passphrase))
 
@@ -75,28 +74,28 @@ class Keyset:
         """Open a keyset.
 
         Args:
-            uri: where; see `encvec_store.keys`.
-            passphrase: as in `create`. If it is given, a keyset in clear is refused.
-            wrap: what must wrap it, as in `create`. None: the URI's default, or a passphrase, as the keyset says.
+            uri: where it is stored; see `encvec_store.keys`.
+            passphrase: as in `create`. If it is given, a keyset that is not wrapped is refused.
+            wrap: the wrapper it must have, as in `create`. If None, the URI's default and a passphrase are accepted.
 
         Raises:
-            KeysetError: it is missing, damaged or wrapped otherwise, or the passphrase is wrong.
-            UriError: the place or the wrapper is unknown.
+            KeysetError: it is missing, damaged or wrapped in another way, or the passphrase is wrong.
+            UriError: the storage or the wrapper is unknown.
         """
         return cls._open(StoredKeyset(uri, wrap=wrap, passphrase=passphrase))
 
     @classmethod
     def open_or_create(cls, uri: str, *, passphrase: str | bytes | None = None, wrap: str | None = None) -> Keyset:
-        """Open the keyset of a URI, or create it where there is none; parameters and errors as in `open`, `create`.
+        """Open the keyset of a URI, or create it if there is none. Arguments and errors are those of `open`, `create`.
 
-        A mistyped URI makes a second keyset, whose keys open nothing that was written before.
+        A mistyped URI creates a second keyset, whose keys open nothing that was written before.
         """
         stored = StoredKeyset(uri, wrap=wrap, passphrase=passphrase)
         if not stored.exists():
             try:
                 return cls._create(stored)
             except KeysetError:
-                if not stored.exists():  # else another process was first: its keyset is the one
+                if not stored.exists():  # otherwise another process created it first: open that one
                     raise
                 stored = StoredKeyset(uri, wrap=wrap, passphrase=passphrase)
         return cls._open(stored)
@@ -114,7 +113,7 @@ class Keyset:
 
     @property
     def uri(self) -> str:
-        """Where the keyset lies, and its wrapper where one was named."""
+        """Where the keyset is stored, with the wrapper if one was named."""
         return self._stored.uri
 
     @property
@@ -135,7 +134,7 @@ class Keyset:
 
     @property
     def held(self) -> tuple[int, ...]:
-        """Numbers of the versions whose roots are here: the live ones, then those disabled."""
+        """Numbers of the versions that still have a root key: the live ones, then the disabled ones."""
         return self.live + tuple(n for n, item in sorted(self._versions.items()) if item.state is KeyState.DISABLED)
 
     def root(self, version: int, *, naming: bool = False) -> bytes:
@@ -143,8 +142,8 @@ class Keyset:
 
         Args:
             version: its number.
-            naming: the root is to find records by name, nothing else. A disabled version does that still: an
-                update or a deletion that could not find the older record would come undone once it is enabled.
+            naming: the root is only used to find records by id. A disabled version still does that. Otherwise an
+                update or a deletion would miss the older record, which would return once the version is enabled.
         """
         item = self._versions.get(version)
         if item is None:
@@ -154,34 +153,34 @@ class Keyset:
         return item.root
 
     def rotate(self) -> int:
-        """Add a fresh version and make it the primary; returns its number. Older ones still read."""
+        """Add a new version, make it the primary, and return its number. Older versions still read."""
         version = max(self._versions) + 1
         self._change(lambda versions: versions.__setitem__(version, _fresh(version)), primary=version)
         return version
 
     def enable(self, version: int) -> None:
-        """Let a disabled version work again."""
+        """Enable a disabled version again."""
         self._set_state(version, KeyState.ENABLED)
 
     def disable(self, version: int) -> None:
-        """Stop a version from opening anything, reversibly. The primary cannot be disabled."""
+        """Stop a version from opening anything until it is enabled again. The primary cannot be disabled."""
         self._set_state(version, KeyState.DISABLED)
 
     def destroy(self, version: int) -> None:
-        """Erase a version's root: what it sealed is unreadable for good. The primary cannot be destroyed.
+        """Erase a version's root key: what it sealed can never be read again. The primary cannot be destroyed.
 
-        A copy of the keyset made earlier (a backup of the key file) still holds the root.
+        Earlier copies of the keyset (a backup of the key file) still hold the root key.
         """
         self._set_state(version, KeyState.DESTROYED)
 
     def export(self, *, unsafe_cleartext: bool = False) -> str:
-        """Return the unwrapped keyset, as an `env:` variable holds it. Whoever sees it owns all data.
+        """Return the keyset unwrapped, as an `env:` variable holds it. Whoever sees it can read all data.
 
         Args:
-            unsafe_cleartext: must be True; the word is there to be found by a search of the code.
+            unsafe_cleartext: must be True. The name makes calls easy to find in a code review.
         """
         if unsafe_cleartext is not True:
-            raise KeysetError("export gives the keys away in clear: say unsafe_cleartext=True if you mean it")
+            raise KeysetError("export returns the keys in clear: pass unsafe_cleartext=True if you mean it")
         return base64.b64encode(self._document()).decode()
 
     def _set_state(self, version: int, state: KeyState) -> None:
@@ -189,14 +188,14 @@ class Keyset:
         if item is None:
             raise KeyUnavailableError(f"key version {version} is not in this keyset")
         if version == self._primary and state is not KeyState.ENABLED:
-            raise KeysetError(f"key version {version} is the primary: rotate first")
+            raise KeysetError(f"key version {version} is the primary: rotate the keyset first")
         if item.state is KeyState.DESTROYED and state is not KeyState.DESTROYED:
-            raise KeyUnavailableError(f"key version {version} is destroyed; that cannot be undone")
+            raise KeyUnavailableError(f"key version {version} is destroyed, which cannot be undone")
         root = b"" if state is KeyState.DESTROYED else item.root
         self._change(lambda versions: versions.__setitem__(version, replace(item, state=state, root=root)))
 
     def _change(self, edit: Callable[[dict[int, KeyVersion]], None], primary: int | None = None) -> None:
-        """Save the changed keyset, and only then take it over: nobody encrypts under a key that may get lost."""
+        """Save the changed keyset before using it: nothing is encrypted under a key that may get lost."""
         versions = dict(self._versions)
         edit(versions)
         primary = primary or self._primary
@@ -211,7 +210,7 @@ class Keyset:
         return f"Keyset({self.uri!r}, primary={self._primary}, {{{states}}})"
 
     def __reduce__(self) -> str:
-        raise TypeError("a Keyset is not pickled: open it by its URI where it is needed")
+        raise TypeError("a Keyset cannot be pickled: open it by its URI where it is needed")
 
 
 def _serialised(versions: dict[int, KeyVersion], primary: int) -> bytes:
@@ -234,8 +233,8 @@ def _fresh(version: int) -> KeyVersion:
     return KeyVersion(version, KeyState.ENABLED, now, os.urandom(32))
 
 
-def _whole(value: object) -> int:
-    if type(value) is not int:  # int() would round 1.5 and fail on Infinity, which JSON readers let pass
+def _integer(value: object) -> int:
+    if type(value) is not int:  # int() would round 1.5, and fail on Infinity, which JSON readers accept
         raise TypeError
     return value
 
@@ -247,14 +246,14 @@ def _parse(document: bytes) -> tuple[list[KeyVersion], int]:
             raise ValueError
         versions = [
             KeyVersion(
-                _whole(item["version"]),
+                _integer(item["version"]),
                 KeyState(item["state"]),
                 str(item["created"]),
                 base64.b64decode(item["root"], validate=True),
             )
             for item in fields["versions"]
         ]
-        primary = _whole(fields["primary"])
+        primary = _integer(fields["primary"])
         by_number = {item.version: item for item in versions}
         if by_number[primary].state is not KeyState.ENABLED or len(by_number) != len(versions):
             raise ValueError
@@ -262,5 +261,5 @@ def _parse(document: bytes) -> tuple[list[KeyVersion], int]:
             if len(item.root) != (0 if item.state is KeyState.DESTROYED else 32) or not 0 < item.version < 2**32:
                 raise ValueError
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise KeysetError("this is no keyset of a known format, or it is damaged") from None
+        raise KeysetError("the keyset has an unknown format, or is damaged") from None
     return versions, primary

@@ -1,4 +1,4 @@
-"""The protocols of a keyset's storage and of its wrapper."""
+"""The protocols of a keyset's storage and wrapper."""
 
 from __future__ import annotations
 
@@ -8,58 +8,58 @@ from typing import Any, Protocol
 __all__ = ["NONE", "Header", "KeyWrapper", "KeysetStorage"]
 
 NONE = "none"
-"""The name of no wrapper at all: the keyset lies in clear, and its storage must keep it secret."""
+"""The name for "no wrapper": the keyset is stored in clear, and the storage must keep it secret."""
 
 Header = Mapping[str, Any]
-"""JSON object that is stored in clear beside a wrapped keyset, and authenticated with it."""
+"""JSON object, stored in clear beside a wrapped keyset and authenticated with it."""
 
 
 class KeysetStorage(Protocol):
-    """The place of one keyset: bytes in, bytes out. Used by one thread at a time."""
+    """Stores the bytes of one keyset. Used by one thread at a time."""
 
     uri: str
-    """`scheme:rest`, by which the same place is found again."""
+    """`scheme:rest`, by which the same storage is found again."""
     wrapper: str
-    """Name of the wrapper where the caller names none. `none` only where the place itself is a carrier of secrets."""
+    """The default wrapper. It is `none` only if the storage itself is meant for secrets."""
     lasting: bool
-    """Whether what is written here outlives the process."""
+    """True if what is written here outlives the process."""
 
     def exists(self) -> bool:
-        """Say whether there is a keyset already. Asked before a key is derived or a passphrase typed."""
+        """Return True if there is a keyset. Called before a key is derived or a passphrase is asked for."""
         ...
 
     def read(self) -> bytes:
-        """Return the content. Raises KeysetError where there is none, or it cannot be read."""
+        """Return the content. Raises KeysetError if there is none, or it cannot be read."""
         ...
 
     def create(self, content: bytes) -> None:
-        """Store new content, all or nothing. Raises KeysetError where there is some already, and keeps that."""
+        """Store new content, all or nothing. Raises KeysetError, and changes nothing, if there is content already."""
         ...
 
     def replace(self, content: bytes) -> None:
-        """Replace the content, all or nothing, and durably where the place lasts.
+        """Replace the content, all or nothing, and durably if the storage is lasting.
 
-        Raises KeysetError unless what is stored is what this object read or wrote last: of two processes that change
-        a keyset at the same time, the second must not undo the first one's key.
+        Raises KeysetError unless the stored content is what this object read or wrote last. If two processes change
+        a keyset at the same time, the second must not undo the first one's new key.
         """
         ...
 
 
 class KeyWrapper(Protocol):
-    """Finds the key that a keyset is encrypted under.
+    """Finds the key that encrypts a keyset.
 
-    The keyset itself is encrypted elsewhere, by AES-256-GCM with a fresh nonce each time: a wrapper sees only the key.
-    A key service wraps a random key and keeps the result in the header; a passphrase derives the key from a salt.
+    `StoredKeyset` encrypts the keyset, by AES-256-GCM with a new nonce each time; a wrapper only supplies the key.
+    A key service wraps a random key and keeps the result in the header. A passphrase derives the key from a salt.
 
-    Whoever can write to the storage can write a header. So a header must not choose *whose* key is used: the name of a
-    key in a service comes from the caller (what follows the wrapper's name, as in `wrap="mykms:alias/app"`) or from
-    the environment, and is compared with the header's at most.
+    Whoever can write to the storage can write a header. So a header must not choose *whose* key is used. The name of
+    a key in a service comes from the caller (the part after the wrapper's name, as in `wrap="mykms:alias/app"`) or
+    from the environment. At most it is compared with the header.
     """
 
     def new(self) -> tuple[bytes, Header]:
-        """Return a new key, 32 bytes, and the header by which `recover` finds it again. Raises KeysetError."""
+        """Return a new key of 32 bytes, and the header by which `recover` finds it again. Raises KeysetError."""
         ...
 
     def recover(self, header: Header) -> bytes:
-        """Return the key of a header, 32 bytes. Raises KeysetError, also where the header is malformed or hostile."""
+        """Return the key of a header, 32 bytes. Raises KeysetError, also if the header is malformed or hostile."""
         ...

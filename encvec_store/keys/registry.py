@@ -23,53 +23,53 @@ PASSPHRASE = "passphrase"  # noqa: S105 - the wrapper's name
 
 
 def _no_wrapper(rest: str, _: str | bytes | None) -> KeyWrapper | None:
-    """Return nothing: the keyset is not wrapped."""
+    """Return None: the keyset is not wrapped."""
     if rest:
-        raise UriError(f"the wrapper {NONE!r} takes nothing behind its name, got {rest!r}")
+        raise UriError(f"the wrapper {NONE!r} takes nothing after its name, got {rest!r}")
     return None
 
 
 STORAGES: dict[str, MakeStorage] = {"file": FileStorage, "env": EnvStorage, "memory": MemoryStorage}
-"""URI scheme -> storage of the rest of the URI. Other packages add theirs by entry points (`plugins`)."""
+"""URI scheme -> function (rest of the URI) -> storage. Other packages add theirs by entry points (`plugins`)."""
 
 WRAPPERS: dict[str, MakeWrapper] = {NONE: _no_wrapper, PASSPHRASE: PassphraseWrapper}
-"""Name -> wrapper of (what follows the name and a colon, passphrase). Other packages add theirs by entry points."""
+"""Name -> function (text after `name:`, passphrase) -> wrapper. Other packages add theirs by entry points."""
 
 
 def split(uri: str) -> tuple[str, str | None]:
-    """Part a keyset URI into that of its place and the wrapper that it names, if any.
+    """Split a keyset URI into the URI of its storage and the wrapper it names, if any.
 
-    Only the literal `?wrap=` counts, and the last one: any other "?" is part of the place, since a file's name may
-    have one. A file whose name has `?wrap=` in it is opened by a URI that names its wrapper behind it.
+    Only the last `?wrap=` counts. Any other "?" belongs to the storage, since file names may contain one. If a file
+    name contains `?wrap=`, its URI must name the wrapper as well.
     """
     if not isinstance(uri, str):
-        raise UriError(f"a keyset URI must be a string that begins with {_known()}; got {type(uri).__name__}")
+        raise UriError(f"a keyset URI must be a string that begins with {_known()}, got {type(uri).__name__}")
     place, sign, wrap = uri.rpartition("?wrap=")
     return (place, wrap) if sign else (uri, None)
 
 
 def make_storage(uri: str) -> KeysetStorage:
-    """Find the storage that a URI names. Raises UriError, PluginError."""
+    """Return the storage that a URI names. Raises UriError, PluginError."""
     scheme, colon, rest = uri.partition(":")
     if colon and scheme in STORAGES:
         return STORAGES[scheme](rest)
     others = plugins.find(plugins.KEYSET_STORAGES, STORAGES)
     if colon and scheme in others:
         return cast(KeysetStorage, others[scheme].load()(rest))
-    # a string without a scheme may be a keyset or a passphrase in the wrong place: it is not shown
+    # a string without a scheme may be a keyset or a passphrase in the wrong argument: never show it
     given = f"{scheme}:" if colon and re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme) else "another string"
-    raise UriError(f"a keyset URI must begin with one of {_known(*others)}; got {given}")
+    raise UriError(f"a keyset URI must begin with one of {_known(*others)}, got {given}")
 
 
 def make_wrapper(spec: str, passphrase: str | bytes | None) -> KeyWrapper | None:
-    """Find the wrapper of a name, or of `name:what it needs to know`; None for `none`. Raises UriError, PluginError."""
+    """Return the wrapper of a `name` or `name:more`; None for `none`. Raises UriError, PluginError."""
     name, _, rest = spec.partition(":") if isinstance(spec, str) else ("", "", "")
     if name in WRAPPERS:
         return WRAPPERS[name](rest, passphrase)
     others = plugins.find(plugins.KEY_WRAPPERS, WRAPPERS)
     if name in others:
         return cast(KeyWrapper, others[name].load()(rest, passphrase))
-    raise UriError(f"a key wrapper must be one of {', '.join([*WRAPPERS, *others])}; got {name!r}")
+    raise UriError(f"a key wrapper must be one of {', '.join([*WRAPPERS, *others])}, got {name!r}")
 
 
 def _known(*others: str) -> str:

@@ -1,8 +1,8 @@
-"""A keyset's document in its place: wrapped on the way in, unwrapped on the way out.
+"""A keyset's document in its storage: wrapped when it is written, unwrapped when it is read.
 
-A wrapped document is canonical JSON. Reading compares it with its own canonical form, so every byte counts: one that is
-flipped anywhere is either a JSON error, a different header, or a failed authentication. A document that is not wrapped
-is stored as it is.
+A wrapped document is canonical JSON, and reading compares it with its canonical form. So a flipped byte is always
+noticed: it gives a JSON error, another header, or a failed authentication. A document that is not wrapped is stored
+as it is.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _FIELDS = {"format", "header", "nonce", "sealed", "wrapper"}
 
 @dataclass(frozen=True)
 class _Wrapped:
-    """A wrapped document, taken apart."""
+    """The parts of a wrapped document."""
 
     wrapper: str
     header: dict[str, Any]
@@ -38,64 +38,64 @@ class _Wrapped:
 
 
 class StoredKeyset:
-    """The document of one keyset: `create` it or `load` it, then `save` it as often as it changes.
+    """The document of one keyset: `create` or `load` it, then `save` it whenever it changes.
 
-    A document says what wraps it, so `load` needs no hint. What it says is checked:
+    A document names its wrapper, so `load` needs no hint. The name is checked:
 
-    - Where the caller named a wrapper, the document must have that one.
-    - A document in clear is taken only from a storage that keeps its keysets so, or where `none` was named. Otherwise
-      whoever can write to the place could put a keyset of his own there.
-    - Any other wrapper than the storage's default and the passphrase must be named by the caller. A thief may have a
-      key of his own in the same service, and nothing must be encrypted under it because a file says so.
+    - If the caller named a wrapper, the document must have that one.
+    - A document in clear is accepted only from a storage whose default is `none`, or if the caller named `none`.
+      Otherwise whoever can write to the storage could put a keyset of their own there.
+    - Any wrapper other than the storage's default and the passphrase must be named by the caller. An attacker may
+      have a key of their own in the same service, and nothing must be encrypted under it because a file says so.
     """
 
     def __init__(self, uri: str, *, wrap: str | None = None, passphrase: str | bytes | None = None) -> None:
         place, named = split(uri)
         if named is not None and wrap is not None and named != wrap:
-            raise UriError(f"the keyset URI names the wrapper {named!r}, wrap= another, {wrap!r}: give one")
+            raise UriError(f"the keyset URI names the wrapper {named!r}, but wrap= is {wrap!r}: give one of them")
         self._storage = make_storage(place)
         self._wrap = named if wrap is None else wrap
         self._passphrase = passphrase
         self._opened: KeyWrapper | None = None
         if self._wrap is not None:
-            self._opened = make_wrapper(self._wrap, passphrase)  # a mistyped name is told before anything is read
+            self._opened = make_wrapper(self._wrap, passphrase)  # a mistyped name fails before anything is read
         self._key: tuple[str, bytes, Header] | None = None  # wrapper, key, header: a key is derived once
         self._clear = False
         self.uri = self._storage.uri if self._wrap is None else f"{self._storage.uri}?wrap={self._wrap}"
 
     @property
     def lasting(self) -> bool:
-        """Whether a change outlives this process."""
+        """True if a change outlives this process."""
         return self._storage.lasting
 
     def exists(self) -> bool:
-        """Say whether there is a keyset."""
+        """Return True if there is a keyset."""
         return self._storage.exists()
 
     def wrapper(self, *, new: bool = False) -> str:
-        """Return the name of the wrapper of the keyset that is here, or of a `new` one. Raises KeysetError."""
+        """Return the wrapper's name, of the stored keyset or of a `new` one. Raises KeysetError."""
         if new or self._wrap is not None:
             return self._chosen()
         wrapped = self._parse(self._storage.read())
         return NONE if wrapped is None else wrapped.wrapper
 
     def create(self, document: bytes) -> None:
-        """Store a new document. Raises KeysetError where one exists already."""
+        """Store a new document. Raises KeysetError if there is one already."""
         name = self._chosen()
         if self._passphrase is not None and name == NONE:
             raise InputError(
-                f"{self.uri} would hold the keyset in clear, passphrase or not: leave passphrase= out, "
-                'or say wrap="passphrase"'
+                f"{self.uri} would hold the keyset in clear, and not use the passphrase: leave passphrase= out, "
+                'or pass wrap="passphrase"'
             )
-        if self._storage.exists():  # asked before a key is derived, and again, atomically, by the storage
-            raise KeysetError(f"{self.uri} holds a keyset already: open it, or choose another place")
+        if self._storage.exists():  # early, before a key is derived; the storage checks again, atomically
+            raise KeysetError(f"{self.uri} holds a keyset already: open it, or choose another URI")
         self._clear = name == NONE
         if name != NONE:
             self._key = (name, *self._new_key(self._open_wrapper(self._wrap or self._storage.wrapper)))
         self._storage.create(self._wrapped(document))
 
     def load(self) -> bytes:
-        """Return the document. Raises KeysetError when it is missing, malformed or refused."""
+        """Return the document. Raises KeysetError if it is missing, malformed or refused."""
         content = self._storage.read()
         wrapped = self._parse(content)
         self._check_wrapper(NONE if wrapped is None else wrapped.wrapper)
@@ -112,7 +112,7 @@ class StoredKeyset:
         return document
 
     def save(self, document: bytes) -> None:
-        """Replace the document that was created or loaded, wrapped as it was."""
+        """Replace the document that was created or loaded. The wrapper stays the same."""
         self._storage.replace(self._wrapped(document))
 
     def _chosen(self) -> str:
@@ -120,35 +120,35 @@ class StoredKeyset:
         return (self._wrap or self._storage.wrapper).partition(":")[0]
 
     def _check_wrapper(self, found: str) -> None:
-        """Refuse what the caller cannot have meant; see the class."""
+        """Refuse a wrapper that the caller cannot have meant; see the class."""
         if found == NONE and self._passphrase is not None:
-            raise KeysetError(f"{self.uri} must be wrapped by the passphrase given, but is in clear")
+            raise KeysetError(f"{self.uri} must be wrapped by the given passphrase, but is in clear")
         if self._wrap is not None and found != self._chosen():
             state = "in clear" if found == NONE else f"wrapped by {found!r}"
             raise KeysetError(f"{self.uri} must have the wrapper {self._chosen()!r}, but is {state}")
         if self._wrap is None and found == NONE != self._storage.wrapper:
             raise KeysetError(
-                f"{self.uri} must be wrapped, but is in clear: who can write there may have exchanged it. "
-                'If you made it so, say wrap="none", or ?wrap=none in the URI'
+                f"{self.uri} must be wrapped, but is in clear: someone who can write there may have replaced it. "
+                'If you created it in clear, pass wrap="none", or add ?wrap=none to the URI'
             )
         if self._wrap is None and found not in (NONE, PASSPHRASE, self._storage.wrapper):
             raise KeysetError(
-                f"{self.uri} is wrapped by {found!r}: if you made it so, say wrap={found!r}, or ?wrap= in the URI"
+                f"{self.uri} is wrapped by {found!r}: if you chose that, pass wrap={found!r}, or add ?wrap= to the URI"
             )
 
     def _open_wrapper(self, name: str) -> KeyWrapper:
         if self._opened is None:
             self._opened = make_wrapper(self._wrap or name, self._passphrase)
         if self._opened is None:
-            raise KeysetError(f"{self.uri} is malformed: {name!r} wraps nothing")
+            raise KeysetError(f"{self.uri} is malformed: {name!r} is not a wrapper")
         return self._opened
 
     def _new_key(self, wrapper: KeyWrapper) -> tuple[bytes, Header]:
         try:
             key, header = wrapper.new()
-        except KeysetError as error:  # a wrapper does not know the place
+        except KeysetError as error:  # a wrapper does not know the URI
             raise KeysetError(f"{self.uri}: {error}") from error.__cause__
-        return _sized(key), json.loads(_canonical(header))  # as it will be read: a tuple is a list then
+        return _sized(key), json.loads(_canonical(header))  # as it will be read back: tuples become lists
 
     def _recovered(self, wrapper: KeyWrapper, header: Header) -> bytes:
         try:
@@ -157,7 +157,7 @@ class StoredKeyset:
             raise KeysetError(f"{self.uri}: {error}") from error.__cause__
 
     def _wrapped(self, document: bytes) -> bytes:
-        """Return the content to store: as it was created or loaded, never in clear by accident."""
+        """Return the content to store, wrapped as it was created or loaded; never in clear by accident."""
         if self._key is None:
             if not self._clear:
                 raise KeysetError(f"{self.uri} must be opened or created before it is changed")
@@ -169,7 +169,7 @@ class StoredKeyset:
         return _canonical(fields) + b"\n"
 
     def _parse(self, content: bytes) -> _Wrapped | None:
-        """Take content apart; None if it is in clear."""
+        """Split content into its parts; return None if it is in clear."""
         try:
             fields = json.loads(content)
             if fields["format"] == UNWRAPPED_FORMAT:
@@ -182,7 +182,7 @@ class StoredKeyset:
                 raise ValueError
             return _Wrapped(name, header, nonce, sealed)
         except (ValueError, KeyError, TypeError, RecursionError):
-            raise KeysetError(f"{self.uri} holds no keyset of a known format, or it is damaged") from None
+            raise KeysetError(f"{self.uri} is damaged, or is no keyset of a known format") from None
 
     def __repr__(self) -> str:
         return f"StoredKeyset({self.uri!r})"
@@ -190,12 +190,12 @@ class StoredKeyset:
 
 def _sized(key: bytes) -> bytes:
     if type(key) is not bytes or len(key) != 32:
-        raise KeysetError("a key wrapper must give a key of 32 bytes, got another")
+        raise KeysetError("a key wrapper must return a key of 32 bytes")
     return key
 
 
 def _head(wrapper: str, header: Header) -> bytes:
-    """Return the associated data: all that is stored in clear but the nonce."""
+    """Return the associated data: everything that is stored in clear except the nonce."""
     return _canonical({"format": FORMAT, "wrapper": wrapper, "header": header})
 
 
@@ -209,6 +209,6 @@ def _text(value: bytes) -> str:
 
 def _bytes(value: str) -> bytes:
     decoded = base64.b64decode(value, validate=True)
-    if _text(decoded) != value:  # base64 has several spellings of one value
+    if _text(decoded) != value:  # base64 can spell one value in several ways
         raise ValueError("base64")
     return decoded

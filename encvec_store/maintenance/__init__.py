@@ -1,1 +1,1 @@
-"""Work on a whole collection: calibrate, fit, rewrite, verify, estimate recall."""
+"""Tasks on a whole collection: calibrate, fit, rewrite, verify, estimate recall."""

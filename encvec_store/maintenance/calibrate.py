@@ -1,8 +1,7 @@
-"""Choose the noise: the largest that still meets a recall target.
+"""Choose the largest noise that still meets a recall target.
 
-A scheme says what else may vary (`Scheme.field`): dimensions, the exponent on queries. The strongest point is that with
-the largest beta, and among those about as large the one with the most dimensions, which resist better
-(docs/threat-model.md).
+A scheme says what else may vary (`Scheme.field`): dimensions, the exponent on queries. The strongest choice has the
+largest beta. Among nearly equal ones it has the most dimensions, which resist attacks better (docs/threat-model.md).
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from ..sealing.config import CollectionConfig
 __all__ = ["MAX_SAMPLE", "Attack", "Calibration", "applied", "enough", "simulate"]
 
 Attack = Callable[[Matrix, Scheme], Mapping[str, Any]]
-"""(lifted sample (n, point_dim), scheme without a profile) -> JSON values: an attack on the user's own data."""
+"""Function (lifted sample (n, point_dim), scheme without a profile) -> JSON values: attacks the user's own data."""
 
 
 MIN_SAMPLE = 100
@@ -38,13 +37,13 @@ _TIE = 0.05
 
 @dataclass(frozen=True)
 class Calibration:
-    """What `calibrate` found, as it is kept with the collection."""
+    """The result of `calibrate`, which is stored with the collection."""
 
     scheme: str
     beta: float
-    """The noise chosen: the largest that meets the target."""
+    """The chosen noise: the largest that meets the target."""
     dimensions: int
-    """Of an index vector."""
+    """Dimensions of an index vector."""
     gamma: float | None
     """Exponent on queries; None for `sap`."""
     query_beta: float
@@ -54,38 +53,38 @@ class Calibration:
     recall: float
     """Simulated recall@k at `beta` on the sample."""
     recall_low: float
-    """Lower bound of that: 5% quantile of a bootstrap over queries, extrapolated to `planned_size`."""
+    """Lower bound of `recall`: the 5% quantile of a bootstrap over queries, extrapolated to `planned_size`."""
     floor: float
-    """Noise below which our own attacks succeed; 0 for `sap`, which they break at any."""
+    """Noise below which our own attacks succeed; 0 for `sap`, which they break at any noise."""
     least_dimensions: int
-    """Dimensions below which they succeed."""
+    """Dimensions below which our own attacks succeed."""
     sample_size: int
     planned_size: int
     queries: int
     seed: int
     choices: list[dict[str, Any]] = field(repr=False)
-    """The largest beta that meets the target, by dimensions and gamma; None where none does."""
+    """The largest beta that meets the target, by dimensions and gamma; None if no beta does."""
     frontier: list[dict[str, float]] = field(repr=False)
-    """Simulated recall over a grid, at the dimensions and gamma chosen: rows of beta, candidates, recall."""
+    """Simulated recall over a grid, at the chosen dimensions and gamma: rows of beta, candidates, recall."""
     attack: dict[str, Any] | None = None
-    """What the attack reported that was run at the chosen point, if one was given."""
+    """The report of the attack at the chosen point, if an attack was given."""
 
     @property
     def weak(self) -> bool:
-        """Whether our own attacks are known to succeed at the point found."""
+        """True if our own attacks are known to succeed at the chosen point."""
         return self.beta < self.floor or self.dimensions < self.least_dimensions
 
     def weakness(self) -> str:
-        """Say what is weak, with the table."""
+        """Describe what is weak, with the choices that were tried."""
         tried = "; ".join(
             f"{row['dimensions']} dimensions, gamma {row['gamma']:g}: "
             + ("missed" if row["beta"] is None else f"beta {row['beta']:.2f}")
             for row in self.choices
         )
         return (
-            f"recall {self.target_recall:g} within {self.k * self.oversample} candidates leaves beta {self.beta:g} at "
-            f"{self.dimensions} dimensions, and below beta {self.floor:g} or {self.least_dimensions} dimensions our "
-            f"own attacks succeed ({tried}). Allow more candidates or less recall, or accept less noise"
+            f"recall {self.target_recall:g} within {self.k * self.oversample} candidates allows beta {self.beta:g} at "
+            f"{self.dimensions} dimensions, but our own attacks succeed below beta {self.floor:g} or "
+            f"{self.least_dimensions} dimensions ({tried}). Allow more candidates or less recall, or accept less noise"
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -104,35 +103,35 @@ def simulate(
     seed: int = 0,
     attack: Attack | None = None,
 ) -> Calibration:
-    """Find the strongest setting whose extrapolated lower recall bound meets the target.
+    """Find the strongest setting whose extrapolated lower bound of recall meets the target.
 
     Args:
         config: the collection's settings; the scheme's query_beta is kept, and a gamma of -1/2.
         vectors: (n, dim) sample, checked. Queries are drawn from it and do not find themselves.
-        k: neighbours asked for.
-        target_recall: share of the true k nearest to be found, below 1.
-        max_candidates: records re-ranked per query.
-        planned_size: records that the collection shall hold.
-        seed: of the draw.
-        attack: run at the point found; its report is kept.
+        k: number of hits per query.
+        target_recall: share of the true k nearest that must be found, below 1.
+        max_candidates: records that are re-ranked per query.
+        planned_size: records that the collection will hold.
+        seed: of the random draws.
+        attack: run at the chosen point; its report is kept.
 
     Raises:
-        CalibrationError: the target is missed even without noise, or the scheme has no noise.
+        CalibrationError: the target cannot be met even without noise, or the scheme has no noise.
         ProfileError: the sample varies in too few directions.
         InputError: an argument is out of range.
     """
     scheme = config.scheme
     if not scheme.noisy:
         raise CalibrationError(f"scheme {scheme.name!r} has no noise to calibrate")
-    k, max_candidates = _whole("k", k), _whole("max_candidates", max_candidates)
-    planned_size, seed = _whole("planned_size", planned_size), _whole("seed", seed)
+    k, max_candidates = _integer("k", k), _integer("max_candidates", max_candidates)
+    planned_size, seed = _integer("planned_size", planned_size), _integer("seed", seed)
     if not 1 <= k <= max_candidates:
         raise InputError(f"k must be from 1 to max_candidates ({max_candidates}), got {k}")
     if not isinstance(target_recall, int | float) or not 0 < target_recall < 1:
         raise InputError(f"target_recall must be between 0 and 1, got {target_recall!r}")
     least = max(MIN_SAMPLE, 2 * k, scheme.least_sample)
     if len(vectors) < least:
-        raise CalibrationError(f"a sample of {len(vectors)} is too small; give at least {least}")
+        raise CalibrationError(f"the sample must have at least {least} vectors, got {len(vectors)}")
     vectors = _at_most(vectors, seed)
     planned_size = max(planned_size, len(vectors))
     sample = Sample(config.metric, config.max_norm, vectors, seed)
@@ -153,8 +152,8 @@ def simulate(
     met = [row for row in choices if row["beta"] is not None]
     if not met:
         raise CalibrationError(
-            f"recall {target_recall:g} is out of reach with {max_candidates} candidates even without noise on "
-            "what is stored: allow more candidates, or lower the scheme's query_beta"
+            f"recall {target_recall:g} cannot be reached with {max_candidates} candidates, even without noise on "
+            "the stored vectors: allow more candidates, or lower the scheme's query_beta"
         )
     strong = [row for row in met if row["dimensions"] >= field.least] or met
     most = max(row["beta"] for row in strong)
@@ -190,7 +189,7 @@ def simulate(
 
 
 def enough(config: CollectionConfig, vectors: Matrix, planned_size: int, oversamples: tuple[int, ...]) -> int:
-    """Return the least of the oversamples with which the scheme finds .99 of 10 hits; else the largest."""
+    """Return the smallest oversample with which the scheme finds .99 of 10 hits; the largest if none does."""
     vectors = _at_most(vectors, 0)
     trial = config.scheme.trial(Sample(config.metric, config.max_norm, vectors, 0), config.profile)
     for times in oversamples[:-1]:
@@ -206,7 +205,7 @@ def _at_most(vectors: Matrix, seed: int) -> Matrix:
 
 
 def _largest(holds: Callable[[float], bool], near: float | None) -> float | None:
-    """Bisect for the largest beta that holds, rounded down; None where not even 0 does. It may lie near another."""
+    """Bisect for the largest beta that holds, rounded down; None if not even 0 does. Looks around `near` first."""
     good, bad = 0.0, _MAX_BETA
     if near is not None and near > _NEAR and holds(near - _NEAR):
         good = near - _NEAR
@@ -220,14 +219,14 @@ def _largest(holds: Callable[[float], bool], near: float | None) -> float | None
     return float(np.floor(good * 100) / 100)
 
 
-def _whole(name: str, value: Any) -> int:
+def _integer(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
         raise InputError(f"{name} must be an integer >= 0, got {value!r}")
     return int(value)
 
 
 def applied(config: CollectionConfig, found: Calibration) -> CollectionConfig:
-    """Return the settings with the calibration's choice taken over; a profile is yet to be fitted."""
+    """Return the settings with the calibration's choice. The profile is not fitted yet."""
     chosen = (config.fitted or {}).get("chosen", ())
     return replace(
         config,

@@ -1,4 +1,4 @@
-"""One job at a time beside whoever asked for it: in a thread, or in a task of the event loop."""
+"""Runs one background job at a time, in a thread or in a task of the event loop."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ log = logging.getLogger("encvec_store")
 
 
 class Job:
-    """Runs a function, never twice at once. May be used from several threads, and after a fork.
+    """Runs a function, never twice at the same time. May be used from several threads, and after a fork.
 
-    In a forked process nothing runs: threads stay behind in the parent, whatever they held.
+    A forked process starts with no job: threads stay in the parent, with the locks they hold.
     """
 
     def __init__(self, name: str) -> None:
@@ -36,13 +36,13 @@ class Job:
 
     @property
     def turn(self) -> Lock:
-        """The lock to hold while the work is done, by the job or by anyone else."""
+        """The lock that whoever does the work holds, the job or a caller."""
         if self._pid != os.getpid():
             self._begin()
         return self._lock
 
     def run(self, fn: Callable[[], None]) -> None:
-        """Call the function here, unless another caller is at it."""
+        """Call the function in this thread, unless a job is running."""
         running = self._claim()
         if running is not None:
             try:
@@ -51,7 +51,7 @@ class Job:
                 self._ended(running)
 
     def start(self, fn: Callable[[], None]) -> None:
-        """Call the function beside the caller, who does not wait: it lives on where the caller is cancelled.
+        """Call the function in the background, unless a job is running. It goes on if the caller is cancelled.
 
         Args:
             fn: a function that may wait (`concurrency`) and raises nothing.
@@ -71,20 +71,20 @@ class Job:
 
         try:
             threading.Thread(target=work, name=self._name).start()
-        except RuntimeError as error:  # no thread to be had, or the interpreter is about to end
+        except RuntimeError as error:  # no thread can be started, or the interpreter is shutting down
             self._ended(running)
             log.warning("maintenance could not start: %s", error)
 
     def wait(self) -> None:
-        """Wait until nothing runs."""
-        self.turn  # noqa: B018 - looks whether this is a forked process
+        """Wait until no job is running."""
+        self.turn  # noqa: B018 - checks for a fork
         with self._guard:
             running = self._running
         if running is not None:
             result(running)
 
     def close(self) -> None:
-        """Start nothing any more, and wait for what runs."""
+        """Start no more jobs, and wait for the running one."""
         self._closed = True
         self.wait()
 
@@ -95,12 +95,12 @@ class Job:
             self._ended(running)
 
     def _claim(self) -> Future[None] | None:
-        self.turn  # noqa: B018 - looks whether this is a forked process
+        self.turn  # noqa: B018 - checks for a fork
         with self._guard:
             if self._closed or self._running is not None:
                 return None
             self._running = Future()
-            self._running.set_running_or_notify_cancel()  # whoever gives up waiting for it does not cancel it
+            self._running.set_running_or_notify_cancel()  # a caller who stops waiting must not cancel it
             return self._running
 
     def _ended(self, running: Future[None]) -> None:

@@ -1,9 +1,9 @@
-"""The life of a collection whose scheme changes with it: what is due after writes, and who does it, when.
+"""Maintenance of a collection as it grows: what is due after a write, and who does it when.
 
-What is due the scheme says (`Scheme.after_write`): a profile to fit or to fit anew, more cells, more candidates. A fit
-is one transaction (`rewrite`): readers see the old content until it commits, a crash leaves that, and running it again
-is how it is resumed. What fails by itself never fails the write that made it due: it is logged, shown in `stats`, and
-tried again at a later write.
+The scheme says what is due (`Scheme.after_write`): fit or refit a profile, use more cells, re-rank more candidates. A
+fit is one transaction (`rewrite`). Readers see the old content until it commits. After a crash the old content is
+still there, and the fit is simply run again. A failure in the background never fails the write that made the work due:
+it is logged, shown in `stats`, and tried again at a later write.
 """
 
 from __future__ import annotations
@@ -32,26 +32,26 @@ from .rewrite import Progress, rewrite, settle
 __all__ = ["MODES", "Lifecycle"]
 
 MODES = ("background", "inline", "manual")
-"""Who does what is due: a thread or task beside the writes, the write that made it due, or nobody until told to."""
+"""Who does the work: a background thread or task, the write that made it due, or only `Collection.maintain`."""
 _SAMPLE = 20_000
 _OVERSAMPLES = (20, 30, 50, 75, 100, 150, 200)
 _DOUBLED = 2
-"""Candidates are chosen for so many times the records there are."""
+"""The number of candidates is chosen for a collection this many times as large."""
 _LATER = 1.25
 _LOOKS = 8
-"""Counting costs a round trip: a collection is counted again after an eighth of what it lacked."""
+"""Counting costs a round trip. So records are counted again after 1/8 of those that were missing are written."""
 _ROUNDS = 8
-"""Of what may become due while the rest is done."""
+"""Most tasks that one call of `maintain` does: doing one may make another due."""
 
 log = logging.getLogger("encvec_store")
 
 
 class Lifecycle:
-    """Looks after writes whether work on the whole collection is due, and sees that it is done.
+    """Checks after writes whether work on the whole collection is due, and gets it done.
 
     Args:
         session: the collection.
-        mode: of MODES.
+        mode: one of MODES.
     """
 
     def __init__(self, session: Session, mode: str = "background") -> None:
@@ -61,20 +61,20 @@ class Lifecycle:
         self._session = session
         self._job = Job("encvec-maintenance")
         self._not_before = 0
-        """Records until which nothing is tried again by itself, after a failure."""
+        """After a failure, nothing is tried again automatically until there are this many records."""
         self._failed: str | None = None
         self._hinted: set[bool] = set()
         self._counted: tuple[CollectionConfig | None, int] = None, 0
-        """Under which settings records were counted last, and how many there were to go until something is due."""
+        """The settings at the last count of records, and how many records were missing then until work is due."""
         self._written = 0
-        """Records written since."""
+        """Records written since that count."""
         self._seen = 0
-        """Records there were then."""
+        """Records at that count."""
 
     # what is due
 
     def wrote(self, records: int) -> None:
-        """Take note of a write, and see to what is due. Raises nothing that the write could be blamed for."""
+        """Take note of a write, and start what is due. A failure of that work is not raised."""
         session = self._session
         config = session.config
         if not config.scheme.needs_profile:
@@ -98,18 +98,18 @@ class Lifecycle:
                 self._hint(tasks)
 
     def due(self) -> list[str]:
-        """Say in words what is due."""
+        """Return what is due, in words."""
         return [task.name for task in self._due(self._session.config)[0]]
 
     def maintain(self, progress: Progress | None = None) -> list[str]:
-        """Do what is due, in the calling thread; wait first for whoever is at it. Returns in words what was done.
+        """Do what is due, in the calling thread, after a running job has ended. Returns what was done, in words.
 
         Args:
             progress: called now and then with (records done since the last call, records in all).
 
         Raises:
             ProfileError: the records vary in too few directions.
-            StaleConfigError: another process did the like meanwhile.
+            StaleConfigError: another process changed the settings meanwhile.
         """
         done: list[str] = []
         before = None
@@ -129,7 +129,7 @@ class Lifecycle:
         return done
 
     def close(self) -> None:
-        """Wait for the job that runs, and start no other."""
+        """Wait for the running job, and start no other."""
         self._job.close()
 
     def _standing(self, config: CollectionConfig) -> Standing:
@@ -144,7 +144,7 @@ class Lifecycle:
         )
 
     def _due(self, config: CollectionConfig) -> tuple[list[Task], int]:
-        """Return the tasks that are due, fits first: one does for all. And how many records there are."""
+        """Return the tasks that are due and the number of records. Fits come first: a fit does all other tasks too."""
         if not config.scheme.needs_profile:
             return [], 0
         standing = self._standing(config)
@@ -156,7 +156,7 @@ class Lifecycle:
         return verdict is not None and verdict.stale and verdict.profile == config.scheme.profile
 
     def _hint(self, tasks: list[Task]) -> None:
-        """Say in a line of the log that something is due: once for a fit, once for the rest, until it is done."""
+        """Log what is due, until it is done: one line for a fit, one for the other tasks."""
         due = {task.fits for task in tasks if task.missing <= 0}
         for task in tasks:
             if task.missing <= 0 and task.fits not in self._hinted:
@@ -164,26 +164,26 @@ class Lifecycle:
         self._hinted = due
 
     def _quietly(self) -> None:
-        """Do what is due; tell the log and the stats what fails."""
+        """Do what is due. A failure goes to the log and to `stats`."""
         try:
             self.maintain()
         except (StaleConfigError, StoreLockedError) as error:
-            log.info("collection moved or written by another process meanwhile: %s", error)
-        except Exception as error:  # whatever it is, the records are written and readable as they were
+            log.info("maintenance stopped, another process was writing: %s", error)
+        except Exception as error:  # whatever it is, the records are stored and readable
             self._failed = f"{type(error).__name__}: {error}"
             self._not_before = int(_LATER * self._seen) + 1
-            log.warning("the collection stays as it is, its profile could not be fitted: %s", self._failed)
+            log.warning("maintenance failed, the collection stays as it is: %s", self._failed)
         finally:
             self._counted = None, 0
 
     # work on the whole collection
 
     def fit(self, config: CollectionConfig | None = None, progress: Progress | None = None) -> CollectionConfig:
-        """Fit the profile on the collection's own vectors and encrypt everything anew under it.
+        """Fit the profile on the collection's own vectors, and encrypt everything anew under it.
 
         Args:
-            config: the stored settings with other parameters of the scheme; by default as they are once no job of
-                this process is at it.
+            config: the stored settings with other parameters of the scheme. By default the stored settings, read
+                when no other job of this process is running.
             progress: as for `maintain`.
 
         Raises:
@@ -195,13 +195,13 @@ class Lifecycle:
 
     def _fit(self, config: CollectionConfig, progress: Progress | None) -> CollectionConfig:
         session, fitted = self._session, config.fitted or {}
-        scheme = config.scheme.renewed(fitted.get("chosen", ()))  # what was left to us is chosen again
+        scheme = config.scheme.renewed(fitted.get("chosen", ()))  # parameters that the user left open are chosen again
         if not scheme.needs_profile:
             raise CalibrationError(f"scheme {scheme.name!r} has no profile to fit")
         least = scheme.least_records
         vectors = session.sample(max(_SAMPLE, least), seed=0)
         if len(vectors) < least:
-            raise ProfileError(f"a profile takes {least} records that can be read, and there are {len(vectors)}")
+            raise ProfileError(f"a profile needs at least {least} readable records, got {len(vectors)}")
         count = session.records.count()
         points = config.metric.lift(vectors, config.max_norm)
         found = offload(len(vectors), scheme.fit, points, count)
@@ -218,12 +218,12 @@ class Lifecycle:
         return fresh
 
     def _widen(self, config: CollectionConfig) -> None:
-        """Choose anew how many candidates are re-ranked: neighbours drown in the noise of more and more others."""
+        """Choose again how many candidates are re-ranked: in a larger collection more records rank near by noise."""
         vectors = self._session.sample(_SAMPLE, seed=0)
         settle(self._session, self._sized(config, vectors, self._session.records.count()))
 
     def _sized(self, config: CollectionConfig, vectors: npt.NDArray[np.float32], count: int) -> CollectionConfig:
-        """Return the settings with candidates enough for twice the records."""
+        """Return the settings with enough candidates for twice as many records."""
         planned = _DOUBLED * count
         times = offload(len(vectors), calibration.enough, config, vectors, planned, _OVERSAMPLES)
         fitted = {**(config.fitted or {}), "sized": planned}
@@ -244,11 +244,11 @@ class Lifecycle:
         seed: int,
         progress: Progress | None,
     ) -> calibration.Calibration:
-        """Choose settings by simulation, and take them over. See `Collection.calibrate`.
+        """Choose settings by simulation, and apply them. See `Collection.calibrate`.
 
-        The candidates per hit that are chosen are in what is returned: the opening takes them over itself.
+        The result holds the chosen candidates per hit; the caller applies them to its own opening.
         """
-        # what is due would change the settings under our hands, were it done meanwhile
+        # no job may change the settings meanwhile
         with self._job.turn if apply else nullcontext():
             session = self._session
             config = session.refresh()
@@ -279,17 +279,17 @@ class Lifecycle:
             return found
 
     def _take_over(self, fresh: CollectionConfig, progress: Progress | None) -> None:
-        """Encrypt everything anew; where there are too few records for a profile yet, keep the choice for later."""
+        """Encrypt everything anew. If there are too few records for a profile yet, keep the choice for later."""
         scheme = fresh.scheme
         if scheme.needs_profile and self._session.records.count() >= scheme.least_records:
             self._fit(fresh, progress)
         else:
             rewrite(self._session, fresh, progress)
 
-    # what stats tell
+    # stats
 
     def stats(self) -> dict[str, Any] | None:
-        """Describe how far the collection has come; None where its scheme does not change with it."""
+        """Describe the profile and what it waits for; None if the scheme has no profile."""
         config = self._session.config
         if not config.scheme.needs_profile:
             return None
@@ -297,7 +297,7 @@ class Lifecycle:
         return None if state is None else {**state, "failed": self._failed}
 
     def cells(self) -> dict[str, Any] | None:
-        """Describe the cells; None where nothing is indexed."""
+        """Describe the cells; None if there are no index vectors."""
         config = self._session.config
         if not config.index_dim:
             return None

@@ -1,9 +1,9 @@
-"""The recall of live searches, estimated on a sample of the records.
+"""Estimates the recall of live searches on a sample of the records.
 
-Of the records nearer to a query than the last of its k hits, those missing from the answer each cost at most one
-true neighbour: with M of them, recall@k >= 1 - M / k. A random sample of m of the N records that holds c of them says
-that M is about c N / m. Sums of such rare counts are nearly Poisson, whence the interval (Wilson and Hilferty's
-approximation to chi-square, PNAS 17, 1931).
+Let M records be nearer to a query than the last of its k hits, but missing from the answer. Each costs at most one true
+neighbour, so recall@k >= 1 - M / k. If a random sample of m of the N records holds c of them, M is about c N / m. Sums
+of such rare counts are nearly Poisson, which gives the interval (Wilson and Hilferty's approximation to chi-square,
+PNAS 17, 1931).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ log = logging.getLogger("encvec_store")
 
 
 class RecallWatch:
-    """Checks a share of the searches, and sums up."""
+    """Checks a random share of the searches, and keeps totals."""
 
     def __init__(self, session: Session, share: float, size: int) -> None:
         if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
@@ -46,18 +46,18 @@ class RecallWatch:
         self._ids: list[str] = []
         self._vectors: npt.NDArray[np.float32] = np.empty((0, 0), np.float32)
         self._count = 0
-        """Records there were when the sample was drawn."""
+        """Records in the collection when the sample was drawn."""
         self._checked = self._missed = 0
         self._scales = 0.0
-        """Sum over checks of the share of recall that one record missing from the sample stands for."""
+        """Sum over the checks of how much recall each missing record of the sample costs."""
 
     def saw(self, queries: Any, k: int, hits: Sequence[Hit] | Sequence[Sequence[Hit]]) -> None:
-        """Take note of a search without filter and of its answer. Raises nothing."""
+        """Check a share of searches without a filter. Raises nothing."""
         matrix = np.asarray(queries)
         lists: Any = [hits] if matrix.ndim == 1 else hits
         matrix = matrix[None] if matrix.ndim == 1 else matrix
         for query, found in zip(matrix, lists, strict=True):
-            if random.random() < self._share and len(found) == k:  # noqa: S311 - which are checked is no secret
+            if random.random() < self._share and len(found) == k:  # noqa: S311 - the choice is no secret
                 try:
                     self._check(as_vectors(query[None], self._session.config.dim)[0], found)
                 except EncvecError as error:
@@ -90,7 +90,7 @@ class RecallWatch:
             answered = {hit.id for hit in hits}
             nearer = np.flatnonzero(nearness < last - _HAIR * max(1.0, abs(last)))
             missing = [place for place in nearer.tolist() if self._ids[place] not in answered]
-            if missing:  # unless it was deleted or replaced since the sample was drawn
+            if missing:  # leave out records that were deleted or replaced since the sample was drawn
                 there, _ = self._session.records.vectors(self._rows[missing])
                 gone = [place for place in missing if self._rows[place] not in there]
                 self._forget(gone)
@@ -101,7 +101,7 @@ class RecallWatch:
             self._scales += scale
 
     def _draw(self) -> None:
-        """Draw the sample anew where the collection has changed much in size."""
+        """Draw a new sample if the collection's size has changed much."""
         count = self._session.records.count()
         if self._count and self._count / _GROWN < count < self._count * _GROWN:
             return
@@ -123,7 +123,7 @@ class RecallWatch:
 
 
 def _poisson(count: int) -> tuple[float, float]:
-    """Return the 95% interval of a Poisson mean of which `count` was seen."""
+    """Return the 95% interval of the mean of a Poisson count."""
     n = count + 1
     high = n * (1 - 1 / (9 * n) + _Z / (3 * n**0.5)) ** 3
     low = 0.0 if not count else count * (1 - 1 / (9 * count) - _Z / (3 * count**0.5)) ** 3

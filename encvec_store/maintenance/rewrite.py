@@ -1,4 +1,4 @@
-"""Encrypting a whole collection anew, and changing settings alone."""
+"""Encrypts a whole collection anew, or changes settings only."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ Progress = Callable[[int, int], None]
 
 
 def rewrite(session: Session, config: CollectionConfig, progress: Progress | None = None) -> None:
-    """Encrypt every record anew under `config`, changed from the stored settings, and the primary key version.
+    """Encrypt every record anew, under the primary key version and `config`, a changed copy of the stored settings.
 
-    It is one transaction: until it commits every reader sees the old content, and after a crash that is all there is.
-    Records keep their rows. Those under a destroyed key version are dropped; one under a disabled version raises
+    It is one transaction: readers see the old content until it commits, and after a crash nothing has changed.
+    Records keep their rows. Records under a destroyed key version are dropped; one under a disabled version raises
     KeyUnavailableError.
     """
     fresh = config.changed(rewritten=True)
@@ -53,7 +53,7 @@ def rewrite(session: Session, config: CollectionConfig, progress: Progress | Non
         payloads = [encode_payload(*record) for record in records]
         metadata = [fields for _, fields, _ in records]
         batch = session.keyring.seal(fresh, [id for id, _, _ in records], vectors, payloads, metadata)
-        batch.retired.clear()  # the old content goes all together
+        batch.retired.clear()  # all old content is replaced anyway
         batch.rows = rows
         return batch
 
@@ -68,10 +68,10 @@ def settle(session: Session, config: CollectionConfig) -> None:
 
     Args:
         session: of the collection.
-        config: the stored settings, or these with other fields.
+        config: the stored settings, perhaps with changed fields.
 
     Raises:
-        StaleConfigError: others were stored since these were read.
+        StaleConfigError: other settings were stored since these were read.
     """
     nothing = EncryptedBatch(
         partitions=np.empty(0, np.int64),
@@ -85,10 +85,10 @@ def settle(session: Session, config: CollectionConfig) -> None:
 
 
 def reseal(session: Session) -> None:
-    """Seal the settings under the primary key version, where they are under an older one.
+    """Seal the settings under the primary key version if they are under an older one.
 
-    Else disabling or destroying that one would close the collection. A store that is locked or read-only keeps
-    them as they are: the next write does it.
+    Otherwise the collection could not be opened once that version is disabled or destroyed. A store that is locked or
+    read-only keeps them as they are; the next write does it.
     """
     config = session.config
     if not session.keyring.is_current(config.sealed):

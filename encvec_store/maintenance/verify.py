@@ -1,4 +1,4 @@
-"""Check every record of a collection against its keys."""
+"""Checks every record of a collection with its keys."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ _ATTEMPTS = 3
 
 @dataclass(frozen=True)
 class Damage:
-    """One record that failed, and which part of it."""
+    """One damaged part of a record."""
 
     row: int
     id: str | None
-    """None where the payload could not be opened."""
+    """None if the payload could not be opened."""
     part: str
     """payload, vector, index vector, record token, filter terms, key version, or cell."""
 
 
 @dataclass
 class VerifyReport:
-    """What `verify` found."""
+    """The result of `verify`."""
 
     checked: int = 0
     damaged: list[Damage] = field(default_factory=list)
     unreadable: int = 0
-    """Records under a key version that is disabled or destroyed: intact or not, nobody can say."""
+    """Records under a disabled or destroyed key version, which cannot be checked."""
     store: list[str] = field(default_factory=list)
-    """Damage that the store sees itself, without keys."""
+    """Damage that the store finds itself, without keys."""
 
     @property
     def ok(self) -> bool:
-        """Whether nothing was found. Unreadable records are reported, not damage."""
+        """True if no damage was found. Unreadable records are no damage."""
         return not self.damaged and not self.store
 
     def to_dict(self) -> dict[str, Any]:
@@ -57,7 +57,7 @@ class VerifyReport:
 
 
 def verify(session: Session, progress: Callable[[int, int], None] | None = None) -> VerifyReport:
-    """Open every record and compare its parts with each other. See `Collection.verify`."""
+    """Open every record and check that its parts belong together. See `Collection.verify`."""
     session.refresh()
     report = VerifyReport(store=session.records.check() + session.index.check() + session.check())
     total = session.records.count()
@@ -66,7 +66,7 @@ def verify(session: Session, progress: Callable[[int, int], None] | None = None)
         for _ in range(_ATTEMPTS):
             if not damaged:
                 break
-            # a record that was written or calibrated anew while we read its parts looks damaged: look again
+            # a record that was written or rewritten while we read its parts looks damaged: look again
             session.refresh()
             damaged = _look(session, np.unique([item.row for item in damaged]), VerifyReport())
         report.damaged += damaged
@@ -77,7 +77,7 @@ def verify(session: Session, progress: Callable[[int, int], None] | None = None)
 
 @dataclass
 class _Stored:
-    """What the store has of a record."""
+    """The parts of a record in the store."""
 
     partition: int
     token: bytes
@@ -88,7 +88,7 @@ class _Stored:
 
 
 def _look(session: Session, rows: Rows, report: VerifyReport) -> list[Damage]:
-    """Count rows in the report, and return their damage."""
+    """Count rows in the report, and return the damage found in them."""
     records = session.records
     known = records.audit(rows)
     vectors = _by_row(*records.vectors(rows))
@@ -96,7 +96,7 @@ def _look(session: Session, rows: Rows, report: VerifyReport) -> list[Damage]:
     index_vectors = _by_row(*records.index_vectors(rows)) if session.config.index_dim else {}
     stored = {
         row: _Stored(partition, token, terms, vectors.get(row), payloads.get(row), index_vectors.get(row))
-        for row, partition, token, terms in known  # without those that were deleted while we looked
+        for row, partition, token, terms in known  # leaves out records that were deleted meanwhile
     }
     return offload(len(rows), _compare, session, stored, report)
 
@@ -128,7 +128,7 @@ def _compare(session: Session, stored: dict[int, _Stored], report: VerifyReport)
 
 
 def _faults(session: Session, codec: RecordCodec, record: _Stored, id: str, metadata: dict[str, Any]) -> list[str]:
-    """Return the parts of a record that do not belong to its payload, which is authentic."""
+    """Return the parts of a record that do not belong to its payload, which was authenticated."""
     vector, faults = _open_vector(session, record), []
     if vector is None:
         faults.append("vector")
@@ -148,7 +148,7 @@ def _faults(session: Session, codec: RecordCodec, record: _Stored, id: str, meta
 
 
 def _open_vector(session: Session, record: _Stored) -> npt.NDArray[np.float32] | None:
-    """Return the (1, dim) exact vector, or None where it does not open or belongs to another payload."""
+    """Return the (1, dim) exact vector, or None if it does not open or belongs to another payload."""
     if record.vector is None or record.payload is None:
         return None
     envelope = record.vector[None]
@@ -161,7 +161,7 @@ def _open_vector(session: Session, record: _Stored) -> npt.NDArray[np.float32] |
 
 
 def _is_bound(session: Session, codec: RecordCodec, record: _Stored, vector: npt.NDArray[np.float32]) -> bool:
-    """Say whether the stored index vector is the one that the record was written with."""
+    """Return True if the stored index vector is the one that the record was written with."""
     dim = session.config.index_dim
     found = np.empty(0, np.float32) if record.index_vector is None else record.index_vector
     if found.shape != (dim,) or record.vector is None:

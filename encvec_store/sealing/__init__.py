@@ -1,1 +1,1 @@
-"""From plaintext records to what is stored, and back: settings, keys of a collection, the record codec."""
+"""Turns plaintext records into stored bytes and back: settings, keyring, record codec."""

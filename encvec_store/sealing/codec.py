@@ -1,10 +1,10 @@
-"""The record codec: one key version's way from records to their stored bytes, and back.
+"""The record codec turns records into stored bytes and back, under one key version.
 
     seal    ids, vectors, payloads -> tokens, index vectors, sealed vectors, sealed payloads, terms
-    open    sealed vectors, sealed payloads -> vectors, payloads
+    open    sealed vectors -> vectors
     check   do these parts belong together, to this id, to this index vector?
 
-Everything that writes or reads records goes through here, so each check exists once.
+All code that writes or reads records uses it, so each check exists once.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ Decoded = tuple[str, dict[str, Any], str | None]
 
 @dataclass(frozen=True)
 class SealedVectors:
-    """n vectors as they are stored, without payloads."""
+    """n sealed vectors, without payloads."""
 
     tokens: Bytes
     """(n, 16)."""
     heads: Bytes
-    """(n, HEADER) of the records' headers."""
+    """(n, HEADER) headers of the records."""
     index_vectors: npt.NDArray[Any]
     """(n, index_dim) float32, or float16 in half precision."""
     envelopes: Bytes
@@ -54,17 +54,17 @@ class SealedVectors:
 
 
 def of_one_write(heads: Bytes, prefixes: Sequence[bytes]) -> bool:
-    """Say whether the vector part and the payload part of each of n records were sealed by one write.
+    """Return True if the vector part and the payload part of each of n records were sealed by one write.
 
     Args:
-        heads: (n, PREFIX) token and header of the vector parts; parts that were opened, so they are authentic.
-        prefixes: n times PREFIX bytes of the payload parts, likewise.
+        heads: (n, PREFIX) token and header of the vector parts. The parts were opened, so these are authentic.
+        prefixes: the same of the n payload parts, PREFIX bytes each.
     """
     return heads.tobytes() == b"".join(prefixes)
 
 
 class RecordCodec:
-    """Seals, opens and checks the records of one collection under one key version and one state of its settings."""
+    """Seals, opens and checks the records of one collection under one key version and one revision of its settings."""
 
     def __init__(self, cipher: RecordCipher, scheme: KeyedScheme, config: CollectionConfig) -> None:
         self._cipher, self._scheme, self._config = cipher, scheme, config
@@ -89,7 +89,7 @@ class RecordCodec:
             ids: n ids.
             vectors: (n, dim) exact vectors, within the collection's bounds.
             payloads: n encoded payloads.
-            metadata: of each, for the terms that the store may filter by.
+            metadata: n mappings, for the terms that the store may filter by.
         """
         sealed = self.seal_vectors(self.tokens(ids), vectors)
         return EncryptedBatch(
@@ -104,10 +104,10 @@ class RecordCodec:
     def seal_vectors(
         self, tokens: Bytes, vectors: Matrix, kinds: npt.NDArray[np.uint16] | None = None
     ) -> SealedVectors:
-        """Encrypt n checked vectors of records with (n, 16) tokens; `kinds` are (n,) name kinds, 0 unless told."""
+        """Encrypt n checked vectors of records with (n, 16) tokens; `kinds` are (n,) name kinds, 0 by default."""
         config = self._config
         kept = config.precision.kept(vectors)
-        # from what is kept, so that the same record again is the same ciphertext, also after opening it
+        # computed from the stored form, so that a record that is opened and sealed again gets the same index vector
         points = config.metric.lift(kept.astype(np.float32, copy=False), config.max_norm)
         encrypted, nonces = self._scheme.encrypt(points, tokens, kept)
         index_vectors = config.precision.kept(np.ascontiguousarray(encrypted))
@@ -122,16 +122,16 @@ class RecordCodec:
 
     @property
     def stamp(self) -> Stamp:
-        """What the headers of this codec's writes begin with."""
+        """The first fields of the headers that this codec writes."""
         config = self._config
         return Stamp(config.scheme.number, config.revision, self.key_version, config.precision)
 
     def partitions(self, tokens: Bytes) -> Rows:
-        """Return the partitions that records of (n, 16) tokens belong to: (n,)."""
+        """Return the partitions of records with (n, 16) tokens: (n,)."""
         return partitions(self.key_version, self._scheme.cells_of(tokens))
 
     def terms(self, metadata: Sequence[Mapping[str, Any]]) -> list[tuple[int, str, Term]]:
-        """Return what a store may filter by: plain values, and tokens of blind ones."""
+        """Return the terms that a store may filter by: plain values, and the tokens of blind values."""
         blind: list[tuple[int, str, bytes]] = []
         plain: list[tuple[int, str, Term]] = []
         for name, policy in (self._config.policies or {}).items():
@@ -144,7 +144,7 @@ class RecordCodec:
                     blind.append((position, name, canonical(item[name])))
                 else:
                     plain.append((position, name, plain_term(item[name])))
-        distinct = list({(name, value) for _, name, value in blind})  # values repeat: each is tagged once
+        distinct = list({(name, value) for _, name, value in blind})  # values repeat, so each is tagged once
         tokens = self._cipher.blind_tokens(distinct) if distinct else []
         terms = {named: Term("token", token) for named, token in zip(distinct, tokens, strict=True)}
         return plain + [(position, BLIND_COLUMN, terms[name, value]) for position, name, value in blind]
@@ -158,16 +158,16 @@ class RecordCodec:
     # check
 
     def are_named(self, ids: Sequence[str], tokens: Bytes) -> Mask:
-        """Say of each of (n, 16) record tokens whether it belongs to the id of n ids beside it: (n,)."""
+        """Return for each of n ids whether the record token beside it, (n, 16), is its token: (n,)."""
         return _same(self.tokens(ids), tokens)
 
     def are_bound(self, envelopes: Bytes, vectors: Matrix, index_vectors: Matrix) -> Mask:
-        """Say of each of n opened records whether its index vector is the one that it was written with: (n,).
+        """Return for each of n opened records whether its index vector is the one it was written with: (n,).
 
         Args:
-            envelopes: (n, at least PREFIX) of the vector parts.
-            vectors: (n, dim) what was in them.
-            index_vectors: (n, index_dim) as the store has them.
+            envelopes: (n, at least PREFIX) vector envelopes, or their first bytes.
+            vectors: (n, dim) their content.
+            index_vectors: (n, index_dim) from the store.
         """
         kept, tokens = self._config.precision.kept, np.ascontiguousarray(envelopes[:, :TOKEN])
         true = self._cipher.bindings(tokens, nonces_of(envelopes), kept(vectors), kept(index_vectors))
@@ -176,16 +176,16 @@ class RecordCodec:
     # search
 
     def encrypt_queries(self, points: Matrix) -> dict[int, Matrix]:
-        """Encrypt (q, point_dim) query points for every partition of this key version: (q, index_dim) each."""
+        """Encrypt (q, point_dim) query points for every partition of this key version: a (q, index_dim) for each."""
         encrypted = self._scheme.encrypt_queries(points)
         return {partition(self.key_version, cell): part for cell, part in enumerate(encrypted)}
 
     def aligned(self, index_vectors: Matrix, tokens: Bytes) -> Matrix:
-        """Turn (n, index_dim) index vectors so that those of all cells compare: for statistics."""
+        """Rotate (n, index_dim) index vectors so that those of all cells can be compared, for statistics."""
         return self._scheme.aligned(index_vectors, tokens)
 
 
 def _same(ours: Bytes, theirs: Bytes) -> Mask:
-    """Say which rows of two (n, 16) arrays of tags are equal, in a time that does not depend on the bytes."""
+    """Compare two (n, 16) arrays of tags row by row, in a time that does not depend on the bytes: (n,)."""
     same: Mask = np.bitwise_or.reduce(ours ^ theirs, axis=1) == 0
     return same

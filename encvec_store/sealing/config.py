@@ -1,4 +1,4 @@
-"""A collection's settings, as given and as sealed with it."""
+"""A collection's settings: checked arguments, and their sealed form."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["DEFAULT_OVERSAMPLE", "CollectionConfig"]
 
 FORMAT = 1
 KNOWN: frozenset[str] = frozenset()
-"""What settings may ask of a reader by name (`needs`): one that does not know it must not open the collection."""
+"""Names that settings may require a reader to know (`needs`). A reader that does not know one refuses."""
 MAX_DIM = 16_000
 DEFAULT_OVERSAMPLE = 10
 DEFAULT_SCHEME = "sketch"
@@ -31,36 +31,37 @@ NORM_MARGIN = 1.25
 
 @dataclass(frozen=True)
 class CollectionConfig:
-    """Settings of one collection. Stored sealed; every record names the revision that it was written under."""
+    """Settings of one collection. They are stored sealed. Every record names the revision it was written under."""
 
     dim: int
     metric: Metric
     scheme: Scheme
     policies: dict[str, Policy] | None
     max_norm: float | None
-    """Bound of the vectors' length, for ip and l2. None until the first write sets it."""
+    """The longest allowed vector, for ip and l2. None until the first write sets it."""
     oversample: int
-    """Candidates re-ranked per hit asked for."""
+    """Candidates that are re-ranked per requested hit."""
     precision: Precision = Precision.SINGLE
-    """How vectors are kept."""
+    """How vectors are stored."""
     incarnation: bytes = field(default=b"", repr=False)
-    """16 random bytes, drawn when the collection was created. In every key: what had the same name shares nothing."""
+    """16 random bytes, drawn when the collection is created. Every key depends on them, so a collection that is
+    dropped and created again shares nothing with the old one."""
     revision: int = 1
-    """Counts changes of the settings, and only grows."""
+    """Counts changes of the settings; it only grows."""
     rewritten: int = 1
-    """The revision that encrypted all records anew: no record names an older one."""
+    """The revision of the last rewrite of all records: no record names an older one."""
     calibration: dict[str, Any] | None = None
     """The report of the last `calibrate`."""
     fitted: dict[str, Any] | None = None
-    """When the profile was fitted (`at`, UTC), how many records there were, which parameters were chosen then."""
+    """When the profile was fitted (`at`, UTC), on how many records, and which parameters were chosen then."""
     needs: tuple[str, ...] = ()
-    """What a reader must know to open the collection."""
+    """Names of what a reader must know to open the collection."""
     extra: dict[str, Any] = field(default_factory=dict)
-    """What later versions have put beside all this, and older ones keep as it is."""
+    """Fields of later versions, which this version keeps as they are."""
     sealed: bytes = field(default=b"", compare=False, repr=False)
-    """The sealed form these settings were opened from: a write says under which settings it was made."""
+    """The sealed form that these settings were opened from. A write names the settings it was made under by it."""
     profile: Profile | None = field(default=None, compare=False, repr=False)
-    """What the scheme names by its digest. Kept beside the settings: it is too large to go along with every write."""
+    """The profile whose digest the scheme names. It is a blob of its own, too large to be written with every write."""
 
     @classmethod
     def build(
@@ -98,32 +99,32 @@ class CollectionConfig:
 
     @property
     def index_dim(self) -> int:
-        """Coordinates of an index vector; 0 where there is none."""
+        """Coordinates of an index vector; 0 if there are no index vectors."""
         return self.scheme.index_dim(self.point_dim)
 
     @property
     def cells(self) -> int:
-        """Parts of the collection, each under a rotation of its own."""
+        """Number of cells: random parts of the collection, each with a rotation of its own."""
         return (self.scheme.cells or 1) if self.index_dim else 1
 
     def changed(self, *, rewritten: bool = False, **fields: Any) -> CollectionConfig:
-        """Return settings with other fields, under the next revision.
+        """Return settings with some fields changed, under the next revision.
 
         Args:
-            rewritten: whether all records are encrypted anew under it.
-            fields: those that change.
+            rewritten: True if all records are encrypted anew under it.
+            fields: the changed fields.
         """
         revision = self.revision + 1
         return replace(self, **fields, revision=revision, rewritten=revision if rewritten else self.rewritten)
 
     def check_follows(self, known: CollectionConfig) -> None:
-        """Refuse settings that cannot have come after those that are known: they were put back, or are another's.
+        """Refuse settings that cannot be later than the known ones: older ones, or those of another collection.
 
         Raises AuthenticationError.
         """
         fixed = ("incarnation", "dim", "metric", "policies", "precision")
         if any(getattr(self, name) != getattr(known, name) for name in fixed):
-            raise AuthenticationError("the collection's settings are those of another collection: they were put there")
+            raise AuthenticationError("the collection's settings are those of another collection: they were replaced")
         if self.revision < known.revision or (self.revision == known.revision and self != known):
             raise AuthenticationError(
                 f"the collection's settings are of revision {self.revision}, and revision {known.revision} was seen:"
@@ -131,11 +132,11 @@ class CollectionConfig:
             )
 
     def covers(self, least: int, largest: int) -> bool:
-        """Say whether records of such revisions can have been written under these settings or earlier ones."""
+        """Return True if records of the revisions `least` to `largest` can belong to these settings."""
         return self.rewritten <= least and largest <= self.revision
 
     def bounded_by(self, largest: float) -> CollectionConfig:
-        """Return the settings with max_norm set from the largest norm of a first batch, with room to spare."""
+        """Return the settings with max_norm set from the largest norm of the first batch, with a margin."""
         return self.changed(max_norm=NORM_MARGIN * largest if largest > 0 else 1.0)
 
     def check_same(
@@ -149,9 +150,9 @@ class CollectionConfig:
         oversample: int | None,
         precision_name: str | None = None,
     ) -> CollectionConfig:
-        """Compare with the arguments of a later opening; those not given are taken as stored.
+        """Compare the settings with the arguments of a later opening. Arguments that are None match anything.
 
-        A different oversample is no mismatch: it holds for this opening. Raises ConfigMismatchError.
+        A different oversample is no mismatch: it applies to this opening only. Raises ConfigMismatchError.
         """
         differing = []
         if dim is not None and dim != self.dim:
@@ -173,7 +174,7 @@ class CollectionConfig:
         return self if oversample is None else replace(self, oversample=check_oversample(oversample))
 
     def _same_scheme(self, spec: Any) -> bool:
-        # a bare name asks for that scheme, whatever parameters calibration has chosen
+        # a bare name means that scheme with any parameters: calibration may have chosen them
         wanted = scheme(spec)
         return wanted.name == self.scheme.name and (isinstance(spec, str) or self.scheme.accepts(wanted))
 
@@ -226,14 +227,14 @@ class CollectionConfig:
 
 
 def check_k(k: Any) -> int:
-    """Return the hits asked for. Raises InputError."""
+    """Return the number of hits to find. Raises InputError."""
     if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
         raise InputError(f"k must be an integer >= 1, got {k!r}")
     return int(k)
 
 
 def check_oversample(oversample: int | None) -> int:
-    """Return the candidates per hit. Raises InputError."""
+    """Return the number of candidates per hit. Raises InputError."""
     if oversample is None:
         return DEFAULT_OVERSAMPLE
     if isinstance(oversample, bool) or not isinstance(oversample, int) or not 1 <= oversample <= 10_000:

@@ -1,4 +1,4 @@
-"""The keys of one collection, by key version, derived once."""
+"""The keys of one collection, by key version. Each is derived once."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from .config import CollectionConfig
 __all__ = ["PROFILE", "Keyring", "Roots"]
 
 PROFILE = "profile"
-"""Name of the blob that holds it."""
+"""Name of the blob that holds the profile."""
 _BLINDED = 1024
-"""Blind tokens kept."""
+"""Size of the cache of blind tokens."""
 
 
 class Roots(Protocol):
@@ -46,7 +46,7 @@ class Roots(Protocol):
 
     @property
     def held(self) -> tuple[int, ...]:
-        """The versions whose roots are here."""
+        """The versions that still have a root key."""
         ...
 
     @property
@@ -62,12 +62,12 @@ class Roots(Protocol):
 class Keyring:
     """Codecs and ciphers of one collection, for every key version.
 
-    The keyset is asked for a key version at every use, so one that is disabled or destroyed stops working at
-    once, though its subkeys may be cached.
+    Every use asks the keyset for the key version, so a version that is disabled or destroyed stops working at once,
+    even if its subkeys are cached.
 
     Args:
         keyset: the root keys.
-        tenant: whose the collection is.
+        tenant: the collection's tenant.
         collection: its name.
         incarnation: its 16 random bytes; empty for a mapped column, which has none.
         device: where records are encrypted.
@@ -86,29 +86,29 @@ class Keyring:
 
     @classmethod
     def of_settings(cls, sealed: bytes, keyset: Roots, tenant: str, collection: str, device: Device = CPU) -> Keyring:
-        """Return the keys of a collection whose sealed settings these are. Raises AuthenticationError."""
+        """Return the keyring of the collection with these sealed settings. Raises AuthenticationError."""
         return cls(keyset, tenant, collection, settings_head(sealed)[1], device)
 
     # key versions
 
     @property
     def primary(self) -> int:
-        """The key version that writes."""
+        """The key version that encrypts."""
         return self._keyset.primary
 
     @property
     def live(self) -> tuple[int, ...]:
-        """The key versions that read, the primary first."""
+        """The key versions that open records, the primary first."""
         return self._keyset.live
 
     @property
     def dead(self) -> set[int]:
-        """The key versions that open nothing: disabled or destroyed."""
+        """The key versions that open nothing: they are disabled or destroyed."""
         return {item.version for item in self._keyset.versions} - set(self._keyset.live)
 
     @property
     def destroyed(self) -> set[int]:
-        """The key versions whose records are unreadable for good."""
+        """The key versions whose records can never be read again."""
         return {item.version for item in self._keyset.versions if item.state is KeyState.DESTROYED}
 
     @property
@@ -119,7 +119,7 @@ class Keyring:
     # records
 
     def codec(self, version: int, config: CollectionConfig) -> RecordCodec:
-        """Return the codec of a key version under some settings. Raises KeyUnavailableError."""
+        """Return the codec of a key version for these settings. Raises KeyUnavailableError."""
         root = self._keyset.root(version)
         held = self._codecs.get(version)
         if held is None or held[0] is not config:
@@ -137,7 +137,7 @@ class Keyring:
     ) -> EncryptedBatch:
         """Encrypt n checked records under the primary key version; see `RecordCodec.seal`.
 
-        Records of these ids under other key versions are retired by the same write.
+        The same write removes records of these ids under other key versions.
         """
         batch = self.codec(self.primary, config).seal(ids, vectors, payloads, metadata)
         others = [version for version in self._keyset.held if version != self.primary]
@@ -145,7 +145,7 @@ class Keyring:
         return batch
 
     def open_vectors(self, envelopes: Bytes) -> Matrix:
-        """Open (n, size) vector envelopes, whichever key versions they are under. Raises AuthenticationError."""
+        """Open (n, size) vector envelopes of any key versions: (n, dim). Raises AuthenticationError."""
         alike = key_version(envelopes)
         if alike is not None:
             return self._cipher_of(alike).open_vectors(envelopes)
@@ -158,7 +158,7 @@ class Keyring:
         return opened if opened is not None else np.empty((0, 0), np.float32)
 
     def open_payloads(self, envelopes: Sequence[bytes]) -> list[Decoded]:
-        """Open payload envelopes, whichever key versions they are under. Raises AuthenticationError."""
+        """Open payload envelopes of any key versions. Raises AuthenticationError."""
         claimed = [envelope[KEY_VERSION] for envelope in envelopes]
         versions = set(claimed)
         if any(len(version) < 4 for version in versions):
@@ -179,7 +179,7 @@ class Keyring:
 
         Args:
             ids: n ids.
-            held: under disabled versions too: for what replaces and deletes, not for what opens.
+            held: also under disabled versions. Used to replace and delete records, not to open them.
         """
         return {version: self._names(version, ids) for version in (self._keyset.held if held else self.live)}
 
@@ -190,7 +190,7 @@ class Keyring:
     # settings and blobs
 
     def is_of(self, sealed: bytes) -> bool:
-        """Say whether sealed settings claim to be of this incarnation."""
+        """Return True if sealed settings claim this incarnation."""
         return settings_head(sealed)[1] == self._context[2]
 
     def seal_config(self, config: CollectionConfig) -> bytes:
@@ -201,16 +201,16 @@ class Keyring:
         """Open settings. Raises AuthenticationError, KeyUnavailableError."""
         version, incarnation = settings_head(sealed)
         if not self.is_of(sealed):
-            raise AuthenticationError("the collection's settings are those of another collection: they were put there")
+            raise AuthenticationError("the collection's settings are those of another collection: they were replaced")
         config = CollectionConfig.from_json(self._blob_cipher(version).open_settings(sealed), incarnation)
         return replace(config, sealed=sealed)
 
     def is_current(self, sealed: bytes) -> bool:
-        """Say whether sealed settings are under the primary."""
+        """Return True if sealed settings are under the primary."""
         return settings_head(sealed)[0] == self.primary
 
     def seal_blobs(self, config: CollectionConfig) -> dict[str, Blob | None]:
-        """Seal under the primary what belongs to the settings; what does not any more is None."""
+        """Seal the blobs of these settings under the primary. A blob that must be removed is None."""
         profile, version = config.profile, self.primary
         if profile is None:
             return {PROFILE: None}
@@ -218,40 +218,40 @@ class Keyring:
         return {PROFILE: Blob(version, sealed)}
 
     def open_profile(self, sealed: bytes, digest: str) -> Profile:
-        """Open the profile of a digest. Raises AuthenticationError, KeyUnavailableError."""
+        """Open the profile that has this digest. Raises AuthenticationError, KeyUnavailableError."""
         cipher = self._blob_cipher(self._known(blob_key_version(sealed)))
         return Profile.from_bytes(cipher.open_blob(PROFILE, 0, digest, sealed))
 
     # index files (`indexes.protocol.CacheAuthenticator`)
 
     def tag(self, message: bytes) -> bytes:
-        """Tag a description of index files."""
+        """Return the tag of a description of index files."""
         return self.primary.to_bytes(4, "big") + self._cipher_of(self.primary).cache_tag(message)
 
     def check(self, message: bytes, tag: bytes) -> bool:
-        """Say whether a tag is ours."""
+        """Return True if a tag is ours."""
         version = int.from_bytes(tag[:4], "big")
         return version in self.live and self._cipher_of(version).is_cache_tag(message, tag[4:])
 
     def outlived(self, tag: bytes) -> bool:
-        """Say whether a tag claims a disabled or destroyed key version."""
+        """Return True if a tag claims a disabled or destroyed key version."""
         return int.from_bytes(tag[:4], "big") in self.dead
 
     # subkeys
 
     def _known(self, version: int) -> int:
-        """Return the key version that stored bytes claim: a number no keyset knows is a forgery or a wrong key."""
+        """Check a key version that stored bytes claim. Raises AuthenticationError if the keyset has no such version."""
         if version not in {item.version for item in self.versions}:
             raise AuthenticationError("a record could not be authenticated")
         return version
 
     def _cipher_of(self, version: int) -> RecordCipher:
-        known = version if version in self._ciphers else self._known(version)  # a keyset forgets no version
+        known = version if version in self._ciphers else self._known(version)  # a keyset never loses a version
         return self._cipher(known, self._keyset.root(known))
 
     def _cipher(self, version: int, root: bytes) -> RecordCipher:
         found = self._ciphers.get(version)
-        if found is None:  # quickly made: no harm if two threads do
+        if found is None:  # cheap to create, so two threads may both do it
             found = self._ciphers.setdefault(version, RecordCipher(root, version, self._context))
         return found
 
@@ -266,7 +266,7 @@ class Keyring:
         place = (version, config.scheme, config.point_dim)
         found = self._schemes.get(place)
         if found is None:
-            with self._lock:  # rotations of many dimensions take long to make
+            with self._lock:  # rotations of many dimensions take long to draw
                 found = self._schemes.get(place)
                 if found is None:
                     made = (root, self._context, config.point_dim, config.profile, self._device)
@@ -277,7 +277,7 @@ class Keyring:
         return self._cipher(version, self._keyset.root(version, naming=True)).tokens(ids)
 
     def _blind(self, version: int, field: str, value: bytes) -> bytes:
-        """Return a blind token, mostly from memory: filters repeat, and the store is told every one."""
+        """Return a blind token, from the cache if it can: filters repeat."""
         cipher, asked = self._cipher_of(version), (version, field, value)
         found = self._blinded.get(asked)
         if found is None:

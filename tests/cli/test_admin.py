@@ -48,7 +48,7 @@ def test_drop(encvec):
     answer = encvec("drop", "docs", "--yes", "--json")
     assert answer.document == {"collection": "docs", "tenant": "", "dropped": True}
     assert encvec("collections", "--json").document == {"collections": []}
-    assert encvec("collections").err == "encvec: no collections yet; `encvec ingest` makes one\n"
+    assert encvec("collections").err == "encvec: there are no collections yet; `encvec ingest` creates one\n"
 
 
 def test_verify_of_a_sound_store(encvec):
@@ -168,7 +168,7 @@ def test_calibrate_that_misses_exits_1(encvec, home, vectors):
     answer = encvec("calibrate", "docs", "--json")  # 60 records are too few
     assert (answer.code, answer.err) == (1, "")
     assert answer.document.keys() == {"ok", "applied", "reason"}
-    assert "too small" in answer.document["reason"]
+    assert "must have at least" in answer.document["reason"]
     np.save("a.npy", vectors)
     encvec("ingest", "safe", "a.npy", "--scheme", "sealed")
     assert "no noise to calibrate" in encvec("calibrate", "safe", "--json").document["reason"]

@@ -102,7 +102,7 @@ def test_destroy_asks_and_tells_what_is_lost(wrapped, encvec, monkeypatch):
 def test_the_primary_is_kept(wrapped, encvec, command):
     answer = encvec("keys", command, "1", *(["--yes"] if command == "destroy" else []), "--json")
     assert (answer.code, answer.error["type"]) == (2, "KeysetError")
-    assert "rotate first" in answer.error["message"]
+    assert "rotate the keyset first" in answer.error["message"]
 
 
 def test_an_unknown_version_is_refused(wrapped, encvec):
@@ -128,7 +128,7 @@ def test_export_says_unsafe_and_gives_what_env_holds(wrapped, encvec, monkeypatc
 def test_keys_that_would_not_last_are_not_made_or_changed(home, encvec, monkeypatch, uri):
     answer = encvec("keys", "create", "--keys", uri)
     assert answer.code == 2
-    assert "lost with it" in answer.err
+    assert "lost when it ends" in answer.err
     monkeypatch.setenv("SOME_KEYS", "")
     Keyset.create("env:SOME_KEYS")
     for args in (["rotate"], ["disable", "1"], ["destroy", "1", "--yes"]):
@@ -209,7 +209,7 @@ def test_another_wrapper_is_named_in_the_uri(home, encvec):
 
 def test_what_to_back_up(home, encvec, monkeypatch):
     answer = encvec("keys", "create", "--keys", "file:clear.json?wrap=none")
-    assert "back up clear.json, and let nobody read it" in answer.err
+    assert "back up clear.json, and keep it secret" in answer.err
     monkeypatch.setenv("ENCVEC_PASSPHRASE", SECRET)
     answer = encvec("keys", "create", "--keys", "file:wrapped.json")
     assert "back up wrapped.json, and remember its passphrase: without both" in answer.err

@@ -46,7 +46,7 @@ def test_current(home, encvec):
 def test_current_says_what_to_do(home, encvec):
     answer = encvec("db", "current")
     assert answer.code == 1
-    assert "`encvec db upgrade` brings them up" in answer.err
+    assert "run `encvec db upgrade`" in answer.err
     assert encvec("db", "upgrade").code == 0
     connection = sqlite3.connect(home / "store" / "records.sqlite3")
     with connection:
@@ -54,7 +54,7 @@ def test_current_says_what_to_do(home, encvec):
     connection.close()
     answer = encvec("db", "current")
     assert answer.code == 1
-    assert "a newer encvec is needed" in answer.err
+    assert "install a newer version of encvec" in answer.err
 
 
 def test_upgrade(old, encvec):
@@ -84,7 +84,7 @@ def test_downgrade_asks_and_keeps_data(old, encvec, monkeypatch):
     assert encvec("db", "downgrade", "0").code == 1
     assert encvec("db", "downgrade", "0", "--accept-data-loss").code == 1
     assert "deleted" not in questions[0]
-    assert questions[1].endswith("back to revision 0? What it has no place for will be deleted.")
+    assert questions[1].endswith("to revision 0? Data that it cannot hold will be deleted.")
     assert encvec("db", "current").code == 0
 
 

@@ -61,7 +61,7 @@ def test_destroy_is_for_good(keyset):
 
 def test_the_primary_stays(keyset):
     for change in (keyset.disable, keyset.destroy):
-        with pytest.raises(KeysetError, match="is the primary: rotate first"):
+        with pytest.raises(KeysetError, match="is the primary: rotate the keyset first"):
             change(1)
     keyset.enable(1)
     assert keyset.live == (1,)

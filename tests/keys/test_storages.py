@@ -40,7 +40,7 @@ def test_env_two_writers():
     Keyset.create(URI)
     one, two = Keyset.open(URI), Keyset.open(URI)
     one.rotate()
-    with pytest.raises(KeysetError, match="was changed meanwhile: open the keyset again"):
+    with pytest.raises(KeysetError, match="has changed since: open the keyset again"):
         two.rotate()
     assert two.primary == 1
     assert Keyset.open(URI).root(2) == one.root(2)
@@ -70,7 +70,7 @@ def test_env_flipped_characters(monkeypatch):
 @pytest.mark.parametrize("text", ["????", "a", "e30", "e31=", "e30=\n", "\N{SNOWMAN}", " ", "bm9uc2Vuc2U="])
 def test_env_malformed(monkeypatch, text):
     monkeypatch.setenv(NAME, text)
-    with pytest.raises(KeysetError, match=r"holds no keyset|no keyset of a known format"):
+    with pytest.raises(KeysetError, match=r"must hold a keyset in base64|no keyset of a known format|unknown format"):
         Keyset.open(URI)
 
 

@@ -137,7 +137,7 @@ def test_a_file_in_clear_takes_no_wrapped_one_s_place(path, named, secret):
 
 def test_the_error_says_what_to_do(path):
     in_clear(path)
-    with pytest.raises(KeysetError, match='If you made it so, say wrap="none"'):
+    with pytest.raises(KeysetError, match='If you created it in clear, pass wrap="none"'):
         Keyset.open(f"file:{path}")
 
 
@@ -145,7 +145,7 @@ def test_a_passphrase_given_is_a_wrapper_expected(path):
     Keyset.create(ENV)
     in_clear(path)
     for uri in (ENV, f"{ENV}?wrap=none", f"file:{path}?wrap=none"):
-        with pytest.raises(KeysetError, match="must be wrapped by the passphrase given"):
+        with pytest.raises(KeysetError, match="must be wrapped by the given passphrase"):
             Keyset.open(uri, passphrase=PASSPHRASE)
 
 
@@ -159,7 +159,7 @@ def test_a_wrapper_that_is_named_is_the_one_that_is_taken(path, service):
 
 def test_nobody_creates_in_clear_with_a_passphrase(path):
     for uri in (ENV, "memory:", f"file:{path}?wrap=none"):
-        with pytest.raises(InputError, match=r"in clear, passphrase or not: leave passphrase= out, or say wrap="):
+        with pytest.raises(InputError, match=r"and not use the passphrase: leave passphrase= out, or pass wrap="):
             Keyset.create(uri, passphrase=PASSPHRASE)
     assert not path.exists()
 
@@ -228,7 +228,7 @@ def test_name_and_header_are_authenticated(monkeypatch, path, service, changes):
 def test_a_service_must_be_named(path, service):
     """A thief has a key in the same service: a file that says so must not be taken unasked."""
     Keyset.create(f"file:{path}", wrap="service:thief")
-    with pytest.raises(KeysetError, match="is wrapped by 'service': if you made it so, say wrap='service'"):
+    with pytest.raises(KeysetError, match="is wrapped by 'service': if you chose that, pass wrap='service'"):
         Keyset.open(f"file:{path}")
     assert service.asked == []
 
@@ -236,7 +236,7 @@ def test_a_service_must_be_named(path, service):
 @pytest.mark.parametrize("key", [b"short", bytearray(32), "k" * 32, None])
 def test_a_key_must_have_its_size(monkeypatch, path, service, key):
     monkeypatch.setitem(service.keys, "app", key)
-    with pytest.raises(KeysetError, match="must give a key of 32 bytes"):
+    with pytest.raises(KeysetError, match="must return a key of 32 bytes"):
         Keyset.create(f"file:{path}", wrap="service:app")
     assert not path.exists()
 
@@ -247,13 +247,13 @@ def test_a_key_must_have_its_size(monkeypatch, path, service, key):
 @pytest.mark.parametrize("wrap", ["", "nope", "PASSPHRASE", "none:x", "passphrase:x", "x:y", 5])
 def test_bad_wrappers(path, wrap):
     for call in (Keyset.create, Keyset.open):
-        with pytest.raises(UriError, match=r"must be one of none, passphrase|takes nothing behind its name"):
+        with pytest.raises(UriError, match=r"must be one of none, passphrase|takes nothing after its name"):
             call(f"file:{path}", wrap=wrap)
     assert not path.exists()
 
 
 def test_two_wrappers_named(path):
-    with pytest.raises(UriError, match="names the wrapper 'none', wrap= another, 'passphrase': give one"):
+    with pytest.raises(UriError, match="names the wrapper 'none', but wrap= is 'passphrase': give one"):
         Keyset.create(f"file:{path}?wrap=none", wrap="passphrase")
 
 

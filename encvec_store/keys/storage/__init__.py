@@ -1,1 +1,1 @@
-"""Where keysets lie, one storage a file: bytes in, bytes out, no cryptography."""
+"""Storages of keysets, one per file. They read and write bytes and do no cryptography."""

@@ -13,7 +13,7 @@ __all__ = ["EnvStorage"]
 
 
 class EnvStorage:
-    """Keyset in the variable NAME. Writes reach this process and its children only."""
+    """Keyset in the variable NAME. Writes are seen by this process and its children only."""
 
     wrapper = NONE
     lasting = False
@@ -26,7 +26,7 @@ class EnvStorage:
         self._seen: str | None = None  # the variable as last read or written
 
     def exists(self) -> bool:
-        """Say whether the variable is set, and not empty."""
+        """Return True if the variable is set and not empty."""
         return bool(os.environ.get(self._name))
 
     def read(self) -> bytes:
@@ -39,12 +39,12 @@ class EnvStorage:
         except (binascii.Error, ValueError):
             content = b""
         if not content or base64.b64encode(content).decode() != text:
-            raise KeysetError(f"environment variable {self._name} holds no keyset")
+            raise KeysetError(f"environment variable {self._name} must hold a keyset in base64; it does not")
         self._seen = text
         return content
 
     def create(self, content: bytes) -> None:
-        """Set the variable. Raises KeysetError where it is set already."""
+        """Set the variable. Raises KeysetError if it is set already."""
         if self.exists():
             raise KeysetError(f"environment variable {self._name} holds a keyset already")
         self._set(content)
@@ -52,7 +52,7 @@ class EnvStorage:
     def replace(self, content: bytes) -> None:
         """Set the variable for this process and its children."""
         if self._seen is None or os.environ.get(self._name) != self._seen:
-            raise KeysetError(f"environment variable {self._name} was changed meanwhile: open the keyset again")
+            raise KeysetError(f"environment variable {self._name} has changed since: open the keyset again")
         self._set(content)
 
     def _set(self, content: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Keysets in a file that only its owner may read."""
+"""Keysets in a file that only its owner can read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["FileStorage"]
 
 
 class FileStorage:
-    """Content of a file: written beside it, synced, and put in its place, whole or not at all."""
+    """Keyset in a file. A write goes to a temporary file, is synced, and then replaces the old file atomically."""
 
     wrapper = "passphrase"
     lasting = True
@@ -28,10 +28,10 @@ class FileStorage:
             raise UriError("file: must be followed by a path, as in file:keys.json")
         self.uri = f"file:{rest}"
         self._path = Path(rest)
-        self._seen: bytes | None = None  # the file as last read or written: two writers must not lose a key
+        self._seen: bytes | None = None  # the file as last read or written, so that two writers lose no key
 
     def exists(self) -> bool:
-        """Say whether there is a file."""
+        """Return True if there is a file."""
         return self._path.exists()
 
     def read(self) -> bytes:
@@ -45,7 +45,7 @@ class FileStorage:
         return self._seen
 
     def create(self, content: bytes) -> None:
-        """Write a new file. Raises KeysetError where one exists already."""
+        """Write a new file. Raises KeysetError if there is one already."""
         self._write(content, new=True)
 
     def replace(self, content: bytes) -> None:
@@ -78,23 +78,23 @@ class FileStorage:
 
     def _place_new(self, name: str) -> None:
         try:
-            os.link(name, self._path)  # unlike a rename it fails where another process was first
+            os.link(name, self._path)  # unlike a rename, it fails if another process was first
         except FileExistsError:
             raise KeysetError(f"{self._path} holds a keyset already: open it, or choose another path") from None
 
 
 @contextlib.contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
-    """Keep other writers waiting, from the look at the old file to the new one's place in a synced folder."""
+    """Make other writers wait while the old file is compared and replaced, and the folder is synced."""
     if sys.platform == "win32":
         yield
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
-        with contextlib.suppress(OSError):  # some network file systems know no locks
+        with contextlib.suppress(OSError):  # some network file systems have no locks
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield
-        with contextlib.suppress(OSError):  # the file is in place by now: to report a failure would mislead
+        with contextlib.suppress(OSError):  # the file is replaced by now: reporting a failure would mislead
             os.fsync(handle)
     finally:
         os.close(handle)

@@ -9,7 +9,7 @@ __all__ = ["MemoryStorage"]
 
 
 class MemoryStorage:
-    """Keeps the content in this object, which nobody else has: gone with the process."""
+    """Keyset in this object only: it is lost when the process ends."""
 
     wrapper = NONE
     lasting = False
@@ -19,19 +19,19 @@ class MemoryStorage:
         self._content: bytes | None = None
 
     def exists(self) -> bool:
-        """Say whether something was kept."""
+        """Return True if content was stored."""
         return self._content is not None
 
     def read(self) -> bytes:
-        """Return what was kept. Raises KeysetError in a new object: nothing outlives a process here."""
+        """Return the content. Raises KeysetError in a new object, which has none."""
         if self._content is None:
-            raise KeysetError("a memory: keyset cannot be opened again; create one, or use file:")
+            raise KeysetError("a memory: keyset cannot be opened again: create one, or use file:")
         return self._content
 
     def create(self, content: bytes) -> None:
-        """Keep new content."""
+        """Store new content."""
         self._content = content
 
     def replace(self, content: bytes) -> None:
-        """Keep other content."""
+        """Replace the content."""
         self._content = content

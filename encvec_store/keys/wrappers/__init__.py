@@ -1,1 +1,1 @@
-"""What finds the key that a keyset is encrypted under, one wrapper a file."""
+"""Wrappers of keysets, one per file: each finds the key that encrypts a keyset."""

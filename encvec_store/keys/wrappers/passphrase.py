@@ -37,7 +37,7 @@ class PassphraseWrapper:
 
     def __init__(self, rest: str = "", passphrase: str | bytes | None = None) -> None:
         if rest:
-            raise UriError(f"the wrapper 'passphrase' takes nothing behind its name, got {rest!r}")
+            raise UriError(f"the wrapper 'passphrase' takes nothing after its name, got {rest!r}")
         self._passphrase = passphrase
 
     def new(self) -> tuple[bytes, Header]:
