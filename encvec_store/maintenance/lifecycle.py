@@ -8,14 +8,12 @@ it is logged, shown in `stats`, and tried again at a later write.
 
 from __future__ import annotations
 
-import datetime as dt
 import logging
 from contextlib import nullcontext
 from dataclasses import replace
 from operator import length_hint
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from ..data.metrics import as_vectors, norms
@@ -26,6 +24,7 @@ from ..schemes.simulation import MAX_QUERIES
 from ..schemes.strategy import NEVER, Standing, Task
 from ..sealing.config import CollectionConfig
 from . import calibrate as calibration
+from .fitting import SAMPLE, fitted, sized
 from .jobs import Job
 from .rewrite import Progress, rewrite, settle
 
@@ -33,10 +32,6 @@ __all__ = ["MODES", "Lifecycle"]
 
 MODES = ("background", "inline", "manual")
 """Who does the work: a background thread or task, the write that made it due, or only `Collection.maintain`."""
-_SAMPLE = 20_000
-_OVERSAMPLES = (20, 30, 50, 75, 100, 150, 200)
-_DOUBLED = 2
-"""The number of candidates is chosen for a collection this many times as large."""
 _LATER = 1.25
 _LOOKS = 8
 """Counting costs a round trip. So records are counted again after 1/8 of those that were missing are written."""
@@ -194,40 +189,22 @@ class Lifecycle:
             return self._fit(self._session.refresh() if config is None else config, progress)
 
     def _fit(self, config: CollectionConfig, progress: Progress | None) -> CollectionConfig:
-        session, fitted = self._session, config.fitted or {}
-        scheme = config.scheme.renewed(fitted.get("chosen", ()))  # parameters that the user left open are chosen again
+        session, before = self._session, config.fitted or {}
+        scheme = config.scheme.renewed(before.get("chosen", ()))  # parameters that the user left open are chosen again
         if not scheme.needs_profile:
             raise CalibrationError(f"scheme {scheme.name!r} has no profile to fit")
         least = scheme.least_records
-        vectors = session.sample(max(_SAMPLE, least), seed=0)
+        vectors = session.sample(max(SAMPLE, least), seed=0)
         if len(vectors) < least:
             raise ProfileError(f"a profile needs at least {least} readable records, got {len(vectors)}")
-        count = session.records.count()
-        points = config.metric.lift(vectors, config.max_norm)
-        found = offload(len(vectors), scheme.fit, points, count)
-        at = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-        fresh = replace(
-            config,
-            scheme=found.scheme,
-            profile=found.profile,
-            fitted={"at": at, "records": count, "chosen": found.chosen},
-        )
-        if config.calibration is None:
-            fresh = self._sized(fresh, vectors, count)
+        fresh = fitted(replace(config, scheme=scheme), vectors, session.records.count())
         rewrite(session, fresh, progress)
         return fresh
 
     def _widen(self, config: CollectionConfig) -> None:
         """Choose again how many candidates are re-ranked: in a larger collection more records rank near by noise."""
-        vectors = self._session.sample(_SAMPLE, seed=0)
-        settle(self._session, self._sized(config, vectors, self._session.records.count()))
-
-    def _sized(self, config: CollectionConfig, vectors: npt.NDArray[np.float32], count: int) -> CollectionConfig:
-        """Return the settings with enough candidates for twice as many records."""
-        planned = _DOUBLED * count
-        times = offload(len(vectors), calibration.enough, config, vectors, planned, _OVERSAMPLES)
-        fitted = {**(config.fitted or {}), "sized": planned}
-        return replace(config, oversample=max(config.oversample, times), fitted=fitted)
+        vectors = self._session.sample(SAMPLE, seed=0)
+        settle(self._session, sized(config, vectors, self._session.records.count()))
 
     def calibrate(
         self,

@@ -12,12 +12,14 @@ from .bench import Known
 from .experiment import ADVERSARIES, Experiment, attack_arrays, run, worst
 from .own import SampleAttack
 from .probing import PROBES, probe, worst_probes
-from .subjects import SUBJECTS, Pipeline, Subject, subject
+from .protocol import Subject
+from .subjects import CONTROLS, SUBJECTS, Pipeline, subject
 from .views import VIEWS, Case, View
 
 __all__ = [
     "ADVERSARIES",
     "ATTACKS",
+    "CONTROLS",
     "PROBES",
     "SUBJECTS",
     "VIEWS",

@@ -15,7 +15,7 @@ from .attacks import ATTACKS
 from .cells import LEAST, parts, ways
 from .experiment import Experiment
 from .probes import LUCK, Labels
-from .subjects import Subject
+from .protocol import Subject
 from .views import Case, view
 
 __all__ = ["ALIGNING", "MOST", "Bench", "Found", "Known"]

@@ -10,12 +10,13 @@ import numpy as np
 
 from ...data.arrays import Matrix
 from .algebra import Cells, Statistics, ball, centroids, haar, nearest, unit
+from .protocol import Fixed
 
 __all__ = ["ContentCells"]
 
 
 @dataclass(frozen=True)
-class ContentCells:
+class ContentCells(Fixed):
     """A sketch whose records lie in the cell of their nearest centroid, each cell under a rotation of its own.
 
     Args:

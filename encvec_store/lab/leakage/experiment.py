@@ -10,7 +10,7 @@ import itertools
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,12 @@ import numpy as np
 
 from ...data.arrays import Matrix
 from ...errors import InputError
-from .algebra import Cells, float32, sample, unit
+from .algebra import Cells, Indices, float32, sample, unit
 from .attacks import ATTACKS, Attack
 from .cells import LEAST, Part, drawn, parts, ways
 from .metrics import decoder, hits, mean_cosine, recall_in_candidates, scores, wilson
-from .subjects import Keyed, Subject
+from .protocol import Keyed, Subject
+from .stored import Stored
 from .views import Case, view
 
 __all__ = ["ADVERSARIES", "CANDIDATES", "Experiment", "Row", "attack_arrays", "keep", "kept", "run", "worst"]
@@ -71,6 +72,7 @@ class Experiment:
     candidates: Sequence[int] = CANDIDATES
     views: Sequence[str] | None = None
     profile: Matrix | None = None
+    _grown: dict[tuple[int, int], Subject] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for side in (self.victim, self.corpus):
@@ -92,6 +94,13 @@ class Experiment:
         """Vectors that subjects fit their statistics on."""
         return (self.victim if self.profile is None else self.profile)[:_PROFILE]
 
+    def standing(self, subject: Subject, n: int) -> Subject:
+        """The subject with the parameters that a collection of n records has."""
+        key = id(subject), n
+        if key not in self._grown:
+            self._grown[key] = subject.grown(n, self.statistics)
+        return self._grown[key]
+
     def looks(self, attack: Attack) -> tuple[str, ...]:
         """Views in which an attack is tried."""
         return tuple(name for name in attack.views if self.views is None or name in self.views)
@@ -101,10 +110,11 @@ class Experiment:
         chosen = [ATTACKS[name] for name in self.attacks or ATTACKS]
         times = {"corpus": len(self.adversaries), "pairs": len(self.pairs)}
         each = sum(
-            len(self.looks(attack)) * times[attack.holds] * len(ways(subject.parameters(), attack.holds == "pairs"))
-            for attack in chosen for _, subject in self.subjects
+            len(self.looks(attack)) * times[attack.holds]
+            * len(ways(self.standing(subject, n).parameters(), attack.holds == "pairs"))
+            for attack in chosen for _, subject in self.subjects for n in self.sizes
         )  # fmt: skip
-        return each * len(self.sizes) * self.keys
+        return each * self.keys
 
 
 def run(
@@ -189,10 +199,11 @@ def _identity(row: Mapping[str, Any]) -> str:
 def _rows(experiment: Experiment, done: set[str], progress: Callable[[int], None]) -> Iterator[Row]:
     libraries = {name: version(name) for name in ("encvec-store", "numpy", "scipy")}
     chosen = list(experiment.attacks or ATTACKS)
-    for (name, subject), n, key in itertools.product(experiment.subjects, experiment.sizes, range(experiment.keys)):
+    for (name, given), n, key in itertools.product(experiment.subjects, experiment.sizes, range(experiment.keys)):
         rng = np.random.default_rng([key, n])
         order = rng.permutation(len(experiment.victim))
         truth = experiment.victim[order[:n]]
+        subject = experiment.standing(given, n)
         locked: _Locked | None = None
         for adversary, pairs in _situations(experiment, chosen):
             for attack in chosen:
@@ -207,11 +218,11 @@ def _rows(experiment: Experiment, done: set[str], progress: Callable[[int], None
                     }  # fmt: skip
                     if _identity(head) not in done:
                         if locked is None:
-                            locked = _lock(experiment, subject, key, truth, order[n:])
+                            locked = _lock(experiment, subject, key, order, n)
                         case = _case(experiment, adversary, pairs, key, truth, locked)
                         cut = parts(way, case, locked.cells, locked.keyed.sorts)
                         for row in _attacked(attack, cut, truth, looked):
-                            yield {**head, **row, "recall@10": locked.recall, "versions": libraries}
+                            yield {**head, **row, **locked.owner, "versions": libraries}
                     progress(1)
 
 
@@ -245,18 +256,22 @@ class _Locked:
     keyed: Keyed
     stored: Matrix
     cells: Cells
-    recall: dict[str, float]
-    """The honest user's, from the same ciphertexts."""
+    owner: Row
+    """`candidates` that the owner re-ranks for ten hits, and his `recall@10` among them and others."""
 
 
-def _lock(experiment: Experiment, subject: Subject, key: int, truth: Matrix, rest: Any) -> _Locked:
-    """Encrypt under a key, and measure what the honest user gets."""
+def _lock(experiment: Experiment, subject: Subject, key: int, order: Indices, n: int) -> _Locked:
+    """Encrypt the first n records of an order under a key, or read them; measure what the honest user gets."""
     keyed = subject.keyed(key, experiment.statistics)
-    stored, cells = keyed.spread(truth)
+    rows, rest = order[:n], order[n:]
+    truth = experiment.victim[rows]
+    stored, cells = subject.at_rest(rows) if isinstance(subject, Stored) else keyed.spread(truth)
     others = experiment.victim[rest[:_QUERIES]] if len(rest) >= 50 else experiment.corpus[:_QUERIES]
-    counts = [count for count in experiment.candidates if count <= len(truth)]
+    candidates = min(n, 10 * subject.oversample)
+    counts = sorted({candidates, *(count for count in experiment.candidates if count <= n)})
     recall = recall_in_candidates(scores(stored, keyed.ask(others), cells), truth, others, counts)
-    return _Locked(keyed, stored, cells, {str(count): round(value, 4) for count, value in recall.items()})
+    found = {str(count): round(value, 4) for count, value in recall.items()}
+    return _Locked(keyed, stored, cells, {"candidates": candidates, "recall@10": found})
 
 
 def _attacked(name: str, cut: Sequence[Part], truth: Matrix, looked: str) -> Iterator[Row]:

@@ -16,7 +16,7 @@ from ...data.arrays import Matrix
 from ...errors import InputError
 from ...schemes import Scheme
 from .experiment import Experiment, Row, run, worst
-from .subjects import Registered
+from .registered import Registered
 
 __all__ = ["SampleAttack"]
 
@@ -64,7 +64,7 @@ class SampleAttack:
             experiment = Experiment(
                 points[order[:half]],
                 points[order[half:]],
-                [(scheme.name, Registered({**given, "name": scheme.name, "beta": each})) for each in betas],
+                [(scheme.name, Registered.of({**given, "name": scheme.name, "beta": each})) for each in betas],
                 (attack,),
                 (min(_MOST, half),),
                 self.keys,

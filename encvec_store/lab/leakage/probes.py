@@ -16,7 +16,7 @@ from scipy.stats import norm, spearmanr
 from ...data.arrays import Matrix
 from .algebra import Cells, Indices, Statistics, centred, float32, procrustes, unit
 from .metrics import auc, hits
-from .subjects import Keyed
+from .protocol import Keyed
 
 __all__ = [
     "Labels",

@@ -28,7 +28,7 @@ from .identities import accuracy, people_found
 from .linking import linkage
 from .metrics import scores
 from .probes import LUCK
-from .subjects import Registered
+from .registered import Registered
 
 __all__ = ["ALIGNING", "PROBES", "Known", "probe", "worst_probes"]
 
@@ -228,7 +228,8 @@ def _rows(
 ) -> Iterator[Row]:
     libraries = {name: version(name) for name in ("encvec-store", "numpy", "scipy")}
     # keys first: a run that is stopped has said something of every subject
-    for key, n, (name, subject) in itertools.product(range(experiment.keys), experiment.sizes, experiment.subjects):
+    for key, n, (name, given) in itertools.product(range(experiment.keys), experiment.sizes, experiment.subjects):
+        subject = experiment.standing(given, n)
         bench: Bench | None = None
         for chosen in only:
             head = {

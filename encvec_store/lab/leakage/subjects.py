@@ -1,135 +1,32 @@
 """What is attacked: a table of ways to turn vectors into index vectors under a key.
 
-Real schemes run their own keyed code. Beside them stand controls, which exist only to be broken: a lab whose
-attacks leave these standing proves nothing about the others.
+Real schemes run their own keyed code, with the parameters that a collection of as many records has. Beside them stand
+controls, which exist only to be broken: a lab whose attacks leave these standing proves nothing about the others.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
 from ...data.arrays import Matrix
 from ...errors import InputError
-from ...schemes import KeyedScheme, scheme
-from .algebra import Cells, Statistics, ball, blocks, float32, haar, unit
+from ...schemes import scheme
+from .algebra import Statistics, ball, blocks, float32, haar, unit
 from .content import ContentCells
+from .protocol import Fixed, Keyed, OneRotation, Subject
+from .registered import Registered
 
-__all__ = ["CONTROLS", "SUBJECTS", "Foreign", "Keyed", "Pipeline", "Registered", "Subject", "subject"]
+__all__ = ["CONTROLS", "SUBJECTS", "Foreign", "Pipeline", "subject"]
 
-
-class Keyed(Protocol):
-    """A subject under one key."""
-
-    @property
-    def noise(self) -> float:
-        """Radius of the noise ball, relative to points of length 1: a parameter, which the adversary knows."""
-        ...
-
-    @property
-    def public(self) -> Callable[[Matrix], Matrix] | None:
-        """Steps before the secret ones, (n, d) -> (n, k), where they depend on nothing secret; else None."""
-        ...
-
-    @property
-    def sorts(self) -> Callable[[Matrix], Cells] | None:
-        """The cell of each of (n, d) vectors, where content decides it and not a key's draw; else None."""
-        ...
-
-    def store(self, vectors: Matrix) -> Matrix:
-        """Index vectors (n, k) of (n, d) unit vectors."""
-        ...
-
-    def spread(self, vectors: Matrix) -> tuple[Matrix, Cells]:
-        """Return the same, and the cell of each (n,), which a thief sees. Each cell has a rotation of its own."""
-        ...
-
-    def ask(self, queries: Matrix) -> Matrix:
-        """Encrypted queries (cells, q, k) of (q, d), ranked by inner product with the records of each cell."""
-        ...
-
-
-class OneRotation:
-    """What keyed subjects have in common that know of no cells."""
-
-    sorts: Callable[[Matrix], Cells] | None = None
-
-    def store(self, vectors: Matrix) -> Matrix:
-        """See Keyed."""
-        raise NotImplementedError
-
-    def spread(self, vectors: Matrix) -> tuple[Matrix, Cells]:
-        """All in the first."""
-        return self.store(vectors), np.zeros(len(vectors), np.int64)
-
-
-class Subject(Protocol):
-    """A scheme or control with its parameters."""
-
-    def parameters(self) -> Mapping[str, Any]:
-        """Parameters as JSON values."""
-        ...
-
-    def keyed(self, key: int, profile: Matrix) -> Keyed:
-        """Under the key of that number, with (m, d) vectors of the collection's own kind for statistics."""
-        ...
-
-
-# ------------------------------------------------------------------------------------ registered schemes
+_Number = TypeVar("_Number", int, float)
 
 
 @dataclass(frozen=True)
-class Registered:
-    """A scheme of the registry, run as a store runs it."""
-
-    spec: Mapping[str, Any]
-
-    def parameters(self) -> Mapping[str, Any]:
-        """The scheme's own, but for what each key draws anew."""
-        return {name: value for name, value in scheme(self.spec).parameters().items() if name != "profile"}
-
-    def keyed(self, key: int, profile: Matrix) -> Keyed:
-        """Derive the scheme's keys from a root that belongs to the number."""
-        root = hashlib.sha256(b"leakage lab root %d" % key).digest()
-        built, fitted = scheme(self.spec), None
-        if built.needs_profile:
-            found = built.fit(profile, 0)  # of no records: the cells are those asked for
-            built, fitted = found.scheme, found.profile
-        return _RegisteredKeyed(
-            built.keyed(root, ("", "leakage"), profile.shape[1], fitted),  # the keys of all published measurements
-            built.noise / 4,
-            np.random.default_rng(key),
-        )
-
-
-@dataclass
-class _RegisteredKeyed:
-    scheme: KeyedScheme
-    noise: float
-    rng: np.random.Generator
-    public: Callable[[Matrix], Matrix] | None = None
-    sorts: Callable[[Matrix], Cells] | None = None
-
-    def store(self, vectors: Matrix) -> Matrix:
-        return self.spread(vectors)[0]
-
-    def spread(self, vectors: Matrix) -> tuple[Matrix, Cells]:
-        tokens = self.rng.integers(0, 256, (len(vectors), 16), dtype=np.uint8)
-        return self.scheme.encrypt(vectors, tokens, vectors)[0], self.scheme.cells_of(tokens)
-
-    def ask(self, queries: Matrix) -> Matrix:
-        return self.scheme.encrypt_queries(queries)
-
-
-# --------------------------------------------------------------------------------- reference and controls
-
-
-@dataclass(frozen=True)
-class Pipeline:
+class Pipeline(Fixed):
     """Center, project, whiten, sphere, mix, perturb: each step can be left out or done wrongly.
 
     Args:
@@ -204,7 +101,7 @@ class _PipelineKeyed(OneRotation):
 
 
 @dataclass(frozen=True)
-class Foreign:
+class Foreign(Fixed):
     """Somebody else's encryption: a function of vectors (n, d), beta and the key's number. Queries go the same way."""
 
     beta: float
@@ -239,41 +136,71 @@ class _ForeignKeyed(OneRotation):
 # ------------------------------------------------------------------------------------------- the table
 
 
-def _sketch(k: int | None, dim: int) -> int:
-    return min(k or dim // 2, dim)
+Build = Callable[[int | None, float | None, int | None], Subject]
 
+_NOISY = "shuffle-sap"
+_SKETCHES = ("foreign-statistics", "half-whitening", "norm-kept", "no-noise", "content-cells")
 
-SUBJECTS: dict[str, Callable[[int, int | None, float, int | None], Subject]] = {
+SUBJECTS: dict[str, Build] = {
     # the schemes
-    "sap": lambda dim, k, beta, cells: Registered({"name": "sap", "beta": beta, "cells": cells or 1}),
-    "sketch": lambda dim, k, beta, cells: Registered(
-        {"name": "sketch", "k": _sketch(k, dim), "beta": beta, "cells": cells}
-    ),
+    "sap": lambda k, beta, cells: Registered.of({"name": "sap", "beta": beta, "cells": cells}),
+    "sketch": lambda k, beta, cells: Registered.of({"name": "sketch", "k": k, "beta": beta, "cells": cells}),
     # other people's, and what is done without thinking
-    "shuffle-sap": lambda dim, k, beta, cells: Pipeline(None, mixing="shuffle", beta=beta),
-    "plain": lambda dim, k, beta, cells: Pipeline(None, mixing="none"),
-    "public-constant": lambda dim, k, beta, cells: Pipeline(None, mixing="factor"),
-    "shuffle": lambda dim, k, beta, cells: Pipeline(None, mixing="shuffle"),
-    "haar": lambda dim, k, beta, cells: Pipeline(None),
+    "shuffle-sap": lambda k, beta, cells: Pipeline(None, mixing="shuffle", beta=_given("beta", beta)),
+    "plain": lambda k, beta, cells: Pipeline(None, mixing="none"),
+    "public-constant": lambda k, beta, cells: Pipeline(None, mixing="factor"),
+    "shuffle": lambda k, beta, cells: Pipeline(None, mixing="shuffle"),
+    "haar": lambda k, beta, cells: Pipeline(None),
     # sketches with one step wrong
-    "foreign-statistics": lambda dim, k, beta, cells: Pipeline(_sketch(k, dim), 1.0, beta=beta, foreign=True),
-    "half-whitening": lambda dim, k, beta, cells: Pipeline(_sketch(k, dim), 0.5, beta=beta),
-    "norm-kept": lambda dim, k, beta, cells: Pipeline(_sketch(k, dim), 1.0, sphere=False, beta=beta),
-    "no-noise": lambda dim, k, beta, cells: Pipeline(_sketch(k, dim), 1.0),
+    "foreign-statistics": lambda k, beta, cells: Pipeline(_given("k", k), 1.0, beta=_given("beta", beta), foreign=True),
+    "half-whitening": lambda k, beta, cells: Pipeline(_given("k", k), 0.5, beta=_given("beta", beta)),
+    "norm-kept": lambda k, beta, cells: Pipeline(_given("k", k), 1.0, sphere=False, beta=_given("beta", beta)),
+    "no-noise": lambda k, beta, cells: Pipeline(_given("k", k), 1.0),
     # the road not taken, see decision 0017
-    "content-cells": lambda dim, k, beta, cells: ContentCells(_sketch(k, dim), beta, cells or 4),
+    "content-cells": lambda k, beta, cells: ContentCells(_given("k", k), _given("beta", beta), cells or 4),
 }
-"""Name -> how to build it from the dimension, the sketch's size (None: half the dimension), beta and cells."""
+"""Name -> how to build it from the sketch's dimensions, beta and cells."""
 
 IN_CELLS = ("sap", "sketch", "content-cells")
 CONTROLS = frozenset(SUBJECTS) - {"sap", "sketch", "content-cells"}
 """Those that exist to be broken. Cells by content are none: they name few records and tell what many are about."""
 
 
-def subject(name: str, dim: int, *, k: int | None = None, beta: float = 2.0, cells: int | None = None) -> Subject:
-    """Build a subject of the table. Raises InputError for a name that is not in it, or cells it does not know of."""
+def subject(
+    name: str,
+    dim: int,
+    *,
+    k: int | None = None,
+    beta: float | None = None,
+    cells: int | None = None,
+    sample: Matrix | None = None,
+) -> Subject:
+    """Build a subject of the table for vectors of `dim` coordinates.
+
+    Args:
+        name: of SUBJECTS.
+        dim: coordinates of a vector.
+        k: dimensions of a sketch. None: the collection chooses.
+        beta: noise. None: the scheme's own.
+        cells: parts of a collection, each under a rotation of its own. None: the collection chooses.
+        sample: (m, dim) vectors of the kind. A control without k or beta takes what a sketch of these has.
+
+    Raises:
+        InputError: unknown name, cells that it does not take, a control without k, beta and sample.
+    """
     if name not in SUBJECTS:
         raise InputError(f"unknown subject {name!r}; there are: {', '.join(SUBJECTS)}")
     if cells is not None and name not in IN_CELLS:
-        raise InputError(f"{name} knows of no cells; these do: {', '.join(IN_CELLS)}")
-    return SUBJECTS[name](dim, k, beta, cells)
+        raise InputError(f"{name} takes no cells; these do: {', '.join(IN_CELLS)}")
+    if name == _NOISY and beta is None:
+        beta = scheme("sap").noise
+    if name in _SKETCHES and (k is None or beta is None) and sample is not None:
+        like = Registered.of({"name": "sketch", "k": k, "beta": beta}).grown(len(sample), sample).parameters()
+        k, beta = like["k"], like["beta"]
+    return SUBJECTS[name](None if k is None else min(k, dim), beta, cells)
+
+
+def _given(name: str, value: _Number | None) -> _Number:
+    if value is None:
+        raise InputError(f"this control needs {name}, or a sample to choose it by")
+    return value

@@ -182,7 +182,7 @@ def test_ball_is_uniform():
 
 def test_table_of_subjects_is_complete():
     for name in SUBJECTS:
-        keyed = subject(name, DIM, k=K).keyed(0, VICTIM)
+        keyed = subject(name, DIM, k=K, beta=1.2).keyed(0, VICTIM)
         stored, cells = keyed.spread(VICTIM[:20])
         assert stored.shape == keyed.ask(VICTIM[:20])[0].shape
         assert cells.max() < len(keyed.ask(VICTIM[:1]))

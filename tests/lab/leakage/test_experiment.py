@@ -30,7 +30,8 @@ def test_rows_are_json_and_complete():
     for row in json.loads(json.dumps(rows)):
         assert row.keys() >= {
             "subject", "parameters", "attack", "view", "adversary", "pairs", "corpus", "n", "key", "identified",
-            "ci_low", "ci_high", "chance", "cosine", "cosine_centered", "recall@10", "seconds", "versions",
+            "ci_low", "ci_high", "chance", "cosine", "cosine_centered", "candidates", "recall@10", "seconds",
+            "versions",
         }  # fmt: skip
         assert row["chance"] == 0.01
         assert row["recall@10"] == {"10": 1.0, "50": 1.0, "100": 1.0}, "a shuffle without noise loses nothing"
@@ -85,7 +86,17 @@ def test_unknown_subject_is_refused():
 
 def test_command_line(tmp_path, capsys):
     np.save(tmp_path / "own.npy", np.concatenate([VICTIM, CORPUS]) * 3)
-    arguments = ["leakage", "--data", str(tmp_path / "own.npy"), "-n", "200", "--keys", "1", "--attack", "coordinates"]
+    arguments = [
+        "leakage",
+        "--data",
+        str(tmp_path / "own.npy"),
+        "-n",
+        "200",
+        "--trials",
+        "1",
+        "--attack",
+        "coordinates",
+    ]
     assert encvec([*arguments, "--subject", "shuffle"]) == 0, "a control that breaks is as it should be"
     shown = capsys.readouterr().out
     assert "shuffle" in shown
@@ -101,7 +112,7 @@ def test_command_line_says_when_a_scheme_breaks(tmp_path, capsys):
     np.save(tmp_path / "corpus.npy", VICTIM[::-1])
     code = encvec(
         ["leakage", "--data", str(tmp_path / "own.npy"), "--corpus", str(tmp_path / "corpus.npy"), "--subject", "sap",
-         "--beta", "0.4", "-n", "400", "--keys", "1", "--attack", "pca-icp", "--adversary", "disjoint"]
+         "--beta", "0.4", "-n", "400", "--trials", "1", "--attack", "pca-icp", "--adversary", "disjoint"]
     )  # fmt: skip
     assert code == 1
     assert "pca-icp" in capsys.readouterr().out

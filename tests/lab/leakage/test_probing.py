@@ -181,7 +181,7 @@ def test_command_line(tmp_path, capsys):
     np.save(data, np.concatenate([VICTIM[:300], CORPUS[:300]]))
     np.save(labels, np.array([f"topic {topic}" for topic in [*TOPICS[:300], *OTHERS[:300]]]))
     arguments = ["leakage", "--data", str(data), "--labels", str(labels), "--probes", "--subject", "shuffle", "-n",
-                 "200", "--keys", "1", "--attack", "coordinates", "--out", str(out)]  # fmt: skip
+                 "200", "--trials", "1", "--attack", "coordinates", "--out", str(out)]  # fmt: skip
     assert encvec([*arguments, "--html", str(html)]) == 0
     shown = capsys.readouterr().out
     for word in ("linkage", "d_sys", "membership", "attributes-known", "by luck"):
@@ -202,7 +202,7 @@ def test_command_line_with_people(tmp_path, capsys):
         np.save(tmp_path / f"{name}.npy", content)
     a, b, who, html = (str(tmp_path / name) for name in ("a.npy", "b.npy", "who.npy", "report.html"))
     assert encvec(["leakage", "--data", a, "--corpus", b, "--labels", who, "--people", "--probes", "--subject", "plain",
-                   "--attack", "naive", "-n", "200", "--keys", "1", "--html", html]) == 0  # fmt: skip
+                   "--attack", "naive", "-n", "200", "--trials", "1", "--html", html]) == 0  # fmt: skip
     assert "identities" in capsys.readouterr().out
     text = (tmp_path / "report.html").read_text()
     assert "Does the right one come up?" in text

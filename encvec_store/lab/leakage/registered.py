@@ -1,0 +1,96 @@
+"""The schemes of the registry as subjects: keyed and fitted by the code that a collection runs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ...data.arrays import Matrix
+from ...maintenance.fitting import fitted, grown
+from ...schemes import KeyedScheme, Scheme, scheme
+from ...schemes.profile import Profile
+from ...sealing.config import DEFAULT_OVERSAMPLE, CollectionConfig
+from .algebra import Cells
+from .protocol import Keyed
+
+__all__ = ["Registered", "defaults"]
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A scheme of the registry, run as a store runs it.
+
+    Args:
+        scheme: as it is given to a collection, or as it is once fitted.
+        profile: what it was fitted to.
+        oversample: candidates re-ranked per hit.
+    """
+
+    scheme: Scheme
+    profile: Profile | None = None
+    oversample: int = DEFAULT_OVERSAMPLE
+
+    @classmethod
+    def of(cls, spec: Mapping[str, Any]) -> Registered:
+        """Build the scheme from its name and parameters; those left out or None are the collection's to choose."""
+        return cls(scheme({name: value for name, value in spec.items() if value is not None}))
+
+    def grown(self, records: int, sample: Matrix) -> Registered:
+        """Return it as a collection fits it. Raises ProfileError for a sample that is too small for its k."""
+        if self.profile is not None or not self.scheme.needs_profile:
+            return self
+        found = fitted(_settings(self.scheme, sample.shape[1]), sample, records)
+        return Registered(found.scheme, found.profile, found.oversample)
+
+    def parameters(self) -> Mapping[str, Any]:
+        """The scheme's own, but for what each key draws anew."""
+        return {name: value for name, value in self.scheme.parameters().items() if name != "profile"}
+
+    def keyed(self, key: int, profile: Matrix) -> Keyed:
+        """Derive the scheme's keys from a root that belongs to the number."""
+        root = hashlib.sha256(b"leakage lab root %d" % key).digest()
+        built = self.grown(len(profile), profile)
+        return _RegisteredKeyed(
+            # the keys of all published measurements
+            built.scheme.keyed(root, ("", "leakage"), profile.shape[1], built.profile),
+            built.scheme.noise / 4,
+            np.random.default_rng(key),
+        )
+
+
+def _settings(spec: Scheme | str | None, dim: int) -> CollectionConfig:
+    """Return the settings of a new collection of unit vectors."""
+    return CollectionConfig.build(
+        dim=dim, metric_name="cosine", scheme_spec=spec, fields=None, max_norm=None, oversample=None
+    )
+
+
+def defaults(name: str | None, sample: Matrix, records: int) -> CollectionConfig:
+    """Return the settings of a collection by default: of `records` records like (m, d) unit vectors, when it is fitted.
+
+    With a name, of a scheme; else of the default one.
+    """
+    return grown(_settings(name, sample.shape[1]), sample, records)
+
+
+@dataclass
+class _RegisteredKeyed:
+    scheme: KeyedScheme
+    noise: float
+    rng: np.random.Generator
+    public: Callable[[Matrix], Matrix] | None = None
+    sorts: Callable[[Matrix], Cells] | None = None
+
+    def store(self, vectors: Matrix) -> Matrix:
+        return self.spread(vectors)[0]
+
+    def spread(self, vectors: Matrix) -> tuple[Matrix, Cells]:
+        tokens = self.rng.integers(0, 256, (len(vectors), 16), dtype=np.uint8)
+        return self.scheme.encrypt(vectors, tokens, vectors)[0], self.scheme.cells_of(tokens)
+
+    def ask(self, queries: Matrix) -> Matrix:
+        return self.scheme.encrypt_queries(queries)
