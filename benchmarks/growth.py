@@ -77,7 +77,11 @@ def one(n: int, dim: int, scheme: dict[str, Any], how: Mapping[str, Any], show: 
 @click.option("--scheme", default="sap", show_default=True)
 @click.option("--beta", type=float, help="Noise.  [default: 2 under sap, the floor of sketch]")
 @click.option(
-    "--oversample", "oversamples", type=int, multiple=True, help="Candidates a hit; again for more.  [default: 10]"
+    "--oversample",
+    "oversamples",
+    type=int,
+    multiple=True,
+    help="Candidates a hit; again for more.",
 )
 @click.option("--index", type=click.Choice(INDEX_KINDS), help="Kind of index, of both sides.  [default: as n suits]")
 @click.option("--storage", type=click.Choice(STORAGES), help="How the store's index keeps vectors.  [default: sq8]")
@@ -107,7 +111,7 @@ def main(
     beta = 2.0 if beta is None and scheme == "sap" else beta
     spec: dict[str, Any] = {"name": scheme, **({} if beta is None else {"beta": beta})}
     options = {name: value for name, value in (("index", index), ("storage", storage)) if value}
-    how = {"oversamples": oversamples or (10,), "efforts": efforts, "options": options}
+    how = {"oversamples": oversamples, "efforts": efforts, "options": options}
     for n in sizes or SIZES:
         key = key_of(job(n, dim, spec, how))
         rows = results.of(key) if results.done(key) else results.add(key, one(n, dim, spec, how, show))

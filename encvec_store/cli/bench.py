@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from ..sealing.config import DEFAULT_SCHEME
 from .bench_report import compare, report
 from .output import emit, note, progress, table
 
@@ -20,7 +21,8 @@ COLUMNS: tuple[tuple[str, str, int | None], ...] = (
     ("index", "index", None),
     ("scheme", "scheme", None),
     ("beta", "beta", 1),
-    ("reranked", "re-rank", None),
+    ("reranked", "re-ranked", None),
+    ("oversample", "per hit", None),
     ("effort", "effort", 0),
     ("recall@1", "recall@1", 4),
     ("recall@10", "recall@10", 4),
@@ -61,7 +63,9 @@ _ALWAYS = ("store", "index", "scheme", "reranked", "recall@1", "recall@10", "p50
     "faiss:]",
 )
 @click.option("--metric", type=click.Choice(["cosine", "l2", "ip"]), help="By default the data's own, else cosine.")
-@click.option("--scheme", "schemes", multiple=True, metavar="NAME", help="Again for more.  [default: sketch]")
+@click.option(
+    "--scheme", "schemes", multiple=True, metavar="NAME", help="Again for more [default: a new collection's]."
+)
 @click.option("--beta", "betas", multiple=True, type=float, help="Noise, again for more [default: the scheme's].")
 @click.option("-k", "--k", type=click.IntRange(1), default=10, show_default=True, help="Hits per query.")
 @click.option(
@@ -69,7 +73,7 @@ _ALWAYS = ("store", "index", "scheme", "reranked", "recall@1", "recall@10", "p50
     "oversamples",
     multiple=True,
     type=click.IntRange(1),
-    help="Candidates per hit, again for more.  [default: 10]",
+    help="Candidates per hit, again for more [default: as many as the collection chooses].",
 )
 @click.option(
     "--index",
@@ -155,10 +159,10 @@ def bench(
                 data,
                 store=store,
                 options={key: value for key, value in _options(store, index, storage, device) if value},
-                schemes=_specs(schemes or ("sketch",), betas),
+                schemes=_specs(schemes or (DEFAULT_SCHEME,), betas),
                 precision=precision,
                 efforts=efforts,
-                oversamples=oversamples or (10,),
+                oversamples=oversamples,
                 k=k,
                 passes=passes,
                 rounds=rounds,
@@ -216,7 +220,7 @@ def show(rows: Sequence[dict[str, Any]]) -> None:
 def _cell(row: dict[str, Any], key: str, digits: int | None) -> Any:
     value = row.get(key)
     if key == "reranked":
-        return "yes" if value else "-" if row["scheme"] == "plaintext" else "no"
+        return (row.get("candidates") or "all") if value else None if row["scheme"] == "plaintext" else "no"
     if digits is None or value is None:
         return value
     shown = round(value / 1e6 if key == "bytes" else value, digits)

@@ -18,7 +18,7 @@ from ..collection import Collection
 from ..data.metrics import METRICS, norms
 from ..errors import CollectionNotFoundError, EncvecError, InputError, ShapeError
 from ..keys.keyset import Keyset
-from ..sealing.config import NORM_MARGIN
+from ..sealing.config import DEFAULT_SCHEME, NORM_MARGIN
 from ..store import Store, connect
 from ..transfer.batch import Batch, Reader
 from .columns import Columns
@@ -170,7 +170,7 @@ def new_settings(options: dict[str, Any]) -> dict[str, Any]:
     scheme, fields = options.pop("scheme"), options.pop("fields")
     given = {name: value for name in ("beta", "threat") if (value := options.pop(name)) is not None}
     if given:
-        scheme = {"name": scheme or "sketch", **given}
+        scheme = {"name": scheme or DEFAULT_SCHEME, **given}
     policies: dict[str, str] | None = None
     if fields:
         policies = {}

@@ -6,6 +6,7 @@ stdout carries the answer and nothing else; bars and notes go to stderr.
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ Advance = Callable[[int, int | None], None]
 """Called with (steps done since the last call, steps in all, if known)."""
 
 _JOINERS = "\u200c\u200d"  # parts of words and emoji in many scripts
+_GAP = 3  # between two columns of a table
 _WIDE = 10_000  # columns of a table that goes to a file or pipe: no line is folded
 
 
@@ -49,8 +51,12 @@ def snippet(value: Any, width: int = 60) -> str:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Print a table on stdout. Columns of numbers only are set to the right."""
+    """Print a table on stdout. Columns of numbers only are set to the right.
+
+    Where a terminal is too narrow, each row becomes a column, as many side by side as fit. No cell is ever folded.
+    """
     from rich import box
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -61,13 +67,48 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
             raise
 
     content = [list(row) for row in rows]
-    drawn = Table(box=box.SIMPLE_HEAD if sys.stdout.isatty() else None, pad_edge=False)
-    for position, name in enumerate(columns):
-        numeric = all(isinstance(row[position], int | float) for row in content)
-        drawn.add_column(name, justify="right" if content and numeric else "left", overflow="fold")
-    for row in content:
-        drawn.add_row(*(Text(_cell(value)) for value in row))
-    Direct(file=sys.stdout, width=None if sys.stdout.isatty() else _WIDE, highlight=False).print(drawn)
+    numeric = [
+        bool(content) and all(isinstance(row[position], int | float) for row in content)
+        for position in range(len(columns))
+    ]
+    cells = [[_cell(value) for value in row] for row in content]
+    terminal = sys.stdout.isatty()
+    console = Direct(file=sys.stdout, width=_WIDE, highlight=False)
+
+    def draw(heads: Sequence[str], lines: Sequence[Sequence[str]], right: Sequence[bool]) -> None:
+        drawn = Table(box=box.SIMPLE_HEAD if terminal else None, pad_edge=False)
+        for name, to_right in zip(heads, right, strict=True):
+            drawn.add_column(name, justify="right" if to_right else "left", no_wrap=True)
+        for line in lines:
+            drawn.add_row(*map(Text, line))
+        console.print(drawn)
+
+    widths = [max(cell_len(line[position]) for line in [columns, *cells]) for position in range(len(columns))]
+    room = shutil.get_terminal_size().columns if terminal else _WIDE
+    if not cells or sum(widths) + _GAP * len(widths) <= room:
+        draw(columns, cells, numeric)
+        return
+    names = max(map(cell_len, columns)) + _GAP
+    for group in _groups(cells, room - names):
+        first, *lines = ([name, *(row[position] for row in group)] for position, name in enumerate(columns))
+        draw(first, lines, [False] * len(first))
+
+
+def _groups(rows: Sequence[Sequence[str]], width: int) -> Iterator[list[Sequence[str]]]:
+    """Cut rows into groups that stand side by side as columns within a width, one at least."""
+    from rich.cells import cell_len
+
+    group: list[Sequence[str]] = []
+    used = 0
+    for row in rows:
+        wide = max(map(cell_len, row)) + _GAP
+        if group and used + wide > width:
+            yield group
+            group, used = [], 0
+        group.append(row)
+        used += wide
+    if group:
+        yield group
 
 
 def _cell(value: Any) -> str:

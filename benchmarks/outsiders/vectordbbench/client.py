@@ -37,21 +37,21 @@ class EncvecConfig(DBConfig):  # type: ignore[misc,unused-ignore]
 
 
 class EncvecCase(BaseModel, DBCaseConfig):  # type: ignore[misc,unused-ignore]
-    """How to index and search."""
+    """How to index and search. What is None is as a new collection has it."""
 
     metric_type: MetricType | None = None
     index: IndexType = IndexType.HNSW
-    scheme: str = "sketch"
+    scheme: str | None = None
     beta: float | None = None
     ef_search: int = 100
-    oversample: int = 10
+    oversample: int | None = None
 
     def index_param(self) -> dict[str, Any]:
         """Return metric and scheme."""
-        noise = {} if self.beta is None else {"beta": self.beta}
+        scheme = self.scheme if self.beta is None else {"name": self.scheme, "beta": self.beta}
         return {
             "metric": METRICS.get(self.metric_type, "cosine") if self.metric_type else "cosine",
-            "scheme": {"name": self.scheme, **noise},
+            "scheme": scheme,
         }
 
     def search_param(self) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from ...data.metrics import metric
 from ...indexes.faiss.device import uses_gpu
 from ...indexes.faiss.options import FaissOptions, parse_url
 from ...keys.keyset import Keyset
+from ...sealing.config import DEFAULT_SCHEME
 from .machine import load
 from .memory import QUERIES, serve
 from .sides import PlainFaiss, PlainPostgres, Side, Stored, Variant, effort_option
@@ -50,13 +51,13 @@ class BenchJob:
     `postgresql:`: a server that is started for it."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Of the store: index, storage, m, ..."""
-    schemes: Sequence[Mapping[str, Any]] = ({"name": "sketch"},)
+    schemes: Sequence[Mapping[str, Any]] = ({"name": DEFAULT_SCHEME},)
     precision: str | None = None
     """Of the collections: single (default) or half."""
     efforts: Sequence[int] = ()
     """efSearch or probes to search at; by default the store's own choice, for both sides."""
-    oversamples: Sequence[int] = (10,)
-    """Candidates re-ranked per hit."""
+    oversamples: Sequence[int] = ()
+    """Candidates re-ranked per hit; by default as many as the collection itself chooses."""
     k: int = 10
     passes: int = 1
     """Times that every query is asked, one at a time."""
@@ -228,6 +229,7 @@ class _Run:
             "ef_search": variant.effort if effort == "ef_search" else None,
             "probes": variant.effort if effort in ("nprobe", "probes") else None,
             "oversample": variant.oversample,
+            "candidates": None if variant.oversample is None else min(n, job.k * variant.oversample),
             "storage": side.storage,
             "precision": (job.precision or "single") if isinstance(side, Stored) else None,
             "beta": side.scheme.get("beta"),

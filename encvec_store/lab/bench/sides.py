@@ -212,7 +212,7 @@ class Stored:
         with indexing:
             self._held.build()
         stats = self._held.stats()
-        self.scheme = stats["scheme"]
+        self.scheme, self._oversample = stats["scheme"], int(stats["oversample"])
         held = stats["store"]
         self.kind, self.storage = str(held["index"]), str(held.get("storage", "float32"))
         self.build_s, self.build_cpu_s = self.write_s + indexing.clock, writing.cpu + indexing.cpu
@@ -226,7 +226,8 @@ class Stored:
             chosen = {} if effort is None or option is None else {option: effort}
             held, setting = self._at(chosen)
             shown = effort if option is None or chosen else self._own(option)
-            stages = [None, *oversamples] if self._held.has_stage_one else [oversamples[0]]
+            wanted = list(oversamples) or [self._oversample]
+            stages = [None, *wanted] if self._held.has_stage_one else wanted[:1]
             for oversample in stages:
                 reranked = oversample is not None
                 yield Variant(
@@ -244,7 +245,7 @@ class Stored:
                         "options": {**self._options, **chosen},
                         "keys": self._keys.uri,
                         "name": self._name,
-                        "oversample": oversample or oversamples[0],
+                        "oversample": oversample or wanted[0],
                         "reranked": reranked,
                         "k": k,
                     },
