@@ -9,7 +9,7 @@ pytest.importorskip("rich")
 
 from encvec_store.cli.bench import show
 from encvec_store.cli.output import table
-from tests.lab.bench.kit import plain, row
+from tests.kits.bench import plain, row
 
 
 class Terminal(io.StringIO):

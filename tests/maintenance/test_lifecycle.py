@@ -8,7 +8,7 @@ import pytest
 
 import encvec_store as ev
 from encvec_store import errors
-from encvec_store.maintenance import lifecycle
+from encvec_store.maintenance import fitting, lifecycle
 from encvec_store.maintenance.rewrite import settle
 from tests.kits import oracle
 from tests.stores.contract.opened import EVERYTHING, hasten
@@ -151,7 +151,7 @@ def test_settings_that_change_while_candidates_are_counted(opened, monkeypatch):
     write(things, 30)
     things.maintain()
     write(things, 300, 30)
-    session, enough = things._session, lifecycle.calibration.enough
+    session, enough = things._session, fitting.enough
     before = session.config
 
     def interrupted(*given):
@@ -159,7 +159,7 @@ def test_settings_that_change_while_candidates_are_counted(opened, monkeypatch):
         return enough(*given)
 
     with monkeypatch.context() as patch:
-        patch.setattr(lifecycle.calibration, "enough", interrupted)
+        patch.setattr(fitting, "enough", interrupted)
         with pytest.raises(errors.StaleConfigError, match="settings were changed"):
             things.maintain()
     assert (session.config.revision, session.config.fitted) == (before.revision + 1, before.fitted)

@@ -11,9 +11,10 @@ from click.testing import CliRunner
 from encvec_store import Keyset, connect
 from encvec_store.cli.bench import bench
 from encvec_store.data.metrics import metric
-from encvec_store.lab.bench import BenchJob, Labels, Qrels, run
+from encvec_store.lab.bench import BenchJob, Data, Labels, Qrels, VectorSource, run
 from encvec_store.lab.bench.timing import WARM_UP, interleave, interval, throughput
 from encvec_store.lab.bench.truth import Truth, ndcg
+from encvec_store.lab.leakage.data import text_like
 from tests.kits.bench import KEYS, data, vectors
 
 
@@ -206,3 +207,25 @@ def test_command_needs_data_and_a_scheme_that_takes_noise():
     done = CliRunner().invoke(bench, ["--data", "iid:100x8", "--scheme", "sealed", "--beta", "2"])
     assert done.exit_code == 2
     assert "--beta" in done.output
+
+
+def test_a_side_is_what_a_collection_is_by_default():
+    """Scheme, noise and candidates are the collection's own choice; nothing in the bench has a number of its own."""
+    stored, queries = text_like(5_400, 24, seed=1)[0], text_like(10, 24, seed=2)[0]
+    rows = run(
+        BenchJob(Data("texts", VectorSource(stored), queries, "cosine"), store="memory:", rounds=0, memory=False)
+    )
+    with connect("memory:", keyset=Keyset.create("memory:"), maintenance="inline") as store:
+        things = store.collection("things", dim=24)
+        for start in range(0, len(stored), 5_000):
+            part = slice(start, start + 5_000)
+            things.upsert([str(i) for i in range(len(stored))[part]], stored[part])
+        stats = things.stats()
+    ours = [row for row in rows if row["scheme"] != "plaintext"]
+    assert [(row["reranked"], row["oversample"]) for row in ours] == [(False, None), (True, ours[1]["oversample"])]
+    assert {(row["scheme"], row["beta"], row["scheme_parameters"]["k"]) for row in ours} == {
+        (stats["scheme"]["name"], stats["scheme"]["beta"], stats["scheme"]["k"])
+    }
+    chosen = ours[1]["oversample"]
+    assert 10 < stats["oversample"] / 2 <= chosen <= 2 * stats["oversample"], "simulated on records in random order"
+    assert ours[1]["candidates"] == min(5_400, 10 * chosen)

@@ -74,7 +74,11 @@ class CalibrationContract:
             ({"seed": -1}, errors.InputError, "seed must be"),
             ({"sample": np.ones((200, DIM + 1))}, errors.ShapeError, "expected shape"),
             ({"sample": np.zeros((200, DIM))}, errors.ZeroVectorError, r"sample\[0\] is the zero vector"),
-            ({"sample": np.ones((5, DIM))}, errors.CalibrationError, "the sample must have at least 100 vectors, got 5"),
+            (
+                {"sample": np.ones((5, DIM))},
+                errors.CalibrationError,
+                "the sample must have at least 100 vectors, got 5",
+            ),
             ({}, errors.CalibrationError, "a sample of 10 is too small"),
             (
                 {"sample": oracle.vectors(500), "planned_size": 10**9, "target_recall": 0.999, "max_candidates": 10},
