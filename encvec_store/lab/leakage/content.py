@@ -10,13 +10,13 @@ import numpy as np
 
 from ...data.arrays import Matrix
 from .algebra import Cells, Statistics, ball, centroids, haar, nearest, unit
-from .protocol import Fixed
+from .protocol import GivenParameters
 
 __all__ = ["ContentCells"]
 
 
 @dataclass(frozen=True)
-class ContentCells(Fixed):
+class ContentCells(GivenParameters):
     """A sketch whose records lie in the cell of their nearest centroid, each cell under a rotation of its own.
 
     Args:

@@ -24,7 +24,7 @@ from .attacks import ATTACKS, Attack
 from .cells import LEAST, Part, drawn, parts, ways
 from .metrics import decoder, hits, mean_cosine, recall_in_candidates, scores, wilson
 from .protocol import Keyed, Subject
-from .stored import Stored
+from .stored import StoredRecords
 from .views import Case, view
 
 __all__ = ["ADVERSARIES", "CANDIDATES", "Experiment", "Row", "attack_arrays", "keep", "kept", "run", "worst"]
@@ -265,7 +265,7 @@ def _lock(experiment: Experiment, subject: Subject, key: int, order: Indices, n:
     keyed = subject.keyed(key, experiment.statistics)
     rows, rest = order[:n], order[n:]
     truth = experiment.victim[rows]
-    stored, cells = subject.at_rest(rows) if isinstance(subject, Stored) else keyed.spread(truth)
+    stored, cells = subject.at_rest(rows) if isinstance(subject, StoredRecords) else keyed.spread(truth)
     others = experiment.victim[rest[:_QUERIES]] if len(rest) >= 50 else experiment.corpus[:_QUERIES]
     candidates = min(n, 10 * subject.oversample)
     counts = sorted({candidates, *(count for count in experiment.candidates if count <= n)})

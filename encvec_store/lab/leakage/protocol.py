@@ -11,7 +11,7 @@ from ...data.arrays import Matrix
 from ...sealing.config import DEFAULT_OVERSAMPLE
 from .algebra import Cells
 
-__all__ = ["Fixed", "Keyed", "OneRotation", "Subject"]
+__all__ = ["GivenParameters", "Keyed", "OneRotation", "Subject"]
 
 
 class Keyed(Protocol):
@@ -80,7 +80,7 @@ class Subject(Protocol):
         ...
 
 
-class Fixed:
+class GivenParameters:
     """What subjects have in common whose parameters are all given."""
 
     @property

@@ -17,13 +17,13 @@ from ...sealing.config import CollectionConfig
 from .algebra import Cells, Indices
 from .protocol import Subject
 
-__all__ = ["Stored", "read"]
+__all__ = ["StoredRecords", "read"]
 
 _ATTEMPTS = 4
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredRecords:
     """Records of a collection, attacked as they are stored. It is its own keyed form: the key is the collection's.
 
     The victim of an experiment on it must be `points`, in this order.
@@ -51,7 +51,7 @@ class Stored:
         """Partitions (n,) as numbers from 0: each has a rotation of its own."""
         return np.unique(self.partitions, return_inverse=True)[1].astype(np.int64)
 
-    def only(self, rows: Indices) -> Stored:
+    def only(self, rows: Indices) -> StoredRecords:
         """Return the same of (m,) rows only."""
         return replace(
             self, points=self.points[rows], index_vectors=self.index_vectors[rows], partitions=self.partitions[rows]
@@ -67,7 +67,7 @@ class Stored:
         count = len(np.unique(self.partitions))
         return {**given, "cells": count} if count > 1 else given
 
-    def keyed(self, key: int, profile: Matrix) -> Stored:
+    def keyed(self, key: int, profile: Matrix) -> StoredRecords:
         """Return the same, under its own key."""
         return self
 
@@ -95,7 +95,7 @@ class Stored:
         self.store(vectors)
 
 
-def read(collection: Collection, limit: int, seed: int = 0) -> Stored | None:
+def read(collection: Collection, limit: int, seed: int = 0) -> StoredRecords | None:
     """Open up to `limit` records drawn at random; None where the store holds no index vectors.
 
     Raises:
@@ -118,7 +118,7 @@ def read(collection: Collection, limit: int, seed: int = 0) -> Stored | None:
             partitions = np.array([before[row] for row in found.tolist()], np.int64)
             points = config.metric.lift(vectors, config.max_norm)
             oversample = int(collection.stats()["oversample"])
-            return Stored(points, index_vectors, partitions, session, config, oversample)
+            return StoredRecords(points, index_vectors, partitions, session, config, oversample)
     raise StaleConfigError("the collection was written at each attempt to read it: try again when it is at rest")
 
 

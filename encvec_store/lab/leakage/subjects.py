@@ -17,7 +17,7 @@ from ...errors import InputError
 from ...schemes import scheme
 from .algebra import Statistics, ball, blocks, float32, haar, unit
 from .content import ContentCells
-from .protocol import Fixed, Keyed, OneRotation, Subject
+from .protocol import GivenParameters, Keyed, OneRotation, Subject
 from .registered import Registered
 
 __all__ = ["CONTROLS", "SUBJECTS", "Foreign", "Pipeline", "subject"]
@@ -26,7 +26,7 @@ _Number = TypeVar("_Number", int, float)
 
 
 @dataclass(frozen=True)
-class Pipeline(Fixed):
+class Pipeline(GivenParameters):
     """Center, project, whiten, sphere, mix, perturb: each step can be left out or done wrongly.
 
     Args:
@@ -101,7 +101,7 @@ class _PipelineKeyed(OneRotation):
 
 
 @dataclass(frozen=True)
-class Foreign(Fixed):
+class Foreign(GivenParameters):
     """Somebody else's encryption: a function of vectors (n, d), beta and the key's number. Queries go the same way."""
 
     beta: float
