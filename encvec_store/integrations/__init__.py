@@ -1,1 +1,1 @@
-"""encvec_store inside other people's libraries, one package each; nothing here is imported by the rest."""
+"""encvec_store inside other people's libraries, one package for each. Nothing else imports this room."""

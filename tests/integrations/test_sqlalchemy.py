@@ -38,8 +38,8 @@ def made():
 
 
 @pytest.fixture
-def session(pg_dsn, made):
-    with opened(pg_dsn, made) as session:
+def session(orm_dsn, made):
+    with opened(orm_dsn, made) as session:
         yield session
 
 
@@ -111,8 +111,8 @@ def test_refresh_merge_expunge(session, made):
     same(merged.embedding, V[2])
 
 
-def test_merge_of_an_object_that_was_written_here_does_not_bring_its_old_envelope(pg_dsn, made):
-    with opened(pg_dsn, made) as session:
+def test_merge_of_an_object_that_was_written_here_does_not_bring_its_old_envelope(orm_dsn, made):
+    with opened(orm_dsn, made) as session:
         kept = Session(session.get_bind(), expire_on_commit=False)
         with kept:
             kept.add(item := made.Auto(embedding=V[0]))
@@ -170,7 +170,7 @@ def test_values_for_updates(session, made):
     session.execute(update(made.Item.__table__).values(ciphertexts(made.Item.__table__.c.embedding, None)))
     session.expire_all()
     assert item.embedding is None
-    with pytest.raises(errors.InputError, match="no encrypted column"):
+    with pytest.raises(errors.InputError, match="expected an encrypted column"):
         ciphertexts(made.Item.title, V[0])
 
 
@@ -239,7 +239,7 @@ def test_what_cannot_be_checked_is_not_read(full, made):
     Item = made.Item
     bare = select(Item.embedding).subquery()
     for statement in (select(bare.c.embedding), select(func.coalesce(Item.embedding, None))):
-        with pytest.raises(errors.InputError, match="read from its table"):
+        with pytest.raises(errors.InputError, match="only be read from its table"):
             full.execute(statement)
 
 
@@ -262,12 +262,12 @@ def test_ordering(full, made):
 @pytest.mark.parametrize(
     ("metric", "method"), [("cosine", "cosine_distance"), ("l2", "l2_distance"), ("ip", "max_inner_product")]
 )
-def test_ranks_as_the_metric_does(pg_dsn, metric, method):
+def test_ranks_as_the_metric_does(orm_dsn, metric, method):
     """Without noise the order of ciphertexts is the metric's own, of vectors of any length."""
     bounds = {} if metric == "cosine" else {"max_norm": 30.0}
     made = models(metric=metric, scheme={"name": "sap", "beta": 0.0}, **bounds)
     data = V[:40] * np.linspace(0.2, 3, 40, dtype=np.float32)[:, None]
-    with opened(pg_dsn, made) as session:
+    with opened(orm_dsn, made) as session:
         session.add_all([made.Item(title=str(i), embedding=row) for i, row in enumerate(data)])
         session.commit()
         for query in vectors(4, seed=3):
@@ -348,16 +348,6 @@ def test_refused_at_the_last_door(session, made):
         session.execute(update(made.Item).values(embedding=item.embedding))
 
 
-def test_a_half_copied_pair_is_no_null(session, made):
-    session.add(made.Item(embedding=V[0]))
-    session.commit()
-    table = made.Item.__table__
-    copied = select(func.gen_random_uuid(), table.c.title, table.c.embedding)
-    session.execute(insert(made.Item).from_select(["id", "title", "embedding"], copied))
-    with pytest.raises(errors.AuthenticationError):
-        session.scalars(select(made.Item.embedding)).all()
-
-
 # ------------------------------------------------------------------------------------------ tables
 
 
@@ -376,7 +366,7 @@ def test_both_columns_wherever_tables_are_made(made):
     assert EncryptedVector(DIM, keyset=made.keyset, collection="old").cipher.place == "old"
 
 
-def test_mixins_inheritance_and_renamed_attributes(pg_dsn):
+def test_mixins_inheritance_and_renamed_attributes(orm_dsn):
     keyset = ev.Keyset.create("memory:")
 
     class Base(DeclarativeBase):
@@ -407,7 +397,7 @@ def test_mixins_inheritance_and_renamed_attributes(pg_dsn):
     assert Page.__table__.c.vec.type.collection == "pages.vec"
     assert Note.__table__.c.vec.type.collection == "notes.vec"
     made = type("Made", (), {"Base": Base})
-    with opened(pg_dsn, made) as session:
+    with opened(orm_dsn, made) as session:
         objects = [Page(id="p", embedding=V[0]), Cover(id="c", embedding=V[1]), Poster(id="o", embedding=V[2])]
         session.add_all([*objects, note := Note(one=1, two="a:\N{GREEK SMALL LETTER ALPHA},", embedding=V[3])])
         session.commit()
@@ -420,8 +410,8 @@ def test_mixins_inheritance_and_renamed_attributes(pg_dsn):
         assert session.scalars(select(Page).order_by(Page.embedding.cosine_distance(V[11]))).first().id == "c"
 
 
-def test_columns_in_the_database(pg_dsn, made):
-    with opened(pg_dsn, made) as session:
+def test_columns_in_the_database(orm_dsn, made):
+    with opened(orm_dsn, made) as session:
         columns = {c["name"]: str(c["type"]) for c in inspect(session.get_bind()).get_columns("items")}
         assert columns["embedding"] == f"VECTOR({DIM})"
         assert columns["embedding_sealed"] == "BYTEA"
@@ -429,7 +419,7 @@ def test_columns_in_the_database(pg_dsn, made):
     assert made.Item.__table__.c.embedding.type.index_dim == DIM + 2
 
 
-def test_keys_are_asked_for_at_first_use(pg_dsn):
+def test_keys_are_asked_for_at_first_use(orm_dsn):
     asked = []
     keyset = ev.Keyset.create("memory:")
 
@@ -441,7 +431,7 @@ def test_keys_are_asked_for_at_first_use(pg_dsn):
     engine = create_engine("postgresql+psycopg://")
     str(select(made.Item).compile(engine))
     assert asked == []
-    with opened(pg_dsn, made) as session:
+    with opened(orm_dsn, made) as session:
         session.add(made.Item(embedding=V[0]))
         session.flush()
         session.add(made.Item(embedding=V[0]))

@@ -24,9 +24,9 @@ def made():
 
 
 @pytest.fixture
-def session(pg_dsn, made):
+def session(orm_dsn, made):
     """Two rows whose keys are bound, two whose keys the server made."""
-    with opened(pg_dsn, made) as session:
+    with opened(orm_dsn, made) as session:
         session.add_all([model(title=str(i), embedding=V[i]) for model in (made.Item, made.Auto) for i in range(2)])
         session.commit()
         yield session
@@ -69,10 +69,10 @@ def test_what_is_not_bound_until_the_row_is_written_again(session, made):
     refused(session, made.Auto)
 
 
-def test_unbound_pairs_where_identity_is_required(pg_dsn):
+def test_unbound_pairs_where_identity_is_required(orm_dsn):
     loose = models()
     strict = models(loose.keyset, require_identity=True)
-    with opened(pg_dsn, loose) as session:
+    with opened(orm_dsn, loose) as session:
         session.add(loose.Auto(embedding=V[0]))
         session.commit()
         with pytest.raises(errors.AuthenticationError):
@@ -145,8 +145,8 @@ def test_other_keys(session, made, other):
     np.testing.assert_array_equal(session.scalars(select(made.Item.embedding).limit(1)).one(), V[0])
 
 
-def test_a_renamed_table_is_read_under_its_old_name(pg_dsn, made):
-    with opened(pg_dsn, made) as session:
+def test_a_renamed_table_is_read_under_its_old_name(orm_dsn, made):
+    with opened(orm_dsn, made) as session:
         session.add(item := made.Item(embedding=V[0]))
         session.commit()
         moved = models(made.keyset, collection="items.embedding")
@@ -186,10 +186,10 @@ def leaves(thing, seen=None):
         yield thing
 
 
-def test_cached_statements_hold_no_key_and_no_plaintext(pg_dsn):
+def test_cached_statements_hold_no_key_and_no_plaintext(orm_dsn):
     made = models()
     cache = {}
-    with opened(pg_dsn, made, execution_options={"compiled_cache": cache}) as session:
+    with opened(orm_dsn, made, execution_options={"compiled_cache": cache}) as session:
         session.add(made.Item(embedding=V[0]))
         session.commit()
         for query in V[:3]:
@@ -233,11 +233,11 @@ def test_cache_keys_tell_keysets_and_tenants_apart():
     assert len(set(different)) == len(different)
 
 
-def test_two_tenants_on_one_engine_share_no_ciphertext(pg_dsn):
+def test_two_tenants_on_one_engine_share_no_ciphertext(orm_dsn):
     keyset = ev.Keyset.create("memory:")
     one, two = models(keyset, tenant="one"), models(keyset, tenant="two")
     sent = []
-    with opened(pg_dsn, one) as session:
+    with opened(orm_dsn, one) as session:
         event.listen(session.get_bind(), "before_cursor_execute", lambda *a: sent.append(a[3]))
         for made in (one, two):
             session.add(made.Item(id=uuid.uuid4(), title=str(made is one), embedding=V[0]))

@@ -5,7 +5,7 @@ import uuid
 from types import SimpleNamespace
 
 import numpy as np
-from sqlalchemy import ForeignKey, create_engine, text
+from sqlalchemy import ForeignKey, UniqueConstraint, create_engine, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 
 import encvec_store as ev
@@ -46,6 +46,30 @@ def models(keyset=None, **options):
 
     hnsw_index(Item.embedding)
     return SimpleNamespace(Base=Base, Item=Item, Auto=Auto, Tag=Tag, keyset=keyset)
+
+
+def pages(keyset=None):
+    """Page: bound to a key that Python makes, and with another unique column. Auto: the server makes the key."""
+    keyset = keyset or ev.Keyset.create("memory:")
+
+    class Base(DeclarativeBase):
+        pass
+
+    class Page(Base):
+        __tablename__ = "pages"
+        __table_args__ = (UniqueConstraint("url"),)
+        id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
+        url: Mapped[str | None]
+        vec: Mapped[np.ndarray | None] = mapped_column("vector", EncryptedVector(DIM, keyset=keyset))
+
+    class Auto(Base):
+        __tablename__ = "autos"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        url: Mapped[str | None] = mapped_column(unique=True)
+        owner: Mapped[uuid.UUID | None]
+        vec: Mapped[np.ndarray | None] = mapped_column(EncryptedVector(DIM, keyset=keyset))
+
+    return SimpleNamespace(Base=Base, Page=Page, Auto=Auto, keyset=keyset)
 
 
 def url(dsn):

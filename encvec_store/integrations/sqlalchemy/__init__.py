@@ -1,4 +1,4 @@
-"""SQLAlchemy: `EncryptedVector`, a column type in the place of pgvector's `Vector`, and helpers for many rows.
+"""SQLAlchemy: `EncryptedVector`, a column type that replaces pgvector's `Vector`, and helpers for many rows.
 
     from encvec_store.integrations.sqlalchemy import EncryptedVector, bulk_insert, hnsw_index, rerank
 
@@ -11,14 +11,14 @@
     session.scalars(select(Item).order_by(Item.embedding.cosine_distance(query)).limit(10))
     rerank(session, select(Item), query, k=10)
 
-Needs the extra `postgres`: psycopg and pgvector. docs/decisions/0011 says how the column is built.
+Needs the extra `postgres`: psycopg and pgvector. docs/decisions/0011 describes the design of the column.
 """
 
 from __future__ import annotations
 
+from . import mapping, statements
 from .bulk import bulk_insert, ciphertexts
 from .indexes import hnsw_index
-from .mapping import listen
 from .search import Ranked, reencrypt, rerank
 from .types import EncryptedVector
 from .values import SealedVector
@@ -34,4 +34,5 @@ __all__ = [
     "rerank",
 ]
 
-listen()
+mapping.listen()
+statements.listen()

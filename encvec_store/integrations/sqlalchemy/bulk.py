@@ -1,4 +1,4 @@
-"""Many rows at once: batch encryption and binary COPY, and values for an UPDATE."""
+"""Many rows at once: encryption in batches and binary COPY. Also the values that encrypt a vector in an UPDATE."""
 
 from __future__ import annotations
 
@@ -8,130 +8,142 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import psycopg
-from psycopg import sql
-from sqlalchemy import Column, Connection, LargeBinary, Table, bindparam, cast, text
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.orm import Session
-from sqlalchemy.sql.elements import ColumnElement
-from sqlalchemy.util import await_only
+from sqlalchemy import Column, Connection, LargeBinary, Table, bindparam, cast, insert, inspect
+from sqlalchemy.orm import Mapper
+from sqlalchemy.sql.elements import ClauseElement, ColumnElement
 
 from ...errors import InputError, ShapeError
+from .cipher import plain_array
 from .columns import column_of, encrypted_columns, table_of
+from .context import Bind, connection_of
+from .copying import BYTEA, can_copy, copied, copy
 from .identity import identity_of
 from .types import SUFFIX, EncryptedVector
-from .values import IndexVector
+from .values import IndexText, IndexVector, text_of
 
 __all__ = ["bulk_insert", "ciphertexts"]
 
 _BATCH = 4096
-_BYTEA, _TEXT = 17, 25
-# What stands in a binary COPY is a type's own format: of an enum its label, of a domain what it is made of.
-_TYPES = text(
-    "SELECT a.attname, CASE t.typtype WHEN 'e' THEN 25 WHEN 'd' THEN t.typbasetype ELSE t.oid END::bigint "
-    "FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid "
-    "WHERE a.attrelid = CAST(:name AS regclass) AND a.attnum > 0 AND NOT a.attisdropped"
-)
 
 
-def bulk_insert(bind: Session | Connection, model: Any, rows: Sequence[Mapping[str, Any]]) -> int:
-    """Insert rows by one binary COPY, their vectors encrypted in batches; returns how many.
+def bulk_insert(bind: Bind, model: Any, rows: Sequence[Mapping[str, Any]]) -> int:
+    """Insert rows, with their vectors encrypted in batches. Returns the number of rows.
 
-    All of them or none, in the transaction of `bind`. Nothing is put in the session, and no event of the ORM fires.
-    Under an async engine: `await session.run_sync(bulk_insert, Model, rows)`.
+    It takes the values that `session.add` takes, and writes all rows or none, in the transaction of `bind`. Nothing is
+    put in the session, and no event of the ORM fires. Rows go by one binary COPY if psycopg 3 is the driver and COPY
+    writes every value exactly as an INSERT would; else by INSERT, which is slower. COPY takes numbers, text, bytes,
+    booleans, dates, times with a date, intervals, UUIDs, enums, JSON and lists of text.
+    With an async session: `await session.run_sync(bulk_insert, Model, rows)`.
 
     Args:
-        bind: a session or connection of an engine over psycopg 3.
+        bind: a session or connection.
         model: a mapped class of one table, or a Table.
-        rows: dicts by attribute (of a Table: column) name, with the same names in each. Columns left out get their
-            Python default (without a context) or the server's.
+        rows: dicts by attribute name (column name for a Table), with the same names in each. Columns that are left out
+            get their default.
 
     Raises:
-        InputError: what cannot be encrypted or means nothing here; nothing was sent.
-        sqlalchemy.exc.DBAPIError: the server refused; as for any statement, the transaction is to be rolled back.
+        InputError: a value that cannot be encrypted, or a name that does not exist; nothing was sent.
+        sqlalchemy.exc.DBAPIError: the server refused; as after any statement, roll the transaction back.
     """
-    if not isinstance(bind, Session | Connection):
-        raise InputError("give a Session or Connection; of an async one, `await session.run_sync(bulk_insert, ...)`")
+    connection = connection_of(bind, model)
     rows = list(rows)
     if not rows:
         return 0
     table, names = table_of(model)
-    given = _columns(rows, names)
-    if isinstance(bind, Session):
-        bind.flush()
-    connection = bind.connection() if isinstance(bind, Session) else bind
-    driver = connection.connection.driver_connection
-    if not isinstance(driver, psycopg.Connection | psycopg.AsyncConnection):
-        raise InputError("bulk_insert copies by psycopg 3: make the engine of a URL postgresql+psycopg://")
-    columns = list(_with_defaults(table, given, len(rows)).items())
-    made = list(_encrypted(table, dict(columns), len(rows)))
-    plain = [(column, values) for column, values in columns if not isinstance(column.type, EncryptedVector)]
-    dialect = connection.dialect
-    name = dialect.identifier_preparer.format_table(table)
-    oids = {str(row[0]): int(row[1]) for row in connection.execute(_TYPES, {"name": name})}
-    data = [_bound(column, values, dialect) for column, values in plain] + [values for _, values in made]
-    types = [oids.get(column.name, _TEXT) for column, _ in plain] + [_BYTEA] * len(made)
-    targets = [column.name for column, _ in plain] + [column.name for column, _ in made]
-    statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(
-        sql.SQL(name), sql.SQL(", ").join(map(sql.Identifier, targets))
-    )
-    try:
-        if isinstance(driver, psycopg.AsyncConnection):
-            await_only(_copy_async(driver, statement, types, data))
-        else:
-            with driver.cursor() as cursor, cursor.copy(statement) as copy:
-                copy.set_types(types)
-                for row in zip(*data, strict=True):
-                    copy.write_row(row)
-    except psycopg.Error as error:
-        shown = f"COPY {name}"
-        raise DBAPIError.instance(shown, None, error, psycopg.Error, hide_parameters=True, dialect=dialect) from error
+    given = _from_mapper(model, table, len(rows)) | _columns(rows, names)
+    _check_values(table, given)
+    if bind is not connection:
+        bind.flush()  # type: ignore[union-attr]
+    columns = _with_defaults(table, given, len(rows))
+    if columns is None:
+        _insert(connection, table, given)
+        return len(rows)
+    made = dict(_encrypted(table, columns, len(rows)))
+    plain = {column: values for column, values in columns.items() if column not in made}
+    sent = copied(connection, table, plain) if can_copy(connection) else None
+    if sent is None:
+        pairs = {column: [_text(column, value) for value in values] for column, values in made.items()}
+        _insert(connection, table, plain | pairs)
+    else:
+        copy(connection, table, sent | {column: (BYTEA, values) for column, values in made.items()})
     return len(rows)
 
 
-async def _copy_async(
-    driver: psycopg.AsyncConnection[Any], statement: sql.Composed, types: list[int], data: Sequence[Sequence[Any]]
-) -> None:
-    async with driver.cursor() as cursor, cursor.copy(statement) as copy:
-        copy.set_types(types)
-        for row in zip(*data, strict=True):
-            await copy.write_row(row)
+def _insert(connection: Connection, table: Table, columns: dict[Column[Any], list[Any]]) -> None:
+    keys = [column.key for column in columns]
+    connection.execute(
+        insert(table), [dict(zip(keys, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    )
 
 
 def _columns(rows: list[Mapping[str, Any]], names: dict[str, Column[Any]]) -> dict[Column[Any], list[Any]]:
     first = rows[0].keys()
     for number, row in enumerate(rows):
         if row.keys() != first:
-            raise InputError(f"rows[{number}] has other names than the first row")
+            raise InputError(f"rows[{number}] must have the same names as rows[0]")
     unknown = sorted(set(first) - set(names))
     if unknown:
-        raise InputError(f"there is no {', '.join(map(repr, unknown))}")
+        raise InputError(f"rows must name columns, got the unknown {', '.join(map(repr, unknown))}")
     return {names[name]: [row[name] for row in rows] for name in first}
 
 
-def _with_defaults(table: Table, given: dict[Column[Any], list[Any]], n: int) -> dict[Column[Any], list[Any]]:
-    """Add what Python makes where nothing is given. Raises InputError for a companion: it comes by itself."""
+def _check_values(table: Table, given: dict[Column[Any], list[Any]]) -> None:
+    for column in encrypted_columns(table):
+        if table.c[column.key + SUFFIX] in given:
+            raise InputError(f"{column.key + SUFFIX!r} must be left out: it is made from the vector")
+    for column, values in given.items():
+        if any(isinstance(value, ClauseElement) for value in values):
+            raise InputError(f"{column.key!r} must be a value in every row, got a SQL expression")
+
+
+def _from_mapper(model: Any, table: Table, n: int) -> dict[Column[Any], list[Any]]:
+    """Return what a mapper adds to every row: the discriminator of a subclass, the first version."""
+    mapper = inspect(model, raiseerr=False)
+    added: dict[Column[Any], list[Any]] = {}
+    if isinstance(mapper, Mapper):
+        discriminator, version = mapper.polymorphic_on, mapper.version_id_col
+        if isinstance(discriminator, Column) and discriminator.table is table:
+            added[discriminator] = [mapper.polymorphic_identity] * n
+        if isinstance(version, Column) and callable(mapper.version_id_generator):
+            added[version] = [mapper.version_id_generator(None) for _ in range(n)]
+    return added
+
+
+class _NoContext:
+    """Stands for the context of a statement that does not exist yet."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise _NeedsContextError
+
+
+class _NeedsContextError(Exception):
+    """A default looks at the other values of its row."""
+
+
+def _with_defaults(table: Table, given: dict[Column[Any], list[Any]], n: int) -> dict[Column[Any], list[Any]] | None:
+    """Add the defaults that Python makes; None if one of them needs a statement: SQL, or the rest of the row."""
     columns = dict(given)
     companions = {table.c[column.key + SUFFIX] for column in encrypted_columns(table)}
     for column in table.c:
         default: Any = column.default
-        if column in companions:
-            if column in given:
-                raise InputError(f"{column.key!r} is made here, of the vector")
-        elif column not in given and default is not None:
-            if default.is_callable:
-                columns[column] = [default.arg(None) for _ in range(n)]
-            elif default.is_scalar:
-                columns[column] = [default.arg] * n
-            else:
-                raise InputError(f"the default of {column.key!r} is SQL, which COPY cannot take: give values")
+        if default is None or column in companions or column in given:
+            continue
+        if default.is_callable:
+            try:
+                columns[column] = [default.arg(_NoContext()) for _ in range(n)]
+            except _NeedsContextError:
+                return None
+        elif default.is_scalar:
+            columns[column] = [default.arg] * n
+        else:
+            return None
     return columns
 
 
 def _encrypted(
     table: Table, columns: dict[Column[Any], list[Any]], n: int
 ) -> Iterator[tuple[Column[Any], list[bytes | None]]]:
-    """Yield the index vectors (in pgvector's binary form) and envelopes of every encrypted column given."""
+    """Yield the index vectors, in pgvector's binary form, and the envelopes of every encrypted column given."""
     identities = [identity_of(table, lambda key, i=i: columns[key][i] if key in columns else None) for i in range(n)]  # type: ignore[misc]
     for column in encrypted_columns(table):
         if column not in columns:
@@ -154,17 +166,18 @@ def _encrypted(
 
 
 def _stacked(kind: EncryptedVector, column: Column[Any], vectors: list[Any]) -> npt.NDArray[np.float32]:
-    arrays = [np.asarray(vector) for vector in vectors]
+    arrays = [plain_array(vector, column.key) for vector in vectors]
     wrong = next((array.shape for array in arrays if array.shape != (kind.dim,)), None)
     if wrong is not None:
         raise ShapeError(f"{column.key}: expected shape ({kind.dim},), got {wrong}")
     return kind.cipher.checked(np.stack(arrays), column.key)
 
 
-def _bound(column: Column[Any], values: list[Any], dialect: Any) -> list[Any]:
-    """Values as SQLAlchemy gives them to the driver."""
-    process: Any = column.type.dialect_impl(dialect).bind_processor(dialect)
-    return values if process is None else [process(value) for value in values]
+def _text(column: Column[Any], value: bytes | None) -> IndexText | bytes | None:
+    """Return an index vector as an INSERT takes it; envelopes stay as they are."""
+    if value is None or not isinstance(column.type, EncryptedVector):
+        return value
+    return text_of(np.frombuffer(value, ">f4", offset=4))
 
 
 def ciphertexts(column: Any, vector: Any, key: Any = None) -> dict[str, ColumnElement[Any]]:
@@ -173,10 +186,10 @@ def ciphertexts(column: Any, vector: Any, key: Any = None) -> dict[str, ColumnEl
     Args:
         column: `Model.embedding`, or the column of a table.
         vector: (dim,), or None.
-        key: primary key of the row: a value, or a tuple of them. Without it the row's identity is not bound.
+        key: primary key of the row: a value, or a tuple of values. Without it the vector is not bound to the row.
 
     Returns:
-        The values of the two columns, by name.
+        The values of both columns, by name.
     """
     found = column_of(column)
     table: Table = found.table
@@ -186,9 +199,9 @@ def ciphertexts(column: Any, vector: Any, key: Any = None) -> dict[str, ColumnEl
         parts = key if isinstance(key, tuple) else (key,) * (key is not None)
         keys = dict(zip(table.primary_key.columns, parts, strict=bool(parts)))
         index, sealed = kind.sealed(
-            kind.cipher.checked(np.asarray(vector)[None], found.key), identity_of(table, keys.get)
+            kind.cipher.checked(plain_array(vector, found.key)[None], found.key), identity_of(table, keys.get)
         )
-    # casts, which the ORM cannot evaluate: it expires what a session holds of the row
+    # The ORM cannot evaluate casts, so it expires what a session holds of the row.
     return {
         found.key: cast(bindparam(None, index, type_=IndexVector(), unique=True), IndexVector()),
         found.key + SUFFIX: cast(bindparam(None, sealed, type_=LargeBinary(), unique=True), LargeBinary()),

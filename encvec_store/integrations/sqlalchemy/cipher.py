@@ -1,12 +1,13 @@
-"""The cipher of one mapped column: vectors to index vectors and envelopes and back.
+"""The cipher of one mapped column: from vectors to index vectors and envelopes, and back.
 
-A column's keys are those of a collection whose root is a subkey of the keyset's, without an incarnation. The name kind
-in a record's header, which is authenticated, says what the record token is: `BOUND`, the PMAC of the row's primary
-key; `FREE`, 16 random bytes.
+Each column has its own root key, derived from the keyset's; from there its keys are made as those of a collection
+without an incarnation. The record header is authenticated, and its name kind says what the record token is: `BOUND`
+for the PMAC of the row's primary key, `FREE` for 16 random bytes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 import threading
@@ -14,18 +15,20 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
+import numpy.typing as npt
 
 from ...crypto.envelope import NAME_KIND, TOKEN, envelope_size, key_versions
 from ...crypto.labels import Purpose, derive
 from ...data.arrays import Bytes, Matrix
 from ...data.metrics import as_vectors
-from ...errors import AuthenticationError
+from ...errors import AuthenticationError, ShapeError
 from ...keys.keyset import Keyset, KeyVersion
 from ...sealing.codec import RecordCodec
 from ...sealing.config import CollectionConfig
 from ...sealing.keyring import Keyring
+from .identity import shown
 
-__all__ = ["BOUND", "FREE", "ColumnCipher", "KeysetSource"]
+__all__ = ["BOUND", "FREE", "ColumnCipher", "KeysetSource", "plain_array"]
 
 KeysetSource = Keyset | Callable[[], Keyset]
 
@@ -33,7 +36,7 @@ BOUND, FREE = 1, 2
 
 
 class _Roots:
-    """A keyset whose roots are subkeys of the column."""
+    """A keyset whose root keys are the column's own subkeys."""
 
     def __init__(self, keyset: Keyset, tenant: str, place: str) -> None:
         self._keyset = keyset
@@ -57,14 +60,14 @@ class _Roots:
         return self._keyset.versions
 
     def root(self, version: int, *, naming: bool = False) -> bytes:
-        root = self._keyset.root(version, naming=naming)  # asked every time: it refuses what is disabled
+        root = self._keyset.root(version, naming=naming)  # every time: a disabled version raises here
         if version not in self._known:
             self._known[version] = derive(root, Purpose.ORM_COLUMN, *self._context)
         return self._known[version]
 
 
 class ColumnCipher:
-    """Encrypts and opens the vectors of one column. Never pickled, and its repr names no key."""
+    """Encrypts and opens the vectors of one column. It refuses to be pickled, and its repr shows no key."""
 
     def __init__(self, keyset: KeysetSource, tenant: str, place: str, config: CollectionConfig) -> None:
         self._source = keyset
@@ -78,14 +81,14 @@ class ColumnCipher:
         return f"<ColumnCipher of {self.place}>"
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("a column's cipher holds keys and is not pickled")
+        raise TypeError("the cipher of a column holds keys, so it cannot be pickled")
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ColumnCipher:
         return self
 
     @property
     def _keyring(self) -> Keyring:
-        """The keys, asked for at first use: models are declared before a program has its passphrase."""
+        """The keys, fetched at first use: a program declares its models before it asks for a passphrase."""
         with self._lock:
             if self._opened is None:
                 keyset = self._source() if callable(self._source) else self._source
@@ -95,22 +98,26 @@ class ColumnCipher:
 
     @property
     def live(self) -> tuple[int, ...]:
-        """The key versions that read, the primary first."""
+        """The key versions that can open rows, the primary one first."""
         return self._keyring.live
 
     @property
     def versions(self) -> tuple[KeyVersion, ...]:
-        """All key versions, without their roots."""
+        """All key versions, without their root keys."""
         return self._keyring.versions
 
     def checked(self, vectors: Any, name: str = "vectors") -> Matrix:
-        """Return (n, dim) float32 vectors that can be encrypted. Raises InputError."""
+        """Return vectors as (n, dim) float32, checked for the column. Raises InputError."""
         array = as_vectors(vectors, self.config.dim, name=name)
         self.config.metric.check(array, self.config.max_norm, name)
         return array
 
     def seal(self, vectors: Matrix, identities: Sequence[str | None]) -> tuple[Matrix, Bytes]:
-        """Encrypt n checked vectors of rows with these primary keys, None where not known.
+        """Encrypt n checked vectors.
+
+        Args:
+            vectors: (n, dim), from `checked`.
+            identities: of the n rows; None where the primary key is not known.
 
         Returns:
             (n, index_dim) float32 index vectors and (n, size) uint8 envelopes.
@@ -130,23 +137,42 @@ class ColumnCipher:
         """Open n rows -> (n, dim) float32.
 
         Args:
-            rows: of each the envelope, the index vector as pgvector sends it, and the primary key, empty where it is of
-                no kind that can be bound.
-            bound: refuse rows whose primary key is not bound.
+            rows: of each row the length of its identity (4 bytes), identity, envelope, and index vector as pgvector
+                sends it.
+            bound: refuse rows that are not bound to their primary key.
 
         Raises:
-            AuthenticationError: wrong key, or the parts are not those of one row as it was written.
+            AuthenticationError: the key is wrong, or the parts are not those of one row as it was written. Names the
+                primary key of the row.
         """
+        lengths = [4 + int.from_bytes(row[:4], "big") for row in rows]
+        identities = [row[4:end].decode("utf-8", "replace") for row, end in zip(rows, lengths, strict=True)]
+        parts = [row[end:] for row, end in zip(rows, lengths, strict=True)]
+        try:
+            return self._opened_parts(parts, identities, bound)
+        except AuthenticationError:
+            bad = next((i for i in range(len(rows)) if not self._opens(parts[i], identities[i], bound)), 0)
+        key = f" of the row with primary key {shown(identities[bad])}" if identities[bad] else ""
+        raise AuthenticationError(f"{self.place}: the vector{key} could not be authenticated")
+
+    def _opens(self, part: bytes, identity: str, bound: bool) -> bool:
+        try:
+            self._opened_parts([part], [identity], bound)
+        except AuthenticationError:
+            return False
+        return True
+
+    def _opened_parts(self, parts: Sequence[bytes], identities: Sequence[str], bound: bool) -> Matrix:
         size, dim = envelope_size(self.config.dim), self.config.index_dim
         start, end = size + 4, size + 4 + 4 * dim
         head = struct.pack(">HH", dim, 0)
-        if any(len(row) < end or row[size:start] != head for row in rows):
+        if any(len(part) != end or part[size:start] != head for part in parts):
             _refuse()
-        fixed = np.frombuffer(b"".join(row[:end] for row in rows), np.uint8).reshape(-1, end)
-        envelopes = np.ascontiguousarray(fixed[:, :size])
-        index = np.ascontiguousarray(fixed[:, start:]).view(">f4").astype(np.float32)
+        joined = np.frombuffer(b"".join(parts), np.uint8).reshape(-1, end)
+        envelopes = np.ascontiguousarray(joined[:, :size])
+        index = np.ascontiguousarray(joined[:, start:]).view(">f4").astype(np.float32)
         vectors: Matrix = self._keyring.open_vectors(envelopes)
-        # now the headers are authentic: what is left is that index vector and primary key are theirs
+        # The headers are authentic now. Next: do index vector and primary key belong to them?
         versions = key_versions(envelopes)
         kinds = np.ascontiguousarray(envelopes[:, NAME_KIND]).view(">u2").ravel()
         if not ((kinds == BOUND) | ((kinds == FREE) & (not bound))).all():
@@ -157,20 +183,31 @@ class ColumnCipher:
             if not codec.are_bound(envelopes[chosen], vectors[chosen], index[chosen]).all():
                 _refuse()
             known = chosen[kinds[chosen] == BOUND]
-            if len(known):
-                identities = [rows[i][end:].decode("utf-8", "replace") for i in known]
-                if not codec.are_named(identities, envelopes[known, :TOKEN]).all():
-                    _refuse()
+            if len(known) and not codec.are_named([identities[i] for i in known], envelopes[known, :TOKEN]).all():
+                _refuse()
         return vectors
 
     def query(self, query: Any, version: int | None = None) -> Matrix:
-        """Encrypt a (dim,) query under a key version, the primary unless told: (index_dim,). Raises InputError."""
+        """Encrypt a query (dim,) -> (index_dim,). Raises InputError.
+
+        Args:
+            query: (dim,).
+            version: of the key; the primary one unless given.
+        """
         config = self.config
-        checked = as_vectors(np.asarray(query)[None], config.dim, name="query")
+        checked = as_vectors(plain_array(query, "query")[None], config.dim, name="query")
         codec = self._codec(self._keyring.primary if version is None else version)
         points = config.metric.lift_query(checked, config.max_norm)
         encrypted: Matrix = next(iter(codec.encrypt_queries(points).values()))[0]
         return encrypted
+
+
+def plain_array(value: Any, name: str) -> npt.NDArray[Any]:
+    """Return what a caller gave for one vector as an array. Raises ShapeError, which shows no part of the value."""
+    # numpy and objects with `__array__` raise anything, and may quote the vector: nothing of it may come along
+    with contextlib.suppress(Exception):
+        return np.asarray(value)
+    raise ShapeError(f"{name} must be numbers in a list or array, got a {type(value).__name__} that numpy cannot read")
 
 
 def _refuse() -> NoReturn:

@@ -1,4 +1,4 @@
-"""From what a caller names (a mapped attribute, a column) to the encrypted column of a table."""
+"""Finds the table columns that a caller names by a mapped class, attribute or column."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ __all__ = ["column_of", "encrypted_columns", "table_of"]
 
 
 def column_of(given: Any) -> Column[Any]:
-    """Return the table's column of a mapped attribute or column. Raises InputError."""
+    """Return the encrypted table column of a mapped attribute or column. Raises InputError."""
     found = given.__clause_element__() if hasattr(given, "__clause_element__") else given
     for column in getattr(found, "base_columns", ()):
         if isinstance(column, Column) and isinstance(column.type, EncryptedVector):
             return column
-    raise InputError(f"{given!r} is no encrypted column")
+    raise InputError(f"expected an encrypted column, got {given!r}")
 
 
 def table_of(model: Any) -> tuple[Table, dict[str, Column[Any]]]:
-    """Return the table of a mapped class (of one table) or a Table, and its columns by the names callers use."""
+    """Return the table of a mapped class of one table, or of a Table, and its columns by attribute name."""
     if isinstance(model, Table):
         return model, {column.key: column for column in model.c}
     mapper = inspect(model)
     if len(mapper.tables) != 1:
-        raise InputError(f"{mapper.class_.__name__} is mapped to several tables: give one of them")
+        raise InputError(f"{mapper.class_.__name__} is mapped to {len(mapper.tables)} tables: give one of the tables")
     attributes = {prop.key: prop.columns[0] for prop in mapper.column_attrs}
     return mapper.local_table, {key: column for key, column in attributes.items() if isinstance(column, Column)}
 
 
 def encrypted_columns(table: Table) -> list[Column[Any]]:
-    """Return the encrypted vectors of a table."""
+    """Return the encrypted columns of a table."""
     return [column for column in table.c if isinstance(column.type, EncryptedVector)]

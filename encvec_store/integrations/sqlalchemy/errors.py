@@ -1,4 +1,4 @@
-"""Our errors as SQLAlchemy lets them through: wrapped in its own they would show a statement's parameters."""
+"""Errors that SQLAlchemy does not wrap: its wrapper would print the parameters of the statement."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ _kinds: dict[type[Exception], type[Exception]] = {}
 
 
 def unwrapped(error: Exception) -> Exception:
-    """Return an error of the same kind and message that SQLAlchemy does not wrap."""
+    """Return an error of the same kind, with the same message, that SQLAlchemy raises as it is."""
     kind = type(error)
+    if isinstance(error, DontWrapMixin):
+        return error
     if kind not in _kinds:
         _kinds[kind] = type(kind.__name__, (kind, DontWrapMixin), {"__module__": kind.__module__})
     return _kinds[kind](*error.args)

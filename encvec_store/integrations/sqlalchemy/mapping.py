@@ -1,6 +1,6 @@
-"""Mapped classes with encrypted vectors: values checked when set, encrypted before an UPDATE.
+"""Mapped classes with encrypted vectors: values are checked when they are set, and encrypted before an UPDATE.
 
-INSERTs need nothing here: the companion's column default encrypts those, of mapped objects and of Core alike.
+An INSERT needs nothing here: the column default of the companion encrypts it, from the ORM and from Core.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from sqlalchemy.orm.attributes import flag_modified, set_attribute, set_committe
 from sqlalchemy.sql.elements import ClauseElement
 
 from ...errors import InputError
-from .identity import identity_of
+from .cipher import plain_array
+from .columns import encrypted_columns
+from .identity import check_key, identity_of
 from .types import SUFFIX, EncryptedVector
 from .values import PlainVector
 
@@ -23,11 +25,14 @@ __all__ = ["listen"]
 
 
 def listen() -> None:
-    """Watch for mapped classes that have encrypted vectors; once, when the package is imported."""
+    """Watch for mapped classes with encrypted vectors. Called once, when the package is imported."""
     event.listen(Mapper, "mapper_configured", _configured)
 
 
 def _configured(mapper: Mapper[Any], owner: type[Any]) -> None:
+    for table in mapper.tables:
+        if isinstance(table, Table) and encrypted_columns(table):
+            check_key(table)
     for prop in mapper.column_attrs:
         kind = prop.columns[0].type
         if isinstance(kind, EncryptedVector) and prop.parent is mapper and isinstance(prop.columns[0].table, Table):
@@ -38,26 +43,26 @@ def _configured(mapper: Mapper[Any], owner: type[Any]) -> None:
 
 
 def _set(kind: EncryptedVector, name: str, target: Any, value: Any, old: Any, initiator: Any) -> PlainVector | None:
-    """Check a vector where it is set, as a flush would tell of it late. Raises InputError."""
+    """Check a vector when it is set, not only at the flush. Raises InputError."""
     if value is None:
         return None
     if isinstance(value, ClauseElement):
-        raise InputError(f"{name} is encrypted here: give it a vector, no SQL expression")
-    return PlainVector.of(kind.cipher.checked(np.asarray(value)[None], name)[0])
+        raise InputError(f"{name} must be a vector, which is encrypted before it is sent; got a SQL expression")
+    return PlainVector.of(kind.cipher.checked(plain_array(value, name)[None], name)[0])
 
 
 def _before_update(prop: ColumnProperty[Any], mapper: Mapper[Any], connection: Connection, target: Any) -> None:
-    """Encrypt a vector that was set, or whose row gets another primary key."""
+    """Encrypt a vector that was set, or whose row gets a new primary key."""
     column = prop.columns[0]
     kind: EncryptedVector = column.type  # type: ignore[assignment]
     table: Table = column.table  # type: ignore[assignment]
     state = inspect(target)
     companion = mapper.get_property_by_column(table.c[column.key + SUFFIX]).key
     keys = [mapper.get_property_by_column(key).key for key in table.primary_key.columns]
-    # an object not yet loaded has no history of its key: only one that was set can have changed
+    # The key of an expired object has no history. So the key changed only if it was set.
     moved = any(state.attrs[key].history.deleted for key in keys)
     if not (state.attrs[prop.key].history.added or moved):
-        # whatever was set here (by `merge`, say) is no other row's envelope: the pair is written together or not at all
+        # `merge` may have set an envelope here. It is not written without its vector.
         if state.attrs[companion].history.added:
             set_committed_value(target, companion, None)
         return
@@ -68,7 +73,7 @@ def _before_update(prop: ColumnProperty[Any], mapper: Mapper[Any], connection: C
         identity = identity_of(table, lambda key: getattr(target, mapper.get_property_by_column(key).key))
         plain.text, sealed = kind.sealed(plain.view(np.ndarray)[None], identity)
         set_attribute(target, prop.key, plain)
-        # `set` made its own copy, which has no ciphertext yet
+        # the `set` event made a copy, which has no ciphertext yet
         state.dict[prop.key].text = plain.text
     flag_modified(target, prop.key)
     set_attribute(target, companion, sealed)
@@ -76,7 +81,7 @@ def _before_update(prop: ColumnProperty[Any], mapper: Mapper[Any], connection: C
 
 
 def _after_update(name: str, mapper: Mapper[Any], connection: Connection, target: Any) -> None:
-    """Forget the ciphertext: the vector may go into another statement, whose row is not known."""
+    """Drop the ciphertext: the vector may be used for another row next."""
     vector = inspect(target).dict.get(name)
     if isinstance(vector, PlainVector):
         vector.text = None

@@ -1,0 +1,14 @@
+"""A real PostgreSQL for mapped classes."""
+
+import psycopg
+import pytest
+from psycopg import sql
+
+
+@pytest.fixture
+def orm_dsn(pg_place):
+    """The DSN of a shared database, where tables without a schema go to a new one: cheaper than a database each."""
+    with psycopg.connect(pg_place.dsn, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(pg_place.schema)))
+    join = "&" if "?" in pg_place.dsn else "?"
+    return f"{pg_place.dsn}{join}options=-csearch_path%3D{pg_place.schema},public"
