@@ -22,6 +22,7 @@ from .errors import InputError
 from .indexes.registry import waits_in_loop
 from .keys.keyset import Keyset
 from .runtime.concurrency import spawn
+from .runtime.forks import generation
 from .store import Store, open_store
 
 __all__ = ["AsyncCollection", "AsyncStore", "Opening", "connect"]
@@ -39,14 +40,18 @@ class _Runner(Protocol):
 
 
 class _OfLoop:
-    """Calls what may wait, from the one event loop that the store was opened in."""
+    """Calls what may wait, from the event loop that the store was opened in; in a forked child, from its first."""
 
     def __init__(self, run: _Runner) -> None:
         self._run = run
         self._loop = asyncio.get_running_loop()
+        self._born = generation()
 
     async def __call__(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        if asyncio.get_running_loop() is not self._loop:
+        loop = asyncio.get_running_loop()
+        if self._born != generation():  # the parent's loop does not run here
+            self._loop, self._born = loop, generation()
+        if loop is not self._loop:
             raise InputError("the store belongs to the event loop that it was opened in; open one in each loop")
         return await self._run(fn, *args, **kwargs)
 

@@ -5,13 +5,14 @@ Connections stay open in both processes, so that the child must neither use nor 
 
 from __future__ import annotations
 
+import ctypes
 import os
 import threading
 import weakref
 from types import TracebackType
 from typing import Protocol
 
-__all__ = ["Mutex", "Renewable", "generation", "renew_in_child"]
+__all__ = ["Mutex", "Renewable", "generation", "never_freed", "renew_in_child"]
 
 
 class Renewable(Protocol):
@@ -34,6 +35,14 @@ def generation() -> int:
 def renew_in_child(owner: Renewable) -> None:
     """Have `owner.renew()` called in every forked child, as long as the owner lives."""
     _renewables.add(owner)
+
+
+def never_freed(thing: object) -> None:
+    """Keep something of the parent's alive to the end of this child, so that no finaliser of its ever runs here.
+
+    A finaliser might wait for a thread that is not here, or take leave of a server in the parent's name.
+    """
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
 
 
 def _forked() -> None:

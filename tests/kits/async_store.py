@@ -64,7 +64,7 @@ def held(dsn, table="encvec.collections"):
 
 
 def pool_of(store):
-    return store._of._records._source._pool
+    return store._of._records._source._connections._pool
 
 
 async def intact(store, dsn, size):

@@ -7,7 +7,7 @@ import pytest
 
 from encvec_store.runtime.concurrency import Lock
 from encvec_store.runtime.forks import Mutex, generation, renew_in_child
-from tests.forking import in_child
+from tests.kits.forking import in_child
 
 
 @pytest.mark.parametrize("kind", [Mutex, Lock])

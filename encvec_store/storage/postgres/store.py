@@ -11,6 +11,7 @@ from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
 from ...errors import CollectionNotFoundError, InputError, StoreUnreachableError
 from ..protocol import CollectionSpec
+from .connections import Connections
 from .driver import Blocking
 from .faults import explained
 from .inloop import InLoop, LoopPool
@@ -48,7 +49,7 @@ _ATTEMPTS = 5
 class PostgresStore:
     """Implements `RecordStore` in a PostgreSQL database. Any number of processes may open it.
 
-    A store must not be used across a fork: open it in the child.
+    A forked child opens connections of its own; with a pool or an engine of the caller's it must open the store anew.
 
     Args:
         url: `postgresql://user@host/database`, with what libpq knows (`?sslmode=verify-full`) and options of ours
@@ -70,7 +71,7 @@ class PostgresStore:
         if pool is not None and engine is not None:
             raise InputError("give either a pool or an engine")
         self._closed = False
-        self._source = self._connected(target, pool, engine)
+        self._source = Source(self._connected(target, pool, engine))
         try:
             self._server = prepare(self._source)
         except BaseException:
@@ -156,7 +157,7 @@ class PostgresStore:
         self._closed = True
         self._source.close()
 
-    def _connected(self, target: str, pool: Any, engine: Any) -> Source:
+    def _connected(self, target: str, pool: Any, engine: Any) -> Connections:
         """Return the connections of a plain store, having checked what the caller gave."""
         from sqlalchemy import Engine
 
@@ -164,7 +165,7 @@ class PostgresStore:
             raise InputError(f"pool must be a psycopg_pool.ConnectionPool, got {type(pool).__name__}")
         if engine is not None and not isinstance(engine, Engine):
             raise InputError(f"engine must be a synchronous SQLAlchemy Engine, got {type(engine).__name__}")
-        return Source(target, self.url, self._options, Blocking(), pool, engine)
+        return Connections(target, self.url, self._options, Blocking(), pool, engine)
 
     def _see_all(self) -> None:
         if self._server.row_security == "on" and not self._closed:
@@ -206,7 +207,7 @@ class AsyncPostgresStore(PostgresStore):
     ) -> None:
         super().__init__(url, pool=pool, engine=engine, **options)  # type: ignore[arg-type]
 
-    def _connected(self, target: str, pool: Any, engine: Any) -> Source:
+    def _connected(self, target: str, pool: Any, engine: Any) -> Connections:
         from sqlalchemy.ext.asyncio import AsyncEngine
 
         # psycopg would say so too, but at each connection, as a server that cannot be reached
@@ -220,7 +221,7 @@ class AsyncPostgresStore(PostgresStore):
             raise InputError(f"pool must be a psycopg_pool.AsyncConnectionPool, got {type(pool).__name__}")
         if engine is not None and not isinstance(engine, AsyncEngine):
             raise InputError(f"engine must be an SQLAlchemy AsyncEngine, got {type(engine).__name__}")
-        return Source(
+        return Connections(
             target,
             self.url,
             self._options,
