@@ -16,6 +16,7 @@ import click
 
 from .. import __version__
 from ..errors import EncvecError
+from ..runtime.urls import scrubbed
 from . import admin, data, keys
 from .bench import bench
 from .calibrate import calibrate
@@ -163,6 +164,7 @@ def _explain(error: Exception) -> tuple[int, dict[str, Any]]:
 
 
 def _tell(report: dict[str, Any], as_json: bool, name: str) -> None:
+    report = {name: scrubbed(value) if isinstance(value, str) else value for name, value in report.items()}
     with contextlib.suppress(OSError, ValueError):
         if as_json:
             print(json.dumps({"error": report}), file=sys.stderr)
@@ -183,4 +185,4 @@ def _prepare() -> None:
 class _Notes(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Print a warning of the library as one of ours."""
-        note(f"warning: {record.getMessage()}")
+        note(f"warning: {scrubbed(record.getMessage())}")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import click
 from click.core import ParameterSource
@@ -23,6 +23,7 @@ from ..errors import CollectionNotFoundError, EncvecError, InputError, KeysetErr
 from ..keys import PASSPHRASE, StoredKeyset
 from ..keys.keyset import Keyset
 from ..keys.wrappers.passphrase import PASSPHRASE_FILE_VARIABLE, PASSPHRASE_VARIABLE
+from ..runtime.urls import holds_password
 from ..store import Store, connect
 from .output import note, printable, progress
 
@@ -114,7 +115,7 @@ def store_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(command)
     def with_place(*args: Any, folder: Path, store: str | None, **kwargs: Any) -> Any:
         typed = click.get_current_context().get_parameter_source("store") is ParameterSource.COMMANDLINE
-        if store and typed and urlsplit(store).password:
+        if store and typed and holds_password(store):
             raise click.UsageError("a password on the command line can be seen by others: put the URL in ENCVEC_STORE")
         return command(*args, place=Place(folder, store, None), **kwargs)
 

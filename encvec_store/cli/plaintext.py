@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from urllib.parse import parse_qs, urlsplit
+import re
 
 import click
 
+from ..runtime.urls import holds_password
 from .common import Failure
 
 __all__ = ["checked_table", "is_url", "remains"]
@@ -13,12 +14,12 @@ __all__ = ["checked_table", "is_url", "remains"]
 
 def is_url(place: str) -> bool:
     """Say whether it names a database."""
-    return place.startswith(("postgresql:", "postgres:"))
+    return re.match(r"postgres(ql)?(\+\w+)?:", place, re.IGNORECASE) is not None
 
 
 def checked_table(url: str, table_name: str | None) -> str:
     """Return the name of the table, once the URL is fit to be seen and there is a driver."""
-    if urlsplit(url).password or {"password", "sslpassword"} & parse_qs(urlsplit(url).query).keys():
+    if holds_password(url):
         raise click.UsageError(
             "a password on the command line can be seen by others: put it in a password file (PGPASSFILE, ~/.pgpass), "
             "a service, or PGPASSWORD"

@@ -68,12 +68,14 @@ def _find(url: str) -> tuple[StoreKind, plugins.Plugin | None]:
     others = plugins.find(plugins.STORES, STORES)
     if scheme in others:
         return others[scheme].load(StoreKind), others[scheme]
+    if STORES.get(scheme.lower().partition("+")[0]) is _POSTGRES:  # it says which drivers it takes
+        return _POSTGRES, None
     known = ", ".join(f"{name}:" for name in [*STORES, *others])
     given = f"{scheme}:" if scheme else "another string" if isinstance(url, str) else type(url).__name__
     raise UriError(f"a store URL must begin with one of {known}; got {given}")
 
 
 def _scheme(url: str) -> str:
-    """Return the scheme, or "" for what has none: that may be a password in the wrong place, and must not be shown."""
+    """Return the scheme, or "" if there is none: the string may be a password in the wrong place."""
     found = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):", url) if isinstance(url, str) else None
     return found[1] if found else ""

@@ -25,7 +25,7 @@ PASSPHRASE = "passphrase"  # noqa: S105 - the wrapper's name
 def _no_wrapper(rest: str, _: str | bytes | None) -> KeyWrapper | None:
     """Return None: the keyset is not wrapped."""
     if rest:
-        raise UriError(f"the wrapper {NONE!r} takes nothing after its name, got {rest!r}")
+        raise UriError(f"the wrapper {NONE!r} takes nothing after its name: leave out the colon and what follows it")
     return None
 
 

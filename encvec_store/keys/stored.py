@@ -17,6 +17,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from ..errors import InputError, KeysetError, UriError
+from ..runtime.urls import shown
 from .protocol import NONE, Header, KeyWrapper
 from .registry import PASSPHRASE, make_storage, make_wrapper, split
 
@@ -52,7 +53,8 @@ class StoredKeyset:
     def __init__(self, uri: str, *, wrap: str | None = None, passphrase: str | bytes | None = None) -> None:
         place, named = split(uri)
         if named is not None and wrap is not None and named != wrap:
-            raise UriError(f"the keyset URI names the wrapper {named!r}, but wrap= is {wrap!r}: give one of them")
+            names = f"{shown(named)!r}, but wrap= is {shown(wrap)!r}"
+            raise UriError(f"the keyset URI names the wrapper {names}: give one of them")
         self._storage = make_storage(place)
         self._wrap = named if wrap is None else wrap
         self._passphrase = passphrase
@@ -61,7 +63,8 @@ class StoredKeyset:
             self._opened = make_wrapper(self._wrap, passphrase)  # a mistyped name fails before anything is read
         self._key: tuple[str, bytes, Header] | None = None  # wrapper, key, header: a key is derived once
         self._clear = False
-        self.uri = self._storage.uri if self._wrap is None else f"{self._storage.uri}?wrap={self._wrap}"
+        place = shown(self._storage.uri)
+        self.uri = place if self._wrap is None else f"{place}?wrap={shown(self._wrap)}"
 
     @property
     def lasting(self) -> bool:

@@ -6,7 +6,6 @@ nothing of what is read. Vectors come in PostgreSQL's binary form and are never 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -20,6 +19,7 @@ from psycopg.pq import Format
 
 from ..errors import InputError
 from ..storage.postgres.faults import translated
+from ..storage.postgres.options import database_of
 from .batch import Batch, Fault
 from .catalog import Column, find_table
 from .typed import from_json, metadata_from_json
@@ -37,11 +37,6 @@ class _Bytes(Loader):
 
     def load(self, data: Any) -> bytes:
         return bytes(data)
-
-
-def shown_url(url: str) -> str:
-    """Return a URL without its password."""
-    return re.sub(r"(://[^/@:]*):[^@]*@", r"\1@", url.partition("?")[0])
 
 
 class TableSource:
@@ -63,8 +58,7 @@ class TableSource:
     lossy = ""
 
     def __init__(self, url: str, table: str, **columns: Any) -> None:
-        self._url = url
-        self._shown = shown_url(url)
+        self._target, self._shown = database_of(url)
         self._before: psycopg.Connection[Row] | None = None
         self._now = self._connect()
         self._numbered = 0
@@ -124,7 +118,7 @@ class TableSource:
     def _connect(self) -> psycopg.Connection[Row]:
         with self._talking():
             connection = psycopg.connect(
-                self._url, autocommit=False, fallback_application_name="encvec import", connect_timeout=10
+                self._target, autocommit=False, fallback_application_name="encvec import", connect_timeout=10
             )
             try:
                 connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ

@@ -14,7 +14,7 @@ from ..collection import Collection
 from ..data.records import Record
 from ..errors import InputError, StoreUnreachableError
 from ..storage.postgres.faults import translated
-from .table import shown_url
+from ..storage.postgres.options import database_of
 from .typed import to_json
 from .unload import Progress, chunks
 
@@ -46,8 +46,9 @@ def to_table(
         InputError: the table exists, or a text cannot be kept by PostgreSQL.
         StoreUnreachableError: no connection, or the role may not create it.
     """
-    with translated("write to", shown_url(url)):
-        connection = psycopg.connect(url, fallback_application_name="encvec export", connect_timeout=10)
+    target, place = database_of(url)
+    with translated("write to", place):
+        connection = psycopg.connect(target, fallback_application_name="encvec export", connect_timeout=10)
         try:
             n = _write(connection, collection, table, replace, progress)
             connection.commit()

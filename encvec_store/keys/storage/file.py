@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -26,6 +27,8 @@ class FileStorage:
     def __init__(self, rest: str) -> None:
         if not rest:
             raise UriError("file: must be followed by a path, as in file:keys.json")
+        if re.match("//[^/.]", rest):
+            raise UriError("a name after file:// would be a host: write file:///absolute/path or file:relative/path")
         self.uri = f"file:{rest}"
         self._path = Path(rest)
         self._seen: bytes | None = None  # the file as last read or written, so that two writers lose no key

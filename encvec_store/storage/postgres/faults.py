@@ -10,6 +10,7 @@ import psycopg
 from psycopg import errors as pg
 
 from ...errors import EncvecError, StoreLockedError, StoreUnreachableError
+from ...runtime.urls import scrubbed
 
 __all__ = ["is_lost", "is_outdated", "translated"]
 
@@ -84,7 +85,7 @@ def _message(error: psycopg.Error) -> str:
     state = error.sqlstate
     if state is None:  # from the client library: about host, database and user
         said = re.sub(r"(?<![:.?])\s*\n\s*", ". ", re.sub(r"^connection (failed|is bad): ", "", str(error).strip()))
-        return " ".join(said.split()) or type(error).__name__
+        return scrubbed(" ".join(said.split())) or type(error).__name__
     if state.startswith(_TELLING):
         return error.diag.message_primary or type(error).__name__
     return f"{type(error).__name__}, SQL state {state}"

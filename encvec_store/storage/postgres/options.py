@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from ...errors import UriError
 from ...runtime.gpus import DEVICES
+from ...runtime.urls import Url, parse
 
-__all__ = ["INDEX_KINDS", "SCHEMES", "STORAGES", "PostgresOptions", "parse_url"]
+__all__ = ["INDEX_KINDS", "STORAGES", "PostgresOptions", "database_of", "parse_url"]
 
-SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
+DRIVERS = ("", "psycopg", "psycopg_async")
+"""What may follow `postgresql+` in a URL, as SQLAlchemy writes it."""
 INDEX_KINDS = ("auto", "none", "hnsw", "ivfflat", "bit")
 STORAGES = ("auto", "float32", "float16")
 _MOST_DIM = {"float32": 2_000, "float16": 4_000, "bit": 64_000}
@@ -141,44 +142,72 @@ def parse_url(url: str, given: Mapping[str, Any]) -> tuple[str, str, PostgresOpt
     Raises:
         UriError: no PostgreSQL URL, or an unknown or malformed option.
     """
-    try:
-        parts = urlsplit(url)
-    except ValueError as error:
-        raise UriError(f"malformed store URL: {error}") from None
-    if parts.scheme not in SCHEMES or not url[len(parts.scheme) :].startswith("://"):
-        raise UriError(
-            f"a PostgreSQL store URL must be like postgresql://user@host/database, got {parts.scheme or '?'}:..."
-        )
-    ours: dict[str, Any] = {}
-    theirs: list[tuple[str, str]] = []
+    read = _read_url(url)
     known = {option.name: option.default for option in fields(PostgresOptions)}
-    for name, text in parse_qsl(parts.query, keep_blank_values=True):
-        if name in ours:
+    ours: dict[str, Any] = {}
+    for name, text in read.query:
+        if name in known and name in ours:
             raise UriError(f"postgresql store: option {name} is given twice")
         if name in known:
             ours[name] = text
-        else:
-            theirs.append((name, text))
-    target = _joined(parts.netloc, parts.path, theirs)
-    try:
-        conninfo_to_dict(target)
-    except psycopg.Error as error:
-        reason = str(error).strip().replace(parts.password or "\0", "***")
-        raise UriError(f"postgresql store: {reason}; our own options are {', '.join(sorted(known))}") from None
+    read = replace(read, query=tuple(item for item in read.query if item[0] not in known))
+    listed = ", ".join(sorted(known))
+    target = _checked_target(read, f"; our own options are {listed}")
     values: dict[str, Any] = {}
     for name, value in (*ours.items(), *given.items()):
         if known.get(name, MISSING) is MISSING:
-            raise UriError(f"postgresql store: unknown option {name!r}; the options are {', '.join(sorted(known))}")
+            raise UriError(f"postgresql store: unknown option {name!r}; the options are {listed}")
         values[name] = _converted(name, value, type(known[name]))
-    host = parts.netloc.rpartition("@")[2]
-    user = quote(parts.username or "", safe="%")
-    shown = [(name, text) for name, text in theirs if name not in ("password", "sslpassword", "passfile")]
-    return target, _joined(f"{user}@{host}" if user else host, parts.path, shown), PostgresOptions(**values)
+    return target, read.shown(), PostgresOptions(**values)
 
 
-def _joined(place: str, path: str, query: list[tuple[str, str]]) -> str:
-    # by hand: urlunsplit drops the slashes where there is no host
-    return f"postgresql://{place}{path}" + (f"?{urlencode(query, quote_via=quote, safe='/')}" if query else "")
+def _read_url(url: str) -> Url:
+    """Take the URL of a PostgreSQL database apart, as libpq or SQLAlchemy writes it; its scheme becomes postgresql.
+
+    Raises:
+        UriError: it is no such URL, or names a driver other than psycopg. Shows nothing that may be a password.
+    """
+    try:
+        read = parse(url)
+    except ValueError as error:
+        if not re.match(r"[A-Za-z0-9+.-]+://", url):
+            raise UriError(
+                "a PostgreSQL URL must be like postgresql://user@host/database, got another string"
+            ) from None
+        raise UriError(f"malformed PostgreSQL URL: {error}") from None
+    dialect, _, driver = read.scheme.partition("+")
+    if dialect not in ("postgresql", "postgres"):
+        raise UriError(f"a PostgreSQL URL must be like postgresql://user@host/database, got {read.scheme}:...")
+    if driver not in DRIVERS:
+        raise UriError(
+            f"the driver of a PostgreSQL URL must be psycopg (version 3), got {driver}: write postgresql://... or"
+            " postgresql+psycopg://..."
+        )
+    return replace(read, scheme="postgresql")
+
+
+def database_of(url: str) -> tuple[str, str]:
+    """Return the URL of a database as libpq takes it, and without secrets. Raises UriError."""
+    read = _read_url(url)
+    return _checked_target(read), read.shown()
+
+
+def _checked_target(read: Url, hint: str = "") -> str:
+    """Return a URL with its secrets, as libpq takes it.
+
+    Raises:
+        UriError: libpq knows no such parameter, or cannot read the URL.
+    """
+    known = {option.keyword.decode() for option in psycopg.pq.Conninfo.get_defaults()}
+    for name, _ in read.query:
+        if name not in known:
+            raise UriError(f"PostgreSQL URL: unknown option {name!r}{hint}")
+    target = read.whole()
+    try:
+        conninfo_to_dict(target)
+    except psycopg.Error:  # its words repeat parts of the URL
+        raise UriError("malformed PostgreSQL URL: libpq cannot read it") from None
+    return target
 
 
 def _converted(name: str, value: Any, kind: type) -> Any:

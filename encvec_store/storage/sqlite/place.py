@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 from ...errors import UriError
+from ...runtime.urls import shown
 
 __all__ = ["LOCK_TIMEOUT", "seconds", "split"]
 
@@ -25,20 +26,20 @@ def split(url: str) -> tuple[Path, list[tuple[str, str]]]:
     """
     scheme, _, rest = url.partition(":")
     if scheme != "faiss":
-        raise UriError(f"the URL must begin with 'faiss:', got {url!r}; write {_SHAPES}")
+        raise UriError(f"the URL must begin with 'faiss:', got {shown(url)!r}; write {_SHAPES}")
     place, _, query = rest.partition("?")
     folder = unquote(place)
     if folder.startswith("//"):
         folder = folder[2:]
         if not folder.startswith(("/", "./", "../")) and folder not in (".", ".."):
-            raise UriError(f"{url!r}: a name after '//' would be a host, and there is none; write {_SHAPES}")
+            raise UriError(f"{shown(url)!r}: a name after '//' would be a host, and there is none; write {_SHAPES}")
     if re.match(r"/[A-Za-z]:(/|$)", folder):
         folder = folder[1:]  # faiss:///C:/data
     if not folder or "\0" in folder:
-        raise UriError(f"{url!r} names no folder; write {_SHAPES}")
+        raise UriError(f"{shown(url)!r} names no folder; write {_SHAPES}")
     options = parse_qsl(query, keep_blank_values=True)
     if len({name for name, _ in options}) < len(options):
-        raise UriError(f"{url!r} gives an option twice")
+        raise UriError(f"{shown(url)!r} gives an option twice")
     return Path(folder), options
 
 

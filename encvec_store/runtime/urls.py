@@ -1,0 +1,113 @@
+"""URLs that may hold a password: read strictly, and shown without it.
+
+What does not parse is never shown: a password with an unescaped character makes every part look like another. Percent-
+encoding is that of RFC 3986.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from urllib.parse import quote, unquote, urlencode
+
+__all__ = ["Url", "holds_password", "parse", "scrubbed", "shown"]
+
+_URL = re.compile(
+    r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://"
+    r"(?:(?P<user>[^@:/?#\[\]\s]*)(?::(?P<password>[^@/?#\[\]\s]*))?@)?"
+    r"(?P<hosts>[^@/?#\s]*)(?P<path>/[^@?#]*)?(?:\?(?P<query>[^#]*))?"
+)
+_HOST = re.compile(r"(?:\[[0-9A-Fa-f:.%]*\]|[^:,\[\]]*)(?::[0-9]*)?")
+_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_SECRET = re.compile(r"pass|secret|token|key|credential", re.IGNORECASE)
+"""Parts of names of parameters that are not shown, nor are files of that kind."""
+_PAIRS = re.compile(r"(?:\s*\w+\s*=\s*(?:'(?:[^'\\]|\\.)*'|\S*))+\s*")
+"""libpq's other form: host=... password=..."""
+_LOCAL = re.compile(r"(?:file|faiss):(?!//[^/.])")
+"""URLs of files, which hold no password."""
+_ADVICE = (
+    "the characters @ : / ? # [ ] % and spaces in a user name, a password or a parameter must be percent-encoded"
+    " (urllib.parse.quote(password, safe='') does it), and a port must be a number"
+)
+
+
+@dataclass(frozen=True)
+class Url:
+    """The parts of `scheme://user:password@hosts/path?query`, still encoded; the scheme in lower case."""
+
+    scheme: str
+    user: str | None
+    password: str | None = field(repr=False)
+    hosts: str
+    path: str
+    query: tuple[tuple[str, str], ...] = field(repr=False)
+    """Names and values, decoded."""
+
+    def whole(self, scheme: str | None = None) -> str:
+        """Return the URL with all its secrets, under another scheme if one is given."""
+        user = "" if self.user is None else self.user
+        word = "" if self.password is None else f":{self.password}"
+        return self._joined(scheme, f"{user}{word}@" if user or word else "", self.query)
+
+    def shown(self, scheme: str | None = None) -> str:
+        """Return the URL without its secrets."""
+        user = f"{self.user}@" if self.user else ""
+        return self._joined(scheme, user, [item for item in self.query if not _SECRET.search(item[0])])
+
+    def _joined(self, scheme: str | None, user: str, query: tuple[tuple[str, str], ...] | list[tuple[str, str]]) -> str:
+        # by hand: urlunsplit drops the slashes where there is no host
+        tail = f"?{urlencode(query, quote_via=quote, safe='/')}" if query else ""
+        return f"{scheme or self.scheme}://{user}{self.hosts}{self.path}{tail}"
+
+
+def parse(url: str) -> Url:
+    """Take a URL apart.
+
+    Raises:
+        ValueError: a part is not encoded as it must be; says how, and nothing of the URL.
+    """
+    found = _URL.fullmatch(url)
+    if found is None or _ESCAPE.search(url) or "\0" in unquote(url):
+        raise ValueError(_ADVICE)
+    user, password, hosts, path, query = found.group("user", "password", "hosts", "path", "query")
+    if not all(_HOST.fullmatch(host) for host in hosts.split(",")):
+        raise ValueError(_ADVICE)
+    items = [item.partition("=") for item in (query or "").split("&") if item]
+    # u:1?b=c@host may be a password with a question mark
+    if any(not sign or "@" in name or ("@" in value and user is None and ":" in hosts) for name, sign, value in items):
+        raise ValueError(_ADVICE)
+    values = tuple((unquote(name), unquote(value)) for name, _, value in items)  # a plus is no space, as in libpq
+    return Url(found["scheme"].lower(), user, password, hosts, path or "", values)
+
+
+def shown(place: str) -> str:
+    """Return a URL, connection string or path as messages may show it: without secrets, or not at all."""
+    if "://" in place and not _LOCAL.match(place):
+        try:
+            return parse(place).shown()
+        except ValueError:
+            return "a URL that cannot be read"
+    return "a connection string" if _PAIRS.fullmatch(place) else place
+
+
+def holds_password(place: str) -> bool:
+    """Say whether a URL or connection string holds a secret, or may hold one because it cannot be read."""
+    if _LOCAL.match(place):
+        return False
+    if "://" in place:
+        try:
+            url = parse(place)
+        except ValueError:
+            return "@" in place or _SECRET.search(place.partition("?")[2]) is not None
+        return url.password is not None or any(_SECRET.search(name) and not _is_file(name) for name, _ in url.query)
+    return any(_SECRET.search(name) and not _is_file(name) for name in re.findall(r"(\w+)\s*=", place))
+
+
+def scrubbed(text: str) -> str:
+    """Return a text without what may be a password in it: the last resort for the words of others."""
+    text = re.sub(r"(?i)\b(\w*(?:password|secret|token)\w*\s*=\s*)('(?:[^'\\]|\\.)*'|[^\n]*)", r"\1***", text)
+    return re.sub(r"(?<=://)([^\s@:/?#]*):[^\n]*@", r"\1:***@", text)
+
+
+def _is_file(name: str) -> bool:
+    return name.lower() in ("passfile", "sslkey")
