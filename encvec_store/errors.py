@@ -28,6 +28,9 @@
         ├── ReplicaLagError               a replica lags behind what this process has seen
         ├── StaleConfigError              another process changed the collection's settings meanwhile
         ├── StoreUnreachableError         the store could not be opened, read or written
+        │   ├── PoolerError               a pooler in transaction mode stands before the server: say pooler=1
+        │   ├── StandbyConflictError      a standby cancelled a read, each time it was asked
+        │   ├── StoreTimeoutError         the server cancelled a statement that took too long
         │   └── OutcomeUnknownError       the connection was lost at the commit: perhaps written, perhaps not
         └── StoreClosedError              used after close()
 
@@ -56,14 +59,17 @@ __all__ = [
     "NormError",
     "OutcomeUnknownError",
     "PluginError",
+    "PoolerError",
     "ProfileError",
     "ReplicaLagError",
     "SchemeError",
     "ShapeError",
     "StaleConfigError",
+    "StandbyConflictError",
     "StoreClosedError",
     "StoreError",
     "StoreLockedError",
+    "StoreTimeoutError",
     "StoreUnreachableError",
     "UnknownFieldError",
     "UriError",
@@ -181,6 +187,18 @@ class ReplicaLagError(StoreError):
 
 class StoreUnreachableError(StoreError):
     """The store could not be opened, read or written."""
+
+
+class PoolerError(StoreUnreachableError):
+    """A connection pooler in transaction mode stands before the server, and the store was not told (`pooler=1`)."""
+
+
+class StandbyConflictError(StoreUnreachableError):
+    """A standby cancelled a read each time it was asked, because of what it replays from its primary."""
+
+
+class StoreTimeoutError(StoreUnreachableError):
+    """The server cancelled a statement that took longer than its `statement_timeout`."""
 
 
 class OutcomeUnknownError(StoreUnreachableError):

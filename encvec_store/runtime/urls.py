@@ -26,7 +26,7 @@ _PAIRS = re.compile(r"(?:\s*\w+\s*=\s*(?:'(?:[^'\\]|\\.)*'|\S*))+\s*")
 _LOCAL = re.compile(r"(?:file|faiss):(?!//[^/.])")
 """URLs of files, which hold no password."""
 _ADVICE = (
-    "the characters @ : / ? # [ ] % and spaces in a user name, a password or a parameter must be percent-encoded"
+    "the characters @ : / ? # [ ] % and blanks in a user name, a password or a parameter must be percent-encoded"
     " (urllib.parse.quote(password, safe='') does it), and a port must be a number"
 )
 

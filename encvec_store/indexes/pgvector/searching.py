@@ -38,6 +38,8 @@ log = logging.getLogger("encvec_store")
 
 _MOST_EF = 1000
 _LEAST_NARROW = 1_000
+_MOST = 1 << 40
+"""Candidates asked for at most: more than a table holds, and few enough for the server's arithmetic."""
 _VISIT_COST = 6.0
 """How much dearer a step in a graph is than comparing a listed record."""
 _VISITS = 20_000
@@ -80,6 +82,7 @@ class Searcher:
 
     def _search(self, probes: Probes, limit: int, predicate: Predicate | None, *, whole: bool) -> Nearest:
         """Return candidates; the envelopes and small payloads of the only query's, if `whole`."""
+        limit = min(limit, _MOST)
         ask = Ask(
             {partition: np.ascontiguousarray(part, np.float32) for partition, part in probes.items()},
             limit,

@@ -9,13 +9,22 @@ from contextlib import contextmanager
 import psycopg
 from psycopg import errors as pg
 
-from ...errors import EncvecError, StoreLockedError, StoreUnreachableError
+from ...errors import (
+    EncvecError,
+    PoolerError,
+    StandbyConflictError,
+    StoreLockedError,
+    StoreTimeoutError,
+    StoreUnreachableError,
+)
 from ...runtime.urls import scrubbed
 
-__all__ = ["is_lost", "is_outdated", "translated"]
+__all__ = ["READS", "explained", "is_conflict", "is_lost", "is_moved", "is_outdated", "queued", "translated"]
 
 _LOST = (pg.AdminShutdown, pg.CrashShutdown, pg.DatabaseDropped, pg.IdleSessionTimeout)
-_TELLING = ("08", "25P", "28", "3D", "42501", "53", "54", "57", "58", "XX")
+READS = 6
+"""Times that a read is asked that others are in the way of."""
+_TELLING = ("08", "25P", "28", "3D", "40", "42501", "42704", "42883", "53", "54", "55", "57", "58", "XX")
 """SQL states whose message names objects and limits, never a value."""
 
 
@@ -37,6 +46,16 @@ def is_outdated(error: BaseException) -> bool:
     return isinstance(error, pg.InternalError_) and "could not open relation" in str(error)
 
 
+def is_conflict(error: BaseException) -> bool:
+    """Say whether the server gave a read up for what others write: on a standby, for what it replays."""
+    return isinstance(error, pg.SerializationFailure)
+
+
+def is_moved(error: BaseException) -> bool:
+    """Say whether a type, function or operator is missing: somebody moved the extension to another schema."""
+    return isinstance(error, pg.UndefinedObject | pg.UndefinedFunction)
+
+
 @contextmanager
 def translated(doing: str, place: str) -> Iterator[None]:
     """Turn what psycopg raises inside into one of our errors.
@@ -55,30 +74,63 @@ def explained(error: psycopg.Error, doing: str, place: str) -> EncvecError:
     """Return the error of ours that says what happened."""
     what = _message(error)
     end = "; nothing was written" if doing == "write to" else ""
+    cannot = f"cannot {doing} {place}"
     match error:
         case pg.LockNotAvailable() if doing != "write to":
-            return StoreLockedError(f"cannot {doing} {place}: another process's transaction is in the way, try again")
+            return StoreLockedError(f"{cannot}: another process's transaction is in the way, try again")
         case pg.LockNotAvailable():
             return StoreLockedError(f"another process is writing to {place}; nothing was written, try again")
+        case pg.SerializationFailure() if "recovery" in what:
+            return StandbyConflictError(
+                f"{cannot}: the standby cancelled the read {READS} times, because of what it replays from its primary;"
+                " set hot_standby_feedback = on or a longer max_standby_streaming_delay there, or read from the primary"
+            )
         case pg.SerializationFailure() | pg.DeadlockDetected():
-            return StoreLockedError(
-                f"another process wrote to {place} at the same time; nothing was written, try again"
+            return StoreLockedError(f"{cannot}: another process wrote there at the same time; try again{end}")
+        case pg.InvalidSqlStatementName() | pg.DuplicatePreparedStatement():
+            return PoolerError(
+                f"{cannot}: a connection pooler in transaction mode stands before the server;"
+                f" add pooler=1 to the store's URL{end}"
+            )
+        case pg.QueryCanceled() if "timeout" in what:
+            return StoreTimeoutError(
+                f"{cannot}: the server cancelled the statement ({what}); raise statement_timeout of the role or the"
+                f" database{end}"
             )
         case pg.QueryCanceled():
-            return StoreUnreachableError(f"cannot {doing} {place}: the server cancelled the statement ({what}){end}")
+            return StoreUnreachableError(f"{cannot}: the server cancelled the statement ({what}){end}")
         case pg.InsufficientPrivilege():
-            return StoreUnreachableError(f"cannot {doing} {place}: the role lacks a right: {what}{end}")
+            return StoreUnreachableError(f"{cannot}: the role lacks a right: {what}{end}")
         case pg.DiskFull() | pg.OutOfMemory():
-            return StoreUnreachableError(f"cannot {doing} {place}: the server is out of space ({what}){end}")
+            return StoreUnreachableError(f"{cannot}: the server is out of space ({what}){end}")
         case pg.ReadOnlySqlTransaction():
-            return StoreUnreachableError(f"cannot {doing} {place}: the server is read-only, a standby perhaps{end}")
+            return StoreUnreachableError(f"{cannot}: the server is read-only, a standby perhaps{end}")
         case pg.DataException() if doing == "read" and error.sqlstate == "22000":  # vectors of different dimensions
-            return StoreUnreachableError(
-                f"cannot {doing} {place}: an index vector has the wrong dimension; verify() says which"
-            )
+            return StoreUnreachableError(f"{cannot}: an index vector has the wrong dimension; verify() says which")
         case pg.UndefinedTable() | pg.InvalidSchemaName():
-            return StoreUnreachableError(f"cannot {doing} {place}: the tables of the store are missing{end}")
-    return StoreUnreachableError(f"cannot {doing} {place}: {what}{end}")
+            return StoreUnreachableError(f"{cannot}: the tables of the store are missing{end}")
+        case pg.UndefinedObject() | pg.UndefinedFunction():
+            return StoreUnreachableError(
+                f"{cannot}: the extension pgvector was moved, changed or dropped ({what}); open the store anew{end}"
+            )
+        case pg.ObjectNotInPrerequisiteState() if "replica identity" in what:
+            return StoreUnreachableError(
+                f"{cannot}: a publication needs a replica identity of the table ({what}); give it a primary key, or"
+                f" ALTER TABLE ... REPLICA IDENTITY FULL{end}"
+            )
+    return StoreUnreachableError(f"{cannot}: {what}{end}")
+
+
+@contextmanager
+def queued(place: str) -> Iterator[None]:
+    """Tell a wait for another writer, which the server cut short, from a statement that took too long."""
+    try:
+        yield
+    except pg.QueryCanceled as error:
+        raise StoreLockedError(
+            f"another process is writing to {place}, and the server ended the wait before lock_timeout"
+            f" ({_message(error)}); nothing was written, try again"
+        ) from None
 
 
 def _message(error: psycopg.Error) -> str:

@@ -20,13 +20,15 @@ from ...errors import OutcomeUnknownError, StoreError
 from ...runtime.concurrency import sleep
 from .connections import Connections
 from .driver import Cursor
-from .faults import explained, is_lost
+from .faults import READS, explained, is_conflict, is_lost
 
 __all__ = ["Cursor", "Source"]
 
 T = TypeVar("T")
 _SETTLING = 5.0
 """Seconds to wait for a transaction to end whose connection was lost at its COMMIT."""
+_PAUSE = 0.05
+"""Seconds to wait before a read that was in the way of others is asked again; longer each time."""
 _NUMBER = "CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_current_xact_id()::text END"
 """The number of the transaction, for `pg_xact_status`; a standby gives none and cannot write."""
 
@@ -164,8 +166,13 @@ class Source:
         self._connections.close()
 
     def _again(self, error: psycopg.Error, attempt: int) -> bool:
-        """Say whether another connection may do better, after seeing to the pool."""
-        if self._connections.closed or not is_lost(error) or attempt > self._connections.attempts:
+        """Say whether to try again: another connection or a later moment may do better."""
+        if self._connections.closed:
+            return False
+        if is_conflict(error) and attempt < READS:
+            sleep(_PAUSE * attempt)
+            return True
+        if not is_lost(error) or attempt > self._connections.attempts:
             return False
         self._connections.look_through()
         return True

@@ -13,7 +13,7 @@ from ...errors import CollectionNotFoundError, InputError, StoreUnreachableError
 from ..protocol import CollectionSpec
 from .connections import Connections
 from .driver import Blocking
-from .faults import explained
+from .faults import explained, queued
 from .inloop import InLoop, LoopPool
 from .names import HALF
 from .options import parse_url
@@ -121,7 +121,7 @@ class PostgresStore:
         """Create a collection, or open the one that another process created meanwhile."""
         if spec.index_dim > _MOST_DIM:
             raise InputError(f"an index vector must have at most {_MOST_DIM} coordinates, got {spec.index_dim}")
-        with self._of(spec.tenant).write() as cursor:
+        with self._of(spec.tenant).write() as cursor, queued(self._source.place):
             content = next_content(cursor, self._names)
             made = cursor.execute(
                 self._names.sql(
@@ -144,7 +144,7 @@ class PostgresStore:
 
     def drop(self, tenant: str, name: str) -> bool:
         """Delete a collection and everything in it; False where there is none."""
-        with self._of(tenant).write() as cursor:
+        with self._of(tenant).write() as cursor, queued(self._source.place):
             sql = self._names.sql("DELETE FROM {collections} WHERE tenant = %s AND name = %s RETURNING content")
             gone = cursor.execute(sql, (tenant, name)).fetchone()
             if gone is None:

@@ -21,6 +21,7 @@ from ...runtime.concurrency import each
 from ..protocol import Blob, EncryptedBatch, union
 from ..ranges import KEPT, entries
 from .changes import forget
+from .faults import queued
 from .names import kept
 from .reading import RecordsReader
 from .schema import attach_content, create_content, drop_content, next_content
@@ -155,21 +156,21 @@ class PostgresWriter:
                 cursor.execute(self._names.sql(statement, id=self._collection, table=self._names.part(table)))
             self._keep(cursor, blobs)
             self._finish(cursor, state, config, replaced=True)
-            attach_content(cursor, self._names, state.content)
-            drop_content(cursor, self._names, old)
+            with queued(self._records.source.place):
+                attach_content(cursor, self._names, state.content)
+                drop_content(cursor, self._names, old)
         self._records.follow(state.content, state.index_dim)
 
     def _lock(self, cursor: Cursor, under: bytes | None = None) -> _State:
         """Wait for other writers, and see that the settings are those that the caller knows."""
-        found = cursor.execute(
-            self._names.sql(
-                # columns of this one row only: others would be read as they were before we waited
-                "SELECT generation, content, index_dim, next_row, coalesce(%b::bytea = config, true)"
-                " FROM {collections} WHERE id = {id} FOR UPDATE",
-                id=self._collection,
-            ),
-            (under,),
-        ).fetchone()
+        sql = self._names.sql(
+            # columns of this one row only: others would be read as they were before we waited
+            "SELECT generation, content, index_dim, next_row, coalesce(%b::bytea = config, true)"
+            " FROM {collections} WHERE id = {id} FOR UPDATE",
+            id=self._collection,
+        )
+        with queued(self._records.source.place):
+            found = cursor.execute(sql, (under,)).fetchone()
         if found is None:
             raise self._records.gone()
         generation, content, index_dim, next_row, same = found
