@@ -43,7 +43,7 @@ def refusing(times, state, message=""):
         ("55000", "sequence is not ready", PLAIN, "sequence is not ready"),
         ("57014", "canceling statement due to statement timeout", errors.StoreTimeoutError, "raise statement_timeout"),
         ("57014", "canceling statement due to user request", PLAIN, "the server cancelled the statement"),
-        ("40001", "could not serialize access", errors.StoreLockedError, "at the same time; try again"),
+        ("40001", "could not serialize access", errors.StoreLockedError, "at the same time, try again"),
         (
             "40001",
             "canceling statement due to conflict with recovery",

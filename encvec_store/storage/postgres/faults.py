@@ -86,7 +86,7 @@ def explained(error: psycopg.Error, doing: str, place: str) -> EncvecError:
                 " set hot_standby_feedback = on or a longer max_standby_streaming_delay there, or read from the primary"
             )
         case pg.SerializationFailure() | pg.DeadlockDetected():
-            return StoreLockedError(f"{cannot}: another process wrote there at the same time; try again{end}")
+            return StoreLockedError(f"{cannot}: another process wrote there at the same time{end}, try again")
         case pg.InvalidSqlStatementName() | pg.DuplicatePreparedStatement():
             return PoolerError(
                 f"{cannot}: a connection pooler in transaction mode stands before the server;"
