@@ -26,6 +26,7 @@ from benchmarks import attack
 from benchmarks.datasets import Dataset, Floats, load
 from benchmarks.report import Row, Show, one_thread
 from encvec_store.data.metrics import metric
+from encvec_store.engine.lookup import places as rows_of
 from encvec_store.indexes.faiss.options import FaissOptions
 from encvec_store.lab.bench.encrypted import Encrypted, fill
 from encvec_store.lab.bench.plain import Plain
@@ -265,7 +266,7 @@ class Demo:
         with ev.connect(f"faiss:{copy}", keyset=keyset) as store:
             collection = store.collection("texts")
             hit = collection.search(query, k=1)[0]
-            row = int(collection._session.places([hit.id])[0])
+            row = int(rows_of(collection._session, [hit.id])[0])
         (payload,) = database.execute("SELECT payload FROM records WHERE row = ?", (row,)).fetchone()
         database.close()
         content = bytearray(file.read_bytes())

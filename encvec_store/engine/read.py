@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..data.arrays import Rows
-from ..data.filters import parse, pushdown
+from ..data.filters import Filter, Predicate, parse, pushdown
 from ..data.records import Record, check_ids
 from ..errors import InputError, StaleConfigError
+from ..storage.protocol import union
+from . import lookup
 from .session import Session
 
 __all__ = ["count", "delete", "get", "index_vectors", "pages"]
 
-_CHUNK, _ATTEMPTS = 1024, 4
+_CHUNK, _ATTEMPTS, _LISTINGS = 1024, 4, 32
+
+
+class Opened(NamedTuple):
+    """Rows that were opened."""
+
+    gone: int
+    """How many were not there any more."""
+    found: Rows
+    matching: Rows
+    """Those of `found` that satisfy the filter."""
+    records: list[Record]
+    """The records of these."""
 
 
 def get(session: Session, ids: Sequence[str], *, include_vectors: bool) -> list[Record]:
@@ -24,7 +38,7 @@ def get(session: Session, ids: Sequence[str], *, include_vectors: bool) -> list[
     names = check_ids(ids, unique=False)
     records: dict[str, Record] = {}
     for _ in range(_ATTEMPTS):
-        rows = session.find(names)
+        rows = lookup.find(session, names)
         found, read = _records(session, rows, include_vectors=include_vectors)
         records = {record.id: record for record in read}
         if len(found) == len(rows):
@@ -40,8 +54,8 @@ def delete(session: Session, ids: Sequence[str] | None, where: Mapping[str, Any]
     if ids is None and not where:
         raise InputError("where must not be empty: it would delete every record. Drop the collection instead")
     names, removed = None if ids is None else check_ids(ids, unique=False), 0
-    for _ in range(_ATTEMPTS):
-        rows = _matching_rows(session, where) if names is None else session.find(names, held=True)
+    for _ in range(_LISTINGS):
+        rows = _matching_rows(session, where) if names is None else lookup.find(session, names, held=True)
         gone = session.records.remove(rows) if len(rows) else 0
         removed += gone
         if gone == len(rows):
@@ -58,15 +72,15 @@ def count(session: Session, where: Mapping[str, Any] | None) -> int:
 
 def pages(session: Session, where: Mapping[str, Any] | None, *, include_vectors: bool) -> Iterator[list[Record]]:
     """Yield pages of the records that satisfy a filter, in the order of their last write."""
-    parse(where, session.refresh().policies)  # a bad filter raises now, not at the first record
-    matching = _matching(session, where, include_vectors=include_vectors)
-    return ([record for _, record in page] for page in matching)
+    node = parse(where, session.refresh().policies)  # a bad filter raises now, not at the first record
+    listing = lookup.pages(session, _CHUNK, _pushed_down(session, node))
+    return (_matching(session, node, rows, include_vectors=include_vectors).records for rows in listing)
 
 
 def index_vectors(session: Session, ids: Sequence[str]) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     """Return the stored index vectors of ids. See `Collection.index_vectors`."""
     names = check_ids(ids)
-    found = session.places(names)
+    found = lookup.places(session, names)
     if not found.all():
         raise InputError(f"no record {names[int(np.flatnonzero(found == 0)[0])]!r}")
     if not session.config.index_dim:
@@ -75,22 +89,38 @@ def index_vectors(session: Session, ids: Sequence[str]) -> np.ndarray[tuple[int,
 
 
 def _matching_rows(session: Session, where: Mapping[str, Any] | None) -> Rows:
-    matching = _matching(session, where, include_vectors=False)
-    return np.array([row for page in matching for row, _ in page], np.int64)
+    """Return the rows that satisfy a filter, as of one moment, ascending.
+
+    The content of a row never changes, so each row is opened once. If rows vanish before they are opened, all rows are
+    listed again and the new ones are opened. In the end, everything in one list was opened.
+    """
+    node = parse(where, session.config.policies)
+    rows = known = matching = np.empty(0, np.int64)
+    for _ in range(_LISTINGS):
+        rows = lookup.listed(session, _pushed_down(session, node))
+        new = np.setdiff1d(rows, known, assume_unique=True)
+        gone = 0
+        for start in range(0, len(new), _CHUNK):
+            opened = _matching(session, node, new[start : start + _CHUNK], include_vectors=False)
+            known, matching = union([known, opened.found]), union([matching, opened.matching])
+            gone += opened.gone
+        if not gone:
+            break
+    return rows[np.isin(rows, matching, assume_unique=True)]
 
 
-def _matching(
-    session: Session, where: Mapping[str, Any] | None, *, include_vectors: bool
-) -> Iterator[list[tuple[int, Record]]]:
-    """Yield pages of (row, record) of the records that satisfy a filter and can be opened."""
-    policies = session.config.policies
-    node = parse(where, policies)
-    predicate = pushdown(node, policies, session.keyring.blind_terms)
-    for rows in session.pages(_CHUNK, predicate):
-        readable = session.without(rows, session.keyring.dead)
-        found, records = _records(session, readable, include_vectors=include_vectors)
-        pairs = zip(found.tolist(), records, strict=True)
-        yield [(row, record) for row, record in pairs if node is None or node(record.metadata)]
+def _pushed_down(session: Session, node: Filter | None) -> Callable[[], Predicate | None] | None:
+    """Return a function that makes the part of a filter that the store can check, under the keys that are live."""
+    return None if node is None else lambda: pushdown(node, session.config.policies, session.keyring.blind_terms)
+
+
+def _matching(session: Session, node: Filter | None, rows: Rows, *, include_vectors: bool) -> Opened:
+    """Open rows and check the filter on them."""
+    readable = session.without(rows, session.keyring.dead)
+    found, records = _records(session, readable, include_vectors=include_vectors)
+    passes = [node is None or node(record.metadata) for record in records]
+    matching = [record for record, passed in zip(records, passes, strict=True) if passed]
+    return Opened(len(readable) - len(found), found, found[np.array(passes, bool)], matching)
 
 
 def _records(session: Session, rows: Rows, *, include_vectors: bool) -> tuple[Rows, list[Record]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -24,7 +24,6 @@ from ..errors import (
     KeyUnavailableError,
     ReplicaLagError,
     StaleConfigError,
-    StoreUnreachableError,
 )
 from ..indexes.protocol import BringsEnvelopes, KeepsEnvelopes, KeepsFiles, Nearest, Probes, VectorIndex
 from ..runtime.concurrency import offload, sleep
@@ -173,36 +172,12 @@ class Session:
 
     # rows
 
-    def pages(self, size: int, predicate: Predicate | None = None) -> Iterator[Rows]:
-        """Yield all rows, ascending, up to `size` at a time. Raises StoreUnreachableError if they do not ascend."""
-        after = 0
-        while len(rows := self.records.rows(predicate, after=after, limit=size)):
-            if not after < rows[0] <= rows[-1]:
-                raise StoreUnreachableError("the store lists its records out of order: it is damaged")
-            after = int(rows[-1])
-            yield rows
-
-    def find(self, ids: Sequence[str], *, held: bool = False) -> Rows:
-        """Return the rows of those ids that exist, ascending; with `held`, also under disabled key versions."""
-        tokens = offload(len(ids), self.keyring.tokens, ids, held=held).values()
-        rows = np.unique([self.records.find(part) for part in tokens])
-        return rows[rows > 0]
-
-    def places(self, ids: Sequence[str]) -> Rows:
-        """Return the row of each id, or 0, under any live key version."""
-        found = np.zeros(len(ids), np.int64)
-        for tokens in offload(len(ids), self.keyring.tokens, ids).values():
-            missing = found == 0
-            if len(ids) and missing.any():
-                found[missing] = self.records.find(tokens[missing])
-        return found
-
     def without(self, rows: Rows, versions: set[int]) -> Rows:
-        """Leave out rows that belong to these key versions."""
+        """Leave out rows that belong to these key versions. Rows that do not exist stay in."""
         if not len(rows) or versions.isdisjoint(by_version(self.records.partitions()) if versions else ()):
             return rows
         known = self.records.audit(rows)
-        return rows[np.isin(rows, [row for row, partition, _, _ in known if version_of(partition) not in versions])]
+        return rows[~np.isin(rows, [row for row, partition, _, _ in known if version_of(partition) in versions])]
 
     def key_versions(self) -> dict[str, int]:
         """Count records by key version."""
@@ -262,14 +237,15 @@ class Session:
         try:
             return found, self._open(envelopes, under, strict=strict), envelopes[:, :PREFIX]
         except AuthenticationError:
-            found, envelopes = self.records.vectors(rows)
-            opened = self._open(envelopes, self.config, strict=False)
-        if self.config.rewritten == under.rewritten:
+            again, fresh = self.records.vectors(rows)
+            opened = self._open(fresh, self.config, strict=False)
+        if self.refresh(force=True).rewritten != under.rewritten:
+            if strict:
+                raise StaleConfigError("the collection was rewritten under other settings meanwhile")
+        elif _differ(found, envelopes, again, fresh):
             log.warning("a cached sealed vector was damaged; the index cache is dropped and rebuilt from the records")
             self.index.forget()
-        elif strict:
-            raise StaleConfigError("the collection was rewritten under other settings meanwhile")
-        return found, opened, envelopes[:, :PREFIX]
+        return again, opened, fresh[:, :PREFIX]
 
     def _open(
         self, envelopes: npt.NDArray[np.uint8], under: CollectionConfig, *, strict: bool
@@ -324,6 +300,12 @@ class Session:
             found, envelopes = np.concatenate([found, more]), envelopes + fetched
         opened = offload(len(envelopes), self.keyring.open_payloads, envelopes)
         return found, opened, [envelope[:PREFIX] for envelope in envelopes]
+
+
+def _differ(rows: Rows, envelopes: npt.NDArray[np.uint8], others: Rows, fresh: npt.NDArray[np.uint8]) -> bool:
+    """Say whether a row had other bytes when it was read again. A row that vanished in between does not count."""
+    _, first, second = np.intersect1d(rows, others, return_indices=True)
+    return not np.array_equal(envelopes[first], fresh[second])
 
 
 def _refused(config: CollectionConfig, envelopes: npt.NDArray[np.uint8]) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from ..crypto.envelope import TOKEN, envelope_size
 from ..data.arrays import Rows
 from ..data.records import encode_payload
+from ..engine.lookup import pages
 from ..engine.session import Session
 from ..engine.write import stored_settings
 from ..errors import AuthenticationError, StoreError
@@ -38,7 +39,7 @@ def rewrite(session: Session, config: CollectionConfig, progress: Progress | Non
 
     def batches() -> Iterator[EncryptedBatch]:
         total = session.records.count()
-        for rows in session.pages(REWRITE_CHUNK):
+        for rows in pages(session, REWRITE_CHUNK):
             kept = session.without(rows, session.keyring.destroyed)
             found, vectors, heads = session.open_vectors(kept, config)
             _, records, prefixes = session.open_payloads(found)

@@ -13,6 +13,7 @@ from ..crypto.envelope import KEY_VERSION, PREFIX, TOKEN
 from ..data.arrays import Rows
 from ..data.fields import Term
 from ..data.partitions import version_of
+from ..engine.lookup import pages
 from ..engine.session import Session
 from ..errors import AuthenticationError, KeyUnavailableError
 from ..runtime.concurrency import offload
@@ -61,7 +62,7 @@ def verify(session: Session, progress: Callable[[int, int], None] | None = None)
     session.refresh()
     report = VerifyReport(store=session.records.check() + session.index.check() + session.check())
     total = session.records.count()
-    for rows in session.pages(_CHUNK):
+    for rows in pages(session, _CHUNK):
         damaged = _look(session, rows, report)
         for _ in range(_ATTEMPTS):
             if not damaged:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from ...collection import Collection
 from ...data.arrays import Matrix
 from ...data.records import Hit
+from ...engine.lookup import places
 from ...engine.search import asked
 from ...store import Store
 from .source import Vectors, VectorSource
@@ -110,7 +111,7 @@ class Encrypted:
         if answers and isinstance(answers[0], np.ndarray):
             if not self._places:
                 ids = [str(i) for i in range(self.collection.count())]
-                self._places = {int(row): i for i, row in enumerate(self._session.places(ids))}
+                self._places = {int(row): i for i, row in enumerate(places(self._session, ids))}
             return [np.array([self._places[int(row)] for row in answer], np.int64) for answer in answers]
         return [np.array([int(hit.id) for hit in answer], np.int64) for answer in answers]
 

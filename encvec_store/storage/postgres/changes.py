@@ -96,8 +96,12 @@ def following(records: RecordsReader, since: int, content: int, predicate: Predi
         StoreUnreachableError: somebody wrote in between every time.
     """
     for _ in range(_ATTEMPTS):
-        changes, rows = changed(records, since, content, None), records.rows(predicate)
-        if records.generation() == (since if changes is None else changes.generation):
+        rows = records.rows(predicate)
+        changes = changed(records, since, content, None)
+        if changes is None or changes.index_dim is None:
+            return changes, rows
+        rows = records.rows(predicate)
+        if records.generation() == changes.generation:
             return changes, rows
     raise StoreUnreachableError("the collection is written to faster than it can be read; try again later")
 

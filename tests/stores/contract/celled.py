@@ -8,6 +8,7 @@ import pytest
 
 from encvec_store import errors
 from encvec_store.data.partitions import version_of
+from encvec_store.engine.lookup import places
 from encvec_store.schemes import growth
 from encvec_store.schemes import profile as profiles
 from tests.kits import oracle
@@ -102,11 +103,11 @@ class CelledContract:
         assert abs(found[9] - found[1]) < 0.06
 
     def test_written_again_a_record_stays_in_its_cell(self, celled):
-        rows = celled._session.places(oracle.ids(N))
+        rows = places(celled._session, oracle.ids(N))
         before = [partition for _, partition, _, _ in celled._session.records.audit(rows)]
         fresh = oracle.vectors(N, DIM, seed=8)
         celled.upsert(oracle.ids(N), fresh, metadata(N))
-        rows = celled._session.places(oracle.ids(N))
+        rows = places(celled._session, oracle.ids(N))
         assert [partition for _, partition, _, _ in celled._session.records.audit(rows)] == before
         self.check_cells(celled, N)
         assert celled.delete(oracle.ids(100)) == 100

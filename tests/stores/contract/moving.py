@@ -171,7 +171,7 @@ class MovingContract(SketchPlaces):
             assert things.search(oracle.vectors(1, DIM, seed=8)[0], k=1)[0].id == "theirs"
             assert things.verify().ok
 
-    @pytest.mark.parametrize("method", ["rows", "vectors", "payloads"])
+    @pytest.mark.parametrize("method", ["changes", "vectors", "payloads"])
     def test_the_move_in_the_middle_of_a_search(self, young, interrupt, method):
         """It was begun on opened vectors."""
         mine, theirs = young

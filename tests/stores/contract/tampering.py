@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from encvec_store import errors
+from encvec_store.engine.lookup import places
 from tests.kits import oracle
 from tests.stores.contract import EVERYTHING, QUIET
 
@@ -158,7 +159,7 @@ class TamperingContract:
         # all of them: where a sketch is fitted, it is fitted before anything is stolen
         things.upsert(oracle.ids(N), other, [{"group": "old", "n": -1}] * N, ["old"] * N)
         burglar = place.burglar()
-        row = int(things._session.places(["id-0"])[0])
+        row = int(places(things._session, ["id-0"])[0])
         older = burglar.steal(row)
         for i in range(N):  # one by one: rows of one upsert have no order, and tests name the first ones
             things.upsert([f"id-{i}"], stored[i : i + 1], [metadata[i]], [documents[i]])
@@ -349,7 +350,11 @@ class TamperingContract:
         backend = things._session.records
         first = backend.rows()[:3]
         monkeypatch.setattr(type(backend), "rows", lambda *_, **__: first)
-        for reading in (lambda: list(things.scroll()), lambda: things.count({"note": 1}), things.verify):
+        for reading in (lambda: list(things.scroll()), things.verify):
+            with pytest.raises(errors.StoreUnreachableError, match="out of order"):
+                reading()
+        monkeypatch.setattr(type(backend), "rows", lambda *_, **__: first[[0, 1, 1]])
+        for reading in (lambda: things.count({"note": 1}), lambda: things.delete(where={"note": 1})):
             with pytest.raises(errors.StoreUnreachableError, match="out of order"):
                 reading()
 

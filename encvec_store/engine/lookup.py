@@ -1,0 +1,93 @@
+"""List rows: all rows, rows that satisfy a predicate, or rows of ids."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from ..data.arrays import Rows
+from ..data.filters import Predicate
+from ..errors import StaleConfigError, StoreUnreachableError
+from ..runtime.concurrency import offload
+from .session import Session
+
+__all__ = ["find", "listed", "pages", "places"]
+
+_ATTEMPTS = 4
+
+
+def pages(session: Session, size: int, predicate: Callable[[], Predicate | None] | None = None) -> Iterator[Rows]:
+    """Yield rows, ascending, up to `size` at a time. Raises StoreUnreachableError if they do not ascend.
+
+    Args:
+        session: the collection.
+        size: the largest number of rows of a page.
+        predicate: a function that makes the predicate, because it depends on the keys; None means all rows.
+    """
+    after = 0
+    while len(rows := listed(session, predicate, after=after, limit=size)):
+        after = int(rows[-1])
+        yield rows
+
+
+def listed(
+    session: Session,
+    predicate: Callable[[], Predicate | None] | None = None,
+    *,
+    after: int = 0,
+    limit: int | None = None,
+) -> Rows:
+    """List rows above `after`; `predicate` as in `pages`. Raises StoreUnreachableError if they do not ascend."""
+    if predicate is None:
+        rows = session.records.rows(after=after, limit=limit)
+    else:
+        rows = _under_one_key(session, lambda: session.records.rows(predicate(), after=after, limit=limit))
+    if (np.diff(rows, prepend=after) <= 0).any():
+        raise StoreUnreachableError("the store lists its records out of order: it is damaged")
+    return rows
+
+
+def find(session: Session, ids: Sequence[str], *, held: bool = False) -> Rows:
+    """Return the rows of those ids that exist, ascending; with `held`, also under disabled key versions."""
+
+    def look() -> Rows:
+        tokens = offload(len(ids), session.keyring.tokens, ids, held=held).values()
+        rows = np.unique([session.records.find(part) for part in tokens])
+        return rows[rows > 0]
+
+    return _under_one_key(session, look, lambda rows: len(rows) >= len(ids))
+
+
+def places(session: Session, ids: Sequence[str]) -> Rows:
+    """Return the row of each id, or 0, under any live key version."""
+
+    def look() -> Rows:
+        found = np.zeros(len(ids), np.int64)
+        for tokens in offload(len(ids), session.keyring.tokens, ids).values():
+            missing = found == 0
+            if len(ids) and missing.any():
+                found[missing] = session.records.find(tokens[missing])
+        return found
+
+    return _under_one_key(session, look, lambda rows: bool(rows.all()))
+
+
+def _under_one_key(
+    session: Session, look: Callable[[], Rows], complete: Callable[[Rows], bool] = lambda _: False
+) -> Rows:
+    """Look for rows by tokens or terms, which depend on keys. Look again if the keys changed meanwhile.
+
+    Without this, a record that is encrypted anew between the two steps would seem to be missing.
+
+    Args:
+        session: the collection.
+        look: makes the tokens or terms and asks the store.
+        complete: returns True if no row can be missing.
+    """
+    for _ in range(_ATTEMPTS):
+        before = session.config.rewritten, session.keyring.live
+        rows = look()
+        if complete(rows) or (session.refresh().rewritten, session.keyring.live) == before:
+            return rows
+    raise StaleConfigError("the collection was encrypted anew again and again meanwhile; try again")
