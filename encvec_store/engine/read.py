@@ -20,7 +20,7 @@ __all__ = ["count", "delete", "get", "index_vectors", "pages"]
 _CHUNK, _ATTEMPTS, _LISTINGS = 1024, 4, 32
 
 
-class Opened(NamedTuple):
+class Matched(NamedTuple):
     """Rows that were opened."""
 
     gone: int
@@ -114,13 +114,13 @@ def _pushed_down(session: Session, node: Filter | None) -> Callable[[], Predicat
     return None if node is None else lambda: pushdown(node, session.config.policies, session.keyring.blind_terms)
 
 
-def _matching(session: Session, node: Filter | None, rows: Rows, *, include_vectors: bool) -> Opened:
+def _matching(session: Session, node: Filter | None, rows: Rows, *, include_vectors: bool) -> Matched:
     """Open rows and check the filter on them."""
     readable = session.without(rows, session.keyring.dead)
     found, records = _records(session, readable, include_vectors=include_vectors)
     passes = [node is None or node(record.metadata) for record in records]
     matching = [record for record, passed in zip(records, passes, strict=True) if passed]
-    return Opened(len(readable) - len(found), found, found[np.array(passes, bool)], matching)
+    return Matched(len(readable) - len(found), found, found[np.array(passes, bool)], matching)
 
 
 def _records(session: Session, rows: Rows, *, include_vectors: bool) -> tuple[Rows, list[Record]]:
