@@ -1,5 +1,7 @@
 """The contract, kept by the memory store."""
 
+import contextlib
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,7 @@ from encvec_store import Store
 from encvec_store.data.fields import Term
 from encvec_store.indexes.registry import open_connection
 from encvec_store.storage.protocol import Blob
-from tests.stores.contract import Opened, StoreContract, machine
+from tests.stores.contract import Opened, StoreContract, machine, scheme_of
 from tests.stores.contract.celled import CelledContract
 from tests.stores.contract.moving import MovingContract
 from tests.stores.contract.precision import PrecisionContract
@@ -32,6 +34,10 @@ class OpenedMemory(Opened):
 
     def reopen(self, store, keyset=None):
         return self.connect(keyset)  # what is closed is gone
+
+    @contextlib.contextmanager
+    def another_opening(self):
+        yield self.connect()  # closed, it would take the data along
 
     def burglar(self, name="things", tenant=""):
         return MemoryBurglar(self._connection.store._collections[tenant, name])
@@ -100,6 +106,10 @@ class TestMemory(
     TamperingContract,
     StoreContract,
 ):
+    @pytest.fixture(params=["sap", "sealed", "sketch", "cells"])
+    def scheme(self, request, monkeypatch):
+        return scheme_of(request.param, monkeypatch)
+
     @pytest.fixture
     def place(self, keyset):
         return OpenedMemory(keyset)

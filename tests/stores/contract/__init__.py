@@ -6,12 +6,12 @@ import encvec_store as ev
 from tests.stores.contract.calibration import CalibrationContract
 from tests.stores.contract.collections import CollectionContract
 from tests.stores.contract.keys import KeyContract
-from tests.stores.contract.opened import DIM, EVERYTHING, QUIET, Opened, hasten
+from tests.stores.contract.opened import DIM, EVERYTHING, POLICIES, QUIET, Opened, hasten
 from tests.stores.contract.openings import OpeningsContract
 from tests.stores.contract.records import RecordContract
 from tests.stores.contract.search import SearchContract
 
-__all__ = ["DIM", "EVERYTHING", "QUIET", "Opened", "SameStoreContract", "StoreContract", "hasten"]
+__all__ = ["DIM", "EVERYTHING", "QUIET", "Opened", "SameStoreContract", "StoreContract", "hasten", "scheme_of"]
 
 
 class StoreContract(
@@ -34,9 +34,14 @@ class StoreContract(
         yield store
         store.close()
 
-    @pytest.fixture(params=["sap", "sealed", "sketch", "cells"])
+    @pytest.fixture(params=["sap", "sealed", "cells"])
     def scheme(self, request, monkeypatch):
-        return _scheme(request.param, monkeypatch)
+        """Return what `collection` takes: a sketch without cells is tested by `MovingContract` and `RefitContract`."""
+        return scheme_of(request.param, monkeypatch)
+
+    @pytest.fixture(params=POLICIES, ids=["none", "sealed", "blind", "plain", "mixed"])
+    def policies(self, request):
+        return request.param
 
     @pytest.fixture
     def make(self, store, scheme):
@@ -49,15 +54,20 @@ class StoreContract(
 class SameStoreContract(StoreContract):
     """The contract of a store that keeps it already, on another way there: with the schemes of fewest and most parts.
 
-    `sealed` has no index vectors; a sketch in cells has them in several partitions, and a profile.
+    `sealed` has no index vectors; a sketch in cells has them in several partitions, and a profile. Fields have every
+    policy at once.
     """
 
     @pytest.fixture(params=["sealed", "cells"])
     def scheme(self, request, monkeypatch):
-        return _scheme(request.param, monkeypatch)
+        return scheme_of(request.param, monkeypatch)
+
+    @pytest.fixture
+    def policies(self):
+        return POLICIES[-1]
 
 
-def _scheme(name, monkeypatch):
+def scheme_of(name, monkeypatch):
     if name in ("sketch", "cells"):
         hasten(monkeypatch)
     return {"sap": QUIET, "cells": {"name": "sketch", "cells": 3}}.get(name, name)

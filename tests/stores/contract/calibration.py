@@ -8,6 +8,29 @@ from tests.kits import oracle
 from tests.kits.oracle import METRICS, assert_hits
 from tests.stores.contract.opened import DIM
 
+BAD_CALIBRATIONS = [
+    ({"k": 0}, errors.InputError, "k must be"),
+    ({"k": 1.5}, errors.InputError, "k must be"),
+    ({"k": "10"}, errors.InputError, "k must be"),
+    ({"k": 10, "max_candidates": 9}, errors.InputError, "k must be from 1 to max_candidates"),
+    ({"max_candidates": 20.5}, errors.InputError, "max_candidates must be"),
+    ({"planned_size": "many"}, errors.InputError, "planned_size must be"),
+    ({"planned_size": -1}, errors.InputError, "planned_size must be"),
+    ({"target_recall": 1}, errors.InputError, "target_recall must be between 0 and 1"),
+    ({"target_recall": "all"}, errors.InputError, "target_recall must be between 0 and 1"),
+    ({"target_recall": float("nan")}, errors.InputError, "target_recall must be between 0 and 1"),
+    ({"seed": -1}, errors.InputError, "seed must be"),
+    ({"sample": np.ones((200, DIM + 1))}, errors.ShapeError, "expected shape"),
+    ({"sample": np.zeros((200, DIM))}, errors.ZeroVectorError, r"sample\[0\] is the zero vector"),
+    ({"sample": np.ones((5, DIM))}, errors.CalibrationError, "the sample must have at least 100 vectors, got 5"),
+    ({}, errors.CalibrationError, "the sample must have at least 100 vectors, got 10"),
+    (
+        {"sample": oracle.vectors(500), "planned_size": 10**9, "target_recall": 0.999, "max_candidates": 10},
+        errors.CalibrationError,
+        "cannot be reached with 10 candidates",
+    ),
+]
+
 
 class CalibrationContract:
     """What calibration changes."""
@@ -58,43 +81,16 @@ class CalibrationContract:
         assert narrow.stats()["oversample"] == 15, "the noise now asks for more candidates than were asked for before"
         store.close()
 
-    @pytest.mark.parametrize(
-        ("given", "error", "message"),
-        [
-            ({"k": 0}, errors.InputError, "k must be"),
-            ({"k": 1.5}, errors.InputError, "k must be"),
-            ({"k": "10"}, errors.InputError, "k must be"),
-            ({"k": 10, "max_candidates": 9}, errors.InputError, "k must be from 1 to max_candidates"),
-            ({"max_candidates": 20.5}, errors.InputError, "max_candidates must be"),
-            ({"planned_size": "many"}, errors.InputError, "planned_size must be"),
-            ({"planned_size": -1}, errors.InputError, "planned_size must be"),
-            ({"target_recall": 1}, errors.InputError, "target_recall must be between 0 and 1"),
-            ({"target_recall": "all"}, errors.InputError, "target_recall must be between 0 and 1"),
-            ({"target_recall": float("nan")}, errors.InputError, "target_recall must be between 0 and 1"),
-            ({"seed": -1}, errors.InputError, "seed must be"),
-            ({"sample": np.ones((200, DIM + 1))}, errors.ShapeError, "expected shape"),
-            ({"sample": np.zeros((200, DIM))}, errors.ZeroVectorError, r"sample\[0\] is the zero vector"),
-            (
-                {"sample": np.ones((5, DIM))},
-                errors.CalibrationError,
-                "the sample must have at least 100 vectors, got 5",
-            ),
-            ({}, errors.CalibrationError, "a sample of 10 is too small"),
-            (
-                {"sample": oracle.vectors(500), "planned_size": 10**9, "target_recall": 0.999, "max_candidates": 10},
-                errors.CalibrationError,
-                "target_recall|out of reach",
-            ),
-        ],
-    )
-    def test_bad_calibrations_change_nothing(self, store, given, error, message):
+    def test_bad_calibrations_change_nothing(self, store, subtests):
         things = store.collection("things", dim=DIM, scheme={"name": "sap", "beta": 1.0, "query_beta": 1.0})
         things.upsert(oracle.ids(10), oracle.vectors(10))
         before = things.index_vectors(oracle.ids(10))
-        with pytest.raises(error, match=message):
-            things.calibrate(**given)
-        np.testing.assert_array_equal(things.index_vectors(oracle.ids(10)), before)
-        assert things.stats()["calibration"] is None
+        for given, error, message in BAD_CALIBRATIONS:
+            with subtests.test(given=given):
+                with pytest.raises(error, match=message):
+                    things.calibrate(**given)
+                np.testing.assert_array_equal(things.index_vectors(oracle.ids(10)), before)
+                assert things.stats()["calibration"] is None
 
     def test_sealed_has_no_noise_to_calibrate(self, store):
         things = store.collection("things", dim=DIM, scheme="sealed")

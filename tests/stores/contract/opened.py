@@ -1,5 +1,7 @@
 """How a store is opened by the contract, and what its tests share."""
 
+import contextlib
+
 from encvec_store.schemes import profile as profiles
 
 DIM = 8
@@ -45,6 +47,12 @@ class Opened:
         """Close and open again."""
         store.close()
         return self.connect(keyset)
+
+    @contextlib.contextmanager
+    def another_opening(self):
+        """Yield the data opened once more, and close that opening alone."""
+        with self.connect() as store:
+            yield store
 
     def close(self):
         """Close whatever was opened."""

@@ -46,6 +46,24 @@ BAD_UPSERTS = {
         "record 'b': text with lone",
     ),
 }
+BAD_SEARCHES = [
+    ((np.ones(DIM + 1),), errors.ShapeError, "queries: expected shape"),
+    ((np.ones((2, 2, DIM)),), errors.ShapeError, "queries: expected shape"),
+    ((1.0,), errors.ShapeError, "queries: expected shape"),
+    ((None,), errors.ShapeError, "queries"),
+    (("text",), errors.ShapeError, "queries"),
+    ((["a"] * DIM,), errors.ShapeError, "queries: expected numbers"),
+    (([[1.0] * DIM, [1.0]],), errors.ShapeError, "queries: rows of unlike length"),
+    (([np.nan] + [1.0] * (DIM - 1),), errors.NonFiniteError, r"queries\[0\] holds NaN"),
+    (([[1.0] * DIM, [np.inf] * DIM],), errors.NonFiniteError, r"queries\[1\] holds NaN or infinity"),
+    ((np.zeros(DIM),), errors.ZeroVectorError, r"queries\[0\] is the zero vector"),
+    ((np.ones(DIM), 0), errors.InputError, "k must be an integer >= 1, got 0"),
+    ((np.ones(DIM), -1), errors.InputError, "k must be an integer"),
+    ((np.ones(DIM), 1.5), errors.InputError, "k must be an integer"),
+    ((np.ones(DIM), True), errors.InputError, "k must be an integer"),
+    ((np.ones(DIM), None), errors.InputError, "k must be an integer"),
+    ((np.ones(DIM), 1, {"a": {"gt": None}}), errors.FilterError, "gt must be a value with an order"),
+]
 
 
 class RecordContract:
@@ -230,49 +248,30 @@ class RecordContract:
         assert [name for name in rest if name not in order[:20]] == order[20:]
         assert not set(rest) & set(order[14:20])
 
-    @pytest.mark.parametrize("case", BAD_UPSERTS)
-    def test_bad_upserts_write_nothing(self, make, case):
-        arguments, error, message = BAD_UPSERTS[case]
+    def test_bad_upserts_write_nothing(self, make, subtests):
         things = make(fields={"x": "plain", "*": "sealed"})
         things.upsert(["a", "b"], oracle.vectors(2), [{"x": 1}, {}], ["old", None])
         before = [record.id for record in things.scroll()]
-        with pytest.raises(error, match=message) as caught:
-            things.upsert(*arguments)
-        assert type(caught.value) is error
-        assert isinstance(caught.value, ValueError)
-        assert [record.id for record in things.scroll()] == before, "nothing was written again"
-        (record,) = things.get(["a"])
-        assert (record.metadata, record.document) == ({"x": 1}, "old")
+        for case, (arguments, error, message) in BAD_UPSERTS.items():
+            with subtests.test(case):
+                with pytest.raises(error, match=message) as caught:
+                    things.upsert(*arguments)
+                assert type(caught.value) is error
+                assert isinstance(caught.value, ValueError)
+                assert [record.id for record in things.scroll()] == before, "nothing was written again"
+                (record,) = things.get(["a"])
+                assert (record.metadata, record.document) == ({"x": 1}, "old")
 
-    @pytest.mark.parametrize(
-        ("arguments", "error", "message"),
-        [
-            ((np.ones(DIM + 1),), errors.ShapeError, "queries: expected shape"),
-            ((np.ones((2, 2, DIM)),), errors.ShapeError, "queries: expected shape"),
-            ((1.0,), errors.ShapeError, "queries: expected shape"),
-            ((None,), errors.ShapeError, "queries"),
-            (("text",), errors.ShapeError, "queries"),
-            ((["a"] * DIM,), errors.ShapeError, "queries: expected numbers"),
-            (([[1.0] * DIM, [1.0]],), errors.ShapeError, "queries: rows of unlike length"),
-            (([np.nan] + [1.0] * (DIM - 1),), errors.NonFiniteError, r"queries\[0\] holds NaN"),
-            (([[1.0] * DIM, [np.inf] * DIM],), errors.NonFiniteError, r"queries\[1\] holds NaN or infinity"),
-            ((np.zeros(DIM),), errors.ZeroVectorError, r"queries\[0\] is the zero vector"),
-            ((np.ones(DIM), 0), errors.InputError, "k must be an integer >= 1, got 0"),
-            ((np.ones(DIM), -1), errors.InputError, "k must be an integer"),
-            ((np.ones(DIM), 1.5), errors.InputError, "k must be an integer"),
-            ((np.ones(DIM), True), errors.InputError, "k must be an integer"),
-            ((np.ones(DIM), None), errors.InputError, "k must be an integer"),
-            ((np.ones(DIM), 1, {"a": {"gt": None}}), errors.FilterError, "gt must be a value with an order"),
-        ],
-    )
-    def test_bad_searches(self, make, arguments, error, message):
+    def test_bad_searches(self, make, subtests):
         things = make()
         for fill in (False, True):
             if fill:
                 things.upsert(["a"], oracle.vectors(1))
-            with pytest.raises(error, match=message) as caught:
-                things.search(*arguments)
-            assert type(caught.value) is error
+            for arguments, error, message in BAD_SEARCHES:
+                with subtests.test(arguments=arguments, fill=fill):
+                    with pytest.raises(error, match=message) as caught:
+                        things.search(*arguments)
+                    assert type(caught.value) is error
 
     def test_bad_ids_everywhere(self, make):
         things = make()

@@ -51,7 +51,7 @@ class RefitContract(SketchPlaces):
         for spec in ("sap", "sealed"):
             with pytest.raises(errors.CalibrationError, match="has no profile to fit"):
                 store.collection(spec, dim=DIM, scheme=spec).refit()
-        with pytest.raises(errors.ProfileError, match=f"takes {LEAST} records that can be read, and there are 0"):
+        with pytest.raises(errors.ProfileError, match=f"needs at least {LEAST} readable records, got 0"):
             store.collection("things", dim=DIM).refit()
 
     def test_drift_is_noticed(self, early, store, caplog):
