@@ -13,6 +13,7 @@ import click
 from ..sealing.config import DEFAULT_SCHEME
 from .bench_report import compare, report
 from .output import emit, note, progress, table
+from .settings import METRIC
 
 __all__ = ["COLUMNS", "bench", "show"]
 
@@ -62,7 +63,7 @@ _ALWAYS = ("store", "index", "scheme", "reranked", "recall@1", "recall@10", "p50
     help="Store to measure, again for more; faiss: is a temporary folder, postgresql: a temporary server.  [default: "
     "faiss:]",
 )
-@click.option("--metric", type=click.Choice(["cosine", "l2", "ip"]), help="By default the data's own, else cosine.")
+@click.option("--metric", type=METRIC, help="By default the data's own, else cosine.")
 @click.option(
     "--scheme", "schemes", multiple=True, metavar="NAME", help="Again for more [default: a new collection's]."
 )

@@ -13,9 +13,10 @@ from ..errors import InputError
 from ..lab.bench.files import MAPPED, open_data, open_vectors
 from ..lab.bench.source import Data, VectorSource, held_out
 from ..lab.bench.synthetic import named
+from ..transfer.batch import Reader
 from .columns import Columns
 from .common import Failure
-from .readers import open_reader
+from .readers import open_reader, sound
 
 __all__ = ["FINDERS", "load"]
 
@@ -29,16 +30,12 @@ def load(name: str, queries_file: str | None, limit: int | None, metric: str | N
     path = Path(name)
     if not path.exists() and (":" in name or not path.suffix):
         found = _by_name(name, limit)
-    elif path.suffix in MAPPED:
-        if queries_file is not None and path.suffix not in (".hdf5", ".h5"):
-            found = Data(path.stem, VectorSource(open_vectors(path)), np.empty((0, 1), np.float32))
-        else:
-            found = open_data(path)
+    elif path.suffix.lower() in MAPPED:
+        found = open_data(path, metric, queries=queries_file is None)
     else:
-        vectors, own = _read(name)
-        whole = queries_file is not None
-        kept, asked = (VectorSource(vectors), vectors[:0]) if whole else held_out(vectors)
-        found = Data(path.stem, kept, asked, own or "cosine")
+        vectors, reader = _read(name)
+        kept, asked = held_out(vectors) if queries_file is None else (VectorSource(vectors), vectors[:0])
+        found = Data(path.stem, kept, asked, metric or reader.metric or "cosine")
     if queries_file is not None:
         found = replace(found, queries=_queries(queries_file), judged=None)
     if limit is not None and limit < len(found.vectors):
@@ -48,16 +45,16 @@ def load(name: str, queries_file: str | None, limit: int | None, metric: str | N
 
 def _queries(path: str) -> Any:
     place = Path(path)
-    return VectorSource(open_vectors(place)).whole() if place.suffix in MAPPED else _read(path)[0]
+    return VectorSource(open_vectors(place)).whole() if place.suffix.lower() in MAPPED else _read(path)[0]
 
 
-def _read(path: str) -> tuple[Any, str | None]:
+def _read(path: str) -> tuple[Any, Reader]:
     """Read a file that can only be read in order: it is held in memory."""
     reader = open_reader(path, None, Columns())
-    parts = [np.asarray(batch.vectors, np.float32) for batch in reader.batches(_BATCH)]
+    parts = [np.asarray(batch.vectors, np.float32) for batch in sound(reader, _BATCH)]
     if not parts:
         raise InputError(f"{path} holds no vectors")
-    return np.concatenate(parts), reader.metric
+    return np.concatenate(parts), reader
 
 
 def _by_name(name: str, limit: int | None) -> Data:

@@ -18,7 +18,7 @@ from ..maintenance.calibrate import MAX_SAMPLE, Attack, Calibration
 from .columns import Columns
 from .common import LIMIT, Failure, Place, need, open_collection, open_store, place_options, tenant_option
 from .output import emit, facts, note, progress, table
-from .readers import open_reader
+from .readers import open_reader, sound
 
 __all__ = ["calibrate"]
 
@@ -150,7 +150,7 @@ def _sample(file: str) -> npt.NDArray[Any]:
     step = max(1, total // MAX_SAMPLE)
     parts: list[npt.NDArray[Any]] = []
     kept = 0
-    for batch in reader.batches(MAX_SAMPLE):
+    for batch in sound(reader, MAX_SAMPLE):
         chosen = batch.vectors[-batch.positions[0] % step :: step] if reader.total else batch.vectors
         parts.append(np.asarray(chosen, np.float32))
         kept += len(chosen)

@@ -19,10 +19,11 @@ from ..transfer.trial import faults_of
 from ..transfer.vectorfile import NAMELESS, VectorFile
 from .columns import Columns, text_id
 from .common import Failure, Interrupted, Place, finish, open_collection, open_store, place_options, tenant_option
-from .ingest import Tally, new_collection_options, new_settings, open_or_make
+from .intake import open_or_make
 from .output import emit, facts, note, progress, snippet, table
 from .plaintext import checked_table, is_url, remains
-from .readers import open_reader
+from .readers import open_reader, sound
+from .settings import new_collection_options, new_settings
 
 __all__ = ["import_"]
 
@@ -37,6 +38,7 @@ _FINE, _WANTING = 0, 1
 @click.option("--vector-column", metavar="NAME", help="Of the vector [default: the only one of a vector type].")
 @click.option("--metadata-columns", metavar="A,B,C", help="Of metadata [default: all the others]; '' for none.")
 @click.option("--document-column", metavar="NAME", help="Of the document [default: document, if it is text].")
+@click.option("--flatten", multiple=True, metavar="NAME", help="Column of JSON objects: its keys become metadata.")
 @click.option("--ids", "ids_file", metavar="FILE", help="Ids for a file's vectors, in turn: .npy, .txt or .jsonl.")
 @click.option("--metadata", "metadata_file", metavar="FILE", help="Metadata for a file's vectors: .jsonl or .parquet.")
 @click.option(
@@ -94,7 +96,7 @@ def import_(
     """
     if verify_only and (dry_run or no_verify):
         raise click.UsageError("--verify-only does not go with --dry-run or --no-verify")
-    sourcing = ("table_name", "id_column", "vector_column", "metadata_columns", "document_column")
+    sourcing = ("table_name", "id_column", "vector_column", "metadata_columns", "document_column", "flatten")
     reading = _source(source, {name: options.pop(name) for name in (*sourcing, "ids_file", "metadata_file")})
     settings = new_settings(options)
     done, report = LoadResult(), None
@@ -169,8 +171,7 @@ def _target(
             return rehearsed, True
         names = {fault.id for fault in bad}
         first = first.take([at for at, id in enumerate(first.ids) if id not in names])
-    tally = Tally()
-    return open_or_make(store, name, tenant, settings, reading, first, tally), tally.created
+    return open_or_make(store, name, tenant, settings, reading, first)
 
 
 def _source(place: str, options: dict[str, Any]) -> ImportSource:
@@ -184,16 +185,16 @@ def _source(place: str, options: dict[str, Any]) -> ImportSource:
         table_name = checked_table(place, options["table_name"])
         from ..transfer.table import TableSource
 
-        return TableSource(place, table_name, metadata=metadata, **columns)
+        return TableSource(place, table_name, metadata=metadata, flatten=options["flatten"], **columns)
     for name in ("table_name", "metadata_columns", "vector_column"):
         if options[name] is not None:
             raise click.UsageError(f"--{name.removesuffix('_name').replace('_', '-')} is for tables, not for a file")
     ids, extra = options["ids_file"], None
     if options["metadata_file"] is not None:
-        wanted = Columns(columns["id"], None, columns["document"], NAMELESS, vectors=False)
+        wanted = Columns(columns["id"], None, columns["document"], NAMELESS, vectors=False, flatten=options["flatten"])
         extra = open_reader(options["metadata_file"], None, wanted)
-    elif columns["id"] or columns["document"]:
-        raise click.UsageError("--id-column and --document-column name columns of the file of --metadata")
+    elif columns["id"] or columns["document"] or options["flatten"]:
+        raise click.UsageError("--id-column, --document-column and --flatten name columns of the file of --metadata")
     return VectorFile(place, None if ids is None else _ids(Path(ids)), extra)
 
 
@@ -209,7 +210,7 @@ def _ids(path: Path) -> list[str]:
                 raise InputError(f"{path} is no array of ids in NumPy's format: {error}") from None
         case ".jsonl" | ".ndjson":
             reader = open_reader(str(path), None, Columns("id", vectors=False))
-            return [id for batch in reader.batches(65_536) for id in batch.ids]
+            return [id for batch in sound(reader, 65_536) for id in batch.ids]
         case ".txt":
             try:
                 return path.read_text(encoding="utf-8").splitlines()

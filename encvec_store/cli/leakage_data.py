@@ -14,7 +14,7 @@ from ..data.arrays import Matrix
 from ..errors import InputError
 from .columns import Columns
 from .output import note
-from .readers import open_reader
+from .readers import open_reader, sound
 
 if TYPE_CHECKING:
     from ..lab.leakage import Experiment, Known, Subject
@@ -162,7 +162,7 @@ def _labels(path: str, count: int) -> npt.NDArray[np.int64]:
 
 
 def _read(path: str) -> Matrix:
-    parts = [np.asarray(batch.vectors, np.float32) for batch in open_reader(path, None, Columns()).batches(_BATCH)]
+    parts = [np.asarray(batch.vectors, np.float32) for batch in sound(open_reader(path, None, Columns()), _BATCH)]
     if not parts:
         raise InputError(f"{path} holds no vectors")
     vectors: Matrix = np.concatenate(parts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError
-from ..transfer.batch import Batch, RowError
+from ..transfer import metric_names
+from ..transfer.arrays import readable
+from ..transfer.batch import Batch, Fault
 from .columns import Columns, text_id
 from .common import need
+from .parquet_vectors import VectorColumn
 
 __all__ = ["ParquetReader"]
 
@@ -22,14 +25,12 @@ class ParquetReader:
     """Columns id, vector, document; every other column is metadata, with its type. Nulls are left out."""
 
     unit = "row"
-    metric: str | None = None
 
     def __init__(self, path: Path, columns: Columns) -> None:
         self._arrow = need("pyarrow")
         self._types = need("pyarrow.types")
         self.name = str(path)
-        with path.open("rb"):  # for the system's own words on a file that is missing or may not be read
-            pass
+        readable(path)
         try:
             self._file = need("pyarrow.parquet").ParquetFile(path)
             schema = self._file.schema_arrow
@@ -40,41 +41,50 @@ class ParquetReader:
         names: list[str] = schema.names
         if len(set(names)) != len(names):
             raise InputError(f"{path} has two columns of one name: {', '.join(names)}")
-        self._vector = self._pick(names, columns.vector, "vector", required=True) if columns.vectors else None
-        self._id = self._pick(names, columns.id, "id", required=columns.id is not None)
-        self._document = self._pick(names, columns.document, "document", required=columns.document is not None)
-        if self._vector is None:
-            return
-        kind = schema.field(self._vector).type
-        if not self._is_list(kind) or not self._is_number(kind.value_type):
-            raise InputError(f"{path}: column {self._vector!r} is {kind}, not a list of numbers")
+        self._vector: VectorColumn | None = None
+        if columns.vectors:
+            self._vector = VectorColumn(schema, columns.vector or "vector", self.name)
+        self._id = self._pick(names, columns.id, "id")
+        self._document = self._pick(names, columns.document, "document")
+        columns.check(self.name, names)
+        special = {self._id, self._document, self._vector and self._vector.column}
+        self._read = [name for name in names if name in special or columns.takes(name)]
+        self._whole: Any = None
 
-    def _pick(self, names: list[str], given: str | None, usual: str, *, required: bool) -> str:
-        wanted = given or usual
-        if wanted not in names and required:
+    @property
+    def metric(self) -> str | None:
+        """No metric is named in Parquet. Raises MetricError where the numbers may be packed bits."""
+        named = None if self._vector is None else metric_names.of_numbers(self._vector.numbers, self.name)
+        return metric_names.told(named)
+
+    def _pick(self, names: list[str], given: str | None, usual: str) -> str:
+        if given is not None and given not in names:
             listed = ", ".join(names)
-            raise InputError(f"{self.name} has no column {wanted!r}; it has: {listed}. Name it with --{usual}-column")
-        return wanted
-
-    def _is_list(self, kind: Any) -> bool:
-        types = self._types
-        return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
-
-    def _is_number(self, kind: Any) -> bool:
-        return bool(self._types.is_floating(kind) or self._types.is_integer(kind))
+            raise InputError(f"{self.name} has no column {given!r}; it has: {listed}. Name it with --{usual}-column")
+        return given or usual
 
     def batches(self, size: int) -> Iterator[Batch]:
         """Yield row groups in pieces."""
-        for start, piece in self._pieces(size, None):
-            yield self._batch(piece, start)
+        for start, piece in self._pieces(size, self._read):
+            yield self._batch(piece, range(start, start + piece.num_rows))
+
+    def at(self, rows: Sequence[int]) -> Batch:
+        """Return rows by their numbers. The first call reads the file into memory."""
+        if self._whole is None:
+            try:
+                self._whole = self._file.read(self._read)
+            except (self._arrow.ArrowException, OSError) as error:
+                raise InputError(f"{self.name}: cannot be read: {error}") from None
+        return self._batch(self._whole.take(np.asarray(rows, np.int64)).combine_chunks(), rows)
 
     def scan(self, size: int) -> Generator[npt.NDArray[Any]]:
-        """Yield the vector column alone."""
-        wanted = [] if self._vector is None else [self._vector]
-        for start, piece in self._pieces(size, wanted):
-            yield self._vectors(piece.column(*wanted), start)
+        """Yield the vector column alone, without the rows that have none."""
+        if self._vector is None:
+            return
+        for _, piece in self._pieces(size, [self._vector.column]):
+            yield self._vector.read(piece.column(0))[0]
 
-    def _pieces(self, size: int, columns: list[str] | None) -> Iterator[tuple[int, Any]]:
+    def _pieces(self, size: int, columns: list[str]) -> Iterator[tuple[int, Any]]:
         start = 0
         pieces = self._file.iter_batches(batch_size=size, columns=columns)
         while True:
@@ -88,61 +98,63 @@ class ParquetReader:
                 yield start, piece
             start += piece.num_rows
 
-    def _batch(self, piece: Any, start: int) -> Batch:
-        rows = range(start, start + piece.num_rows)
+    def _batch(self, piece: Any, rows: Sequence[int]) -> Batch:
+        bad: dict[int, str] = {}
         vectors = np.empty((len(rows), 0), np.float32)
         if self._vector is not None:
-            vectors = self._vectors(piece.column(self._vector), start)
-        ids = [f"{self._columns.prefix}:{row}" for row in rows]
-        documents: list[Any] | None = None
-        metadata: list[dict[str, Any]] = [{} for _ in rows]
-        for name in piece.schema.names:
-            if name == self._vector:
+            vectors, bad = self._vector.read(_one_chunk(piece.column(self._vector.column)))
+        keep = [place for place in range(len(rows)) if place not in bad]
+        row_of = dict(zip(keep, range(len(keep)), strict=True))
+        values = {name: self._values(_one_chunk(piece.column(name)), name, bad) for name in piece.schema.names}
+        ids, metadata, documents = [], [], []
+        for place in keep:
+            try:
+                if place in bad:
+                    raise InputError(bad[place])
+                fields = {name: column[place] for name, column in values.items() if column[place] is not None}
+                if self._vector is not None:
+                    self._vector.drop(fields)
+                id, document = self._id_of(fields, rows[place]), fields.pop(self._document, None)
+                metadata.append(self._columns.fields(fields))
+            except InputError as error:
+                bad[place] = str(error)
                 continue
-            values = self._values(piece.column(name), name, start)
-            if name == self._id:
-                ids = [self._text(value, name, row) for value, row in zip(values, rows, strict=True)]
-            elif name == self._document:
-                documents = values
-            else:
-                for item, value in zip(metadata, values, strict=True):
-                    if value is not None:
-                        item[name] = value
-        return Batch(rows, ids, vectors, metadata, documents)
+            ids.append(id)
+            documents.append(document)
+        good = [place for place in keep if place not in bad]
+        faults = [Fault(f"row {rows[place]}", bad[place]) for place in sorted(bad)]
+        vectors = vectors if len(good) == len(keep) else vectors[[row_of[place] for place in good]]
+        return Batch([rows[place] for place in good], ids, vectors, metadata, documents, faults)
 
-    def _text(self, value: Any, name: str, row: int) -> str:
-        try:
-            return text_id(str(value) if isinstance(value, uuid.UUID) else value, name)
-        except InputError as error:
-            raise RowError(f"{self.name}, row {row}: {error}") from None
+    def _id_of(self, fields: dict[str, Any], row: int) -> str:
+        if self._id in self._file.schema_arrow.names:
+            value = fields.pop(self._id, None)
+            return text_id(str(value) if isinstance(value, uuid.UUID) else value, self._id)
+        return f"{self._columns.prefix}:{row}"
 
-    def _values(self, column: Any, name: str, start: int) -> list[Any]:
+    def _values(self, column: Any, name: str, bad: dict[int, str]) -> list[Any]:
+        """Return a column's values; where Python cannot hold one, its row is bad."""
+        if self._vector is not None and name == self._vector.column and not self._vector.nested:
+            return [None] * len(column)
         try:
-            if self._types.is_timestamp(column.type) and column.type.unit == "ns":
-                column = column.cast(self._arrow.timestamp("us", column.type.tz))  # refuses to lose digits
-            values: list[Any] = column.to_pylist()
-        except (self._arrow.ArrowException, ValueError, OverflowError) as error:
-            what = f"{self.name}, row {start} and on: column {name!r}, {column.type}"
-            raise RowError(f"{what}, has a value that Python cannot hold: {error}") from None
+            return self._held(column)
+        except (self._arrow.ArrowException, ValueError, OverflowError):
+            values = []
+        for place in range(len(column)):
+            try:
+                values += self._held(column.slice(place, 1))
+            except (self._arrow.ArrowException, ValueError, OverflowError) as error:
+                values.append(None)
+                what = f"column {name!r}, {column.type}, has a value that Python cannot hold"
+                bad.setdefault(place, f"{what}: {error}; --exclude {name} leaves the column out")
         return values
 
-    def _vectors(self, column: Any, start: int) -> npt.NDArray[Any]:
-        if column.null_count:
-            row = start + int(np.flatnonzero(np.asarray(column.is_null()))[0])
-            raise RowError(f"{self.name}, row {row}: {self._vector!r} is null")
-        if self._types.is_fixed_size_list(column.type):
-            lengths = np.full(len(column), column.type.list_size)
-        else:
-            lengths = np.asarray(need("pyarrow.compute").list_value_length(column))
-        odd = np.flatnonzero(lengths != lengths[0])
-        if len(odd):
-            raise RowError(
-                f"{self.name}, row {start + int(odd[0])}: a vector of {lengths[odd[0]]} numbers, "
-                f"where row {start} has {lengths[0]}"
-            )
-        flat = column.flatten()
-        if flat.null_count:
-            row = start + int(np.flatnonzero(np.asarray(flat.is_null()))[0]) // int(lengths[0])
-            raise RowError(f"{self.name}, row {row}: {self._vector!r} holds a null")
-        vectors: npt.NDArray[Any] = flat.to_numpy(zero_copy_only=False).reshape(len(column), int(lengths[0]))
-        return vectors
+    def _held(self, column: Any) -> list[Any]:
+        if self._types.is_timestamp(column.type) and column.type.unit == "ns":
+            column = column.cast(self._arrow.timestamp("us", column.type.tz))  # refuses to lose digits
+        values: list[Any] = column.to_pylist()
+        return values
+
+
+def _one_chunk(column: Any) -> Any:
+    return column.combine_chunks() if hasattr(column, "combine_chunks") else column

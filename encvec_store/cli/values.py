@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,10 @@ import numpy.typing as npt
 from ..errors import FilterError, InputError, ShapeError
 from ..transfer.typed import metadata_from_json
 
-__all__ = ["parse_where", "queries_from", "read_queries", "vector_of"]
+__all__ = ["from_bytes", "parse_where", "queries_from", "read_queries", "vector_of"]
+
+_PLAUSIBLE = 1e15
+"""No embedding has a number as large; half of a float64 read as a float32 often is."""
 
 
 def parse_where(text: str | None) -> dict[str, Any] | None:
@@ -29,16 +34,42 @@ def parse_where(text: str | None) -> dict[str, Any] | None:
 
 
 def vector_of(value: Any, what: str) -> npt.NDArray[Any]:
-    """Return a JSON list as a (dim,) array. Raises ShapeError."""
-    if not isinstance(value, list) or not value:
-        raise ShapeError(f"{what} is not a list of numbers")
-    try:
-        array = np.asarray(value)
-    except (ValueError, OverflowError):
-        array = np.empty(0, object)
+    """Return a vector as a (dim,) array: a JSON list, text of one, or base64 of little-endian float32.
+
+    Raises ShapeError, which does not show the value.
+    """
+    if isinstance(value, str):
+        return _from_text(value, what)
+    array = np.empty(0, object)
+    if isinstance(value, list) and value:
+        with contextlib.suppress(ValueError, OverflowError):
+            array = np.asarray(value)
     if array.ndim != 1 or array.dtype.kind not in "fiu":
         raise ShapeError(f"{what} is not a list of numbers")
     return array
+
+
+def _from_text(text: str, what: str) -> npt.NDArray[Any]:
+    if text.lstrip().startswith("["):
+        try:
+            return vector_of(json.loads(text), what)
+        except (ValueError, RecursionError):
+            raise ShapeError(f"{what} is not a list of numbers") from None
+    try:
+        packed = base64.b64decode(text, validate=True)
+    except ValueError:
+        raise ShapeError(f"{what} is neither a list of numbers nor base64 of float32 numbers") from None
+    return from_bytes(packed, what)
+
+
+def from_bytes(packed: bytes, what: str) -> npt.NDArray[np.float32]:
+    """Return the little-endian float32 numbers in some bytes. Raises ShapeError."""
+    if not packed or len(packed) % 4:
+        raise ShapeError(f"{what} is not made of float32 numbers: it has {len(packed)} bytes")
+    numbers = np.frombuffer(packed, "<f4").astype(np.float32)
+    if not (np.abs(numbers) < _PLAUSIBLE).all():  # what float64 and other byte orders look like
+        raise ShapeError(f"{what} is not made of little-endian float32 numbers")
+    return numbers
 
 
 def queries_from(text: str, source: str) -> npt.NDArray[Any]:

@@ -22,6 +22,7 @@ class Fault(NamedTuple):
     """A row that cannot be stored, and why."""
 
     id: str
+    """The row's id in a table, else its place in the file, such as `line 7`."""
     reason: str
 
 
@@ -64,8 +65,11 @@ class Reader(Protocol):
     unit: str
     """row, line or id: what `Batch.positions` holds."""
     total: int | None
-    metric: str | None
-    """The metric that the file names, if it does."""
+
+    @property
+    def metric(self) -> str | None:
+        """The metric that the file names, if it does. Raises MetricError for one that is not known."""
+        ...
 
     def batches(self, size: int) -> Generator[Batch] | Iterator[Batch]:
         """Yield the records in order, at most `size` at a time. Raises InputError."""

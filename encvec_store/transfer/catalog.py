@@ -9,6 +9,7 @@ import psycopg
 from psycopg import sql
 
 from ..errors import InputError
+from . import metric_names
 
 __all__ = ["Column", "Table", "find_table"]
 
@@ -32,6 +33,13 @@ WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
 _KEYS = """
 SELECT indkey[0]::int, indisprimary FROM pg_index
 WHERE indrelid = %s AND indisunique AND indisvalid AND indpred IS NULL AND indnkeyatts = 1
+"""
+
+_OPERATOR_CLASSES = """
+SELECT DISTINCT opc.opcname::text FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+JOIN pg_am am ON am.oid = c.relam JOIN pg_opclass opc ON opc.oid = ANY(i.indclass::oid[])
+WHERE i.indrelid = %(table)s AND am.amname IN ('hnsw', 'ivfflat') AND (%(column)s = ANY(i.indkey::int[]) OR EXISTS (
+    SELECT FROM pg_depend WHERE objid = i.indexrelid AND refobjid = i.indrelid AND refobjsubid = %(column)s))
 """
 
 
@@ -90,6 +98,10 @@ class Table:
     document: Column | None
     unique: bool
     """Whether the database sees to it that ids are distinct."""
+    named: metric_names.Named
+    """The metric of the vector column's indexes."""
+    flatten: frozenset[str] = frozenset()
+    """The metadata columns of JSON objects whose keys become metadata of their own."""
 
 
 def find_table(
@@ -100,6 +112,7 @@ def find_table(
     vector: str | None = None,
     metadata: Sequence[str] | None = None,
     document: str | None = None,
+    flatten: Sequence[str] = (),
 ) -> Table:
     """Look a table or view up, and choose its columns.
 
@@ -110,6 +123,7 @@ def find_table(
         vector: by default the only column of a vector type.
         metadata: by default all columns that are nothing else.
         document: by default the column document, if it holds text.
+        flatten: columns of JSON objects whose keys become metadata of their own; a JSON column `metadata` always does.
 
     Raises:
         InputError: no such table or column, or a type that cannot be taken.
@@ -136,7 +150,8 @@ def find_table(
     def chosen(given: str, what: str) -> Column:
         if given not in columns:
             listed = ", ".join(columns)
-            raise InputError(f"{shown} has no column {given!r}; it has: {listed}. Name it with --{what}-column")
+            how = "" if what == "flatten" else f". Name it with --{what}-column"
+            raise InputError(f"{shown} has no column {given!r}; it has: {listed}{how}")
         return columns[given]
 
     primary = [c.name for c in columns.values() if (c.number, True) in keys]
@@ -157,6 +172,13 @@ def find_table(
     taken = others if metadata is None else [chosen(each, "metadata") for each in metadata]
     for column in taken:
         column.check_value()
+    for name in flatten:
+        column = chosen(name, "flatten")
+        if not column.is_json or column.item is not None:
+            raise InputError(f"column {name!r} is {column.shown}: only json and jsonb can be flattened")
+        if column not in taken:
+            raise InputError(f"column {name!r} is to be flattened, but it is not among the metadata columns")
+    own = {column.name for column in taken if column.name == "metadata" and column.is_json and column.item is None}
     return Table(
         name=sql.Identifier(schema, name),
         shown=shown,
@@ -165,7 +187,19 @@ def find_table(
         metadata=tuple(taken),
         document=the_document,
         unique=(the_id.number, True) in keys or (the_id.number, False) in keys,
+        named=_metric(cursor, oid, the_vector, shown),
+        flatten=frozenset({*flatten, *own}),
     )
+
+
+def _metric(cursor: psycopg.Cursor[tuple[object, ...]], oid: object, vector: Column, shown: str) -> metric_names.Named:
+    """Return the metric of the indexes of a vector column; None where it has none."""
+    cursor.execute(_OPERATOR_CLASSES, {"table": oid, "column": vector.number})
+    found = sorted(str(name) for (name,) in cursor.fetchall())
+    names = [name.removesuffix("_ops").partition("_")[2] for name in found]  # vector_cosine_ops
+    if len(names) > 1:
+        return metric_names.unclear(shown, f"has indexes of several metrics on {vector.name!r}: {', '.join(found)}")
+    return metric_names.of_name(names[0], f"{shown}, by the index of {vector.name!r},") if names else None
 
 
 def _only_vector(columns: list[Column], shown: str) -> str:

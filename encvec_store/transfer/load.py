@@ -14,6 +14,7 @@ from typing import Any, Literal
 from ..collection import Collection
 from ..errors import InputError
 from .batch import Batch, Fault, ImportSource, RowError
+from .interrupt import uninterrupted
 from .same import as_kept, difference
 from .trial import faults_of
 
@@ -93,8 +94,8 @@ def load(
             done.unchanged += len(batch.ids) - len(wanted.ids)
             try:
                 bad = faults_of(collection, wanted) if dry_run else []
-                if not dry_run:
-                    _write(collection, wanted)
+                if not bad:
+                    _write(None if dry_run else collection, wanted, there, done)
             except InputError:
                 bad = faults_of(collection, wanted)
                 if not bad:
@@ -103,11 +104,7 @@ def load(
                 refuse(done, source, bad, on_error)
                 names = {fault.id for fault in bad}
                 wanted = wanted.take([place for place, id in enumerate(wanted.ids) if id not in names])
-                if not dry_run:
-                    _write(collection, wanted)
-            updates = sum(id in there for id in wanted.ids)
-            done.updated += updates
-            done.written += len(wanted.ids) - updates
+                _write(None if dry_run else collection, wanted, there, done)
             done.seconds = time.perf_counter() - started
             if progress is not None:
                 progress(len(batch.ids) + len(batch.faults), source.total)
@@ -116,8 +113,14 @@ def load(
     return done
 
 
-def _write(collection: Collection, batch: Batch) -> None:
-    collection.upsert(batch.ids, batch.vectors, batch.metadata, batch.documents)
+def _write(collection: Collection | None, batch: Batch, there: set[str], done: LoadResult) -> None:
+    """Write a batch and count it, both or neither; without a collection only count."""
+    updates = sum(id in there for id in batch.ids)
+    with uninterrupted():
+        if collection is not None:
+            collection.upsert(batch.ids, batch.vectors, batch.metadata, batch.documents)
+        done.updated += updates
+        done.written += len(batch.ids) - updates
 
 
 def _wanted(collection: Collection, batch: Batch) -> tuple[Batch, set[str]]:

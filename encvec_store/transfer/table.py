@@ -20,8 +20,10 @@ from psycopg.pq import Format
 from ..errors import InputError
 from ..storage.postgres.faults import translated
 from ..storage.postgres.options import database_of
+from . import metric_names
 from .batch import Batch, Fault
 from .catalog import Column, find_table
+from .flatten import flattened
 from .typed import from_json, metadata_from_json
 
 __all__ = ["TableSource"]
@@ -42,7 +44,8 @@ class _Bytes(Loader):
 class TableSource:
     """Records of a table (id, vector, metadata, document); NULLs in metadata are left out.
 
-    A column `metadata` of JSON gives its keys; other columns are a key each. JSON is read as files are, with tags.
+    A column of JSON that is named in `flatten` gives its keys, and a JSON column `metadata` always does; other columns
+    are a key each. JSON is read as files are, with tags.
 
     Args:
         url: `postgresql://...`; without a password, better: PGPASSFILE, PGPASSWORD or a service give it.
@@ -54,7 +57,6 @@ class TableSource:
     """
 
     unit = "id"
-    metric: str | None = None
     lossy = ""
 
     def __init__(self, url: str, table: str, **columns: Any) -> None:
@@ -72,6 +74,11 @@ class TableSource:
         except BaseException:
             self.close()
             raise
+
+    @property
+    def metric(self) -> str | None:
+        """The metric of the vector column's index, if there is one. Raises MetricError for an unsupported one."""
+        return metric_names.told(self._table.named)
 
     def batches(self, size: int) -> Iterator[Batch]:
         """Yield records in no order."""
@@ -222,20 +229,16 @@ class TableSource:
         for column, value in zip(columns, values, strict=True):
             if column is self._table.document:
                 document = value
-            elif value is None:
-                continue
-            elif column.is_json and column.name == "metadata" and column.item is None:
-                if not isinstance(value, dict):
-                    raise InputError("column 'metadata' holds JSON that is no object")
-                for key, item in metadata_from_json(value).items():
-                    if key in fields:
-                        raise InputError(f"{key!r} stands both in 'metadata' and in a column of its own")
-                    fields[key] = item
-            elif column.name in fields:
-                raise InputError(f"{column.name!r} stands both in 'metadata' and in a column of its own")
-            else:
-                fields[column.name] = from_json(value) if column.is_json else value
-        return document, fields
+            elif value is not None:
+                fields[column.name] = self._untagged(column, value)
+        return document, flattened(fields, self._table.flatten)
+
+    def _untagged(self, column: Column, value: Any) -> Any:
+        if not column.is_json:
+            return value
+        if column.name in self._table.flatten and isinstance(value, dict):
+            return metadata_from_json(value)  # its keys are names, never tags
+        return from_json(value)
 
 
 def _one(cursor: psycopg.Cursor[Row], query: sql.Composed) -> Row:

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import DuplicateIdError, InputError, ShapeError
-from .batch import Batch, Reader
+from ..errors import DuplicateIdError, InputError
+from . import metric_names
+from .arrays import open_array
+from .batch import Batch, Reader, RowError
 
 __all__ = ["NAMELESS", "VectorFile"]
 
@@ -32,7 +34,7 @@ class _Vectors:
     keys: npt.NDArray[np.int64]
     labels: npt.NDArray[np.int64] | None
     dim: int
-    metric: str | None
+    named: metric_names.Named
     lossy: str
 
 
@@ -57,7 +59,7 @@ class VectorFile:
         with self._path.open("rb"):  # for the system's own words on a file that is missing or may not be read
             self._stamp = self._stamped()
         self._vectors = _array(self._path) if self._path.suffix == ".npy" else _index(self._path)
-        self.metric, self.dim, self.lossy = self._vectors.metric, self._vectors.dim, self._vectors.lossy
+        self.dim, self.lossy = self._vectors.dim, self._vectors.lossy
         n = len(self._vectors.keys)
         self.total: int | None = n
         names, metadata, documents = _joined(extra)
@@ -71,6 +73,11 @@ class VectorFile:
         self._metadata, self._documents = metadata, documents
         if extra is not None:
             self._rows = self._places(extra, names, bool(named))
+
+    @property
+    def metric(self) -> str | None:
+        """The metric of the index. Raises MetricError for one that is not supported, or where bits may be packed."""
+        return metric_names.told(self._vectors.named)
 
     def batches(self, size: int) -> Iterator[Batch]:
         """Yield records in order."""
@@ -144,6 +151,8 @@ def _joined(extra: Reader | None) -> tuple[list[str], list[dict[str, Any]], list
     metadata: list[dict[str, Any]] = []
     documents: list[Any] = []
     for batch in extra.batches(_READ_ROWS) if extra is not None else ():
+        for fault in batch.faults:
+            raise RowError(f"{extra.name if extra else ''}, {fault.id}: {fault.reason}")
         names += batch.ids
         metadata += batch.metadata or [{} for _ in batch.ids]
         documents += batch.documents or [None for _ in batch.ids]
@@ -153,27 +162,25 @@ def _joined(extra: Reader | None) -> tuple[list[str], list[dict[str, Any]], list
 
 
 def _array(path: Path) -> _Vectors:
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise InputError(f"{path} is no array of numbers in NumPy's format: {error}") from None
-    if array.ndim != 2 or not array.shape[1] or array.dtype.kind not in "fiu":
-        raise ShapeError(f"{path}: expected (n, dim) numbers, got {array.shape} of {array.dtype}")
+    found = open_array(path, "npy")
+    array = found.numbers
     wide = array.dtype.kind == "f" and array.dtype.itemsize > 4
     lossy = "float64 is kept as float32" if wide else ""
 
     def get(keys: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         return np.asarray(array[keys], np.float32)
 
-    return _Vectors(get, np.arange(len(array)), None, array.shape[1], None, lossy)
+    return _Vectors(get, np.arange(len(array)), None, array.shape[1], found.named, lossy)
 
 
 def _index(path: Path) -> _Vectors:
     import faiss
 
     try:
-        whole = faiss.read_index(str(path))
-    except RuntimeError:
+        whole = faiss.read_index(str(path), faiss.IO_FLAG_READ_ONLY)
+    except RuntimeError as error:
+        if "OnDiskInvertedLists" in str(error):
+            raise InputError(_outside(path)) from None
         raise InputError(f"{path} is neither a FAISS index of float vectors nor a .npy array") from None
     labels = None
     inner = whole
@@ -191,10 +198,12 @@ def _index(path: Path) -> _Vectors:
     keys = np.arange(inner.ntotal)
     inverted: Any = faiss.try_extract_index_ivf(inner)
     if inverted is not None:
+        if isinstance(faiss.downcast_InvertedLists(inverted.invlists), faiss.OnDiskInvertedLists):
+            raise InputError(_outside(path))
         keys = _listed(inverted)
         if labels is None and not np.array_equal(keys, np.arange(len(keys))):
             labels = keys
-    metric = {faiss.METRIC_L2: "l2", faiss.METRIC_INNER_PRODUCT: "ip"}.get(inner.metric_type)
+    named = metric_names.of_faiss(inner.metric_type, str(path))
     lossy = "" if kind in _EXACT else f"{kind} keeps vectors approximately, and only those can be had back"
 
     def get(wanted: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
@@ -202,7 +211,14 @@ def _index(path: Path) -> _Vectors:
         vectors: npt.NDArray[np.float32] = inner.reconstruct_batch(np.ascontiguousarray(wanted))
         return vectors
 
-    return _Vectors(get, keys, labels, inner.d, metric, lossy)
+    return _Vectors(get, keys, labels, inner.d, named, lossy)
+
+
+def _outside(path: Path) -> str:
+    return (
+        f"{path} keeps its lists in another file, which is not read: "
+        "make an index that holds them, by faiss.IndexIVF.replace_invlists"
+    )
 
 
 def _listed(index: Any) -> npt.NDArray[np.int64]:

@@ -2,6 +2,8 @@
 
 import datetime as dt
 import json
+import signal
+import sys
 
 import h5py
 import numpy as np
@@ -10,9 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from encvec_store.collection import Collection
+from encvec_store.transfer.interrupt import uninterrupted
 from tests.cli.conftest import DIM, write_lines
 
-SUMMARY = {"collection", "tenant", "file", "read", "written", "skipped", "created", "seconds"} | {
+SUMMARY = {"collection", "tenant", "file", "read", "written", "skipped", "refused", "faults", "created", "seconds"} | {
     "records_per_second",
     "count",
 }
@@ -153,6 +156,133 @@ def test_an_interrupt_leaves_whole_batches_and_says_how_to_go_on(home, encvec, v
     assert (answer.error["type"], answer.error["written"]) == ("Interrupted", 50)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.parametrize("command", ["ingest", "import"])
+def test_ctrl_c_in_a_write_lets_it_end_and_counts_it(home, encvec, vectors, monkeypatch, command):
+    """The records are stored before the write returns: a tally that lacks them would be wrong."""
+    np.save("a.npy", vectors)
+    upsert, calls = Collection.upsert, []
+
+    def third_time(self, ids, *rest):
+        upsert(self, ids, *rest)
+        calls.append(ids)
+        if len(calls) == 4:  # the rehearsal of a new collection is the first; an import tries its rows otherwise
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Collection, "upsert", third_time)
+    args = [command, *(["docs", "a.npy"] if command == "ingest" else ["a.npy", "docs"])]
+    answer = encvec(*args, "--batch-size", 50, "--json")
+    assert (answer.code, answer.error["type"]) == (130, "Interrupted")
+    assert answer.error["written"] == encvec("count", "docs", "--json").document["count"] > 0
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_second_ctrl_c_does_not_wait():
+    done = []
+
+    def twice():
+        with uninterrupted():
+            for number in range(3):
+                signal.raise_signal(signal.SIGINT)
+                done.append(number)
+
+    with pytest.raises(KeyboardInterrupt):
+        twice()
+    assert done == [0]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_ctrl_c_after_the_last_write_says_that_all_is_written(home, encvec, vectors, monkeypatch):
+    def interrupted(self):
+        raise KeyboardInterrupt
+
+    np.save("a.npy", vectors)
+    monkeypatch.setattr(Collection, "flush", interrupted)
+    answer = encvec("ingest", "docs", "a.npy")
+    assert answer.code == 130
+    assert "all 300 records are written" in answer.err
+
+
+@pytest.mark.parametrize("size", [1, 2, 100])
+@pytest.mark.parametrize("resume", [[], ["--resume"]], ids=str)
+def test_a_repeated_id_means_the_same_in_a_batch_and_across(home, encvec, stored, size, resume):
+    lines = [{"id": id, "vector": [n + 1.0] * DIM} for n, id in enumerate("abca")]
+    write_lines(home / "a.jsonl", *lines)
+    answer = encvec("ingest", "docs", "a.jsonl", "--batch-size", size, *resume, "--json")
+    assert (answer.code, answer.error["type"]) == (2, "RowError")
+    assert "a.jsonl, line 4: the id repeats 'a'" in answer.error["message"]
+    answer = encvec("ingest", "docs", "a.jsonl", "--batch-size", size, *resume, "--on-error", "skip", "--json")
+    assert answer.document["faults"] == [{"row": "line 4", "reason": "the id repeats 'a'"}]
+    assert {id: record["vector"][0] for id, record in stored("docs").items()} == {"a": 1, "b": 2, "c": 3}
+
+
+def test_bad_rows_can_be_skipped_and_are_told(home, encvec, stored):
+    good = [{"id": f"g{n}", "vector": [n + 1.0] * DIM} for n in range(4)]
+    bad = ["{", {"id": "zero", "vector": [0] * DIM}, {"id": "short", "vector": [1]}, {"id": 5.5, "vector": [1] * DIM}]
+    write_lines(home / "a.jsonl", *(line for pair in zip(good, bad, strict=True) for line in pair))
+    for size in (1, 3, 100):
+        answer = encvec("ingest", f"docs{size}", "a.jsonl", "--on-error", "skip", "--batch-size", size, "--json")
+        assert answer.code == 1
+        assert (answer.document["read"], answer.document["written"], answer.document["refused"]) == (8, 4, 4)
+        assert [fault["row"] for fault in sorted(answer.document["faults"], key=lambda fault: fault["row"])] == [
+            f"line {number}" for number in (2, 4, 6, 8)
+        ]
+        assert stored(f"docs{size}").keys() == {"g0", "g1", "g2", "g3"}
+    answer = encvec("ingest", "docs1", "a.jsonl", "--on-error", "skip")
+    assert "encvec: skipped line 4: the vector is the zero vector" in answer.err
+    write_lines(home / "a.jsonl", *bad)
+    answer = encvec("ingest", "none", "a.jsonl", "--on-error", "skip")
+    assert answer.code == 2
+    assert encvec("count", "none").code == 2
+
+
+@pytest.mark.parametrize("suffix", ["npy", "jsonl", "parquet"])
+def test_shuffled_rows_keep_their_ids(home, encvec, stored, vectors, monkeypatch, suffix):
+    if suffix == "npy":
+        np.save("a.npy", vectors)
+    elif suffix == "parquet":
+        pq.write_table(pa.table({"vector": list(vectors)}), "a.parquet", row_group_size=64)
+    else:
+        write_lines(home / "a.jsonl", *({"vector": vector.tolist()} for vector in vectors))
+    written, orders = [], {}
+    upsert = Collection.upsert
+    monkeypatch.setattr(Collection, "upsert", lambda self, ids, *rest: (written.append(ids), upsert(self, ids, *rest)))
+    for name, options in {"one": ["--seed", 1], "again": ["--seed", 1], "two": [], "three": []}.items():
+        written.clear()
+        options += ["--shuffle", "--batch-size", 100, "--limit", 250]
+        assert encvec("ingest", name, f"a.{suffix}", *options).code == 0
+        found = stored(name)
+        assert found.keys() == {f"a:{n}" for n in range(250)}
+        assert all(np.array_equal(np.float32(found[f"a:{n}"]["vector"]), vectors[n]) for n in (0, 99, 249))
+        orders[name] = [id for ids in written[1:] for id in ids]  # the first is the rehearsal
+    assert orders["one"] == orders["again"]
+    assert len({tuple(order) for order in orders.values()}) == 3
+    assert sorted(orders["one"]) == sorted(orders["two"])
+
+
+def test_columns_reach_the_collection(home, encvec, stored):
+    rows = pa.table({"vector": [[1.0] * DIM], "a": [1], "b": [2], "meta": pa.array([{"lang": "de"}])})
+    pq.write_table(rows, "a.parquet")
+    assert encvec("ingest", "docs", "a.parquet", "--exclude", "b", "--flatten", "meta").code == 0
+    assert stored("docs")["a:0"]["metadata"] == {"a": 1, "lang": "de"}
+    assert encvec("ingest", "docs", "a.parquet", "--columns", "b").code == 0
+    assert stored("docs")["a:0"]["metadata"] == {"b": 2}
+    answer = encvec("ingest", "docs", "a.parquet", "--columns", "b", "--flatten", "meta")
+    assert (answer.code, "--flatten meta: this column is left out" in answer.err) == (2, True)
+
+
+def test_a_metric_that_is_not_known_makes_no_collection(home, encvec, vectors):
+    with h5py.File("a.hdf5", "w") as file:
+        file["train"] = vectors
+        file.attrs["distance"] = "jaccard"
+    answer = encvec("ingest", "docs", "a.hdf5", "--json")
+    assert (answer.code, answer.error["type"]) == (2, "MetricError")
+    assert encvec("collections", "--json").document == {"collections": []}
+    assert encvec("ingest", "docs", "a.hdf5", "--metric", "Euclidean").code == 0
+    assert encvec("stats", "docs", "--json").document["metric"] == "l2"
+    assert encvec("ingest", "docs", "a.hdf5").code == 0, "the collection has a metric"
+
+
 def test_a_store_that_would_not_last_is_refused(home, encvec, vectors):
     np.save("a.npy", vectors)
     answer = encvec("ingest", "docs", "a.npy", "--store", "memory:")
@@ -210,7 +340,7 @@ def test_a_mistake_in_the_first_batch_makes_no_collection(home, encvec, line, sa
         (["--scheme", "rot13"], "SchemeError", "got 'rot13'"),
         (["--beta", "-1"], "SchemeError", "beta must be a number from 0"),
         (["--metric", "manhattan"], "UsageError", "'manhattan' is not one of"),
-        (["--dim", "3"], "ShapeError", "a.npy has vectors of 8 coordinates, not 3"),
+        (["--dim", "3"], "ShapeError", "a.npy has vectors of dimension 8, not 3"),
         (["--max-norm", "1"], "InputError", "max_norm has no meaning under cosine"),
         (["--metric", "l2", "--max-norm", "0.001"], "NormError", "a.npy, row "),
         (["--id-column", "x"], "InputError", "--id-column has no meaning for npy"),
@@ -232,7 +362,7 @@ def test_an_existing_collection_keeps_its_settings(home, encvec, vectors, docs):
     answer = encvec("ingest", "docs", "a.npy", "--metric", "l2", "--json")
     assert (answer.code, answer.error["type"]) == (2, "ConfigMismatchError")
     answer = encvec("ingest", "docs", "wide.npy")
-    assert "wide.npy has vectors of 9 coordinates, collection 'docs' of 8" in answer.err
+    assert "wide.npy has vectors of dimension 9, collection 'docs' of 8" in answer.err
     assert encvec("count", "docs", "--json").document["count"] == 60
     assert encvec("ingest", "docs", "a.npy", "--metric", "cosine", "--scheme", "sketch").code == 0
 

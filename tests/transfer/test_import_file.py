@@ -93,6 +93,33 @@ def test_inner_product_is_the_index_s(put):
     assert VectorFile(put(built("Flat", metric=faiss.METRIC_INNER_PRODUCT))).metric == "ip"
 
 
+@pytest.mark.parametrize("metric", ["METRIC_L1", "METRIC_Linf", "METRIC_Canberra", "METRIC_Jaccard"])
+def test_an_index_of_another_metric_makes_no_cosine(put, metric):
+    source = VectorFile(put(built("Flat", metric=getattr(faiss, metric))))
+    with pytest.raises(errors.MetricError, match=f"index.faiss ranks by {metric}, which is not supported; choose"):
+        _ = source.metric
+
+
+def test_packed_bits_are_not_taken_for_coordinates(tmp_path, put):
+    np.save(tmp_path / "bits.npy", np.packbits(vectors() > 0, axis=1))
+    with pytest.raises(errors.MetricError, match="packed bits"):
+        _ = VectorFile(tmp_path / "bits.npy").metric
+    index = faiss.IndexBinaryFlat(DIM)
+    index.add(np.packbits(vectors() > 0, axis=1))
+    faiss.write_index_binary(index, str(tmp_path / "bits.faiss"))
+    with pytest.raises(errors.InputError, match="neither a FAISS index of float vectors"):
+        VectorFile(tmp_path / "bits.faiss")
+
+
+def test_an_index_does_not_read_other_files(tmp_path, put):
+    index = built("IVF4,Flat")
+    lists = faiss.OnDiskInvertedLists(index.nlist, index.code_size, str(tmp_path / "private.ivfdata"))
+    lists.merge_from(index.invlists, 0)
+    index.replace_invlists(lists)
+    with pytest.raises(errors.InputError, match="keeps its lists in another file, which is not read"):
+        VectorFile(put(index))
+
+
 def test_an_index_without_a_way_back_is_refused(put):
     index = faiss.IndexIVFPQFastScan(faiss.IndexFlatL2(DIM), DIM, 4, 4, 4)
     index.train(vectors())

@@ -173,6 +173,9 @@ def test_a_sample_compares_so_many(source, docs):
             {},
             "column 'times' is time without time zone\\[\\], which metadata cannot",
         ),
+        ("", {"flatten": ["nope"]}, "has no column 'nope'"),
+        ("", {"flatten": ["n"]}, "column 'n' is integer: only json and jsonb can be flattened"),
+        ("", {"flatten": ["more"], "metadata": ["n"]}, "'more' is to be flattened, but it is not among the metadata"),
         ("UPDATE items SET n = 5 WHERE n < 9", {"id": "n"}, "ids repeat in column 'n': '5' \\(9 rows\\)"),
         ("UPDATE items SET n = NULL WHERE n < 9", {"id": "n"}, "9 rows have no id: 'n' is NULL"),
     ],
@@ -261,10 +264,73 @@ def test_a_jsonb_column_metadata_gives_its_keys(pg_dsn, docs):
     done = load(source, docs, on_error="skip")
     assert docs.get([str(key)])[0].metadata == {"a": 1, "b": key, "lang": "de"}
     assert sorted(fault.reason for fault in done.faults) == [
-        "'lang' stands both in 'metadata' and in a column of its own",
-        "column 'metadata' holds JSON that is no object",
+        "'lang' stands both in 'metadata' and in a column of its own, with different values: leave one of them out",
+        "column 'metadata' must hold JSON objects, got list",
     ]
     source.close()
+
+
+LANGCHAIN = "langchain_id varchar PRIMARY KEY, content text, embedding vector(8), cmetadata jsonb"
+LLAMAINDEX = "node_id varchar PRIMARY KEY, content text, embedding vector(8), metadata_ json"
+HAYSTACK = "id varchar PRIMARY KEY, content text, embedding vector(8), meta jsonb"
+
+
+@pytest.mark.parametrize(("columns", "flat"), [(LANGCHAIN, "cmetadata"), (LLAMAINDEX, "metadata_"), (HAYSTACK, "meta")])
+def test_json_columns_are_flattened(pg_dsn, docs, columns, flat):
+    ask(pg_dsn, f"CREATE TABLE chunks ({columns}, lang text, n int)")
+    insert = "INSERT INTO chunks VALUES (%s, 'text', %s::vector, %s::json, %s, %s)"
+    objects = [{"source": "a.pdf", "lang": "de", "in": {"page": 2}}, None, {"lang": "fr"}, [1], {"n": 1.0}]
+    for i, value in enumerate(objects):
+        ask(pg_dsn, insert, f"k{i}", text(np.ones(8)), json.dumps(value) if value else None, "de", 1)
+    source = TableSource(pg_dsn, "chunks", document="content", flatten=[flat])
+    done = load(source, docs, on_error="skip")
+    assert docs.get(["k0"])[0].metadata == {"source": "a.pdf", "lang": "de", "in": {"page": 2}, "n": 1}
+    assert docs.get(["k1"])[0].metadata == {"lang": "de", "n": 1}
+    assert [hit.id for hit in docs.search(np.ones(8), where={"source": "a.pdf"})] == ["k0"]
+    clash = f"stands both in {flat!r} and in a column of its own, with different values: leave one of them out"
+    assert sorted((fault.id, fault.reason) for fault in done.faults) == [
+        ("k2", f"'lang' {clash}"),
+        ("k3", f"column {flat!r} must hold JSON objects, got list"),
+        ("k4", f"'n' {clash}"),
+    ]
+    assert compare(source, docs).different == 3
+    source.close()
+
+
+@pytest.mark.parametrize(
+    ("indexes", "metric"),
+    [
+        ([], None),
+        (["hnsw (embedding vector_cosine_ops)"], "cosine"),
+        (["hnsw (embedding vector_l2_ops)", "ivfflat (embedding vector_l2_ops)"], "l2"),
+        (["hnsw ((embedding::halfvec(8)) halfvec_ip_ops)"], "ip"),
+    ],
+    ids=str,
+)
+def test_the_metric_is_that_of_the_index(items, indexes, metric):
+    for index in indexes:
+        ask(items, f"CREATE INDEX ON items USING {index}")
+    source = TableSource(items, "items")
+    assert source.metric == metric
+    source.close()
+
+
+@pytest.mark.parametrize(
+    ("indexes", "said"),
+    [
+        (["hnsw (embedding vector_l1_ops)"], "names the metric 'l1', which is not supported"),
+        (["hnsw (embedding vector_l2_ops)", "hnsw (embedding vector_ip_ops)"], "has indexes of several metrics"),
+        (["hnsw ((binary_quantize(embedding)::bit(8)) bit_hamming_ops)"], "names the metric 'hamming'"),
+    ],
+    ids=str,
+)
+def test_an_index_of_another_metric_makes_no_cosine(home, encvec, items, indexes, said):
+    for index in indexes:
+        ask(items, f"CREATE INDEX ON items USING {index}")
+    answer = encvec("import", items, "docs", "--table", "items", "--no-verify", "--json")
+    assert (answer.code, answer.error["type"]) == (2, "MetricError")
+    assert said in answer.error["message"]
+    assert encvec("import", items, "docs", "--table", "items", "--metric", "L2", "--no-verify").code == 0
 
 
 def test_writers_meanwhile_do_not_disturb_the_snapshot(source, items, docs):
@@ -364,7 +430,7 @@ def test_wrong_dimension_of_an_existing_collection(home, encvec, items):
     np.save("a.npy", np.ones((3, DIM + 1)))
     encvec("ingest", "docs", "a.npy")
     answer = encvec("import", items, "docs", "--table", "items")
-    assert (answer.code, "has vectors of 8 coordinates, collection 'docs' of 9" in answer.err) == (2, True)
+    assert (answer.code, "has vectors of dimension 8, collection 'docs' of 9" in answer.err) == (2, True)
 
 
 @pytest.mark.parametrize(
