@@ -172,12 +172,11 @@ def find_table(
     taken = others if metadata is None else [chosen(each, "metadata") for each in metadata]
     for column in taken:
         column.check_value()
-    for name in flatten:
-        column = chosen(name, "flatten")
+    for column in [chosen(each, "flatten") for each in flatten]:
         if not column.is_json or column.item is not None:
-            raise InputError(f"column {name!r} is {column.shown}: only json and jsonb can be flattened")
+            raise InputError(f"column {column.name!r} is {column.shown}: only json and jsonb can be flattened")
         if column not in taken:
-            raise InputError(f"column {name!r} is to be flattened, but it is not among the metadata columns")
+            raise InputError(f"column {column.name!r} is to be flattened, but it is not among the metadata columns")
     own = {column.name for column in taken if column.name == "metadata" and column.is_json and column.item is None}
     return Table(
         name=sql.Identifier(schema, name),
