@@ -33,7 +33,7 @@ __all__ = ["chosen", "collections", "drop", "init", "label", "stats", "verify"]
 @click.argument("folder", metavar="[DIR]", default=".", envvar="ENCVEC_DIR", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def init(folder: Path, as_json: bool) -> None:
-    """Create a keyset and an empty store in DIR (default: this folder).
+    """Create a keyset and an empty store in DIR.
 
     The keyset, DIR/keys.json, is wrapped by a passphrase. It is taken from ENCVEC_PASSPHRASE_FILE or
     ENCVEC_PASSPHRASE, or you are asked for it. Keep a copy of the file and the passphrase apart from the store:
@@ -102,7 +102,10 @@ def collections(tenant: str | None, place: Place, as_json: bool) -> None:
 @tenant_option
 @place_options
 def stats(collection: str, tenant: str, place: Place, as_json: bool) -> None:
-    """Describe COLLECTION: settings, sizes, key versions, calibration, index, and what leaks."""
+    """Describe COLLECTION: settings, sizes, and what leaks.
+
+    The list holds its key versions, calibration, index and maintenance too.
+    """
     with open_store(place) as store:
         document = open_collection(store, collection, tenant).stats()
     if as_json:

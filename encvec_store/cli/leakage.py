@@ -74,7 +74,9 @@ def leakage(
     as_json: bool,
     **choices: Any,
 ) -> int:
-    """Attack index vectors without the key; count how many records are identified.
+    """Attack index vectors without the key.
+
+    Counts how many records are identified.
 
     By default this attacks what a collection would hold: the default scheme, with the dimensions, noise and candidates
     that a collection of as many records chooses. With --collection it attacks what your store holds: it opens the

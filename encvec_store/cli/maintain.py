@@ -21,7 +21,7 @@ __all__ = ["maintain"]
 @click.option("--tenant", metavar="NAME", help="Only this tenant's collections.")
 @place_options
 def maintain(names: tuple[str, ...], tenant: str | None, place: Place, as_json: bool) -> None:
-    """Do the maintenance that is due for the collections (default: all).
+    """Do what is due for the collections (default: all).
 
     Fits the profile of a sketch once there are enough records, and again when recent records differ. As a collection
     grows, spreads it over more cells and re-ranks more candidates. Each step is one transaction: searches go on
