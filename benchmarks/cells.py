@@ -26,14 +26,14 @@ import click
 from benchmarks.datasets import Floats, load
 from benchmarks.report import Row, Show, Target, one_thread, options, publish
 from encvec_store import connect
-from encvec_store.data.metrics import metric
-from encvec_store.indexes.faiss.options import FaissOptions
+from encvec_store.data import metric
+from encvec_store.indexes.faiss import FaissOptions
 from encvec_store.lab.bench.encrypted import Encrypted, fill
 from encvec_store.lab.bench.job import throwaway_keys
 from encvec_store.lab.bench.plain import Plain
 from encvec_store.lab.bench.timing import interleave
 from encvec_store.lab.bench.truth import Truth
-from encvec_store.schemes.growth import BUDGET
+from encvec_store.schemes import BUDGET
 
 DATA, LARGE, QUICK = "synthetic:100000x128", "synthetic:1000000x128", "synthetic:6000x128"
 K, RECALL, SLOWER = 10, 0.99, 10.0

@@ -25,14 +25,15 @@ import encvec_store as ev
 from benchmarks import attack
 from benchmarks.datasets import Dataset, Floats, load
 from benchmarks.report import Row, Show, one_thread
-from encvec_store.data.metrics import metric
-from encvec_store.engine.lookup import places as rows_of
-from encvec_store.indexes.faiss.options import FaissOptions
+from encvec_store import low_level
+from encvec_store.data import metric
+from encvec_store.indexes.faiss import FaissOptions
 from encvec_store.lab.bench.encrypted import Encrypted, fill
 from encvec_store.lab.bench.plain import Plain
 from encvec_store.lab.bench.timing import interleave
 from encvec_store.lab.bench.truth import Truth
-from encvec_store.schemes.profile import Spectrum, fit
+from encvec_store.schemes import Spectrum
+from encvec_store.schemes import fit_profile as fit
 
 K = 10
 QUERIES = 500
@@ -266,7 +267,7 @@ class Demo:
         with ev.connect(f"faiss:{copy}", keyset=keyset) as store:
             collection = store.collection("texts")
             hit = collection.search(query, k=1)[0]
-            row = int(rows_of(collection._session, [hit.id])[0])
+            row = int(low_level.places(collection, [hit.id])[0])
         (payload,) = database.execute("SELECT payload FROM records WHERE row = ?", (row,)).fetchone()
         database.close()
         content = bytearray(file.read_bytes())

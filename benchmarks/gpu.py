@@ -28,17 +28,16 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from benchmarks.report import RESULTS, Row, Show
-from encvec_store.crypto.prf import Keystream, Pmac
-from encvec_store.indexes.faiss.device import uses_gpu
+from encvec_store.crypto import Keystream, Pmac
+from encvec_store.indexes.faiss import uses_gpu
 from encvec_store.lab.bench import BenchJob, measure
 from encvec_store.lab.bench.job import Stages
 from encvec_store.lab.bench.machine import machine
 from encvec_store.lab.bench.results import Results, key_of
 from encvec_store.lab.bench.synthetic import clustered
-from encvec_store.schemes import KeyedScheme, scheme
-from encvec_store.schemes.device import CPU, Device, device
-from encvec_store.schemes.profile import fit
-from encvec_store.schemes.sketch import Sketch
+from encvec_store.schemes import CPU, Device, KeyedScheme, Sketch, scheme
+from encvec_store.schemes import find_device as device
+from encvec_store.schemes import fit_profile as fit
 
 DIMS = (384, 768, 1536)
 KEPT = 250

@@ -22,7 +22,7 @@ import click
 
 from benchmarks.report import RESULTS, Show, one_thread
 from encvec_store import Keyset, connect
-from encvec_store.indexes.faiss.options import INDEX_KINDS, STORAGES
+from encvec_store.indexes.faiss import INDEX_KINDS, STORAGES
 from encvec_store.lab.bench import BenchJob, Measured, measure
 from encvec_store.lab.bench.child import resident
 from encvec_store.lab.bench.encrypted import fill

@@ -26,8 +26,8 @@ import numpy as np
 
 from benchmarks.datasets import Dataset, load
 from benchmarks.report import Row, Show, Target, one_thread, options, publish
-from encvec_store import Collection, Keyset, connect
-from encvec_store.data.records import encode_payload
+from encvec_store import Collection, Keyset, connect, low_level
+from encvec_store.data import encode_payload
 from encvec_store.lab.bench.encrypted import fill
 
 BATCHES = (100, 1_000, 5_000, 20_000)
@@ -45,7 +45,7 @@ def whole(collection: Collection, data: Dataset, batch: int, texts: bool) -> flo
 
 def encrypt(collection: Collection, data: Dataset, batch: int) -> float:
     """Encrypt and seal everything, and write nothing."""
-    session = collection._session
+    session = low_level.session(collection)
     start = time.perf_counter()
     for first in range(0, len(data.vectors), batch):
         vectors = data.vectors[first : first + batch]

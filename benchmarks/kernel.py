@@ -29,10 +29,8 @@ import numpy as np
 
 from benchmarks import peers
 from benchmarks.report import Row, Show, Target, one_thread, options, publish
-from encvec_store.schemes import scheme
-from encvec_store.schemes.perturb import add_ball_noise
-from encvec_store.schemes.profile import PER_DIMENSION, fit
-from encvec_store.schemes.sketch import Sketch
+from encvec_store.schemes import PER_DIMENSION, Sketch, add_ball_noise, scheme
+from encvec_store.schemes import fit_profile as fit
 
 DIMS = (384, 768, 1536)
 BETA = 2.0
@@ -51,15 +49,15 @@ def rates(dim: int, *, floats: int, repeats: int, rounds: int, with_peers: bool)
     keyed: Any = scheme({"name": "sap", "beta": BETA}).keyed(os.urandom(32), ("", "bench", b""), dim)
     profile = fit(points).profile(dim // 3)
     sketch = Sketch(beta=BETA).fitted(profile).keyed(os.urandom(32), ("", "bench", b""), dim, profile)
-    out, noise = np.empty_like(points), keyed._noise
-    nonces = noise._nonces.tags(tokens, points.view(np.uint8))
+    out, noise = np.empty_like(points), keyed.noise
+    nonces = noise.nonces.tags(tokens, points.view(np.uint8))
     kernels: dict[str, Callable[[], Any]] = {
         "sap": lambda: keyed.encrypt(points, tokens, points),
         "sketch": lambda: sketch.encrypt(points, tokens, points),
         "copy": lambda: np.copyto(out, points),
         "sgemm": lambda: np.matmul(points, matrix, out=out),
-        "nonces": lambda: noise._nonces.tags(tokens, points.view(np.uint8)),
-        "noise": lambda: add_ball_noise(noise._noise, nonces, BETA / 4, out),
+        "nonces": lambda: noise.nonces.tags(tokens, points.view(np.uint8)),
+        "noise": lambda: add_ball_noise(noise.stream, nonces, BETA / 4, out),
     }
     times: dict[str, list[float]] = {name: [] for name in kernels}
     for kernel in kernels.values():

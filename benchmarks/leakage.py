@@ -22,12 +22,11 @@ from typing import Any
 
 import numpy as np
 
-from encvec_store.data.arrays import Matrix
+from encvec_store.data import Matrix
 from encvec_store.lab.leakage import ATTACKS, Experiment, Known, Subject, probe, run, subject, worst, worst_probes
 from encvec_store.lab.leakage.algebra import unit
 from encvec_store.lab.leakage.subjects import CONTROLS, Foreign
-from encvec_store.schemes.profile import LEAST_KEPT
-from encvec_store.schemes.sketch import FLOOR, NARROW_FLOOR
+from encvec_store.schemes import FLOOR, LEAST_KEPT, NARROW_FLOOR
 
 from .datasets import load
 from .peers import alloy_encrypt, missing

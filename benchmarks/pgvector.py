@@ -31,8 +31,8 @@ import numpy as np
 from benchmarks.datasets import Dataset, load
 from benchmarks.postgres import Memory, Watched, spent
 from benchmarks.report import Row, Show, Target, one_thread, options, publish
-from encvec_store import Collection, Keyset, Store, connect
-from encvec_store.data.metrics import metric
+from encvec_store import Collection, Keyset, Store, connect, low_level
+from encvec_store.data import metric
 from encvec_store.lab.bench.encrypted import BATCH, fill
 from encvec_store.lab.bench.postgres import PlainTable, ScratchDatabase, Search, database
 from encvec_store.lab.bench.synthetic import clustered
@@ -147,7 +147,7 @@ class Contest:
         return rows
 
     def _pid(self, collection: Collection) -> int | None:
-        records: Any = collection._session.records
+        records: Any = low_level.records(collection)
         ask = "SELECT pg_backend_pid()"  # that of the only connection that a pool opens for one call at a time
         (pid,) = records.source.read(lambda cursor: cursor.execute(ask).fetchone())
         return None if self.db.pid is None else pid

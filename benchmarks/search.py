@@ -31,8 +31,8 @@ import numpy as np
 from benchmarks.datasets import Dataset, Floats, load
 from benchmarks.report import Row, Show, Target, one_thread, options, publish
 from encvec_store import connect
-from encvec_store.data.metrics import metric
-from encvec_store.indexes.faiss.options import FaissOptions
+from encvec_store.data import metric
+from encvec_store.indexes.faiss import FaissOptions
 from encvec_store.lab.bench.encrypted import Encrypted, fill
 from encvec_store.lab.bench.job import throwaway_keys
 from encvec_store.lab.bench.memory import QUERIES, serve

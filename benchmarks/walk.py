@@ -31,11 +31,11 @@ import numpy as np
 
 from benchmarks.report import Row, Show, Target, one_thread, options, publish
 from encvec_store import Keyset, connect
+from encvec_store.engine import Session
 from encvec_store.engine import search as walk
 from encvec_store.engine.candidates import EncryptedIndex
-from encvec_store.engine.session import Session
+from encvec_store.indexes.faiss import AnnIndex
 from encvec_store.indexes.faiss import index as faiss_index
-from encvec_store.indexes.faiss.ann import AnnIndex
 from encvec_store.lab.bench.encrypted import Encrypted, fill
 from encvec_store.lab.bench.synthetic import clustered
 

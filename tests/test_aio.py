@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import encvec_store as ev
-from encvec_store import aio, errors
+from encvec_store import aio, errors, low_level
 from encvec_store.aio import AsyncCollection, AsyncStore
 from tests.kits.async_store import belongs_to_its_loop
 
@@ -149,7 +149,7 @@ def test_a_cancelled_write_in_a_thread_is_all_or_nothing(keyset, tmp_path, kind)
     async def main():
         async with ev.aio.connect("memory:" if kind == "memory" else f"faiss:{tmp_path}", keyset=keyset) as store:
             things = await store.collection("things", dim=2)
-            backend = things._of._session.records
+            backend = low_level.session(things._of).records  # noqa: SLF001
             begun, proceed, put = threading.Event(), threading.Event(), backend.put
 
             def slow(*args, **given):

@@ -1,5 +1,7 @@
 """The house: version, exported names, what is shipped, the lock file, and that the import rules bite."""
 
+import ast
+import importlib
 import importlib.metadata
 import re
 import shutil
@@ -7,6 +9,7 @@ import subprocess
 import sys
 import tomllib
 from importlib import resources
+from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 
@@ -35,6 +38,46 @@ def test_exported_names_are_pinned():
     names = [*classes, "__version__", "aio", "connect", "errors"]
     assert sorted(encvec_store.__all__) == names
     assert [name for name in names if not hasattr(encvec_store, name)] == []
+
+
+LOW_LEVEL = {"cli.app", "cli.common", "cli.output", "cli.bench_data"}
+"""Modules that docs/architecture.md names beside the faces: commands of other packages build on them."""
+INSIDE = {
+    "benchmarks/walk.py": "times functions inside a search",
+    "tests/indexes/test_faiss_cache_forged.py": "forges files that the SQLite store keeps for the index",
+    "tests/localpg/test_cli.py": "runs `encvec db` with the servers of this room",
+}
+"""Files that may reach further, and why. Tests of a room may import any module of it; known answers, of all."""
+
+
+def reaches(path: Path) -> list[str]:
+    """List the imports of a file that go past the faces of the package."""
+    here = path.relative_to(ROOT)
+    own = here.parts[1] if len(here.parts) > 2 else ""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.ImportFrom) or (node.level and here.parts[0] != "encvec_store"):
+            continue
+        base = here.parts[: len(here.parts) - node.level] if node.level else ()
+        module = ".".join((*base, *([node.module] if node.module else [])))
+        name, _, rest = module.partition(".")
+        if name != "encvec_store" or not rest or rest.split(".")[0] in (own, "lab") or rest in LOW_LEVEL:
+            continue
+        face = importlib.import_module(module)
+        is_face = face.__file__.endswith("__init__.py") or "." not in rest
+        given = set(getattr(face, "__all__", ())) if is_face else set()
+        if here.parts[0] == "tests":  # a test may take a whole module, to make its limits small
+            given |= {of.name for of in node.names if hasattr(face, "__path__") and find_spec(f"{module}.{of.name}")}
+        found += [f"{module}.{of.name}" for of in node.names if of.name not in given]
+    return found
+
+
+def test_lab_benchmarks_and_tests_use_the_faces():
+    """A package's `__all__` is its face. Only tests of a room look behind it."""
+    files = [*ROOT.glob("tests/**/*.py"), *ROOT.glob("benchmarks/**/*.py"), *ROOT.glob("encvec_store/lab/**/*.py")]
+    files = [path for path in files if "kat" not in path.parts]
+    found = {str(path.relative_to(ROOT)): reaches(path) for path in files}
+    assert {path for path, names in found.items() if names} == set(INSIDE), found
 
 
 def test_types_are_shipped():

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from encvec_store.keys.keyset import Keyset
+from encvec_store.keys import Keyset
 from encvec_store.store import connect
 
 from .experiment import Experiment

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from encvec_store.errors import InputError
-from encvec_store.schemes.profile import LEAST_RECORDS
+from encvec_store.schemes import LEAST_RECORDS
 
 from .models import Matrix, Model
 from .photographs import Photographs, jittered

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from encvec_store.keys.keyset import Keyset
+from encvec_store.keys import Keyset
 from encvec_store.lab.leakage.algebra import blocks, centred, float32, sample
 from encvec_store.lab.leakage.attacks import ATTACKS
 from encvec_store.lab.leakage.metrics import decoder, hits

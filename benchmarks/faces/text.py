@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from encvec_store.lab.leakage.probes import attributes
-from encvec_store.schemes.profile import LEAST_RECORDS
+from encvec_store.schemes import LEAST_RECORDS
 
 from .models import Matrix, unit
 from .subjects import PAIRS, aligned, as_it_is, normalised, stolen, under_a_wrong_key

@@ -25,7 +25,7 @@ import numpy as np
 from benchmarks.corpora import find
 from benchmarks.peers import PEERS, missing, python
 from benchmarks.report import RESULTS, Show, one_thread
-from encvec_store.data.arrays import Matrix
+from encvec_store.data import Matrix
 from encvec_store.lab.bench import BenchJob, Data, measure
 from encvec_store.lab.bench.results import Results, key_of
 from encvec_store.lab.bench.sides import Side, Variant

@@ -12,18 +12,18 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["by_version", "partition", "partitions", "version_of"]
+__all__ = ["by_version", "partition_of", "partitions_of", "version_of"]
 
 _BITS = 32
 """Bits of a key version, as in the headers of records."""
 
 
-def partition(version: int, cell: int = 0) -> int:
+def partition_of(version: int, cell: int = 0) -> int:
     """Return the partition number of a cell under a key version."""
     return cell << _BITS | version
 
 
-def partitions(version: int, cells: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def partitions_of(version: int, cells: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Return the partition numbers of (n,) cells under a key version."""
     return cells << _BITS | version
 

@@ -25,10 +25,10 @@ from .candidates import Asked, Found, Sources
 from .rerank import best
 from .session import Session
 
-__all__ = ["asked", "search"]
+__all__ = ["ATTEMPTS", "asked", "search"]
 
 _GROWTH = 4
-_ATTEMPTS = 8
+ATTEMPTS = 8
 
 
 def search(
@@ -48,19 +48,19 @@ def search(
     single = array.ndim == 1
     matrix = as_vectors(array[None] if single else array, config.dim, name="queries")
     node = parse(where, config.policies)
-    for attempt in range(_ATTEMPTS):
+    for attempt in range(ATTEMPTS):
         try:
             ask = asked(session, sources, config, matrix, node)
             wanted = ask.wanted(k, oversample or config.oversample) if len(matrix) else 0
             run = _Search(session, config, matrix, k, node, include_vectors)
-            hits = run.hits(ask, wanted, last=attempt == _ATTEMPTS - 1)
+            hits = run.hits(ask, wanted, last=attempt == ATTEMPTS - 1)
         except StaleConfigError:
-            if attempt == _ATTEMPTS - 1:
+            if attempt == ATTEMPTS - 1:
                 raise
             hits, config = None, session.refresh(force=True)
         if hits is None:
             continue
-        if attempt < _ATTEMPTS - 1 and any(len(found) < k for found in hits):
+        if attempt < ATTEMPTS - 1 and any(len(found) < k for found in hits):
             # opened records prove that their settings are current, missing ones do not
             stale, config = config, session.refresh()
             if config is not stale:

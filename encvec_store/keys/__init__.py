@@ -13,8 +13,21 @@ two. `registry` has both tables; other packages extend them through entry points
 
 from __future__ import annotations
 
+from .keyset import Keyset, KeyState, KeyVersion
 from .protocol import NONE, Header, KeysetStorage, KeyWrapper
 from .registry import PASSPHRASE, STORAGES, WRAPPERS
 from .stored import StoredKeyset
 
-__all__ = ["NONE", "PASSPHRASE", "STORAGES", "WRAPPERS", "Header", "KeyWrapper", "KeysetStorage", "StoredKeyset"]
+__all__ = [
+    "NONE",
+    "PASSPHRASE",
+    "STORAGES",
+    "WRAPPERS",
+    "Header",
+    "KeyState",
+    "KeyVersion",
+    "KeyWrapper",
+    "Keyset",
+    "KeysetStorage",
+    "StoredKeyset",
+]

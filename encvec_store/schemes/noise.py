@@ -40,15 +40,15 @@ class Noise:
     ) -> None:
         query_context = (*context, *asked)
         self._radius, self._query_radius, self._sphere = radius, query_radius, sphere
-        self._nonces = Pmac(derive(root, Purpose.NOISE_NONCE, *context))
-        self._noise = Keystream(derive(root, Purpose.NOISE, *context))
+        self.nonces = Pmac(derive(root, Purpose.NOISE_NONCE, *context))
+        self.stream = Keystream(derive(root, Purpose.NOISE, *context))
         self._query_nonces = Pmac(derive(root, Purpose.QUERY_NOISE_NONCE, *query_context))
         self._query_noise = Keystream(derive(root, Purpose.QUERY_NOISE, *query_context))
 
     def on_records(self, out: Matrix, tokens: Nonces, kept: Kept) -> Nonces:
         """Add noise to (n, k) rotated points of records in place; `kept` are their vectors. Returns their nonces."""
-        nonces = self._nonces.tags(tokens, canonical(kept))
-        self._perturb(out, self._noise, nonces, self._radius)
+        nonces = self.nonces.tags(tokens, canonical(kept))
+        self._perturb(out, self.stream, nonces, self._radius)
         return nonces
 
     def on_queries(self, out: Matrix, points: Matrix) -> None:
@@ -61,7 +61,7 @@ class Noise:
     def off(self, out: Matrix, nonces: Nonces) -> None:
         """Subtract the noise of records in place, if they were not put on the sphere."""
         if self._radius:
-            add_ball_noise(self._noise, nonces, self._radius, out, sign=-1)
+            add_ball_noise(self.stream, nonces, self._radius, out, sign=-1)
 
     def _perturb(self, out: Matrix, stream: Keystream, nonces: Nonces, radius: float) -> None:
         if self._sphere:

@@ -138,12 +138,12 @@ class _KeyedSap(OneCell):
         radii = (self._scale * scheme.beta / 4, self._scale * scheme.query_beta / 4)
         self._rotation = rotation(derive(root, Purpose.ROTATION, *context), dim)
         self._device, self._turned = device, turning(self._rotation, dim, device)
-        self._noise = Noise(root, context, _asked(scheme), *radii, sphere=False)
+        self.noise = Noise(root, context, _asked(scheme), *radii, sphere=False)
 
     def encrypt(self, points: Matrix, tokens: Nonces, kept: Kept) -> tuple[Matrix, Nonces]:
         out = self._turned(points)
         out *= np.float32(self._scale)
-        nonces = self._noise.on_records(out, tokens, kept)
+        nonces = self.noise.on_records(out, tokens, kept)
         return self._device.get(out), nonces
 
     def encrypt_queries(self, points: Matrix) -> Matrix:
@@ -152,12 +152,12 @@ class _KeyedSap(OneCell):
     def encrypt_query(self, points: Matrix) -> Matrix:
         out = self._rotation.apply(points)
         out *= np.float32(self._scale)
-        self._noise.on_queries(out, points)
+        self.noise.on_queries(out, points)
         return out
 
     def decrypt(self, index_vectors: Matrix, nonces: Nonces) -> Matrix:
         points = np.array(index_vectors, dtype=np.float32)
-        self._noise.off(points, nonces)
+        self.noise.off(points, nonces)
         points = self._rotation.invert(points)
         points /= np.float32(self._scale)
         return points

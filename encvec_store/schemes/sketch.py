@@ -254,11 +254,11 @@ class _KeyedSketch(OneCell):
         turn = rotation(derive(root, Purpose.ROTATION, *context), profile.k)
         self._device = device
         self._stored, self._asked = _maps(scheme, profile, turn.apply, device)
-        self._noise = Noise(root, context, _asked(scheme), *_radii(scheme), sphere=True)
+        self.noise = Noise(root, context, _asked(scheme), *_radii(scheme), sphere=True)
 
     def encrypt(self, points: Matrix, tokens: Nonces, kept: Kept) -> tuple[Matrix, Nonces]:
         out = self._stored(points)
-        nonces = self._noise.on_records(out, tokens, kept)
+        nonces = self.noise.on_records(out, tokens, kept)
         return self._device.get(out), nonces
 
     def encrypt_queries(self, points: Matrix) -> Matrix:
@@ -266,7 +266,7 @@ class _KeyedSketch(OneCell):
 
     def encrypt_query(self, points: Matrix) -> Matrix:
         out = self._asked(points)
-        self._noise.on_queries(out, points)
+        self.noise.on_queries(out, points)
         return out
 
     def decrypt(self, index_vectors: Matrix, nonces: Nonces) -> Matrix:

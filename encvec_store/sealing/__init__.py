@@ -1,1 +1,9 @@
 """Turns plaintext records into stored bytes and back: settings, keyring, record codec."""
+
+from __future__ import annotations
+
+from .codec import RecordCodec
+from .config import DEFAULT_OVERSAMPLE, DEFAULT_SCHEME, CollectionConfig
+from .keyring import Keyring
+
+__all__ = ["DEFAULT_OVERSAMPLE", "DEFAULT_SCHEME", "CollectionConfig", "Keyring", "RecordCodec"]

@@ -27,7 +27,7 @@ from ..crypto.envelope import (
 from ..data.arrays import Bytes, Matrix, Rows
 from ..data.fields import Policy, Term, canonical, plain_term
 from ..data.filters import BLIND_COLUMN
-from ..data.partitions import partition, partitions
+from ..data.partitions import partition_of, partitions_of
 from ..schemes import KeyedScheme
 from ..storage.protocol import EncryptedBatch
 from .config import CollectionConfig
@@ -128,7 +128,7 @@ class RecordCodec:
 
     def partitions(self, tokens: Bytes) -> Rows:
         """Return the partitions of records with (n, 16) tokens: (n,)."""
-        return partitions(self.key_version, self._scheme.cells_of(tokens))
+        return partitions_of(self.key_version, self._scheme.cells_of(tokens))
 
     def terms(self, metadata: Sequence[Mapping[str, Any]]) -> list[tuple[int, str, Term]]:
         """Return the terms that a store may filter by: plain values, and the tokens of blind values."""
@@ -178,7 +178,7 @@ class RecordCodec:
     def encrypt_queries(self, points: Matrix) -> dict[int, Matrix]:
         """Encrypt (q, point_dim) query points for every partition of this key version: a (q, index_dim) for each."""
         encrypted = self._scheme.encrypt_queries(points)
-        return {partition(self.key_version, cell): part for cell, part in enumerate(encrypted)}
+        return {partition_of(self.key_version, cell): part for cell, part in enumerate(encrypted)}
 
     def aligned(self, index_vectors: Matrix, tokens: Bytes) -> Matrix:
         """Rotate (n, index_dim) index vectors so that those of all cells can be compared, for statistics."""

@@ -2,6 +2,21 @@
 
 from __future__ import annotations
 
+from .memory import MemoryStore
+from .memory_content import holds
 from .protocol import Blob, Changes, CollectionSpec, EncryptedBatch, Records, RecordStore, union
+from .revisions import FORMAT, REVISION
 
-__all__ = ["Blob", "Changes", "CollectionSpec", "EncryptedBatch", "RecordStore", "Records", "union"]
+__all__ = [
+    "FORMAT",
+    "REVISION",
+    "Blob",
+    "Changes",
+    "CollectionSpec",
+    "EncryptedBatch",
+    "MemoryStore",
+    "RecordStore",
+    "Records",
+    "holds",
+    "union",
+]

@@ -8,8 +8,11 @@ to_table(collection, "postgresql://...", "public.items")    and out again, in cl
 
 from __future__ import annotations
 
+from .arrays import MAPPED, StoredArray, hdf5_file, hdf5_set, hdf5_sets, open_array
 from .batch import Batch, Fault, ImportSource
 from .compare import Comparison, Mismatch, compare
 from .load import LoadResult, load
+from .metric_names import told
+from .typed import from_json, metadata_from_json, to_json
 
-__all__ = ["Batch", "Comparison", "Fault", "ImportSource", "LoadResult", "Mismatch", "compare", "load"]
+__all__ = ["metadata_from_json", "hdf5_set", "ImportSource", "open_array", "Comparison", "compare", "LoadResult", "load", "hdf5_file", "hdf5_sets", "StoredArray", "Fault", "Batch", "to_json", "MAPPED", "from_json", "told", "Mismatch",]

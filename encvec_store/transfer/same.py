@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .. import low_level
 from ..collection import Collection
 from ..data.precision import Precision
 from ..data.records import Record
@@ -21,7 +22,7 @@ __all__ = ["as_kept", "difference"]
 
 def as_kept(collection: Collection, batch: Batch) -> Batch:
     """Return a batch with its vectors as the collection keeps them: float32, in half precision rounded."""
-    precision = collection._session.config.precision
+    precision = low_level.session(collection).config.precision
     if precision is Precision.SINGLE:
         return batch
     with np.errstate(over="ignore"):  # what is too large is refused by the write

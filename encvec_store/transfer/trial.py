@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from .. import low_level
 from ..collection import Collection
 from ..errors import InputError
 from ..keys.keyset import Keyset
@@ -24,7 +25,7 @@ def faults_of(collection: Collection, batch: Batch) -> list[Fault]:
     if collection.metric != "cosine" and bound is None:
         bound = _UNBOUNDED  # the first write will set it
     with connect("memory:", keyset=Keyset.create("memory:")) as store:
-        like: dict[str, Any] = {"max_norm": bound, "precision": collection._session.config.precision}
+        like: dict[str, Any] = {"max_norm": bound, "precision": low_level.session(collection).config.precision}
         trial = store.collection("trial", collection.dim, collection.metric, "sealed", **like)
         try:
             _put(trial, batch)

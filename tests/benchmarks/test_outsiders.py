@@ -42,7 +42,7 @@ def test_ann_benchmarks(ann, metric):
         np.testing.assert_array_equal(found.query(vectors[query], 3), np.argsort(distances[:, query])[:3])
     found.batch_query(vectors[:9], 3)
     assert [int(answer[0]) for answer in found.get_batch_results()] == list(range(9))
-    folder = Path(found._folder.name)
+    folder = Path(found._folder.name)  # noqa: SLF001
     found.done()
     assert not folder.exists()
 

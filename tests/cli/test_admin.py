@@ -5,9 +5,9 @@ import sqlite3
 import numpy as np
 import pytest
 
+from encvec_store import Calibration
 from encvec_store.cli.calibrate import _sample
 from encvec_store.lab.leakage.data import text_like
-from encvec_store.maintenance.calibrate import Calibration
 from tests.stores.contract import hasten
 
 pytestmark = pytest.mark.usefixtures("docs")

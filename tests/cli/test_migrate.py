@@ -5,7 +5,7 @@ import sqlite3
 import pytest
 
 from encvec_store import migrate
-from encvec_store.storage.revisions import FORMAT, REVISION
+from encvec_store.storage import FORMAT, REVISION
 
 
 @pytest.fixture

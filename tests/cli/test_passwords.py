@@ -8,7 +8,7 @@ import pytest
 
 import encvec_store as ev
 from encvec_store.cli.app import run
-from encvec_store.runtime.urls import parse
+from encvec_store.runtime import urls as urlparts
 from tests.kits.passwords import leaks, urls
 
 URLS = list(urls("127.0.0.1:1"))
@@ -69,7 +69,7 @@ def test_drivers_of_sqlalchemy(pg_place):
     for scheme in ("postgresql+psycopg", "postgres", "PostgreSQL"):
         with ev.connect(f"{scheme}://{rest}", keyset=keyset, schema=pg_place.schema) as store:
             assert store.collections() == []
-            assert parse(store.url).scheme == "postgresql"
+            assert urlparts.parse(store.url).scheme == "postgresql"
     for driver in ("asyncpg", "psycopg2", "pg8000"):
         with pytest.raises(
             ev.errors.UriError, match=rf"must be psycopg \(version 3\), got {driver}: write postgresql://"

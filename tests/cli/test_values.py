@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from encvec_store.cli.output import printable, snippet
 from encvec_store.cli.values import parse_where, queries_from
-from encvec_store.data.filters import parse
-from encvec_store.data.records import encode_payload
+from encvec_store.data import encode_payload
+from encvec_store.data import parse_filter as parse
 from encvec_store.errors import FilterError, InputError, ShapeError
-from encvec_store.transfer.typed import from_json, metadata_from_json, to_json
+from encvec_store.transfer import from_json, metadata_from_json, to_json
 from tests.kits.strategies import TEXT, VALUES
 
 KEYS = st.one_of(TEXT, st.sampled_from(["$date", "$$date", "$tuple", "$", "$float", "$int", "id"]))

@@ -23,7 +23,7 @@ from encvec_store.crypto.envelope import (
     nonces_of,
     revisions,
 )
-from encvec_store.data.precision import Precision
+from encvec_store.data import Precision
 from encvec_store.errors import AuthenticationError
 
 ROOT = bytes(range(32))

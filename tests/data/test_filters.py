@@ -16,9 +16,8 @@ from encvec_store.data.fields import Policy, Term, parse_policies
 from encvec_store.data.filters import AllOf, AnyOf, Match, Present, Range, is_covered, parse, pushdown
 from encvec_store.data.records import decode_payload, encode_payload
 from encvec_store.errors import FilterError, UnknownFieldError
-from encvec_store.sealing.config import CollectionConfig
-from encvec_store.sealing.keyring import Keyring
-from encvec_store.storage.memory import _holds
+from encvec_store.sealing import CollectionConfig, Keyring
+from encvec_store.storage import holds
 from tests.kits.strategies import FILTERS, METADATA, POLICIES, accepts
 
 NOON = dt.datetime(2024, 2, 29, 12, tzinfo=dt.UTC)
@@ -247,7 +246,7 @@ def test_what_is_pushed_down_never_rejects_what_the_filter_accepts(where, metada
     parsed = parse_policies(policies)
     node = parse(where, parsed)
     predicate = pushdown(node, parsed, KEYRING.blind_terms)
-    held = _holds(predicate, indexed(policies, metadata, version))
+    held = holds(predicate, indexed(policies, metadata, version))
     event(f"pushed: {predicate is not None}, accepted: {node(metadata)}, held: {held}")
     assert held or not node(metadata)
 

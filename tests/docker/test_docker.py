@@ -68,7 +68,7 @@ def test_secrets_are_files_and_nobody_gets_another_s():
 
 
 def test_shared_memory_holds_an_index_build():
-    from encvec_store.storage.postgres.options import PostgresOptions
+    from encvec_store.storage.postgres import PostgresOptions
 
     assert (SERVICES["db"]["shm_size"], PostgresOptions().build_memory) == ("1gb", "512MB")
 

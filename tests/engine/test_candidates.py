@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import encvec_store as ev
+from encvec_store import low_level
 from encvec_store.engine.candidates import Found, Fused, Sources, fused
 from encvec_store.engine.candidates.fusion import interleaved
 from tests.kits import oracle
@@ -82,7 +83,7 @@ def test_a_search_knows_no_kind_of_source(monkeypatch):
         things = store.collection("things", 8, scheme="sap", fields={"n": "blind"})
         for i in range(20):
             things.upsert([f"id-{i}"], oracle.vectors(1, seed=i), [{"n": i % 2}])
-        monkeypatch.setattr(Sources, "source_of", lambda self, index_dim: Newest(things._session))
+        monkeypatch.setattr(Sources, "source_of", lambda self, index_dim: Newest(low_level.session(things)))
         query = oracle.vectors(1, seed=3)[0]
         assert {hit.id for hit in things.search(query, k=10)} == {f"id-{i}" for i in range(15, 20)}
         assert {hit.id for hit in things.search(query, k=10, where={"n": 1})} == {f"id-{i}" for i in range(11, 20, 2)}

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 import encvec_store as ev
+from encvec_store import low_level
 from tests.kits.faults.common import check, fill, kill_in_the_middle, open_again, records, settled
 from tests.kits.faults.worker import DIM, FIELDS, PASSPHRASE, SIZE
 
@@ -97,7 +98,9 @@ def test_killed_while_moving(keyset, url):
         check(things, records(range(14 + (things.count() > 14 * SIZE))))
         width = things.index_vectors(["0/0"]).shape[1]
         assert width == (stats["scheme"]["k"] if stats["scheme"]["profile"] else 0)
-        assert len(things._session.records.partitions()) == stats["scheme"].get("cells", 1), "and all in cells, or none"
+        assert len(low_level.session(things).records.partitions()) == stats["scheme"].get("cells", 1), (
+            "and all in cells, or none"
+        )
         store.close()
     assert "sketch" in states, "it never got that far"
 

@@ -7,7 +7,6 @@ to be unknown, and the same call again does no harm.
 import pytest
 
 from encvec_store import errors
-from encvec_store.storage.postgres import source
 from tests.kits.faults.common import check, fill, open_again, records, until
 from tests.kits.faults.proxy import Proxy
 from tests.kits.faults.worker import WRITES, batch, postgres
@@ -112,7 +111,7 @@ def test_a_commit_of_which_nobody_knows(keyset, pg_dsn, proxy, things, kind, del
 
 def test_a_commit_still_under_way(pg_dsn, proxy, things, monkeypatch):
     """Not the server's end of the connection was cut, so it waits for a COMMIT that will not come."""
-    monkeypatch.setattr(source, "_SETTLING", 0.3)
+    monkeypatch.setattr("encvec_store.storage.postgres.source._SETTLING", 0.3)
     proxy.cut(b"COMMIT", hang=True)
     with pytest.raises(errors.OutcomeUnknownError):
         WRITES["upsert"](things)

@@ -4,7 +4,7 @@ import numpy as np
 import psycopg
 import pytest
 
-from encvec_store import errors
+from encvec_store import errors, low_level
 from tests.kits.faults.common import check, fill, open_again, records
 from tests.kits.faults.worker import DIM, WRITES, batch, dsn_of, postgres
 from tests.kits.postgres_store import ask
@@ -115,7 +115,9 @@ def test_a_part_of_the_wrong_size(url, things, column, value, refused):
         dsn_of(url),
         "SELECT conname FROM pg_constraint WHERE conrelid = 'encvec.records_1'::regclass AND contype = 'c'",
     )
-    ((row,),) = things._session.records.find(things._session.keyring.tokens(["3/0"])[1]).reshape(1, 1)
+    ((row,),) = (
+        low_level.session(things).records.find(low_level.session(things).keyring.tokens(["3/0"])[1]).reshape(1, 1)
+    )
     change = f"UPDATE encvec.records_1 SET {column} = {value} WHERE row = {row}"
     if column != "payload":
         with pytest.raises(psycopg.Error):

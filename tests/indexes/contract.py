@@ -7,11 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from encvec_store.data.fields import Term
-from encvec_store.data.filters import AllOf, Match, Present, Range
+from encvec_store.data import AllOf, Match, Present, Range, Term
 from encvec_store.errors import CollectionNotFoundError, StaleConfigError
 from encvec_store.indexes.protocol import BringsEnvelopes, KeepsEnvelopes
-from encvec_store.storage.protocol import CollectionSpec
+from encvec_store.storage import CollectionSpec
 from tests.kits.records import CONFIG, DIM, SPEC, WIDTH, batch, kept, token, tokens
 from tests.kits.threads import guarded
 

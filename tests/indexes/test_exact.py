@@ -7,7 +7,7 @@ import pytest
 
 from encvec_store.errors import UriError
 from encvec_store.indexes.exact import ExactIndex, connect
-from encvec_store.storage.memory import MemoryStore
+from encvec_store.storage import MemoryStore
 from encvec_store.storage.sqlite import SqliteStore
 from tests.indexes.contract import IndexContract
 from tests.kits.indexes import Place

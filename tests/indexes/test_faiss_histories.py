@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from encvec_store.indexes.faiss import connect as open_url
-from encvec_store.storage.protocol import CollectionSpec
+from encvec_store.storage import CollectionSpec
 from tests.kits.faiss_store import CONFIG, WIDTH, Both, agree, batch, connect, content, kept, oracle, token, tokens
 from tests.kits.histories import NAMES, PREDICATES, terms_for
 

@@ -7,11 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from encvec_store.data.fields import Term
-from encvec_store.data.filters import Match, Range
+from encvec_store.data import Match, Range, Term
 from encvec_store.indexes.faiss.ann import AnnIndex
 from encvec_store.indexes.faiss.options import FaissOptions
-from encvec_store.storage.sqlite import changes
 from tests.kits.faiss_store import CONFIG, DIM, agree, batch, connect, kept, named, oracle, tokens
 from tests.kits.threads import guarded
 
@@ -129,7 +127,7 @@ def test_other_processes_are_followed(tmp_path, index, monkeypatch):
             for both in (writer, expected):
                 both.replace([kept(both, names, seed=9)], CONFIG, under=CONFIG)
         if turn == 4:
-            monkeypatch.setattr(changes, "BYTES_MOST", 0)
+            monkeypatch.setattr("encvec_store.storage.sqlite.changes.BYTES_MOST", 0)
             writer.records.flush()  # no changes are left: the other one has to list
         for collection in (one, two):
             agree(collection, expected, exact=index == "flat")

@@ -11,7 +11,7 @@ from encvec_store.errors import StoreClosedError, StoreUnreachableError, UriErro
 from encvec_store.indexes.faiss import FaissIndex
 from encvec_store.indexes.faiss import connect as open_url
 from encvec_store.indexes.faiss.options import parse_url
-from encvec_store.storage.memory import MemoryStore
+from encvec_store.storage import MemoryStore
 from encvec_store.storage.sqlite import SqliteStore
 from tests.kits.faiss_store import CONFIG, SPEC, Authenticator, batch, connect
 

@@ -7,10 +7,8 @@ import pytest
 from encvec_store.errors import StaleConfigError
 from encvec_store.indexes.pgvector import PgvectorIndex, connect
 from encvec_store.indexes.protocol import BringsEnvelopes, KeepsEnvelopes, KeepsFiles, VectorIndex
-from encvec_store.storage.memory import MemoryStore
-from encvec_store.storage.postgres import PostgresStore
-from encvec_store.storage.postgres.source import Source
-from encvec_store.storage.protocol import CollectionSpec
+from encvec_store.storage import CollectionSpec, MemoryStore
+from encvec_store.storage.postgres import PostgresStore, Source
 from tests.indexes.contract import IndexContract, queries
 from tests.kits.indexes import Place
 from tests.kits.records import CONFIG, DIM, SPEC, WIDTH, batch, kept

@@ -5,8 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from encvec_store.data.fields import Term
-from encvec_store.data.filters import Range
+from encvec_store.data import Range, Term
 from encvec_store.storage.postgres import PostgresStore
 from tests.kits.postgres_store import SIZE, again, ask, batch, opened, spec
 

@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from encvec_store.data.fields import Term
-from encvec_store.data.filters import AllOf, Match
-from encvec_store.storage.protocol import EncryptedBatch
+from encvec_store.data import AllOf, Match, Term
+from encvec_store.storage import EncryptedBatch
 from tests.kits.pgvector import BROAD, DIM, NARROW, QUERIES, N, exact, numbered, recall
 from tests.kits.postgres_store import ask, batch, opened
 

@@ -25,7 +25,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, aliased, defer, joi
 
 import encvec_store as ev
 from encvec_store import errors
-from encvec_store.data.metrics import METRICS
+from encvec_store.data import METRICS
 from encvec_store.integrations.sqlalchemy import EncryptedVector, SealedVector, ciphertexts
 from tests.kits.orm import DIM, ask, models, opened, vectors
 

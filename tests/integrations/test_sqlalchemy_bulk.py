@@ -28,7 +28,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, aliased, mapped_column
 
 import encvec_store as ev
 from encvec_store import errors
-from encvec_store.data.metrics import METRICS
+from encvec_store.data import METRICS
 from encvec_store.integrations.sqlalchemy import EncryptedVector, bulk_insert, ciphertexts, reencrypt, rerank
 from tests.kits.orm import DIM, ask, models, opened, url, vectors
 

@@ -11,7 +11,7 @@ from sqlalchemy import Integer, column, event, select, type_coerce
 import encvec_store as ev
 from encvec_store import errors
 from encvec_store.integrations.sqlalchemy import EncryptedVector
-from encvec_store.sealing.keyring import Keyring
+from encvec_store.sealing import Keyring
 from tests.kits.orm import DIM, ask, models, opened, vectors
 
 V = vectors(10)

@@ -7,9 +7,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from encvec_store.data.fields import Term
-from encvec_store.data.filters import AllOf, AnyOf, Match, Present, Range
-from encvec_store.storage.protocol import CollectionSpec
+from encvec_store.data import AllOf, AnyOf, Match, Present, Range, Term
+from encvec_store.storage import CollectionSpec
 from tests.kits.records import (
     CONFIG,
     SPEC,

@@ -1,6 +1,6 @@
 """Keyset files for tests."""
 
-from encvec_store.keys.keyset import Keyset
+from encvec_store.keys import Keyset
 
 PASSPHRASE = "correct horse"
 

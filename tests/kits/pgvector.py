@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from encvec_store.data.fields import Term
-from encvec_store.data.filters import Range
+from encvec_store.data import Range, Term
 from tests.kits.postgres_store import batch, opened
 
 DIM, N = 32, 6_000

@@ -7,9 +7,8 @@ import numpy as np
 import psycopg
 
 from encvec_store.indexes.pgvector import PgvectorIndex
-from encvec_store.storage.memory import MemoryStore
+from encvec_store.storage import CollectionSpec, EncryptedBatch, MemoryStore
 from encvec_store.storage.postgres import PostgresStore
-from encvec_store.storage.protocol import CollectionSpec, EncryptedBatch
 
 DIM, SIZE = 8, 40
 

@@ -4,7 +4,7 @@ import hashlib
 
 import numpy as np
 
-from encvec_store.storage.protocol import CollectionSpec, EncryptedBatch
+from encvec_store.storage import CollectionSpec, EncryptedBatch
 
 DIM, WIDTH = 8, 40
 SPEC = CollectionSpec("acme", "faces", DIM, WIDTH)

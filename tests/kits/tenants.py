@@ -4,9 +4,9 @@ import contextlib
 
 import pytest
 
-from encvec_store.data.fields import Term
+from encvec_store.data import Term
+from encvec_store.storage import Blob, CollectionSpec
 from encvec_store.storage.postgres import PostgresStore
-from encvec_store.storage.protocol import Blob, CollectionSpec
 from tests.kits.postgres import role
 from tests.kits.postgres_store import DIM, SIZE, ask, batch, both
 

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from encvec_store.maintenance.jobs import Job
-from encvec_store.runtime.concurrency import sleep, spawn
+from encvec_store.runtime import concurrency
 
 
 @pytest.fixture
@@ -117,12 +117,12 @@ def test_in_an_event_loop_it_is_a_task_that_outlives_its_caller(job):
     done, ticks = [], []
 
     def work():
-        sleep(0.3)
+        concurrency.sleep(0.3)
         done.append(threading.current_thread())
 
     def caller():
         job.start(work)
-        sleep(10)
+        concurrency.sleep(10)
 
     async def tick():
         while True:
@@ -131,18 +131,18 @@ def test_in_an_event_loop_it_is_a_task_that_outlives_its_caller(job):
 
     async def main():
         ticking = asyncio.create_task(tick())
-        calling = asyncio.create_task(spawn(caller))
+        calling = asyncio.create_task(concurrency.spawn(caller))
         await asyncio.sleep(0.05)
         calling.cancel()
         with pytest.raises(asyncio.CancelledError):
             await calling
         assert not done
-        closing = asyncio.create_task(spawn(job.close))
+        closing = asyncio.create_task(concurrency.spawn(job.close))
         await asyncio.sleep(0.01)
         closing.cancel()  # who gives up closing does not cancel it either
         with pytest.raises(asyncio.CancelledError):
             await closing
-        await spawn(job.close)
+        await concurrency.spawn(job.close)
         ticking.cancel()
 
     asyncio.run(main())

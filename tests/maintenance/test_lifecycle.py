@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import encvec_store as ev
-from encvec_store import errors
+from encvec_store import errors, low_level
 from encvec_store.maintenance import fitting, lifecycle
 from encvec_store.maintenance.rewrite import settle
 from tests.kits import oracle
@@ -81,11 +81,11 @@ def test_in_the_background(opened, gate):
     assert len(gate.threads) == 1
     assert gate.threads[0] is not threading.current_thread()
     gate.opened.set()
-    things._lifecycle.close()
+    low_level.lifecycle(things).close()
     assert state(things) == "sketch"
     assert things.verify().ok
     write(things, 100, 30)
-    things._lifecycle.close()
+    low_level.lifecycle(things).close()
     assert things.stats()["maintenance"]["due"], "after closing nothing starts"
 
 
@@ -96,9 +96,9 @@ def test_a_write_beside_the_job_is_not_lost(opened, gate):
     assert gate.began.wait(20)
     write(things, 5, 30)
     gate.opened.set()
-    things._lifecycle._job.wait()
+    low_level.lifecycle(things)._job.wait()
     write(things, 1, 35)
-    things._lifecycle._job.wait()
+    low_level.lifecycle(things)._job.wait()
     assert state(things) == "sketch"
     assert things.count() == 36
     assert things.verify().ok
@@ -151,7 +151,7 @@ def test_settings_that_change_while_candidates_are_counted(opened, monkeypatch):
     write(things, 30)
     things.maintain()
     write(things, 300, 30)
-    session, enough = things._session, fitting.enough
+    session, enough = low_level.session(things), fitting.enough
     before = session.config
 
     def interrupted(*given):
@@ -182,7 +182,7 @@ def test_what_fails_is_raised_to_whom_asked_and_told_to_the_others(opened, caplo
     same = np.repeat(oracle.vectors(1, DIM), 30, axis=0)
     things = opened("background")
     things.upsert(oracle.ids(30), same)
-    things._lifecycle._job.wait()
+    low_level.lifecycle(things)._job.wait()
     assert "ProfileError: the vectors of the sample are all the same" in caplog.text
     assert things.stats()["profile"]["failed"].startswith("ProfileError")
     with pytest.raises(errors.ProfileError, match="all the same"):

@@ -8,7 +8,7 @@ import pytest
 
 import encvec_store as ev
 from encvec_store import migrate
-from encvec_store.storage.revisions import REVISION
+from encvec_store.storage import REVISION
 from tests.kits.migrations import DATA, KEYS_VARIABLE, add_revision, catalog, fill, keyset
 
 

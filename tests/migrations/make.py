@@ -47,7 +47,7 @@ def postgresql(_: Path) -> str:
 
 def main() -> None:
     """Write the files that are missing."""
-    from encvec_store.storage.revisions import REVISION
+    from encvec_store.storage import REVISION
 
     keys = DATA / "keyset.txt"
     if not keys.exists():

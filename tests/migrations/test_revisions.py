@@ -16,10 +16,9 @@ from pytest_alembic.tests import (  # noqa: F401
 from sqlalchemy import create_engine, event, text
 
 from encvec_store import errors, migrate
-from encvec_store.localpg.errors import LocalServerError
-from encvec_store.localpg.install import find_installation
+from encvec_store.localpg import LocalServerError, find_installation
+from encvec_store.storage import FORMAT, REVISION
 from encvec_store.storage.postgres import PostgresStore
-from encvec_store.storage.revisions import FORMAT, REVISION
 from tests.kits.migrations import check, fill
 from tests.kits.postgres import role
 

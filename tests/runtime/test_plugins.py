@@ -14,9 +14,8 @@ import pytest
 
 import encvec_store
 from encvec_store.errors import InputError, PluginError, UriError
-from encvec_store.indexes import registry
-from encvec_store.indexes.registry import STORES, StoreKind, open_connection, waits_in_loop
-from encvec_store.keys.keyset import Keyset
+from encvec_store.indexes import STORES, StoreKind, open_connection, registry, waits_in_loop
+from encvec_store.keys import Keyset
 from encvec_store.runtime import plugins
 
 ROOT = Path(encvec_store.__file__).parent.parent

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from encvec_store.data.partitions import by_version, partition, partitions, version_of
+from encvec_store.data import by_version, partition_of, partitions_of, version_of
 from encvec_store.errors import SchemeError
 from encvec_store.schemes import scheme
 from encvec_store.schemes.cells import MAX_CELLS
@@ -202,11 +202,11 @@ def test_parameters():
 
 def test_partitions():
     """One number for a key version and a cell; without cells it is the version, as it was."""
-    assert partition(7) == 7
+    assert partition_of(7) == 7
     for version in (1, 2**32 - 1):
         for cell in (0, 1, MAX_CELLS - 1):
-            number = partition(version, cell)
+            number = partition_of(version, cell)
             assert version_of(number) == version
-            assert partitions(version, np.array([cell])) == [number]
+            assert partitions_of(version, np.array([cell])) == [number]
             assert 0 < number < 2**44
-    assert by_version({partition(2, 1): 5, partition(1): 3, partition(2): 4}) == {1: 3, 2: 9}
+    assert by_version({partition_of(2, 1): 5, partition_of(1): 3, partition_of(2): 4}) == {1: 3, 2: 9}

@@ -14,7 +14,7 @@ from encvec_store import Keyset, connect
 from encvec_store.runtime import gpus
 from encvec_store.schemes import device as devices
 from encvec_store.schemes import scheme
-from encvec_store.sealing.keyring import Keyring
+from encvec_store.sealing import Keyring
 from tests.kits.elsewhere import Elsewhere
 
 

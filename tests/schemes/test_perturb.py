@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from encvec_store.crypto import prf
-from encvec_store.crypto.prf import Keystream
+from encvec_store.crypto import Keystream, prf
 from encvec_store.schemes.perturb import add_ball_noise, ball_noise
 from tests.kits.stats import ks
 

@@ -3,9 +3,7 @@
 import numpy as np
 import pytest
 
-from encvec_store.crypto import prf
-from encvec_store.crypto.labels import Purpose, derive
-from encvec_store.crypto.prf import Keystream
+from encvec_store.crypto import Keystream, Purpose, derive, prf
 from encvec_store.schemes.rotation import BLOCK, DENSE, haar, rotation
 from tests.kits.stats import ks, normal_cdf
 

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
-from encvec_store.data.metrics import metric
-from encvec_store.data.precision import Precision
+from encvec_store.data import Precision, metric
 from encvec_store.schemes.exact import Exact, grid
 from encvec_store.schemes.noise import canonical
 from encvec_store.schemes.profile import Profile

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from encvec_store.crypto.prf import Pmac
+from encvec_store.crypto import Pmac
 from encvec_store.errors import SchemeError
 from encvec_store.schemes import SCHEMES, scheme
 from encvec_store.schemes.rotation import DENSE

@@ -87,12 +87,12 @@ def test_noise_is_uniform_in_the_ball():
     assert centre is not cipher
     along = encrypted.mean(axis=0)
     along /= np.linalg.norm(along)
-    drawn = ball_noise(cipher._noise._noise, cipher._noise._nonces.tags(tokens(n), one.view(np.uint8)), beta / 4, K)
+    drawn = ball_noise(cipher.noise.stream, cipher.noise.nonces.tags(tokens(n), one.view(np.uint8)), beta / 4, K)
     undone = (encrypted * np.linalg.norm(along + drawn, axis=1)[:, None] - drawn)[:, :].mean(axis=0)
     np.testing.assert_allclose(undone, along, atol=5e-3)
     # the angle to the true point is that of a uniform point of the ball around it
     cosines = encrypted @ along
-    model = np.eye(1, K) + ball_noise(cipher._noise._noise, tokens(n, n), beta / 4, K)
+    model = np.eye(1, K) + ball_noise(cipher.noise.stream, tokens(n, n), beta / 4, K)
     expected = model[:, 0] / np.linalg.norm(model, axis=1)
     assert abs(cosines.mean() - expected.mean()) < 5 * expected.std() * math.sqrt(2 / n)
     assert cosines.std() == pytest.approx(expected.std(), rel=0.03)
@@ -119,7 +119,7 @@ def test_anything_else_gives_independent_noise():
     limit = 4.5 / math.sqrt(n * K)
     base = keyed()
     clean = encrypt(keyed(0.0), rows, names)[0]
-    drawn = ball_noise(base._noise._noise, encrypt(base, rows, names)[1], 0.5, K)
+    drawn = ball_noise(base.noise.stream, encrypt(base, rows, names)[1], 0.5, K)
     nudged = rows.copy()
     nudged[:, 5] = np.nextafter(nudged[:, 5], np.float32(2))
     for other, who, what in (
@@ -134,7 +134,7 @@ def test_anything_else_gives_independent_noise():
         (keyed(profile=fit(SAMPLE).profile(K - 1)), names, rows),
     ):
         width = min(K, encrypt(other, what, who)[0].shape[1])
-        noise = ball_noise(other._noise._noise, encrypt(other, what, who)[1], 0.5, K)
+        noise = ball_noise(other.noise.stream, encrypt(other, what, who)[1], 0.5, K)
         assert abs(correlation(drawn, noise)) < limit
         if other is not base:
             turned = encrypt(other, what, who)[0][:, :width]

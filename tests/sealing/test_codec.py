@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from encvec_store.crypto.envelope import PREFIX, TOKEN
-from encvec_store.data.records import encode_payload
+from encvec_store.crypto import PREFIX, TOKEN
+from encvec_store.data import encode_payload
 from encvec_store.errors import KeyUnavailableError
-from encvec_store.keys.keyset import Keyset
+from encvec_store.keys import Keyset
 from encvec_store.sealing.codec import of_one_write
 from encvec_store.sealing.config import CollectionConfig
 from encvec_store.sealing.keyring import Keyring

@@ -6,8 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from encvec_store.data.fields import Policy
-from encvec_store.data.precision import Precision
+from encvec_store.data import Policy, Precision
 from encvec_store.errors import (
     AuthenticationError,
     ConfigMismatchError,
@@ -16,7 +15,7 @@ from encvec_store.errors import (
     SchemeError,
     ShapeError,
 )
-from encvec_store.schemes.sketch import Sketch
+from encvec_store.schemes import Sketch
 from encvec_store.sealing.config import CollectionConfig
 
 NOTHING = {"metric_name": None, "scheme_spec": None, "fields": None, "max_norm": None, "oversample": None}

@@ -5,8 +5,7 @@ import threading
 import numpy as np
 import pytest
 
-from encvec_store.data.fields import Term
-from encvec_store.data.filters import AllOf, AnyOf, Match, Present, Range
+from encvec_store.data import AllOf, AnyOf, Match, Present, Range, Term
 from encvec_store.errors import CollectionNotFoundError, StaleConfigError, StoreClosedError, StoreLockedError
 from encvec_store.storage.protocol import Blob, CollectionSpec
 from tests.kits import histories

@@ -7,7 +7,7 @@ import numpy as np
 import psycopg
 import pytest
 
-from encvec_store.data.fields import Term
+from encvec_store.data import Term
 from encvec_store.storage.postgres import PostgresStore, changes, writer
 from encvec_store.storage.postgres.source import Source
 from encvec_store.storage.protocol import Blob

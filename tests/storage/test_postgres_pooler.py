@@ -15,8 +15,7 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg_pool import ConnectionPool
 from sqlalchemy import create_engine
 
-from encvec_store.data.fields import Term
-from encvec_store.data.filters import Match
+from encvec_store.data import Match, Term
 from encvec_store.storage.postgres import PostgresStore
 from encvec_store.storage.protocol import CollectionSpec
 from tests.kits.postgres import role

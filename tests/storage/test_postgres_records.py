@@ -7,8 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from encvec_store import errors
-from encvec_store.data.fields import Term
-from encvec_store.data.filters import AllOf, AnyOf, Match, Present, Range
+from encvec_store.data import AllOf, AnyOf, Match, Present, Range, Term
 from encvec_store.storage.postgres import PostgresStore
 from encvec_store.storage.postgres.wire import KEY, split_value, term_from, typed_kind
 from encvec_store.storage.protocol import EncryptedBatch

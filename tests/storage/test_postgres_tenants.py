@@ -9,8 +9,7 @@ import pytest
 import encvec_store as ev
 from encvec_store import errors
 from encvec_store.cli.app import run
-from encvec_store.data.fields import Term
-from encvec_store.data.filters import Match
+from encvec_store.data import Match, Term
 from encvec_store.storage.protocol import CollectionSpec
 from tests.kits.postgres_store import DIM, SIZE, again, ask, batch, both, oracle, sound
 from tests.kits.tenants import TENANTS, make, opened, tables, terms

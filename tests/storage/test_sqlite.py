@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from encvec_store.data.fields import Term
-from encvec_store.data.filters import Range
+from encvec_store.data import Range, Term
 from encvec_store.errors import StoreUnreachableError
 from encvec_store.storage.protocol import Blob, CollectionSpec
 from encvec_store.storage.sqlite import SqliteStore, changes

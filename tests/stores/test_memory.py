@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from encvec_store import Store
-from encvec_store.data.fields import Term
-from encvec_store.indexes.registry import open_connection
-from encvec_store.storage.protocol import Blob
+from encvec_store.data import Term
+from encvec_store.indexes import open_connection
+from encvec_store.storage import Blob
 from tests.stores.contract import Opened, StoreContract, machine, scheme_of
 from tests.stores.contract.celled import CelledContract
 from tests.stores.contract.moving import MovingContract

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 import encvec_store as ev
-from encvec_store import errors
+from encvec_store import errors, low_level
 from encvec_store.crypto import blobs, envelope
 from encvec_store.schemes import cells, noise, sap, sketch
-from encvec_store.schemes.profile import fit
+from encvec_store.schemes import fit_profile as fit
 from tests.kits import oracle
 from tests.stores.contract.tampering import flipped
 from tests.stores.test_faiss import OpenedFaiss
@@ -91,10 +91,10 @@ def test_2_no_key_serves_two_purposes(keyset, monkeypatch):
     for tenant, collection, metric in (("a", "x", "cosine"), ("a", "y", "ip"), ("b", "x", "l2")):
         store = ev.connect("memory:", keyset=keyset)
         things = store.collection(collection, 4, metric, "sap", tenant=tenant, fields={"f": "blind"})
-        keyring = things._session.keyring
+        keyring = low_level.session(things).keyring
         for version in (1, 2):
-            keyring.codec(version, things._session.config)
-            keyring._blob_cipher(version)
+            keyring.codec(version, low_level.session(things).config)
+            keyring._blob_cipher(version)  # noqa: SLF001
             for k in (16, 17):
                 profile = spectrum.profile(k)
                 fitted = sketch.Sketch().fitted(profile)
@@ -134,7 +134,7 @@ def test_4_one_records_ciphertext_is_not_anothers(place, store, scheme):
     things = store.collection("things", dim=DIM, scheme=scheme)
     things.upsert(["a", "b"], oracle.vectors(2, DIM), [{"of": "a"}, {"of": "b"}])
     burglar = place.burglar()
-    keyring = things._session.keyring
+    keyring = low_level.session(things).keyring
     token = keyring.tokens(["a"])[keyring.primary].tobytes()
     a, b = sorted(burglar.rows(), key=lambda row: burglar.read(row, "token") != token)
     for parts in (("vector",), ("payload",), ("vector", "payload", "index_vector")):

@@ -8,8 +8,7 @@ import psycopg
 import pytest
 
 import encvec_store as ev
-from encvec_store.storage.postgres.source import Source
-from encvec_store.storage.postgres.wire import Raw, RawDumper, split_value, term_from, typed_kind, vector
+from encvec_store.storage.postgres import Raw, RawDumper, Source, split_value, term_from, typed_kind, vector
 from tests.kits.postgres import role
 from tests.stores.contract import Opened, SameStoreContract, StoreContract, machine
 from tests.stores.contract.celled import CelledContract

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import encvec_store as ev
-from encvec_store import errors
+from encvec_store import errors, low_level
 from encvec_store.transfer import compare, load
 from encvec_store.transfer.table import TableSource
 from tests.kits.transfer import DIM, N, ask, make_items, text, vectors
@@ -115,7 +115,7 @@ def test_the_comparison_finds_what_was_changed_on_either_side(source, items, doc
 
 def test_a_record_that_does_not_authenticate_is_a_mismatch(source, docs):
     load(source, docs)
-    row = next(iter(docs._session.records._held.rows.values()))
+    row = next(iter(low_level.session(docs).records._held.rows.values()))
     row.payload = row.payload[:-1] + bytes([row.payload[-1] ^ 1])
     report = compare(source, docs, queries=0)
     assert [mismatch.what for mismatch in report.mismatches] == ["unreadable"]

@@ -9,13 +9,13 @@ Copy this folder to ann_benchmarks/algorithms/encvec_store there; then
 from __future__ import annotations
 
 import tempfile
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from ann_benchmarks.algorithms.base.module import BaseANN  # type: ignore[import-not-found,unused-ignore]
 
 import encvec_store as ev
+from encvec_store.low_level import set_search_options
 
 METRICS = {"angular": "cosine", "euclidean": "l2"}
 _BATCH = 5_000
@@ -56,9 +56,7 @@ class EncvecStore(BaseANN):  # type: ignore[misc,unused-ignore]
 
     def set_query_arguments(self, ef_search: int, oversample: int) -> None:
         """Set how many nodes HNSW keeps and how many candidates are re-ranked for each hit."""
-        index = self._collection._session.index
-        index._options = replace(index._options, ef_search=ef_search)
-        self._collection._oversample = oversample
+        set_search_options(self._collection, ef_search=ef_search, oversample=oversample)
         self.name = f"encvec_store({self._told}, ef={ef_search}, oversample={oversample})"
 
     def query(self, q: Any, n: int) -> Any:

@@ -7,10 +7,26 @@ from typing import Any
 from ...storage.protocol import Records
 from ...storage.sqlite import SqliteRecords, SqliteStore
 from ..protocol import Connection
+from .ann import AnnIndex, empty_ivf, lists_for, training_size
+from .device import gpu_copy, suits, uses_gpu
 from .index import FaissIndex
-from .options import FaissOptions, parse_url
+from .options import INDEX_KINDS, STORAGES, FaissOptions, parse_url
 
-__all__ = ["FaissIndex", "FaissOptions", "connect"]
+__all__ = [
+    "INDEX_KINDS",
+    "STORAGES",
+    "AnnIndex",
+    "FaissIndex",
+    "FaissOptions",
+    "connect",
+    "empty_ivf",
+    "gpu_copy",
+    "lists_for",
+    "parse_url",
+    "suits",
+    "training_size",
+    "uses_gpu",
+]
 
 
 def connect(url: str, **options: Any) -> Connection:

@@ -19,7 +19,7 @@ from ...storage.sqlite.files import Read
 from .device import GpuCopy, gpu_copy, suits, uses_gpu
 from .options import FaissOptions
 
-__all__ = ["VERSION", "AnnIndex", "empty_ivf", "training_size"]
+__all__ = ["VERSION", "AnnIndex", "empty_ivf", "lists_for", "training_size"]
 
 faiss: Any = _faiss  # its stubs do not know what its Python wrappers add
 VERSION: str = faiss.__version__
@@ -50,7 +50,7 @@ def empty_ivf(dim: int, lists: int, storage: str, measure: int) -> Any:
 
 def training_size(kind: str, records: int) -> int:
     """Return how many vectors `AnnIndex.build` wants as a sample."""
-    return min(records, max(_SAMPLE, _PER_LIST * _lists(records)) if kind == "ivf" else _SAMPLE)
+    return min(records, max(_SAMPLE, _PER_LIST * lists_for(records)) if kind == "ivf" else _SAMPLE)
 
 
 class AnnIndex:
@@ -91,7 +91,7 @@ class AnnIndex:
                 raw = faiss.IndexHNSWFlat(dim, options.m, ip)
             raw.hnsw.efConstruction = options.ef_construction
         else:
-            lists = min(_lists(records), len(sample))
+            lists = min(lists_for(records), len(sample))
             raw = empty_ivf(dim, lists, storage, ip)
         if storage == "sq8":
             # room for later vectors beyond the sample's extremes, which would be clipped
@@ -241,7 +241,8 @@ def _filled(vectors: Matrix, width: int) -> Matrix:
     return out
 
 
-def _lists(records: int) -> int:
+def lists_for(records: int) -> int:
+    """Return how many lists an IVF index over so many records has."""
     return max(1, min(int(4 * math.sqrt(records)), records // 30, 8_192))
 
 

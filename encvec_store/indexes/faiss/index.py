@@ -46,7 +46,7 @@ class FaissIndex:
 
     def __init__(self, records: Records, folder: Path | None, options: FaissOptions) -> None:
         self._records = records
-        self._options = options
+        self.options = options
         self._cache = None if folder is None else Cache(folder, records.spec, options)
         self._lock = ReadWriteLock()
         self._saving = threading.Lock()
@@ -89,7 +89,7 @@ class FaissIndex:
         """Say how `candidates` would answer."""
         with self._fitted((partition,), query.shape[-1], predicate) as chosen:
             there, choice = chosen.get(partition, (Partition(), (None, 0)))
-            return there.explain(limit, choice, self._options)
+            return there.explain(limit, choice, self.options)
 
     def authenticate(self, authenticator: CacheAuthenticator) -> None:
         """Take the means to check cached files. Without them, none are read or written."""
@@ -145,14 +145,14 @@ class FaissIndex:
             loaded = self._loaded
             index_dim = self._state.index_dim if loaded else self._records.spec.index_dim
         kinds = {str(partition["index"]) for partition in partitions.values() if partition["index"]}
-        planned = {self._options.kind_for(n) for n in counts.values()} or {self._options.kind_for(0)}
+        planned = {self.options.kind_for(n) for n in counts.values()} or {self.options.kind_for(0)}
         return {
             "index": "+".join(sorted(kinds or planned)) if index_dim else "none",
             "loaded": loaded,
             "rows": sum(counts.values()),
             "dead": sum(int(partition["dead"] or 0) for partition in partitions.values()),
-            "storage": self._options.storage,
-            "ef_search": self._options.ef_search,
+            "storage": self.options.storage,
+            "ef_search": self.options.ef_search,
             "partitions": partitions,
             "bytes": {"index": 0, "vectors": 0} if self._cache is None else self._cache.sizes(),
         }
@@ -198,7 +198,7 @@ class FaissIndex:
         if not self._loaded or generation != self._state.generation:
             return None
         self._check_dim(dim)
-        if stale(self._partitions, wanted, self._options):
+        if stale(self._partitions, wanted, self.options):
             return None
         chosen = choose(self._partitions, wanted, predicate)
         if chosen is None and predicate is not None:
@@ -221,7 +221,7 @@ class FaissIndex:
             if changes is not None and changes.generation != self._state.generation:
                 continue  # `_apply` had to ask again, and learned more
             useless = dim not in (None, self._state.index_dim)
-            if useless or not stale(self._partitions, wanted, self._options) or self._fit():
+            if useless or not stale(self._partitions, wanted, self.options) or self._fit():
                 return matching
 
     def _check_dim(self, dim: int | None) -> None:
@@ -232,7 +232,7 @@ class FaissIndex:
         queries = len(next(iter(probes.values())))
         if not (chosen and queries and limit > 0):
             return [np.empty(0, np.int64) for _ in range(queries)]
-        return together(chosen, probes, limit, self._options)
+        return together(chosen, probes, limit, self.options)
 
     def _completed(self, asked: Rows, envelopes: Bytes, have: npt.NDArray[np.bool_]) -> tuple[Rows, Bytes]:
         """Read from the records what was not mapped, and leave out what they don't have."""
@@ -304,10 +304,10 @@ class FaissIndex:
         whole = True
         try:
             for partition in self._partitions.values():
-                if partition.stale(self._options):
+                if partition.stale(self.options):
                     before = partition.indexed if partition.ann else 0
                     ann = partition.ann
-                    whole &= partition.fit(self._index_vectors, self._state.index_dim, self._options)
+                    whole &= partition.fit(self._index_vectors, self._state.index_dim, self.options)
                     self._unsaved += partition.indexed - before if partition.ann is ann else partition.indexed
             # rows keep their numbers when content is replaced, so what was read may be of both
             changes = self._changes(self._state)

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ... import low_level
 from ...collection import Collection
-from ...data.arrays import Matrix
-from ...data.records import Hit
-from ...engine.lookup import places
-from ...engine.search import asked
+from ...data import Hit, Matrix
 from ...store import Store
 from .source import Vectors, VectorSource
 
@@ -56,7 +54,6 @@ class Encrypted:
 
     def __init__(self, store: Store, collection: Collection) -> None:
         self.collection = collection
-        self._session = collection._session
         self._url = store.url
         self._places: dict[int, int] = {}
 
@@ -72,21 +69,12 @@ class Encrypted:
 
     def setting(self, oversample: int | None = None, **options: int) -> Callable[[], None]:
         """Return what sets options of an open `faiss:` store, and the candidates a hit; it takes microseconds."""
-        index: Any = self._session.index
-        changed = replace(index._options, **options) if options else None
-
-        def use() -> None:
-            if changed is not None:
-                index._options = changed
-            if oversample is not None:
-                self.collection._oversample = oversample
-
-        return use
+        return partial(low_level.set_search_options, self.collection, oversample=oversample, **options)
 
     @property
     def has_stage_one(self) -> bool:
         """Whether the scheme has index vectors at all."""
-        return self._session.config.index_dim > 0
+        return low_level.session(self.collection).config.index_dim > 0
 
     def candidates(self, query: Matrix, limit: int) -> npt.NDArray[np.int64]:
         """Search the index only: encrypt a (d,) query and return the store's first `limit` rows, unopened."""
@@ -94,8 +82,7 @@ class Encrypted:
 
     def candidates_all(self, queries: Matrix, limit: int) -> list[npt.NDArray[np.int64]]:
         """Do the same for (q, d) queries at once."""
-        config = self._session.refresh()
-        return asked(self._session, self.collection._sources, config, queries, None).candidates(limit)
+        return low_level.candidates(self.collection, queries, limit)
 
     def search(self, query: Matrix, k: int) -> list[Hit]:
         """Search as anybody would."""
@@ -111,7 +98,7 @@ class Encrypted:
         if answers and isinstance(answers[0], np.ndarray):
             if not self._places:
                 ids = [str(i) for i in range(self.collection.count())]
-                self._places = {int(row): i for i, row in enumerate(places(self._session, ids))}
+                self._places = {int(row): i for i, row in enumerate(low_level.places(self.collection, ids))}
             return [np.array([self._places[int(row)] for row in answer], np.int64) for answer in answers]
         return [np.array([int(hit.id) for hit in answer], np.int64) for answer in answers]
 

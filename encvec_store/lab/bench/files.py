@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import InputError
-from ...transfer.arrays import MAPPED, StoredArray, hdf5_file, hdf5_set, hdf5_sets, open_array
-from ...transfer.metric_names import told
+from ...transfer import MAPPED, StoredArray, hdf5_file, hdf5_set, hdf5_sets, open_array, told
 from .source import Data, Vectors, VectorSource, held_out
 
 __all__ = ["MAPPED", "open_data", "open_vectors"]

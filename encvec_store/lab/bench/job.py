@@ -21,11 +21,10 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
-from ...data.metrics import metric
-from ...indexes.faiss.device import uses_gpu
-from ...indexes.faiss.options import FaissOptions, parse_url
-from ...keys.keyset import Keyset
-from ...sealing.config import DEFAULT_SCHEME
+from ...data import metric
+from ...indexes.faiss import FaissOptions, parse_url, uses_gpu
+from ...keys import Keyset
+from ...sealing import DEFAULT_SCHEME
 from .machine import load
 from .memory import QUERIES, serve
 from .sides import PlainFaiss, PlainPostgres, Side, Stored, Variant, effort_option

@@ -14,11 +14,8 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
-from ...data.arrays import Matrix
-from ...data.metrics import Metric
-from ...indexes.faiss import ann
-from ...indexes.faiss.device import gpu_copy, suits, uses_gpu
-from ...indexes.faiss.options import FaissOptions
+from ...data import Matrix, Metric
+from ...indexes.faiss import FaissOptions, empty_ivf, gpu_copy, lists_for, suits, training_size, uses_gpu
 from .source import Vectors, VectorSource
 
 __all__ = ["Plain"]
@@ -45,7 +42,7 @@ class Plain:
         """Seconds of training and adding, on the clock and of the processor."""
         self._index = _empty(self.kind, self.storage, metric, n, source.dim, options)
         if not self._index.is_trained:
-            sample = source.take(ann.training_size(self.kind, n)).whole()
+            sample = source.take(training_size(self.kind, n)).whole()
             self._timed(self._index.train, metric.lift(sample) if self._unit else sample)
         for _, some in source.slices():
             self._timed(lambda part: self._index.add(metric.lift(part) if self._unit else part), some)
@@ -119,7 +116,7 @@ def _empty(kind: str, storage: str, metric: Metric, n: int, dim: int, options: F
     if kind == "flat":
         return library.IndexFlat(dim, measure)
     if kind == "ivf":
-        return ann.empty_ivf(dim, ann._lists(n), storage, measure)
+        return empty_ivf(dim, lists_for(n), storage, measure)
     if storage == "sq8":
         index = library.IndexHNSWSQ(dim, library.ScalarQuantizer.QT_8bit, options.m, measure)
     else:

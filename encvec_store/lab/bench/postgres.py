@@ -22,10 +22,9 @@ import numpy.typing as npt
 import psycopg
 from psycopg.sql import SQL
 
-from ...data.arrays import Matrix
+from ...data import Matrix
 from ...localpg import LocalServer
-from ...storage.postgres.options import PostgresOptions, parse_url
-from ...storage.postgres.wire import Raw, RawDumper, vector
+from ...storage.postgres import PostgresOptions, Raw, RawDumper, parse_url, vector
 
 __all__ = ["PlainTable", "ScratchDatabase", "Search", "database"]
 

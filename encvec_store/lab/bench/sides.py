@@ -17,10 +17,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ...data.arrays import Matrix
-from ...data.metrics import Metric, metric
-from ...indexes.faiss.options import FaissOptions
-from ...keys.keyset import Keyset
+from ...data import Matrix, Metric, metric
+from ...indexes.faiss import FaissOptions
+from ...keys import Keyset
 from ...store import connect
 from .encrypted import BATCH, Encrypted, fill
 from .plain import Plain
@@ -135,7 +134,7 @@ class PlainPostgres:
     scheme: Mapping[str, Any] = {"name": "plaintext"}
 
     def __init__(self, data: Data, url: str, options: Mapping[str, Any], done: Advance, stack: ExitStack) -> None:
-        from ...storage.postgres.options import parse_url
+        from ...storage.postgres import parse_url
         from .postgres import PlainTable
 
         self.store = PlainTable.name

@@ -13,8 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ...data.arrays import Matrix, Rows
-from ...data.metrics import as_vectors
+from ...data import Matrix, Rows, as_vectors
 from ...errors import InputError, ShapeError
 
 __all__ = ["Data", "Drawn", "Judged", "Labels", "Qrels", "VectorSource", "Vectors", "held_out"]

@@ -12,7 +12,7 @@ import math
 
 import numpy as np
 
-from ...data.arrays import Matrix, Rows
+from ...data import Matrix, Rows
 from ...errors import InputError
 from .source import HELD_OUT, Data, Drawn, VectorSource
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ...data.arrays import Matrix
+from ...data import Matrix
 
 __all__ = ["Timed", "interleave", "interval", "throughput"]
 

@@ -8,8 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ...data.arrays import Matrix, Rows
-from ...data.metrics import Metric
+from ...data import Matrix, Metric, Rows
 from .source import Judged, Vectors, VectorSource
 
 __all__ = ["Answers", "Truth", "ndcg"]
@@ -32,7 +31,7 @@ class Truth:
         progress: Callable[[int], None] | None = None,
     ) -> None:
         """Find the k nearest of (n, d) vectors to each of (q, d) queries; `progress` gets vectors done."""
-        self._metric, self._queries = metric, queries
+        self.metric, self.queries = metric, queries
         self._source = vectors if isinstance(vectors, VectorSource) else VectorSource(vectors)
         self.k = min(k, len(self._source))
         most = min(len(self._source), self.k + _SPARE)
@@ -54,9 +53,9 @@ class Truth:
 
     def _rough(self, queries: Matrix, vectors: Matrix) -> Matrix:
         rough: Matrix = queries @ vectors.T
-        if self._metric.name != "ip":
+        if self.metric.name != "ip":
             squares = np.einsum("ij,ij->i", vectors, vectors)
-            if self._metric.name == "cosine":
+            if self.metric.name == "cosine":
                 rough /= np.sqrt(squares)
             else:
                 rough -= squares / 2
@@ -72,18 +71,18 @@ class Truth:
         for start in range(0, len(wanted), _CHUNK):
             here = wanted[start : start + _CHUNK]
             vectors = self._source.rows(here)
-            for query, answer, out in zip(self._queries, answers, scores, strict=True):
+            for query, answer, out in zip(self.queries, answers, scores, strict=True):
                 at = np.searchsorted(here, answer)
                 mine = np.flatnonzero((at < len(here)) & (here[np.minimum(at, len(here) - 1)] == answer))
                 if len(mine):
-                    out[mine] = self._metric.scores(query, vectors[at[mine]])
+                    out[mine] = self.metric.scores(query, vectors[at[mine]])
         return scores
 
     def part(self, queries: slice) -> Truth:
         """Return the truth of some of the queries."""
         some = copy.copy(self)
-        some._queries, some.scores, some.positions = (
-            self._queries[queries],
+        some.queries, some.scores, some.positions = (
+            self.queries[queries],
             self.scores[queries],
             self.positions[queries],
         )
@@ -113,7 +112,7 @@ class Answers:
         either is right.
         """
         k = min(k, self._truth.k)
-        order, right = self._truth._metric.order, 0
+        order, right = self._truth.metric.order, 0
         for limits, answer, scores in zip(self._truth.scores, self.answers, self.scores, strict=True):
             _, once = np.unique(answer[:k], return_index=True)
             limit = order(limits[k - 1 : k])
@@ -126,7 +125,7 @@ class Answers:
         Of cosine, Euclidean distances of the normalised vectors. As `rel` in ann-benchmarks; short answers are
         compared with as many neighbours.
         """
-        distance, mine, best = self._truth._metric, 0.0, 0.0
+        distance, mine, best = self._truth.metric, 0.0, 0.0
         if distance.name == "ip":
             return None
         for limits, scores in zip(self._truth.scores, self.scores, strict=True):
@@ -141,7 +140,7 @@ class Answers:
 
     def distances(self) -> list[npt.NDArray[np.float64]]:
         """Return distances as ann-benchmarks keeps them: 1 - cosine, Euclidean, or minus the inner product."""
-        name = self._truth._metric.name
+        name = self._truth.metric.name
         return [1 - s if name == "cosine" else s if name == "l2" else -s for s in self.scores]
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ...data.arrays import Matrix
+from ...data import Matrix
 
 __all__ = [
     "Cells",

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ...data.arrays import Matrix
+from ...data import Matrix
 from ...errors import InputError
 from .attacks import ATTACKS
 from .cells import LEAST, parts, ways

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ...data.arrays import Matrix
+from ...data import Matrix
 from .algebra import Cells, Statistics, ball, centroids, haar, nearest, unit
 from .protocol import GivenParameters
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ...data.arrays import Matrix
+from ...data import Matrix
 from .algebra import float32, unit
 
 __all__ = ["text_like"]

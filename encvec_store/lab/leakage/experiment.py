@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ...data.arrays import Matrix
+from ...data import Matrix
 from ...errors import InputError
 from .algebra import Cells, Indices, float32, sample, unit
 from .attacks import ATTACKS, Attack

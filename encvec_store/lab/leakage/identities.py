@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import binom
 
-from ...data.arrays import Matrix
+from ...data import Matrix
 from .algebra import blocks, nearest, unit
 from .metrics import equal_error_rate, true_accept_rate
 from .probes import LUCK, Labels

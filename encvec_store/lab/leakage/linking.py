@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ...data.arrays import Matrix
+from ...data import Matrix
 from .algebra import centred, unit
 from .attacks.cliques import cliques
 from .attacks.coordinates import coordinates

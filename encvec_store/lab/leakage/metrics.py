@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ...data.arrays import Matrix
+from ...data import Matrix
 from .algebra import Cells, Indices, blocks, nearest, unit
 
 __all__ = [

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ...data.arrays import Matrix
+from ...data import Matrix
 from ...errors import InputError
 from ...schemes import Scheme
 from .experiment import Experiment, Row, run, worst

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from scipy.optimize import minimize
 from scipy.stats import norm, spearmanr
 
-from ...data.arrays import Matrix
+from ...data import Matrix
 from .algebra import Cells, Indices, Statistics, centred, float32, procrustes, unit
 from .metrics import auc, hits
 from .protocol import Keyed

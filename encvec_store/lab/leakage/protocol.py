@@ -7,8 +7,8 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 
-from ...data.arrays import Matrix
-from ...sealing.config import DEFAULT_OVERSAMPLE
+from ...data import Matrix
+from ...sealing import DEFAULT_OVERSAMPLE
 from .algebra import Cells
 
 __all__ = ["GivenParameters", "Keyed", "OneRotation", "Subject"]

@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from ...data.arrays import Matrix
-from ...maintenance.fitting import fitted, grown
-from ...schemes import KeyedScheme, Scheme, scheme
-from ...schemes.profile import Profile
-from ...sealing.config import DEFAULT_OVERSAMPLE, CollectionConfig
+from ...data import Matrix
+from ...maintenance import fitted, grown
+from ...schemes import KeyedScheme, Profile, Scheme, scheme
+from ...sealing import DEFAULT_OVERSAMPLE, CollectionConfig
 from .algebra import Cells
 from .protocol import Keyed
 

@@ -8,12 +8,12 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from ... import low_level
 from ...collection import Collection
-from ...data.arrays import Matrix, Rows
-from ...data.partitions import by_version
-from ...engine.session import Session
+from ...data import Matrix, Rows, by_version
+from ...engine import Session
 from ...errors import InputError, StaleConfigError
-from ...sealing.config import CollectionConfig
+from ...sealing import CollectionConfig
 from .algebra import Cells, Indices
 from .protocol import Subject
 
@@ -102,7 +102,7 @@ def read(collection: Collection, limit: int, seed: int = 0) -> StoredRecords | N
         StaleConfigError: the collection was rewritten at each attempt.
         AuthenticationError: a record was altered.
     """
-    session = collection._session
+    session = low_level.session(collection)
     for _ in range(_ATTEMPTS):
         config = session.refresh()
         if not config.index_dim:

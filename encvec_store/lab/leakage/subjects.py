@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-from ...data.arrays import Matrix
+from ...data import Matrix
 from ...errors import InputError
 from ...schemes import scheme
 from .algebra import Statistics, ball, blocks, float32, haar, unit

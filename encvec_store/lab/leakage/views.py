@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ...data.arrays import Matrix
+from ...data import Matrix
 from .algebra import Indices, Statistics, ball, centred, eigen, float32, unit
 
 __all__ = ["VIEWS", "Case", "View", "view", "whitening"]

@@ -182,7 +182,7 @@ def create_schema(source: Source, names: Names, extension: str) -> None:
 
     metadata = build_metadata(names.schema)
     language = dialect.dialect()  # type: ignore[no-untyped-call]
-    elements: list[ExecutableDDLElement] = [CreateSequence(sequence) for sequence in metadata._sequences.values()]
+    elements: list[ExecutableDDLElement] = [CreateSequence(sequence) for sequence in metadata._sequences.values()]  # noqa: SLF001
     for table in metadata.sorted_tables:
         elements.append(CreateTable(table))
         elements += [CreateIndex(index) for index in sorted(table.indexes, key=lambda index: str(index.name))]

@@ -151,7 +151,7 @@ class Source:
     def with_settings(self, settings: Mapping[str, str]) -> Source:
         """Return the same connections, with settings for each transaction; a read is always one then."""
         other = copy.copy(self)
-        other._local = {**self._local, **settings}
+        other._local = {**self._local, **settings}  # noqa: SLF001
         return other
 
     @staticmethod

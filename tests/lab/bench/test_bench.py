@@ -9,8 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 from encvec_store import Keyset, connect
-from encvec_store.cli.bench import bench
-from encvec_store.data.metrics import metric
+from encvec_store.cli.app import cli
+from encvec_store.data import metric
 from encvec_store.lab.bench import BenchJob, Data, Labels, Qrels, VectorSource, run
 from encvec_store.lab.bench.timing import WARM_UP, interleave, interval, throughput
 from encvec_store.lab.bench.truth import Truth, ndcg
@@ -184,7 +184,7 @@ def test_postgres_beside_plain_pgvector(pg_dsn):
 def test_command(tmp_path):
     np.save(tmp_path / "some.npy", vectors(200))
     done = CliRunner().invoke(
-        bench, ["--data", str(tmp_path / "some.npy"), "--json", "--queries", "10", "--scheme", "sap"]
+        cli, ["bench", "--data", str(tmp_path / "some.npy"), "--json", "--queries", "10", "--scheme", "sap"]
     )
     assert done.exit_code == 0, done.output
     rows = json.loads(done.stdout)
@@ -196,15 +196,15 @@ def test_command(tmp_path):
 
 def test_command_prints_a_table(tmp_path):
     np.save(tmp_path / "some.npy", vectors(100))
-    done = CliRunner().invoke(bench, ["--data", str(tmp_path / "some.npy"), "--store", "memory:", "--k", "5"])
+    done = CliRunner().invoke(cli, ["bench", "--data", str(tmp_path / "some.npy"), "--store", "memory:", "--k", "5"])
     assert done.exit_code == 0, done.output
     assert "plain FAISS" in done.stdout
     assert "queries/s" in done.stdout
 
 
 def test_command_needs_data_and_a_scheme_that_takes_noise():
-    assert "--data" in CliRunner().invoke(bench, []).output
-    done = CliRunner().invoke(bench, ["--data", "iid:100x8", "--scheme", "sealed", "--beta", "2"])
+    assert "--data" in CliRunner().invoke(cli, ["bench"]).output
+    done = CliRunner().invoke(cli, ["bench", "--data", "iid:100x8", "--scheme", "sealed", "--beta", "2"])
     assert done.exit_code == 2
     assert "--beta" in done.output
 

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import pytest
 from click.testing import CliRunner
 
-from encvec_store.cli.bench import bench
+from encvec_store.cli.app import cli
 from encvec_store.errors import InputError
 from encvec_store.lab.bench.cost import Prices, cost
 from encvec_store.lab.bench.pictures import draw
@@ -164,6 +164,6 @@ def test_report_command(tmp_path):
 
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(item) + "\n" for item in (plain(), row())))
     out = tmp_path / "page.html"
-    done = CliRunner().invoke(bench, ["report", str(tmp_path), "--html", str(out), "--memory-price", "7"])
+    done = CliRunner().invoke(cli, ["bench", "report", str(tmp_path), "--html", str(out), "--memory-price", "7"])
     assert done.exit_code == 0, done.output
     assert "7 for a GiB" in re.sub(r"\s+", " ", out.read_text())

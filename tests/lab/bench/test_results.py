@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from encvec_store.cli.bench import bench
+from encvec_store.cli.app import cli
 from encvec_store.errors import InputError
 from encvec_store.lab.bench import BenchJob, measure
 from encvec_store.lab.bench.compare import compared
@@ -82,14 +82,14 @@ def test_compare_takes_out_what_the_machine_did():
 def test_commands_resume_and_compare(tmp_path):
     arguments = ["--data", "iid:80x8", "--queries", "5", "--rounds", "0", "--no-memory", "--scheme", "sap", "--json"]
     kept = [*arguments, "--out", str(tmp_path / "kept")]
-    first = CliRunner().invoke(bench, kept)
+    first = CliRunner().invoke(cli, ["bench", *kept])
     assert first.exit_code == 0, first.output
-    second = CliRunner().invoke(bench, kept)
+    second = CliRunner().invoke(cli, ["bench", *kept])
     rows = json.loads(first.stdout)
     assert json.loads(second.stdout) == rows, "the very same times: nothing was measured"
     (tmp_path / "list.json").write_text(first.stdout)
-    done = CliRunner().invoke(bench, ["compare", str(tmp_path / "kept"), str(tmp_path / "list.json"), "--json"])
+    done = CliRunner().invoke(cli, ["bench", "compare", str(tmp_path / "kept"), str(tmp_path / "list.json"), "--json"])
     assert done.exit_code == 0, done.output
     assert {found["p50_ratio"] for found in json.loads(done.stdout)} == {1.0}
-    shown = CliRunner().invoke(bench, ["compare", str(tmp_path / "kept"), str(tmp_path / "kept")])
+    shown = CliRunner().invoke(cli, ["bench", "compare", str(tmp_path / "kept"), str(tmp_path / "kept")])
     assert "plaintext's" in shown.stdout

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from encvec_store.data.metrics import metric
+from encvec_store.data import metric
 from encvec_store.errors import InputError, ShapeError
 from encvec_store.lab.bench.files import open_data
 from encvec_store.lab.bench.source import VectorSource, held_out

@@ -6,9 +6,9 @@ import logging
 import numpy as np
 import pytest
 
-from encvec_store import errors
-from encvec_store.data.partitions import version_of
-from encvec_store.engine.lookup import places
+from encvec_store import errors, low_level
+from encvec_store.data import version_of
+from encvec_store.engine import places
 from encvec_store.schemes import growth
 from encvec_store.schemes import profile as profiles
 from tests.kits import oracle
@@ -54,7 +54,7 @@ class CelledContract:
     def check_cells(self, things, n):
         """The store's groups are the cells of the stats, and every record is in its own."""
         stats = things.stats()["cells"]
-        partitions = things._session.records.partitions()
+        partitions = low_level.session(things).records.partitions()
         assert len(partitions) == stats["count"]
         assert sum(partitions.values()) == things.count() == n
         assert stats["records"] == {"least": min(partitions.values()), "most": max(partitions.values())}
@@ -72,7 +72,7 @@ class CelledContract:
         assert stats["key_versions"] == {"1": N}
         self.check_cells(celled, N)
         queries = oracle.vectors(12, DIM, seed=3)
-        celled._oversample = EVERYTHING
+        low_level.set_search_options(celled, oversample=EVERYTHING)
         for query, hits in zip(queries, celled.search(queries, k=20), strict=True):
             assert_hits(hits, "cosine", query, oracle.ids(N), stored, 20)
         assert_hits(celled.search(QUERY, k=N), "cosine", QUERY, oracle.ids(N), stored, N)
@@ -81,7 +81,7 @@ class CelledContract:
     @pytest.mark.parametrize("oversample", [1, 5, 20])
     def test_filters_find_all_there_is(self, celled, oversample):
         """However few of each cell are asked for: a store that has as many as it was asked for gives them."""
-        celled._oversample = oversample
+        low_level.set_search_options(celled, oversample=oversample)
         assert [hit.id for hit in celled.search(QUERY, k=5, where={"few": "yes"})] == ["id-123"]
         for where, wanted in (({"n": 3}, 43), ({"n": {"in": [1, 2]}, "few": "no"}, 86)):
             assert len(celled.search(QUERY, k=200, where=where)) == wanted == celled.count(where)
@@ -97,18 +97,18 @@ class CelledContract:
             scheme = {"name": "sketch", "k": DIM, "beta": 2.0, "cells": cells}
             things = store.collection(f"in {cells}", dim=DIM, scheme=scheme)
             things.upsert(names, stored)
-            things._oversample = 4
+            low_level.set_search_options(things, oversample=4)
             found[cells] = recall(things, stored, names, queries)
         assert 0.4 < found[1] < 0.98, "else there is nothing to compare"
         assert abs(found[9] - found[1]) < 0.06
 
     def test_written_again_a_record_stays_in_its_cell(self, celled):
-        rows = places(celled._session, oracle.ids(N))
-        before = [partition for _, partition, _, _ in celled._session.records.audit(rows)]
+        rows = places(low_level.session(celled), oracle.ids(N))
+        before = [partition for _, partition, _, _ in low_level.session(celled).records.audit(rows)]
         fresh = oracle.vectors(N, DIM, seed=8)
         celled.upsert(oracle.ids(N), fresh, metadata(N))
-        rows = places(celled._session, oracle.ids(N))
-        assert [partition for _, partition, _, _ in celled._session.records.audit(rows)] == before
+        rows = places(low_level.session(celled), oracle.ids(N))
+        assert [partition for _, partition, _, _ in low_level.session(celled).records.audit(rows)] == before
         self.check_cells(celled, N)
         assert celled.delete(oracle.ids(100)) == 100
         assert celled.delete(where={"n": 3}) > 20
@@ -129,12 +129,12 @@ class CelledContract:
 
     def test_both_key_versions_answer_from_cells(self, celled, keyset):
         keyset.rotate()
-        celled._oversample = EVERYTHING
+        low_level.set_search_options(celled, oversample=EVERYTHING)
         fresh = oracle.vectors(N, DIM, seed=8)
         celled.upsert(oracle.ids(150), fresh[:150], metadata(150))
         stored = np.concatenate([fresh[:150], oracle.vectors(N, DIM)[150:]])
         assert celled.stats()["key_versions"] == {"1": 150, "2": 150}
-        assert {version_of(partition) for partition in celled._session.records.partitions()} == {1, 2}
+        assert {version_of(partition) for partition in low_level.session(celled).records.partitions()} == {1, 2}
         assert_hits(celled.search(QUERY, k=40), "cosine", QUERY, oracle.ids(N), stored, 40)
         assert celled.verify().ok
         keyset.disable(1)
@@ -149,7 +149,7 @@ class CelledContract:
         things = store.collection("things", dim=DIM, scheme={"name": "sketch", "cells": 3}, oversample=EVERYTHING)
         things.upsert(oracle.ids(30), oracle.vectors(30, DIM))
         assert things.stats()["cells"] is None
-        assert set(things._session.records.partitions()) == {1}
+        assert set(low_level.session(things).records.partitions()) == {1}
         things.upsert(oracle.ids(30, 30), oracle.vectors(60, DIM)[30:])
         assert things.stats()["cells"]["moves_above"] is None
         self.check_cells(things, 60)
@@ -178,7 +178,7 @@ class CelledContract:
         burglar = place.burglar()
         row = burglar.rows()[0]
         partition = burglar.read(row, "partition")
-        others = [other for other in celled._session.records.partitions() if other != partition]
+        others = [other for other in low_level.session(celled).records.partitions() if other != partition]
         burglar.write(row, {"partition": others[0] if change == "another cell" else 99 << 32 | 1})
         assert [item.part for item in celled.verify().damaged] == ["cell"]
 

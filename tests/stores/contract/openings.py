@@ -5,7 +5,7 @@ import threading
 import numpy as np
 import pytest
 
-from encvec_store import errors
+from encvec_store import errors, low_level
 from tests.kits import oracle
 from tests.kits.oracle import assert_hits
 from tests.kits.threads import guarded
@@ -37,18 +37,18 @@ class OpeningsContract:
         mine.upsert(oracle.ids(20), oracle.vectors(20))
         again = store.collection("things", oversample=2)
         assert again is not mine
-        assert again._session is mine._session
-        assert again._oversample == 2 != mine._oversample
+        assert low_level.session(again) is low_level.session(mine)
+        assert again._oversample == 2 != mine._oversample  # noqa: SLF001
         mine.upsert(["new"], oracle.vectors(1, seed=9))
         assert again.get(["new"])[0].id == "new"
-        assert store.collection("things")._session is mine._session
+        assert low_level.session(store.collection("things")) is low_level.session(mine)
         theirs = place.connect()
-        assert theirs.collection("things")._session is not mine._session
+        assert low_level.session(theirs.collection("things")) is not low_level.session(mine)
         assert theirs.drop("things")
         with pytest.raises(errors.CollectionNotFoundError):
             store.collection("things")
         anew = make()
-        assert anew._session is not mine._session
+        assert low_level.session(anew) is not low_level.session(mine)
         assert anew.count() == 0
         assert anew.search(oracle.vectors(1)[0]) == []
         vector = oracle.vectors(1)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from encvec_store import errors
-from encvec_store.engine.search import _ATTEMPTS
+from encvec_store import errors, low_level
+from encvec_store.engine import ATTEMPTS
 from encvec_store.maintenance import verify
 from tests.kits import oracle
 from tests.kits.oracle import assert_hits
@@ -64,7 +64,7 @@ class RacesContract(SnapshotsContract):
         seen = []
 
         def interrupt(things, method, work, **how):
-            session = things._session
+            session = low_level.session(things)
             if method == "nearest" and not hasattr(session.index, method):
                 method = "candidates"  # envelopes are read by themselves, then
             of = "index" if how.pop("on", None) != "records" and method in self.OF_INDEX else "records"
@@ -77,7 +77,7 @@ class RacesContract(SnapshotsContract):
 
         yield interrupt
         for session, of, interposed, optional in seen:
-            setattr(session, of, interposed._backend)
+            setattr(session, of, interposed._backend)  # noqa: SLF001  # noqa: SLF001
             assert optional or interposed.ran, "the interruption never came"
 
     def test_update_in_the_middle_of_get(self, pair, interrupt):
@@ -208,7 +208,7 @@ class RacesContract(SnapshotsContract):
     def test_calibrations_without_end_in_the_middle_of_searches(self, noisy, interrupt):
         """Every candidate is gone each time: that is no empty collection, and is not answered as if it were."""
         mine, theirs = noisy
-        interrupt(mine, "nearest", lambda: theirs.calibrate(target_recall=0.9, max_candidates=60), times=_ATTEMPTS)
+        interrupt(mine, "nearest", lambda: theirs.calibrate(target_recall=0.9, max_candidates=60), times=ATTEMPTS)
         with pytest.raises(errors.StaleConfigError, match="rewritten under other settings"):
             mine.search(oracle.vectors(1, 16, seed=1)[0], k=10)
         assert len(mine.search(oracle.vectors(1, 16, seed=1)[0], k=10)) == 10

@@ -10,7 +10,7 @@ import pytest
 from encvec_store import errors
 from encvec_store.engine import read
 from encvec_store.engine import write as writing
-from encvec_store.sealing.keyring import Keyring
+from encvec_store.sealing import Keyring
 from tests.kits import oracle
 from tests.stores.contract.opened import DIM, QUIET
 

@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from encvec_store import errors
-from encvec_store.crypto.envelope import HEADER, PREFIX, TOKEN
+from encvec_store import errors, low_level
+from encvec_store.crypto import HEADER, PREFIX, TOKEN
 from tests.kits import oracle
 from tests.stores.contract import DIM, EVERYTHING, QUIET
 
@@ -15,7 +15,7 @@ NOISE_NONCE = slice(TOKEN + 12, TOKEN + 28)
 
 
 def session_of(things):
-    return things._session if hasattr(things, "_session") else things._of._session
+    return low_level.session(things) if hasattr(things, "_session") else low_level.session(things._of)  # noqa: SLF001
 
 
 def writings(things):

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from encvec_store import low_level
 from encvec_store.engine import read
-from encvec_store.maintenance.rewrite import rewrite
+from encvec_store.maintenance import rewrite as rewriting
 from tests.kits import oracle
 from tests.stores.contract import DIM
 
@@ -19,7 +20,7 @@ class SnapshotsContract:
 
         def rekey():
             keyset.rotate()
-            rewrite(theirs._session, theirs._session.config)
+            rewriting.rewrite(low_level.session(theirs), low_level.session(theirs).config)
 
         return rekey
 
@@ -86,7 +87,7 @@ class SnapshotsContract:
     def test_a_deletion_beside_a_search_is_no_damage(self, pair, interrupt, caplog):
         """What was deleted between two reads has no bytes, or empty ones, in a copy. That is not a damaged copy."""
         mine, theirs = pair
-        session, index = mine._session, mine._session.index
+        session, index = low_level.session(mine), low_level.session(mine).index
         forgotten = []
 
         class Emptied:

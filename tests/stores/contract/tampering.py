@@ -6,8 +6,8 @@ import copy
 import numpy as np
 import pytest
 
-from encvec_store import errors
-from encvec_store.engine.lookup import places
+from encvec_store import errors, low_level
+from encvec_store.engine import places
 from tests.kits import oracle
 from tests.stores.contract import EVERYTHING, QUIET
 
@@ -167,7 +167,7 @@ class TamperingContract:
         # all of them: where a sketch is fitted, it is fitted before anything is stolen
         things.upsert(oracle.ids(N), other, [{"group": "old", "n": -1}] * N, ["old"] * N)
         burglar = place.burglar()
-        row = int(places(things._session, ["id-0"])[0])
+        row = int(places(low_level.session(things), ["id-0"])[0])
         older = burglar.steal(row)
         for i in range(N):  # one by one: rows of one upsert have no order, and tests name the first ones
             things.upsert([f"id-{i}"], stored[i : i + 1], [metadata[i]], [documents[i]])
@@ -272,7 +272,7 @@ class TamperingContract:
         with pytest.raises(errors.AuthenticationError):
             things.get(["id-0"], include_vectors=False)
         with pytest.raises(errors.AuthenticationError):
-            things._session.open_vectors(np.array([a]))
+            low_level.session(things).open_vectors(np.array([a]))
         with pytest.raises(errors.AuthenticationError):
             things.search(np.ones(DIM), k=N)
         burglar.write(a, whole)
@@ -364,7 +364,7 @@ class TamperingContract:
     def test_a_list_of_rows_that_never_ends(self, stock, monkeypatch):
         """A damaged index may give the same rows again and again: that is an error, not a wait."""
         things = stock["things"]
-        backend = things._session.records
+        backend = low_level.session(things).records
         first = backend.rows()[:3]
         monkeypatch.setattr(type(backend), "rows", lambda *_, **__: first)
         for reading in (lambda: list(things.scroll()), things.verify):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ....data.arrays import Matrix
+from ....data import Matrix
 from ..algebra import centred
 from ..views import Case, View
 from .cliques import cliques

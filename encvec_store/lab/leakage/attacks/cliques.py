@@ -14,7 +14,7 @@ import itertools
 
 import numpy as np
 
-from ....data.arrays import Matrix
+from ....data import Matrix
 from ..algebra import Indices, procrustes, sample, unit
 from ..views import Case, View
 from .icp import polish

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from ....data.arrays import Matrix
+from ....data import Matrix
 from ..algebra import Indices, centred, float32
 from ..views import Case, View
 

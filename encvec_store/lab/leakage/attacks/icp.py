@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ....data.arrays import Matrix
+from ....data import Matrix
 from ..algebra import centred, eigen, float32, mutual, procrustes, sample, unit
 from ..views import Case, View
 

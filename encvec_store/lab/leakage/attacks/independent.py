@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from ....data.arrays import Matrix
+from ....data import Matrix
 from ..algebra import Indices, centred, float32, haar, sample
 from ..views import Case, View, whitening
 from .icp import grow, polish

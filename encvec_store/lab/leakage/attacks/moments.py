@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from ....data.arrays import Matrix
+from ....data import Matrix
 from ..algebra import blocks, centred, eigen, float32, sample, unit
 from ..views import Case, View
 from .icp import grow, polish

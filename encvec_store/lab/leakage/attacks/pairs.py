@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from ....data.arrays import Matrix
+from ....data import Matrix
 from ..algebra import centred, float32, procrustes, unit
 from ..views import Case, View
 from .coordinates import permuted

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ....data.arrays import Matrix
+from ....data import Matrix
 from ..algebra import Indices, mutual, procrustes, sample, unit
 from ..views import Case, View
 from .icp import polish

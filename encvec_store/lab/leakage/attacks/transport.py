@@ -6,7 +6,7 @@ import numpy as np
 from scipy.optimize import quadratic_assignment
 from scipy.special import logsumexp
 
-from ....data.arrays import Matrix
+from ....data import Matrix
 from ..algebra import centroids, procrustes, sample, unit
 from ..views import Case, View
 from .icp import polish, signed_components
