@@ -11,8 +11,29 @@ from __future__ import annotations
 from .arrays import MAPPED, StoredArray, hdf5_file, hdf5_set, hdf5_sets, open_array
 from .batch import Batch, Fault, ImportSource
 from .compare import Comparison, Mismatch, compare
+from .interrupt import uninterrupted
 from .load import LoadResult, load
 from .metric_names import told
 from .typed import from_json, metadata_from_json, to_json
 
-__all__ = ["metadata_from_json", "hdf5_set", "ImportSource", "open_array", "Comparison", "compare", "LoadResult", "load", "hdf5_file", "hdf5_sets", "StoredArray", "Fault", "Batch", "to_json", "MAPPED", "from_json", "told", "Mismatch",]
+__all__ = [
+    "MAPPED",
+    "Batch",
+    "Comparison",
+    "Fault",
+    "ImportSource",
+    "LoadResult",
+    "Mismatch",
+    "StoredArray",
+    "compare",
+    "from_json",
+    "hdf5_file",
+    "hdf5_set",
+    "hdf5_sets",
+    "load",
+    "metadata_from_json",
+    "open_array",
+    "to_json",
+    "told",
+    "uninterrupted",
+]

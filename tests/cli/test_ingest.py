@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from encvec_store.collection import Collection
-from encvec_store.transfer.interrupt import uninterrupted
+from encvec_store.transfer import uninterrupted
 from tests.cli.conftest import DIM, write_lines
 
 SUMMARY = {"collection", "tenant", "file", "read", "written", "skipped", "refused", "faults", "created", "seconds"} | {

@@ -6,8 +6,8 @@ import logging
 import numpy as np
 import pytest
 
-from encvec_store import errors
-from encvec_store.schemes.sketch import THREATS
+from encvec_store import errors, low_level
+from encvec_store.schemes import THREATS
 from tests.kits import oracle
 from tests.kits.oracle import assert_hits
 from tests.stores.contract import EVERYTHING
@@ -192,9 +192,9 @@ class MovingContract(SketchPlaces):
         theirs = place.connect().collection("things")
 
         def refit():
-            config = theirs._session.refresh()
+            config = low_level.session(theirs).refresh()
             scheme = type(config.scheme)(k=other_k, beta=0.5)
-            theirs._lifecycle.fit(type(config)(**{**config.__dict__, "scheme": scheme, "fitted": None}))
+            low_level.lifecycle(theirs).fit(type(config)(**{**config.__dict__, "scheme": scheme, "fitted": None}))
 
         interrupt(mine, method, refit)
         where = {"n": {"gte": 0}} if method in ("candidates", "vectors") else None  # which a search asks for one by one
