@@ -44,7 +44,6 @@ LOW_LEVEL = {"cli.app", "cli.common", "cli.output", "cli.bench_data"}
 """Modules that docs/architecture.md names beside the faces: commands of other packages build on them."""
 INSIDE = {
     "benchmarks/walk.py": "times functions inside a search",
-    "tests/indexes/test_faiss_cache_forged.py": "forges files that the SQLite store keeps for the index",
     "tests/localpg/test_cli.py": "runs `encvec db` with the servers of this room",
 }
 """Files that may reach further, and why. Tests of a room may import any module of it; known answers, of all."""
