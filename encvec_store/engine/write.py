@@ -161,4 +161,4 @@ def _watch(session: Session, config: CollectionConfig, batch: EncryptedBatch) ->
     version = version_of(int(batch.partitions[0]))
     index_vectors = batch.index_vectors.astype(np.float32, copy=False)
     aligned = session.keyring.codec(version, config).aligned(index_vectors, batch.tokens)
-    session.drift.add(config.scheme, config.profile, version, aligned)
+    session.drift.add(config.scheme, config.profile, version, aligned, (config.fitted or {}).get("undrifted"))

@@ -42,7 +42,7 @@ def fitted(config: CollectionConfig, vectors: Matrix, count: int) -> CollectionC
         config,
         scheme=found.scheme,
         profile=found.profile,
-        fitted={"at": at, "records": count, "chosen": found.chosen},
+        fitted={"at": at, "records": count, "chosen": found.chosen, "undrifted": found.undrifted},
     )
     return fresh if config.calibration is not None else sized(fresh, vectors, count)
 

@@ -5,37 +5,39 @@ noise itself. So index vectors show drift, and nothing more has to be kept than 
 r = beta / 4, an eigenvalue l of the sketches shows as (l + r^2) / (1 + r^2). In our experiments alignment attacks
 stayed at chance up to a largest eigenvalue of 1.78. At 4.39, with the statistics of another corpus, they succeeded.
 
-Even without drift the largest eigenvalue is above 1, because both samples are finite: for k dimensions, N records
-fitted on and n records checked it is about ((1 + sqrt(a + b - a b)) / (1 - b))^2 with a = k / n, b = k / N (Wachter,
-Annals of Statistics 8(5), 1980). The limit is at least a quarter above that. In the same way, the mean of n such
-vectors has a mean square of (1 + r^2) / n + 1 / N by chance, distributed as a chi-square with k degrees of freedom.
-Its limit is so large that at most one verdict in ten thousand exceeds it by chance (Wilson and Hilferty, PNAS 17(12),
-1931).
+Even without drift the largest eigenvalue is above 1 and the mean is not 0. Both samples are finite, noise adds to the
+chance error, and a collection in tight clusters is not white on the sphere under any profile. How much that comes to
+depends on the data, so it is measured when the profile is fitted: the sample is cut in halves, a profile of one half is
+checked with records of the other (cross-validation: Stone, JRSS B 36(2), 1974). The limits lie above the worst that
+this showed, and never below LARGEST and MEAN.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 
 import numpy as np
 
-from ..data.arrays import Kept
+from ..data.arrays import Kept, Matrix
 from ..runtime.forks import Mutex
 from .base import Scheme
-from .profile import Profile
+from .profile import Profile, Wide, fit
+from .simulation import ball, sketched
 from .strategy import Verdict
 
-__all__ = ["Drift", "Verdict"]
+__all__ = ["Drift", "Verdict", "undrifted"]
 
 LARGEST = 2.0
 """Eigenvalue of the sketches' covariance above which a profile is stale; 1 is a perfect fit."""
-ABOVE_CHANCE = 1.25
 MEAN = 0.1
 """Length of the sketches' mean above which a profile is stale; 0 is a perfect fit."""
-MEAN_QUANTILE = 3.72
-"""One normal variable in ten thousand exceeds so many standard deviations."""
+LARGEST_MARGIN, MEAN_MARGIN = 1.25, 1.5
+"""How far above the worst figures of undrifted data the limits lie: a false alarm in a few thousand verdicts."""
 PER_DIMENSION = 20
 """Records per dimension that a verdict needs. With fewer, chance alone makes an eigenvalue large."""
+_VERDICTS = 10
+"""Verdicts on undrifted data, at least, unless the sample is too small. The worst of them counts."""
 
 
 log = logging.getLogger("encvec_store")
@@ -55,10 +57,20 @@ class Drift:
     def _clear(self, k: int) -> None:
         self._n, self._sum, self._products = 0, np.zeros(k), np.zeros((k, k))
 
-    def add(self, scheme: Scheme, profile: Profile | None, version: int, index_vectors: Kept) -> None:
-        """Add (n, k) aligned index vectors, written under a scheme, its profile and a key version."""
+    def add(
+        self,
+        scheme: Scheme,
+        profile: Profile | None,
+        version: int,
+        index_vectors: Kept,
+        undrifted: Mapping[str, float] | None,
+    ) -> None:
+        """Add (n, k) aligned index vectors, written under a scheme, its profile and a key version.
+
+        `undrifted` are the figures that were measured when the profile was fitted. Without them nothing is judged.
+        """
         radius = scheme.watched(profile)
-        if radius is None or profile is None:
+        if radius is None or profile is None or undrifted is None:
             return
         index_vectors = index_vectors.astype(np.float32, copy=False)
         k = index_vectors.shape[1]
@@ -71,7 +83,7 @@ class Drift:
             self._products += index_vectors.T @ index_vectors
             if self._n < PER_DIMENSION * k:
                 return
-            self.verdict = self._judge(radius, profile)
+            self.verdict = self._judge(radius, profile, undrifted)
             self._clear(k)
             news = self.verdict.stale and self._told != profile.digest
             if news:
@@ -84,18 +96,44 @@ class Drift:
                 self.verdict.mean,
             )
 
-    def _judge(self, radius: float, profile: Profile) -> Verdict:
-        k, mean = len(self._sum), self._sum / self._n
-        noise = radius**2 * k / (k + 2)  # mean square length of a point of the ball
-        seen = k * float(np.linalg.eigvalsh(self._products / self._n - np.outer(mean, mean))[-1])
-        largest = seen * (1 + noise) - noise
-        length = float(np.linalg.norm(mean)) * float(np.sqrt(1 + noise))
-        a, b = k / self._n, k / profile.records
-        chance = ((1 + np.sqrt(a + b - a * b)) / (1 - b)) ** 2
-        largest_limit = max(LARGEST, ABOVE_CHANCE * float(chance))
-        spread = 2 / (9 * k)
-        mean_chance = ((1 + noise) / self._n + 1 / profile.records) * (1 - spread + MEAN_QUANTILE * spread**0.5) ** 3
-        mean_limit = max(MEAN, mean_chance**0.5)
+    def _judge(self, radius: float, profile: Profile, undrifted: Mapping[str, float]) -> Verdict:
+        largest, length = _figures(self._n, self._sum, self._products, radius)
+        limits = max(LARGEST, LARGEST_MARGIN * undrifted["largest"]), max(MEAN, MEAN_MARGIN * undrifted["mean"])
         return Verdict(
-            round(largest, 4), round(length, 4), self._n, round(largest_limit, 4), round(mean_limit, 4), profile.digest
+            round(largest, 4), round(length, 4), self._n, round(limits[0], 4), round(limits[1], 4), profile.digest
         )
+
+
+def undrifted(points: Matrix, k: int, radius: float) -> dict[str, float]:
+    """Return the largest eigenvalue and mean that sketches of (n, dim) points show although nothing has drifted.
+
+    Args:
+        points: the sample that a profile is fitted on.
+        k: dimensions of the profile.
+        radius: of the noise.
+    """
+    rng = np.random.default_rng(0)
+    order = rng.permutation(len(points))
+    halves = order[: len(points) // 2], order[len(points) // 2 :]
+    found: list[tuple[float, float]] = []
+    for fitted_on, judged in (halves, halves[::-1]):
+        if len(found) >= _VERDICTS:
+            break
+        profile = fit(points[fitted_on]).cut(k)
+        size = min(PER_DIMENSION * k, len(judged))
+        for start in range(0, len(judged) - size + 1, size):
+            sketches = sketched(points[judged[start : start + size]], profile)
+            sketches += np.float32(radius) * ball(rng, *sketches.shape)
+            sketches /= np.linalg.norm(sketches, axis=1, keepdims=True)
+            moments = sketches.sum(axis=0, dtype=np.float64), (sketches.T @ sketches).astype(np.float64)
+            found.append(_figures(size, *moments, radius))
+    largest, mean = (round(max(figures), 4) for figures in zip(*found, strict=True))
+    return {"largest": largest, "mean": mean}
+
+
+def _figures(n: int, total: Wide, products: Wide, radius: float) -> tuple[float, float]:
+    """Return the largest eigenvalue and the length of the mean of n sketches without their noise, from their sums."""
+    k, mean = len(total), total / n
+    noise = radius**2 * k / (k + 2)  # mean square length of a point of the ball
+    seen = k * float(np.linalg.eigvalsh(products / n - np.outer(mean, mean))[-1])
+    return seen * (1 + noise) - noise, float(np.linalg.norm(mean)) * float(np.sqrt(1 + noise))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import profile as profiles
 from .cells import MAX_CELLS
+from .drift import undrifted
 from .strategy import NEVER, Fit, Standing, Task
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def fit(scheme: Sketch, points: Matrix, records: int) -> Fit:
         cells = min(MAX_CELLS, max(2, round(DOUBLED * records / BUDGET)))
         fitted = replace(fitted, cells=cells, threat=None)
         chosen.append("cells")
-    return Fit(fitted, profile, chosen)
+    return Fit(fitted, profile, chosen, undrifted(points, profile.k, fitted.noise / 4))
 
 
 def state(scheme: Sketch, standing: Standing) -> Mapping[str, Any]:

@@ -162,11 +162,15 @@ class Spectrum:
             raise ProfileError(
                 f"a profile of {chosen} dimensions needs at least {PER_DIMENSION * chosen} vectors, got {self.records}"
             )
-        kept = self.variances[:chosen]
+        return self.cut(chosen)
+
+    def cut(self, k: int) -> Profile:
+        """Return the k leading directions, whether or not the sample is large enough for them."""
+        kept = self.variances[:k]
         floored = np.maximum(kept, _FLOOR * kept.mean())
         return Profile(
             self.mean.astype(np.float32),
-            np.ascontiguousarray(self.directions[:, :chosen], np.float32),
+            np.ascontiguousarray(self.directions[:, :k], np.float32),
             floored.astype(np.float32),
             self.records,
             self.dimensions(0.99),

@@ -20,7 +20,7 @@ from ..data.arrays import Matrix
 from ..data.metrics import Metric
 from .profile import Profile
 
-__all__ = ["MAX_QUERIES", "Sample", "Trial", "plain_trial", "sketch_trial"]
+__all__ = ["MAX_QUERIES", "Sample", "Trial", "ball", "plain_trial", "sketch_trial", "sketched"]
 
 MAX_QUERIES = 300
 _RESAMPLES = 1000
@@ -70,7 +70,7 @@ class Trial:
 
     def __init__(self, sample: Sample, stored: Matrix, asked: Matrix, *, sphere: bool) -> None:
         self._sample = sample
-        noise = _ball(sample.seed, *stored.shape)
+        noise = ball(np.random.default_rng(sample.seed), *stored.shape)
         self._clean = sample.without_itself(asked @ stored.T)
         self._noise = asked @ noise.T
         self._cross = 2 * np.einsum("ij,ij->i", stored, noise) if sphere else None
@@ -110,13 +110,19 @@ def plain_trial(sample: Sample, query_beta: float) -> Trial:
 def sketch_trial(sample: Sample, profile: Profile, gamma: float, query_beta: float) -> Trial:
     """Simulate `sketch` under a profile."""
     scales = profile.eigenvalues.astype(np.float64)
-    stored = _unit((sample.points - profile.mean) @ (profile.basis * scales**-0.5).astype(np.float32))
+    stored = sketched(sample.points, profile)
     asked = _unit((sample.queries - profile.mean) @ (profile.basis * scales**gamma).astype(np.float32))
     return Trial(sample, stored, _perturbed(sample, asked, query_beta), sphere=True)
 
 
+def sketched(points: Matrix, profile: Profile) -> Matrix:
+    """Whiten (n, dim) points by a profile and put them on the sphere: (n, k) sketches without rotation and noise."""
+    scales = profile.eigenvalues.astype(np.float64)
+    return _unit((points - profile.mean) @ (profile.basis * scales**-0.5).astype(np.float32))
+
+
 def _perturbed(sample: Sample, queries: Matrix, beta: float) -> Matrix:
-    return queries + np.float32(beta / 4) * _ball(sample.seed + 1, *queries.shape)
+    return queries + np.float32(beta / 4) * ball(np.random.default_rng(sample.seed + 1), *queries.shape)
 
 
 def _unit(points: Matrix) -> Matrix:
@@ -124,9 +130,8 @@ def _unit(points: Matrix) -> Matrix:
     return (points / np.where(lengths == 0, 1, lengths)).astype(np.float32)
 
 
-def _ball(seed: int, n: int, dim: int) -> Matrix:
-    """Draw n points uniform in the unit ball. The same seed and shape give the same points."""
-    rng = np.random.default_rng(seed)
+def ball(rng: np.random.Generator, n: int, dim: int) -> Matrix:
+    """Draw n points uniform in the unit ball."""
     g = rng.standard_normal((n, dim), dtype=np.float32)
     g *= (rng.random(n) ** (1 / dim) / np.linalg.norm(g, axis=1)).astype(np.float32)[:, None]
     return g

@@ -102,6 +102,8 @@ class Fit:
     profile: Profile = field(repr=False)
     chosen: list[str]
     """Parameters that the fit chose."""
+    undrifted: Mapping[str, float]
+    """Figures that a check for drift shows on data like the sample, see `drift`."""
 
 
 @dataclass(frozen=True)
