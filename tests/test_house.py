@@ -167,3 +167,17 @@ def test_no_class_name_twice():
     """One name for one thing: who searches for a class finds one."""
     names = [name for path in SOURCES for name in re.findall(r"^class ([A-Za-z]\w*)", path.read_text("utf-8"), re.M)]
     assert sorted({name for name in names if names.count(name) > 1}) == []
+
+
+def test_tests_mirror_the_rooms():
+    """A folder of tests has the name of what it tests: a room of the package, or a folder beside it."""
+    rooms = {path.parent.name for path in (ROOT / "encvec_store").glob("*/__init__.py")}
+    beside = {"migrations", "docker", "benchmarks"}
+    others = {"stores", "faults", "kat", "kits"}  # CONTRIBUTING.md says what they are
+    folders = {path.name for path in (ROOT / "tests").iterdir() if any(path.rglob("*.py"))}
+    assert folders - others == folders & (rooms | beside)
+    assert sorted(others - folders) == []
+    kits = [*(ROOT / "tests").glob("*/**/*kit*.py")]
+    assert [path for path in kits if "kits" not in path.parts] == [], "kits lie in tests/kits"
+    tests = [*(ROOT / "tests/kits").rglob("test_*.py")]
+    assert tests == [], "kits are no tests"

@@ -1,6 +1,7 @@
 """Old code on newer tables and new code on older ones: it works, or it is refused and says what to do."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from encvec_store.localpg import LocalServer
 from encvec_store.storage import revisions
 from tests.kits.migrations import DATA, N, add_revision, check, edit, fill, records, write_on
 from tests.migrations.conftest import Place
-from tests.stores.contract import SameStoreContract
+from tests.stores.contract import SameSchemeContract
 from tests.stores.test_faiss import OpenedFaiss
 from tests.stores.test_pgvector import OpenedPostgres
 
@@ -98,29 +99,41 @@ def test_this_code_goes_on_while_the_tables_get_more(place, further):
     assert (version.revision, version.head, version.usable) == (further, revisions.REVISION, True)
 
 
-class OnNewerTables(SameStoreContract):
-    """The whole contract, kept by this code on the tables of a later one."""
+@pytest.fixture(scope="module")
+def newer(tmp_path_factory):
+    """Return what makes the tables of a later code at a URL."""
+    scripts = tmp_path_factory.mktemp("newer") / "further"
+    number = add_revision(scripts)
 
-    @pytest.fixture
-    def newer(self, tmp_path, monkeypatch):
-        with monkeypatch.context() as patch:
-            number = add_revision(tmp_path / "further")
-            patch.setattr(migrate, "_folder", lambda: tmp_path / "further")
-            yield lambda url: migrate.upgrade(url)[1].revision == number or pytest.fail("not upgraded")
+    def make(url):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(migrate, "_folder", lambda: scripts)
+            assert migrate.upgrade(url)[1].revision == number
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def newer_folder(tmp_path_factory, newer):
+    """A folder with empty tables of a later code."""
+    folder = tmp_path_factory.mktemp("store")
+    newer(f"faiss:{folder}")
+    return folder
 
 
 @pytest.mark.slow
-class TestFaissOnNewerTables(OnNewerTables):
+class TestFaissOnNewerTables(SameSchemeContract):
+    """The whole contract, kept by this code on the tables of a later one."""
+
     @pytest.fixture
-    def place(self, keyset, tmp_path, newer):
-        (tmp_path / "store").mkdir()
-        newer(f"faiss:{tmp_path}/store")
+    def place(self, keyset, tmp_path, newer_folder):
+        shutil.copytree(newer_folder, tmp_path / "store")
         with closing(OpenedFaiss(keyset, tmp_path / "store")) as place:
             yield place
 
 
 @pytest.mark.slow
-class TestPgvectorOnNewerTables(OnNewerTables):
+class TestPgvectorOnNewerTables(SameSchemeContract):
     @pytest.fixture
     def place(self, keyset, pg_place, newer):
         newer(f"{pg_place.dsn}{'&' if '?' in pg_place.dsn else '?'}schema={pg_place.schema}")

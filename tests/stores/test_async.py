@@ -8,7 +8,7 @@ import pytest
 
 from encvec_store import Store, aio
 from tests.kits.synced import Loop
-from tests.stores.contract import SameStoreContract, machine
+from tests.stores.contract import SameSchemeContract, SameStoreContract, machine
 from tests.stores.contract.races import RacesContract
 from tests.stores.test_faiss import OpenedFaiss
 from tests.stores.test_memory import OpenedMemory
@@ -55,13 +55,13 @@ class AsyncPostgres(OpenedPostgres):
         return self.loop.connect(self.url, keyset=keyset, schema=self.schema, maintenance="inline")
 
 
-class TestAsyncMemory(RacesContract, SameStoreContract):
+class TestAsyncMemory(RacesContract, SameSchemeContract):
     @pytest.fixture
     def place(self, keyset, loop):
         return AsyncMemory(keyset, loop)
 
 
-class TestAsyncFaiss(RacesContract, SameStoreContract):
+class TestAsyncFaiss(RacesContract, SameSchemeContract):
     @pytest.fixture
     def place(self, keyset, loop, tmp_path):
         with closing(AsyncFaiss(keyset, loop, tmp_path / "data")) as place:

@@ -101,7 +101,7 @@ def check(things, expected):
     found = {record.id: record for record in things.scroll()}
     assert found.keys() == expected.keys()
     for id, (vector, metadata, document) in expected.items():
-        np.testing.assert_array_equal(found[id].vector, vector)
+        assert np.array_equal(found[id].vector, vector), id
         assert (found[id].metadata, found[id].document) == (metadata, document)
     assert things.count() == len(expected)
     if expected:

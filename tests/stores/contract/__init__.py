@@ -11,7 +11,17 @@ from tests.stores.contract.openings import OpeningsContract
 from tests.stores.contract.records import RecordContract
 from tests.stores.contract.search import SearchContract
 
-__all__ = ["DIM", "EVERYTHING", "QUIET", "Opened", "SameStoreContract", "StoreContract", "hasten", "scheme_of"]
+__all__ = [
+    "DIM",
+    "EVERYTHING",
+    "QUIET",
+    "Opened",
+    "SameSchemeContract",
+    "SameStoreContract",
+    "StoreContract",
+    "hasten",
+    "scheme_of",
+]
 
 
 class StoreContract(
@@ -65,6 +75,14 @@ class SameStoreContract(StoreContract):
     @pytest.fixture
     def policies(self):
         return POLICIES[-1]
+
+
+class SameSchemeContract(SameStoreContract):
+    """The contract where the scheme cannot matter, with the one of most parts."""
+
+    @pytest.fixture
+    def scheme(self, monkeypatch):
+        return scheme_of("cells", monkeypatch)
 
 
 def scheme_of(name, monkeypatch):

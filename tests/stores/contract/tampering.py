@@ -208,7 +208,7 @@ class TamperingContract:
                 assert len({record.id for record in found}) == len(found)
                 for record in found:
                     vector, metadata, document = truth[record.id]
-                    np.testing.assert_array_equal(record.vector, vector)
+                    assert np.array_equal(record.vector, vector), record.id
                     assert (record.metadata, record.document) == (metadata, document)
         return refused
 
