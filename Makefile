@@ -29,7 +29,7 @@ demo: $(STAMP)  ## the tour, on the data in the repository
 	@$(PY) -m benchmarks.demo $(ARGS)
 
 test: lint  ## lint, then every test, a process a core (ARGS="-n 0": one)
-	$(PY) -m pytest -n auto $(ARGS)
+	$(PY) -m pytest -n auto --dist worksteal $(ARGS)
 
 test-pg15: $(STAMP)  ## the PostgreSQL tests on Debian 12's PostgreSQL 15 and pgvector 0.8.0
 	@PYTHON=$(PY) tests/debian_pg15.sh $(ARGS)

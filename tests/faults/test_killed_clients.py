@@ -18,7 +18,7 @@ pytestmark = [
 
 def test_killed_while_writing(keyset, url):
     rng, written = random.Random(1), 0
-    for _ in range(8):
+    for _ in range(5):
         acknowledged = kill_in_the_middle("upsert", url, written, rng)
         assert acknowledged == list(range(written, acknowledged[-1] + 1))
         store, things = open_again(url, keyset)
@@ -30,7 +30,7 @@ def test_killed_while_writing(keyset, url):
 
 def test_killed_while_updating(keyset, url):
     rng, version = random.Random(2), 0
-    for _ in range(6):
+    for _ in range(4):
         acknowledged = kill_in_the_middle("update", url, version + 1, rng)
         store, things = open_again(url, keyset)
         (version,) = {settled(things, n) for n in range(3)}
@@ -42,23 +42,23 @@ def test_killed_while_updating(keyset, url):
 def test_killed_while_deleting(keyset, url):
     rng, left = random.Random(3), 0
     store, things = open_again(url, keyset)
-    fill(things, range(150))
+    fill(things, range(60))
     store.close()
     for _ in range(5):
         acknowledged = kill_in_the_middle("delete", url, left, rng)
         store, things = open_again(url, keyset)
         left = acknowledged[-1] + 1
-        left += left < 150 and settled(things, left) is None
-        check(things, records(range(left, 150)))
+        left += left < 60 and settled(things, left) is None
+        check(things, records(range(left, 60)))
         store.close()
-        if left > 120:
+        if left > 45:
             break
 
 
 def test_killed_while_saving_the_index(keyset, url, caplog):
     """The cache is whole, or it is not used: it never answers for records that are gone, nor misses any."""
     rng, written = random.Random(4), 0
-    for _ in range(8):
+    for _ in range(5):
         acknowledged = kill_in_the_middle("flush", url, written, rng)
         store, things = open_again(url, keyset)
         written = acknowledged[-1] + 1
@@ -74,7 +74,7 @@ def test_killed_while_calibrating(keyset, url):
     store, things = open_again(url, keyset)
     fill(things, range(15))
     store.close()
-    for n in range(6):
+    for n in range(4):
         kill_in_the_middle("calibrate", url, 10 * n, rng)
         store, things = open_again(url, keyset)
         stats = things.stats()
