@@ -36,7 +36,7 @@ def records(collection: Collection) -> Records:
 
 
 def places(collection: Collection, ids: Sequence[str]) -> Rows:
-    """Return the row numbers of records by their ids; -1 where there is no such record."""
+    """Return the row numbers of records by their ids; 0 where there is no such record."""
     return lookup.places(session(collection), ids)
 
 
