@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import psycopg
 from psycopg import sql
@@ -11,7 +12,7 @@ from psycopg import sql
 from ..errors import InputError
 from . import metric_names
 
-__all__ = ["Column", "Table", "find_table"]
+__all__ = ["Column", "Table", "extension_schema", "find_table"]
 
 _IDS = ("text", "varchar", "uuid", "int2", "int4", "int8")
 _VECTORS = ("vector", "halfvec")
@@ -102,6 +103,14 @@ class Table:
     """The metric of the vector column's indexes."""
     flatten: frozenset[str] = frozenset()
     """The metadata columns of JSON objects whose keys become metadata of their own."""
+
+
+def extension_schema(cursor: psycopg.Cursor[Any]) -> str | None:
+    """Return the schema that pgvector is in, which need not be on the search path; None if it is not installed."""
+    found = cursor.execute(
+        "SELECT n.nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector'"
+    ).fetchone()
+    return None if found is None else str(found[0])
 
 
 def find_table(

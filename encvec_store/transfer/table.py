@@ -22,7 +22,7 @@ from ..storage.postgres.faults import translated
 from ..storage.postgres.options import database_of
 from . import metric_names
 from .batch import Batch, Fault
-from .catalog import Column, find_table
+from .catalog import Column, extension_schema, find_table
 from .flatten import flattened
 from .typed import from_json, metadata_from_json
 
@@ -160,8 +160,9 @@ class TableSource:
     def _dim(self, cursor: psycopg.Cursor[Row]) -> int:
         if self._table.vector.dim > 0:
             return self._table.vector.dim
-        place = {"vector": sql.Identifier(self._table.vector.name), "table": self._table.name}
-        query = sql.SQL("SELECT vector_dims({vector}) FROM {table} WHERE {vector} IS NOT NULL LIMIT 1")
+        function = sql.Identifier(extension_schema(cursor) or "public", "vector_dims")
+        place = {"dims": function, "vector": sql.Identifier(self._table.vector.name), "table": self._table.name}
+        query = sql.SQL("SELECT {dims}({vector}) FROM {table} WHERE {vector} IS NOT NULL LIMIT 1")
         found = cursor.execute(query.format(**place)).fetchone()
         if found is None:
             raise InputError(f"{self.name} holds no vectors in column {self._table.vector.name!r}")

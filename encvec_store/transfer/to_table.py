@@ -15,6 +15,7 @@ from ..data.records import Record
 from ..errors import InputError, StoreUnreachableError
 from ..storage.postgres.faults import translated
 from ..storage.postgres.options import database_of
+from .catalog import extension_schema
 from .typed import to_json
 from .unload import Progress, chunks
 
@@ -62,7 +63,8 @@ def _write(
 ) -> int:
     cursor = connection.cursor()
     cursor.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
-    if _one(cursor, "SELECT to_regtype('vector')") is None:
+    extension = extension_schema(cursor)
+    if extension is None:
         raise StoreUnreachableError("that database has no pgvector: CREATE EXTENSION vector there first")
     parts = _parsed(cursor, table)
     name = sql.Identifier(*parts)
@@ -72,8 +74,8 @@ def _write(
     fresh = sql.Identifier(*parts[:-1], f"encvec_export_{secrets.token_hex(6)}")
     cursor.execute(
         sql.SQL(
-            "CREATE TABLE {} (id text NOT NULL, embedding vector({}) NOT NULL, metadata jsonb NOT NULL, document text)"
-        ).format(fresh, sql.Literal(collection.dim))
+            "CREATE TABLE {} (id text NOT NULL, embedding {}({}) NOT NULL, metadata jsonb NOT NULL, document text)"
+        ).format(fresh, sql.Identifier(extension, "vector"), sql.Literal(collection.dim))
     )
     n = 0
     with cursor.copy(sql.SQL("COPY {} FROM STDIN (FORMAT BINARY)").format(fresh)) as copy:

@@ -6,7 +6,7 @@ import pytest
 from encvec_store import errors
 from encvec_store.storage.postgres import PostgresStore
 from tests.kits.postgres import role
-from tests.kits.postgres_store import ask, batch, opened, oracle, sound, spec
+from tests.kits.postgres_store import again, ask, batch, opened, oracle, sound, spec
 
 
 @pytest.mark.parametrize(
@@ -124,3 +124,41 @@ def test_repr_and_url_hide_the_password(pg_dsn):
         backend.create(spec(), b"settings")
         backend.close()
         ask(pg_dsn, "DROP SCHEMA encvec CASCADE")
+
+
+@pytest.mark.parametrize("options", [{"index": "hnsw"}, {"index": "none"}, {"row_security": True}], ids=str)
+def test_an_extension_that_moves_while_the_store_is_open(pg_dsn, options):
+    """Reads, searches and writes find it again by themselves, also those whose statements are prepared."""
+    schemas = iter(("extensions", "elsewhere", "public") * 3)
+    expected = oracle()
+
+    def move():
+        schema = next(schemas)
+        ask(pg_dsn, f"CREATE SCHEMA IF NOT EXISTS {schema}")
+        ask(pg_dsn, f"ALTER EXTENSION vector SET SCHEMA {schema}")
+
+    with opened(pg_dsn, **options) as (store, collection):
+        for _ in range(7):
+            for each in (collection, expected):
+                each.put(batch(1, 30), under=b"settings")
+            collection.flush()
+            sound(collection, expected)
+        query = batch(1, 30).index_vectors[7:8]
+        found = collection.candidates({1: query}, 1)[0].tolist()
+        uses = [
+            lambda: sound(collection, expected),
+            lambda: collection.nearest({1: query}, 3, None),
+            lambda: [each.put(batch(1, 30), under=b"settings") for each in (collection, expected)],
+            lambda: store.create(spec("another"), b"settings").put(batch(2, 3), under=b"settings"),
+            collection.flush,
+            lambda: [
+                each.replace([again(batch(1, 30), each.rows())], b"settings", under=b"settings")
+                for each in (collection, expected)
+            ],
+            collection.stats,
+        ]
+        for use in uses:
+            move()
+            use()
+        assert len(found) == 1
+        sound(collection, expected)

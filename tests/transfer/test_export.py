@@ -85,6 +85,17 @@ def test_a_table_comes_back_bit_for_bit(docs, store, pg_dsn):
         assert (repr(record.metadata[name]), type(record.metadata[name])) == (repr(value), type(value))
 
 
+def test_an_extension_in_a_schema_of_its_own(docs, store, pg_dsn):
+    """Off the search path: out into a table, and back from one that fixes no dimension."""
+    ask(pg_dsn, "CREATE SCHEMA extensions")
+    ask(pg_dsn, "ALTER EXTENSION vector SET SCHEMA extensions")
+    assert to_table(docs, pg_dsn, "items") == N
+    ask(pg_dsn, "ALTER TABLE items ALTER embedding TYPE extensions.vector")
+    source = TableSource(pg_dsn, "items")
+    assert compare(source, docs).ok
+    source.close()
+
+
 def test_a_table_that_exists_is_left_alone_unless_replaced(docs, pg_dsn):
     ask(pg_dsn, "CREATE TABLE items (x int)")
     with pytest.raises(errors.InputError, match="items exists already"):

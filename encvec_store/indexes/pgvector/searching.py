@@ -136,6 +136,7 @@ class Searcher:
 
     def build(self, partition: int | None = None) -> None:
         """Build what is missing, for one partition or all."""
+        self._records.find_extension()
         for number, state in self.states(fresh=True).items():
             if state.wanted not in (state.kind, "none") and partition in (None, number):
                 content = self._records.content

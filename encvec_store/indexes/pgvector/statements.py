@@ -137,7 +137,7 @@ class Statements:
         if many and way.kind in ("exact", "narrow"):
             way = replace(way, scanned=tuple(ask.probes))
         shape = (*ask.probes, ask.count if many else 0)
-        key = (content, shape, ask.dim, ask.limit, ask.predicate is None, ask.whole, way)
+        key = (content, self._names.extension, shape, ask.dim, ask.limit, ask.predicate is None, ask.whole, way)
         text = self._kept.get(key)
         if text is None:
             if len(self._kept) > _KEPT:

@@ -53,7 +53,7 @@ def is_conflict(error: BaseException) -> bool:
 
 def is_moved(error: BaseException) -> bool:
     """Say whether a type, function or operator is missing: somebody moved the extension to another schema."""
-    return isinstance(error, pg.UndefinedObject | pg.UndefinedFunction)
+    return isinstance(error, pg.UndefinedObject | pg.UndefinedFunction | pg.InvalidSchemaName)
 
 
 @contextmanager

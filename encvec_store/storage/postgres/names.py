@@ -46,8 +46,7 @@ class Names:
 
     def __init__(self, schema: str, extension: str) -> None:
         self.schema = schema
-        self._extension = Identifier(extension)
-        self._parts: dict[str, Composable] = {
+        self._tables: dict[str, Composable] = {
             "schema": Identifier(schema),
             "meta": Identifier(schema, "meta"),
             "collections": Identifier(schema, "collections"),
@@ -58,16 +57,22 @@ class Names:
             "contents": Literal(Identifier(schema, "contents").as_string()),
             "all_records": Identifier(schema, "records"),
             "all_terms": Identifier(schema, "terms"),
-            # the extension may lie in a schema that is not on the search path
-            "vector": Identifier(extension, "vector"),
-            "halfvec": Identifier(extension, "halfvec"),
-            "vector_dims": Identifier(extension, "vector_dims"),
-            "vector_send": Identifier(extension, "vector_send"),
-            "halfvec_send": Identifier(extension, "halfvec_send"),
-            "vector_ip_ops": Identifier(extension, "vector_ip_ops"),
-            "halfvec_ip_ops": Identifier(extension, "halfvec_ip_ops"),
-            "bit_hamming_ops": Identifier(extension, "bit_hamming_ops"),
-            "signs": Identifier(extension, "binary_quantize"),
+        }
+        self.find_extension(extension)
+
+    def find_extension(self, schema: str) -> None:
+        """Take the extension's names from this schema, which need not be on the search path, from now on."""
+        self.extension = schema
+        self._parts = self._tables | {
+            "vector": Identifier(schema, "vector"),
+            "halfvec": Identifier(schema, "halfvec"),
+            "vector_dims": Identifier(schema, "vector_dims"),
+            "vector_send": Identifier(schema, "vector_send"),
+            "halfvec_send": Identifier(schema, "halfvec_send"),
+            "vector_ip_ops": Identifier(schema, "vector_ip_ops"),
+            "halfvec_ip_ops": Identifier(schema, "halfvec_ip_ops"),
+            "bit_hamming_ops": Identifier(schema, "bit_hamming_ops"),
+            "signs": Identifier(schema, "binary_quantize"),
         }
 
     def sql(self, template: LiteralString, content: int | None = None, **parts: Composable | int) -> bytes:
@@ -103,7 +108,7 @@ class Names:
         return {
             "on": self.part(measure.on, v=SQL(column), dim=SQL(str(dim))),
             "opclass": self.part(measure.opclass),
-            "operator": SQL("OPERATOR({}.{})").format(self._extension, SQL(measure.operator)),
+            "operator": SQL("OPERATOR({}.{})").format(Identifier(self.extension), SQL(measure.operator)),
             "query": self.part(measure.query, v=SQL(query)),
         }
 

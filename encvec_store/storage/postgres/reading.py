@@ -14,10 +14,10 @@ from ...data.fields import Term
 from ...data.filters import AllOf, Predicate
 from ...errors import CollectionNotFoundError
 from ..protocol import CollectionSpec
-from .faults import explained, is_outdated
+from .faults import explained, is_moved, is_outdated
 from .names import kept
 from .predicates import PredicateSql
-from .schema import Server
+from .schema import Server, find_extension
 from .source import Cursor, Source
 from .wire import int8_array, packed_tokens, rows_from, term_from, vectors_from
 
@@ -46,7 +46,7 @@ class RecordsReader:
         self.collection = collection
         self.spec = spec
         self._content = content
-        self._fetches: dict[str, tuple[int, bytes]] = {}
+        self._fetches: dict[str, tuple[tuple[int, str], bytes]] = {}
         """Statements of `_fetch` by column, for the tables of a number: kept, as a search waits for them."""
         self._dims = {content: spec.index_dim}
 
@@ -84,10 +84,16 @@ class RecordsReader:
             try:
                 return self.source.read(lambda cursor, content=content: work(cursor, content), settings)  # type: ignore[misc]
             except psycopg.Error as error:
-                if not is_outdated(error) or attempt == _ATTEMPTS - 1:
+                if not (is_outdated(error) or is_moved(error)) or attempt == _ATTEMPTS - 1:
                     raise explained(error, "read", self.source.place) from None
+                if is_moved(error):
+                    self.find_extension()
             self.catch_up()
         raise AssertionError("unreachable")
+
+    def find_extension(self) -> None:
+        """Look up where the extension is now: somebody may have moved it to another schema."""
+        self.source.read(lambda cursor: find_extension(cursor, self.names))
 
     def catch_up(self) -> None:
         """Ask which tables are in use."""
@@ -209,9 +215,9 @@ class RecordsReader:
         return np.array(present, np.int64), [parts[row] for row in present]
 
     def _fetching(self, column: LiteralString, content: int) -> bytes:
-        known = self._fetches.get(column)
-        if known is None or known[0] != content:
-            known = self._fetches[column] = content, self.names.sql(_FETCH, content, column=self.names.part(column))
+        known, at = self._fetches.get(column), (content, self.names.extension)
+        if known is None or known[0] != at:
+            known = self._fetches[column] = at, self.names.sql(_FETCH, content, column=self.names.part(column))
         return known[1]
 
     def audit(self, rows: Rows) -> list[tuple[int, int, bytes, set[tuple[str, Term]]]]:

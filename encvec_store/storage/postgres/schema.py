@@ -31,6 +31,7 @@ __all__ = [
     "checked_version",
     "create_content",
     "drop_content",
+    "find_extension",
     "make_schema",
     "next_content",
     "prepare",
@@ -103,6 +104,13 @@ def prepare(source: Source) -> Server:
     except psycopg.Error as error:
         raise explained(error, "open", source.place) from None
     return Server(names, int(oid), int(half_oid), version, row_security)
+
+
+def find_extension(cursor: Cursor, names: Names) -> None:
+    """Take note of the schema that the extension is in: it may have been moved since the store was opened."""
+    found = cursor.execute(EXTENSION).fetchone()
+    if found is not None:
+        names.find_extension(found[0])
 
 
 def checked_version(text: str, place: str) -> tuple[int, ...]:
@@ -236,6 +244,7 @@ def next_content(cursor: Cursor, names: Names) -> int:
 
 def create_content(cursor: Cursor, names: Names, number: int, spec: CollectionSpec, index_dim: int) -> None:
     """Create the tables of a number. They belong to no collection yet."""
+    find_extension(cursor, names)
     column, type_, _ = kept(spec.half)
     cursor.execute(
         names.sql(

@@ -24,7 +24,7 @@ from .changes import forget
 from .faults import queued
 from .names import kept
 from .reading import RecordsReader
-from .schema import attach_content, create_content, drop_content, next_content
+from .schema import attach_content, create_content, drop_content, find_extension, next_content
 from .source import Cursor
 from .tenancy import insert_batch
 from .wire import byte_arrays, copy_records, copy_terms, int8_array, packed_tokens, rows_from
@@ -186,6 +186,7 @@ class PostgresWriter:
             return
         state.count(Counter(batch.partitions.tolist()))
         if not copying:
+            find_extension(cursor, self._names)
             insert_batch(cursor, self._names, state.content, batch, rows, self._records.index_oid)
             return
         with_vector = bool(state.index_dim)
