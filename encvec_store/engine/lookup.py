@@ -12,13 +12,17 @@ from ..errors import StaleConfigError, StoreUnreachableError
 from ..runtime.concurrency import offload
 from .session import Session
 
-__all__ = ["find", "listed", "pages", "places"]
+__all__ = ["find", "listed", "pages", "places", "portions"]
 
 _ATTEMPTS = 4
+PAGE_BYTES = 64 << 20
+"""Bytes of payloads that are read at once, unless a single one has more."""
 
 
 def pages(session: Session, size: int, predicate: Callable[[], Predicate | None] | None = None) -> Iterator[Rows]:
-    """Yield rows, ascending, up to `size` at a time. Raises StoreUnreachableError if they do not ascend.
+    """Yield rows, ascending, up to `size` at a time, and only as many as have `PAGE_BYTES` of payloads.
+
+    Raises StoreUnreachableError if they do not ascend.
 
     Args:
         session: the collection.
@@ -28,7 +32,22 @@ def pages(session: Session, size: int, predicate: Callable[[], Predicate | None]
     after = 0
     while len(rows := listed(session, predicate, after=after, limit=size)):
         after = int(rows[-1])
-        yield rows
+        yield from portions(session, rows, size)
+
+
+def portions(session: Session, rows: Rows, size: int) -> Iterator[Rows]:
+    """Cut rows into parts as `pages` does: documents may have megabytes, and a thousand of them fill the memory."""
+    for start in range(0, len(rows), size):
+        part = rows[start : start + size]
+        found, sizes = session.records.payload_sizes(part)
+        costs = np.zeros(len(part), np.int64)  # rows that are gone by now cost nothing
+        costs[np.searchsorted(part, found)] = sizes
+        ends, first = np.cumsum(costs), 0
+        while first < len(part):
+            done = ends[first - 1] if first else 0
+            last = max(first + 1, int(np.searchsorted(ends, done + PAGE_BYTES, "right")))
+            yield part[first:last]
+            first = last
 
 
 def listed(

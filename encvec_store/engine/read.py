@@ -100,8 +100,8 @@ def _matching_rows(session: Session, where: Mapping[str, Any] | None) -> Rows:
         rows = lookup.listed(session, _pushed_down(session, node))
         new = np.setdiff1d(rows, known, assume_unique=True)
         gone = 0
-        for start in range(0, len(new), _CHUNK):
-            opened = _matching(session, node, new[start : start + _CHUNK], include_vectors=False)
+        for part in lookup.portions(session, new, _CHUNK):
+            opened = _matching(session, node, part, include_vectors=False)
             known, matching = union([known, opened.found]), union([matching, opened.matching])
             gone += opened.gone
         if not gone:

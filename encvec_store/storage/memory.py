@@ -205,6 +205,11 @@ class MemoryRecords:
         found, chosen = self._chosen(rows)
         return found, [row.payload for row in chosen]
 
+    def payload_sizes(self, rows: Rows) -> tuple[Rows, Rows]:
+        """Return (found rows in the order asked, bytes of their payloads)."""
+        found, chosen = self._chosen(rows)
+        return found, np.array([len(row.payload) for row in chosen], np.int64)
+
     def index_vectors(self, rows: Rows) -> tuple[Rows, Matrix]:
         """Return (found rows in the order asked, (m, index_dim) float32)."""
         with self._looking():

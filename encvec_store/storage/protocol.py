@@ -181,6 +181,10 @@ class Records(Protocol):
         """Return payload envelopes of rows: (found rows in the order asked, envelopes)."""
         ...
 
+    def payload_sizes(self, rows: Rows) -> tuple[Rows, Rows]:
+        """Return bytes of payload envelopes of rows, without reading them: (found rows in the order asked, sizes)."""
+        ...
+
     def index_vectors(self, rows: Rows) -> tuple[Rows, Matrix]:
         """Return index vectors of rows: (found rows in the order asked, (m, index_dim) float32)."""
         ...

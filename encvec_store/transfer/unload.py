@@ -6,7 +6,6 @@ What is written is plaintext. Nothing stands under its name before all of it is 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import islice
 
 from ..collection import Collection
 from ..data.records import Record
@@ -15,7 +14,6 @@ from ..errors import StaleConfigError
 __all__ = ["Progress", "chunks"]
 
 Progress = Callable[[int, int | None], None]
-_CHUNK = 2048
 
 
 def chunks(collection: Collection, progress: Progress | None = None, *, vectors: bool = True) -> Iterator[list[Record]]:
@@ -25,8 +23,9 @@ def chunks(collection: Collection, progress: Progress | None = None, *, vectors:
         StaleConfigError: a record came twice, since somebody wrote it meanwhile.
     """
     total, seen = collection.count(), set[str]()
-    records = collection.scroll(include_vectors=vectors)
-    while chunk := list(islice(records, _CHUNK)):
+    for chunk in collection._pages(None, include_vectors=vectors):
+        if not chunk:
+            continue
         for record in chunk:
             if record.id in seen:
                 raise StaleConfigError(

@@ -99,6 +99,15 @@ class RecordsContract(ChangesContract):
                 assert bytes(value) == bytes(read(np.array([row]))[1][0])
         assert [entry[0] for entry in records.audit(asked)] == expected
 
+    def test_sizes_of_payloads(self, records):
+        records.put(batch(range(20)), under=CONFIG)
+        rows = records.rows()[::-1]
+        asked = np.concatenate([rows, [10**12]])
+        found, sizes = records.payload_sizes(asked)
+        np.testing.assert_array_equal(found, rows)
+        assert sizes.tolist() == [len(payload) for payload in records.payloads(rows)[1]]
+        assert [len(part) for part in records.payload_sizes(rows[:0])] == [0, 0]
+
     def test_nothing_asked(self, records):
         nothing = np.empty(0, np.int64)
         assert records.vectors(nothing)[1].shape == (0, WIDTH)

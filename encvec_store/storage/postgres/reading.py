@@ -198,11 +198,16 @@ class RecordsReader:
         """Return (found rows in the order asked, sealed payloads)."""
         return self._fetch("payload", rows, 1 << 12)
 
-    def _fetch(self, column: LiteralString, rows: Rows, size: int) -> tuple[Rows, list[bytes]]:
+    def payload_sizes(self, rows: Rows) -> tuple[Rows, Rows]:
+        """Return (found rows in the order asked, bytes of their payloads)."""
+        found, sizes = self._fetch("octet_length(payload)", rows, 1)
+        return found, np.array(sizes, np.int64)
+
+    def _fetch(self, column: LiteralString, rows: Rows, size: int) -> tuple[Rows, list[Any]]:
         """Return (found rows in the order asked, a column of theirs), read in chunks of about 64 MB."""
         asked = np.asarray(rows, np.int64)
         step = max(1, _AT_ONCE // max(size, 1))
-        parts: dict[int, bytes] = {}
+        parts: dict[int, Any] = {}
         for start in range(0, len(asked), step):
             some = int8_array(asked[start : start + step])
 

@@ -45,6 +45,8 @@ _INT8, _BYTEA = 20, 17
 _HEAD = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
 _TAIL = b"\xff\xff"
 _CHUNK = 1 << 18
+_LARGE = 1 << 24
+"""Bytes of payloads from which on a chunk is sent line by line."""
 _NUMBERS = struct.Struct(">hiqii")
 """How a line of terms begins: 6 columns, a row of 8 bytes, a number of 4."""
 Placed = tuple[int, str, Term]
@@ -207,7 +209,11 @@ def copy_records(batch: EncryptedBatch, rows: Rows, *, with_vector: bool) -> Ite
             part["vector"] = batch.index_vectors[some]
         part["payload length"] = lengths[some]
         payloads = [batch.payloads[i] for i in some.tolist()]
-        yield b"".join(itertools.chain.from_iterable(zip(cuts[: len(payloads)], payloads, strict=True)))
+        pieces = zip(cuts[: len(payloads)], payloads, strict=True)
+        if lengths[some].sum() < _LARGE:
+            yield b"".join(itertools.chain.from_iterable(pieces))
+        else:
+            yield from map(b"".join, pieces)
     yield _TAIL
 
 

@@ -31,6 +31,7 @@ _ROWS_AT_ONCE = 5_000
 _THESE = "FROM records WHERE row IN (SELECT value FROM json_each(?)) AND +collection = ?"
 _THERE = f"SELECT row, x'' {_THESE}"
 _PAYLOADS = f"SELECT row, payload {_THESE}"
+_SIZES = f"SELECT row, coalesce(length(payload), 0) {_THESE}"
 _AUDIT = f"SELECT row, partition, token {_THESE}"
 _TERMS = "SELECT row, field, kind, value FROM terms WHERE row IN (SELECT value FROM json_each(?)) AND +collection = ?"
 _ENVELOPES = f"SELECT row, envelope FROM vectors WHERE row IN (SELECT row {_THESE})"  # noqa: S608
@@ -157,6 +158,16 @@ class SqliteRecords:
         """Return (found rows in the order asked, sealed payloads)."""
         with self._database.read() as cursor:
             return self._fetch(cursor, _PAYLOADS, rows)
+
+    def payload_sizes(self, rows: Rows) -> tuple[Rows, Rows]:
+        """Return (found rows in the order asked, bytes of their payloads)."""
+        asked = np.asarray(rows, np.int64)
+        sizes: dict[int, int] = {}
+        with self._database.read() as cursor:
+            for i in range(0, len(asked), _ROWS_AT_ONCE):
+                sizes.update(cursor.execute(_SIZES, (_as_json(asked[i : i + _ROWS_AT_ONCE]), self.collection)))
+        found = [row for row in asked.tolist() if row in sizes]
+        return np.array(found, np.int64), np.array([sizes[row] for row in found], np.int64)
 
     def index_vectors(self, rows: Rows) -> tuple[Rows, Matrix]:
         """Return (found rows in the order asked, (m, index_dim) float32)."""

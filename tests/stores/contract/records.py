@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from encvec_store import errors
-from encvec_store.engine import read
+from encvec_store.engine import lookup, read
 from encvec_store.engine import write as writing
 from encvec_store.sealing import Keyring
 from tests.kits import oracle
@@ -247,6 +247,34 @@ class RecordContract:
         rest = [record.id for record in scroll]
         assert [name for name in rest if name not in order[:20]] == order[20:]
         assert not set(rest) & set(order[14:20])
+
+    def test_large_documents_are_read_a_few_at_a_time(self, make, monkeypatch):
+        """Pages are cut by bytes too, whatever reads them; a single larger document is a page of its own."""
+        monkeypatch.setattr(lookup, "PAGE_BYTES", 60_000)
+        things = make()
+        names, sizes = oracle.ids(40), [80_000 if i == 20 else 10_000 if i > 20 else 10 for i in range(40)]
+        things.upsert(names, oracle.vectors(40), [{"n": i % 2} for i in range(40)], ["x" * size for size in sizes])
+        records, read_at_once = type(things._session.records), []
+        payloads = records.payloads
+
+        def watched(self, rows):
+            found, envelopes = payloads(self, rows)
+            read_at_once.append((sum(map(len, envelopes)), len(envelopes)))
+            return found, envelopes
+
+        monkeypatch.setattr(records, "payloads", watched)
+        for use in (
+            lambda: list(things.scroll()),
+            lambda: list(things.scroll({"n": 1})),
+            lambda: things.count({"n": 1}),
+            lambda: things.verify(),
+            lambda: things.delete({"n": 1}),
+        ):
+            read_at_once.clear()
+            use()
+            assert len(read_at_once) > 2
+            assert [size for size, n in read_at_once if size > 60_000 and n > 1] == []
+        assert things.count() == 20
 
     def test_bad_upserts_write_nothing(self, make, subtests):
         things = make(fields={"x": "plain", "*": "sealed"})
