@@ -201,13 +201,13 @@ def test_files_are_not_replaced_unasked(home, encvec, vectors_stored):
 
 
 def test_a_record_that_is_written_meanwhile_stops_the_export(docs, tmp_path, monkeypatch):
-    scroll = type(docs).scroll
+    pages = type(docs)._pages
 
     def twice(self, *args, **more):
-        yield from scroll(self, *args, **more)
-        yield from self.get(["r/3"])
+        yield from pages(self, *args, **more)
+        yield self.get(["r/3"])
 
-    monkeypatch.setattr(type(docs), "scroll", twice)
+    monkeypatch.setattr(type(docs), "_pages", twice)
     with pytest.raises(errors.StoreError, match="was written while it was exported"):
         to_file(docs, tmp_path / "a.npy")
     assert list(tmp_path.iterdir()) == []

@@ -268,7 +268,7 @@ class RecordContract:
             lambda: list(things.scroll({"n": 1})),
             lambda: things.count({"n": 1}),
             lambda: things.verify(),
-            lambda: things.delete({"n": 1}),
+            lambda: things.delete(where={"n": 1}),
         ):
             read_at_once.clear()
             use()
