@@ -20,7 +20,11 @@ from psycopg.pq import Format
 from ..errors import InputError
 from ..storage.postgres.faults import translated
 from ..storage.postgres.options import database_of
+<<<<<<< HEAD
 from . import metric_names
+=======
+from ..storage.postgres.transport import parameters_for
+>>>>>>> b07ecf9 (A PostgreSQL server on another machine is asked for SCRAM, and told of once if nothing verifies it)
 from .batch import Batch, Fault
 from .catalog import Column, extension_schema, find_table
 from .flatten import flattened
@@ -124,9 +128,8 @@ class TableSource:
 
     def _connect(self) -> psycopg.Connection[Row]:
         with self._talking():
-            connection = psycopg.connect(
-                self._target, autocommit=False, fallback_application_name="encvec import", connect_timeout=10
-            )
+            parameters = {"connect_timeout": 10, **parameters_for(self._target, self._shown)}
+            connection = psycopg.connect("", fallback_application_name="encvec import", **parameters)
             try:
                 connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
                 connection.read_only = True

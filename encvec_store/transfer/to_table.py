@@ -15,6 +15,7 @@ from ..data.records import Record
 from ..errors import InputError, StoreUnreachableError
 from ..storage.postgres.faults import translated
 from ..storage.postgres.options import database_of
+from ..storage.postgres.transport import parameters_for
 from .catalog import extension_schema
 from .typed import to_json
 from .unload import Progress, chunks
@@ -49,7 +50,9 @@ def to_table(
     """
     target, place = database_of(url)
     with translated("write to", place):
-        connection = psycopg.connect(target, fallback_application_name="encvec export", connect_timeout=10)
+        connection = psycopg.connect(
+            "", fallback_application_name="encvec export", **{"connect_timeout": 10, **parameters_for(target, place)}
+        )
         try:
             n = _write(connection, collection, table, replace, progress)
             connection.commit()

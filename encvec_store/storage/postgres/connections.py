@@ -12,7 +12,6 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
 from psycopg_pool import PoolClosed, PoolTimeout
 
 from ...errors import StoreClosedError, StoreUnreachableError
@@ -21,6 +20,7 @@ from ...runtime.forks import generation, never_freed
 from .driver import Driver, DriverConnection, Pool
 from .faults import explained, is_lost
 from .options import PostgresOptions
+from .transport import parameters_for, refused_method
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -56,7 +56,7 @@ class Connections:
         self.options = options
         self.driver = driver
         self.closed = False
-        self._parameters = {**_DEFAULTS, **conninfo_to_dict(target)}
+        self._parameters = {**_DEFAULTS, **parameters_for(target, place)}
         self._engine = engine
         self._given = pool
         self._own: Pool | None = None
@@ -211,4 +211,5 @@ class Connections:
         try:
             return self.driver.connect(self._arguments())
         except psycopg.Error as error:
-            raise explained(error, "reach", self.place) from None
+            told = explained(error, "reach", self.place)
+            raise type(told)(f"{told}{refused_method(error)}") from None

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
 from psycopg.sql import SQL, Identifier, Literal
 from sqlalchemy import create_engine, exc
 from sqlalchemy.pool import NullPool
@@ -18,6 +17,7 @@ from .faults import explained, translated
 from .names import Names
 from .options import PostgresOptions, parse_url
 from .schema import EXTENSION, LOCK, checked_version, make_schema
+from .transport import parameters_for
 
 __all__ = ["offline", "opened", "schema_of"]
 
@@ -89,7 +89,8 @@ def opened(url: str, *, write: bool) -> Iterator[Migrating]:
         StoreLockedError: somebody uses the tables, for longer than the lock timeout.
     """
     target, place, options = _parsed(url)
-    parameters: dict[str, Any] = {"connect_timeout": 10, "application_name": "encvec_store", **conninfo_to_dict(target)}
+    defaults = {"connect_timeout": 10, "application_name": "encvec_store"}
+    parameters: dict[str, Any] = {**defaults, **parameters_for(target, place)}
 
     def connect() -> psycopg.Connection[Any]:
         with translated("reach", place):
