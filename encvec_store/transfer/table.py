@@ -20,11 +20,8 @@ from psycopg.pq import Format
 from ..errors import InputError
 from ..storage.postgres.faults import translated
 from ..storage.postgres.options import database_of
-<<<<<<< HEAD
-from . import metric_names
-=======
 from ..storage.postgres.transport import parameters_for
->>>>>>> b07ecf9 (A PostgreSQL server on another machine is asked for SCRAM, and told of once if nothing verifies it)
+from . import metric_names
 from .batch import Batch, Fault
 from .catalog import Column, extension_schema, find_table
 from .flatten import flattened
