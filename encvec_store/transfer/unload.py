@@ -5,7 +5,7 @@ What is written is plaintext. Nothing stands under its name before all of it is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from ..collection import Collection
 from ..data.records import Record
@@ -14,6 +14,7 @@ from ..errors import StaleConfigError
 __all__ = ["Progress", "chunks"]
 
 Progress = Callable[[int, int | None], None]
+_CHUNK, _BYTES = 2048, 1 << 26
 
 
 def chunks(collection: Collection, progress: Progress | None = None, *, vectors: bool = True) -> Iterator[list[Record]]:
@@ -23,9 +24,7 @@ def chunks(collection: Collection, progress: Progress | None = None, *, vectors:
         StaleConfigError: a record came twice, since somebody wrote it meanwhile.
     """
     total, seen = collection.count(), set[str]()
-    for chunk in collection._pages(None, include_vectors=vectors):
-        if not chunk:
-            continue
+    for chunk in _cut(collection.scroll(include_vectors=vectors)):
         for record in chunk:
             if record.id in seen:
                 raise StaleConfigError(
@@ -35,3 +34,18 @@ def chunks(collection: Collection, progress: Progress | None = None, *, vectors:
         yield chunk
         if progress is not None:
             progress(len(chunk), total)
+
+
+def _cut(records: Iterable[Record]) -> Iterator[list[Record]]:
+    """Yield records some at a time: fewer of them where documents are long."""
+    chunk: list[Record] = []
+    size = 0
+    for record in records:
+        chunk.append(record)
+        texts = [record.document, *record.metadata.values()]
+        size += sum(len(text) for text in texts if isinstance(text, str | bytes))
+        if len(chunk) == _CHUNK or size > _BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk

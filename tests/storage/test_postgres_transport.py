@@ -64,7 +64,5 @@ def test_a_server_that_asks_for_something_else(pg_place, monkeypatch):
     """Ours uses SCRAM: it is taken as a remote server that does, and then refused by one who wants something else."""
     monkeypatch.setattr(transport, "_LOCAL", transport.re.compile("nowhere"))
     PostgresStore(pg_place.dsn, schema=pg_place.schema).close()
-    with pytest.raises(
-        errors.StoreUnreachableError, match="name its method in the URL, as in require_auth=password"
-    ):
+    with pytest.raises(errors.StoreUnreachableError, match="name its method in the URL, as in require_auth=password"):
         PostgresStore(f"{pg_place.dsn}&require_auth=md5", schema=pg_place.schema)

@@ -16,7 +16,7 @@ import pytest
 
 import encvec_store as ev
 from encvec_store import errors
-from encvec_store.transfer import compare, load
+from encvec_store.transfer import compare, load, unload
 from encvec_store.transfer.table import TableSource
 from encvec_store.transfer.to_files import to_file
 from encvec_store.transfer.to_table import to_table
@@ -201,13 +201,13 @@ def test_files_are_not_replaced_unasked(home, encvec, vectors_stored):
 
 
 def test_a_record_that_is_written_meanwhile_stops_the_export(docs, tmp_path, monkeypatch):
-    pages = type(docs)._pages
+    scroll = type(docs).scroll
 
     def twice(self, *args, **more):
-        yield from pages(self, *args, **more)
-        yield self.get(["r/3"])
+        yield from scroll(self, *args, **more)
+        yield from self.get(["r/3"])
 
-    monkeypatch.setattr(type(docs), "_pages", twice)
+    monkeypatch.setattr(type(docs), "scroll", twice)
     with pytest.raises(errors.StoreError, match="was written while it was exported"):
         to_file(docs, tmp_path / "a.npy")
     assert list(tmp_path.iterdir()) == []
@@ -237,3 +237,10 @@ def test_the_command_to_a_table(home, encvec, vectors_stored, pg_dsn):
     answer = encvec("export", "docs", pg_dsn, "--table", "items", "--plaintext", "--json")
     assert (answer.code, answer.document["exported"], answer.document["destination"]) == (0, N, "items")
     assert encvec("import", pg_dsn, "docs", "--table", "items", "--verify-only").code == 0
+
+
+def test_long_documents_are_exported_a_few_at_a_time(store, monkeypatch):
+    things = store.collection("long", dim=DIM)
+    things.upsert([str(i) for i in range(20)], vectors(20), None, ["x" * 10_000] * 20)
+    monkeypatch.setattr(unload, "_BYTES", 35_000)
+    assert [len(chunk) for chunk in unload.chunks(things)] == [4] * 5

@@ -7,7 +7,7 @@ from decimal import Decimal
 import numpy as np
 import pytest
 
-from encvec_store import errors
+from encvec_store import errors, low_level
 from encvec_store.engine import lookup, read
 from encvec_store.engine import write as writing
 from encvec_store.sealing import Keyring
@@ -254,7 +254,7 @@ class RecordContract:
         things = make()
         names, sizes = oracle.ids(40), [80_000 if i == 20 else 10_000 if i > 20 else 10 for i in range(40)]
         things.upsert(names, oracle.vectors(40), [{"n": i % 2} for i in range(40)], ["x" * size for size in sizes])
-        records, read_at_once = type(things._session.records), []
+        records, read_at_once = type(low_level.session(things).records), []
         payloads = records.payloads
 
         def watched(self, rows):
