@@ -7,8 +7,9 @@ from alembic.operations import Operations
 from pgvector.sqlalchemy import BIT, HALFVEC, VECTOR
 from sqlalchemy import BigInteger, Column, Index, MetaData, Table, cast, create_engine, inspect, text
 
+import encvec_store as ev
 from encvec_store.integrations.sqlalchemy import hnsw_index
-from encvec_store.integrations.sqlalchemy.autogenerate import render_item
+from encvec_store.integrations.sqlalchemy.autogenerate import include_name, leave_out_stores, render_item
 from tests.kits.orm import DIM, models, url
 
 
@@ -191,3 +192,30 @@ def test_an_index_on_an_expression(connection, context):
     assert compare_metadata(context, things(by_halves(6))) == []
     run(render_python_code(script.downgrade_ops, migration_context=context), context)
     assert definitions(connection) == first
+
+
+# ------------------------------------------------------------------------------------------ beside a store
+
+
+@pytest.mark.parametrize("where", ["encvec", "vectors", None])
+def test_the_tables_of_a_store_are_not_dropped(pg_dsn, connection, where):
+    """In a schema of their own, or among the application's tables in the default one."""
+    join = "&" if "?" in pg_dsn else "?"
+    made = models()
+    made.Base.metadata.create_all(connection)
+    Table("mine", MetaData(), Column("id", BigInteger, primary_key=True)).create(connection)
+    connection.commit()
+    with ev.connect(f"{pg_dsn}{join}schema={where or 'public'}", keyset=ev.Keyset.create("memory:")) as store:
+        store.collection("docs", dim=3).upsert(["a"], [[1, 2, 3]])
+
+    def dropped(filtered):
+        options = {"include_schemas": True, **({"include_name": filtered} if filtered else {})}
+        context = MigrationContext.configure(connection, opts=options)
+        changes = compare_metadata(context, made.Base.metadata)
+        return sorted({change[1].name for change in changes if change[0] == "remove_table"})
+
+    everything = dropped(None)
+    assert {"mine", "collections", "records", "meta"} <= set(everything)
+    assert any(name.startswith("records_") for name in everything)
+    assert dropped(include_name if where == "encvec" else leave_out_stores(where)) == ["mine"]
+    assert dropped(leave_out_stores("elsewhere")) == everything

@@ -5,7 +5,7 @@ import uuid
 from types import SimpleNamespace
 
 import numpy as np
-from sqlalchemy import ForeignKey, UniqueConstraint, create_engine, text
+from sqlalchemy import ForeignKey, UniqueConstraint, Uuid, create_engine, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 
 import encvec_store as ev
@@ -18,7 +18,7 @@ def vectors(n, seed=0, dim=DIM):
     return np.random.default_rng(seed).standard_normal((n, dim)).astype(np.float32)
 
 
-def models(keyset=None, **options):
+def models(keyset=None, dim=DIM, **options):
     """Item: a key made by Python. Auto: one made by the server. Tag: many to an item."""
     keyset = keyset or ev.Keyset.create("memory:")
     options = {"keyset": keyset, **options}
@@ -30,14 +30,14 @@ def models(keyset=None, **options):
         __tablename__ = "items"
         id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
         title: Mapped[str] = mapped_column(default="untitled")
-        embedding: Mapped[np.ndarray | None] = mapped_column(EncryptedVector(DIM, **options))
+        embedding: Mapped[np.ndarray | None] = mapped_column(EncryptedVector(dim, **options))
         tags: Mapped[list["Tag"]] = relationship()
 
     class Auto(Base):
         __tablename__ = "autos"
         id: Mapped[int] = mapped_column(primary_key=True)
         title: Mapped[str | None]
-        embedding: Mapped[np.ndarray | None] = mapped_column(EncryptedVector(DIM, **options))
+        embedding: Mapped[np.ndarray | None] = mapped_column(EncryptedVector(dim, **options))
 
     class Tag(Base):
         __tablename__ = "tags"
@@ -66,7 +66,7 @@ def pages(keyset=None):
         __tablename__ = "autos"
         id: Mapped[int] = mapped_column(primary_key=True)
         url: Mapped[str | None] = mapped_column(unique=True)
-        owner: Mapped[uuid.UUID | None]
+        owner: Mapped[uuid.UUID | None] = mapped_column(Uuid(native_uuid=False))
         vec: Mapped[np.ndarray | None] = mapped_column(EncryptedVector(DIM, keyset=keyset))
 
     return SimpleNamespace(Base=Base, Page=Page, Auto=Auto, keyset=keyset)

@@ -1,14 +1,17 @@
-"""Alembic's autogenerate over encrypted columns and their indexes.
+"""Alembic's autogenerate with encrypted columns and their indexes, and beside the tables of a store.
 
-In env.py. The import alone has pgvector's indexes compared by method, options and operator class; Alembic does not:
+In env.py:
 
-    from encvec_store.integrations.sqlalchemy.autogenerate import render_item
+    from encvec_store.integrations.sqlalchemy.autogenerate import include_name, render_item
 
-    context.configure(..., render_item=render_item)
+    context.configure(..., render_item=render_item, include_name=include_name)
+
+The import alone makes Alembic compare the method, options and operator class of pgvector's indexes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from alembic.autogenerate import comparators
@@ -16,13 +19,15 @@ from alembic.operations.ops import CreateIndexOp, DropIndexOp
 from alembic.util import DispatchPriority
 from sqlalchemy import Index, text
 
+from ...storage.postgres.tables import build_metadata, is_content_table
+from ...storage.revisions import VERSION_TABLE
 from .types import EncryptedVector
 from .values import SealedVector
 
-__all__ = ["render_item"]
+__all__ = ["include_name", "leave_out_stores", "render_item"]
 
 _DEFAULTS = {"hnsw": {"m": "16", "ef_construction": "64"}, "ivfflat": {"lists": "100"}}
-"""What pgvector does where an index says nothing."""
+"""What pgvector uses if an index does not say it."""
 _THERE = text(
     """
     SELECT i.relname AS name, a.amname AS method, x.indisunique AS is_unique, i.reloptions AS options,
@@ -41,7 +46,7 @@ _THERE = text(
 
 
 def render_item(kind: str, item: Any, context: Any) -> str | Literal[False]:
-    """Write both types in a migration as what they are in the database: a migration holds no keys."""
+    """Write both types in a migration as the database has them, so that it needs no keys."""
     if kind == "type" and isinstance(item, EncryptedVector):
         context.imports.add("import pgvector.sqlalchemy")
         return f"pgvector.sqlalchemy.VECTOR({item.index_dim})"
@@ -50,9 +55,32 @@ def render_item(kind: str, item: Any, context: Any) -> str | Literal[False]:
     return False
 
 
+Filter = Callable[[str | None, str, Mapping[str, Any]], bool]
+
+
+def leave_out_stores(*schemas: str | None) -> Filter:
+    """Return an `include_name` for `context.configure` that hides the tables of stores, so that nothing drops them.
+
+    Args:
+        schemas: the option `schema` of each store's URL; None for the connection's default schema, as Alembic has it.
+    """
+    names = {table.name for table in build_metadata().tables.values()} | {VERSION_TABLE}
+
+    def include(name: str | None, kind: str, parents: Mapping[str, Any]) -> bool:
+        if kind != "table" or parents.get("schema_name") not in schemas:
+            return True
+        return name not in names and not is_content_table(str(name))
+
+    return include
+
+
+include_name = leave_out_stores("encvec")
+"""Hides the tables of a store in its default schema."""
+
+
 @comparators.dispatch_for("table", priority=DispatchPriority.LAST)
 def _compare_indexes(context: Any, changes: Any, schema: str | None, name: str, found: Any, declared: Any) -> None:
-    """Replace indexes of pgvector's that differ in what Alembic itself does not compare."""
+    """Replace pgvector indexes that differ in what Alembic itself does not compare."""
     if found is None or declared is None or context.dialect.name != "postgresql":
         return
     place = {"table_name": name, "schema_name": schema or context.dialect.default_schema_name}
@@ -87,7 +115,7 @@ def _options(old: Any) -> dict[str, str]:
 
 
 def _as_found(old: Any, table: str, schema: str | None) -> CreateIndexOp:
-    """Return what would make the index that is there, for the way back."""
+    """Return the operation that makes the existing index again, for the downgrade."""
     classes = dict(zip(old.parts, old.classes, strict=True))
     columns = {part: part.strip('"') for part in old.parts if part.replace('"', "").isidentifier()}
     return CreateIndexOp(
