@@ -3,10 +3,10 @@
     from encvec_store import migrate
 
     migrate.upgrade("postgresql://owner@db.example/vectors")
-    print(migrate.sql("postgresql:///vectors"))  # for a DBA who runs it himself
+    print(migrate.sql("postgresql:///vectors"))  # for a DBA who runs the SQL
 
-One chain of revisions, numbered from 1, serves PostgreSQL and SQLite. Every call is one transaction: all of it or
-nothing. No keys are needed: only the outside of what is stored is ever moved. Needs Alembic, from the extra `cli` or
+PostgreSQL and SQLite share one chain of revisions, numbered from 1. Every call is one transaction: it does everything
+or nothing. It needs no keys, because it never opens what is sealed. It needs Alembic, from the extra `cli` or
 `postgres`.
 """
 
@@ -40,33 +40,33 @@ _BACKENDS = {
 
 @dataclass(frozen=True)
 class Revision:
-    """A script of `migrations/versions`."""
+    """One script of `migrations/versions`."""
 
     number: int
     title: str
     format: int
-    """The least `FORMAT` of a code that can use the tables after it."""
+    """The smallest `FORMAT` of code that can use the tables after this revision."""
 
 
 @dataclass(frozen=True)
 class Version:
-    """What a store's tables are, beside what this code needs."""
+    """The revision of a store's tables, and the one that this code needs."""
 
     store: str
     """The URL, without secrets."""
     revision: int
-    """0 where there are no tables."""
+    """0 if there are no tables."""
     format: int
     head: int = REVISION
 
     @property
     def usable(self) -> bool:
-        """Say whether this code can use the tables."""
+        """True if this code can use the tables."""
         return self.revision >= self.head and 1 <= self.format <= FORMAT
 
 
 def current(url: str) -> Version:
-    """Return what a store's tables are. Raises UriError, StoreUnreachableError."""
+    """Return the version of a store's tables. Raises UriError, StoreUnreachableError."""
     with _opened(url, write=False) as store:
         return _version(store)
 
@@ -81,36 +81,36 @@ def history() -> list[Revision]:
 
 
 def upgrade(url: str, revision: int | str = "head") -> tuple[Version, Version]:
-    """Bring a store's tables up to a revision, making them where there are none; what they were, and are.
+    """Upgrade a store's tables to a revision, or create them. Returns the versions before and after.
 
     Raises:
-        UriError: no such store or revision.
-        InputError: the tables are of a later revision than that.
-        StoreLockedError: somebody uses the tables, for longer than the lock timeout. Nothing was changed.
-        StoreUnreachableError: no connection, or no right to; says what the owner must run. Nothing was changed.
+        UriError: there is no such store or revision.
+        InputError: the tables have a later revision.
+        StoreLockedError: the tables were in use for longer than the lock timeout. Nothing was changed.
+        StoreUnreachableError: no connection or no right; says what the owner must run. Nothing was changed.
     """
     command = _alembic()
     with _opened(url, write=True) as store:
         config, target = _adopted(store), _number(revision)
         if target < store.revision:
-            raise InputError(f"{store.place} is of revision {store.revision} already: `downgrade` goes back")
+            raise InputError(f"{store.place} has revision {store.revision}, got {target}: use `downgrade` to go back")
         before = _version(store)
         command.upgrade(config, f"{target:04d}")
         return before, _after(store)
 
 
 def downgrade(url: str, revision: int | str, *, accept_data_loss: bool = False) -> tuple[Version, Version]:
-    """Bring a store's tables back to an earlier revision, 0 or "base" being none; what they were, and are.
+    """Take a store's tables back to an earlier revision; 0 or "base" drops them. Returns the versions before and after.
 
     Raises:
-        DataLossError: data that the earlier tables have no place for would be lost, and that was not accepted.
+        DataLossError: the earlier tables have no place for some data, and `accept_data_loss` is False.
         UriError, InputError, StoreLockedError, StoreUnreachableError: as for `upgrade`.
     """
     command = _alembic()
     with _opened(url, write=True) as store:
         config, target = _adopted(store), _number(revision)
         if target > store.revision:
-            raise InputError(f"{store.place} is of revision {store.revision}: `upgrade` goes forward")
+            raise InputError(f"{store.place} has revision {store.revision}, got {target}: use `upgrade` to go forward")
         lost = [] if accept_data_loss else _lost(store, _scripts(config), target)
         if lost:
             raise DataLossError(f"{store.place}: this would delete {', '.join(lost)}; nothing was changed")
@@ -120,24 +120,24 @@ def downgrade(url: str, revision: int | str, *, accept_data_loss: bool = False) 
 
 
 def sql(url: str, revision: int | str = "head", *, start: int | str = 0, with_extension: bool = False) -> str:
-    """Return the SQL of an upgrade, for whoever runs it instead of us; nobody is asked, so no server is needed.
+    """Return the SQL of an upgrade, for somebody else to run. It connects to nothing.
 
     Args:
         url: of a PostgreSQL store; only its option `schema` matters.
-        revision: where to go.
-        start: where the tables are; 0, not there yet.
+        revision: the revision after the upgrade.
+        start: the revision of the tables now; 0 if there are none.
         with_extension: begin with CREATE EXTENSION, which takes a superuser.
 
     Raises:
-        UriError: no PostgreSQL store, or no such revision.
-        InputError: there is nothing between the two.
+        UriError: this is not a PostgreSQL store, or there is no such revision.
+        InputError: `revision` is not later than `start`.
     """
     command = _alembic()
     if url.partition(":")[0] == "faiss":
-        raise UriError("sql is for PostgreSQL: nobody but `encvec db upgrade` changes the file of a faiss: store")
+        raise UriError("sql needs a PostgreSQL store, got a faiss: store: upgrade that with `encvec db upgrade`")
     first, last = _number(start), _number(revision)
     if first >= last:
-        raise InputError(f"there is nothing to do from revision {first} to {last}")
+        raise InputError(f"the revision must be later than {first}, got {last}: there is nothing to do")
     backend = _backend(url)
     buffer = io.StringIO()
     schema = backend.schema_of(url)
@@ -156,19 +156,21 @@ def _backend(url: str) -> Any:
     scheme = url.partition(":")[0]
     if scheme not in _BACKENDS:
         raise UriError(f"a {scheme or '?'}: store has no tables to migrate")
-    importlib.import_module(_BACKENDS[scheme].rpartition(".")[0])  # the package first: it says what it lacks
+    importlib.import_module(
+        _BACKENDS[scheme].rpartition(".")[0]
+    )  # the package first: its error names what is not installed
     return importlib.import_module(_BACKENDS[scheme])
 
 
 def _folder() -> Path:
-    """Where the scripts are: inside the package in a wheel, beside it in a checkout."""
+    """Return the folder of the scripts: inside the package in a wheel, beside it in a checkout."""
     package = Path(str(resources.files("encvec_store")))
     shipped = package / "migrations"
     return shipped if shipped.is_dir() else package.parent / "migrations"
 
 
 def _alembic() -> Any:
-    """Return Alembic's commands. Raises StoreError where it is not installed."""
+    """Return Alembic's commands. Raises StoreError if it is not installed."""
     try:
         return importlib.import_module("alembic.command")
     except ImportError:
@@ -192,19 +194,20 @@ def _scripts(config: Config) -> ScriptDirectory:
 
 
 def _number(revision: int | str) -> int:
-    """Return the number of a revision that was asked for. Raises UriError."""
+    """Return the number of a revision. Raises UriError."""
     numbers = [0, *(found.number for found in history())]
     names = {"head": numbers[-1], "base": 0}
     found = names[str(revision)] if revision in names else int(revision) if str(revision).isdecimal() else -1
     if found not in numbers:
-        raise UriError(f"no revision {revision!r}; there are {', '.join(map(str, numbers))} and head")
+        raise UriError(f"the revision must be {', '.join(map(str, numbers))} or head, got {revision!r}")
     return found
 
 
 def _adopted(store: Migrating) -> Config:
-    """Return Alembic's configuration for a store, after bringing its notes in line with `meta`.
+    """Return Alembic's configuration for a store. Raises StoreUnreachableError.
 
-    They are missing where `connect` made the tables, and `meta` is what every code reads.
+    All code reads the revision in `meta`. Alembic keeps a table of its own too, which `connect` does not make: it is
+    made here.
     """
     from alembic.migration import MigrationContext
 
@@ -215,7 +218,7 @@ def _adopted(store: Migrating) -> Config:
     if store.meta is not None and store.revision not in known:
         raise StoreUnreachableError(
             f"{store.place} has tables of revision {store.revision}, which this version of encvec_store does not know:"
-            " upgrade it"
+            " install a newer version"
         )
     options = {"version_table": VERSION_TABLE, "version_table_schema": store.schema}
     notes = MigrationContext.configure(store.connection, opts=options)
@@ -224,22 +227,22 @@ def _adopted(store: Migrating) -> Config:
         notes.stamp(scripts, *wanted)
     if notes.get_current_heads() != wanted:
         raise StoreUnreachableError(
-            f"{store.place}: {VERSION_TABLE} does not agree with meta, which says revision {store.revision}"
+            f"{store.place}: the table {VERSION_TABLE} must have revision {store.revision}, as meta does"
         )
     return config
 
 
 def _at(store: Migrating) -> str:
-    """Return what stands before a table's name."""
+    """Return the prefix of table names: the quoted schema and a dot, or nothing."""
     return f"{store.connection.dialect.identifier_preparer.quote(store.schema)}." if store.schema else ""
 
 
 def _lost(store: Migrating, scripts: ScriptDirectory, target: int) -> list[str]:
-    """Count what a downgrade would lose, by what each revision says of itself."""
+    """Count what a downgrade would delete, by the queries that each revision lists in `loses`."""
     from sqlalchemy import text
 
     at = _at(store)
-    if at and store.revision:  # every write updates a row of this: none may come in between
+    if at and store.revision:  # every write updates a row of it, so this keeps writes out
         store.connection.execute(text(f"LOCK TABLE {at}collections IN EXCLUSIVE MODE"))
     lost = []
     for found in scripts.walk_revisions():

@@ -1,7 +1,7 @@
-"""Alembic's environment for the tables of the stores; run by `encvec_store.migrate`, which opens the transaction.
+"""Alembic's environment for the tables of stores. `encvec_store.migrate` opens the transaction and runs it.
 
-`context.config.attributes` bring: `connection` (or an engine), `schema` (None in SQLite), `before` (statements that an
-offline script begins with).
+It takes from `context.config.attributes`: `connection` (or an engine), `schema` (None for SQLite), and `before`
+(statements at the beginning of an offline script).
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ SCHEMA: str | None = context.config.attributes.get("schema")
 
 
 def tables() -> MetaData:
-    """Return the tables as the code has them, for Alembic to compare with."""
+    """Return the tables that the code declares, for Alembic to compare."""
     if SCHEMA is None:
         from encvec_store.storage.sqlite.tables import metadata
 
         return metadata
-    import pgvector.sqlalchemy  # noqa: F401 - tells SQLAlchemy the types it will meet
+    import pgvector.sqlalchemy  # noqa: F401 - registers the type `vector` with SQLAlchemy
 
     from encvec_store.storage.postgres.tables import build_metadata
 
@@ -30,7 +30,7 @@ def tables() -> MetaData:
 
 
 def ours(name: str | None, kind: str, parents: Any) -> bool:
-    """Leave out of comparisons what lies in other schemas, and the collections' tables, which follow their parents."""
+    """Compare only tables in our schema, without those of collections: they inherit changes from their parents."""
     if SCHEMA is None:
         return True
     from encvec_store.storage.postgres.tables import is_content_table
@@ -41,9 +41,9 @@ def ours(name: str | None, kind: str, parents: Any) -> bool:
 
 
 def note_in_meta(ctx: Any, step: Any, heads: Any, run_args: Any) -> None:
-    """Write into `meta`, beside Alembic's own notes, what every code reads before it uses the tables."""
+    """Write revision and format into `meta`, which all code reads before it uses the tables."""
     at = f"{ctx.dialect.identifier_preparer.quote(SCHEMA)}." if SCHEMA else ""
-    for head in heads:  # none after the last downgrade: then there is no `meta` either
+    for head in heads:  # none after the last downgrade, which drops `meta` too
         script = context.script.get_revision(head)
         for name, value in (("revision", int(head)), ("format", script.module.min_reader)):
             ctx.execute(
@@ -53,7 +53,7 @@ def note_in_meta(ctx: Any, step: Any, heads: Any, run_args: Any) -> None:
 
 
 def run(before: tuple[str, ...] = (), **how: Any) -> None:
-    """Run the revisions that were asked for."""
+    """Run the requested revisions."""
     context.configure(
         target_metadata=tables(),
         version_table=VERSION_TABLE,

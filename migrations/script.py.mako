@@ -1,4 +1,4 @@
-<%! from encvec_store.backends.revisions import FORMAT %>\
+<%! from encvec_store.storage.revisions import FORMAT %>\
 """${message.capitalize()}."""
 
 import sqlalchemy as sa
@@ -7,14 +7,14 @@ from alembic import op
 revision = "${up_revision}"
 down_revision = "${down_revision}"
 
-# The least FORMAT of a code that can read and write these tables: as before, where they only get more.
+# The smallest FORMAT of code that can use these tables. It stays the same if this revision only adds.
 min_reader = ${FORMAT}
-# What a downgrade deletes, and how it is counted, such as {"notes": "SELECT count(*) FROM {at}notes"}.
+# What a downgrade deletes, with the query that counts it, such as {"notes": "SELECT count(*) FROM {at}notes"}.
 loses: dict[str, str] = {}
 
 
 def upgrade() -> None:
-    """Say what is done, and why."""
+    """Say what it changes, and why."""
     schema = op.get_context().version_table_schema  # None: SQLite
     op.add_column("collections", sa.Column("colour", sa.Text()), schema=schema)
 

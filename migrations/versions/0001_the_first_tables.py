@@ -12,7 +12,7 @@ loses = {"collections": "SELECT count(*) FROM {at}collections"}
 
 
 def upgrade() -> None:
-    """Make the tables. The two dialects share little: each has the layout that suits it."""
+    """Create the tables. Their layout differs: each dialect has the one that suits it."""
     schema = op.get_context().version_table_schema
     if schema is None:
         _sqlite()
@@ -21,7 +21,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop them, in PostgreSQL with every collection's own, which inherit from them."""
+    """Drop the tables. In PostgreSQL the tables of collections inherit from them and go too."""
     schema = op.get_context().version_table_schema
     if schema is None:
         for table in (

@@ -112,7 +112,7 @@ def test_history(encvec):
 def test_sql(encvec):
     refused = encvec("db", "sql")
     assert refused.code == 2
-    assert "sql is for PostgreSQL" in refused.err
+    assert "sql needs a PostgreSQL store" in refused.err
     url = "postgresql:///vectors?schema=mine"
     printed = encvec("db", "sql", "--store", url, "--with-extension")
     assert printed.code == 0

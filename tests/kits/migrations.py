@@ -1,4 +1,4 @@
-"""What the tests of migrations share: known records, a further revision that only they know, and dumps of catalogs."""
+"""Shared by the tests of migrations: known records, one more revision, and dumps of catalogs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COLLECTIONS = {  # (tenant, name): how it is made
 
 
 def records(seed=0, n=N):
-    """Return (ids, vectors, metadata, documents), the same in every version of anything."""
+    """Return (ids, vectors, metadata, documents). They never change, whatever versions are installed."""
     whole = (np.arange(n * DIM, dtype=np.int64) * 7919 + 104729 * seed + 17) % 1009 - 504
     vectors = (whole / 512).astype(np.float32).reshape(n, DIM)
     metadata = [{"lang": ["de", "fr", "en"][i % 3], "n": i, "when": f"day {i}"} for i in range(n)]
@@ -31,7 +31,7 @@ def records(seed=0, n=N):
 
 
 def fill(store):
-    """Make both collections, with an update and a deletion."""
+    """Create both collections, with an update and a deletion."""
     for (tenant, name), how in COLLECTIONS.items():
         things = store.collection(name, dim=DIM, tenant=tenant, **how)
         things.upsert(*records(seed=1))
@@ -43,7 +43,7 @@ def fill(store):
 
 
 def check(store):
-    """Find everything that `fill` left, and nothing else, in every way there is."""
+    """Find everything that `fill` left, and nothing else, by every method."""
     ids, vectors, metadata, documents = records()
     assert store.collections() == sorted(COLLECTIONS)
     for (tenant, name), how in COLLECTIONS.items():
@@ -62,7 +62,7 @@ def check(store):
 
 
 def write_on(store):
-    """Write, update and delete, so that `check` holds again in the end."""
+    """Write, update and delete, so that `check` holds again at the end."""
     for tenant, name in COLLECTIONS:
         things = store.collection(name, tenant=tenant)
         things.upsert(*records(seed=7))
@@ -73,7 +73,7 @@ def write_on(store):
 
 
 def keyset():
-    """The keyset that the data were written under; for nothing else."""
+    """Open the keyset of the test data. It has no other use."""
     return ev.Keyset.open(f"env:{KEYS_VARIABLE}")
 
 
@@ -120,7 +120,7 @@ def downgrade():
 
 
 def add_revision(folder: Path, *, min_reader=1):
-    """Copy the scripts to a folder, with a revision more; its number."""
+    """Copy the scripts to a folder and add one revision. Returns its number."""
     before = migrate.history()[-1].number
     shutil.copytree(migrate._folder(), folder, ignore=shutil.ignore_patterns("__pycache__"))
     text = NEXT.format(revision=before + 1, before=before, min_reader=min_reader)
@@ -129,7 +129,7 @@ def add_revision(folder: Path, *, min_reader=1):
 
 
 def edit(folder: Path, old: str, new: str):
-    """Change the further revision's script."""
+    """Change the script of the added revision."""
     (script,) = (folder / "versions").glob("*for_tests.py")
     text = script.read_text(encoding="utf-8")
     assert old in text
@@ -161,7 +161,7 @@ ORDER BY 1, 2, 3
 
 
 def catalog(place):
-    """Everything that makes up the tables of a store, by a folder or a DSN; but for Alembic's own notes."""
+    """Return everything that defines the tables of a store, without Alembic's own table."""
     if isinstance(place, Path):
         connection = sqlite3.connect(place / "records.sqlite3")
         try:

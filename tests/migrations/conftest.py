@@ -1,4 +1,4 @@
-"""A store's place in either dialect, empty or filled; and scripts with a revision more."""
+"""Stores of either dialect, empty or filled, and scripts with one more revision."""
 
 import sqlite3
 from contextlib import closing
@@ -13,7 +13,7 @@ from tests.kits.migrations import DATA, KEYS_VARIABLE, add_revision, catalog, fi
 
 
 class Place:
-    """Where a store is, or may be."""
+    """The place of a store, which may not exist yet."""
 
     def __init__(self, dialect, where):
         self.dialect = dialect
@@ -24,7 +24,7 @@ class Place:
         return ev.connect(self.url, keyset=keyset(), **options)
 
     def ask(self, statement):
-        """Run SQL past everything; `{at}` is the schema."""
+        """Run SQL directly; `{at}` stands for the schema."""
         if self.dialect == "sqlite":
             with closing(sqlite3.connect(self.where / "records.sqlite3")) as connection, connection:
                 return connection.execute(statement.format(at="")).fetchall()
@@ -33,7 +33,7 @@ class Place:
             return cursor.fetchall() if cursor.description else []
 
     def using(self):
-        """Return a connection in a transaction that uses the tables, as a writer's does."""
+        """Return a connection in a transaction that uses the tables, as a writer does."""
         if self.dialect == "sqlite":
             connection = sqlite3.connect(self.where / "records.sqlite3", isolation_level=None)
             connection.execute("BEGIN IMMEDIATE")
@@ -43,7 +43,7 @@ class Place:
         return connection
 
     def load(self, revision):
-        """Put there what a store of that revision looked like."""
+        """Load the dump of a store of that revision."""
         script = (DATA / f"{revision:04d}.{self.dialect}.sql").read_text(encoding="utf-8")
         if self.dialect == "sqlite":
             with closing(sqlite3.connect(self.where / "records.sqlite3")) as connection:
@@ -54,7 +54,7 @@ class Place:
         return self
 
     def loaded(self):
-        """Make a store of this code there, by the scripts, and fill it."""
+        """Create a store of this code by the scripts, and fill it."""
         migrate.upgrade(self.url, REVISION)
         with self.connect() as store:
             fill(store)
@@ -80,7 +80,7 @@ def place(dialect, request, tmp_path, monkeypatch):
 
 @pytest.fixture
 def further(tmp_path, monkeypatch):
-    """Scripts with one revision more, which only adds; gives its number."""
+    """Add a script with one more revision, which only adds. Returns its number."""
     number = add_revision(tmp_path / "further")
     monkeypatch.setattr(migrate, "_folder", lambda: tmp_path / "further")
     return number

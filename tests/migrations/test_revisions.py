@@ -1,4 +1,4 @@
-"""The chain of revisions: it makes what `connect` makes, goes up and down whole, and can be run by a DBA as SQL."""
+"""The chain of revisions makes the tables of `connect`, goes up and down, and can be run as SQL."""
 
 import shutil
 import subprocess
@@ -6,6 +6,7 @@ from urllib.parse import quote
 
 import psycopg
 import pytest
+from alembic import command
 from pytest_alembic.plugin.fixtures import alembic_runner  # noqa: F401
 from pytest_alembic.tests import (  # noqa: F401
     test_model_definitions_match_ddl,
@@ -62,7 +63,7 @@ def test_both_ways_of_making_tables_make_the_same(place):
 
 
 def test_down_to_nothing_and_made_anew(place):
-    """Nothing stays behind that would stand in the way of either."""
+    """A downgrade leaves nothing that hinders the next upgrade."""
     place.loaded()
     made = place.catalog()
     with pytest.raises(errors.DataLossError, match=r"delete 2 collections; nothing was changed"):
@@ -96,7 +97,9 @@ def test_up_and_down_a_revision_with_data(place, further):
     assert [version.revision for version in migrate.upgrade(place.url)] == [REVISION, further]
     assert place.ask("SELECT DISTINCT weight FROM {at}records") == [(1,)]
     with place.connect() as store:
-        store.collection("late", dim=4).upsert(["a"], [[1, 2, 3, 4]])  # made after the upgrade: it has the column too
+        store.collection("late", dim=4).upsert(
+            ["a"], [[1, 2, 3, 4]]
+        )  # created after the upgrade, so it has the column too
     place.ask("INSERT INTO {at}notes VALUES (1, NULL)")
     with pytest.raises(errors.DataLossError, match="delete 1 notes; nothing was changed"):
         migrate.downgrade(place.url, REVISION)
@@ -110,8 +113,17 @@ def test_up_and_down_a_revision_with_data(place, further):
         check(store)
 
 
+def test_a_new_script_is_made_from_the_template(tmp_path, monkeypatch):
+    """As `make revision` does it."""
+    shutil.copytree(migrate._folder(), tmp_path / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(migrate, "_folder", lambda: tmp_path / "scripts")
+    made = command.revision(migrate._config(), "a new script", rev_id=f"{REVISION + 1:04d}")
+    assert migrate.history()[-1] == migrate.Revision(REVISION + 1, "A new script", FORMAT)
+    assert made.module.loses == {}
+
+
 def test_a_column_is_dropped_from_tables_made_since(place, further):
-    """In PostgreSQL theirs is their own, not only inherited."""
+    """Such a table has the column itself in PostgreSQL; it does not only inherit it."""
     migrate.upgrade(place.url)
     with place.connect() as store:
         fill(store)
@@ -127,16 +139,16 @@ def test_a_column_is_dropped_from_tables_made_since(place, further):
 @pytest.mark.parametrize("revision", ["2000", "x", "-1", "", "0001x", None, 1.5])
 def test_no_such_revision(place, revision):
     for call in (migrate.upgrade, migrate.downgrade, migrate.sql):
-        with pytest.raises(errors.UriError, match=r"no revision|sql is for"):
+        with pytest.raises(errors.UriError, match=r"revision must be|sql needs a PostgreSQL"):
             call(place.url, revision)
 
 
 def test_wrong_way(place, further):
     migrate.upgrade(place.url, REVISION)
-    with pytest.raises(errors.InputError, match="`upgrade` goes forward"):
+    with pytest.raises(errors.InputError, match="`upgrade` to go forward"):
         migrate.downgrade(place.url, further)
     migrate.upgrade(place.url)
-    with pytest.raises(errors.InputError, match="`downgrade` goes back"):
+    with pytest.raises(errors.InputError, match="`downgrade` to go back"):
         migrate.upgrade(place.url, REVISION)
     assert migrate.current(place.url).revision == further
 
@@ -144,7 +156,7 @@ def test_wrong_way(place, further):
 def test_notes_that_disagree(place):
     migrate.upgrade(place.url)
     place.ask("UPDATE {at}schema_revision SET version_num = '0007'")
-    with pytest.raises(errors.StoreUnreachableError, match="schema_revision does not agree with meta"):
+    with pytest.raises(errors.StoreUnreachableError, match="schema_revision must have revision"):
         migrate.upgrade(place.url)
 
 
@@ -180,10 +192,10 @@ def test_what_cannot_be_migrated(tmp_path, call):
 
 
 def psql():
-    """The program, from where the server comes from."""
+    """Return the program that came with the server."""
     try:
         return find_installation().prefix / "bin" / "psql"
-    except LocalServerError:  # the server is another machine's
+    except LocalServerError:  # the server is on another machine
         return shutil.which("psql") or pytest.skip("no psql here")
 
 
@@ -295,7 +307,7 @@ def test_each_missing_right_names_its_statement(place, further):
 
 @pytest.mark.parametrize("dialect", ["postgresql"])
 def test_a_schema_made_by_the_owner_is_enough_to_connect(place):
-    """CREATE SCHEMA IF NOT EXISTS asks for the right to create it, even where it exists."""
+    """CREATE SCHEMA IF NOT EXISTS needs the right to create schemas, even if the schema exists."""
     with role(place.url) as theirs:
         place.ask(f"CREATE SCHEMA encvec AUTHORIZATION {theirs.partition('://')[2].partition(':')[0]}")
         PostgresStore(theirs).close()

@@ -1,4 +1,4 @@
-"""The scripts are found where the package is installed from a wheel, and where it is a checkout."""
+"""The package finds its scripts in a wheel and in a checkout."""
 
 import os
 import subprocess
@@ -27,7 +27,7 @@ def test_in_a_checkout():
 
 @pytest.mark.slow
 def test_in_a_wheel(tmp_path, pg_dsn):
-    """The unpacked wheel, before everything else on the path and away from the checkout, migrates both stores."""
+    """The unpacked wheel migrates both stores, first on the path and away from the checkout."""
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
     done = subprocess.run(build, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
