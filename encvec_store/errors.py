@@ -25,6 +25,7 @@
     ├── AuthenticationError               wrong key, or data that was altered, moved or swapped
     └── StoreError
         ├── StoreLockedError              another process holds the write lock; try again
+        ├── StoreReadOnlyError            opened for reading only, or in a folder that cannot be written
         ├── ReplicaLagError               a replica lags behind what this process has seen
         ├── StaleConfigError              another process changed the collection's settings meanwhile
         ├── StoreUnreachableError         the store could not be opened, read or written
@@ -69,6 +70,7 @@ __all__ = [
     "StoreClosedError",
     "StoreError",
     "StoreLockedError",
+    "StoreReadOnlyError",
     "StoreTimeoutError",
     "StoreUnreachableError",
     "UnknownFieldError",
@@ -175,6 +177,10 @@ class StoreError(EncvecError):
 
 class StoreLockedError(StoreError):
     """Another process holds the write lock; nothing was written and a retry may succeed."""
+
+
+class StoreReadOnlyError(StoreError):
+    """The store is open for reading only; nothing was written."""
 
 
 class StaleConfigError(StoreError):

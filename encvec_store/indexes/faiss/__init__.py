@@ -42,10 +42,10 @@ def connect(url: str, **options: Any) -> Connection:
         StoreUnreachableError: the folder cannot be made or written, or holds something else.
     """
     folder, chosen = parse_url(url, options)
-    store = SqliteStore(folder, chosen.lock_timeout, url)
+    store = SqliteStore(folder, chosen.lock_timeout, url, read_only=chosen.mode == "ro")
 
     def index(records: Records) -> FaissIndex:
         files = store.index_folder(records.collection) if isinstance(records, SqliteRecords) else None
-        return FaissIndex(records, files, chosen)
+        return FaissIndex(records, files, chosen, read_only=store.read_only)
 
     return Connection(store, index, chosen.device)

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...data.arrays import Matrix, Rows
+from ...runtime import forks
 from ...storage.sqlite.files import Read
 from .device import GpuCopy, gpu_copy, suits, uses_gpu
 from .options import FaissOptions
@@ -99,7 +100,8 @@ class AnnIndex:
             scalar.rangestat = faiss.ScalarQuantizer.RS_minmax
             scalar.rangestat_arg = 0.15
         if not raw.is_trained or kind == "ivf":
-            raw.train(np.ascontiguousarray(sample))
+            with _threads():
+                raw.train(np.ascontiguousarray(sample))
         return cls(raw, kind, storage, options.m)
 
     def __len__(self) -> int:
@@ -119,7 +121,8 @@ class AnnIndex:
     def add(self, vectors: Matrix) -> None:
         """Append (n, dim) vectors."""
         self._gpu = None
-        self._raw.add(_filled(vectors, self.dim))
+        with _threads():
+            self._raw.add(_filled(vectors, self.dim))
 
     def search(
         self, queries: Matrix, k: int, options: FaissOptions, mask: npt.NDArray[np.uint8] | None, matching: int
@@ -135,8 +138,9 @@ class AnnIndex:
         """
         queries = _filled(queries, self.dim)
         effort = self.effort(k, options, matching, masked=mask is not None)
-        worth = bool(effort) or self.kind != "hnsw"  # of a few vectors, CAGRA makes no graph
-        if worth and mask is None and suits(self.kind, self.storage, k) and uses_gpu(options.device):
+        worth = bool(effort) or self.kind != "hnsw"  # CAGRA makes no graph of only a few vectors
+        able = suits(self.kind, self.storage, k) and not forks.generation()  # CUDA does not work in a forked child
+        if worth and mask is None and able and uses_gpu(options.device):
             labels, products = self._on_gpu().search(queries, k, effort or self._lists)
             if not (labels < 0).any():
                 return labels, products
@@ -147,7 +151,8 @@ class AnnIndex:
             parameters = self._hnsw_parameters(effort, mask)
         else:
             parameters = faiss.SearchParametersIVF(nprobe=effort, sel=self._selector(mask))
-        products, labels = self._raw.search(queries, k, params=parameters)
+        with _threads():
+            products, labels = self._raw.search(queries, k, params=parameters)
         short = (labels < 0).any(axis=1)
         if short.any():
             labels[short], products[short] = self._scan(queries[short], k, mask)
@@ -184,7 +189,7 @@ class AnnIndex:
             parameters = faiss.SearchParametersIVF(nprobe=self._raw.nlist, sel=self._selector(mask))
         elif mask is not None:
             parameters = faiss.SearchParameters(sel=self._selector(mask))
-        with _one_thread(len(queries) == 1):
+        with _threads(alone=len(queries) == 1):
             products, labels = self._flat.search(queries, k, params=parameters)
         return labels, products
 
@@ -247,12 +252,15 @@ def lists_for(records: int) -> int:
 
 
 @contextmanager
-def _one_thread(alone: bool) -> Iterator[None]:
-    """Keep a single query on this thread: waking others costs more than they help.
+def _threads(*, alone: bool = False) -> Iterator[None]:
+    """Call FAISS with as many OpenMP threads as it may use; with `alone`, on this thread only.
 
-    OpenMP's number of threads is a setting of the calling thread, not of the process.
+    A single query is searched faster alone, because waking other threads costs more than they help. A forked child
+    always works alone: OpenMP's threads stayed in the parent, and it would wait for them forever. The number of
+    threads is a setting of the calling thread, not of the process.
     """
-    threads = faiss.omp_get_max_threads() if alone else 1
+    forked = forks.generation() > 0
+    threads = faiss.omp_get_max_threads() if alone or forked else 1
     if threads == 1:
         yield
         return
@@ -260,4 +268,5 @@ def _one_thread(alone: bool) -> Iterator[None]:
     try:
         yield
     finally:
-        faiss.omp_set_num_threads(threads)
+        if not forked:
+            faiss.omp_set_num_threads(threads)

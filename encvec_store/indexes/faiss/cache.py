@@ -34,8 +34,7 @@ from .row_runs import RowRuns
 __all__ = ["Cache", "State"]
 
 FORMAT = 3
-"""1 had one hash a file; 2 did not say of which content it was."""
-
+"""1 had one hash for each file. 2 did not say to which content it belonged."""
 
 _MANIFEST = "manifest.json"
 _LOCK = "writer.lock"
@@ -89,8 +88,9 @@ class Saving:
 class Cache:
     """A folder of files that can all be made again from the records. Nothing in it is trusted unseen."""
 
-    def __init__(self, folder: Path, spec: CollectionSpec, options: FaissOptions) -> None:
+    def __init__(self, folder: Path, spec: CollectionSpec, options: FaissOptions, *, read_only: bool = False) -> None:
         self.folder = folder
+        self._read_only = read_only
         self.authenticator: CacheAuthenticator | None = None
         self._spec, self._options = spec, options
         self._lock = FileLock(folder / _LOCK)
@@ -113,10 +113,8 @@ class Cache:
             except _DAMAGE as error:
                 if self._read_manifest() != text:
                     continue  # somebody saved meanwhile, and removed the files we were reading
-                _log.warning(
-                    "the cached index of collection %r is not used, it will be rebuilt: %s: %s",
-                    self._spec.name, type(error).__name__, error,
-                )  # fmt: skip
+                name, why = self._spec.name, f"{type(error).__name__}: {error}"
+                _log.warning("the cached index of collection %r is not used, it will be rebuilt: %s", name, why)
                 return None
             if loaded is None:
                 return None
@@ -126,7 +124,7 @@ class Cache:
 
     def begin(self, partitions: dict[int, Partition], state: State) -> Saving | None:
         """Write the indexes, while nothing may change. None where that cannot be: another process saves, say."""
-        if self.authenticator is None:
+        if self.authenticator is None or self._read_only:
             return None
         try:
             for folder in (self.folder.parent, self.folder):
@@ -176,6 +174,8 @@ class Cache:
     def forget(self) -> None:
         """Make sure that nobody loads what is there."""
         self._ours = None
+        if self._read_only:
+            return
         try:
             (self.folder / _MANIFEST).unlink(missing_ok=True)
         except OSError as error:

@@ -1,12 +1,11 @@
 """An index in memory that follows the records of a collection, and a copy of it on disk.
 
-Records are the truth and are written first. The index never hears of a write: before it is used it asks the records
-what changed, so that writes of this and of other processes take the same path, in the order of commit.
+Records are written first. Nobody tells the index about a write: before it is used, it asks the records what changed.
+So writes of this process and of others take the same path, in the order of their commits.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy.typing as npt
 from ...data.arrays import Bytes, Matrix, Rows
 from ...data.filters import Predicate
 from ...errors import CollectionNotFoundError, StaleConfigError
+from ...runtime.forks import Mutex, renew_in_child
 from ...storage.protocol import Changes, Records, union
 from ..protocol import CacheAuthenticator, Nearest, Probes
 from .cache import Cache, State
@@ -27,12 +27,11 @@ from .partition import Chosen, Partition, choose, mapped, stale, together
 
 __all__ = ["FaissIndex"]
 
-_SAVE_LEAST = 5_000
-_SAVE_SHARE = 0.2
+_SAVE_LEAST, _SAVE_SHARE = 5_000, 0.2
 
 
 class _ReplacedError(Exception):
-    """All content was replaced while index vectors were being read: some are old and some new."""
+    """All content was replaced while index vectors were read: some are old and some are new."""
 
 
 class FaissIndex:
@@ -42,15 +41,24 @@ class FaissIndex:
         records: of one collection.
         folder: where files of this index lie, or will; None, it keeps none.
         options: what kind of index, and how it is searched.
+        read_only: never write to the folder.
     """
 
-    def __init__(self, records: Records, folder: Path | None, options: FaissOptions) -> None:
+    def __init__(
+        self, records: Records, folder: Path | None, options: FaissOptions, *, read_only: bool = False
+    ) -> None:
         self._records = records
         self.options = options
-        self._cache = None if folder is None else Cache(folder, records.spec, options)
+        self._cache = None if folder is None else Cache(folder, records.spec, options, read_only=read_only)
         self._lock = ReadWriteLock()
-        self._saving = threading.Lock()
+        self._saving = Mutex()
         self._reset()
+        renew_in_child(self)
+
+    def renew(self) -> None:
+        """Keep the index in a forked child, unless another thread of the parent was just changing it."""
+        if self._lock.renew():
+            self._reset()
 
     def _reset(self) -> None:
         self._partitions: dict[int, Partition] = {}
@@ -145,7 +153,7 @@ class FaissIndex:
             loaded = self._loaded
             index_dim = self._state.index_dim if loaded else self._records.spec.index_dim
         kinds = {str(partition["index"]) for partition in partitions.values() if partition["index"]}
-        planned = {self.options.kind_for(n) for n in counts.values()} or {self.options.kind_for(0)}
+        planned = {self.options.kind_for(n) for n in counts.values() or [0]}
         return {
             "index": "+".join(sorted(kinds or planned)) if index_dim else "none",
             "loaded": loaded,
@@ -174,9 +182,9 @@ class FaissIndex:
             StaleConfigError: index vectors do not have `dim` coordinates (any more).
         """
         wanted = None if partitions is None else tuple(partitions)
-        generation = self._records.generation()
+        newest = self._records.generation()
         with self._lock.shared():
-            chosen = self._ready(generation, wanted, dim, predicate)
+            chosen = self._ready(newest, wanted, dim, predicate)
             if chosen is not None:
                 yield chosen
                 return
@@ -252,9 +260,7 @@ class FaissIndex:
         if self._loaded and generation == self._state.generation:
             return
         with self._lock.exclusive(), self._all_or_nothing():
-            if not self._loaded:
-                self._load()
-            self._apply(self._changes(self._state))
+            self._bring_up((), None, None)
 
     @contextmanager
     def _all_or_nothing(self) -> Iterator[None]:
@@ -286,7 +292,6 @@ class FaissIndex:
             changes = self._records.changes(-1, changes.content) or changes
         index_dim = changes.index_dim or 0
         if (changes.content, index_dim) != (self._state.content, self._state.index_dim):
-            # rows stay what they are, their index vectors do not
             self._partitions, self._unsaved, self._tried = {}, 0, 0
         nothing = np.empty(0, np.int64)
         for number in {*self._partitions, *changes.added} if index_dim else ():

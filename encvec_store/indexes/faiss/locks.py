@@ -9,17 +9,30 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ...runtime.forks import renew_in_child
+
 __all__ = ["FileLock", "ReadWriteLock"]
 
 
 class ReadWriteLock:
-    """Many readers or one writer; a waiting writer keeps new readers out, so it cannot starve. Not reentrant."""
+    """Many readers or one writer. A waiting writer keeps new readers out, so it cannot starve. Not reentrant.
+
+    In a forked child it stays as it was until `renew` is called.
+    """
+
+    _writing = False
 
     def __init__(self) -> None:
+        self.renew()
+
+    def renew(self) -> bool:
+        """Take new locks, which nobody holds. Returns True if a writer held the old ones."""
+        written = self._writing
         self._condition = threading.Condition(threading.Lock())
         self._readers = 0
         self._waiting = 0
         self._writing = False
+        return written
 
     @contextmanager
     def shared(self) -> Iterator[None]:
@@ -69,11 +82,19 @@ class ReadWriteLock:
 
 
 class FileLock:
-    """An exclusive lock on a file, held until released or until the process ends, however it ends."""
+    """An exclusive lock on a file. It lasts until it is released or the process ends, however it ends.
+
+    A forked child does not hold it.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file: int | None = None
+        renew_in_child(self)
+
+    def renew(self) -> None:
+        """Let go of the parent's lock, which stays held: it belongs to the open file that both share."""
+        self.release()
 
     def acquire(self) -> bool:
         """Take the lock if nobody has it; True if it is ours. Never waits."""

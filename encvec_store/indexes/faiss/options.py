@@ -51,10 +51,14 @@ class FaissOptions:
     ivf_above: int = 1_000_000
     """`auto` turns from HNSW to IVF above this many records of a key version."""
 
+    mode: str = "rw"
+    """`rw` reads and writes; `ro` only reads. A folder that cannot be written is opened as `ro`, with a warning."""
+
     def __post_init__(self) -> None:
         _one_of("index", self.index, ("auto", *INDEX_KINDS))
         _one_of("storage", self.storage, STORAGES)
         _one_of("device", self.device, DEVICES)
+        _one_of("mode", self.mode, ("rw", "ro"))
         for name, least in (("ef_search", 1), ("m", 2), ("ef_construction", 1), ("nprobe", 0), ("flat_limit", 0)):
             if getattr(self, name) < least:
                 raise UriError(f"faiss store: {name} must be an integer >= {least}, got {getattr(self, name)}")

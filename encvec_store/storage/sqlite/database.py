@@ -1,86 +1,97 @@
 """Opening `records.sqlite3`: connections, transactions and errors.
 
-Reads are single statements or a snapshot; every write is one `BEGIN IMMEDIATE` transaction. Cursors are the
-driver's own, from SQLAlchemy's pool: its row processing doubles the time of reading a hundred rows.
+A read is a single statement or a snapshot. A write is one `BEGIN IMMEDIATE` transaction. Cursors are those of the
+driver, because the row processing of SQLAlchemy doubles the time to read a hundred rows.
 """
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
 import secrets
 import sqlite3
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from sqlalchemy import create_engine, event, exc, inspect
-from sqlalchemy.engine import URL
-from sqlalchemy.pool import PoolProxiedConnection, QueuePool
+from sqlalchemy import create_engine, exc, inspect
+from sqlalchemy.pool import NullPool
 
 from ...data.arrays import Rows
-from ...errors import StoreClosedError, StoreLockedError, StoreUnreachableError
+from ...errors import StoreClosedError, StoreLockedError, StoreReadOnlyError, StoreUnreachableError
+from ...runtime.forks import Mutex, generation, renew_in_child
 from ..revisions import FORMAT, REVISION, VERSION_TABLE, judge
-from .tables import OF_A_RECORD, PAGE_SIZE, metadata
+from .connections import CACHE, WAL, Connections, Opening, inherit
+from .files import create
+from .tables import OF_A_RECORD, metadata
 
 __all__ = ["FILE_NAME", "Database", "ascending", "numbers"]
 
 FILE_NAME = "records.sqlite3"
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-_MAPPED = 1 << 28
-_WAL_KEPT = 1 << 26
-_CACHE, _WRITING_CACHE = 2_000, 64_000
-"""Kibibytes of pages that a connection keeps. A batch's tokens are random, so it changes every page of their index
-once a collection is large: in SQLite's usual cache each of them is written several times a batch."""
+_WRITING_CACHE = 64_000
+"""Kibibytes of pages that a connection keeps during a large write. Tokens are random, so a batch changes every page of
+their index once a collection is large. In a small cache each page would be written several times per batch."""
 _MANY = 1_000
-"""Records of a batch that are worth it: the larger cache takes a tenth of a millisecond."""
+"""Smallest batch that gets the larger cache, which takes a tenth of a millisecond to set up."""
+_DENIED = (errno.EROFS, errno.EACCES, errno.EPERM)
+_log = logging.getLogger("encvec_store")
 
 
 class Database:
-    """One SQLite file and its connections. Usable from several threads; not across a fork."""
+    """One SQLite file and its connections. Usable from several threads, and in a forked child.
 
-    def __init__(self, folder: Path, lock_timeout: float) -> None:
+    Args:
+        folder: where the file is, or is made.
+        lock_timeout: seconds to wait for another writer.
+        read_only: never write. A file that cannot be written is opened so by itself, with a warning.
+    """
+
+    def __init__(self, folder: Path, lock_timeout: float, *, read_only: bool = False) -> None:
         self.path = folder / FILE_NAME
         self._timeout = lock_timeout
-        self._writer = threading.Lock()
-        self._watching = threading.Lock()
+        self._writer, self._watching = Mutex(), Mutex()
         self._closed = False
-        # The first write of every process leaves a random gap. Where an older copy of the file is put back, new
-        # records would otherwise get the numbers of lost ones, which a cached index may still know.
-        self._leap = secrets.randbelow(1 << 36)
-        self._leapt = False
-        self._roomy = False
-        """Whether the connection that writes has the larger cache: only that one, of those that read there are many."""
+        self._watch: sqlite3.Connection | None = None
+        """Never writes: SQLite does not count the commits of a connection itself."""
+        self._begin_process()
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # made here, so that it and the files SQLite puts beside it are the owner's alone
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+            denied = "" if read_only else _make(folder, self.path)
+            self.read_only = read_only or bool(denied)
+            log = self.path.with_name(FILE_NAME + WAL)
+            immutable = self.read_only and not os.access(folder, os.W_OK) and not _size(log)
+            opening = Opening(self.path, lock_timeout, self.read_only, immutable)
+            self._connections = Connections(opening)
+            self._unchanged = _state(self.path) if immutable else None
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise StoreUnreachableError(f"cannot open the store in {folder}: {reason}") from None
-        self.engine = create_engine(
-            URL.create("sqlite", database=str(self.path)),
-            # transactions are begun by hand, so that writers can say IMMEDIATE
-            connect_args={"isolation_level": None, "check_same_thread": False, "timeout": lock_timeout},
-            poolclass=QueuePool,
-            pool_size=8,
-            max_overflow=-1,
-            pool_reset_on_return=None,  # every transaction is ended by hand
-            hide_parameters=True,
-        )
-        event.listen(self.engine, "connect", self._connected)
         try:
             with self._translated("open"):
                 self._prepare()
-                # on a connection that never writes: SQLite does not count a connection's own commits
-                self._watch: PoolProxiedConnection = self.engine.raw_connection()
-                self._watching_cursor: Any = self._watch.cursor()
         except BaseException:
-            self.engine.dispose()
+            self.close()
             raise
+        renew_in_child(self)
+        if denied:
+            _log.warning("the store in %s is opened read-only: %s", folder, denied)
+
+    def renew(self) -> None:
+        """Begin anew in a forked child."""
+        inherit(self._watch)
+        self._watch = None
+        self._begin_process()
+
+    def _begin_process(self) -> None:
+        # The first write of every process leaves a random gap. If an older copy of the file was put back, new records
+        # would otherwise get the numbers of lost ones, which a cached index may still know.
+        self._leap = secrets.randbelow(1 << 36)
+        self._leapt = False
+        self._roomy = False
+        """Whether the connection that writes has the larger cache. Only that one has it: there are many readers."""
 
     @contextmanager
     def read(self) -> Iterator[sqlite3.Cursor]:
@@ -105,14 +116,21 @@ class Database:
         Raises:
             StoreLockedError: another process or thread was writing for longer than the lock timeout.
         """
-        # threads of this process queue here: SQLite's own waiting is by sleeping, and unfair
+        if self.read_only:
+            raise StoreReadOnlyError(
+                f"the store in {self.path.parent} is open for reading only; nothing was written: open it where it can"
+                " be written, without mode=ro"
+            )
+        # the threads of this process queue here, because SQLite waits by sleeping, and is unfair
         if not self._writer.acquire(timeout=self._timeout):
             raise self._locked()
         try:
             with self._translated("write to"), self._cursor() as cursor:
+                self._connections.require_in_place()
                 cursor.execute("BEGIN IMMEDIATE")
                 try:
                     yield cursor
+                    self._connections.require_in_place()  # it may have gone while the batches were made
                     cursor.execute("COMMIT")
                     if self._leapt:
                         self._leap = 0
@@ -123,8 +141,8 @@ class Database:
                 finally:
                     if self._roomy:
                         self._roomy = False
-                        with suppress(sqlite3.Error):  # whatever happened has been told
-                            cursor.execute(f"PRAGMA cache_size = -{_CACHE}")
+                        with suppress(sqlite3.Error):  # the error that counts was raised already
+                            cursor.execute(f"PRAGMA cache_size = -{CACHE}")
         finally:
             self._writer.release()
 
@@ -159,18 +177,27 @@ class Database:
             cursor.execute(f"DELETE FROM {table} WHERE collection = ?", (collection,))  # noqa: S608
 
     def data_version(self) -> int:
-        """Return a number that changes whenever anybody has committed anything. Microseconds."""
+        """Return a number that changes whenever anybody has committed anything. Takes microseconds."""
         with self._watching:
             if self._closed:
                 raise StoreClosedError("the store is closed")
+            self._connections.require_in_place()
+            if self._unchanged is not None and _state(self.path) != self._unchanged:
+                raise StoreUnreachableError(
+                    f"{self.path} was written to after it was opened in a read-only folder; open the store again"
+                )
             try:  # no context manager: every search comes here several times
-                (version,) = self._watching_cursor.execute("PRAGMA data_version").fetchone()
+                if self._watch is None:
+                    self._watch = self._connections.connect()
+                (version,) = self._watch.execute("PRAGMA data_version").fetchone()
             except sqlite3.Error as error:
                 raise self._unreachable("read", error) from None
-        return int(version)
+        return int(version) + (generation() << 40)  # a forked child has another connection, which counts anew
 
     def fold(self) -> None:
         """Fold the write-ahead log into the file, without waiting for those who use it."""
+        if self.read_only:
+            return
         with self.read() as cursor:
             cursor.execute("PRAGMA busy_timeout = 0")
             try:
@@ -180,8 +207,7 @@ class Database:
 
     def size(self) -> int:
         """Return the bytes of the file and its write-ahead log."""
-        log = self.path.with_name(f"{FILE_NAME}-wal")
-        return sum(path.stat().st_size for path in (self.path, log) if path.exists())
+        return _size(self.path) + _size(self.path.with_name(FILE_NAME + WAL))
 
     def close(self) -> None:
         """Close every idle connection; the last one folds the write-ahead log into the file. Idempotent."""
@@ -189,59 +215,42 @@ class Database:
             if self._closed:
                 return
             self._closed = True
-            self._watch.close()
-        self.engine.dispose()
+            if self._watch is not None:
+                self._watch.close()
+        self._connections.close()
 
     @contextmanager
     def _cursor(self) -> Iterator[sqlite3.Cursor]:
         if self._closed:
             raise StoreClosedError("the store is closed")
-        connection = self.engine.raw_connection()
-        cursor: Any = None
-        try:
-            cursor = connection.cursor()
+        with self._connections.cursor() as cursor:
             yield cursor
-        finally:
-            if cursor is not None:
-                cursor.close()  # a statement not read to its end would keep its snapshot
-            connection.close()
-
-    def _connected(self, connection: Any, _record: Any) -> None:
-        for pragma in (
-            f"page_size = {PAGE_SIZE}",  # heeded only while the file is empty
-            "foreign_keys = OFF",  # SQLite follows them a row at a time: who deletes names the tables, `check` looks
-            "synchronous = FULL",
-            f"mmap_size = {_MAPPED}",
-            f"cache_size = -{_CACHE}",
-            f"journal_size_limit = {_WAL_KEPT}",
-            f"wal_autocheckpoint = {_WAL_KEPT // PAGE_SIZE}",  # large batches change the same pages: copy them once
-        ):
-            connection.execute(f"PRAGMA {pragma}")
 
     def _prepare(self) -> None:
-        """Create the tables, or check that they are ours and not from the future."""
+        """Create the tables, or check that they are ours and not of a later version."""
         deadline = time.monotonic() + self._timeout
-        while True:
+        while not self.read_only:
             try:
                 with self._cursor() as cursor:
                     cursor.execute("PRAGMA journal_mode = WAL")
                 break
             except sqlite3.OperationalError as error:
-                # two processes opening a new file: turning to WAL does not wait as other statements do
+                # two processes open a new file: the change to WAL does not wait as other statements do
                 if not _is_busy(error) or time.monotonic() > deadline:
                     raise
                 time.sleep(0.01)
-        with self.engine.connect() as connection:
+        engine = create_engine("sqlite://", creator=self._connections.connect, poolclass=NullPool, hide_parameters=True)
+        with engine.connect() as connection:
             names = set(inspect(connection).get_table_names())
-        if not names - {VERSION_TABLE}:  # what is left after a downgrade to nothing
-            with self.engine.connect() as connection:
+        if not names - {VERSION_TABLE} and not self.read_only:  # new, or downgraded to nothing
+            with engine.connect() as connection:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
                 metadata.create_all(connection)
                 for name, value in (("format", FORMAT), ("revision", REVISION), ("next_row", 1)):
                     connection.exec_driver_sql("INSERT OR IGNORE INTO meta VALUES (?, ?)", (name, value))
                 connection.commit()
         elif "meta" not in names:
-            raise StoreUnreachableError(f"{self.path} is a database of something else")
+            raise StoreUnreachableError(f"{self.path} is a database of another program")
         with self._cursor() as cursor:
             said = dict(cursor.execute("SELECT name, value FROM meta").fetchall())
         judge(str(self.path), said)
@@ -263,6 +272,31 @@ class Database:
 
     def _locked(self) -> StoreLockedError:
         return StoreLockedError(f"another process is writing to {self.path}; nothing was written, try again")
+
+
+def _make(folder: Path, path: Path) -> str:
+    """Make what is missing, readable by its owner only. Returns why an existing file cannot be written, or ""."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        create(path)
+    except OSError as error:
+        if error.errno in _DENIED and os.access(path, os.R_OK):
+            return os.strerror(error.errno)
+        raise
+    if os.access(path, os.W_OK) and os.access(folder, os.W_OK):
+        return ""
+    return os.strerror(errno.EROFS if os.statvfs(path).f_flag & os.ST_RDONLY else errno.EACCES)
+
+
+def _size(path: Path) -> int:
+    """Return the bytes of a file; 0 if there is none."""
+    return path.stat().st_size if path.exists() else 0
+
+
+def _state(path: Path) -> tuple[int, int, int]:
+    """Return what changes when somebody writes."""
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns, _size(path.with_name(FILE_NAME + WAL))
 
 
 def _is_busy(error: BaseException) -> bool:

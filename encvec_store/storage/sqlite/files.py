@@ -6,11 +6,21 @@ import hashlib
 import os
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Read", "check_hashed", "private", "read_hashed", "reading", "replace_durably", "sync", "write_hashed"]
+__all__ = [
+    "Read",
+    "check_hashed",
+    "create",
+    "private",
+    "read_hashed",
+    "reading",
+    "replace_durably",
+    "sync",
+    "write_hashed",
+]
 
 Read = Callable[[int], bytes]
 Write = Callable[[bytes], object]
@@ -21,6 +31,17 @@ PIECE = 1 << 20
 def private(path: str, flags: int) -> int:
     """Open as `open(..., opener=private)`: a file that is made is the owner's alone."""
     return os.open(path, flags | getattr(os, "O_BINARY", 0), 0o600)
+
+
+def create(path: Path) -> None:
+    """Make an empty file that is the owner's alone, if there is none.
+
+    A file that exists is never opened here: to close it again would drop every lock that SQLite holds on it in this
+    process (https://www.sqlite.org/howtocorrupt.html, section 2.2).
+    """
+    if not path.exists():
+        with suppress(FileExistsError):  # another process was quicker
+            os.close(private(str(path), os.O_RDWR | os.O_CREAT | os.O_EXCL))
 
 
 def sync(path: Path) -> None:

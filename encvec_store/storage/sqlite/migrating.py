@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from sqlalchemy.pool import NullPool
 from ...errors import StoreError, StoreLockedError, StoreUnreachableError
 from ..revisions import VERSION_TABLE, Migrating
 from .database import FILE_NAME
-from .files import private
+from .files import create
 from .place import LOCK_TIMEOUT, seconds, split
 from .tables import PAGE_SIZE
 
@@ -63,7 +62,7 @@ def opened(url: str, *, write: bool) -> Iterator[Migrating]:
 
     try:
         if write:
-            os.close(private(str(path), os.O_RDWR | os.O_CREAT))
+            create(path)
         with engine.begin() as connection:
             names = set(inspect(connection).get_table_names()) - {VERSION_TABLE}
             if names and "meta" not in names:

@@ -231,6 +231,8 @@ class SqliteRecords:
 
     def flush(self) -> None:
         """Forget old changes and fold the write-ahead log into the file."""
+        if self._database.read_only:
+            return
         with self._database.read() as cursor:
             worth = changes.many(cursor, self.collection)
         if worth:

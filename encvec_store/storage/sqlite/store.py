@@ -15,23 +15,31 @@ __all__ = ["SqliteStore"]
 
 
 class SqliteStore:
-    """Implements `RecordStore`. Several processes may open a folder: one writes at a time, all follow.
+    """Implements `RecordStore`. Several processes may open a folder: one writes at a time, and all see its writes.
 
-    A store must not be used across a fork: open it in the child.
+    A forked child may go on with its parent's store: it opens connections of its own.
 
     Args:
-        folder: where the file lies, or is made.
+        folder: where the file is, or is made.
         lock_timeout: seconds to wait for another writer.
-        url: what the store was opened by, without secrets.
+        url: what the store was opened by.
+        read_only: never write. A folder that cannot be written is opened so by itself, with a warning.
 
     Raises:
-        StoreUnreachableError: the folder cannot be made or written, or holds something else.
+        StoreUnreachableError: the folder cannot be made or read, or holds something else.
     """
 
-    def __init__(self, folder: Path, lock_timeout: float = LOCK_TIMEOUT, url: str = "") -> None:
+    def __init__(
+        self, folder: Path, lock_timeout: float = LOCK_TIMEOUT, url: str = "", *, read_only: bool = False
+    ) -> None:
         self.folder = folder.absolute()
         self.url = url or f"faiss:{folder}"
-        self._database = Database(self.folder, lock_timeout)
+        self._database = Database(self.folder, lock_timeout, read_only=read_only)
+
+    @property
+    def read_only(self) -> bool:
+        """Whether every write is refused."""
+        return self._database.read_only
 
     def collections(self, tenant: str | None = None) -> list[tuple[str, str]]:
         """List (tenant, name), sorted."""
