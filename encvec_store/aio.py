@@ -14,7 +14,7 @@ import asyncio
 import functools
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Mapping
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Any, Concatenate, NoReturn, ParamSpec, Protocol, TypeVar
 
 from .collection import Collection
 from .data.records import Record
@@ -135,6 +135,9 @@ class AsyncCollection:
     def __repr__(self) -> str:
         return f"Async{self._of!r}"
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("an AsyncCollection cannot be pickled: connect where it is needed")
+
 
 class AsyncStore:
     """A `Store` for asyncio. Close it, or use it in an `async with` statement. It belongs to one event loop."""
@@ -174,6 +177,9 @@ class AsyncStore:
 
     def __repr__(self) -> str:
         return f"AsyncStore({self.url!r})"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("an AsyncStore cannot be pickled: connect where it is needed")
 
 
 class Opening:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import Any, NoReturn, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -303,6 +303,9 @@ class Collection:
         return (
             f"Collection({self.name!r}, dim={self.dim}, metric={self.metric!r}, scheme={self._session.config.scheme!r})"
         )
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Collection cannot be pickled: connect where it is needed, or fork after connecting")
 
 
 def _merged(records: Mapping[str, Any], index: Mapping[str, Any]) -> dict[str, Any]:

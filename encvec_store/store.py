@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 from .collection import Collection, Shared
 from .crypto.envelope import envelope_size
@@ -246,6 +246,9 @@ class Store:
 
     def __repr__(self) -> str:
         return f"Store({self.url!r})"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Store cannot be pickled: connect where it is needed, or fork after connecting")
 
 
 def _check_name(what: str, value: str, least: int) -> None:

@@ -1,10 +1,14 @@
 """The error tree that the docstring draws is the tree of the classes."""
 
+import importlib
 import inspect
+import pickle
+import pkgutil
 import re
 
 import pytest
 
+import encvec_store as ev
 from encvec_store import errors
 
 
@@ -55,3 +59,30 @@ def test_unreachable_is_never_forged():
 
 def test_lookup():
     assert issubclass(errors.CollectionNotFoundError, LookupError)
+
+
+def every_error():
+    """The errors of all modules that can be imported here."""
+    for module in pkgutil.walk_packages(ev.__path__, "encvec_store."):
+        if not module.name.endswith("__main__"):
+            found = vars(importlib.import_module(module.name)).values()
+            yield from (item for item in found if inspect.isclass(item) and issubclass(item, errors.EncvecError))
+
+
+def test_errors_come_back_from_another_process_as_they_were():
+    """As multiprocessing sends them: pickled, with their attributes."""
+    ours = {item for item in every_error() if item.__module__.startswith("encvec_store")}
+    assert len(ours) > 30
+    for item in ours:
+        error = item("a sentence")
+        error.row = 5
+        back = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
+        assert (type(back), str(back), back.row) == (item, str(error), 5)
+
+
+def test_what_holds_keys_or_connections_says_why_it_is_not_pickled():
+    keyset = ev.Keyset.create("memory:")
+    with ev.connect("memory:", keyset=keyset) as store:
+        for item, name in ((keyset, "Keyset"), (store, "Store"), (store.collection("a", dim=2), "Collection")):
+            with pytest.raises(TypeError, match=f"a {name} cannot be pickled: "):
+                pickle.dumps(item)

@@ -128,7 +128,7 @@ def test_database_of_something_else(tmp_path):
     with sqlite3.connect(tmp_path / "records.sqlite3") as other:
         other.execute("CREATE TABLE songs (title)")
     other.close()
-    with pytest.raises(StoreUnreachableError, match="something else"):
+    with pytest.raises(StoreUnreachableError, match="of another program"):
         open_url(f"faiss://{tmp_path}")
 
 

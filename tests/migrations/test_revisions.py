@@ -181,7 +181,7 @@ def test_what_cannot_be_migrated(tmp_path, call):
     with engine.begin() as connection:
         connection.execute(text("CREATE TABLE theirs (x)"))
     engine.dispose()
-    with pytest.raises(errors.StoreUnreachableError, match="database of something else"):
+    with pytest.raises(errors.StoreUnreachableError, match="database of another program"):
         call(f"faiss://{tmp_path}")
     with pytest.raises(errors.StoreUnreachableError, match="127") as caught:
         call("postgresql://u:secret@127.0.0.1:1/db")

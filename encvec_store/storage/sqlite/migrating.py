@@ -66,7 +66,7 @@ def opened(url: str, *, write: bool) -> Iterator[Migrating]:
         with engine.begin() as connection:
             names = set(inspect(connection).get_table_names()) - {VERSION_TABLE}
             if names and "meta" not in names:
-                raise StoreUnreachableError(f"{path} is a database of something else")
+                raise StoreUnreachableError(f"{path} is a database of another program")
             said = connection.exec_driver_sql("SELECT name, value FROM meta").all() if names else None
             yield Migrating(connection, str(folder), None, None if said is None else {row[0]: row[1] for row in said})
             if write and connection.exec_driver_sql("PRAGMA foreign_key_check").first() is not None:
