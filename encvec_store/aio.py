@@ -1,11 +1,11 @@
-"""The store for asyncio: every method of `Store` and `Collection` that may wait is a coroutine here.
+"""The store for asyncio. Every method of `Store` and `Collection` that may wait is a coroutine here.
 
 async with ev.aio.connect("postgresql://...", keyset=keyset) as store:
     faces = await store.collection("faces", dim=512)
     hits = await faces.search(query, k=10)
 
-A PostgreSQL store waits in the event loop, on psycopg's asyncio connections, and hands long computations to worker
-threads. The other stores compute and read files: there every call runs in a worker thread as a whole.
+A PostgreSQL store waits in the event loop, on psycopg's asyncio connections, and runs long computations in worker
+threads. The other stores compute and read files, so every call of theirs runs in a worker thread.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ R = TypeVar("R")
 
 
 class _Runner(Protocol):
-    """Calls a function so that the event loop goes on meanwhile."""
+    """Calls a function while the event loop goes on."""
 
     def __call__(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]: ...
 
@@ -57,14 +57,14 @@ class _OfLoop:
 
 
 def _coroutine(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]:
-    """Make the async twin of a method: the same parameters, result and docstring."""
+    """Make the async twin of a method, with the same parameters, result and docstring."""
     return _made(method, lambda _, result: result)
 
 
 def _made(
     method: Callable[Concatenate[S, P], T], turn: Callable[[Any, T], R]
 ) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, R]]:
-    """Make the async twin of a method, with another result: turn(self, the method's)."""
+    """Make the async twin of a method, which returns turn(self, result)."""
 
     @functools.wraps(method)
     async def twin(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -78,8 +78,8 @@ def _made(
 class AsyncCollection:
     """A `Collection` for asyncio. Get one from `AsyncStore.collection`.
 
-    Any number of tasks may use it. Every write is durable when the coroutine returns, and all or nothing, also where
-    its task is cancelled. Until then leave the arrays alone that you passed. `progress` is called in the event loop
+    Any number of tasks may use it. A write is all or nothing, also if its task is cancelled, and it is durable when the
+    coroutine returns. Until then, do not change the arrays that you passed. `progress` is called in the event loop
     of a PostgreSQL store, in a worker thread with the others.
     """
 
@@ -94,7 +94,7 @@ class AsyncCollection:
 
     @property
     def tenant(self) -> str:
-        """The tenant it belongs to; "" where there is none."""
+        """The tenant it belongs to, or ""."""
         return self._of.tenant
 
     @property
@@ -183,7 +183,7 @@ class AsyncStore:
 
 
 class Opening:
-    """What `connect` returns: await it, or enter it by `async with`."""
+    """What `connect` returns. Await it, or use it in an `async with` statement."""
 
     def __init__(self, url: str, keyset: Keyset, options: Mapping[str, Any], **how: Any) -> None:
         self._given = (url, keyset, options)
@@ -208,7 +208,7 @@ class Opening:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close it."""
+        """Close the store."""
         if self._store is not None:
             await self._store.close()
 
@@ -216,18 +216,18 @@ class Opening:
 def connect(
     url: str, *, keyset: Keyset, maintenance: str = "background", replica: bool = False, **options: Any
 ) -> Opening:
-    """Open a store for asyncio. Await what this returns, or enter it by `async with`.
+    """Open a store for asyncio. Await the result, or use it in an `async with` statement.
 
     Args:
         url: as for `encvec_store.connect`.
         keyset: the keys; see `Keyset.create` and `Keyset.open`.
-        maintenance: likewise.
-        replica: likewise.
-        options: the store's own. `pool` is an open `psycopg_pool.AsyncConnectionPool`, `engine` an `AsyncEngine`
+        maintenance: as for `encvec_store.connect`.
+        replica: as for `encvec_store.connect`.
+        options: the options of the store. `pool` is an open `psycopg_pool.AsyncConnectionPool`, `engine` an `AsyncEngine`
             over psycopg 3; neither is ever closed by us.
 
     Raises:
-        UriError: unknown kind of store or option.
-        StoreUnreachableError: it could not be opened.
+        UriError: the kind of store or an option is unknown.
+        StoreUnreachableError: the store could not be opened.
     """
     return Opening(url, keyset, options, maintenance=maintenance, replica=replica)

@@ -1,4 +1,4 @@
-"""An index that compares everything, and the `memory:` store: records in dictionaries, searched by it."""
+"""An index that compares all vectors, and the `memory:` store, which uses it."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ __all__ = ["ExactIndex", "connect"]
 
 
 def connect(url: str, **options: Any) -> Connection:
-    """Make an empty store that lives as long as the connection. Raises UriError: a path or options were given."""
+    """Make an empty store that exists as long as the connection. Raises UriError if a path or options were given."""
     if url not in ("memory:", "memory://") or options:
         raise UriError(f"the memory store takes no path or options: write 'memory:', got {url!r}")
     return Connection(MemoryStore(), ExactIndex)
 
 
 class ExactIndex:
-    """Implements `VectorIndex` over any records: the oracle of the other indexes."""
+    """Implements `VectorIndex` over any records. Tests compare the other indexes with this one."""
 
     def __init__(self, records: Records) -> None:
         self._records = records
@@ -53,14 +53,14 @@ class ExactIndex:
         return [first(max(0, limit), part) for part in parts]
 
     def explain(self, partition: int, query: Matrix, limit: int, predicate: Predicate | None = None) -> str:
-        """Say how much `candidates` would compare with."""
+        """Say how many records `candidates` would compare."""
         with self._lock:
             allowed = self._follow(predicate)
             there, matching = (len(self._chosen(partition, rows)[0]) for rows in (None, allowed))
         return f"scan, {matching:,} of {there:,} records to choose from"
 
     def check(self) -> list[str]:
-        """Return nothing: there are no files."""
+        """Return an empty list: there are no files."""
         return []
 
     def stats(self) -> dict[str, Any]:
@@ -73,7 +73,7 @@ class ExactIndex:
         """Do nothing: there is nothing to build."""
 
     def forget(self) -> None:
-        """Read everything anew, the next time."""
+        """Drop everything. It is read again the next time."""
         with self._lock:
             self._reset()
 
@@ -88,9 +88,9 @@ class ExactIndex:
         return rows[chosen], vectors[chosen]
 
     def _follow(self, predicate: Predicate | None) -> Rows | None:
-        """Learn of every write that was committed before this call.
+        """Follow every write that was committed before this call.
 
-        Returns the rows that satisfy the predicate, as of the same moment; None for all.
+        Returns the rows that satisfy the predicate, as of the same moment; None means all rows.
         """
         if predicate is None and self._records.generation() == self._generation:
             return None
@@ -109,7 +109,7 @@ class ExactIndex:
         return allowed
 
     def _apply(self, changes: Changes) -> bool:
-        """Take changes over. Returns False if something else was written while index vectors were read."""
+        """Apply changes. Returns False if rows or content were replaced while index vectors were read."""
         if changes.whole:
             self._partitions = {}
         for partition, (rows, vectors) in self._partitions.items():
@@ -127,6 +127,6 @@ class ExactIndex:
             order = np.argsort(rows, kind="stable")
             self._partitions[partition] = rows[order], vectors[order]
             whole &= len(found) == len(added)
-        # rows keep their numbers when all content is replaced, so what was read may be of both
+        # rows keep their numbers when all content is replaced, so we may have read a mixture
         later = self._records.changes(self._generation, self._content)
         return whole and (later is None or later.content == self._content)

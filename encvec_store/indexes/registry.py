@@ -1,4 +1,4 @@
-"""The table URL scheme -> store, loaded on first use."""
+"""Maps the scheme of a URL to a store, which is imported on first use."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class StoreKind:
     open: str
     """`module:callable`, called as callable(url, **options) -> `indexes.protocol.Connection`."""
     open_in_loop: str | None = None
-    """The same for async callers whose store waits in the event loop. None: called in threads."""
+    """The same, for stores that wait in the event loop of async callers. None: async callers use threads."""
 
 
 _POSTGRES = StoreKind("encvec_store.indexes.pgvector:connect", "encvec_store.indexes.pgvector:connect_in_loop")
@@ -32,38 +32,38 @@ STORES: dict[str, StoreKind] = {
     "postgres": _POSTGRES,
     "postgresql+psycopg": _POSTGRES,
 }
-"""What is built in. Other packages add to it through entry points of the group `encvec_store.stores`."""
+"""Built-in stores. Other packages add stores through entry points of the group `encvec_store.stores`."""
 
 
 def open_connection(url: str, *, in_loop: bool = False, **options: Any) -> Connection:
     """Open the store that a URL names.
 
     Args:
-        url: scheme and what the store makes of the rest.
+        url: the scheme, and a rest that the store reads.
         in_loop: the caller runs in `concurrency.spawn`, and the store waits in the event loop; see `waits_in_loop`.
-        options: the store's own.
+        options: the options of the store.
 
     Raises:
         UriError: no store has this scheme.
-        PluginError: it comes from another package, which cannot be loaded.
-        StoreUnreachableError: it could not be opened.
+        PluginError: the store comes from another package, which cannot be loaded.
+        StoreUnreachableError: the store could not be opened.
     """
     kind, plugin = _find(url)
     path = kind.open_in_loop if in_loop else kind.open
-    if path is None:  # a store that blocks would stop the event loop for everyone
+    if path is None:  # a store that blocks would stop the event loop
         raise UriError(f"stores of {_scheme(url)}: do not wait in the event loop: call them in a thread")
     connect = plugins.resolve(path) if plugin is None else plugin.resolve(path)
     return cast(Connection, connect(url, **options))
 
 
 def waits_in_loop(url: str) -> bool:
-    """Say whether async callers open this store by `in_loop`. Raises UriError, PluginError."""
+    """Say whether async callers open this store with `in_loop`. Raises UriError, PluginError."""
     return _find(url)[0].open_in_loop is not None
 
 
 def _find(url: str) -> tuple[StoreKind, plugins.Plugin | None]:
     scheme = _scheme(url)
-    if scheme in STORES:  # first: no metadata is read, and no package can take the name
+    if scheme in STORES:  # looked up first, so that no package can take the name and no metadata is read
         return STORES[scheme], None
     others = plugins.find(plugins.STORES, STORES)
     if scheme in others:

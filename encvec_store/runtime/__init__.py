@@ -1,4 +1,4 @@
-"""What the process and the machine give: threads and event loops, GPUs, installed packages."""
+"""Helpers for threads, event loops, forks, GPUs and installed packages."""
 
 from __future__ import annotations
 

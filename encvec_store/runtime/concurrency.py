@@ -1,9 +1,10 @@
-"""Where a call waits: in its thread, or in the event loop of the async caller that made it.
+"""Wait in a thread, or in the event loop of an async caller, with the same code.
 
-The walks are written once, as plain functions. `spawn` runs one in a greenlet, as SQLAlchemy's asyncio extension does
-with its own: where the walk must wait, `wait_for` hands an awaitable to the event loop, and the walk goes on with what
-came of it. No lock of `threading` may be held meanwhile: the next walk runs in the same thread, and would wait for it
-for good. `Lock` may. In a plain call `offload`, `each`, `result`, `sleep` and `Lock` are what they look like.
+A *walk* is a call that is written once, as a plain function. `spawn` runs it in a greenlet, as the asyncio extension of
+SQLAlchemy does. When the walk must wait, `wait_for` gives an awaitable to the event loop, and the walk goes on with the
+result. A walk must not hold a lock of `threading` while it waits: the next walk runs in the same thread and would wait
+for the lock forever. It may hold a `Lock`. In a plain call, `offload`, `each`, `result`, `sleep` and `Lock` do what
+their names say, in the thread of the caller.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ T = TypeVar("T")
 
 _INLINE = 256
 _walk: ContextVar[Any] = ContextVar("encvec_store_walk", default=None)
-"""The greenlet of the walk that this task runs. Its worker threads inherit the variable, but are no greenlet."""
+"""The greenlet of the walk that this task runs. Its worker threads inherit the variable, but run no greenlet."""
 
 
 async def spawn(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call a function that may wait by `wait_for`. Cancelling the task raises CancelledError where it waits.
+    """Call a function that may wait by `wait_for`. If the task is cancelled, CancelledError is raised where it waits.
 
     Raises:
         StoreUnreachableError: greenlet is not installed.
@@ -57,7 +58,7 @@ async def spawn(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
 
 
 def in_walk() -> bool:
-    """Say whether we are in a function that `spawn` runs, and not in a worker thread of its."""
+    """Say whether the caller runs in a walk, and not in one of its worker threads."""
     mine = _walk.get()
     if mine is None:
         return False
@@ -67,19 +68,19 @@ def in_walk() -> bool:
 
 
 def wait_for(awaitable: Awaitable[T]) -> T:
-    """Wait in the event loop; other tasks run meanwhile. Only in a walk."""
+    """Wait in the event loop, while other tasks run. Call it only in a walk."""
     from sqlalchemy.util import await_only
 
     return await_only(awaitable)
 
 
 def result(future: Future[T]) -> T:
-    """Wait for what another thread makes, in the event loop or in the thread."""
+    """Wait for the result of another thread, in the event loop or in the thread."""
     return wait_for(asyncio.wrap_future(future)) if in_walk() else future.result()
 
 
 def sleep(seconds: float) -> None:
-    """Wait for some time, in the event loop or in the thread."""
+    """Sleep, in the event loop or in the thread."""
     if in_walk():
         wait_for(asyncio.sleep(seconds))
     else:
@@ -88,7 +89,7 @@ def sleep(seconds: float) -> None:
 
 @contextmanager
 def entered(manager: AbstractAsyncContextManager[T]) -> Iterator[T]:
-    """Enter and leave an async context manager. Only in a walk."""
+    """Enter and leave an async context manager. Use it only in a walk."""
     value = wait_for(manager.__aenter__())
     try:
         yield value
@@ -100,15 +101,16 @@ def entered(manager: AbstractAsyncContextManager[T]) -> Iterator[T]:
 
 
 def offload(size: int, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call a function that only computes; in a walk, and where it takes long, in a worker thread.
+    """Call a function that only computes. In a walk, long computations run in a worker thread.
 
-    If the task is cancelled meanwhile, the thread computes to the end and nobody asks for the result.
+    If the task is cancelled, the thread computes to the end, and the result is dropped.
 
     Args:
-        size: records that the function works on; a few hundred take some milliseconds and stay in the event loop.
-        fn: the function. It must neither wait for I/O nor change what others see.
+        size: the number of records that the function works on. A few hundred take milliseconds, so they stay in the
+            event loop.
+        fn: the function. It must neither wait for I/O nor change shared state.
         args: its arguments.
-        kwargs: likewise.
+        kwargs: its keyword arguments.
     """
     if size <= _INLINE or not in_walk():
         return fn(*args, **kwargs)
@@ -116,16 +118,16 @@ def offload(size: int, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) ->
 
 
 def each(size: int, items: Iterator[T]) -> Iterator[T]:
-    """Iterate over what takes long to make: `offload` for every item."""
+    """Iterate over items that take long to make, with `offload` for each."""
     end = object()
     while (item := offload(size, next, items, end)) is not end:
         yield item  # type: ignore[misc]
 
 
 class Lock:
-    """A mutex that may be held while waiting. First come, first served; not reentrant.
+    """A mutex that may be held while waiting. First come, first served. Not reentrant.
 
-    Walks wait for it in their event loop, other callers in their thread, and each excludes the other.
+    Walks wait for it in their event loop, and other callers in their thread.
     It is free in a forked child.
     """
 
@@ -134,7 +136,7 @@ class Lock:
         renew_in_child(self)
 
     def renew(self) -> None:
-        """Forget who held it and who waits for it: they stayed in the parent."""
+        """Forget who held it and who waited for it, because they stayed in the parent."""
         self._guard = threading.Lock()  # never held while waiting
         self._held = False
         self._queue: deque[Future[None]] = deque()
@@ -153,7 +155,7 @@ class Lock:
                 given = turn not in self._queue
                 if not given:
                     self._queue.remove(turn)
-            if given:  # just as we gave up
+            if given:  # it was our turn just when we gave up
                 self._release()
             raise
 

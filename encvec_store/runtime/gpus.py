@@ -1,6 +1,6 @@
-"""Whether there is a GPU to look for, asked of the driver itself.
+"""Ask the NVIDIA driver for GPUs.
 
-FAISS and CuPy each find out for themselves whether they can use one. Here one line speaks for all where there is none.
+FAISS and CuPy find out for themselves whether they can use a GPU. If there is none, one line of the log says so.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _log = logging.getLogger("encvec_store")
 
 @cache
 def names() -> tuple[str, ...]:
-    """Return the names of the GPUs that NVIDIA's driver shows; none without a driver."""
+    """Return the names of the GPUs that the NVIDIA driver reports. Without a driver there are none."""
     try:
         driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
     except OSError:
@@ -35,7 +35,7 @@ def names() -> tuple[str, ...]:
 
 @cache
 def wanted(device: str) -> bool:
-    """Whether a device of DEVICES means a GPU, and there is one. Says once where `cuda` was asked for in vain."""
+    """Whether a device of DEVICES means a GPU, and there is one. Logs once if `cuda` was asked for in vain."""
     if device == "cpu":
         return False
     if not names():
@@ -44,6 +44,6 @@ def wanted(device: str) -> bool:
 
 
 def complain(device: str, what: str) -> None:
-    """Say in one line what a GPU cannot do, where one was asked for by name."""
+    """Log one line that says why no GPU is used, if one was asked for by name."""
     if device == "cuda":
         _log.warning("device=cuda: %s", what)

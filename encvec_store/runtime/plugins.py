@@ -1,8 +1,8 @@
-"""What other packages add through entry points: found by name, loaded on use.
+"""Find what other packages add through entry points, by name, and import it on first use.
 
-Built-in names are looked up first and cannot be taken: an installed package that nobody asked for must not be able to
-stand between a program and its store or its keys. One that tries is warned of and ignored. It is not an error, because
-then a package that nobody uses could stop every program.
+Built-in names are looked up first, and a package cannot take them: a package that nobody asked for must not come
+between a program and its store or keys. A package that tries is ignored, with a warning. This is not an error,
+because then a package that nobody uses could stop every program.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Plugin:
-    """One name that installed packages offer."""
+    """A name that installed packages offer."""
 
     group: str
     name: str
     entries: tuple[importlib.metadata.EntryPoint, ...]
-    """One; several only where packages offer the same name."""
+    """One entry; several if packages offer the same name."""
 
     def __str__(self) -> str:
         return f"the {_WHAT.get(self.group, 'plugin')} {self.name!r} of {_packages(self.entries)}"
@@ -48,13 +48,13 @@ class Plugin:
         """Import the object. Raises PluginError, which names the package.
 
         Args:
-            kind: what it must be an instance of; None, something that can be called.
+            kind: the class that it must be an instance of; None means that it must be callable.
         """
         if len(self.entries) > 1:
             raise PluginError(f"{self} is offered more than once: uninstall all but one of these packages")
         found = self.guard(self.entries[0].load)
         if not (callable(found) if kind is None else isinstance(found, kind)):
-            wanted = "something that can be called" if kind is None else f"a {kind.__name__}"
+            wanted = "callable" if kind is None else f"a {kind.__name__}"
             raise PluginError(f"{self} must be {wanted}, got {type(found).__name__}: tell its authors")
         return found
 
@@ -63,20 +63,20 @@ class Plugin:
         return self.guard(lambda: resolve(path))
 
     def guard(self, load: Callable[[], T]) -> T:
-        """Call what imports a part of the package. Raises PluginError."""
+        """Call a function that imports a part of the package. Raises PluginError."""
         try:
             return load()
-        except (Exception, SystemExit) as error:  # whatever its modules do, it must not stop the rest
+        except (Exception, SystemExit) as error:  # its modules may raise anything
             reason = f"{type(error).__name__}: {error}"
             raise PluginError(f"{self} cannot be loaded ({reason}): repair, upgrade or uninstall it") from error
 
 
 def find(group: str, built_in: Collection[str] = ()) -> dict[str, Plugin]:
-    """Read what installed packages offer, without importing any of them.
+    """Return what installed packages offer, without importing them.
 
     Args:
         group: one of the groups above.
-        built_in: names that are taken. Who offers one is ignored, with a warning.
+        built_in: names that cannot be taken. A package that offers one is ignored, with a warning.
     """
     offered: dict[str, list[importlib.metadata.EntryPoint]] = {}
     for entry in importlib.metadata.entry_points(group=group):

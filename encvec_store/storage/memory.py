@@ -1,4 +1,4 @@
-"""Records in dictionaries: the oracle of the other stores."""
+"""Records in dictionaries. Tests compare the other stores with this one."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ class MemoryStore:
         return sorted(place for place in self._open_collections() if tenant in (None, place[0]))
 
     def open(self, tenant: str, name: str) -> MemoryRecords | None:
-        """Return the records, the same object every time; None where there are none."""
+        """Return the same records object each time, or None if there is no such collection."""
         return self._open_collections().get((tenant, name))
 
     def create(self, spec: CollectionSpec, config: bytes) -> MemoryRecords:
-        """Create a collection, or return the one there is."""
+        """Create a collection, or return the existing one."""
         made = MemoryRecords(spec, config, self._timeout)
         return self._open_collections().setdefault((spec.tenant, spec.name), made)
 
@@ -79,16 +79,16 @@ class MemoryRecords:
         self._next = 1
         self._generation, self._content = 1, 1
         self._changes: deque[tuple[Rows, Rows]] = deque(maxlen=KEPT)
-        """(added, removed) of the newest writes, the last one that of `_generation`."""
+        """(added, removed) rows of the newest writes. The last entry belongs to `_generation`."""
         self._timeout = lock_timeout
         self._writer = Mutex()
-        """Held by a writer from its beginning, while others read."""
+        """A writer holds it during the whole write, while others read."""
         self._lock = Mutex()
-        """Held while anything is looked up or changed: never for long."""
+        """Held for a moment during each lookup or change."""
         self._ended: Exception | None = None
 
     def end(self, reason: Exception) -> None:
-        """Answer everything from now on by this error."""
+        """Raise this error on every later call."""
         with self._lock:
             self._ended = reason
             self._held = Content()
@@ -155,7 +155,9 @@ class MemoryRecords:
                 if numbers is None:
                     raise ValueError("a batch of replace must have rows: those that its records keep")
                 if len(numbers) and not (numbers.min() >= 1 and numbers.max() < self._next):
-                    raise ValueError("rows of a batch must be those that its records have already, one for each")
+                    raise ValueError(
+                        "rows of a batch must be the rows that its records have already, one for each record"
+                    )
                 fresh.insert(batch, map(int, numbers))
             with self._looking():
                 if index_dim is not None:
@@ -231,7 +233,7 @@ class MemoryRecords:
             return self._generation
 
     def changes(self, since: int, content: int, *, stamp: int | None = None) -> Changes | None:
-        """Return what was written after a generation; None if nothing was. No older copy can be put back here."""
+        """Return what was written after a generation, or None if nothing was. `stamp` is not needed here."""
         with self._looking():
             return self._changed(since, content)
 
@@ -258,11 +260,11 @@ class MemoryRecords:
         return Changes(self._generation, self._content, 0, added_now, gone, whole, self._next, index_dim)
 
     def check(self) -> list[str]:
-        """Return nothing: there is no second copy to compare with."""
+        """Return an empty list: nothing here can be damaged."""
         return []
 
     def stats(self) -> dict[str, Any]:
-        """Return the bytes of what is kept."""
+        """Return the size of the records in bytes."""
         with self._looking():
             sizes = (row.index_vector.nbytes + row.vector.nbytes + len(row.payload) for row in self._held.rows.values())
             return {"bytes": {"records": sum(sizes)}}
@@ -286,7 +288,7 @@ class MemoryRecords:
     def _looking(self) -> Iterator[None]:
         with self._lock:
             if self._ended is not None:
-                raise type(self._ended)(*self._ended.args)  # a new one: each gathers its own traceback
+                raise type(self._ended)(*self._ended.args)  # a new object, because each gets its own traceback
             yield
 
     def _keep(self, config: bytes | None, blobs: Mapping[str, Blob | None] | None) -> None:

@@ -46,7 +46,7 @@ class Content:
                 went.append(row)
         for i, (row, payload) in enumerate(zip(came, batch.payloads, strict=True)):
             if row in self.rows:
-                raise ValueError(f"row {row} stands twice in the batches of replace")
+                raise ValueError(f"each row must come once in the batches of replace, got row {row} twice")
             token = batch.tokens[i].tobytes()
             index_vector, vector = batch.index_vectors[i].copy(), batch.vectors[i].copy()
             self.rows[row] = Row(int(batch.partitions[i]), token, index_vector, vector, payload, terms[i])

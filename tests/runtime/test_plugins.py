@@ -155,7 +155,7 @@ def test_keyset_storages_and_wrappers_of_another_package(install):
     keyset.rotate()
     assert keyset.uri == "shelf:a?wrap=box:k"
     assert Keyset.open(keyset.uri).root(2) == keyset.root(2)
-    with pytest.raises(UriError, match=r"file:, env:, memory:, shelf:; got other:"):
+    with pytest.raises(UriError, match=r"file:, env:, memory:, shelf:, got other:"):
         Keyset.open("other:a")
     with pytest.raises(UriError, match=r"none, passphrase, box; got 'other'"):
         Keyset.open("shelf:a", wrap="other")
@@ -241,8 +241,8 @@ def test_two_packages_with_one_name(install):
     ("group", "use", "wanted"),
     [
         (plugins.STORES, lambda: open_connection("acme:x"), "a StoreKind, got str"),
-        (plugins.KEYSET_STORAGES, lambda: Keyset.create("acme:x"), "something that can be called, got str"),
-        (plugins.KEY_WRAPPERS, lambda: Keyset.create("memory:", wrap="acme"), "something that can be called, got str"),
+        (plugins.KEYSET_STORAGES, lambda: Keyset.create("acme:x"), "callable, got str"),
+        (plugins.KEY_WRAPPERS, lambda: Keyset.create("memory:", wrap="acme"), "callable, got str"),
     ],
 )
 def test_an_object_of_another_kind(install, group, use, wanted):

@@ -149,7 +149,7 @@ def test_check_finds_what_another_program_did(records, apart):
         ("UPDATE vectors SET envelope = x'00' WHERE row = (SELECT min(row) FROM records)", "wrong length"),
         ("DELETE FROM index_vectors WHERE row = (SELECT max(row) FROM records)", "no index vector"),
         ("UPDATE partitions SET records = 5", "miscounted"),
-        ("UPDATE changes SET rows = x'00'", "no ranges"),
+        ("UPDATE changes SET rows = x'00'", "not ranges"),
         ("UPDATE meta SET value = 1 WHERE name = 'next_row'", "never given out"),
     ):
         apart.execute(change)

@@ -1,4 +1,4 @@
-"""FAISS over any record store, and the `faiss:` store: records in SQLite, indexes by FAISS, copies of them on disk."""
+"""FAISS indexes over any record store, and the `faiss:` store: records in SQLite, with cached FAISS indexes on disk."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def connect(url: str, **options: Any) -> Connection:
 
     Args:
         url: `faiss:///absolute/folder`, `faiss:relative/folder` or `faiss://./relative/folder`, with options
-            as `?index=hnsw&ef_search=200`; see `FaissOptions`.
-        options: the same as keyword arguments; they win over the URL.
+            such as `?index=hnsw&ef_search=200`; see `FaissOptions`.
+        options: the same options as keyword arguments. They take precedence over the URL.
 
     Raises:
-        UriError: the URL or an option means nothing.
-        StoreUnreachableError: the folder cannot be made or written, or holds something else.
+        UriError: the URL or an option is malformed or unknown.
+        StoreUnreachableError: the folder cannot be made or read, or holds the files of another program.
     """
     folder, chosen = parse_url(url, options)
     store = SqliteStore(folder, chosen.lock_timeout, url, read_only=chosen.mode == "ro")

@@ -1,6 +1,6 @@
-"""The one place that calls FAISS: build, extend, search, write and read an index.
+"""Calls of FAISS on the CPU: build, extend, search, write and read an index.
 
-Inner product throughout. FAISS has no types of its own; what leaves this file has.
+Every index ranks by inner product. FAISS has no type hints, so this module adds them.
 """
 
 from __future__ import annotations
@@ -26,38 +26,38 @@ faiss: Any = _faiss  # its stubs do not know what its Python wrappers add
 VERSION: str = faiss.__version__
 _SAMPLE = 20_000
 _PER_LIST = 50
-# Costs in units of one distance computed in a scan, measured at d=384: reading a bit of a selector, and
-# keeping one more node in the list of an HNSW search (some thirty distances in random places).
+# Costs, measured at d=384, in units of one distance that a scan computes: to read one bit of a selector, and to keep
+# one more node in the list of an HNSW search (about thirty distances in random places).
 _BIT = 1 / 20
 _NODE = 50
 _EF_MOST = 2_000
 _PAIR = 2
-"""Coordinates that product quantisation turns into a byte together."""
+"""Coordinates that product quantisation encodes in one byte."""
 _LANES = 16
-"""Bytes that FAISS compares at once. With 250 coordinates, not 256, a comparison takes nine times as long."""
+"""Bytes that FAISS compares at once. A comparison of 250 bytes takes nine times as long as one of 256 bytes."""
 
 
 def empty_ivf(dim: int, lists: int, storage: str, measure: int) -> Any:
-    """Return an empty IVF of so many lists that keeps vectors as `storage` says; `pq` wants an even `dim`."""
-    # np: not polysemous, an order of the codes that takes FAISS seconds a byte to find, for a filter we don't use
+    """Return an empty IVF index with `lists` lists. With `storage="pq"`, an odd `dim` takes a byte per coordinate."""
+    # "np" turns off polysemous training, which takes seconds per byte and helps only a filter that we do not use
     pairs = dim // _PAIR if dim % _PAIR == 0 else dim
     code = {"sq8": "SQ8", "pq": f"PQ{pairs}np"}.get(storage, "Flat")
     index = faiss.index_factory(dim, f"IVF{lists},{code}", measure)
     for clustering in (index.cp, index.pq.cp) if storage == "pq" else (index.cp,):
-        clustering.min_points_per_centroid = 1  # or it complains on the terminal
+        clustering.min_points_per_centroid = 1  # otherwise FAISS prints a warning
         clustering.seed = 1
     return index
 
 
 def training_size(kind: str, records: int) -> int:
-    """Return how many vectors `AnnIndex.build` wants as a sample."""
+    """Return the size of the sample that `AnnIndex.build` needs."""
     return min(records, max(_SAMPLE, _PER_LIST * lists_for(records)) if kind == "ivf" else _SAMPLE)
 
 
 class AnnIndex:
-    """A FAISS index whose labels are ordinals: 0, 1, 2... in the order of adding.
+    """A FAISS index whose labels are ordinals: 0, 1, 2... in the order in which vectors were added.
 
-    Searching is safe from several threads at once; adding excludes everything else.
+    Several threads may search at once. While vectors are added, nothing else may run.
     """
 
     def __init__(self, raw: Any, kind: str, storage: str, m: int) -> None:
@@ -69,13 +69,13 @@ class AnnIndex:
 
     @staticmethod
     def width(dim: int, storage: str) -> int:
-        """Return how many coordinates are kept of `dim`: zeros fill up what comparing in bytes, or in pairs, needs."""
+        """Return how many coordinates are kept of `dim`: zeros fill up whole lanes, or pairs."""
         filled = {"sq8": _LANES, "pq": _PAIR}.get(storage, 1)
         return -(-dim // filled) * filled
 
     @classmethod
     def build(cls, kind: str, dim: int, options: FaissOptions, sample: Matrix, records: int) -> AnnIndex:
-        """Return an empty index, trained on a sample, for about so many records."""
+        """Return an empty index, trained on a sample, for about `records` records."""
         ip = faiss.METRIC_INNER_PRODUCT
         storage = options.storage_for(kind)
         dim = cls.width(dim, storage)
@@ -85,8 +85,8 @@ class AnnIndex:
             raw = faiss.IndexFlatIP(dim)
         elif kind == "hnsw":
             if storage == "sq8":
-                # one range for all coordinates: after a rotation they are alike, it is learned from few vectors,
-                # and it fits later ones that are unlike them
+                # one range for all coordinates, because they are alike after a rotation: a few vectors are enough to
+                # learn it, and it also fits later vectors that are unlike these
                 raw = faiss.IndexHNSWSQ(dim, faiss.ScalarQuantizer.QT_8bit_uniform, options.m, ip)
             else:
                 raw = faiss.IndexHNSWFlat(dim, options.m, ip)
@@ -95,7 +95,7 @@ class AnnIndex:
             lists = min(lists_for(records), len(sample))
             raw = empty_ivf(dim, lists, storage, ip)
         if storage == "sq8":
-            # room for later vectors beyond the sample's extremes, which would be clipped
+            # leave room beyond the extremes of the sample, because larger coordinates of later vectors are clipped
             scalar = raw.sq if kind == "ivf" else faiss.downcast_index(raw.storage).sq
             scalar.rangestat = faiss.ScalarQuantizer.RS_minmax
             scalar.rangestat_arg = 0.15
@@ -109,11 +109,11 @@ class AnnIndex:
 
     @property
     def dim(self) -> int:
-        """Coordinates kept of a vector: `width` of those it has."""
+        """Coordinates that are kept of a vector; see `width`."""
         return int(self._raw.d)
 
     def size(self) -> int:
-        """Return the bytes it takes in memory, about."""
+        """Return about how many bytes the index takes in memory."""
         per_vector = int({"sq8": 1, "pq": 1 / _PAIR}.get(self.storage, 4) * self.dim)
         links = {"hnsw": 8 * self.m + 16, "ivf": 8}.get(self.kind, 0)
         return len(self) * (per_vector + links)
@@ -127,14 +127,14 @@ class AnnIndex:
     def search(
         self, queries: Matrix, k: int, options: FaissOptions, mask: npt.NDArray[np.uint8] | None, matching: int
     ) -> tuple[Rows, Matrix]:
-        """Return ordinals (q, k) of near neighbours, best first, -1 where too few were found; and their products.
+        """Return (q, k) ordinals of near neighbours, best first, and their products; -1 if too few were found.
 
         Args:
             queries: (q, dim).
             k: at most `matching`.
-            options: for their ef_search and nprobe.
-            mask: a bit for each ordinal that may be returned, little-endian; None for all.
-            matching: how many bits are set.
+            options: `ef_search` and `nprobe` are used.
+            mask: one bit for each ordinal, little-endian: whether it may be returned. None means all.
+            matching: the number of bits that are set.
         """
         queries = _filled(queries, self.dim)
         effort = self.effort(k, options, matching, masked=mask is not None)
@@ -169,10 +169,10 @@ class AnnIndex:
         return int(self._raw.nlist) if self.kind == "ivf" else 0
 
     def effort(self, k: int, options: FaissOptions, matching: int, *, masked: bool) -> int:
-        """Return the nodes of HNSW kept, or lists of IVF probed, by such a search; 0 where a scan is cheaper."""
+        """Return how many HNSW nodes such a search keeps, or IVF lists it probes; 0 if a scan is cheaper."""
         n = len(self)
         share = matching / n
-        # nodes that the mask rejects take places in the list, too; and four standard deviations of luck
+        # nodes that the mask rejects take places in the list as well; four standard deviations cover chance
         ef = math.ceil(max(options.ef_search, k + 4 * math.sqrt(k * (1 - share))) / share)
         scan = matching + (n * _BIT if masked else 0)
         if self.kind == "flat" or 3 * k >= matching or (self.kind == "hnsw" and scan <= _NODE * ef):
@@ -183,7 +183,7 @@ class AnnIndex:
         return min(lists, math.ceil(options.probes_for(lists) / share))
 
     def _scan(self, queries: Matrix, k: int, mask: npt.NDArray[np.uint8] | None) -> tuple[Rows, Matrix]:
-        """Compare with every vector kept."""
+        """Compare the queries with every vector."""
         parameters: Any = None
         if self.kind == "ivf":
             parameters = faiss.SearchParametersIVF(nprobe=self._raw.nlist, sel=self._selector(mask))
@@ -196,7 +196,7 @@ class AnnIndex:
     def _hnsw_parameters(self, ef: int, mask: npt.NDArray[np.uint8] | None) -> Any:
         if mask is not None:
             return faiss.SearchParametersHNSW(efSearch=ef, sel=self._selector(mask))
-        parameters = self._parameters  # kept: making one costs as much as a hundred distances
+        parameters = self._parameters  # kept, because a new one costs as much as a hundred distances
         if parameters is None or parameters.efSearch != ef:
             parameters = self._parameters = faiss.SearchParametersHNSW(efSearch=ef)
         return parameters
@@ -205,7 +205,7 @@ class AnnIndex:
         return None if mask is None else faiss.IDSelectorBitmap(mask)
 
     def write(self, write: Callable[[bytes], object]) -> None:
-        """Hand the serialized index to `write`, in pieces."""
+        """Call `write` with the pieces of the serialized index."""
 
         def piece(data: bytes) -> None:
             write(data)
@@ -214,22 +214,22 @@ class AnnIndex:
 
     @classmethod
     def read(cls, read: Read, kind: str, storage: str, m: int) -> AnnIndex:
-        """Read what `write` gave. The caller has made sure that it is ours: FAISS trusts what it parses.
+        """Read a serialized index. The caller must have authenticated it, because FAISS trusts what it parses.
 
         Args:
-            read: returns up to so many bytes, fewer than asked for where it likes, b"" at the end.
-            kind: of the index.
-            storage: likewise.
-            m: likewise.
+            read: called with a number of bytes; returns at most as many, and b"" at the end.
+            kind: the kind of the index.
+            storage: how it keeps vectors.
+            m: the links of an HNSW node.
 
         Raises:
-            ValueError: this FAISS does not understand it, or it is of another kind, or `read` says so.
+            ValueError: FAISS cannot parse it, or it is of another kind, or `read` raised it.
         """
         try:
             raw: Any = faiss.read_index(faiss.PyCallbackIOReader(read))
         except ValueError:
             raise
-        except Exception as error:  # SWIG turns C++ exceptions into whatever it finds
+        except Exception as error:  # SWIG turns C++ exceptions into various Python exceptions
             raise ValueError(f"FAISS cannot read it: {type(error).__name__}") from None
         kinds: dict[str, Any] = {"flat": faiss.IndexFlat, "hnsw": faiss.IndexHNSW, "ivf": faiss.IndexIVF}
         if not isinstance(raw, kinds[kind]) or raw.metric_type != faiss.METRIC_INNER_PRODUCT:
@@ -238,7 +238,7 @@ class AnnIndex:
 
 
 def _filled(vectors: Matrix, width: int) -> Matrix:
-    """Fill (n, dim) up with zeros to (n, width): they change no product."""
+    """Append zeros to (n, dim) vectors, up to (n, width). Zeros change no product."""
     if vectors.shape[1] == width:
         return np.ascontiguousarray(vectors)
     out = np.zeros((len(vectors), width), np.float32)

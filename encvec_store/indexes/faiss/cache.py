@@ -1,9 +1,8 @@
-"""The index of one collection on disk: save it, load what is provably ours.
+"""Save the index of one collection on disk, and load it again if it is authentic.
 
-`manifest.json` is written last, by an atomic rename, and names every other file with the SHA-256 of each of its
-pieces; its tag says that we wrote it. FAISS parses a piece only if it has the hash of a manifest with our tag: parsing
-a forged index would be handing over the process. Envelopes have no hash there: each is authenticated when it is
-opened.
+`manifest.json` is written last, by an atomic rename. It names every other file with the SHA-256 of each of its pieces,
+and has a keyed tag. FAISS only parses pieces with these hashes, because a forged index could take over the process.
+Envelopes have no hash in the manifest: each is authenticated when it is opened.
 """
 
 from __future__ import annotations
@@ -47,10 +46,10 @@ _log = logging.getLogger("encvec_store")
 
 @dataclass(frozen=True)
 class State:
-    """What an index knows of the records; see `storage.protocol.Changes`."""
+    """A state of the records; see `storage.protocol.Changes`."""
 
     generation: int = -1
-    """-1 where even then some rows were not in it."""
+    """-1 if the index lacked some rows even then."""
     content: int = 0
     stamp: int = 0
     index_dim: int = 0
@@ -58,7 +57,7 @@ class State:
 
 @dataclass
 class Loaded:
-    """What a cache held: the index as of a state, and what changed since."""
+    """An index that was loaded, the state it belongs to, and what changed since."""
 
     partitions: dict[int, Partition]
     state: State
@@ -67,7 +66,7 @@ class Loaded:
 
 @dataclass
 class _SavedPartition:
-    """A partition while it is being saved: what stood still at one moment."""
+    """A copy of what a partition was when a save began."""
 
     source: Partition
     ann: AnnIndex
@@ -79,14 +78,14 @@ class _SavedPartition:
 
 @dataclass
 class Saving:
-    """A save that was begun."""
+    """A save that has begun."""
 
     document: dict[str, Any]
     partitions: dict[int, _SavedPartition]
 
 
 class Cache:
-    """A folder of files that can all be made again from the records. Nothing in it is trusted unseen."""
+    """A folder of files that can be made again from the records. Every file is checked before it is used."""
 
     def __init__(self, folder: Path, spec: CollectionSpec, options: FaissOptions, *, read_only: bool = False) -> None:
         self.folder = folder
@@ -95,12 +94,13 @@ class Cache:
         self._spec, self._options = spec, options
         self._lock = FileLock(folder / _LOCK)
         self._ours: bytes | None = None
-        """The manifest that we loaded or saved last: our ordinals continue those of its files."""
+        """The manifest that we loaded or saved last. The ordinals of this index continue those of its files."""
 
     def load(self, since: Callable[[State], Changes | None]) -> Loaded | None:
-        """Return the saved index, or None where there is none that is whole, ours and of this content.
+        """Return the saved index, or None if it is missing, damaged, not authentic or outdated.
 
-        Raises nothing but what `since` raises: it says what changed since a state.
+        Args:
+            since: returns what changed since a state. Only its errors are raised.
         """
         if self.authenticator is None:
             return None
@@ -112,7 +112,7 @@ class Cache:
                 loaded = self._of_manifest(text, since)
             except _DAMAGE as error:
                 if self._read_manifest() != text:
-                    continue  # somebody saved meanwhile, and removed the files we were reading
+                    continue  # another process saved meanwhile, and removed these files
                 name, why = self._spec.name, f"{type(error).__name__}: {error}"
                 _log.warning("the cached index of collection %r is not used, it will be rebuilt: %s", name, why)
                 return None
@@ -123,7 +123,7 @@ class Cache:
         return None
 
     def begin(self, partitions: dict[int, Partition], state: State) -> Saving | None:
-        """Write the indexes, while nothing may change. None where that cannot be: another process saves, say."""
+        """Write the FAISS indexes, while nothing may change. Returns None if it fails or another process is saving."""
         if self.authenticator is None or self._read_only:
             return None
         try:
@@ -133,7 +133,7 @@ class Cache:
                 _log.info("collection %r: another process saves the index", self._spec.name)
                 return None
             if self._read_manifest() != self._ours:
-                self._ours = None  # another process saved since: its files continue other ordinals than ours
+                self._ours = None  # another process has saved since, so the files have other ordinals
             complete = not any(partition.pending for partition in partitions.values())
             document = {**self._identity(), **asdict(state if complete else replace(state, generation=-1))}
             held = {number: self._begun(number, partition) for number, partition in partitions.items() if partition.ann}
@@ -143,7 +143,7 @@ class Cache:
             return None
 
     def finish(self, saving: Saving, fetch: Callable[[Rows], tuple[Rows, Bytes]]) -> bool:
-        """Write the rest, and the manifest last. True if it is all there, durably."""
+        """Write the rest, and the manifest last. Returns True if everything is on the disk."""
         if self.authenticator is None:
             return False
         try:
@@ -163,7 +163,7 @@ class Cache:
         return True
 
     def adopt(self, saving: Saving) -> None:
-        """Let the index use what was saved, if it is the same still."""
+        """Let partitions use the saved files, if they have not changed meanwhile."""
         for partition in saving.partitions.values():
             source, n = partition.source, partition.entry["count"]
             if source.ann is partition.ann and source.rows.same(partition.rows, n):
@@ -172,7 +172,7 @@ class Cache:
                     source.saved_index = partition.entry["index"]
 
     def forget(self) -> None:
-        """Make sure that nobody loads what is there."""
+        """Delete the manifest, so that nobody loads these files."""
         self._ours = None
         if self._read_only:
             return
@@ -187,11 +187,11 @@ class Cache:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def close(self) -> None:
-        """Let other processes save."""
+        """Release the lock, so that other processes can save."""
         self._lock.release()
 
     def check(self) -> list[str]:
-        """Describe damage of what is there. It is only a cache."""
+        """Return descriptions of damaged files."""
         text = self._read_manifest()
         if text is None or self.authenticator is None:
             return []
@@ -230,7 +230,7 @@ class Cache:
         index = partition.saved_index if self._ours is not None else None
         if index is None:
             index = write_hashed(self.folder, f"index-{number}-{secrets.token_hex(8)}.faiss", ann.write)
-        # into the same file only where its readers and we agree on what stands there
+        # continue the file only if its readers and this index agree on its content
         file = partition.file if self._ours is not None else None
         entry = {"kind": ann.kind, "storage": ann.storage, "m": ann.m, "count": n, "index": index}
         return _SavedPartition(partition, ann, partition.rows, partition.live[:n].tobytes(), file, entry)
@@ -269,7 +269,7 @@ class Cache:
             if path.name not in keep:
                 try:
                     path.unlink()
-                except OSError:  # Windows: another process maps it; next time, then
+                except OSError:  # on Windows, another process maps it: try again at the next save
                     continue
 
     def _read_manifest(self) -> bytes | None:
@@ -287,9 +287,9 @@ class Cache:
         }  # fmt: skip
 
     def _checked(self, text: bytes) -> dict[str, Any] | None:
-        """Return the manifest; None where it is as good as none: of a key that opens nothing any more, or outdated.
+        """Return the manifest, or None if it is outdated or of a key that opens nothing any more.
 
-        Raises ValueError for one that is not ours.
+        Raises ValueError if it is not authentic.
         """
         document = json.loads(text)
         tag = bytes.fromhex(document.pop("tag"))
@@ -310,7 +310,7 @@ class Cache:
         state = State(*(document[name] for name in _STATE))
         changes = since(state)
         if changes is not None and changes.content != state.content:
-            return None  # every index vector was replaced since
+            return None  # every index vector has been replaced since
         partitions = {
             int(number): self._load_partition(entry, state) for number, entry in document["partitions"].items()
         }
@@ -322,7 +322,7 @@ class Cache:
         options = self._options
         other = entry["storage"] != options.storage_for(entry["kind"])
         if other or (entry["kind"] == "hnsw" and entry["m"] != options.m):
-            _log.info("collection %r: index options have changed, rebuilding", self._spec.name)
+            _log.info("collection %r: index options have changed, the index is rebuilt", self._spec.name)
             return partition
         with reading(self.folder, entry["index"]) as read:
             ann = AnnIndex.read(read, entry["kind"], entry["storage"], entry["m"])
@@ -333,12 +333,12 @@ class Cache:
             try:
                 path = self.folder / entry["envelopes"]["name"]
                 partition.file = EnvelopeFile(path, entry["envelopes"]["count"], self._spec.envelope_size)
-            except (OSError, ValueError) as error:  # the index is none the worse for it
+            except (OSError, ValueError) as error:  # the index can be used without them
                 _log.warning("collection %r: mapped vectors are not used: %s", self._spec.name, error)
         return partition
 
     def _load_rows(self, entry: dict[str, Any], n: int) -> tuple[RowRuns, npt.NDArray[np.bool_]]:
-        """Return the rows of n ordinals, and which live."""
+        """Return the rows of n ordinals, and which of them exist."""
         kept = read_hashed(self.folder, entry)
         if len(kept) != 9 * n:
             raise ValueError("the list of rows has a wrong length")

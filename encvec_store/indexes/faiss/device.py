@@ -1,7 +1,7 @@
-"""Searching on a GPU where FAISS is built for one and one is there.
+"""Search on a GPU, if there is one and FAISS was built for it.
 
-Indexes are built, extended and kept on the CPU; what searches is a copy. Flat and IVF indexes are copied to every GPU
-there is, sharded by FAISS. In the place of an HNSW graph, which FAISS walks on the CPU only, stands a CAGRA graph
+Indexes are built, extended and kept on the CPU, and a copy is searched on the GPU. FAISS shards flat and IVF indexes
+over all GPUs. FAISS searches HNSW graphs on the CPU only, so a CAGRA graph takes their place
 (Ootomo et al., "CAGRA: Highly Parallel Graph Construction and Approximate Nearest Neighbor Search for GPUs", ICDE 2024)
 over the same vectors on the first GPU, where FAISS was built with cuVS.
 """
@@ -30,7 +30,7 @@ _PIECE = 65_536
 
 @cache
 def uses_gpu(device: str) -> bool:
-    """Whether `device` means a GPU here. Says once, in one line, where `cuda` was asked for and cannot be had."""
+    """Whether `device` means a GPU here. Logs one line, once, if `cuda` was asked for but cannot be used."""
     if not wanted(device):
         return False
     why = _missing()
@@ -40,12 +40,12 @@ def uses_gpu(device: str) -> bool:
 
 
 def suits(kind: str, storage: str, k: int) -> bool:
-    """Whether FAISS can search such an index for k neighbours on a GPU; of product quantisers, some only."""
+    """Whether FAISS can search such an index for k neighbours on a GPU. It supports only some product quantisers."""
     return k <= _MOST_K[kind] and storage != "pq" and (kind != "hnsw" or hasattr(faiss, "GpuIndexCagra"))
 
 
 def _missing() -> str:
-    """Say why there is no GPU to use; empty where there is one."""
+    """Say why no GPU can be used; "" if one can be used."""
     if not hasattr(faiss, "StandardGpuResources"):
         return "this FAISS was built without GPU support (faiss-gpu-cuvs has it)"
     try:
@@ -55,21 +55,21 @@ def _missing() -> str:
 
 
 class GpuCopy(Protocol):
-    """A copy of a CPU index on GPUs. FAISS's own are not safe from several threads; these take turns."""
+    """A copy of a CPU index on GPUs. Searches of several threads take turns, because FAISS needs that."""
 
     count: int
-    """Vectors in it."""
+    """Number of vectors."""
 
     def search(self, queries: npt.NDArray[np.float32], k: int, effort: int = 0) -> Found:
-        """Return (q, k) labels, -1 where too few were found, and products.
+        """Return (q, k) labels and products; -1 if too few were found.
 
-        `effort` is how many lists of an IVF are probed, or how many nodes of a graph are kept.
+        `effort` is the number of IVF lists that are probed, or of graph nodes that are kept.
         """
         ...
 
 
 def gpu_copy(raw: Any, kind: str) -> GpuCopy:
-    """Copy a CPU index of a kind that suits."""
+    """Copy a CPU index. `suits` must be true for it."""
     return _Graph(raw) if kind == "hnsw" else _Clone(raw)
 
 

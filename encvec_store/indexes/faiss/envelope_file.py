@@ -1,7 +1,6 @@
-"""A file of vector envelopes, all of one size, which is memory-mapped to read.
+"""A memory-mapped file of vector envelopes, all of the same size.
 
-It needs no checksum: envelopes are authenticated where they are opened, and a caller who finds one damaged reads it
-again from the records.
+It has no checksum. Envelopes are authenticated when they are opened, and damaged ones are read again from the records.
 """
 
 from __future__ import annotations
@@ -22,14 +21,14 @@ _CHUNK = 5_000
 
 
 class EnvelopeFile:
-    """The first `count` envelopes of a file, to read."""
+    """Reads the first `count` envelopes of a file."""
 
     def __init__(self, path: Path, count: int, width: int) -> None:
         """Map the file.
 
         Raises:
-            OSError: there is none.
-            ValueError: it is too short.
+            OSError: there is no such file.
+            ValueError: the file is too short.
         """
         self.path, self.count = path, count
         self._data: Bytes
@@ -38,18 +37,18 @@ class EnvelopeFile:
             return
         if os.stat(path).st_size < count * width:
             raise ValueError(f"{path.name} is too short")
-        # a plain array over the map: numpy's memmap class costs microseconds on every access
+        # a plain array over the map, because the memmap class of numpy costs microseconds on every access
         self._data = np.asarray(np.memmap(path, np.uint8, "r", shape=(count, width)))
 
     def take(self, ordinals: npt.NDArray[np.intp]) -> Bytes:
-        """Return (n, width) copies."""
+        """Return (n, width) copies of envelopes."""
         return self._data.take(ordinals, axis=0)
 
 
 def write_envelopes(
     path: Path, start: int, rows: Rows, width: int, fetch: Callable[[Rows], tuple[Rows, Bytes]]
 ) -> None:
-    """Write the envelopes of rows from place `start` on, durably; zeros for rows that are gone."""
+    """Write the envelopes of rows from position `start` on, durably. Rows that no longer exist get zeros."""
     with open(path, "r+b" if start else "wb", opener=private) as file:
         file.seek(start * width)
         for i in range(0, len(rows), _CHUNK):

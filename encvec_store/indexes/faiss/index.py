@@ -38,9 +38,9 @@ class FaissIndex:
     """Implements `VectorIndex`, `BringsEnvelopes`, `KeepsEnvelopes` and `KeepsFiles` over any records.
 
     Args:
-        records: of one collection.
-        folder: where files of this index lie, or will; None, it keeps none.
-        options: what kind of index, and how it is searched.
+        records: the records of one collection.
+        folder: where the files of this index are kept; None means nowhere.
+        options: the kind of index, and how it is searched.
         read_only: never write to the folder.
     """
 
@@ -56,7 +56,7 @@ class FaissIndex:
         renew_in_child(self)
 
     def renew(self) -> None:
-        """Keep the index in a forked child, unless another thread of the parent was just changing it."""
+        """Keep the index in a forked child, unless another thread of the parent was changing it."""
         if self._lock.renew():
             self._reset()
 
@@ -64,11 +64,11 @@ class FaissIndex:
         self._partitions: dict[int, Partition] = {}
         self._loaded = False
         self._state = State()
-        """What the index knows of the records."""
+        """The state of the records that the index has followed to."""
         self._unsaved = 0
-        """Vectors that entered the index since it was saved."""
+        """Vectors that were added to the index since it was saved."""
         self._tried = 0
-        """`_unsaved` at the last attempt."""
+        """`_unsaved` at the last attempt to save."""
 
     def candidates(self, probes: Probes, limit: int, predicate: Predicate | None = None) -> list[Rows]:
         """Return up to `limit` rows for each query, nearest first."""
@@ -84,7 +84,7 @@ class FaissIndex:
         return Nearest(lists, *self._completed(rows, *held))
 
     def vectors(self, rows: Rows) -> tuple[Rows, Bytes]:
-        """Return (found rows in the order asked, (m, envelope_size) uint8), from mapped files where there are any."""
+        """Return (found rows in the order asked, (m, envelope_size) uint8), from mapped files if possible."""
         asked = np.asarray(rows, np.int64)
         if not self._loaded or not len(asked):
             return self._records.vectors(asked)
@@ -100,12 +100,12 @@ class FaissIndex:
             return there.explain(limit, choice, self.options)
 
     def authenticate(self, authenticator: CacheAuthenticator) -> None:
-        """Take the means to check cached files. Without them, none are read or written."""
+        """Take what checks cached files. Without it, no files are read or written."""
         if self._cache is not None:
             self._cache.authenticator = authenticator
 
     def forget(self) -> None:
-        """Drop every copy."""
+        """Drop the index and its files."""
         with self._saving, self._lock.exclusive():
             self._reset()
             if self._cache is not None:
@@ -114,13 +114,13 @@ class FaissIndex:
     def flush(self) -> None:
         """Index what is missing and save it."""
         if not (self._loaded or self._records.spec.index_dim):
-            return  # nothing to index, as far as we know: who searches will look
+            return  # no index vectors, as far as we know; the next search finds out
         with self._fitted():
             pass
         self._save()
 
     def close(self) -> None:
-        """Save what has been indexed. An index that nobody asked for is not built now."""
+        """Save the index if it was loaded. No index is built for this."""
         dropped = False
         try:
             if self._loaded and self._unsaved:
@@ -132,7 +132,7 @@ class FaissIndex:
             self._release(remove=dropped)
 
     def remove(self) -> None:
-        """Delete the files of a collection that was dropped."""
+        """Delete the files, because the collection was dropped."""
         self._release(remove=True)
 
     def _release(self, *, remove: bool) -> None:
@@ -142,7 +142,7 @@ class FaissIndex:
                 self._cache.remove() if remove else self._cache.close()
 
     def check(self) -> list[str]:
-        """Describe damage of the files."""
+        """Return descriptions of damaged files."""
         return [] if self._cache is None else self._cache.check()
 
     def stats(self) -> dict[str, Any]:
@@ -169,14 +169,14 @@ class FaissIndex:
     def _fitted(
         self, partitions: Iterable[int] | None = None, dim: int | None = None, predicate: Predicate | None = None
     ) -> Iterator[Chosen]:
-        """Hold the shared lock and give the partitions that there are, up to date, with what satisfies a predicate.
+        """Hold the shared lock, and give up-to-date partitions with the rows that satisfy a predicate.
 
-        Both are as of one moment: otherwise a record that is updated meanwhile would be in neither.
+        Both are as of the same moment. Otherwise a record that is updated meanwhile could be in neither.
 
         Args:
-            partitions: None, all of them.
+            partitions: the partitions wanted; None means all.
             dim: coordinates of the probes, if there are any.
-            predicate: None, everything satisfies it.
+            predicate: None means all rows.
 
         Raises:
             StaleConfigError: index vectors do not have `dim` coordinates (any more).
@@ -202,7 +202,7 @@ class FaissIndex:
     def _ready(
         self, generation: int, wanted: tuple[int, ...] | None, dim: int | None, predicate: Predicate | None
     ) -> Chosen | None:
-        """Return what `_fitted` gives; None if something has to be changed for that."""
+        """Return what `_fitted` gives, or None if the index must be updated first."""
         if not self._loaded or generation != self._state.generation:
             return None
         self._check_dim(dim)
@@ -216,7 +216,7 @@ class FaissIndex:
         return chosen
 
     def _bring_up(self, wanted: tuple[int, ...] | None, dim: int | None, predicate: Predicate | None) -> Rows | None:
-        """Learn what was written, and index it; return the rows that satisfy a predicate, as of the same moment."""
+        """Follow the records, index what is new, and return the rows that satisfy a predicate as of the same moment."""
         matching: Rows | None = None
         while True:
             if not self._loaded:
@@ -227,7 +227,7 @@ class FaissIndex:
                 changes, matching = self._records.following(self._state.generation, self._state.content, predicate)
             self._apply(changes)
             if changes is not None and changes.generation != self._state.generation:
-                continue  # `_apply` had to ask again, and learned more
+                continue  # `_apply` had to ask again, so it has followed further than `matching`
             useless = dim not in (None, self._state.index_dim)
             if useless or not stale(self._partitions, wanted, self.options) or self._fit():
                 return matching
@@ -243,13 +243,13 @@ class FaissIndex:
         return together(chosen, probes, limit, self.options)
 
     def _completed(self, asked: Rows, envelopes: Bytes, have: npt.NDArray[np.bool_]) -> tuple[Rows, Bytes]:
-        """Read from the records what was not mapped, and leave out what they don't have."""
+        """Read from the records what was not mapped, and leave out rows that no longer exist."""
         missing = np.flatnonzero(~have)
         if not len(missing):
             return asked, envelopes
         found, read = self._records.vectors(asked[missing])
         if len(found):
-            at = missing[np.isin(asked[missing], found)]  # in the order asked, as `found` is
+            at = missing[np.isin(asked[missing], found)]  # `found` is in the same order
             envelopes[at] = read
             have[at] = True
         return asked[have], envelopes[have]
@@ -264,7 +264,7 @@ class FaissIndex:
 
     @contextmanager
     def _all_or_nothing(self) -> Iterator[None]:
-        """Forget everything if a change fails halfway. It is read again the next time."""
+        """Drop the index if a change fails halfway. It is read again the next time."""
         try:
             yield
         except BaseException:
@@ -288,7 +288,7 @@ class FaissIndex:
             len(rows) and number in self._partitions and rows[0] <= self._partitions[number].rows.last
             for number, rows in changes.added.items()
         ):
-            # Ordinals ascend with rows. Writers that overlap may commit a lower row after a higher one.
+            # Ordinals ascend with rows. But overlapping writers may commit a lower row after a higher one.
             changes = self._records.changes(-1, changes.content) or changes
         index_dim = changes.index_dim or 0
         if (changes.content, index_dim) != (self._state.content, self._state.index_dim):
@@ -305,7 +305,7 @@ class FaissIndex:
         self._state = State(changes.generation, changes.content, changes.stamp, index_dim)
 
     def _fit(self) -> bool:
-        """Index what is missing. Returns False if others may have taken the place of rows meanwhile: look again."""
+        """Index what is missing. Returns False if rows were replaced meanwhile: the caller must follow again."""
         whole = True
         try:
             for partition in self._partitions.values():
@@ -314,7 +314,7 @@ class FaissIndex:
                     ann = partition.ann
                     whole &= partition.fit(self._index_vectors, self._state.index_dim, self.options)
                     self._unsaved += partition.indexed - before if partition.ann is ann else partition.indexed
-            # rows keep their numbers when content is replaced, so what was read may be of both
+            # rows keep their numbers when all content is replaced, so we may have read a mixture
             changes = self._changes(self._state)
             if changes is not None and changes.content != self._state.content:
                 raise _ReplacedError
@@ -338,7 +338,7 @@ class FaissIndex:
                     return
                 kept = self._cache.begin(self._partitions, self._state)
                 unsaved = self._tried = self._unsaved
-            # the slow part, copying envelopes, goes on beside searches and writes
+            # envelopes are copied without the lock, because that is slow
             if kept is not None and self._cache.finish(kept, self._records.vectors):
                 with self._lock.exclusive():
                     self._cache.adopt(kept)

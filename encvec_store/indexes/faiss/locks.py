@@ -26,7 +26,7 @@ class ReadWriteLock:
         self.renew()
 
     def renew(self) -> bool:
-        """Take new locks, which nobody holds. Returns True if a writer held the old ones."""
+        """Make a new lock, which is free. Returns True if a writer held the old one."""
         written = self._writing
         self._condition = threading.Condition(threading.Lock())
         self._readers = 0
@@ -51,7 +51,7 @@ class ReadWriteLock:
 
     @contextmanager
     def exclusive(self) -> Iterator[Callable[[], None]]:
-        """Hold the lock alone. Calling what this gives lets readers in, and keeps the lock as one of them."""
+        """Hold the lock alone, and give a function that turns it into a shared lock."""
         shared = False
 
         def share() -> None:
@@ -93,11 +93,11 @@ class FileLock:
         renew_in_child(self)
 
     def renew(self) -> None:
-        """Let go of the parent's lock, which stays held: it belongs to the open file that both share."""
+        """Close the inherited file. The parent still holds the lock, because it has the file open as well."""
         self.release()
 
     def acquire(self) -> bool:
-        """Take the lock if nobody has it; True if it is ours. Never waits."""
+        """Take the lock if it is free. Returns True if this object holds it. Never waits."""
         if self._file is not None:
             return True
         file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
@@ -110,7 +110,7 @@ class FileLock:
         return True
 
     def release(self) -> None:
-        """Give the lock back. The file stays: removing it would let two processes lock two files of one name."""
+        """Release the lock. The file stays, because otherwise two processes could lock two files of the same name."""
         if self._file is not None:
             os.close(self._file)
             self._file = None

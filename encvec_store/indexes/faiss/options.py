@@ -1,4 +1,4 @@
-"""Reading a `faiss:` URL and its options."""
+"""Read a `faiss:` URL and its options."""
 
 from __future__ import annotations
 
@@ -17,39 +17,40 @@ __all__ = ["INDEX_KINDS", "STORAGES", "FaissOptions", "parse_url"]
 INDEX_KINDS = ("flat", "hnsw", "ivf")
 STORAGES = ("sq8", "float32", "pq")
 _TRAINABLE = 100
-"""Fewer records teach an index nothing: they are searched exactly, whatever was asked for."""
+"""Fewer records cannot train an index. They are searched exactly, whatever kind was asked for."""
 
 
 @dataclass(frozen=True)
 class FaissOptions:
-    """How a store indexes. Every one may stand in the URL (`?index=hnsw&m=16`) or be a keyword argument."""
+    """The options of a store. Each can be given in the URL (`?index=hnsw&m=16`) or as a keyword argument."""
 
     index: str = "auto"
-    """`flat`, `hnsw` or `ivf`; `auto` goes from one to the next as a collection grows."""
+    """`flat`, `hnsw` or `ivf`. `auto` changes from one to the next as a collection grows."""
     storage: str = "sq8"
-    """How HNSW and IVF keep index vectors: a byte a coordinate, or `float32`. Rounding drowns in the noise.
+    """How HNSW and IVF keep index vectors.
 
-    `pq` keeps a byte for two coordinates in IVF (product quantisation: Jégou, Douze and Schmid, TPAMI 2011), and what
-    `sq8` does in HNSW: for many millions of records, at some recall.
+    `sq8` takes one byte per coordinate. The rounding is small beside the noise. `pq` takes one byte per two coordinates
+    in IVF (product quantisation: Jégou, Douze and Schmid, TPAMI 2011), which costs some recall and is meant for many
+    millions of records; in HNSW it is the same as `sq8`.
     """
     ef_search: int = 100
-    """Least number of HNSW nodes kept while searching; never below the candidates asked for."""
+    """Smallest number of HNSW nodes that a search keeps. A search keeps at least as many as it asks candidates for."""
     m: int = 32
-    """HNSW links a node; four bytes times 2m a record."""
+    """Links of an HNSW node. They take 8m bytes per record."""
     ef_construction: int = 40
-    """Effort of building the HNSW graph. On 100,000 noisy ciphertexts 100 took 4 times as long for the same recall."""
+    """Effort of building the HNSW graph. On 100,000 noisy ciphertexts, 100 took 4 times as long for the same recall."""
     nprobe: int = 0
-    """IVF lists searched; 0 is a twelfth of them."""
+    """IVF lists that a search probes; 0 means a twelfth of them."""
     device: str = "cpu"
-    """Where records are encrypted and indexes searched: `cpu`, `cuda`, or `auto`, `cuda` where there is one."""
+    """Where records are encrypted and indexes searched: `cpu`, `cuda`, or `auto` (`cuda` if there is a GPU)."""
     lock_timeout: float = LOCK_TIMEOUT
     """Seconds to wait for another writer."""
     mapped: bool = True
-    """Read vector envelopes through a memory-mapped copy, where the index has been saved."""
+    """Read vector envelopes from a memory-mapped copy, once the index is saved."""
     flat_limit: int = 5_000
     """`auto` searches exactly up to this many records of a key version."""
     ivf_above: int = 1_000_000
-    """`auto` turns from HNSW to IVF above this many records of a key version."""
+    """`auto` changes from HNSW to IVF above this many records of a key version."""
 
     mode: str = "rw"
     """`rw` reads and writes; `ro` only reads. A folder that cannot be written is opened as `ro`, with a warning."""
@@ -65,7 +66,7 @@ class FaissOptions:
         seconds(self.lock_timeout)
 
     def kind_for(self, records: int) -> str:
-        """Return the kind of index that suits so many records of one key version."""
+        """Return the kind of index for this number of records of one key version."""
         if self.index != "auto":
             return self.index if records >= _TRAINABLE else "flat"
         if records <= self.flat_limit:
@@ -73,21 +74,21 @@ class FaissOptions:
         return "hnsw" if records <= self.ivf_above else "ivf"
 
     def storage_for(self, kind: str) -> str:
-        """Return how an index of a kind keeps vectors."""
+        """Return how an index of this kind keeps vectors."""
         if kind == "flat":
             return "float32"
         return "sq8" if kind == "hnsw" and self.storage == "pq" else self.storage
 
     def probes_for(self, lists: int) -> int:
-        """Return how many of the lists of an IVF a search looks into."""
+        """Return how many IVF lists a search probes."""
         return self.nprobe or max(4, math.ceil(lists / 12))
 
 
 def parse_url(url: str, given: Mapping[str, Any]) -> tuple[Path, FaissOptions]:
-    """Split a URL into its folder and options; keyword arguments win over the URL.
+    """Split a URL into its folder and options. Keyword arguments take precedence over the URL.
 
     Raises:
-        UriError: no `faiss:` URL, no folder in it, or an unknown or malformed option.
+        UriError: the URL is no `faiss:` URL or has no folder, or an option is unknown or malformed.
     """
     folder, texts = split(url)
     known = {option.name: option.default for option in fields(FaissOptions)}

@@ -1,8 +1,7 @@
 """One partition of an index in memory: the records under one key version and cell, and a FAISS index over them.
 
-A vector's ordinal is its place in the FAISS index. `rows[i]` is the record of ordinal i, `live[i]` whether it is still
-there. Once the index is saved, envelope i of its file is that record's. Ordinals from `indexed` on are known, and not
-in the index yet.
+The ordinal of a vector is its place in the FAISS index. `rows[i]` is the row of ordinal i, and `live[i]` tells if it
+still exists. In a saved file, envelope i belongs to ordinal i. Ordinals from `indexed` on are not in the index yet.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ _DEAD_MOST = 0.3
 
 
 class Partition:
-    """The index of one partition. Not locked: `FaissIndex` sees to that."""
+    """The index of one partition. `FaissIndex` holds the lock."""
 
     def __init__(self, rows: RowRuns | None = None, live: npt.NDArray[np.bool_] | None = None) -> None:
         self.rows = RowRuns(np.empty(0, np.int64)) if rows is None else rows
@@ -42,31 +41,31 @@ class Partition:
         self.ann: AnnIndex | None = None
         self.file: EnvelopeFile | None = None
         self.saved_index: dict[str, object] | None = None
-        """The manifest's entry for the index file, while it is still what `ann` holds."""
+        """The entry of the manifest for the index file, as long as the file equals `ann`."""
         self._choices: dict[Predicate | None, Choice] = {}
 
     def __len__(self) -> int:
-        """Count what lives."""
+        """Count the rows that exist."""
         return len(self.rows) - self.dead
 
     @property
     def indexed(self) -> int:
-        """How many ordinals are in the FAISS index."""
+        """The number of ordinals in the FAISS index."""
         return 0 if self.ann is None else len(self.ann)
 
     @property
     def pending(self) -> int:
-        """How many are not."""
+        """The number of ordinals that are not in the FAISS index yet."""
         return len(self.rows) - self.indexed
 
     def append(self, rows: Rows) -> None:
-        """Take note of new rows, all above those there are."""
+        """Add new rows. They must be larger than all rows here."""
         self.rows = self.rows.extended(rows)
         self.live = np.concatenate([self.live, np.ones(len(rows), bool)])
         self._choices = {}
 
     def kill(self, rows: Rows) -> None:
-        """Take note of rows that went; unknown ones are ignored."""
+        """Mark rows as removed. Unknown rows are ignored."""
         ordinals, _ = self.places(rows)
         if len(ordinals):
             self.live[ordinals] = False
@@ -74,18 +73,18 @@ class Partition:
             self._choices = {}
 
     def keep(self, rows: Rows, next_row: int) -> None:
-        """Take note of all rows there are, ascending: others went, those that we do not have are new.
+        """Take over a list of all rows. Rows that are missing in it were removed, and unknown rows are new.
 
         Args:
-            rows: all there are.
-            next_row: rows from here on have not been given out. If we know some, an older copy of the records
-                was put back, and theirs would come again, or others come below them.
+            rows: all rows, ascending.
+            next_row: rows from here on have never been given out. If some are known here, an older copy of the records
+                was put back, and the same numbers may come again for other records.
         """
         here = np.isin(self.rows.array(), rows, assume_unique=True)
         last = self.rows.last
         new = rows[np.searchsorted(rows, last, side="right") :]
         if last >= next_row or np.count_nonzero(here) + len(new) < len(rows):
-            # some are new but not above ours, or will be: an older copy of the records was put back
+            # an older copy of the records was put back: new rows may be lower than known ones
             self._become(None, RowRuns(rows), np.ones(len(rows), bool))
             return
         self.live &= here
@@ -93,7 +92,7 @@ class Partition:
         self.append(new)
 
     def places(self, rows: Rows) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-        """Return (ordinals of the live ones among rows, their positions in `rows`)."""
+        """Return (ordinals of the rows that exist, their positions in `rows`)."""
         ordinals, positions = self.rows.find(rows)
         if not self.dead:
             return ordinals, positions
@@ -107,20 +106,20 @@ class Partition:
     def fit(self, fetch: Fetch, dim: int, options: FaissOptions) -> bool:
         """Bring the index up to date: extend it, or build a new one of the kind that now suits.
 
-        If this raises, throw the whole object away: FAISS may have vectors that we have not noted.
+        After an error the object must not be used: FAISS may hold vectors that are not counted here.
 
         Returns:
-            True if every row was still there. Another row may have taken the place of one that was not.
+            True if every row still existed. A row that did not may have been replaced by another one.
 
         Args:
-            fetch: returns (rows still there, ascending, and their index vectors).
+            fetch: returns (the rows that still exist, ascending, and their index vectors).
             dim: coordinates of an index vector.
-            options: of the store.
+            options: the options of the store.
         """
         ann, start = self.ann, self.indexed
         if self._wants_another(options):
             ann, start = None, 0
-        # pending rows that have gone meanwhile, or go while we read, never get an ordinal
+        # pending rows that were removed, or are removed while we read, never get an ordinal
         wanted = self.rows.array(start)[self.live[start:]]
         if ann is None and len(wanted):
             ann = self._trained(wanted, fetch, dim, options)
@@ -146,7 +145,7 @@ class Partition:
             size = training_size(kind, len(rows))
             sample = fetch(rows[np.unique(np.linspace(0, len(rows) - 1, size).astype(np.intp))])[1]
             if not len(sample):
-                return None  # all gone while we looked
+                return None  # all were removed meanwhile
         return AnnIndex.build(kind, dim, options, sample, len(rows))
 
     def _become(self, ann: AnnIndex | None, rows: RowRuns, live: npt.NDArray[np.bool_]) -> None:
@@ -165,7 +164,7 @@ class Partition:
         wanted = options.kind_for(len(self))
         if options.index != "auto":
             return self.ann.kind not in (wanted, options.index)
-        order = ("flat", "hnsw", "ivf")  # never back: a collection at a threshold would rebuild all the time
+        order = ("flat", "hnsw", "ivf")  # never back, or a collection at a threshold would be rebuilt again and again
         return order.index(self.ann.kind) < order.index(wanted)
 
     def search(
@@ -186,7 +185,7 @@ class Partition:
         return [(self.rows[line[line >= 0]], of[line >= 0]) for line, of in zip(labels, products, strict=True)]
 
     def explain(self, limit: int, choice: Choice, options: FaissOptions) -> str:
-        """Say how `search` would go about it."""
+        """Say in words how `search` would answer."""
         mask, matching = choice
         if self.ann is None or not matching:
             return "nothing to compare"
@@ -195,7 +194,7 @@ class Partition:
         return f"{way}, {matching:,} of {len(self.rows):,} records to choose from"
 
     def stats(self) -> dict[str, Any]:
-        """Describe it."""
+        """Describe the partition."""
         return {
             "index": self.ann.kind if self.ann else None,
             "storage": self.ann.storage if self.ann else None,
@@ -207,14 +206,14 @@ class Partition:
         }
 
     def choice(self, predicate: Predicate | None, matching: Rows | None = None) -> Choice | None:
-        """Return what satisfies a predicate; None if that is not known.
+        """Return which ordinals satisfy a predicate, or None if that is not known.
 
         It is kept until rows are added or removed, because the terms of a row never change.
 
         Args:
-            predicate: None for everything.
-            matching: the rows that satisfy it, as of the same moment as the rows of this partition. None: use what
-                was kept.
+            predicate: None means all rows.
+            matching: the rows that satisfy it, as of the same moment as the rows of this partition. None means that
+                only a kept result is returned.
         """
         if predicate is None and not self.dead:
             return None, len(self)
@@ -266,17 +265,17 @@ def together(chosen: Chosen, probes: Probes, limit: int, options: FaissOptions) 
     """Return up to `limit` rows per query of all these partitions, nearest first."""
     each = share(limit, len(chosen))
     if len(chosen) > 1:
-        # a few of each will do, unless there are hardly more than are asked for
+        # a few of each partition are enough, unless there are hardly more rows than are asked for
         matching = [0 if partition.ann is None else n for partition, (_, n) in chosen.values()]
         each = each if sum(min(each, n) for n in matching) >= min(limit, sum(matching)) else limit
-        # what is kept while searching is kept in all of them together
+        # ef_search is the number of nodes that are kept in all partitions together
         options = replace(options, ef_search=share(options.ef_search, len(chosen)))
     parts = [partition.search(probes[number], each, choice, options) for number, (partition, choice) in chosen.items()]
     return [first(limit, found) for found in zip(*parts, strict=True)]
 
 
 def mapped(partitions: Iterable[Partition], rows: Rows, size: int) -> tuple[Bytes, npt.NDArray[np.bool_]]:
-    """Return the envelopes of n rows, (n, size) uint8, as far as files of them are mapped; and (n,) which those are."""
+    """Return the mapped envelopes of n rows, (n, size) uint8, and (n,) which of the rows have one."""
     envelopes, have = np.empty((0, size), np.uint8), np.zeros(len(rows), bool)
     for partition in partitions:
         file = partition.file

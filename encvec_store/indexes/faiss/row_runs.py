@@ -1,9 +1,8 @@
 """Ascending row numbers in little memory.
 
-Rows are given out one after another, so what one process writes into one collection is a single run, however long: ten
-million rows take a few bytes instead of 80 MB, and are looked up without reading any of those. Where others wrote in
-between, or much was deleted, there are more runs; where runs are short, as in a collection spread over cells, the
-numbers themselves are kept.
+Rows are given out one after another. If a single process writes a collection, its rows are one run: ten million rows
+then take a few bytes instead of 80 MB. Writes of others in between, and deletions, split runs. If runs are short, as in
+a collection with many cells, the numbers themselves are kept.
 """
 
 from __future__ import annotations
@@ -18,8 +17,7 @@ from ...data.arrays import Rows
 __all__ = ["RowRuns"]
 
 _LEAST = 8
-"""Rows of a run, on average: shorter ones save little, and finding the right one of many takes time."""
-
+"""The least average length of runs. Shorter runs save little, and it takes time to find the right run."""
 
 _CHUNK = 1_000_000
 
@@ -27,7 +25,7 @@ Places = npt.NDArray[np.intp]
 
 
 class RowRuns:
-    """n rows, ascending, told by their ordinals and the other way round. Immutable."""
+    """Maps n ordinals to ascending rows, and rows to ordinals. Immutable."""
 
     def __init__(self, rows: Rows) -> None:
         starts = _starts(rows)
@@ -39,7 +37,7 @@ class RowRuns:
     def _become(
         self, n: int, runs: int, starts: Places | None = None, firsts: Rows | None = None, rows: Rows | None = None
     ) -> None:
-        """Take n rows in so many runs: the ordinals these start at and the rows there, or all the rows."""
+        """Hold n rows, as the ordinals and rows at which runs start, or as all the rows."""
         nothing = np.empty(0, np.int64)
         self._n, self._runs, self._rows = n, runs, rows
         self._starts, self._firsts = nothing if starts is None else starts, nothing if firsts is None else firsts
@@ -53,7 +51,7 @@ class RowRuns:
         rows: Rows
         if self._rows is not None:
             rows = self._rows[ordinals]
-        elif self._runs == 1:  # nearly always, and several times faster
+        elif self._runs == 1:  # this is nearly always so, and several times faster
             rows = ordinals + self._shifts
         else:
             rows = ordinals + self._shifts[np.searchsorted(self._starts, ordinals, side="right") - 1]
@@ -61,7 +59,7 @@ class RowRuns:
 
     @property
     def last(self) -> int:
-        """The largest row; 0 where there is none."""
+        """The largest row, or 0 if there is none."""
         return int(self[np.array([self._n - 1])][0]) if self._n else 0
 
     @property
@@ -71,7 +69,7 @@ class RowRuns:
         return sum(array.nbytes for array in arrays if array is not None)
 
     def find(self, rows: Rows) -> tuple[Places, Places]:
-        """Return (ordinals of those rows that are here, their positions in `rows`)."""
+        """Return (ordinals of the rows that are here, their positions in `rows`)."""
         if not self._n:
             return np.empty(0, np.intp), np.empty(0, np.intp)
         if self._rows is not None:
@@ -94,7 +92,7 @@ class RowRuns:
         return self[np.arange(start, stop)] if self._rows is None else self._rows[start:stop]
 
     def extended(self, rows: Rows) -> RowRuns:
-        """Return these and more, all above the last."""
+        """Return these rows and more rows, which must be larger than the last one."""
         if not len(rows):
             return self
         more, n = _starts(rows), self._n + len(rows)
@@ -112,7 +110,7 @@ class RowRuns:
         return made
 
     def same(self, other: RowRuns, n: int) -> bool:
-        """Say whether both begin with the same n rows."""
+        """Say whether the first n rows of both are the same."""
         if min(len(self), len(other)) < n:
             return False
         if self._rows is not None or other._rows is not None:
@@ -124,7 +122,7 @@ class RowRuns:
 
 
 def _starts(rows: Rows) -> Places:
-    """Return the positions at which runs start; by pieces, else the differences would be as large as the rows."""
+    """Return the positions at which runs start. Works in pieces, because the differences would need much memory."""
     pieces = [
         start + 1 + np.flatnonzero(np.diff(rows[start : start + _CHUNK + 1]) != 1)
         for start in range(0, len(rows), _CHUNK)

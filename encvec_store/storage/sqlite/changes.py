@@ -1,4 +1,4 @@
-"""The change table: what each write of a collection did, for those who follow."""
+"""The change table: what each write of a collection added and removed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Done:
 
 
 def note(cursor: sqlite3.Cursor, collection: int, generation: int, done: Done) -> None:
-    """Keep what a write did. Every so many writes, forget the oldest: nobody has to tidy up for that."""
+    """Note what a write did. Now and then, also delete the oldest changes."""
     noted = entries(np.sort(union(done.added)), np.sort(union(done.removed)))
     cursor.executemany(
         "INSERT INTO changes (collection, generation, kind, rows) VALUES (?, ?, ?, ?)",
@@ -41,14 +41,14 @@ def note(cursor: sqlite3.Cursor, collection: int, generation: int, done: Done) -
 
 
 def many(cursor: sqlite3.Cursor, collection: int) -> bool:
-    """Say whether there is so much that `forget_some` is worth a write."""
+    """Say whether there are so many changes that `forget_some` is worth a write."""
     sql = "SELECT count(*), total(length(rows)) FROM changes WHERE collection = ?"
     writes, size = cursor.execute(sql, (collection,)).fetchone()
     return bool(writes > ENTRIES_MOST or size > BYTES_MOST)
 
 
 def forget_some(cursor: sqlite3.Cursor, collection: int) -> None:
-    """Forget what was done before the newest writes, and all if that is much."""
+    """Delete old changes; delete all changes if they take much space."""
     sql = "SELECT total(length(rows)) FROM changes WHERE collection = ?"
     if cursor.execute(sql, (collection,)).fetchone()[0] > BYTES_MOST:
         forget_all(cursor, collection)
@@ -61,13 +61,13 @@ def forget_some(cursor: sqlite3.Cursor, collection: int) -> None:
 
 
 def forget_all(cursor: sqlite3.Cursor, collection: int) -> None:
-    """Forget every change: who follows lists everything the next time."""
+    """Delete all changes. Followers list everything the next time."""
     cursor.execute("DELETE FROM changes WHERE collection = ?", (collection,))
     cursor.execute("UPDATE collections SET purged_generation = generation WHERE id = ?", (collection,))
 
 
 def listed(cursor: sqlite3.Cursor, collection: int, since: int, content: int, stamp: int | None) -> Changes | None:
-    """Return `Records.changes`, from a snapshot."""
+    """Return what `Records.changes` returns. The cursor must be in a snapshot."""
     state = cursor.execute(_STATE, (collection,)).fetchone()
     nothing = np.empty(0, np.int64)
     if state is None:  # dropped by another process
@@ -76,7 +76,7 @@ def listed(cursor: sqlite3.Cursor, collection: int, since: int, content: int, st
     known = content == held and stamp in (None, now)
     if known and since == generation:
         return None
-    # of a generation that was, we don't know the stamp any more
+    # the stamps of earlier generations are not kept
     known = known and stamp is None and purged <= since < generation
     changed = _changed(cursor, collection, since, generation) if known else None
     if changed is None:
@@ -84,17 +84,17 @@ def listed(cursor: sqlite3.Cursor, collection: int, since: int, content: int, st
     else:
         came, went = changed
         added = _present(cursor, collection, int(came[0]), int(came[-1])) if len(came) else {}
-        # rows that came and went in between are of no interest to those who never saw them
+        # leave out rows that were added and removed in between: the caller has never seen them
         removed = went[: np.searchsorted(went, came[0])] if len(came) else went
     (next_row,) = cursor.execute("SELECT value FROM meta WHERE name = 'next_row'").fetchone()
     return Changes(generation, held, now, added, removed, changed is None, next_row, index_dim)
 
 
 def _changed(cursor: sqlite3.Cursor, collection: int, since: int, until: int) -> tuple[Rows, Rows] | None:
-    """Return the rows that came and those that went after a generation; None if that is not known any more."""
+    """Return (added rows, removed rows) since a generation, or None if some changes were deleted."""
     found = cursor.execute(_ENTRIES, (collection, since)).fetchall()
     if len({generation for generation, _, _ in found}) != until - since:
-        return None  # another program took some out
+        return None  # another program deleted some
     try:
         came, went = (
             unpacked(b"".join(rows for _, kind, rows in found if kind == wanted)) for wanted in (ADDED, REMOVED)
@@ -105,7 +105,7 @@ def _changed(cursor: sqlite3.Cursor, collection: int, since: int, until: int) ->
 
 
 def _present(cursor: sqlite3.Cursor, collection: int, first: int, last: int) -> dict[int, Rows]:
-    """Return the rows between two by partition: one pass, however many partitions there are."""
+    """Return the rows from `first` to `last` by partition. Takes one pass for any number of partitions."""
     listed, theirs = cursor.execute(_BETWEEN, (collection, first, last)).fetchone()
     rows, partitions = numbers(listed), numbers(theirs)
     if not len(rows):

@@ -1,4 +1,4 @@
-"""Looking for damage in the records that can be seen without keys."""
+"""Look for damage that can be seen without keys."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ _COUNTS = {
     "tokens have a wrong length": "FROM records WHERE collection = :collection AND length(token) != 16",
     "rows were never given out": "FROM records WHERE collection = :collection AND row >="
     " (SELECT value FROM meta WHERE name = 'next_row')",
-    "groups are miscounted": "FROM partitions LEFT JOIN (SELECT partition, count(*) AS n FROM records"
+    "partitions are miscounted": "FROM partitions LEFT JOIN (SELECT partition, count(*) AS n FROM records"
     " WHERE collection = :collection GROUP BY partition) USING (partition)"
     " WHERE collection = :collection AND records != coalesce(n, 0)",
-    "groups are not counted": "FROM (SELECT DISTINCT partition FROM records WHERE collection = :collection)"
+    "partitions are not counted": "FROM (SELECT DISTINCT partition FROM records WHERE collection = :collection)"
     " WHERE partition NOT IN (SELECT partition FROM partitions WHERE collection = :collection)",
-    "filter terms are of no record": "FROM terms WHERE collection = :collection"
+    "filter terms belong to no record": "FROM terms WHERE collection = :collection"
     " AND row NOT IN (SELECT row FROM records WHERE collection = :collection)",
-    "changes are no ranges of rows": "FROM changes WHERE collection = :collection"
+    "changes are not ranges of rows": "FROM changes WHERE collection = :collection"
     " AND (typeof(rows) != 'blob' OR length(rows) % 16 != 0 OR kind NOT IN (0, 1))",
-    "vectors are of no record": "FROM vectors WHERE row NOT IN (SELECT row FROM records)",
-    "index vectors are of no record": "FROM index_vectors WHERE row NOT IN (SELECT row FROM records)",
+    "vectors belong to no record": "FROM vectors WHERE row NOT IN (SELECT row FROM records)",
+    "index vectors belong to no record": "FROM index_vectors WHERE row NOT IN (SELECT row FROM records)",
 }
 
 
 def check_records(database: Database, collection: int, spec: CollectionSpec) -> list[str]:
-    """Return descriptions of damage; empty when sound. Reads the whole file."""
+    """Return descriptions of damage, or an empty list. Reads the whole file."""
     values = {
         "collection": collection,
         "index_bytes": 4 * spec.index_dim,

@@ -95,13 +95,13 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[sqlite3.Cursor]:
-        """A cursor for single reading statements."""
+        """Give a cursor for reads of one statement each."""
         with self._translated("read"), self._cursor() as cursor:
             yield cursor
 
     @contextmanager
     def snapshot(self) -> Iterator[sqlite3.Cursor]:
-        """A cursor whose reads all see the same state."""
+        """Give a cursor whose reads all see the same state."""
         with self._translated("read"), self._cursor() as cursor:
             cursor.execute("BEGIN")
             try:
@@ -111,10 +111,11 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[sqlite3.Cursor]:
-        """A cursor in a transaction that is committed at the end, or rolled back if anything is raised.
+        """Give a cursor in a transaction, which is committed at the end, or rolled back on any error.
 
         Raises:
-            StoreLockedError: another process or thread was writing for longer than the lock timeout.
+            StoreLockedError: another process or thread wrote for longer than the lock timeout.
+            StoreReadOnlyError: the store is open for reading only.
         """
         if self.read_only:
             raise StoreReadOnlyError(
@@ -147,13 +148,13 @@ class Database:
             self._writer.release()
 
     def expect(self, cursor: sqlite3.Cursor, n: int) -> None:
-        """Make room for n records: called in a transaction before they are looked for and written."""
+        """Enlarge the cache for a write of n records. Call it in the transaction, before its first statement."""
         if n >= _MANY and not self._roomy:
             self._roomy = True
             cursor.execute(f"PRAGMA cache_size = -{_WRITING_CACHE}")
 
     def allocate(self, cursor: sqlite3.Cursor, n: int) -> int:
-        """Return the first of n consecutive row numbers, above all that were ever given out."""
+        """Return the first of n new row numbers. They are consecutive, and larger than all earlier ones."""
         (first,) = cursor.execute("SELECT value FROM meta WHERE name = 'next_row'").fetchone()
         first += self._leap
         self._leapt = True
@@ -161,7 +162,7 @@ class Database:
         return int(first)
 
     def clear(self, cursor: sqlite3.Cursor, collection: int) -> None:
-        """Delete all records of a collection. Where there are no others, tables are emptied, which goes by the page."""
+        """Delete all records of a collection. If there are no others, whole tables are emptied, which is faster."""
         sql = "SELECT total(records) FROM partitions WHERE collection = ?"
         self.expect(cursor, int(cursor.execute(sql, (collection,)).fetchone()[0]))
         some = "EXISTS (SELECT 1 FROM records WHERE collection"
@@ -195,7 +196,7 @@ class Database:
         return int(version) + (generation() << 40)  # a forked child has another connection, which counts anew
 
     def fold(self) -> None:
-        """Fold the write-ahead log into the file, without waiting for those who use it."""
+        """Fold the write-ahead log into the file, as far as no reader needs it. Never waits."""
         if self.read_only:
             return
         with self.read() as cursor:
@@ -210,7 +211,7 @@ class Database:
         return _size(self.path) + _size(self.path.with_name(FILE_NAME + WAL))
 
     def close(self) -> None:
-        """Close every idle connection; the last one folds the write-ahead log into the file. Idempotent."""
+        """Close the connections. SQLite folds the write-ahead log into the file with the last one. Idempotent."""
         with self._watching:
             if self._closed:
                 return
@@ -260,7 +261,7 @@ class Database:
         try:
             yield
         except (sqlite3.Error, exc.SQLAlchemyError, UnicodeDecodeError) as error:  # the last: damaged text
-            # the driver's message only: SQLAlchemy's would quote the statement, and `from None` hides both
+            # only the message of the driver: that of SQLAlchemy quotes the statement, and `from None` hides both
             cause = getattr(error, "orig", None) or error
             if _is_busy(cause) and doing == "write to":
                 raise self._locked() from None
@@ -304,10 +305,10 @@ def _is_busy(error: BaseException) -> bool:
 
 
 def numbers(text: str | None) -> Rows:
-    """Return the numbers of a `group_concat`: for many rows three times as fast as fetching each."""
+    """Return the numbers of a `group_concat`. For many rows this is three times as fast as fetching each."""
     return np.fromstring(text or "", np.int64, sep=",")
 
 
 def ascending(text: str | None) -> Rows:
-    """Return them sorted."""
+    """Return the numbers of a `group_concat`, sorted."""
     return np.sort(numbers(text), kind="stable")

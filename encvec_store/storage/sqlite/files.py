@@ -1,4 +1,4 @@
-"""Files that are the owner's alone, written durably and known again by their hashes."""
+"""Files that only their owner can read, written durably and checked by their hashes."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ __all__ = [
 Read = Callable[[int], bytes]
 Write = Callable[[bytes], object]
 PIECE = 1 << 20
-"""Bytes under one hash: files are read a piece at a time, and none is used unseen."""
+"""Bytes under one hash. Files are read piece by piece, and each piece is checked before it is used."""
 
 
 def private(path: str, flags: int) -> int:
-    """Open as `open(..., opener=private)`: a file that is made is the owner's alone."""
+    """Open a file for `open(..., opener=private)`: a new file can be read by its owner only."""
     return os.open(path, flags | getattr(os, "O_BINARY", 0), 0o600)
 
 
 def create(path: Path) -> None:
-    """Make an empty file that is the owner's alone, if there is none.
+    """Make an empty file that only its owner can read, if there is none.
 
     A file that exists is never opened here: to close it again would drop every lock that SQLite holds on it in this
     process (https://www.sqlite.org/howtocorrupt.html, section 2.2).
@@ -45,8 +45,8 @@ def create(path: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
-    if os.name == "nt" and path.is_dir():  # where folders cannot be synced, nor need be
+    """Wait until a file, or the list of names in a folder, is on the disk."""
+    if os.name == "nt" and path.is_dir():  # Windows cannot sync folders, and does not need to
         return
     handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
@@ -58,7 +58,7 @@ def sync(path: Path) -> None:
 def write_hashed(folder: Path, name: str, produce: Callable[[Write], object]) -> dict[str, Any]:
     """Write a new file, not yet durably, and return its name, its size and the hash of every `PIECE` bytes.
 
-    The hashes are of what was written, not of what may lie there afterwards.
+    The hashes are those of the bytes given, not of what the disk holds afterwards.
     """
     hashes, digest, size = list[str](), hashlib.sha256(), 0
     with open(folder / name, "xb", opener=private) as file:
@@ -83,9 +83,9 @@ def write_hashed(folder: Path, name: str, produce: Callable[[Write], object]) ->
 
 @contextmanager
 def reading(folder: Path, entry: dict[str, Any]) -> Iterator[Read]:
-    """Open a file that `write_hashed` wrote. The context is a function that reads up to so many bytes, b"" at the end.
+    """Open a file that `write_hashed` wrote, and give a function that reads up to `size` bytes, b"" at the end.
 
-    It gives nothing that was altered, and holds one piece at a time: ValueError where a piece is not what it was.
+    The function holds one piece in memory, and raises ValueError if the piece was altered.
     """
     hashes, held = iter(entry["sha256"]), memoryview(b"")
     with open(folder / entry["name"], "rb") as file:
@@ -106,21 +106,21 @@ def reading(folder: Path, entry: dict[str, Any]) -> Iterator[Read]:
 
 
 def read_hashed(folder: Path, entry: dict[str, Any]) -> bytes:
-    """Read the whole of a file that `write_hashed` wrote; ValueError if it is not what it was."""
+    """Read a whole file that `write_hashed` wrote. Raises ValueError if it was altered."""
     with reading(folder, entry) as read:
         return b"".join(iter(lambda: read(PIECE), b""))
 
 
 def check_hashed(folder: Path, entry: dict[str, Any]) -> None:
-    """Do the same and keep nothing."""
+    """Check a file that `write_hashed` wrote. Raises ValueError if it was altered."""
     with reading(folder, entry) as read:
         while read(PIECE):
             pass
 
 
 def replace_durably(path: Path, content: bytes) -> None:
-    """Put a file in the place of another at one stroke, after everything else in its folder."""
-    sync(path.parent)  # the names of the other files, before the one that points at them
+    """Replace a file atomically, after everything else in its folder is on the disk."""
+    sync(path.parent)  # the names of the other files come first, because this file points at them
     new = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
     with open(new, "xb", opener=private) as file:
         file.write(content)

@@ -1,4 +1,4 @@
-"""A `faiss:` store opened for migrations."""
+"""Open the database of a `faiss:` store for migrations."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def opened(url: str, *, write: bool) -> Iterator[Migrating]:
     """Open the database of a store in a transaction: committed at the end, rolled back if anything is raised.
 
     Args:
-        url: the store's. Of its options only `lock_timeout` matters here.
-        write: lock out other writers, and make the file where the folder has none. Otherwise only look.
+        url: the URL of the store. Of its options only `lock_timeout` is used.
+        write: lock out other writers, and create the file if it is missing. False only reads.
 
     Raises:
         UriError: the URL names no folder.
-        StoreUnreachableError: no such folder, or the file cannot be used or is something else's.
+        StoreUnreachableError: there is no such folder, or the file cannot be used or belongs to another program.
         StoreLockedError: another process is writing.
     """
     folder, options = split(url)
@@ -40,7 +40,7 @@ def opened(url: str, *, write: bool) -> Iterator[Migrating]:
     path = folder.absolute() / FILE_NAME
     if not folder.is_dir():
         raise StoreUnreachableError(f"no store at {folder}")
-    looked_for = str(path) if write or path.exists() else None  # None: an empty database, for who only looks
+    looked_for = str(path) if write or path.exists() else None  # None is an empty database in memory
     engine = create_engine(
         URL.create("sqlite", database=looked_for),
         connect_args={"isolation_level": None, "timeout": timeout},  # transactions are begun below
@@ -50,7 +50,7 @@ def opened(url: str, *, write: bool) -> Iterator[Migrating]:
 
     @event.listens_for(engine, "connect")
     def connected(connection: Any, _record: Any) -> None:
-        # a table that is made anew and swapped must not take along those that refer to it: checked at the end instead
+        # a table may be replaced by a new one without losing the rows that refer to it; they are checked at the end
         for pragma in ("foreign_keys = OFF", "synchronous = FULL", f"page_size = {PAGE_SIZE}"):
             connection.execute(f"PRAGMA {pragma}")
         if write:
@@ -81,5 +81,5 @@ def opened(url: str, *, write: bool) -> Iterator[Migrating]:
         raise StoreUnreachableError(f"cannot open {path}: {error.strerror}") from None
     finally:
         engine.dispose()
-    if emptied:  # numbers of collections begin again, and their caches must not be taken for others'
+    if emptied:  # collections are numbered from 1 again, so the caches of earlier ones must go
         shutil.rmtree(folder / "index", ignore_errors=True)

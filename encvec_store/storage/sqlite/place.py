@@ -1,4 +1,4 @@
-"""Where a store of files lies: the folder and the options of a `faiss:` URL."""
+"""The folder and the options of a `faiss:` URL."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _SHAPES = "faiss:///absolute/folder, faiss:relative/folder or faiss://./relative
 
 
 def split(url: str) -> tuple[Path, list[tuple[str, str]]]:
-    """Split a URL into its folder and its options, (name, value) as they are written.
+    """Split a URL into its folder and its options, as (name, value) texts.
 
     Raises:
-        UriError: no `faiss:` URL, no folder in it, or an option given twice.
+        UriError: the URL is no `faiss:` URL, has no folder, or gives an option twice.
     """
     scheme, _, rest = url.partition(":")
     if scheme != "faiss":
@@ -49,6 +49,6 @@ def seconds(value: Any) -> float:
         timeout = float(value)
     except (TypeError, ValueError):
         timeout = -1.0
-    if not 0 <= timeout <= _LONGEST:  # not a number is not in between either
+    if not 0 <= timeout <= _LONGEST:  # this refuses NaN, too
         raise UriError(f"faiss store: lock_timeout must be 0 to {_LONGEST} seconds, got {value!r}")
     return timeout

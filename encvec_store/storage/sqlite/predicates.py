@@ -1,6 +1,6 @@
-"""Which rows satisfy a predicate, by the index on `terms`.
+"""Find the rows that satisfy a predicate, by the index on `terms`.
 
-Every leaf is one range of an index, and leaves are combined as sorted arrays of rows.
+Every leaf of a predicate is one range of the index. Leaves are combined as sorted arrays of rows.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from .database import ascending
 __all__ = ["matching_rows"]
 
 _AT_ONCE = 500
-"""Terms in one statement, well below SQLite's limit on variables."""
+"""Terms in one statement, well below the limit of SQLite on variables."""
 _FEW = 1_000
-"""So few rows are looked up one by one in the other parts of an AllOf, rather than listing those parts."""
+"""Up to so many rows are looked up one by one in the other parts of an AllOf. Otherwise those parts are listed."""
 
 
 _FROM = "SELECT row FROM terms WHERE collection = ? AND field = ?"
@@ -32,7 +32,7 @@ def matching_rows(
 ) -> Rows:
     """Return the rows above `after` that satisfy the predicate, ascending and distinct, at most `limit`."""
     single = isinstance(predicate, Match) and len(predicate.terms) == 1
-    # only there the index hands out rows in order, so that it can stop early
+    # only then does the index give the rows in order, so that it can stop early
     found = _rows(cursor, collection, predicate, after, limit if single else None, None)
     return found[:limit]
 
@@ -43,7 +43,7 @@ def _rows(
     match node:
         case AllOf(parts):
             found = within
-            # the most telling first: what is left may be few enough to look up
+            # the narrowest part comes first: its rows may be few enough to be looked up
             for part in sorted(parts, key=breadth):
                 few = found if found is not None and len(found) <= _FEW else None
                 rows = _rows(cursor, collection, part, after, None, few)
@@ -74,7 +74,7 @@ def _one_of(collection: int, field: str, terms: list[tuple[str, Any]]) -> tuple[
     pairs = ", ".join(["(?, ?)"] * len(terms))
     if len(terms) == 1:
         return _FROM + " AND kind = ? AND value = ?", [collection, field, *terms[0]]
-    # joined from the list of terms: a row-value IN would not use the index for both columns everywhere
+    # a join with the list of terms: some versions of SQLite do not use the index for both columns of a row-value IN
     sql = (
         f"WITH wanted (kind, value) AS (VALUES {pairs}) SELECT row FROM wanted CROSS JOIN terms"  # noqa: S608
         " ON terms.kind = wanted.kind AND terms.value = wanted.value WHERE collection = ? AND field = ?"

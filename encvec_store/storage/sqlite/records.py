@@ -1,4 +1,4 @@
-"""One collection's records in SQLite, the truth that indexes and caches are made of."""
+"""The records of one collection in SQLite."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .writing import SqliteWriter, with_tokens
 __all__ = ["SqliteRecords"]
 
 _ROWS_AT_ONCE = 5_000
-# A row of another collection is absent. `+collection` keeps SQLite from listing the collection to find the row in.
+# Rows of other collections are left out. The plus in `+collection` stops SQLite from using the index on the collection.
 _THESE = "FROM records WHERE row IN (SELECT value FROM json_each(?)) AND +collection = ?"
 _THERE = f"SELECT row, x'' {_THESE}"
 _PAYLOADS = f"SELECT row, payload {_THESE}"
@@ -46,10 +46,10 @@ class SqliteRecords:
     def __init__(self, database: Database, collection: int, spec: CollectionSpec) -> None:
         self.spec = spec
         self.collection = collection
-        """Its number in the file, never used again."""
+        """The number of the collection in the file. It is never used again."""
         self._database = database
         self._known = -1, -1
-        """A data version of the file, and the generation there was then at least."""
+        """A data version of the file, and a generation that the collection had then, or a later one."""
 
     def config(self) -> bytes:
         """Return the sealed settings."""
@@ -137,7 +137,7 @@ class SqliteRecords:
         return sum(self.partitions().values())
 
     def newest(self) -> int:
-        """Return the largest row there is, 0 where there is none."""
+        """Return the largest row, or 0 if there is none."""
         sql = "SELECT coalesce(max(row), 0) FROM records WHERE collection = ?"
         with self._database.read() as cursor:
             return int(cursor.execute(sql, (self.collection,)).fetchone()[0])
@@ -176,7 +176,7 @@ class SqliteRecords:
             found, vectors = self._fetch(cursor, _INDEX_VECTORS if dim else _THERE, rows)
         if not dim:
             return found, np.empty((len(found), 0), np.float32)
-        # a collection has one precision, told by the length of most; what has another one is damaged
+        # a collection has one precision: most lengths tell which, and other lengths are damage
         kind = "<f2" if 2 * sum(len(vector) == 2 * dim for vector in vectors) > len(vectors) else "<f4"
         return found, _matrix(vectors, np.dtype(kind).itemsize * dim).view(kind).astype(np.float32, copy=False)
 
@@ -195,21 +195,21 @@ class SqliteRecords:
         return [(row, *known[row], terms[row]) for row in asked.tolist() if row in known]
 
     def generation(self) -> int:
-        """Return the number of committed writes. Microseconds where nobody has written since."""
+        """Return the number of committed writes. Takes microseconds if nobody has written since the last call."""
         version, generation = self._known
         now = self._database.data_version()
-        if now != version:  # asked before the generation: a commit in between is seen the next time
+        if now != version:  # read before the generation, so that a commit in between is seen the next time
             with self._database.read() as cursor:
                 generation, index_dim = self._of_collection(cursor, "generation, index_dim")
             if not isinstance(generation, int):
-                raise StoreUnreachableError(f"{self._database.path} is damaged: a generation is no number")
+                raise StoreUnreachableError(f"{self._database.path} is damaged: the generation is no number")
             if index_dim != self.spec.index_dim:
                 self.spec = replace(self.spec, index_dim=index_dim)
             self._known = now, generation
         return generation
 
     def changes(self, since: int, content: int, *, stamp: int | None = None) -> Changes | None:
-        """Return what was written after a generation; None where nothing was."""
+        """Return what was written after a generation, or None if nothing was."""
         with self._database.snapshot() as cursor:
             return changes.listed(cursor, self.collection, since, content, stamp)
 
@@ -220,7 +220,7 @@ class SqliteRecords:
             return changed, matching_rows(cursor, self.collection, predicate)
 
     def check(self) -> list[str]:
-        """Look for damage: in the whole file, and in the records of this collection."""
+        """Look for damage in the whole file, and in the records of this collection."""
         with self._database.read() as cursor:
             (index_dim,) = self._of_collection(cursor, "index_dim")
         return check_records(self._database, self.collection, replace(self.spec, index_dim=index_dim))
@@ -265,12 +265,12 @@ def _as_json(rows: npt.ArrayLike) -> str:
 
 
 def _blob(value: object) -> bytes:
-    """Return a blob as it is. SQLite keeps values of any type in any column: what is none was damaged, and is empty."""
+    """Return a blob as it is, and b"" for any other value. SQLite keeps any type in any column, so that is damage."""
     return value if isinstance(value, bytes) else b""
 
 
 def _matrix(blobs: list[bytes], width: int) -> Bytes:
-    """Stack blobs; one of a wrong length, which only damage makes, becomes zeros that open as nothing."""
+    """Stack blobs of one width. A blob of another length is damaged: it becomes zeros, which are never authentic."""
     if any(len(blob) != width for blob in blobs):
         blobs = [blob if len(blob) == width else bytes(width) for blob in blobs]
     return np.frombuffer(bytearray().join(blobs), np.uint8).reshape(len(blobs), width)

@@ -48,7 +48,7 @@ class SqliteStore:
             return sorted(cursor.execute(sql, (tenant, tenant)).fetchall())
 
     def open(self, tenant: str, name: str) -> SqliteRecords | None:
-        """Open a collection, or return None where there is none. A new object every time."""
+        """Open a collection, or return None if there is none. Returns a new object each time."""
         sql = "SELECT id, index_dim, envelope_size FROM collections WHERE tenant = ? AND name = ?"
         with self._database.read() as cursor:
             found = cursor.execute(sql, (tenant, name)).fetchone()
@@ -58,7 +58,7 @@ class SqliteStore:
         return SqliteRecords(self._database, number, CollectionSpec(tenant, name, index_dim, envelope_size))
 
     def create(self, spec: CollectionSpec, config: bytes) -> SqliteRecords:
-        """Create a collection, or open the one that another process created meanwhile."""
+        """Create a collection, or open it if another process has just created it."""
         with self._database.write() as cursor:
             cursor.execute(
                 "INSERT OR IGNORE INTO collections"
@@ -72,7 +72,7 @@ class SqliteStore:
         return made
 
     def drop(self, tenant: str, name: str) -> bool:
-        """Delete a collection and everything in it; False where there is none."""
+        """Delete a collection and everything in it. Returns False if there is none."""
         with self._database.write() as cursor:
             sql = "SELECT id FROM collections WHERE tenant = ? AND name = ?"
             found = cursor.execute(sql, (tenant, name)).fetchone()
@@ -81,8 +81,8 @@ class SqliteStore:
             self._database.clear(cursor, found[0])
             cursor.execute("DELETE FROM blobs WHERE collection = ?", found)
             cursor.execute("DELETE FROM collections WHERE id = ?", found)
-        # Whoever has an index open over this collection removes its files, too. But the process that drops it may have
-        # opened none, and numbers never come again: then nobody would look into this folder any more.
+        # Every open index of this collection removes its files as well. But perhaps no index is open, and because the
+        # number is never used again, nobody would look into this folder any more.
         shutil.rmtree(self.index_folder(found[0]), ignore_errors=True)
         return True
 
@@ -91,5 +91,5 @@ class SqliteStore:
         self._database.close()
 
     def index_folder(self, collection: int) -> Path:
-        """Return where the files of a collection's index lie, if an index keeps any beside the records."""
+        """Return the folder for the files of a collection's index."""
         return self.folder / "index" / str(collection)

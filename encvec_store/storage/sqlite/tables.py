@@ -1,7 +1,7 @@
 """The tables of `records.sqlite3`, in one place for SQLAlchemy and for migrations.
 
-A *row* number comes from `meta.next_row`, so it is unique within the file and never used twice, whatever
-becomes of the tables. Vectors stand apart from payloads, so that reading one never pages in the other.
+Row numbers come from `meta.next_row`. So they are unique within the file and never used twice. Vectors and payloads
+are in tables of their own, so that reading one does not load the pages of the other.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ __all__ = [
 ]
 
 PAGE_SIZE = 8192
-"""Two-kilobyte vectors waste half of SQLite's usual pages of four."""
+"""Vectors of 2 kB would waste half of each page of 4 kB, which is the default of SQLite."""
 
 OF_A_RECORD = ("vectors", "index_vectors", "terms", "records")
-"""Tables by row, the last the one that the others refer to."""
+"""The tables that are keyed by row. The others refer to the last one."""
 
 metadata = MetaData(
     naming_convention={
@@ -69,11 +69,11 @@ collections = Table(
     Column("purged_generation", Integer, nullable=False),
     Column("content", Integer, nullable=False),
     UniqueConstraint("tenant", "name"),
-    sqlite_autoincrement=True,  # the folder of a dropped collection must never be taken for another's
+    sqlite_autoincrement=True,  # numbers are never used again: index folders are named by them
 )
-"""`generation` counts committed writes and `stamp` is random with each: where an older copy of the file was put back,
-a generation may come twice, but never with the same stamp. `content` grows by a random
-step, from 1, whenever everything is replaced. Changes up to `purged_generation` are gone."""
+"""`generation` counts committed writes, and each write draws a random `stamp`. If an older copy of the file was put
+back, a generation may come twice, but not with the same stamp. `content` starts at 1 and grows by a random step
+whenever everything is replaced. Changes up to `purged_generation` were deleted."""
 
 blobs = Table(
     "blobs",
@@ -85,8 +85,8 @@ blobs = Table(
     Column("content", LargeBinary, nullable=False),
     PrimaryKeyConstraint("collection", "name", "part"),
 )
-"""Sealed bytes beside the settings, too large to go along with every write: a profile, say. The key version that sealed
-them stands in clear, so that a rotation finds what is left to seal anew."""
+"""Sealed bytes that are too large to be written with the settings each time, such as a profile. The key version is in
+clear, so that a rotation finds the blobs that must be sealed again."""
 
 partitions = Table(
     "partitions",
@@ -97,7 +97,7 @@ partitions = Table(
     PrimaryKeyConstraint("collection", "partition"),
     sqlite_with_rowid=False,
 )
-"""Counts of records, kept by every write so that counting costs nothing."""
+"""Numbers of records. Every write updates them, so that counting is fast."""
 
 records = Table(
     "records",
@@ -124,7 +124,7 @@ index_vectors = Table(
     Column("row", ForeignKey("records.row", ondelete="CASCADE"), primary_key=True, autoincrement=False),
     Column("vector", LargeBinary, nullable=False),
 )
-"""Little-endian float32, or float16 in half precision: the length tells which."""
+"""Little-endian float32, or float16 in half precision. The length tells which."""
 
 terms = Table(
     "terms",
@@ -132,8 +132,8 @@ terms = Table(
     Column("collection", Integer, nullable=False),
     Column("field", Text, nullable=False),
     Column("kind", Text, nullable=False),
-    # BLOB: the one affinity that converts nothing, so floats, text and bytes keep their class and their order
-    # (numbers by value, text by code point, bytes by byte)
+    # BLOB is the only affinity that converts nothing. Floats, text and bytes keep their types and their order:
+    # numbers by value, text by code point, bytes by byte
     Column("value", LargeBinary, nullable=False),
     Column("row", ForeignKey("records.row", ondelete="CASCADE"), nullable=False),
     PrimaryKeyConstraint("collection", "field", "kind", "value", "row"),
@@ -151,6 +151,6 @@ changes = Table(
     PrimaryKeyConstraint("collection", "generation", "kind"),
     sqlite_with_rowid=False,
 )
-"""What each write did, so that other processes can follow without listing all that stayed. `kind` is 1 for rows that
-were added and 0 for rows that went; `rows` are ranges, see `storage.ranges`. Every write has at least one entry, even
-where it did nothing: a reader who misses one knows that it was lost, and lists everything."""
+"""What each write did, so that other processes can follow without listing all rows. `kind` is 1 for added rows and 0
+for removed rows; `rows` are ranges, see `storage.ranges`. Every write has at least one entry, even if it changed nothing.
+A reader who finds none knows that entries were lost, and lists everything."""

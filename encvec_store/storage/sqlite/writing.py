@@ -24,18 +24,18 @@ _TOKENS_AT_ONCE = 500
 
 
 class SqliteWriter:
-    """Counts a write when it is made, and notes what it did at the end: `finish`.
+    """Writes records in a transaction. Call `finish` at the end, so that others learn what was written.
 
     Args:
-        database: of the store.
-        cursor: in a write transaction of it.
-        collection: its number.
-        name: of the collection, for errors.
-        under: the settings that must be stored, or None where any do.
+        database: the store's database.
+        cursor: a cursor in a write transaction.
+        collection: the number of the collection.
+        name: the name of the collection, for errors.
+        under: the settings that must be stored now, or None for any settings.
 
     Raises:
-        CollectionNotFoundError: it was dropped.
-        StaleConfigError: other settings are stored by now.
+        CollectionNotFoundError: the collection was dropped.
+        StaleConfigError: other settings are stored now.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class SqliteWriter:
         cursor.execute(sql, (self._generation, secrets.randbits(62), collection))
 
     def keep(self, config: bytes | None, blobs: Mapping[str, Blob | None] | None) -> None:
-        """Store settings and blobs where they are given."""
+        """Store settings and blobs, if there are any."""
         if config:
             self._cursor.execute("UPDATE collections SET config = ? WHERE id = ?", (config, self._collection))
         for name, blob in (blobs or {}).items():
@@ -68,19 +68,19 @@ class SqliteWriter:
                 self._cursor.execute(sql, (self._collection, name, blob.key_version, blob.content))
 
     def clear(self, index_dim: int | None) -> None:
-        """Delete every record, and take note of how many coordinates index vectors have from now on."""
-        # A random step: where an older copy of the file was put back, another content must not get the same number.
+        """Delete every record, and store the new number of coordinates of index vectors."""
+        # The step is random: if an older copy of the file was put back, other content must not get the same number.
         step = 1 + secrets.randbelow(1 << 32)
         sql = "UPDATE collections SET index_dim = coalesce(?, index_dim), content = content + ? WHERE id = ?"
         self._cursor.execute(sql, (index_dim, step, self._collection))
         self._database.clear(self._cursor, self._collection)
 
     def insert(self, batch: EncryptedBatch) -> None:
-        """Insert records or replace them by token: under the numbers that they bring, or new ones."""
+        """Insert records, or replace them by token. Rows are those of the batch, or new ones."""
         tokens = [token.tobytes() for token in np.ascontiguousarray(batch.tokens)]
         n = len(tokens)
         self._database.expect(self._cursor, n)
-        named = sorted({*tokens, *batch.retired})  # neighbours in the index together
+        named = sorted({*tokens, *batch.retired})  # sorted, because neighbours share pages of the index
         stale = [(row, partition) for row, partition, _ in with_tokens(self._cursor, self._collection, named)]
         if stale:
             self.delete(stale)
@@ -92,7 +92,7 @@ class SqliteWriter:
             self._write(batch, tokens, self._known(batch.rows, n))
 
     def delete(self, gone: list[tuple[int, int]]) -> None:
-        """Delete (row, partition) of records that there are."""
+        """Delete existing records, given as (row, partition)."""
         rows = json.dumps([row for row, _ in gone])
         self._database.expect(self._cursor, len(gone))
         for table in OF_A_RECORD:
@@ -102,7 +102,7 @@ class SqliteWriter:
         self._count({partition: -n for partition, n in Counter(partition for _, partition in gone).items()})
 
     def finish(self, *, replaced: bool = False) -> None:
-        """Note what was done; where all content was replaced, that those who follow must list everything."""
+        """Note what was done in the change table. After `replaced`, followers must list everything."""
         if replaced:
             changes.forget_all(self._cursor, self._collection)
         else:
@@ -113,10 +113,10 @@ class SqliteWriter:
         return np.arange(first, first + n, dtype=np.int64)
 
     def _known(self, rows: Rows, n: int) -> Rows:
-        """Check the numbers that n records bring. Distinct they must be, too: the table sees to that."""
+        """Check the rows that n records bring. The primary key of the table checks that they are distinct."""
         (next_row,) = self._cursor.execute("SELECT value FROM meta WHERE name = 'next_row'").fetchone()
         if rows.shape != (n,) or (rows < 1).any() or (rows >= next_row).any():
-            raise ValueError("rows of a batch must be those that its records have already, one for each")
+            raise ValueError("rows of a batch must be the rows that its records have already, one for each record")
         return rows
 
     def _write(self, batch: EncryptedBatch, tokens: list[bytes], numbers: Rows) -> None:
