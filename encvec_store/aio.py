@@ -223,7 +223,7 @@ def connect(
         keyset: the keys; see `Keyset.create` and `Keyset.open`.
         maintenance: as for `encvec_store.connect`.
         replica: as for `encvec_store.connect`.
-        options: the options of the store. `pool` is an open `psycopg_pool.AsyncConnectionPool`, `engine` an `AsyncEngine`
+        options: those of the store. `pool` is an open `psycopg_pool.AsyncConnectionPool`, `engine` an `AsyncEngine`
             over psycopg 3; neither is ever closed by us.
 
     Raises:

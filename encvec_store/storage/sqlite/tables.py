@@ -152,5 +152,5 @@ changes = Table(
     sqlite_with_rowid=False,
 )
 """What each write did, so that other processes can follow without listing all rows. `kind` is 1 for added rows and 0
-for removed rows; `rows` are ranges, see `storage.ranges`. Every write has at least one entry, even if it changed nothing.
+for removed rows; `rows` are ranges, see `storage.ranges`. Every write has at least one entry, also an empty write.
 A reader who finds none knows that entries were lost, and lists everything."""
