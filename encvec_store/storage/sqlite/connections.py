@@ -1,4 +1,4 @@
-"""Connections to one SQLite file: opened when needed, kept for the next reader, never shared with a forked child."""
+"""ConnectionPool to one SQLite file: opened when needed, kept for the next reader, never shared with a forked child."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ...errors import StoreUnreachableError
 from ...runtime.forks import Mutex, generation, renew_in_child
 from .tables import PAGE_SIZE
 
-__all__ = ["CACHE", "WAL", "Connections", "Opening", "inherit"]
+__all__ = ["CACHE", "WAL", "ConnectionPool", "SqliteFile", "inherit"]
 
 WAL = "-wal"
 CACHE = 2_000
@@ -34,7 +34,7 @@ _PRAGMAS = (
 _IDLE_MOST = 8
 
 
-class Opening(NamedTuple):
+class SqliteFile(NamedTuple):
     """How a file is opened."""
 
     path: Path
@@ -64,14 +64,14 @@ class Opening(NamedTuple):
         return connection
 
 
-class Connections:
+class ConnectionPool:
     """A pool of connections to the file that is at a path now.
 
     Raises:
         OSError: there is no such file.
     """
 
-    def __init__(self, opening: Opening) -> None:
+    def __init__(self, opening: SqliteFile) -> None:
         self.opening = opening
         self._file = _identity(opening.path)
         self._idle: list[sqlite3.Connection] = []
@@ -126,7 +126,7 @@ class Connections:
         return connection
 
     def close(self) -> None:
-        """Close what is idle. Connections in use are closed when they come back."""
+        """Close what is idle. ConnectionPool in use are closed when they come back."""
         with self._lock:
             idle, self._idle = self._idle, []
             self._closed = True

@@ -1,4 +1,4 @@
-"""Opening `records.sqlite3`: connections, transactions and errors.
+"""SqliteFile `records.sqlite3`: connections, transactions and errors.
 
 A read is a single statement or a snapshot. A write is one `BEGIN IMMEDIATE` transaction. Cursors are those of the
 driver, because the row processing of SQLAlchemy doubles the time to read a hundred rows.
@@ -24,7 +24,7 @@ from ...data.arrays import Rows
 from ...errors import StoreClosedError, StoreLockedError, StoreReadOnlyError, StoreUnreachableError
 from ...runtime.forks import Mutex, generation, renew_in_child
 from ..revisions import FORMAT, REVISION, VERSION_TABLE, judge
-from .connections import CACHE, WAL, Connections, Opening, inherit
+from .connections import CACHE, WAL, ConnectionPool, SqliteFile, inherit
 from .files import create
 from .tables import OF_A_RECORD, metadata
 
@@ -63,8 +63,8 @@ class Database:
             self.read_only = read_only or bool(denied)
             log = self.path.with_name(FILE_NAME + WAL)
             immutable = self.read_only and not os.access(folder, os.W_OK) and not _size(log)
-            opening = Opening(self.path, lock_timeout, self.read_only, immutable)
-            self._connections = Connections(opening)
+            opening = SqliteFile(self.path, lock_timeout, self.read_only, immutable)
+            self._connections = ConnectionPool(opening)
             self._unchanged = _state(self.path) if immutable else None
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
