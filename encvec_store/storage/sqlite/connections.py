@@ -1,4 +1,4 @@
-"""ConnectionPool to one SQLite file: opened when needed, kept for the next reader, never shared with a forked child."""
+"""Connections to one SQLite file: opened when needed, kept for the next reader, never shared with a forked child."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _IDLE_MOST = 8
 
 
 class SqliteFile(NamedTuple):
-    """How a file is opened."""
+    """A file, and how it is opened."""
 
     path: Path
     timeout: float
@@ -65,7 +65,7 @@ class SqliteFile(NamedTuple):
 
 
 class ConnectionPool:
-    """A pool of connections to the file that is at a path now.
+    """A pool of connections to a file.
 
     Raises:
         OSError: there is no such file.
@@ -79,7 +79,7 @@ class ConnectionPool:
         renew_in_child(self)
 
     def renew(self) -> None:
-        """Leave the parent's connections alone: the child opens its own."""
+        """Leave the connections of the parent alone. The child opens its own."""
         for connection in self._idle:
             inherit(connection)
         self._idle = []
@@ -115,7 +115,7 @@ class ConnectionPool:
                 inherit(connection)  # forked inside: this is the child
 
     def connect(self) -> sqlite3.Connection:
-        """Open a connection that the caller keeps."""
+        """Open a connection for the caller to keep."""
         self.require_in_place()
         connection = self.opening.connect()
         try:
@@ -126,7 +126,7 @@ class ConnectionPool:
         return connection
 
     def close(self) -> None:
-        """Close what is idle. ConnectionPool in use are closed when they come back."""
+        """Close idle connections. Connections in use are closed when they come back."""
         with self._lock:
             idle, self._idle = self._idle, []
             self._closed = True

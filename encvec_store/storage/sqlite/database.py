@@ -1,4 +1,4 @@
-"""SqliteFile `records.sqlite3`: connections, transactions and errors.
+"""Open `records.sqlite3`: connections, transactions and errors.
 
 A read is a single statement or a snapshot. A write is one `BEGIN IMMEDIATE` transaction. Cursors are those of the
 driver, because the row processing of SQLAlchemy doubles the time to read a hundred rows.
