@@ -1,4 +1,4 @@
-"""EncryptedVector in mapped classes: what goes in comes out exact, by every way the ORM and Core write and read."""
+"""EncryptedVector in mapped classes: every way of the ORM and Core to write and read gives the exact vector."""
 
 import copy
 import uuid
@@ -263,7 +263,7 @@ def test_ordering(full, made):
     ("metric", "method"), [("cosine", "cosine_distance"), ("l2", "l2_distance"), ("ip", "max_inner_product")]
 )
 def test_ranks_as_the_metric_does(orm_dsn, metric, method):
-    """Without noise the order of ciphertexts is the metric's own, of vectors of any length."""
+    """Without noise, ciphertexts are ordered as the metric orders vectors, whatever their length."""
     bounds = {} if metric == "cosine" else {"max_norm": 30.0}
     made = models(metric=metric, scheme={"name": "sap", "beta": 0.0}, **bounds)
     data = V[:40] * np.linspace(0.2, 3, 40, dtype=np.float32)[:, None]
@@ -321,7 +321,7 @@ def test_refused_where_it_is_said(made):
 
 
 def test_refused_at_the_last_door(session, made):
-    """Whatever way a statement takes, a plaintext vector is not sent, nor shown in the error."""
+    """No statement sends a plaintext vector, and no error shows one."""
     session.add(item := made.Item(embedding=V[0]))
     session.commit()
     held = made.Item(embedding=V[1]).embedding

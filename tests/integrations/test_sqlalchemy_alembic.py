@@ -1,4 +1,4 @@
-"""Alembic: autogenerate sees what differs, index options included, and nothing else; its migration makes just that."""
+"""Alembic: autogenerate finds exactly what differs, index options included, and its migration makes that."""
 
 import pytest
 from alembic.autogenerate import compare_metadata, produce_migrations, render_python_code
@@ -80,7 +80,7 @@ def test_another_dimension_is_a_difference(connection, context):
 
 
 def things(*indexes, schema=None):
-    """A table with every type of pgvector's, and indexes on it."""
+    """Return metadata of a table with every type of pgvector, and these indexes."""
     metadata = MetaData(schema=schema)
     table = Table(
         "things",
@@ -173,7 +173,7 @@ def test_a_changed_option_of_an_encrypted_column(connection, context):
 
 
 def by_halves(m):
-    """An index on a cast, over some of the rows."""
+    """Return what adds a partial index on a cast."""
 
     def add(table):
         part = cast(table.c.loose, HALFVEC(4)).label("part")
@@ -199,7 +199,7 @@ def test_an_index_on_an_expression(connection, context):
 
 @pytest.mark.parametrize("where", ["encvec", "vectors", None])
 def test_the_tables_of_a_store_are_not_dropped(pg_dsn, connection, where):
-    """In a schema of their own, or among the application's tables in the default one."""
+    """The store is in its own schema, or beside the application's tables in the default one."""
     join = "&" if "?" in pg_dsn else "?"
     made = models()
     made.Base.metadata.create_all(connection)

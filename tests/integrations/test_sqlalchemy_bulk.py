@@ -214,7 +214,7 @@ def test_rerank_of_other_statements(session, made):
 
 
 def test_rerank_looks_at_enough_candidates_and_puts_the_settings_back(session, made):
-    """HNSW gives 40 rows unless told to look at more."""
+    """HNSW gives 40 rows unless its settings say more."""
     bulk_insert(session, made.Item, rows(400))
     session.commit()
     session.execute(text("SET LOCAL enable_seqscan = off"))

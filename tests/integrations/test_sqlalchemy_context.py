@@ -28,7 +28,7 @@ def made():
 
 @pytest.fixture
 def other(pg_place):
-    """A second schema that has the tables too."""
+    """Make a second schema."""
     name = f"{pg_place.schema} other"
     with psycopg.connect(pg_place.dsn, autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(name)))
@@ -37,7 +37,7 @@ def other(pg_place):
 
 @pytest.fixture
 def engine(orm_dsn, made, other):
-    """An engine whose tables without a schema are in the test's own one. The other schema has them too."""
+    """An engine whose default schema is the test's own. Both schemas have the tables."""
     engine = create_engine(url(orm_dsn), hide_parameters=True)
     made.Base.metadata.create_all(engine)
     made.Base.metadata.create_all(engine.execution_options(schema_translate_map={None: other}))
@@ -46,13 +46,13 @@ def engine(orm_dsn, made, other):
 
 
 def contents(engine, made, schema=None):
-    """Return the titles in a schema; every row must open."""
+    """Return the titles in a schema. Every row must open."""
     with Session(engine.execution_options(schema_translate_map={None: schema})) as session:
         return {item.title for item in session.scalars(select(made.Item)) if item.embedding is not None}
 
 
 def use_all(session, made, alias=False):
-    """Use every helper that meets the database. The rows of the other place must stay as they are."""
+    """Use every helper that runs statements, and check that it sees the right rows."""
     Item = aliased(made.Item) if alias else made.Item
     assert bulk_insert(session, made.Item, rows(20, 40)) == 20
     assert [hit.item.title for hit in rerank(session, select(Item), V[45], 1)] == ["45"]
@@ -89,7 +89,7 @@ def test_schema_translate_map(engine, made, other, how):
 
 
 def test_options_of_a_statement(engine, made, other):
-    """As for `session.execute`: a statement's options go with it."""
+    """The execution options of a statement count, as for `session.execute`."""
     with Session(engine.execution_options(schema_translate_map={None: other})) as session:
         bulk_insert(session, made.Item, rows(10))
         session.commit()
@@ -144,7 +144,7 @@ def test_what_is_pending_is_written_first(engine, made):
 
 
 def test_autocommit(engine, made):
-    """Settings of a transaction mean nothing there: what the index does not give is compared all the same."""
+    """Settings of a transaction have no effect there, so the index may give too few rows. Then all are compared."""
     with Session(engine.execution_options(isolation_level="AUTOCOMMIT")) as session:
         use_all(session, made)
         session.execute(text("SET enable_seqscan = off"))
@@ -165,7 +165,7 @@ def test_an_error_puts_the_settings_back(engine, made):
 
 
 def test_rerank_compares_all_rows_where_the_index_gives_too_few(orm_dsn, made, caplog):
-    """Under a filter that few rows pass: HNSW stops after so many rows, and had found none of them."""
+    """HNSW stops after a number of rows, so it may find none that pass a rare filter."""
     with opened(orm_dsn, made) as session:
         many = vectors(600, seed=4)
         bulk_insert(session, made.Item, [{"title": str(i), "embedding": row} for i, row in enumerate(many)])
@@ -184,7 +184,7 @@ def test_rerank_compares_all_rows_where_the_index_gives_too_few(orm_dsn, made, c
 
 @pytest.mark.parametrize("dim", [2000, 2001, 4000])
 def test_an_index_of_many_dimensions(orm_dsn, dim):
-    """Above 2,000 it holds halves, and distances rank by those: the index is used, and scores are exact."""
+    """Above 2,000 the index has half precision. It is used, and the scores of rerank are exact."""
     made = models(dim=dim)
     data = vectors(30, seed=5, dim=dim)
     with opened(orm_dsn, made) as session:
@@ -201,7 +201,7 @@ def test_an_index_of_many_dimensions(orm_dsn, dim):
 
 
 def shown(statement, session):
-    """Write a statement with its values, which are ciphertext."""
+    """Return a statement as SQL with its values, which are ciphertext."""
     compiled = statement.compile(session.get_bind())
     return compiled.string % {
         name: f"'{value}'" if isinstance(value, str) else value for name, value in compiled.params.items()

@@ -1,4 +1,4 @@
-"""No error shows a plaintext vector, and an engine that shows other values is warned of."""
+"""No error shows a plaintext vector, and a warning names an engine that shows other values."""
 
 import logging
 import pickle
@@ -45,7 +45,7 @@ class Failing:
 
 
 def everything(error):
-    """Return what a log, a report or a debugger's summary would show of an error, with all that it came from."""
+    """Return what a log or a report would show of an error and of all its causes."""
     shown, seen = [], []
     while error is not None and error not in seen:
         seen.append(error)
@@ -96,7 +96,7 @@ def test_no_error_shows_a_vector(session, made, case):
 
 @pytest.mark.parametrize("fails", ["before", "after"])
 def test_no_error_shows_a_vector_of_a_missing_key(session, made, fails):
-    """Be it that a key version is gone, or that the keyset cannot be opened."""
+    """The keyset cannot be opened, or a key version is gone."""
     session.get_bind().hide_parameters = False
 
     def unopened():

@@ -1,4 +1,4 @@
-"""A writer in the database, another's keys, and caches: what was altered or moved is refused, and no key gets about."""
+"""Data that a writer in the database altered or moved is refused, and caches and reprs hold no key."""
 
 import copy
 import pickle
@@ -174,7 +174,7 @@ def test_disabled_and_destroyed_keys(session, made):
 
 
 def leaves(thing, seen=None):
-    """Everything in a cache key, down to what is no container."""
+    """Yield every value in a cache key, however deep."""
     if isinstance(thing, tuple | list | frozenset | set):
         for part in thing:
             yield from leaves(part)

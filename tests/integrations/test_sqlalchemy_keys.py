@@ -32,7 +32,7 @@ from tests.kits.orm import opened
 
 
 class Untouched(TypeDecorator):
-    """Passes values as they are, as SQLModel's strings do."""
+    """Leaves values as they are, like the strings of SQLModel."""
 
     impl = String
     cache_ok = True

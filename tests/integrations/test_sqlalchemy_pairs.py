@@ -1,4 +1,4 @@
-"""Half of an encrypted pair is never written by SQL, and a row that cannot be read is named."""
+"""No statement writes half of an encrypted pair, and an error on load names the row."""
 
 import uuid
 
@@ -37,7 +37,7 @@ def session(orm_dsn, made):
 
 
 def read(session, model):
-    """Read every row, which fails if one pair is not whole."""
+    """Read every row. This fails if one pair is not whole."""
     session.expire_all()
     return {row.url: row.vec for row in session.scalars(select(model))}
 
@@ -164,7 +164,7 @@ def test_insert_from_select_without_the_vector(session, made):
 
 
 def test_an_error_on_load_names_the_row(session, made):
-    """Among others, and whatever is wrong with it: else nobody could find and repair it."""
+    """One such row stops a query over many, so users must be able to find and repair it."""
     key = session.scalar(select(made.Page.id).where(made.Page.url == "b"))
     for change in ("vector = NULL", "vector_sealed = NULL", "vector_sealed = ''", "vector = vector + vector"):
         ask(session, f"UPDATE pages SET {change} WHERE url = 'b'")

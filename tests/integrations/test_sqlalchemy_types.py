@@ -72,7 +72,7 @@ keyset = ev.Keyset.create("memory:")
 
 
 class Point(UserDefinedType):
-    """A type that only an expression can write."""
+    """A type whose values are written by a SQL expression."""
 
     cache_ok = True
 
@@ -130,7 +130,7 @@ TYPES = {
 
 
 def test_bulk_insert_takes_what_an_insert_takes(pg_dsn):
-    """And writes the same, whatever the type: what COPY would refuse or change goes by INSERT."""
+    """It writes the same bytes. Values that COPY would refuse or change go by INSERT."""
     metadata = MetaData()
     tables = {
         name: Table(

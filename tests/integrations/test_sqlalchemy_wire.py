@@ -1,4 +1,4 @@
-"""No plaintext vector leaves the process: all traffic, the server's full log and the engine's own are searched."""
+"""No plaintext vector leaves the process, as searches of all traffic, the server's log and the engine's log show."""
 
 import base64
 import contextlib
@@ -25,7 +25,7 @@ QUERIES = vectors(4, seed=78)
 
 
 def forms(vector):
-    """Every way the numbers could be written: pairs of neighbours in binary, hex, base64, and decimal text."""
+    """Yield every form the numbers could have: neighbouring pairs in binary, hex, base64 and decimal text."""
     unit = vector / np.linalg.norm(vector)
     for numbers in (vector, unit.astype(np.float32)):
         for kind in ("<f4", ">f4", "<f8", ">f8"):
@@ -43,7 +43,7 @@ def forms(vector):
 
 
 def found(haystack, plain):
-    """Return what shows of some vectors; of one, three numbers alone: one in ten million is any number by chance."""
+    """Return the forms of vectors that a text holds. Single numbers count from three on: one may appear by chance."""
     shown = [form for vector in plain for form in forms(vector) if form in haystack]
     for vector in plain:
         for numbers in (vector, (vector / np.linalg.norm(vector)).astype(np.float32)):
@@ -167,7 +167,7 @@ def test_no_plaintext_on_the_wire_or_in_a_log(place, caplog):
 
 
 def test_the_search_finds_what_pgvector_sends(place):
-    """The same search on plaintext columns: it would have told."""
+    """The same search finds vectors in plaintext columns."""
     dsn, log = place
     plain = Table("plain", MetaData(), Column("id", Integer, primary_key=True), Column("v", VECTOR(DIM)))
     made = type("Made", (), {"Base": plain})

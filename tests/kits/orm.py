@@ -1,4 +1,4 @@
-"""Mapped classes with encrypted vectors, made anew for each test, and engines over its database."""
+"""Mapped classes with encrypted vectors, new for each test, and sessions over its database."""
 
 import contextlib
 import uuid
@@ -19,7 +19,7 @@ def vectors(n, seed=0, dim=DIM):
 
 
 def models(keyset=None, dim=DIM, **options):
-    """Item: a key made by Python. Auto: one made by the server. Tag: many to an item."""
+    """Return Item, with a key made by Python; Auto, with one made by the server; Tag, many to an item."""
     keyset = keyset or ev.Keyset.create("memory:")
     options = {"keyset": keyset, **options}
 
@@ -49,7 +49,7 @@ def models(keyset=None, dim=DIM, **options):
 
 
 def pages(keyset=None):
-    """Page: bound to a key that Python makes, and with another unique column. Auto: the server makes the key."""
+    """Return Page, with a key made by Python and another unique column; Auto, with a key made by the server."""
     keyset = keyset or ev.Keyset.create("memory:")
 
     class Base(DeclarativeBase):
@@ -89,6 +89,6 @@ def opened(dsn, made, **options):
 
 
 def ask(session, statement, **values):
-    """Run SQL past all types; its rows where it has any."""
+    """Run SQL without any types. Returns its rows, if there are any."""
     result = session.execute(text(statement), values)
     return result.all() if result.returns_rows else []
