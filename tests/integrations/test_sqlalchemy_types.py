@@ -60,6 +60,7 @@ from sqlalchemy.dialects.postgresql import (
     BitString,
     Range,
 )
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import UserDefinedType
 
@@ -205,3 +206,23 @@ def test_bulk_insert_makes_what_the_mapper_and_defaults_make(orm_dsn):
         assert pages[0].embedding.tolist() == [1, 2, 3, 4]
         with pytest.raises(errors.InputError, match="'title' must be a value in every row"):
             bulk_insert(session, Page, [row, {**row, "title": func.now()}])
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [(SmallInteger, 2**15), (Integer, -(2**40)), (BigInteger, 2**70), (REAL, 1e300), (REAL, 1e-60)],
+)
+def test_a_number_out_of_range_is_refused_and_never_cut(orm_dsn, kind, value):
+    vector = Column("embedding", EncryptedVector(4, keyset=keyset))
+    table = Table("numbers", MetaData(), Column("id", Integer, primary_key=True), Column("value", kind()), vector)
+    with opened(orm_dsn, type("Made", (), {"Base": table})) as session:
+        row = {"id": 1, "value": value, "embedding": [1, 2, 3, 4]}
+        for write in (
+            lambda: session.execute(table.insert(), row),
+            lambda: bulk_insert(session, table, [row]),
+            lambda: bulk_insert(session, table, [{**row, "value": 1}, {**row, "id": 2}]),
+        ):
+            with pytest.raises(DBAPIError):
+                write()
+            session.rollback()
+        assert session.scalar(select(func.count()).select_from(table)) == 0

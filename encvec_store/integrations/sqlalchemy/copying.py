@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import psycopg
 from psycopg import sql
 from psycopg.types.json import Json, Jsonb
@@ -34,6 +35,19 @@ def _exactly(kind: type) -> Callable[[Any], bool]:
     return lambda value: type(value) is kind
 
 
+def _whole(size: int) -> Callable[[Any], bool]:
+    """Return a test for integers of so many bytes: psycopg would cut larger ones."""
+    limit = 1 << (8 * size - 1)
+    return lambda value: type(value) is int and -limit <= value < limit
+
+
+def _single(value: Any) -> bool:
+    """Return True for a float that stays finite, or nonzero, as a `real`: psycopg would send infinity, or 0."""
+    with np.errstate(over="ignore", under="ignore"):
+        kept = np.float32(value) if type(value) is float else None
+    return kept is not None and bool(np.isinf(kept) == np.isinf(value)) and bool((kept == 0) == (value == 0))
+
+
 def _bytes(value: Any) -> bool:
     return type(value) is bytes or (type(value) is psycopg.Binary and type(value.obj) is bytes)
 
@@ -46,12 +60,12 @@ def _words(value: Any) -> bool:
 _PROVEN: dict[int, tuple[int, Callable[[Any], bool]]] = {
     16: (16, _exactly(bool)),
     BYTEA: (BYTEA, _bytes),
-    20: (20, _exactly(int)),
-    21: (21, _exactly(int)),
-    23: (23, _exactly(int)),
+    20: (20, _whole(8)),
+    21: (21, _whole(2)),
+    23: (23, _whole(4)),
     25: (_TEXT, _exactly(str)),
     114: (114, _exactly(Json)),
-    700: (700, _exactly(float)),
+    700: (700, _single),
     701: (701, _exactly(float)),
     1009: (1009, _words),
     1015: (1015, _words),

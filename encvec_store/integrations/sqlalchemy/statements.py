@@ -13,7 +13,6 @@ from typing import Any, NoReturn
 
 from sqlalchemy import Column, Connection, Engine, Insert, LargeBinary, Table, Update, event, inspect, null, type_coerce
 from sqlalchemy.dialects.postgresql.dml import OnConflictDoUpdate
-from sqlalchemy.engine import Compiled
 from sqlalchemy.sql.elements import BindParameter, Cast, ClauseElement, Null, TypeCoerce
 
 from ...errors import InputError
@@ -33,13 +32,12 @@ def listen() -> None:
     event.listen(Engine, "before_execute", _checked, retval=True)
 
 
-def _checked(connection: Connection, element: Any, multiparams: Any, params: Any, _options: Any) -> Any:
-    statement: Any = element.statement if isinstance(element, Compiled) else element
+def _checked(connection: Connection, statement: Any, multiparams: Any, params: Any, _options: Any) -> Any:
     if not isinstance(statement, Insert | Update) or not isinstance(statement.table, Table):
-        return element, multiparams, params
+        return statement, multiparams, params
     columns = encrypted_columns(statement.table)
     if not columns:
-        return element, multiparams, params
+        return statement, multiparams, params
     if not connection.engine.hide_parameters and not _warned:
         _warned.add("hide_parameters")
         _log.warning(
@@ -55,10 +53,6 @@ def _checked(connection: Connection, element: Any, multiparams: Any, params: Any
     names = _names_of_vectors(statement, columns)
     for row in rows:
         _hide(row, names)
-    if isinstance(element, Compiled):
-        if checked is not statement:
-            _refuse(columns[0], "a compiled statement cannot be completed: execute the statement itself")
-        checked = element
     return (checked, rows, {}) if len(rows) > 1 else (checked, [], rows[0] if rows else {})
 
 

@@ -314,7 +314,7 @@ def _sealed_default(context: DefaultExecutionContext) -> bytes | None:
     column: Any = context.current_column
     suffix, parameters = "", context.get_current_parameters(isolate_multiinsert_groups=False)  # type: ignore[no-untyped-call]
     state: Any = context.compiled.compile_state  # type: ignore[union-attr]
-    if state._has_multi_parameters:  # INSERT ... VALUES (...), (...)
+    if getattr(state, "_has_multi_parameters", False):  # INSERT ... VALUES (...), (...)
         many = column._is_multiparam_column
         suffix, column = (f"_m{column.index + 1}", column.original) if many else ("_m0", column)
     table: Table = column.table
