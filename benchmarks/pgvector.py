@@ -39,7 +39,7 @@ from encvec_store.lab.bench.synthetic import clustered
 from encvec_store.lab.bench.timing import interleave
 from encvec_store.lab.bench.truth import Truth
 
-DATA, QUICK = "synthetic:50000x384", "synthetic:1500x384"
+DATA, QUICK = "synthetic:50000x384", "synthetic:600x384"
 BETA, K, RECALL = 2.0, 10, 0.99
 KINDS: dict[str, dict[str, Any]] = {
     "hnsw": {"index": "hnsw"},

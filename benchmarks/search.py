@@ -41,7 +41,7 @@ from encvec_store.lab.bench.timing import interleave
 from encvec_store.lab.bench.truth import Truth
 
 DATA = ("banking77", "synthetic:100000x384")
-QUICK = ("banking77", "synthetic:1500x384")
+QUICK = ("banking77", "synthetic:600x384")
 BETA, K, CANDIDATES, EF, RECALL = 2.0, 10, 100, 100, 0.99
 EFS = (10, 16, 24, 32, 48, 64, 100, 128, 192, 256, 384, 512, 768)
 FEWER = (40, 60, 80, 100)
@@ -232,7 +232,7 @@ def run(quick: bool, show: Show) -> tuple[list[Row], list[Target]]:
     """Measure every data set."""
     rows: list[Row] = []
     for name in QUICK if quick else DATA:
-        data = load(name, limit=1_500 if quick else None)
+        data = load(name, limit=600 if quick else None)
         if quick:
             data = replace(data, queries=data.queries[:QUICK_QUERIES])
         with tempfile.TemporaryDirectory(prefix="encvec-bench-") as folder:

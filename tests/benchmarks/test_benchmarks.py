@@ -72,7 +72,7 @@ def test_demo_in_json():
 
 @pytest.mark.slow
 def test_demo_in_words(tmp_path):
-    text = python("benchmarks.demo", "--limit", "2000", "--dir", str(tmp_path / "tour")).stdout
+    text = python("benchmarks.demo", "--limit", "5000", "--dir", str(tmp_path / "tour")).stdout
     assert "\x1b" not in text, "plain where it is no terminal"
     assert "Nearest neighbours are not the strongest attack" in text
     assert (tmp_path / "tour" / "texts" / "records.sqlite3").is_file()
