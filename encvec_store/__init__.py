@@ -11,13 +11,17 @@ with ev.connect("faiss:///data", keyset=keyset) as store:
 
 from __future__ import annotations
 
-from . import aio, errors
-from .collection import Collection
-from .data.records import Hit, Record
-from .keys.keyset import Keyset
-from .maintenance.calibrate import Calibration
-from .maintenance.verify import VerifyReport
-from .store import Store, connect
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from . import aio, errors
+    from .collection import Collection
+    from .data.records import Hit, Record
+    from .keys.keyset import Keyset
+    from .maintenance.calibrate import Calibration
+    from .maintenance.verify import VerifyReport
+    from .store import Store, connect
 
 __version__ = "0.1.0.dev0"
 
@@ -34,3 +38,29 @@ __all__ = [
     "connect",
     "errors",
 ]
+
+_MODULES = {
+    "Calibration": "maintenance.calibrate",
+    "Collection": "collection",
+    "Hit": "data.records",
+    "Keyset": "keys.keyset",
+    "Record": "data.records",
+    "Store": "store",
+    "VerifyReport": "maintenance.verify",
+    "connect": "store",
+}
+"""Where each name is. Names are imported at first use, so that `encvec` can answer Ctrl-C from the start."""
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("aio", "errors"):
+        return importlib.import_module(f"{__name__}.{name}")
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

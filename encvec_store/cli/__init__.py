@@ -14,11 +14,21 @@ __all__ = ["main"]
 def main() -> None:
     """Run `encvec` with the process's arguments and exit. The console entry point."""
     try:
+        code = _run()
+    except KeyboardInterrupt:  # while Python still imports
+        print("encvec: interrupted", file=sys.stderr)
+        code = 130
+    sys.exit(code)
+
+
+def _run() -> int:
+    try:
         import click  # noqa: F401
         import rich  # noqa: F401
     except ImportError as error:
         print(f"encvec: {error.name} is not installed: pip install 'encvec-store[cli]'", file=sys.stderr)
-        sys.exit(2)
-    from .app import run
+        return 2
+    from .app import run, warnings_as_notes
 
-    sys.exit(run())
+    warnings_as_notes()
+    return run()

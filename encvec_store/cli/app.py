@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,10 +28,10 @@ from .group import Commands
 from .import_ import import_
 from .ingest import ingest
 from .leakage import leakage
-from .maintain import maintain
+from .maintain import maintain, refit
 from .output import note, printable
 
-__all__ = ["cli", "run"]
+__all__ = ["cli", "run", "warnings_as_notes"]
 
 FINE, BAD_ANSWER, NOT_DONE, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 130, 141
 
@@ -65,10 +66,11 @@ def cli(context: click.Context) -> None:
       encvec verify                                 check every record
 
     \b
-    Where things are:
-      --dir DIR     or ENCVEC_DIR      folder that `encvec init` made [default: .]
-      --store URL   or ENCVEC_STORE    another store: faiss:///srv/vectors, postgresql://app@db/vectors
-      --keys URI    or ENCVEC_KEYS     another keyset, such as file:/etc/encvec/keys.json
+    Where things are (before or after the command):
+      --dir DIR    or ENCVEC_DIR    folder that `encvec init` made [default: .]
+      --store URL  or ENCVEC_STORE  another store: faiss:///srv/vectors,
+                                    postgresql://app@db/vectors
+      --keys URI   or ENCVEC_KEYS   another keyset: file:/etc/encvec/keys.json
 
     The passphrase is never an option, since other users see command lines. It is taken from
 
@@ -105,6 +107,7 @@ for command in (
     admin.stats,
     calibrate,
     maintain,
+    refit,
     admin.verify,
     admin.drop,
     bench,
@@ -180,6 +183,11 @@ def _prepare() -> None:
     log = logging.getLogger("encvec_store")
     if not any(isinstance(handler, _Notes) for handler in log.handlers):
         log.addHandler(_Notes(logging.WARNING))
+
+
+def warnings_as_notes() -> None:
+    """Let Python's warnings look like ours, and leave a bar whole. For the process, not for tests of it."""
+    warnings.showwarning = lambda message, *_, **__: note(f"warning: {scrubbed(str(message))}")
 
 
 class _Notes(logging.Handler):

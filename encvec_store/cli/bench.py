@@ -144,6 +144,8 @@ def bench(
     OPENBLAS_NUM_THREADS=1 and OMP_NUM_THREADS=1 to keep NumPy on one thread, too.
     """
     if context.invoked_subcommand is not None:
+        if as_json:
+            raise click.UsageError(f"--json goes after {context.invoked_subcommand}", context)
         return
     if not names:
         raise click.UsageError("give --data FILE, or a command: compare, report", context)

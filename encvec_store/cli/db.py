@@ -17,6 +17,7 @@ import click
 
 from ..errors import StoreError, StoreUnreachableError
 from . import migrate
+from .group import Passing
 from .output import emit, facts, note
 from .tenants import tenants
 
@@ -28,7 +29,7 @@ __all__ = ["db"]
 DATABASE = "encvec"
 
 
-@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Passing, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.pass_context
 def db(context: click.Context) -> None:
     """Run a PostgreSQL here; migrate a store's tables.

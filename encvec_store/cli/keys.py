@@ -13,6 +13,7 @@ from ..keys import StoredKeyset
 from ..keys.keyset import Keyset
 from ..keys.registry import split
 from .common import Failure, Place, confirmed, help_if_alone, open_keyset, open_store, passphrase_for, place_options
+from .group import Passing
 from .output import emit, facts, note, table
 
 __all__ = ["LOST", "create_keyset", "keys"]
@@ -20,7 +21,7 @@ __all__ = ["LOST", "create_keyset", "keys"]
 LOST = "without both, nothing can be read"
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=Passing, invoke_without_command=True)
 @click.pass_context
 def keys(context: click.Context) -> None:
     """Create, list, rotate, disable and destroy keys.

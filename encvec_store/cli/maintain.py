@@ -1,4 +1,4 @@
-"""`encvec maintain`: do the maintenance that is due for whole collections."""
+"""`encvec maintain` and `encvec refit`: do the maintenance that is due for whole collections."""
 # ruff: noqa: D301 - for click, a line of \b keeps the next lines as they are
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import click
 from ..errors import EncvecError
 from ..store import Store
 from .admin import chosen, label
-from .common import Failure, Place, open_store, place_options
-from .output import emit, note, progress, table
+from .common import Failure, Place, open_collection, open_store, place_options, tenant_option
+from .output import emit, facts, note, progress, table
 
-__all__ = ["maintain"]
+__all__ = ["maintain", "refit"]
 
 
 @click.command()
@@ -54,3 +54,32 @@ def _maintained(store: Store, tenant: str, name: str) -> dict[str, Any]:
             return {**place, "done": found.maintain(progress=advance)}
     except EncvecError as error:  # go on with the other collections
         return {**place, "done": [], "kind": type(error).__name__, "error": str(error)}
+
+
+@click.command()
+@click.argument("collection")
+@tenant_option
+@place_options
+def refit(collection: str, tenant: str, place: Place, as_json: bool) -> None:
+    """Fit the profile of COLLECTION again, and encrypt it anew.
+
+    Use it when recent records differ from those that the profile was fitted on: `encvec stats` says so. It is one
+    transaction: searches go on meanwhile, and if it is interrupted nothing has changed. Only the scheme sketch has a
+    profile.
+
+    \b
+    Example:
+      encvec refit docs
+    """
+    with open_store(place) as store:
+        target = open_collection(store, collection, tenant)
+        count = target.count()
+        with progress(f"encrypting {collection} anew", count) as advance:
+            target.refit(progress=advance)
+        with progress("building the index"):
+            target.flush()
+    answer = {"collection": collection, "tenant": tenant, "refitted": True, "count": count}
+    if as_json:
+        emit(answer)
+    else:
+        facts((name, value) for name, value in answer.items() if name != "tenant" or value)

@@ -19,6 +19,8 @@ __all__ = ["Advance", "emit", "facts", "note", "printable", "progress", "snippet
 Advance = Callable[[int, int | None], None]
 """Called with (steps done since the last call, steps in all, if known)."""
 
+_bars: list[Any] = []
+"""The bar on the terminal, if there is one."""
 _JOINERS = "\u200c\u200d"  # parts of words and emoji in many scripts
 _GAP = 3  # between two columns of a table
 _WIDE = 10_000  # columns of a table that goes to a file or pipe: no line is folded
@@ -31,8 +33,12 @@ def emit(document: Any) -> None:
 
 
 def note(text: str) -> None:
-    """Say something beside the answer, on stderr."""
-    click.echo(f"encvec: {printable(text)}", err=True)
+    """Say something beside the answer, on stderr; above the bar, while there is one."""
+    line = f"encvec: {printable(text)}"
+    if _bars:
+        _bars[-1].console.print(line, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    else:
+        click.echo(line, err=True)
 
 
 def printable(text: str) -> str:
@@ -134,9 +140,15 @@ def facts(pairs: Iterable[tuple[str, Any]]) -> None:
 
 @contextmanager
 def progress(label: str, total: int | None = None) -> Iterator[Advance]:
-    """Draw a bar on stderr while the block runs, on a terminal only. Gives the function that moves it on."""
+    """Draw a bar on stderr while the block runs, on a terminal only. Gives the function that moves it on.
+
+    Within the block of another bar it is a second line of that one.
+    """
     if not sys.stderr.isatty():
         yield lambda steps, total: None
+        return
+    if _bars:
+        yield from _task(_bars[-1], label, total)
         return
     from rich.console import Console
     from rich.progress import (
@@ -157,9 +169,20 @@ def progress(label: str, total: int | None = None) -> Iterator[Advance]:
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(printable(label), total=total)
+        _bars.append(bar)
+        try:
+            yield from _task(bar, label, total)
+        finally:
+            _bars.remove(bar)
 
-        def advance(steps: int, total: int | None = None) -> None:
-            bar.update(task, advance=steps, total=total)
 
+def _task(bar: Any, label: str, total: int | None) -> Iterator[Advance]:
+    task = bar.add_task(printable(label), total=total)
+
+    def advance(steps: int, total: int | None = None) -> None:
+        bar.update(task, advance=steps, total=total)
+
+    try:
         yield advance
+    finally:
+        bar.remove_task(task)

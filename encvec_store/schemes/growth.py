@@ -72,10 +72,13 @@ def fit(scheme: Sketch, points: Matrix, records: int) -> Fit:
     return Fit(fitted, profile, chosen, undrifted(points, profile.k, fitted.noise / 4))
 
 
+_NOTHING = dict.fromkeys(("until", "fitted", "sample", "broad", "drift", "advice"))
+
+
 def state(scheme: Sketch, standing: Standing) -> Mapping[str, Any]:
     """See `Scheme.state`."""
     if scheme.profile is None or standing.profile is None:
-        return {"state": "sealed", "until": until(scheme, standing.point_dim)}
+        return {**_NOTHING, "state": "sealed", "until": until(scheme, standing.point_dim)}
     crowded = not spreads(scheme, standing.chosen) and standing.most > BUDGET
     advice = [
         "refit: recent records differ from those it was fitted on" if standing.stale else "",
@@ -85,6 +88,7 @@ def state(scheme: Sketch, standing: Standing) -> Mapping[str, Any]:
         else "",
     ]
     return {
+        **_NOTHING,
         "state": "sketch",
         "fitted": standing.fitted,
         "sample": standing.profile.records,

@@ -118,6 +118,52 @@ def test_maintain(encvec, home, vectors, monkeypatch):
     assert (encvec("maintain", "nobody").code, encvec("maintain", "--tenant", "none").out) == (2, "")
 
 
+def test_refit(sketched, encvec, home, vectors):
+    before = encvec("stats", "wide", "--json").document["profile"]["fitted"]
+    answer = encvec("refit", "wide", "--json")
+    assert answer.document == {"collection": "wide", "tenant": "", "refitted": True, "count": 400}
+    assert before["records"] == 400
+    assert encvec("verify", "wide").code == 0
+    np.save("a.npy", vectors)
+    encvec("ingest", "flat", "a.npy", "--scheme", "sap")
+    answer = encvec("refit", "flat", "--json")
+    assert (answer.code, answer.error["type"]) == (2, "CalibrationError")
+    assert "has no profile" in answer.error["message"]
+
+
+def test_stats_have_the_same_keys_in_every_state(encvec, home, vectors, monkeypatch):
+    def keys(name):
+        return {"/".join(path) for path in _paths(encvec("stats", name, "--json").document)}
+
+    np.save("a.npy", vectors)
+    for scheme in ("sketch", "sketch2"):
+        encvec("ingest", scheme, "a.npy", "--scheme", "sketch", "--no-index")
+    hasten(monkeypatch)
+    assert encvec("maintain", "sketch2").code == 0
+    assert keys("sketch") == keys("sketch2")
+    profiles = [encvec("stats", name, "--json").document["profile"] for name in ("sketch", "sketch2")]
+    assert [profile["state"] for profile in profiles] == ["sealed", "sketch"]
+    assert profiles[0].keys() == profiles[1].keys()
+
+
+def test_stats_speak_of_the_collection(encvec, home, vectors):
+    """What other collections hold in the same file is not counted."""
+    before = encvec("stats", "docs", "--json").document["store"]["bytes"]["records"]
+    np.save("a.npy", vectors)
+    encvec("ingest", "more", "a.npy")
+    after = encvec("stats", "docs", "--json").document["store"]
+    assert after["bytes"]["records"] == before
+    assert after["file_bytes"] > before + encvec("stats", "more", "--json").document["store"]["bytes"]["records"]
+
+
+def _paths(document, above=()):
+    for key, value in document.items():
+        if isinstance(value, dict) and key not in ("key_versions", "drift", "fitted", "partitions", "cells"):
+            yield from _paths(value, (*above, key))
+        else:
+            yield (*above, key)
+
+
 def test_maintain_goes_on_past_a_collection_that_does_not_open(encvec, home, vectors, tamper):
     np.save("a.npy", vectors)
     encvec("ingest", "zoo", "a.npy")

@@ -104,6 +104,29 @@ def test_without_the_extra_it_says_how_to_get_it(environment, missing):
     assert done.stderr == f"encvec: {missing} is not installed: pip install 'encvec-store[cli]'\n"
 
 
+@pytest.mark.parametrize("module", ["click", "numpy", "encvec_store.cli.app"])
+def test_ctrl_c_before_the_command_begins_is_no_traceback(environment, module):
+    code = f"""
+import sys
+class Interrupted:
+    def find_spec(self, name, *rest):
+        if name == {module!r}:
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupted())
+from encvec_store.cli import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code, "count"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "encvec: interrupted\n")
+
+
+def test_the_package_is_the_command(environment):
+    done = subprocess.run(
+        [sys.executable, "-m", "encvec_store", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"encvec {__version__}\n"
+
+
 @pytest.mark.parametrize(("missing", "name"), [("pyarrow", "a.parquet"), ("h5py", "a.hdf5")])
 def test_without_a_reader_s_library_it_says_how_to_get_it(environment, missing, name):
     (environment / name).write_text("x")
@@ -299,6 +322,66 @@ def test_ctrl_c_at_the_prompt(environment, encvec, monkeypatch):
     terminal.type("\x03")
     assert terminal.end() == 130
     assert "Traceback" not in terminal.shown
+
+
+BARS = """
+import logging, sys, warnings
+from encvec_store.cli.app import _prepare, warnings_as_notes
+from encvec_store.cli.output import note, progress
+_prepare()
+warnings_as_notes()
+with progress("outer", 10) as advance, progress("inner", 5):
+    advance(3, None)
+    note("a note")
+    logging.getLogger("encvec_store").warning("a warning")
+    warnings.warn("of Python")
+note("after")
+"""
+
+
+@POSIX
+@pytest.mark.filterwarnings("ignore:.*use of forkpty.*:DeprecationWarning")
+def test_a_warning_has_a_line_of_its_own_beside_a_bar(environment, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "command", lambda: [sys.executable, "-c", BARS])
+    terminal = Terminal()
+    assert terminal.end() == 0
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\r", "", terminal.shown.replace("\x1b[2K", "\n"))
+    lines = [line.strip() for line in shown.split("\n")]
+    for said in ("a note", "warning: a warning", "warning: of Python", "after"):
+        assert f"encvec: {said}" in lines
+    assert any("outer" in line for line in lines)
+    assert any("inner" in line for line in lines)
+
+
+@pytest.mark.usefixtures("docs")
+@pytest.mark.parametrize("command", ["count", "stats", "search"])
+def test_the_place_may_stand_before_the_command_or_after_it(home, encvec, monkeypatch, command):
+    """What stands after wins, as it is nearer; and the environment comes last."""
+    rest = [command, "docs", *(["--id", "r1"] if command == "search" else [])]
+    expected = encvec(*rest, "--json").document
+    monkeypatch.delenv("ENCVEC_KEYS")
+    monkeypatch.setenv("ENCVEC_STORE", "faiss:///nowhere")
+    keys, url = "env:ENCVEC_TEST_KEYSET", f"faiss://{home}/store"
+    for before, after in [
+        (["--store", url, "--keys", keys, "--json"], []),
+        (["--store", url], ["--keys", keys, "--json"]),
+        (["--store", "faiss:///nowhere", "--keys", keys], ["--store", url, "--json"]),
+        (["--json"], ["--store", url, "--keys", keys]),
+    ]:
+        assert encvec(*before, *rest, *after).document == expected
+    assert encvec("--keys", keys, "keys", "list", "--json").document["uri"] == keys
+    assert encvec("keys", "--keys", keys, "list", "--json").document["uri"] == keys
+    assert encvec("db", "--store", url, "current", "--json").code == 0
+
+
+def test_a_place_before_a_command_that_has_none_is_refused(encvec):
+    for args in (["--keys", "env:X", "bench", "--data", "iid:9x2"], ["--store", "faiss:x", "db", "history"]):
+        answer = encvec(*args)
+        assert (answer.code, "No such option" in answer.err) == (2, True)
+    answer = encvec("--store", "postgresql://u:secret@h/db", "count", "docs")
+    assert (answer.code, "secret" in answer.err) == (2, False)
+    assert "a password on the command line" in answer.err
+    assert encvec("--json", "bench", "compare", "a", "b").code == 2
 
 
 @pytest.mark.usefixtures("docs")

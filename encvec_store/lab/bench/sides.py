@@ -203,7 +203,7 @@ class Stored:
         collection = store.collection(self._name, data.vectors.dim, measure.name, scheme, precision=precision)
         if drop:
             stack.callback(store.drop, self._name)
-        before = sum(collection.stats()["store"]["bytes"].values())  # a file of records is shared by collections
+        before = _size(collection.stats()["store"])
         writing, indexing = _Clock(), _Clock()
         with writing:
             self.write_s = fill(collection, data.vectors, done)
@@ -215,7 +215,7 @@ class Stored:
         held = stats["store"]
         self.kind, self.storage = str(held["index"]), str(held.get("storage", "float32"))
         self.build_s, self.build_cpu_s = self.write_s + indexing.clock, writing.cpu + indexing.cpu
-        self.bytes = sum(held["bytes"].values()) - before
+        self.bytes = _size(held) - before
         self.index_bytes = int(held["bytes"].get("index", 0))
 
     def variants(self, k: int, efforts: Sequence[int], oversamples: Sequence[int]) -> Iterator[Variant]:
@@ -273,3 +273,11 @@ def _search(held: Encrypted, k: int, *, reranked: bool, all_at_once: bool) -> Ca
     else:
         ask = held.search if reranked else held.candidates
     return lambda query: ask(query, k)
+
+
+def _size(store: dict[str, Any]) -> int:
+    """Return the bytes of a collection on disk. A file of records is shared by collections, but has an overhead."""
+    sizes = dict(store["bytes"])
+    if "file_bytes" in store:
+        sizes["records"] = store["file_bytes"]
+    return int(sum(sizes.values()))

@@ -39,6 +39,14 @@ _INDEX_VECTORS = f"SELECT row, vector FROM index_vectors WHERE row IN (SELECT ro
 _ROWS = """SELECT group_concat(row) FROM (
     SELECT row FROM records WHERE collection = ? AND row > ? ORDER BY row LIMIT ?)"""
 
+_SIZES = (
+    "SELECT coalesce(sum(length(token) + length(payload)), 0) FROM records WHERE collection = ?",
+    "SELECT coalesce(sum(length(envelope)), 0) FROM vectors JOIN records USING (row) WHERE collection = ?",
+    "SELECT coalesce(sum(length(vector)), 0) FROM index_vectors JOIN records USING (row) WHERE collection = ?",
+    "SELECT coalesce(sum(length(value)), 0) FROM terms WHERE collection = ?",
+    "SELECT coalesce(sum(length(content)), 0) FROM blobs WHERE collection = ?",
+)
+
 
 class SqliteRecords:
     """Implements `Records`. Every write is one durable transaction."""
@@ -226,8 +234,10 @@ class SqliteRecords:
         return check_records(self._database, self.collection, replace(self.spec, index_dim=index_dim))
 
     def stats(self) -> dict[str, Any]:
-        """Return the size of the file, which is shared by all collections of the store."""
-        return {"bytes": {"records": self._database.size()}}
+        """Return the bytes of the collection's records, and the size of the file, which all collections share."""
+        with self._database.read() as cursor:
+            own = sum(cursor.execute(sql, (self.collection,)).fetchone()[0] for sql in _SIZES)
+        return {"bytes": {"records": own}, "file_bytes": self._database.size()}
 
     def flush(self) -> None:
         """Forget old changes and fold the write-ahead log into the file."""
