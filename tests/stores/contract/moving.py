@@ -30,7 +30,8 @@ class MovingContract(SketchPlaces):
                 **THREATS["stolen-data"],
                 "profile": None,
             }
-            assert stats["profile"] == {"state": "sealed", "until": LEAST, "failed": None}
+            assert {name for name, value in stats["profile"].items() if value is not None} == {"state", "until"}
+            assert (stats["profile"]["state"], stats["profile"]["until"]) == ("sealed", LEAST)
             assert things.index_vectors(["id-0"]).shape == (1, 0)
             self.check(things, LEAST - 1, oracle.vectors(LEAST - 1, DIM))
 
@@ -117,7 +118,7 @@ class MovingContract(SketchPlaces):
         """A point of so few coordinates has nothing to hide in."""
         things = store.collection("things", dim=8)
         things.upsert(["a"], oracle.vectors(1))
-        assert things.stats()["profile"] == {"state": "sealed", "until": None, "failed": None}
+        assert {name: value for name, value in things.stats()["profile"].items() if value} == {"state": "sealed"}
 
     # ----------------------------------------------------------------------------- it cannot move, yet
 
