@@ -39,7 +39,7 @@ _INDEX_VECTORS = f"SELECT row, vector FROM index_vectors WHERE row IN (SELECT ro
 _ROWS = """SELECT group_concat(row) FROM (
     SELECT row FROM records WHERE collection = ? AND row > ? ORDER BY row LIMIT ?)"""
 
-_SIZES = (
+_BYTES = (
     "SELECT coalesce(sum(length(token) + length(payload)), 0) FROM records WHERE collection = ?",
     "SELECT coalesce(sum(length(envelope)), 0) FROM vectors JOIN records USING (row) WHERE collection = ?",
     "SELECT coalesce(sum(length(vector)), 0) FROM index_vectors JOIN records USING (row) WHERE collection = ?",
@@ -236,7 +236,7 @@ class SqliteRecords:
     def stats(self) -> dict[str, Any]:
         """Return the bytes of the collection's records, and the size of the file, which all collections share."""
         with self._database.read() as cursor:
-            own = sum(cursor.execute(sql, (self.collection,)).fetchone()[0] for sql in _SIZES)
+            own = sum(cursor.execute(sql, (self.collection,)).fetchone()[0] for sql in _BYTES)
         return {"bytes": {"records": own}, "file_bytes": self._database.size()}
 
     def flush(self) -> None:
