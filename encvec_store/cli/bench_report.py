@@ -1,4 +1,4 @@
-"""`encvec bench compare` and `encvec bench report`: results read again."""
+"""`encvec bench compare` and `encvec bench report`: compare results, and draw them."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ __all__ = ["compare", "report"]
 @click.argument("after", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON list.")
 def compare(before: Path, after: Path, as_json: bool) -> None:
-    """Set two runs side by side: what is in both, as AFTER over BEFORE.
+    """Compare two runs: what both measured, as AFTER / BEFORE.
 
-    BEFORE and AFTER are files of JSON lines, or folders that --out made. Beside each ratio of the encrypted side stands
-    that of plaintext in the same runs: where both moved alike, the machine did.
+    BEFORE and AFTER are files of JSON lines, or folders that --out made. Each ratio of the encrypted side has the ratio
+    of plaintext in the same runs beside it. If both changed alike, the machine was the reason.
     """
     from ..lab.bench.compare import compared
     from ..lab.bench.results import read
@@ -58,10 +58,10 @@ def _ratio(value: Any) -> Any:
     metavar="ROWS.jsonl",
     help="Rows of the leakage lab: adds what noise costs an attacker.",
 )
-@click.option("--memory-price", type=float, default=3.0, show_default=True, help="Of a GiB of memory, a month.")
-@click.option("--disk-price", type=float, default=0.1, show_default=True, help="Of a GB of disk, a month.")
-@click.option("--core-price", type=float, default=25.0, show_default=True, help="Of a processor core, a month.")
-@click.option("--rate", type=float, default=100.0, show_default=True, help="Queries a second that are to be answered.")
+@click.option("--memory-price", type=float, default=3.0, show_default=True, help="Price of a GiB of memory a month.")
+@click.option("--disk-price", type=float, default=0.1, show_default=True, help="Price of a GB of disk a month.")
+@click.option("--core-price", type=float, default=25.0, show_default=True, help="Price of a processor core a month.")
+@click.option("--rate", type=float, default=100.0, show_default=True, help="Queries a second to answer.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
 def report(
     results: tuple[Path, ...],
@@ -74,7 +74,7 @@ def report(
     rate: float,
     as_json: bool,
 ) -> None:
-    """Draw results as one page that stands alone.
+    """Draw results as one self-contained page.
 
     RESULTS are files of JSON lines, or folders that --out made.
     """

@@ -30,7 +30,7 @@ __all__ = ["calibrate"]
 @click.option("--max-candidates", type=click.IntRange(1), help="Records re-ranked a search [default: K x oversample].")
 @click.option("--planned-size", type=click.IntRange(1), help="Records to come [default: those there are].")
 @click.option("--sample", metavar="FILE", help="Vectors like those to be stored [default: the collection's own].")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the simulation.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the simulation.")
 @click.option(
     "--plot", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path), help="Draw the frontier: .png or .html."
 )
@@ -38,10 +38,12 @@ __all__ = ["calibrate"]
     "--accept-less-noise",
     "accept_less",
     is_flag=True,
-    help="Even if that is less noise than now, or below the floor of `sketch`.",
+    help="Apply even less noise than now, or less than the floor of `sketch`.",
 )
-@click.option("--attack", "attacked", is_flag=True, help="Attack the sample at what is found, and at noises around it.")
-@click.option("--dry-run", is_flag=True, help="Only report; change nothing.")
+@click.option(
+    "--attack", "attacked", is_flag=True, help="Attack the sample under the noise found, and under more and less."
+)
+@click.option("--dry-run", is_flag=True, help="Change nothing; only report.")
 @tenant_option
 @place_options
 def calibrate(
@@ -58,12 +60,13 @@ def calibrate(
 ) -> int:
     """Find the most noise that keeps a recall, and apply it.
 
-    COLLECTION is encrypted anew under the noise found, in one transaction. More noise hides more and costs recall
-    among the store's candidates; re-ranking makes the scores exact. The search is simulated on a sample, and the
-    lower bound of its recall must meet the target. Of a sketch the dimensions are chosen too. Exit code 1 where no
-    noise does, or only less than there is now or than the floor: what is stored would give more away. With --attack
-    also where the leakage lab's strongest attacks name more than 1% of the sample's own vectors at the noise found;
-    that takes minutes to tell.
+    COLLECTION is encrypted anew under the noise found, in one transaction. More noise hides more, and lowers the
+    recall of the store's candidates; re-ranking makes the scores exact. The search is simulated on a sample, and the
+    lower bound of its recall must meet the target. For a sketch the dimensions are chosen too.
+
+    The exit code is 1 if no noise meets the target, or only less noise than now or than the floor, which would give
+    more away. With --attack it is 1 also if the strongest attacks of the leakage lab identify more than 1% of the
+    sample's vectors under the noise found; that takes minutes.
 
     \b
     Examples:
@@ -131,7 +134,7 @@ def _attack() -> Attack:
 
 
 def _named(found: Calibration) -> float:
-    """Share of the sample that was identified by attack; 0 where none was run."""
+    """Return the share of the sample that attacks identified; 0 if none was run."""
     return float((found.attack or {}).get("identified", 0.0))
 
 

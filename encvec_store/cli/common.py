@@ -1,4 +1,4 @@
-"""What commands share: where things are, passphrases, opening a store."""
+"""What commands share: the place of store and keys, passphrases, opening a store."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ __all__ = [
 ]
 
 LIMIT = 0.01
-"""Share of records identified without the key above which the answer is bad: exit code 1."""
+"""If attacks identify a larger share of the records without the key, the exit code is 1."""
 
 KEYS_FILE = "keys.json"
 STORE_FOLDER = "store"
 
 
 class Failure(Exception):  # noqa: N818 - a message for the user, not a fault of the program
-    """An error with more to tell than its text: `details` go into its JSON form."""
+    """An error whose JSON form has `details` beside the message."""
 
     def __init__(self, kind: str, message: str, **details: Any) -> None:
         super().__init__(message)
@@ -61,7 +61,7 @@ class Failure(Exception):  # noqa: N818 - a message for the user, not a fault of
 
 
 class Interrupted(click.Abort):
-    """Ctrl-C in a job that had done some of its work."""
+    """Ctrl-C in a job that had done some of its work; `details` say how much."""
 
     def __init__(self, **details: Any) -> None:
         super().__init__()
@@ -126,14 +126,14 @@ tenant_option = click.option("--tenant", default="", metavar="NAME", help="Whose
 
 
 def help_if_alone(context: click.Context) -> None:
-    """Show a group's help where no command follows it."""
+    """Show a group's help if no command was given, and exit with 2."""
     if context.invoked_subcommand is None:
         click.echo(context.get_help(), err=True)
         context.exit(2)
 
 
 def passphrase_for(uri: str, *, new: bool = False) -> str | None:
-    """Ask for the passphrase of a keyset where the environment does not hold it; None where none is needed.
+    """Ask for the passphrase of a keyset. Return None if the environment holds it, or none is needed.
 
     Raises KeysetError where there is no terminal to ask on, or no keyset to open.
     """
@@ -164,23 +164,23 @@ def open_keyset(place: Place) -> Keyset:
 
 @contextmanager
 def open_store(place: Place, *, create: bool = False) -> Iterator[Store]:
-    """Open the store of a place, and close it whatever happens. Only `create` makes a store that is not there."""
+    """Open the store of a place, and close it at the end. A missing store is created only with `create`."""
     if place.store is not None and place.store.startswith("memory:"):
         raise click.UsageError("a memory: store would be gone when the command ends: use faiss:///path")
-    # a mistyped name must not leave an empty store behind, nor ask for a passphrase first
+    # a mistyped name must not create an empty store, and must not ask for a passphrase first
     folder = place.folder / STORE_FOLDER if place.store is None else _folder_of(place.store)
     if folder is not None and not folder.is_dir() and (place.store is None or not create):
         raise Failure(
             "StoreUnreachableError",
             f"no store at {folder}: make one with `encvec init`, or say where it is with --dir or --store",
         )
-    # what is due is done at the end of a command, with a bar: see `finish`
+    # `finish` does the maintenance that is due at the end of a command, with a progress bar
     with connect(place.store_url, keyset=open_keyset(place), maintenance="manual") as store:
         yield store
 
 
 def finish(target: Collection, *, index: bool) -> None:
-    """Do what is due after a load, and build the index if told to. The records are written, whatever fails here."""
+    """Do the maintenance that is due after a load, and build the index if asked. A failure loses no records."""
     try:
         with progress("encrypting anew", target.count()) as advance:
             target.maintain(progress=advance)
@@ -222,7 +222,7 @@ def not_found(store: Store, name: str, tenant: str) -> CollectionNotFoundError:
 
 
 def confirmed(question: str, yes: bool) -> bool:
-    """Ask before something that cannot be undone. Raises UsageError where nobody can answer."""
+    """Ask before something that cannot be undone. Raises UsageError if there is no terminal to ask on."""
     if yes:
         return True
     if not sys.stdin.isatty():
@@ -236,7 +236,7 @@ def confirmed(question: str, yes: bool) -> bool:
 
 
 def need(module: str) -> ModuleType:
-    """Import what the extra `cli` brings."""
+    """Import a module of the extra `cli`. Raises Failure, which names the extra."""
     try:
         return importlib.import_module(module)
     except ImportError:

@@ -23,7 +23,7 @@ from .values import parse_where, queries_from, read_queries
 __all__ = ["count", "delete", "get", "search"]
 
 where_option = click.option("--where", metavar="JSON", help="""Filter: '{"lang": "de", "year": {"gte": 2020}}'.""")
-vectors_option = click.option("--vectors", is_flag=True, help="Give the vectors too.")
+vectors_option = click.option("--vectors", is_flag=True, help="Show the vectors too.")
 
 
 @click.command()
@@ -33,7 +33,7 @@ vectors_option = click.option("--vectors", is_flag=True, help="Give the vectors 
 @click.option("--id", "id", metavar="ID", help="Search by the vector of this record (which then comes first).")
 @click.option("-k", type=click.IntRange(1), default=10, show_default=True, help="Hits per query.")
 @click.option("--oversample", type=click.IntRange(1, 10_000), help="Candidates re-ranked per hit, for this search.")
-@click.option("--explain", is_flag=True, help="Say how it would be answered, instead of answering.")
+@click.option("--explain", is_flag=True, help="Show how the search would run, instead of running it.")
 @where_option
 @vectors_option
 @tenant_option
@@ -140,8 +140,8 @@ def get(
 ) -> int:
     """Print records in clear, by id or by filter.
 
-    With --json, one record a line, as `encvec ingest` reads them: with --vectors that is an export. Ids that are not
-    there are named on stderr, and the exit code is 1.
+    With --json, prints one record a line, as `encvec ingest` reads them; add --vectors for a full export. Missing ids
+    are named on stderr, and the exit code is 1.
 
     \b
     Examples:
@@ -200,7 +200,7 @@ def delete(
 ) -> int:
     """Delete records by id or by filter.
 
-    All or nothing. Ids that are not there are no error.
+    All or nothing. Missing ids are no error.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""`encvec export`: a collection out into a table or files, in clear."""
+"""`encvec export`: write a collection to a table or files, in clear."""
 # ruff: noqa: D301 - for click, a line of \b keeps the next lines as they are
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["export"]
 @click.command()
 @click.argument("collection")
 @click.argument("destination", metavar="DEST")
-@click.option("--plaintext", is_flag=True, help="Yes, in clear. Needed.")
+@click.option("--plaintext", is_flag=True, help="Confirm that the export is not encrypted. Required.")
 @click.option("--table", "table_name", metavar="NAME", help="Table of the database: SCHEMA.TABLE.")
 @click.option("--index", type=click.Choice(["flat", "hnsw"]), help="Kind of a FAISS index [default: flat].")
 @click.option("--replace", is_flag=True, help="Replace the table or files if they exist.")
@@ -37,8 +37,8 @@ def export(
 ) -> None:
     """Write COLLECTION out, in clear.
 
-    Everything that encryption kept from others is in DEST: files are for their owner only (mode 0600), a table is for
-    its role. Kinds of DEST:
+    DEST is not encrypted. Only the owner can read the files (mode 0600); a table belongs to the role that writes it.
+    Kinds of DEST:
 
     \b
     postgresql://...  a table, named by --table: id text, embedding vector,
@@ -47,7 +47,7 @@ def export(
     vectors.parquet   columns id, vector, document, and a column a metadata key
     vectors.faiss     a FAISS index; the rest in vectors.jsonl
 
-    Nothing has its name before it is complete, and after a kill there is nothing to take up: run it again.
+    A file or table gets its name only when it is complete. If the command is killed, run it again.
     `encvec import DEST COLLECTION --verify-only` compares a table, an array or an index with the collection.
 
     \b

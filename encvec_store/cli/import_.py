@@ -1,4 +1,4 @@
-"""`encvec import`: a plaintext table or index into a collection, and the proof."""
+"""`encvec import`: copy a plaintext table or index into a collection, and compare the two."""
 # ruff: noqa: D301 - for click, a line of \b keeps the next lines as they are
 
 from __future__ import annotations
@@ -34,24 +34,32 @@ _FINE, _WANTING = 0, 1
 @click.argument("source")
 @click.argument("collection")
 @click.option("--table", "table_name", metavar="NAME", help="Table or view of the database: SCHEMA.TABLE.")
-@click.option("--id-column", metavar="NAME", help="Of the id [default: the primary key, or id].")
-@click.option("--vector-column", metavar="NAME", help="Of the vector [default: the only one of a vector type].")
-@click.option("--metadata-columns", metavar="A,B,C", help="Of metadata [default: all the others]; '' for none.")
-@click.option("--document-column", metavar="NAME", help="Of the document [default: document, if it is text].")
+@click.option("--id-column", metavar="NAME", help="Id column [default: the primary key, or id].")
+@click.option("--vector-column", metavar="NAME", help="Vector column [default: the only one].")
+@click.option("--metadata-columns", metavar="A,B,C", help="Metadata columns [default: all others]; '' for none.")
+@click.option("--document-column", metavar="NAME", help="Document column [default: document, if text].")
 @click.option("--flatten", multiple=True, metavar="NAME", help="Column of JSON objects: its keys become metadata.")
-@click.option("--ids", "ids_file", metavar="FILE", help="Ids for a file's vectors, in turn: .npy, .txt or .jsonl.")
-@click.option("--metadata", "metadata_file", metavar="FILE", help="Metadata for a file's vectors: .jsonl or .parquet.")
+@click.option("--ids", "ids_file", metavar="FILE", help="Ids of a file's vectors, in order: .npy, .txt or .jsonl.")
+@click.option("--metadata", "metadata_file", metavar="FILE", help="Metadata of a file's vectors: .jsonl or .parquet.")
 @click.option(
     "--batch-size", type=click.IntRange(1, 100_000), default=BATCH, show_default=True, help="Records a write."
 )
-@click.option("--on-error", type=click.Choice(["stop", "skip"]), default="stop", show_default=True, help="At bad rows.")
-@click.option("--dry-run", is_flag=True, help="Only look, and say what would be done.")
+@click.option(
+    "--on-error", type=click.Choice(["stop", "skip"]), default="stop", show_default=True, help="What a bad row does."
+)
+@click.option("--dry-run", is_flag=True, help="Write nothing; show what would be done.")
 @click.option("--verify-only", is_flag=True, help="Only compare the collection with the source.")
 @click.option("--no-verify", is_flag=True, help="Do not compare afterwards.")
-@click.option("--sample", type=click.IntRange(1), metavar="N", help="Compare N rows, by chance, instead of all.")
+@click.option("--sample", type=click.IntRange(1), metavar="N", help="Compare N random rows instead of all.")
 @click.option("--queries", type=click.IntRange(0), default=100, show_default=True, help="Searches to compare.")
-@click.option("--min-recall", type=click.FloatRange(0, 1), default=0.95, show_default=True, help="Of those searches.")
-@click.option("--no-index", is_flag=True, help="Leave the index to the first search.")
+@click.option(
+    "--min-recall",
+    type=click.FloatRange(0, 1),
+    default=0.95,
+    show_default=True,
+    help="Lowest recall@10 of these searches.",
+)
+@click.option("--no-index", is_flag=True, help="Let the first search build the index.")
 @new_collection_options
 @tenant_option
 @place_options
@@ -82,11 +90,11 @@ def import_(
     index.faiss       any FAISS index that can give its vectors back
     vectors.npy       (n, dim) numbers
 
-    Records that are there already, equal bit for bit, are left alone: after an error, Ctrl-C or a kill the same
-    command goes on where it was, and later it brings what has changed. Batches are written whole or not at all.
+    Records that exist and are equal bit for bit are left alone. So after an error, Ctrl-C or a kill the same command
+    goes on where it stopped, and later it brings what has changed. A batch is written completely or not at all.
 
-    Then every record is read back, opened and compared with the source, and searches are compared with exact ones.
-    Exit code 1 where anything differs, a row was skipped, or recall@10 is below --min-recall.
+    Then every record is read back, decrypted and compared with the source, and searches are compared with exact ones.
+    The exit code is 1 if anything differs, a row was skipped, or recall@10 is below --min-recall.
 
     \b
     Examples:

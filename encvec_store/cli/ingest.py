@@ -26,23 +26,30 @@ _TOLD = 20
 @click.command()
 @click.argument("collection")
 @click.argument("file", metavar="FILE")
-@click.option("--format", "kind", type=click.Choice(sorted(set(FORMATS.values()))), help="If the suffix does not say.")
-@click.option("--id-column", metavar="NAME", help="Column or key of the id [default: id, if there is one].")
 @click.option(
-    "--vector-column", metavar="NAME", help="Of the vector [default: vector; in HDF5: train]. A.B is B inside of A."
+    "--format",
+    "kind",
+    type=click.Choice(sorted(set(FORMATS.values()))),
+    help="File format, if the suffix does not tell.",
 )
-@click.option("--document-column", metavar="NAME", help="Of the document [default: document, if there is one].")
-@click.option("--columns", metavar="A,B,C", help="Of metadata [default: all the others]; '' for none.")
+@click.option("--id-column", metavar="NAME", help="Id column or key [default: id, if present].")
+@click.option(
+    "--vector-column", metavar="NAME", help="Vector column; A.B is B inside A [default: vector; HDF5: train]."
+)
+@click.option("--document-column", metavar="NAME", help="Document column [default: document, if present].")
+@click.option("--columns", metavar="A,B,C", help="Metadata columns [default: all others]; '' for none.")
 @click.option("--exclude", metavar="A,B,C", help="Columns to leave out.")
 @click.option("--flatten", multiple=True, metavar="NAME", help="Column of JSON objects: its keys become metadata.")
 @click.option("--id-prefix", metavar="TEXT", help="Rows without an id are named TEXT:ROW [default: the file's stem].")
 @click.option("--batch-size", type=click.IntRange(1, 100_000), default=2048, show_default=True, help="Records a write.")
 @click.option("--limit", type=click.IntRange(0), metavar="N", help="Only the first N records.")
 @click.option("--resume", is_flag=True, help="Skip records whose ids are stored already.")
-@click.option("--on-error", type=click.Choice(["stop", "skip"]), default="stop", show_default=True, help="At bad rows.")
+@click.option(
+    "--on-error", type=click.Choice(["stop", "skip"]), default="stop", show_default=True, help="What a bad row does."
+)
 @click.option("--shuffle", is_flag=True, help="Write the rows in random order.")
-@click.option("--seed", type=click.IntRange(0), help="Of --shuffle [default: an order that nobody can repeat].")
-@click.option("--no-index", is_flag=True, help="Leave the index to the first search.")
+@click.option("--seed", type=click.IntRange(0), help="Seed of --shuffle [default: a secret random order].")
+@click.option("--no-index", is_flag=True, help="Let the first search build the index.")
 @new_collection_options
 @tenant_option
 @place_options
@@ -75,7 +82,7 @@ def ingest(
 
     \b
     .npy .fvecs .bvecs  (n, dim) numbers; the last two under metric l2
-    .npz      arrays: vectors, and if you like ids, documents and metadata
+    .npz      arrays: vectors, and optional ids, documents and metadata
     .parquet  columns id, vector and document; all others are metadata,
               nulls left out
     .csv .tsv the same, with names in the first line; metadata are text
@@ -88,10 +95,10 @@ def ingest(
     JSON has fewer types than metadata: {"$date": "2024-05-01"} is a date, and so $datetime, $bytes (base64), $uuid,
     $decimal. `encvec get --json` writes them the same way.
 
-    A record whose id exists is replaced, but no id may stand in the file twice. Rows without an id are named
-    FILE-STEM:ROW, rows counted from 0. The file is streamed, and every batch is written whole or not at all: after an
-    error or Ctrl-C the same command with --resume goes on where it stopped; it trusts ids and does not compare
-    contents. With --on-error skip, rows that cannot be stored are left out and listed, and the exit code is 1.
+    A record whose id exists is replaced, but the file must not hold an id twice. Rows without an id get the id
+    FILE-STEM:ROW, with rows counted from 0. The file is streamed, and a batch is written completely or not at all.
+    After an error or Ctrl-C the same command with --resume goes on where it stopped; it compares ids, not contents.
+    With --on-error skip, rows that cannot be stored are left out and listed, and the exit code is 1.
 
     A store shows the order in which records were written. --shuffle hides the file's order; it takes memory for the
     whole file, except for arrays that are mapped (.npy, .fvecs, .bvecs).

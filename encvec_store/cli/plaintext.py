@@ -34,7 +34,7 @@ def checked_table(url: str, table_name: str | None) -> str:
 
 
 def remains(name: str, *, in_table: bool) -> None:
-    """Say what importing does not do."""
+    """Tell that the plaintext still exists, and how to remove it."""
     click.echo(f"\nThe plaintext is still there: {name}.")
     if in_table:
         click.echo(

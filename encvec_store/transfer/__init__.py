@@ -1,4 +1,4 @@
-"""Moving in and out: plaintext pgvector tables, FAISS indexes and arrays to and from a collection.
+"""Import and export: plaintext pgvector tables, FAISS indexes and arrays to and from a collection.
 
 source = TableSource("postgresql://...", "public.items", flatten=["cmetadata"])    or VectorFile("index.faiss")
 load(source, collection)                                    whole batches; run again, it goes on where it was

@@ -1,4 +1,4 @@
-"""Records on their way in or out, some at a time, and where they come from."""
+"""Batches of records, and the sources they are read from."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ class Batch:
     """Some consecutive rows, ready to be upserted."""
 
     positions: Sequence[Any]
-    """What names each row: its number, from 0; in JSON lines the line, from 1; in tables the id."""
+    """The name of each row: its number from 0; in text the line from 1; in tables the id."""
     ids: list[str]
     vectors: npt.NDArray[Any]
     """(n, dim)."""
     metadata: list[dict[str, Any]] | None = None
     documents: list[Any] | None = None
     faults: list[Fault] = field(default_factory=list)
-    """Rows of which no record could be made; they are not among the others."""
+    """Rows that cannot be records. The other fields do not hold them."""
 
     def take(self, keep: Sequence[int]) -> Batch:
         """Return the records at these places of the batch."""
@@ -76,7 +76,7 @@ class Reader(Protocol):
         ...
 
     def scan(self, size: int) -> Generator[npt.NDArray[Any]]:
-        """Yield the vectors alone, before or after `batches`; nothing where a file can be read once only."""
+        """Yield only the vectors, before or after `batches`; nothing if the file can be read only once."""
         ...
 
 
@@ -86,20 +86,20 @@ class ImportSource(Reader, Protocol):
     dim: int
     """Coordinates of a vector."""
     lossy: str
-    """Why its vectors are not those that were put in; "" where they are."""
+    """Why its vectors are not the original ones; "" if they are."""
 
     def sample(self, n: int, seed: int) -> npt.NDArray[np.float32]:
-        """Return at most n of its vectors by chance, (m, dim)."""
+        """Return at most n random vectors of it, (m, dim)."""
         ...
 
     def again(self) -> None:
-        """Look at the present content from now on; what was read before stays to be had by `as_read`."""
+        """Read the present content from now on. `as_read` still gives what was read before."""
         ...
 
     def as_read(self, ids: Sequence[str]) -> Batch:
-        """Return those of these ids that were there before `again`, as they were."""
+        """Return the records of these ids as they were before `again`; missing ones are left out."""
         ...
 
     def close(self) -> None:
-        """Let go of files and connections."""
+        """Close files and connections."""
         ...

@@ -1,4 +1,4 @@
-"""What a plaintext table is: its columns, which of them hold what, and what we can carry."""
+"""The columns of a plaintext table: what each one holds, and whether metadata can hold it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ WHERE i.indrelid = %(table)s AND am.amname IN ('hnsw', 'ivfflat') AND (%(column)
 
 @dataclass(frozen=True)
 class Column:
-    """A column and its type, a domain's being the one below it."""
+    """A column and its type. A domain has the type below it."""
 
     name: str
     number: int
@@ -57,7 +57,7 @@ class Column:
     """Of an array: the type of its items."""
     item_kind: str | None
     dim: int
-    """Of a vector: its coordinates, where the table fixes them; else -1."""
+    """Dimension of a vector column, if the table fixes it; else -1."""
     shown: str
 
     @property
@@ -67,12 +67,12 @@ class Column:
 
     @property
     def is_date(self) -> bool:
-        """Whether it holds dates, which reach further there than in Python."""
+        """Whether it holds dates. Those of PostgreSQL reach further than Python's."""
         return (self.item or self.type) in ("date", "timestamp", "timestamptz")
 
     @property
     def expression(self) -> sql.Composable:
-        """What to select: labels of an enumeration come as text."""
+        """The SQL to select it. Labels of an enumeration come as text."""
         name = sql.Identifier(self.name)
         if "e" in (self.kind, self.item_kind):
             return name + sql.SQL("::text[]" if self.item else "::text")
@@ -89,7 +89,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A table, and which columns of it are taken."""
+    """A table, and the columns to import."""
 
     name: sql.Identifier
     shown: str
@@ -98,7 +98,7 @@ class Table:
     metadata: tuple[Column, ...]
     document: Column | None
     unique: bool
-    """Whether the database sees to it that ids are distinct."""
+    """Whether the database guarantees that ids are distinct."""
     named: metric_names.Named
     """The metric of the vector column's indexes."""
     flatten: frozenset[str] = frozenset()
@@ -123,7 +123,7 @@ def find_table(
     document: str | None = None,
     flatten: Sequence[str] = (),
 ) -> Table:
-    """Look a table or view up, and choose its columns.
+    """Find a table or view, and choose its columns.
 
     Args:
         cursor: of a connection to its database.

@@ -1,6 +1,6 @@
-"""The proof: every record read back, opened, compared, and searches set beside exact ones.
+"""Compare a collection with its source: every record, and searches with exact ones.
 
-Nothing that was remembered on the way in is used: the source is read again, and so is the collection.
+Nothing remembered from the import is used: both the source and the collection are read again.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _CLOSE = 1e-6
 
 
 class Mismatch(NamedTuple):
-    """A row of the source that the collection does not hold as it is."""
+    """A row of the source that the collection lacks or holds differently."""
 
     id: str
     what: str
@@ -41,7 +41,7 @@ class Mismatch(NamedTuple):
 
 @dataclass
 class Comparison:
-    """What a comparison found. Of mismatches the first 1,000 are kept; `different` and `changed` count all."""
+    """What a comparison found. Only the first 1,000 mismatches are kept; `different` and `changed` count all."""
 
     source: int = 0
     """Rows of the source."""
@@ -81,9 +81,9 @@ def compare(
     """Compare a collection with a source, row by row and by searching.
 
     Args:
-        source: as it is now; call its `again` first where it was loaded from, to find what changed meanwhile.
-        collection: its records are opened and their tags checked.
-        sample: compare so many rows, chosen by chance, instead of all.
+        source: after an import from it, call its `again` first, to find what changed meanwhile.
+        collection: its records are decrypted and authenticated.
+        sample: compare so many random rows instead of all.
         queries: vectors of the source, chosen by chance, whose 10 nearest are searched for; 0 for none. They are not
             where the collection holds records besides the source's.
         batch_size: rows at a time.
@@ -167,7 +167,7 @@ def _opened(collection: Collection, ids: list[str]) -> tuple[dict[str, Record], 
 
 
 class _Nearest:
-    """The exact k nearest of some queries among all that is shown to it."""
+    """The exact k nearest of some queries among all batches that it has seen."""
 
     def __init__(self, name: str, queries: npt.NDArray[np.float32]) -> None:
         self._metric = metric(name)
@@ -176,7 +176,7 @@ class _Nearest:
         self._scores = np.empty((len(queries), 0))
 
     def see(self, batch: Batch) -> None:
-        """Take another batch into account."""
+        """Add the vectors of a batch."""
         with np.errstate(all="ignore"):  # a zero vector has no cosine: it is no neighbour of anything
             scores = np.stack([self._metric.scores(query, batch.vectors) for query in self._queries])
         names = np.broadcast_to(np.array(batch.ids, object), scores.shape)
@@ -186,7 +186,7 @@ class _Nearest:
         self._ids, self._scores = np.take_along_axis(ids, best, 1), np.take_along_axis(scores, best, 1)
 
     def judge(self, report: Comparison, collection: Collection) -> None:
-        """Search for the queries, and count what was found of the truth."""
+        """Search for the queries, and count how many of the true nearest were found."""
         finite = np.isfinite(self._scores).all(axis=1)
         queries: Any = self._queries[finite]
         report.queries = len(queries)

@@ -1,7 +1,7 @@
-"""The walk in: source -> what is missing or differs -> whole batches.
+"""Import step by step: source -> rows that are missing or differ -> whole batches.
 
-There is no file of progress to lose or to trust: a record that the collection holds already, equal bit for bit, is
-left alone. So the same call, after a kill at any moment, goes on where it was; and later it brings what has changed.
+There is no progress file that could be lost or wrong: a record that the collection already holds, equal bit for bit, is
+left alone. So after a kill the same call goes on where it stopped, and later it brings what has changed.
 """
 
 from __future__ import annotations
@@ -69,19 +69,19 @@ def load(
     progress: Callable[[int, int | None], None] | None = None,
     loaded: LoadResult | None = None,
 ) -> LoadResult:
-    """Make the collection hold what the source holds; records of other ids stay as they are.
+    """Copy the source into the collection. Records of other ids stay as they are.
 
     Args:
-        source: where from; it is not closed.
-        collection: where to.
+        source: is read, and not closed.
+        collection: is written.
         batch_size: records a write; each write is durable, and all or nothing.
         on_error: at rows that cannot be stored, `stop` before their batch, or `skip` them and go on.
-        dry_run: look only, and count what would be done.
+        dry_run: write nothing, and count what would be done.
         progress: called with (rows done since the last call, rows in all).
-        loaded: counts into this, so that they can be had after an error.
+        loaded: the counts go here, so that the caller has them after an error.
 
     Raises:
-        RowError: with `stop`, and names the rows; batches before theirs are written.
+        RowError: with `stop`; it names the rows. Earlier batches are written.
     """
     done = loaded if loaded is not None else LoadResult()
     started = time.perf_counter()
@@ -124,7 +124,7 @@ def _write(collection: Collection | None, batch: Batch, there: set[str], done: L
 
 
 def _wanted(collection: Collection, batch: Batch) -> tuple[Batch, set[str]]:
-    """Return the rows that the collection lacks or has otherwise, and the ids that it has."""
+    """Return the rows that the collection lacks or holds differently, and the ids that it has."""
     there = {record.id: record for record in collection.get(batch.ids)}
     keep, kept = [], as_kept(collection, batch).vectors
     for place, id in enumerate(batch.ids):
@@ -135,7 +135,7 @@ def _wanted(collection: Collection, batch: Batch) -> tuple[Batch, set[str]]:
 
 
 def refuse(done: LoadResult, source: ImportSource, faults: list[Fault], on_error: OnError) -> None:
-    """Take note of rows that cannot be stored. Raises RowError where they are to stop the run."""
+    """Count rows that cannot be stored. Raises RowError if they stop the run."""
     done.skipped += len(faults)
     done.faults += faults[: _LISTED - len(done.faults)]
     if faults and on_error == "stop":

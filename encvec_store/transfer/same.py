@@ -1,4 +1,4 @@
-"""Whether a stored record is, bit for bit and type for type, what the source has."""
+"""Compare a stored record with the source: bit for bit and type for type."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def as_kept(collection: Collection, batch: Batch) -> Batch:
     precision = low_level.session(collection).config.precision
     if precision is Precision.SINGLE:
         return batch
-    with np.errstate(over="ignore"):  # what is too large is refused by the write
+    with np.errstate(over="ignore"):  # the write refuses numbers that are too large
         kept = precision.kept(np.asarray(batch.vectors, np.float32))
     return replace(batch, vectors=kept.astype(np.float32))
 
@@ -33,10 +33,10 @@ def as_kept(collection: Collection, batch: Batch) -> Batch:
 def difference(
     record: Record, vector: npt.NDArray[Any], metadata: Mapping[str, Any] | None, document: str | None
 ) -> str:
-    """Return which part differs: vector, metadata or document; "" where none does.
+    """Return the part that differs: vector, metadata or document; "" if none does.
 
-    Vectors are compared as float32, by their bits: 0.0 is not -0.0. In metadata 1, 1.0 and True are three values;
-    the order of keys is none of them.
+    Vectors are compared as float32, by their bits: 0.0 is not -0.0. In metadata 1, 1.0 and True are three values.
+    The order of keys does not matter.
     """
     if record.vector is None or record.vector.tobytes() != np.ascontiguousarray(vector, np.float32).tobytes():
         return "vector"

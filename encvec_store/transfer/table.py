@@ -1,7 +1,7 @@
 """A plaintext pgvector table as a source.
 
-All of it is read in one transaction, of one snapshot, by a cursor on the server: whoever writes meanwhile changes
-nothing of what is read. Vectors come in PostgreSQL's binary form and are never text.
+It is read in one transaction with one snapshot, by a cursor on the server, so writes by others do not change what is
+read. Vectors come in PostgreSQL's binary form, never as text.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class TableSource:
         return np.concatenate([np.empty((0, self.dim), np.float32), *parts])
 
     def again(self) -> None:
-        """Take a new snapshot; what was read before stays to be had by `as_read`."""
+        """Take a new snapshot. `as_read` still gives what was read before."""
         if self._before is not None:
             self._before.close()
         self._before, self._now = self._now, self._connect()

@@ -1,6 +1,6 @@
-"""Out into files: an array or a FAISS index with JSON lines beside, or Parquet.
+"""Export to files: an array or a FAISS index with a file of JSON lines, or Parquet.
 
-Every file is written under another name, for its owner only, and renamed when all of it is on disk.
+Every file is written under another name, for its owner only, and renamed when it is complete.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def to_file(
 
 @contextmanager
 def _fresh(path: Path) -> Iterator[IO[bytes]]:
-    """A file that takes its name when it is complete, and is gone when it is not. Mode 0600 all along."""
+    """Open a file that gets its name when it is complete, and is removed after an error. Its mode is 0600."""
     trial = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
     file = open(os.open(trial, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600), "w+b")  # noqa: SIM115
     try:

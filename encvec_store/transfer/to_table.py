@@ -1,4 +1,4 @@
-"""Out into a plaintext pgvector table, in one transaction by binary COPY."""
+"""Export to a plaintext pgvector table, in one transaction by binary COPY."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def to_table(
 ) -> int:
     """Write a collection, in clear, to a table (id text, embedding vector, metadata jsonb, document text).
 
-    The table appears, or replaces the old one, when all of it is there. Types that JSON lacks carry tags, as in files.
+    The table appears, or replaces the old one, when it is complete. Types that JSON lacks carry tags, as in files.
 
     Args:
         collection: what to write.

@@ -1,4 +1,4 @@
-"""Which rows of a batch cannot be stored, in the library's own words, without writing."""
+"""Find the rows of a batch that cannot be stored, with the library's own reasons, without writing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _UNBOUNDED = 9e29
 
 
 def faults_of(collection: Collection, batch: Batch) -> list[Fault]:
-    """Try rows out on a collection like this one in memory, one by one where they don't pass together."""
+    """Write rows to a similar collection in memory: all together, and one by one if that fails."""
     bound = collection.stats()["max_norm"] if collection.metric != "cosine" else None
     if collection.metric != "cosine" and bound is None:
         bound = _UNBOUNDED  # the first write will set it

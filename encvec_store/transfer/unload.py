@@ -1,6 +1,6 @@
-"""The walk out: every record, opened, each once.
+"""Export step by step: every record is decrypted, each once.
 
-What is written is plaintext. Nothing stands under its name before all of it is written.
+What is written is plaintext. A file or table gets its name only when all of it is written.
 """
 
 from __future__ import annotations

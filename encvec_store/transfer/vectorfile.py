@@ -1,4 +1,4 @@
-"""A FAISS index or an array in a file as a source, with ids and metadata from beside it."""
+"""A FAISS index or an array as a source, with ids and metadata from other files."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _READ_ROWS = 65_536
 
 @dataclass(frozen=True)
 class _Vectors:
-    """What a file holds: `keys` are the places of its vectors, `labels` the ids that it has for them."""
+    """Content of a file. `keys` address its vectors; `labels` are the ids that it keeps for them."""
 
     get: Any
     keys: npt.NDArray[np.int64]
@@ -39,7 +39,7 @@ class _Vectors:
 
 
 class VectorFile:
-    """Vectors of a file, of which every one gets an id, and metadata where there are some.
+    """The vectors of a file. Each one has an id, and metadata if there are any.
 
     Args:
         path: a FAISS index that can give its vectors back, or a `.npy` array.
@@ -95,7 +95,7 @@ class VectorFile:
         return self._at(np.sort(places))
 
     def again(self) -> None:
-        """See that the file is still the one that was read. Raises InputError."""
+        """Check that the file has not changed since it was read. Raises InputError."""
         if self._stamped() != self._stamp:
             raise InputError(f"{self.name} was changed after it was read: run the import again")
 
@@ -105,7 +105,7 @@ class VectorFile:
         return self._batch([place for place, id in enumerate(self._ids) if id in wanted])
 
     def close(self) -> None:
-        """Let go of the vectors."""
+        """Do nothing: the file is mapped or read already."""
 
     def _batch(self, places: Sequence[int]) -> Batch:
         batch = Batch(places, [self._ids[place] for place in places], self._at(np.asarray(places, np.int64)))
@@ -131,7 +131,7 @@ class VectorFile:
             seen.add(id)
 
     def _places(self, extra: Reader, names: list[str], named: bool) -> npt.NDArray[np.int64]:
-        """Row of the metadata for each vector; -1 where there is none."""
+        """Return the metadata row of each vector; -1 if it has none."""
         n = len(self._ids)
         if not named:
             if len(names) != n:
@@ -222,7 +222,7 @@ def _outside(path: Path) -> str:
 
 
 def _listed(index: Any) -> npt.NDArray[np.int64]:
-    """Return the ids in an inverted file, ascending, and let vectors be had by them."""
+    """Return the ids in an inverted file, ascending, and make its vectors readable by id."""
     import faiss
 
     index = faiss.downcast_index(index)
