@@ -7,6 +7,7 @@ import pytest
 
 from encvec_store import errors, low_level
 from encvec_store.crypto import HEADER, PREFIX, TOKEN
+from encvec_store.engine.lookup import places
 from tests.kits import oracle
 from tests.stores.contract import DIM, EVERYTHING, QUIET
 
@@ -125,7 +126,7 @@ class ReplayContract:
         for each in (things, theirs):
             each.upsert(oracle.ids(N), oracle.vectors(N))
         mine, other = place.burglar(), twin.burglar()
-        row, from_row = (int(session_of(each).places(["id-0"])[0]) for each in (things, theirs))
+        row, from_row = (int(places(session_of(each), ["id-0"])[0]) for each in (things, theirs))
         stolen = other.steal(from_row)
         mine.write(row, {part: stolen[part] for part in parts or mine.PARTS})
         for each in (things, place.connect().collection("things", oversample=EVERYTHING)):
@@ -188,7 +189,7 @@ class ReplayContract:
             ids = [f"other-{i}" for i in range(len(others))]
             ids.insert(at, "same")
             things.upsert(ids, np.insert(others, at, vector * signs, axis=0))
-            row = int(session_of(things).places(["same"])[0])
+            row = int(places(session_of(things), ["same"])[0])
             seen.add((burglar.read(row, "index_vector"), burglar.read(row, "vector")[NOISE_NONCE]))
         assert len(seen) == 1
 
