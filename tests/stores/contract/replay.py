@@ -7,7 +7,7 @@ import pytest
 
 from encvec_store import errors, low_level
 from encvec_store.crypto import HEADER, PREFIX, TOKEN
-from encvec_store.engine.lookup import places
+from encvec_store.engine import places
 from tests.kits import oracle
 from tests.stores.contract import DIM, EVERYTHING, QUIET
 
