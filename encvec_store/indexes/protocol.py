@@ -1,11 +1,11 @@
 """The protocol of a vector index over ciphertext, and its optional capabilities.
 
-An index ranks rows of a record store by the inner product of index vectors. It is no more than a cache: it can be made
-again from the records at any time, and its order is a hint that the caller checks on opened vectors.
-*Probes* are queries encrypted for several partitions: the products of all their vectors compare with each other.
+An index ranks rows of a record store by the inner product of index vectors. It is only a cache: it can be built again
+from the records at any time, and its order is a hint that the caller checks on opened vectors.
+*Probes* are queries encrypted for several partitions. Their products can be compared across these partitions.
 
-What an index can do beyond `VectorIndex` it says by having the methods of a capability: `BringsEnvelopes`,
-`KeepsEnvelopes`, `KeepsFiles`.
+An index that can do more than `VectorIndex` has the methods of a capability: `BringsEnvelopes`, `KeepsEnvelopes`,
+`KeepsFiles`.
 """
 
 from __future__ import annotations
@@ -38,21 +38,21 @@ __all__ = [
 Probes = Mapping[int, Matrix]
 """The same q queries, encrypted for each of some partitions: (q, index_dim)."""
 _LUCK = 3
-"""Standard deviations of luck that a part gets more than its share of candidates."""
+"""Standard deviations by which a part may have more than its share of candidates."""
 
 
 @dataclass
 class Nearest:
-    """Candidates of some queries, and what came along."""
+    """Candidates of some queries, and their envelopes."""
 
     lists: list[Rows]
     """Rows of each query."""
     rows: Rows
-    """(m,) rows of all of them that were found, once each."""
+    """(m,) the rows of all queries that were found, once each."""
     vectors: Bytes
     """(m, envelope_size) uint8: their vector envelopes."""
     payloads: dict[int, bytes] = field(default_factory=dict)
-    """Payload envelopes by row, of as many as cost next to nothing."""
+    """Payload envelopes by row, of those rows for which they cost next to nothing."""
 
 
 class VectorIndex(Protocol):
@@ -68,11 +68,11 @@ class VectorIndex(Protocol):
         ...
 
     def explain(self, partition: int, query: Matrix, limit: int, predicate: Predicate | None = None) -> str:
-        """Say in a line or more how `candidates` would answer (index_dim,) of one partition."""
+        """Describe in one or more lines how `candidates` would answer an (index_dim,) query of one partition."""
         ...
 
     def check(self) -> list[str]:
-        """Return descriptions of damage; empty when sound."""
+        """Return descriptions of damage; empty if there is none."""
         ...
 
     def stats(self) -> dict[str, Any]:
@@ -80,25 +80,25 @@ class VectorIndex(Protocol):
         ...
 
     def flush(self) -> None:
-        """Build what is missing and save it, so that the next opening is quick."""
+        """Build what is missing and save it, so that the next opening is fast."""
         ...
 
     def forget(self) -> None:
-        """Drop every cached copy: it was found damaged. It is made again from the records."""
+        """Drop every cached copy, because one was damaged. They are made again from the records."""
         ...
 
     def close(self) -> None:
-        """Save what was built, and release everything. Idempotent."""
+        """Save what was built and release all resources. A second call does nothing."""
         ...
 
     def remove(self) -> None:
-        """Release everything and delete it: the collection was dropped."""
+        """Release all resources and delete the index: the collection was dropped."""
         ...
 
 
 @runtime_checkable
 class BringsEnvelopes(Protocol):
-    """Answers a search in one go: in PostgreSQL, one statement."""
+    """Returns candidates and their envelopes in one step; in PostgreSQL, by one statement."""
 
     def nearest(self, probes: Probes, limit: int, predicate: Predicate | None = None) -> Nearest:
         """Return `candidates`, in any order, with their vector envelopes."""
@@ -110,23 +110,23 @@ class KeepsEnvelopes(Protocol):
     """Has copies of vector envelopes that are read faster than the records."""
 
     def vectors(self, rows: Rows) -> tuple[Rows, Bytes]:
-        """Return what `Records.vectors` returns, from copies as far as there are any."""
+        """Return what `Records.vectors` returns, from copies where there are any."""
         ...
 
 
 class CacheAuthenticator(Protocol):
-    """Lets an index prove that a file it cached is its own, without seeing a key."""
+    """Proves that a cached file is the index's own, without showing it a key."""
 
     def tag(self, message: bytes) -> bytes:
         """Return a tag of the message."""
         ...
 
     def check(self, message: bytes, tag: bytes) -> bool:
-        """Say whether the tag is one of ours."""
+        """Return True if the tag is one of ours."""
         ...
 
     def outlived(self, tag: bytes) -> bool:
-        """Say whether the tag claims a key that was ours and opens nothing any more."""
+        """Return True if the tag names a key that was ours and can open nothing any more."""
         ...
 
 
@@ -135,13 +135,13 @@ class KeepsFiles(Protocol):
     """Keeps files that must be authenticated before they are read."""
 
     def authenticate(self, authenticator: CacheAuthenticator) -> None:
-        """Take the means to check cached index files. Called once after opening, before any search."""
+        """Set what checks cached index files. Called once after opening, before any search."""
         ...
 
 
 @dataclass(frozen=True)
 class Connection:
-    """What a store URL opens: where records lie, and how an index is made over those of one collection."""
+    """What a store URL opens: a record store, and a function that makes an index over one collection."""
 
     store: RecordStore
     index: Callable[[Records], VectorIndex]
@@ -150,9 +150,9 @@ class Connection:
 
 
 def share(limit: int, parts: int) -> int:
-    """Return how many to ask of each of `parts` random parts, so that they hold the first `limit` of the whole.
+    """Return how many to ask of each of `parts` random parts, so that together they hold the first `limit` of all.
 
-    A part holds about as many as a Poisson variable says. What one has beyond that is far from the first.
+    The number in one part is about a Poisson variable. More than this would rarely be among the first.
     """
     mean = limit / parts
     return limit if parts == 1 else min(limit, 1 + math.ceil(mean + _LUCK * math.sqrt(mean)))

@@ -1,7 +1,7 @@
 """A PostgreSQL with pgvector on this machine, without Docker: for a first try, for development, for tests.
 
-It is found among what is installed (the wheel of the extra `embedded`, Debian's packages) and run as a user without
-privileges. Not on Windows. Needs psycopg, of the extra `postgres`.
+It uses an installed PostgreSQL (the wheel of the extra `embedded`, or Debian's packages) and runs it as a user without
+privileges. It needs psycopg, of the extra `postgres`, and does not work on Windows.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Which user runs the server, and what that user can reach.
 
-PostgreSQL refuses to run as root. Root hands it to a user that exists already: none is created, and no directory
-of anybody else's is opened up for it.
+PostgreSQL refuses to run as root. Root runs it as a user that exists already: no user is created, and the permissions
+of other directories are not changed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PREFERRED = ("postgres", "nobody", "daemon", "www-data", "games")
 
 @dataclass(frozen=True)
 class Account:
-    """The user that runs the server; `switch` where it is another one than ours."""
+    """The user that runs the server; `switch` is True if it is not our own."""
 
     name: str
     uid: int
@@ -32,7 +32,7 @@ class Account:
 
     @property
     def options(self) -> dict[str, Any]:
-        """What `subprocess` takes to run a program as this user, and in no other group."""
+        """Arguments for `subprocess` to run a program as this user, in no other group."""
         return {"user": self.uid, "group": self.gid, "extra_groups": []} if self.switch else {}
 
     def own(self, path: Path, mode: int) -> None:
@@ -43,7 +43,7 @@ class Account:
 
 
 def choose_account(name: str | None = None) -> Account:
-    """Return our own user, or one without privileges where we are root. Raises LocalServerError."""
+    """Return our own user, or one without privileges if we are root. Raises LocalServerError."""
     uid = os.geteuid()
     if uid != 0:
         own = _name(uid)
@@ -54,7 +54,7 @@ def choose_account(name: str | None = None) -> Account:
         if entry.pw_uid != 0 and entry.pw_gid != 0:
             return Account(entry.pw_name, entry.pw_uid, entry.pw_gid, switch=True)
     wanted = f"the user {name!r}" if name else "a user without privileges"
-    raise LocalServerError(f"PostgreSQL does not run as root, and {wanted} does not exist here: name another one")
+    raise LocalServerError(f"PostgreSQL does not run as root, and {wanted} does not exist here: name another user")
 
 
 def _candidates(name: str | None) -> Iterator[pwd.struct_passwd]:
@@ -77,7 +77,7 @@ def _name(uid: int) -> str:
 def obstacle(path: Path, account: Account) -> Path | None:
     """Return the first directory on the way to a path, or the path itself, that the account may not enter.
 
-    Looks at the permission bits only: what an access list adds or takes away is not seen.
+    It looks at the permission bits only, not at access control lists.
     """
     if not account.switch:
         return None

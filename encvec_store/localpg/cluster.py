@@ -1,6 +1,6 @@
 """Makes a database cluster and starts the server on it.
 
-The server gets the few environment variables it needs, never those that may hold our passphrases.
+The server gets only the environment variables it needs, and so never a passphrase of ours.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ALWAYS = {
     "log_line_prefix": "%m [%p] ",
     "password_encryption": "scram-sha-256",
 }
-FAST = {  # loses data when the machine goes down: for data that nobody keeps
+FAST = {  # loses data if the machine goes down: only for data that nobody keeps
     "fsync": "off",
     "synchronous_commit": "off",
     "full_page_writes": "off",
@@ -41,7 +41,7 @@ ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TZ")
 
 
 def initialise(home: Home, installation: Installation, account: Account) -> None:
-    """Run initdb beside the place and move the result in, so that what is there is whole. Raises LocalServerError."""
+    """Run initdb in a folder beside and move the result, so that it is never half there. Raises LocalServerError."""
     fresh, secret = home.path / "pgdata.new", home.path / "initial"
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(mode=0o700)
@@ -81,7 +81,7 @@ def launch(
 ) -> int:
     """Start the server without waiting for it; returns its process id. Raises LocalServerError.
 
-    `tcp` and `port` are as the last time where they are None.
+    `tcp` and `port` are those of the last start if they are None.
     """
     kept = home.listen()
     if tcp is None:
@@ -114,7 +114,7 @@ def environment() -> dict[str, str]:
 
 
 def _free_port(kept: object) -> int:
-    """Return the port of the last time if it is still free, else any that is."""
+    """Return the port of the last start if it is still free, otherwise any free one."""
     for wanted in (kept, 0):
         if isinstance(wanted, int):
             with socket.socket() as probe, suppress(OSError):

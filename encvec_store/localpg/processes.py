@@ -1,7 +1,7 @@
-"""The processes of a data directory: find them, stop them, kill them.
+"""Finds, stops and kills the processes of a data directory.
 
-Run as a script it is the guard of a temporary server: it waits until nobody holds the lease any more, however
-they ended, then stops the server and removes what it left. Hence no imports of this package.
+Run as a script, it is the guard of a temporary server: it waits until no process holds the lease any more, however
+those ended, then stops the server and removes its files. So it must not import this package.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ LINUX = sys.platform == "linux"
 
 @dataclass(frozen=True)
 class PidFile:
-    """What a server writes of itself to `postmaster.pid`."""
+    """The content of a server's `postmaster.pid`."""
 
     pid: int
     port: int
@@ -52,7 +52,7 @@ class PidFile:
 
 
 def postmaster(pgdata: Path) -> PidFile | None:
-    """Read `postmaster.pid`; None where there is none, or not yet a whole one."""
+    """Read `postmaster.pid`; return None if it is missing or incomplete."""
     try:
         lines = [*(pgdata / "postmaster.pid").read_text(encoding="utf-8").splitlines(), *[""] * 8][:8]
         segment = lines[6].split()
@@ -69,17 +69,17 @@ def postmaster(pgdata: Path) -> PidFile | None:
 
 
 def running(pgdata: Path) -> PidFile | None:
-    """Return the pid file of a server that lives; None where there is none or it is stale."""
+    """Return the pid file of a running server; None if there is none, or it is stale."""
     found = postmaster(pgdata)
     return found if found and _serves(found.pid, pgdata) else None
 
 
 def forget_stale(pgdata: Path) -> None:
-    """Keep the lock files of a dead server from stopping a start where their number is another program's now.
+    """Keep the lock files of a dead server from preventing a start, if their process id is in use again.
 
-    It may be any program's after a reboot, and is still the dead one's while nobody has collected it. The pid file
-    stays, with a number that nobody has: PostgreSQL finds by its other lines whether backends of a dead server still
-    use the memory, and must be left to look. The lock of the socket says nothing else, and goes.
+    After a reboot any program may have it, and a dead process that nobody has waited for still has it. The pid file is
+    kept, with an id that no process has: PostgreSQL needs its other lines to see if backends of the dead server still
+    use its memory. The lock file of the socket has no other use and is removed.
     """
     found = postmaster(pgdata)
     if found is None or _serves(found.pid, pgdata):
@@ -97,23 +97,23 @@ def forget_stale(pgdata: Path) -> None:
 def launch(
     command: Sequence[str | Path], *, output: int = subprocess.DEVNULL, env: Mapping[str, str], **options: Any
 ) -> int:
-    """Start a program in a session of its own, which outlives us and no Ctrl-C reaches; returns its process id."""
+    """Start a program in its own session, so that it outlives us and Ctrl-C does not reach it; return its id."""
     process = subprocess.Popen(  # noqa: S603
         [str(part) for part in command],
         stdin=subprocess.DEVNULL,
-        stdout=output,  # never a pipe: the server's children would keep it open
+        stdout=output,  # not a pipe: the server's children would keep it open
         stderr=output,
         cwd="/",
         env=dict(env),
         start_new_session=True,
         **options,
     )
-    process.returncode = 0  # nobody waits by this object, which would complain; `alive` collects what has ended
+    process.returncode = 0  # `alive` waits for it, not this object, which would warn
     return process.pid
 
 
 def halt(pgdata: Path, timeout: float) -> bool:
-    """Stop a server: politely (fast shutdown), then at once, then by force. False where it had to be forced."""
+    """Stop a server: by a fast shutdown, then an immediate one, then SIGKILL. Return False if it had to be killed."""
     for number, patience in ((signal.SIGINT, timeout), (signal.SIGQUIT, 10.0)):
         found = running(pgdata)
         if found is None:
@@ -128,12 +128,12 @@ def halt(pgdata: Path, timeout: float) -> bool:
 
 
 def kill(pgdata: Path) -> None:
-    """End a server and its children by SIGKILL, as a crash would, and wait until all are gone."""
+    """Kill a server and its children, like a crash, and wait until all have ended."""
     found = running(pgdata)
     if found is None:
         return
     with contextlib.suppress(ProcessLookupError):
-        os.kill(found.pid, signal.SIGSTOP)  # no child is born from here on
+        os.kill(found.pid, signal.SIGSTOP)  # it starts no child from here on
     family = [found.pid, *_children(found.pid)]
     for pid in family:
         with contextlib.suppress(ProcessLookupError):
@@ -142,7 +142,7 @@ def kill(pgdata: Path) -> None:
 
 
 def end(pid: int) -> None:
-    """End one process of ours by SIGKILL, if it still runs."""
+    """Kill one process of ours, if it still runs."""
     if alive(pid):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
@@ -161,12 +161,12 @@ def discard(home: Path, timeout: float = 10.0) -> None:
         shutil.rmtree(sockets.readlink(), ignore_errors=True)
     gone = home.with_name(f".{home.name}-{os.getpid()}")
     with contextlib.suppress(OSError):
-        home.rename(gone)  # at once, so that nobody finds half a directory
+        home.rename(gone)  # first, so that nobody finds half a directory
     shutil.rmtree(gone, ignore_errors=True)
 
 
 def same_file(descriptor: int, path: Path) -> bool:
-    """Tell whether an open file is still the one of that name."""
+    """Return True if an open file is still the one at that path."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except OSError:
@@ -174,7 +174,7 @@ def same_file(descriptor: int, path: Path) -> bool:
 
 
 def wait_until(done: Callable[[], bool], timeout: float) -> bool:
-    """Wait for a condition; False when the time is up."""
+    """Wait for a condition; return False after the timeout."""
     end = time.monotonic() + timeout
     pause = 0.002
     while not done():
@@ -186,7 +186,7 @@ def wait_until(done: Callable[[], bool], timeout: float) -> bool:
 
 
 def alive(pid: int) -> bool:
-    """Tell whether a process runs; one that has ended and waits to be collected does not."""
+    """Return True if a process runs. A zombie does not."""
     with contextlib.suppress(OSError):  # not our child
         if os.waitpid(pid, os.WNOHANG)[0] == pid:
             return False
@@ -201,11 +201,11 @@ def alive(pid: int) -> bool:
 
 
 def _serves(pid: int, pgdata: Path) -> bool:
-    """Tell whether a process is the server of this data directory: its command line names it."""
+    """Return True if a process is the server of this data directory, by its command line."""
     if not alive(pid):
         return False
     try:
-        if LINUX:  # readable by all, unlike the working directory, which containers hide even from root
+        if LINUX:  # everybody may read it, unlike the working directory, which containers hide even from root
             words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
             return os.fsencode(pgdata) in words
         return str(pgdata) in _ps("-p", str(pid), "-o", "command=")
@@ -214,7 +214,7 @@ def _serves(pid: int, pgdata: Path) -> bool:
 
 
 def _stat(pid: int) -> tuple[str, int]:
-    """Return a process's state and its parent; ("", 0) where it is gone."""
+    """Return a process's state and its parent; ("", 0) if it has ended."""
     try:
         if LINUX:
             fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
@@ -238,7 +238,7 @@ def _ps(*arguments: str) -> str:
 
 
 def _remove_segment(segment: int) -> None:
-    """Remove the few bytes of System V memory by which a crashed server would have been found at its next start."""
+    """Remove the System V memory segment of a crashed server, which its next start would have looked for."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).shmctl(segment, 0, None)  # 0 is IPC_RMID
 
@@ -246,7 +246,8 @@ def _remove_segment(segment: int) -> None:
 def guard(home: Path) -> None:
     """Wait until nobody holds the lease of a temporary server, then discard it.
 
-    Who starts a server holds `lock` and then takes the lease; so this takes the lease and only tries the lock.
+    A process that starts a server holds `lock` and then takes the lease. So this takes the lease first, and only tries
+    `lock`.
     """
     with (home / "lease").open("rb") as lease, (home / "lock").open("rb") as lock:
         while True:
@@ -257,11 +258,11 @@ def guard(home: Path) -> None:
                 fcntl.flock(lease, fcntl.LOCK_UN)
                 time.sleep(0.05)
                 continue
-            if same_file(lock.fileno(), home / "lock"):  # else it is gone, and this may be another run's
+            if same_file(lock.fileno(), home / "lock"):  # otherwise it was removed, and this may be that of another run
                 discard(home)
             return
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(FileNotFoundError):  # all was over before this began
+    with contextlib.suppress(FileNotFoundError):  # everything had ended before this began
         guard(Path(sys.argv[1]))

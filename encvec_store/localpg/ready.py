@@ -1,4 +1,4 @@
-"""Talks to a server that has started: is it ready, what is it, make a database."""
+"""Asks a server if it is ready, and creates databases."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def driver() -> Any:
 def answer(dsn: str) -> tuple[str | None, str]:
     """Ask a server for its version: (version, ""), or (None, why it did not answer).
 
-    Raises LocalServerError where asking again is of no use.
+    Raises LocalServerError if it makes no sense to ask again.
     """
     psycopg = driver()
     try:
@@ -40,9 +40,9 @@ def answer(dsn: str) -> tuple[str | None, str]:
 
 
 def ensure_database(maintenance: str, dsn: str, name: str) -> str:
-    """Make a database with pgvector where there is none; returns the version of pgvector.
+    """Create a database with pgvector if it is missing; return the version of pgvector.
 
-    `maintenance` is the DSN of the database `postgres`, `dsn` of the one wanted. Raises LocalServerError.
+    `maintenance` is the DSN of the database `postgres`, `dsn` that of the new one. Raises LocalServerError.
     """
     psycopg = driver()
     try:

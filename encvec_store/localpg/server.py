@@ -1,9 +1,8 @@
-"""A PostgreSQL of our own, started from what is on this machine.
+"""A local PostgreSQL, started from an installation on this machine.
 
-The server runs in a session of its own, as a user without privileges, with the few environment variables it
-needs: never with those that hold our passphrases. It listens on a unix socket, or on loopback too, and asks for
-a SCRAM password everywhere. The password stands in one file that only its owner reads (libpq's `passfile`), which
-is what a DSN names.
+The server runs in its own session, as a user without privileges, with only the environment variables it needs, and so
+without our passphrases. It listens on a unix socket, or also on loopback, and always asks for a SCRAM password. The
+password is in one file that only its owner can read (libpq's `passfile`); a DSN names that file.
 """
 
 from __future__ import annotations
@@ -30,18 +29,18 @@ from .ready import answer, driver, ensure_database
 
 __all__ = ["LocalServer"]
 
-PASSING = ("Address already in use", "could not bind", "pre-existing shared memory block")  # worth another try
+PASSING = ("Address already in use", "could not bind", "pre-existing shared memory block")  # may pass: try again
 
 
 class LocalServer:
     """A PostgreSQL with pgvector on this machine; a context manager that starts it and stops what it started.
 
-    With `data` the databases stay in that directory, and a server that runs there already is used as it is. Without,
-    the server is temporary: fast, unsafe, and gone when this process is, however it ends. Processes that name the
-    same `share` use one temporary server, which goes with the last of them.
+    With `data`, the databases are kept in that directory, and a server that already runs there is used. Without, the
+    server is temporary: fast, unsafe, and removed when this process ends, however it ends. Processes that give the same
+    `share` use one temporary server, which is removed with the last of them.
 
-    `tcp` listens on 127.0.0.1 too, at `port` or any that is free; `settings` are configuration parameters for this
-    start; `user` runs the server where we are root; `timeout` in seconds bounds each start and stop.
+    With `tcp` it also listens on 127.0.0.1, at `port` or any free one. `settings` are configuration parameters for this
+    start. `user` runs the server if we are root. `timeout` limits each start and stop, in seconds.
     """
 
     def __init__(
@@ -56,7 +55,7 @@ class LocalServer:
         timeout: float = 60.0,
     ) -> None:
         if data is not None and share is not None:
-            raise LocalServerError("`share` names a temporary server; one with `data` is shared by its directory")
+            raise LocalServerError("give either data or share: a shared server is temporary")
         self._account: Account = choose_account(user)
         self._home: Home | None = None if data is None else persistent(data)
         self._share = share
@@ -84,18 +83,18 @@ class LocalServer:
 
     @property
     def version(self) -> str:
-        """Version of the server, such as "18.6"; before `start` only its first part, and "" where there are no data."""
+        """Version of the server, such as "18.6"; before `start` only the major version, and "" if there are no data."""
         kept = self._home and self._home.pgdata / "PG_VERSION"
         return self._version or (kept.read_text(encoding="utf-8").strip() if kept and kept.exists() else "")
 
     @property
     def pid(self) -> int | None:
-        """Process id of the running server; None where none runs."""
+        """Process id of the running server; None if none runs."""
         found = self._home and processes.running(self._home.pgdata)
         return found.pid if found else None
 
     def dsn(self, dbname: str = "postgres") -> str:
-        """Return the URL of a database, without a password in it. Raises LocalServerError where none has run."""
+        """Return the URL of a database, without a password. Raises LocalServerError if the server has not run."""
         if self._home is not None:
             self._address = processes.running(self._home.pgdata) or self._address
         if self._home is None or self._address is None:
@@ -111,26 +110,26 @@ class LocalServer:
         return f"postgresql://{SUPERUSER}@{place}/{quote(dbname, safe='')}?{urlencode(query, quote_via=quote)}"
 
     def ensure_database(self, name: str) -> str:
-        """Make a database with pgvector where there is none; returns the version of pgvector."""
+        """Create a database with pgvector if it is missing; return the version of pgvector."""
         return ensure_database(self.dsn(), self.dsn(name), name)
 
     def start(self) -> bool:
-        """Start the server; False where it ran already. Raises LocalServerError, ImportError without psycopg."""
+        """Start the server; return False if it ran already. Raises LocalServerError, or ImportError without psycopg."""
         driver()
         home = self._home = self._home or temporary(self._account, self._share)
         for _ in range(100):
-            with suppress(HomeGoneError):  # the last user of a shared server has just removed it: again
+            with suppress(HomeGoneError):  # the last user of a shared server has just removed it: try again
                 home.make(self._account)
                 with home.locked():
                     started = self._start_leased(home)
                     self._started = self._started or started
                     return started
-        raise LocalServerError(f"{home.path} goes away each time a server is to start there")
+        raise LocalServerError(f"{home.path} was removed each time before a server could start there: try again")
 
     def stop(self) -> bool:
-        """Stop the server; False where none ran. A shared one goes on for its other users; a temporary one is removed.
+        """Stop the server; return False if none ran. A shared one runs on for its other users; a temporary one is removed.
 
-        Data stay where `data` was given. Safe to call twice.
+        Databases in `data` are kept. A second call does nothing.
         """
         home = self._home
         if home is None or not home.path.exists():
@@ -152,7 +151,7 @@ class LocalServer:
         return True
 
     def kill(self) -> None:
-        """End the server and all its children by SIGKILL, as a crash does. The data stay for `restart`."""
+        """Kill the server and all its children, like a crash. The data are kept for `restart`."""
         processes.kill(self.home / "pgdata")
 
     def restart(self) -> None:
@@ -175,7 +174,7 @@ class LocalServer:
             self.stop()
 
     def _start_leased(self, home: Home) -> bool:
-        """Start the server under the eyes of the guard, if it is a temporary one; the lock is held."""
+        """Start the server, and its guard if it is temporary. The lock must be held."""
         if home.lasting:
             return self._start(home)
         held = self._lease is not None
@@ -188,7 +187,7 @@ class LocalServer:
             raise
 
     def _start(self, home: Home) -> bool:
-        """Start the server; the lock is held."""
+        """Start the server. The lock must be held."""
         if processes.running(home.pgdata) is not None:
             self._version = self._wait(home, None)
             return False
@@ -210,7 +209,7 @@ class LocalServer:
                     if any(each in said for each in PASSING):
                         time.sleep(0.2)
                         continue
-                home.keep_listen(**kept)  # a port that could not be had is not for the next start
+                home.keep_listen(**kept)  # the next start must not ask for a port that is not free
                 raise
             return True
 
@@ -220,7 +219,7 @@ class LocalServer:
         return reachable(find_installation(major), self._account)
 
     def _wait(self, home: Home, pid: int | None, begin: int = 0) -> str:
-        """Wait until the server answers; returns its version. What it says of errors begins there in its log."""
+        """Wait until the server answers; return its version. `begin` is where the log of this start begins."""
         end = time.monotonic() + self._timeout
         why = "it has not begun to listen"
         while time.monotonic() < end:
@@ -239,7 +238,7 @@ class LocalServer:
         processes.end(pid)
 
     def _take_lease(self, home: Home) -> None:
-        """Hold the lease of a temporary server; its first user sets the guard."""
+        """Take the lease of a temporary server; its first user starts the guard."""
         if self._lease is not None:
             return
         first = not (home.path / "lease").exists()
@@ -250,7 +249,7 @@ class LocalServer:
             self._guard = processes.launch([sys.executable, "-I", "-S", guard, home.path], env=environment())
 
     def _leave(self) -> bool:
-        """Give the lease back; True for the last user."""
+        """Give the lease back; return True if this was the last user."""
         if self._lease is None:
             return True
         try:

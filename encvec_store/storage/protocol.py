@@ -1,12 +1,12 @@
 """The protocol of a record store: ciphertext in, ciphertext out.
 
 A record store is the truth. It keeps sealed records, what may be filtered, settings and sealed blobs, and changes them
-in transactions. It knows no key, and it ranks nothing: that is the work of a vector index (`indexes.protocol`).
+in transactions. It knows no key and ranks nothing: a vector index does that (`indexes.protocol`).
 
-A *row* is the store's own number (int64, > 0) of one write of one record. A number is never used again and the exact
-vector behind it never changes: an update removes the old row and adds a new one, so a stale row is absent, never
-another record. Only `replace` may give a row new bytes: the same vector, sealed or encrypted anew.
-A *partition* is an opaque number, up to 2^44; index vectors are comparable only within a partition.
+A *row* is a number (int64, > 0) that the store gives to one write of one record. It is never used again, and its exact
+vector never changes: an update removes the old row and adds a new one. So a stale row is missing, never another record.
+Only `replace` may give a row new bytes: the same vector, sealed or encrypted anew.
+A *partition* is an opaque number, up to 2^44. Only index vectors of one partition can be compared.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ __all__ = ["Blob", "Changes", "CollectionSpec", "EncryptedBatch", "RecordStore",
 
 @dataclass(frozen=True)
 class CollectionSpec:
-    """What a record store must know to lay a collection out."""
+    """What a record store must know to create a collection."""
 
     tenant: str
     name: str
     index_dim: int
-    """Coordinates of an index vector; 0 where there is none. `replace` may change it."""
+    """Coordinates of an index vector; 0 if there is none. `replace` may change it."""
     envelope_size: int
     """Bytes of a vector envelope."""
     half: bool = False
-    """Whether index vectors are kept as float16. A store that lays them out alike may not know when it opens."""
+    """True if index vectors are kept as float16. A store that keeps both alike may not know it when it opens one."""
 
 
 @dataclass(frozen=True)
@@ -43,20 +43,20 @@ class Blob:
     """Sealed bytes beside the records: a scheme's profile, later the segments of an index."""
 
     key_version: int
-    """Under which they are sealed. In clear, so that a rotation finds what is left to seal anew."""
+    """The key version it is sealed under. In clear, so that a rotation finds what it must seal anew."""
     content: bytes = field(repr=False)
 
 
 @dataclass
 class EncryptedBatch:
-    """n encrypted records, to be written all or nothing."""
+    """n encrypted records, to be written all or none."""
 
     partitions: Rows
-    """(n,) int64: of each record."""
+    """(n,) int64: the partition of each record."""
     tokens: Bytes
     """(n, 16) uint8; distinct."""
     index_vectors: Kept
-    """(n, index_dim) float32, or float16 in half precision; kept as they are."""
+    """(n, index_dim) float32, or float16 in half precision; stored unchanged."""
     vectors: Bytes
     """(n, envelope_size) uint8: sealed exact vectors."""
     payloads: list[bytes]
@@ -64,9 +64,9 @@ class EncryptedBatch:
     terms: list[tuple[int, str, Term]] = field(default_factory=list)
     """(position in the batch, field, term) of every value that the store may filter by."""
     retired: list[bytes] = field(default_factory=list)
-    """Other tokens to remove in the same transaction: older names of these records."""
+    """Older tokens of these records, to be removed in the same transaction."""
     rows: Rows | None = None
-    """For `replace` only: (n,) the rows that these records have already, and keep."""
+    """For `replace` only: (n,) the rows that these records have and keep."""
 
 
 @dataclass(frozen=True)
@@ -74,22 +74,22 @@ class Changes:
     """What happened to a collection since a generation."""
 
     generation: int
-    """Of the last write that is in here."""
+    """The generation of the last write included."""
     content: int
-    """Counts `replace`: index vectors read under another number are void."""
+    """Counts `replace`. Index vectors that were read under another number are void."""
     stamp: int
-    """Random with each write. Where an older copy of the store was put back, a generation may come twice, but never
+    """Random, new with each write. If an older copy of the store is put back, a generation may come again, but never
     with the same stamp."""
     added: dict[int, Rows]
-    """Rows by partition, ascending; everything there is, if `whole`."""
+    """Rows by partition, ascending; all rows if `whole`."""
     removed: Rows
-    """Rows that went, ascending; nothing, if `whole`."""
+    """Rows that were removed, ascending; empty if `whole`."""
     whole: bool
-    """Whether the answer lists everything: the changes themselves are not known (any more)."""
+    """True if the answer lists all rows, because the changes themselves are not known (any more)."""
     next_row: int = 1 << 62
-    """Rows from here on were never given out, as far as the store knows."""
+    """Rows from this number on were never given out, as far as the store knows."""
     index_dim: int | None = None
-    """Coordinates of an index vector; None where the collection is gone."""
+    """Coordinates of an index vector; None if the collection was dropped."""
 
 
 class Records(Protocol):
@@ -105,7 +105,7 @@ class Records(Protocol):
         ...
 
     def blob(self, name: str, part: int = 0) -> bytes | None:
-        """Return the content of a sealed blob; None where there is nothing."""
+        """Return the content of a sealed blob; None if there is none."""
         ...
 
     def put(
@@ -117,22 +117,21 @@ class Records(Protocol):
         blobs: Mapping[str, Blob | None] | None = None,
         more: Iterable[EncryptedBatch] = (),
     ) -> None:
-        """Insert or replace records by token, and the settings where given, in one durable transaction.
+        """Insert or replace records by token, and the settings if given, in one durable transaction.
 
         Args:
             batch: the records.
-            under: the sealed settings that the batch was made under. If the stored ones differ by now,
-                StaleConfigError is raised and nothing is written.
+            under: the sealed settings that the batch was made under. If others are stored by now, StaleConfigError is
+                raised and nothing is written.
             config: new settings.
-            blobs: by name, what is stored from now on as part 0 of that blob; None removes all its parts. Other blobs
-                stay as they are.
-            more: further parts of the same write, made while those before are being written. If it raises,
+            blobs: by name, the new part 0 of that blob; None removes all its parts. Other blobs stay.
+            more: further batches of the same write. Each is made while the one before it is written. If it raises,
                 nothing is written.
         """
         ...
 
     def remove(self, rows: Rows) -> int:
-        """Delete rows in one durable transaction; absent ones are no error. Returns how many there were."""
+        """Delete rows in one durable transaction and return how many there were. Missing rows are no error."""
         ...
 
     def replace(
@@ -146,15 +145,14 @@ class Records(Protocol):
     ) -> None:
         """Replace all content and the settings in one durable transaction; `under` and `blobs` as in `put`.
 
-        Batches come with their `rows`, which they keep; rows that are in no batch are gone. The write lock is taken
-        before the first batch is asked for, and the old content can be read while batches are made. If the iterable
-        raises, nothing has changed. Where `index_dim` is given, index vectors have so many coordinates from then on,
-        in every process.
+        Batches have `rows`, which the records keep; rows in no batch are deleted. The write lock is taken before the
+        first batch is asked for. The old content can be read while batches are made. If the iterable raises, nothing
+        changes. If `index_dim` is given, index vectors have that many coordinates from then on, in every process.
         """
         ...
 
     def find(self, tokens: Bytes) -> Rows:
-        """Return the rows of (n, 16) tokens, (n,) int64, with 0 where there is none."""
+        """Return the rows of (n, 16) tokens, (n,) int64; 0 stands for a token without a row."""
         ...
 
     def rows(self, predicate: Predicate | None = None, *, after: int = 0, limit: int | None = None) -> Rows:
@@ -166,7 +164,7 @@ class Records(Protocol):
         ...
 
     def newest(self) -> int:
-        """Return the largest row there is: that of the last record written; 0 where there is none."""
+        """Return the largest row, that of the last record written; 0 if there is none."""
         ...
 
     def partitions(self) -> dict[int, int]:
@@ -190,24 +188,24 @@ class Records(Protocol):
         ...
 
     def audit(self, rows: Rows) -> list[tuple[int, int, bytes, set[tuple[str, Term]]]]:
-        """Return (row, partition, token, {(field, term)}) of the rows found: the columns a store can read itself."""
+        """Return (row, partition, token, {(field, term)}) of the rows found: all that a store can read without keys."""
         ...
 
     def generation(self) -> int:
-        """Return a number that grows with every committed write by any process.
+        """Return a number that grows with every committed write of any process.
 
         Raises CollectionNotFoundError once the collection was dropped.
         """
         ...
 
     def changes(self, since: int, content: int, *, stamp: int | None = None) -> Changes | None:
-        """Return what was written after a generation; None where nothing was.
+        """Return what was written after a generation; None if nothing was.
 
         Args:
-            since: the generation that the caller knows; -1, nothing yet.
-            content: the number of the content that the caller knows. If another is stored, everything is listed.
-            stamp: the stamp of the generation `since`, where the caller kept it on disk: if the store has another
-                history, everything is listed. None, the caller has followed this store all the time.
+            since: the generation that the caller knows; -1 if it knows none.
+            content: the content number that the caller knows. If another is stored, all rows are listed.
+            stamp: the stamp of the generation `since`, if the caller kept it on disk. If the store has another history,
+                all rows are listed. None means that the caller has followed this store all the time.
         """
         ...
 
@@ -216,7 +214,7 @@ class Records(Protocol):
         ...
 
     def check(self) -> list[str]:
-        """Return descriptions of damage that can be seen without keys; empty when sound."""
+        """Return descriptions of the damage that shows without keys; empty if there is none."""
         ...
 
     def stats(self) -> dict[str, Any]:
@@ -224,7 +222,7 @@ class Records(Protocol):
         ...
 
     def flush(self) -> None:
-        """Tidy up: fold logs, forget changes that nobody will ask for."""
+        """Tidy up: fold logs, and forget changes that nobody will ask for."""
         ...
 
 
@@ -239,22 +237,22 @@ class RecordStore(Protocol):
         ...
 
     def open(self, tenant: str, name: str) -> Records | None:
-        """Open a collection, or return None where there is none. A new object every time is fine."""
+        """Open a collection; return None if there is none. It may be a new object every time."""
         ...
 
     def create(self, spec: CollectionSpec, config: bytes) -> Records:
-        """Create a collection, or open the one that another process created meanwhile."""
+        """Create a collection, or open it if another process has created it meanwhile."""
         ...
 
     def drop(self, tenant: str, name: str) -> bool:
-        """Delete a collection and everything in it; False where there is none."""
+        """Delete a collection and all its records; return False if there is none."""
         ...
 
     def close(self) -> None:
-        """Release everything. Idempotent."""
+        """Release all resources. A second call does nothing."""
         ...
 
 
 def union(lists: Sequence[Rows]) -> Rows:
-    """Return every row of the lists once."""
+    """Return each row of the lists once, ascending if there are several lists."""
     return lists[0] if len(lists) == 1 else np.unique(np.concatenate([np.empty(0, np.int64), *lists]))

@@ -1,6 +1,6 @@
-"""Ascending row numbers as ranges in bytes: what a change table keeps of a write.
+"""Ascending row numbers as ranges in bytes, as a change table keeps them.
 
-Rows are given out one after another, so the rows of a write are few ranges, however many they are.
+Row numbers are given out one after another, so the rows of one write make few ranges, however many rows there are.
 The format: pairs (first, last) of big-endian int64, ascending, merged; no header.
 """
 
@@ -14,11 +14,11 @@ from ..data.arrays import Rows
 __all__ = ["ADDED", "BYTES_MOST", "ENTRIES_MOST", "KEPT", "REMOVED", "entries", "packed", "unpacked"]
 
 ADDED, REMOVED = 1, 0
-"""Kinds of entries of a change table."""
+"""The two kinds of entries of a change table."""
 KEPT = 1_000
-"""Writes whose changes a table keeps, at least. Who is further behind lists everything."""
+"""A table keeps the changes of at least this many writes. Who is further behind lists all rows."""
 ENTRIES_MOST, BYTES_MOST = 2 * KEPT, 1 << 20
-"""Entries and bytes of ranges that a table keeps, at most: reading more takes longer than listing what is there."""
+"""The largest numbers of entries and bytes that a table keeps: to read more takes longer than to list all rows."""
 
 
 _NUMBER = np.dtype(">i8")
@@ -48,7 +48,7 @@ def unpacked(ranges: bytes) -> Rows:
     """Return the rows of ranges, ascending and distinct. Ranges of several writes may be joined: b"".join(...).
 
     Raises:
-        ValueError: these are no whole pairs, or one ends before it starts.
+        ValueError: the bytes are not whole pairs, or a range ends before it starts.
     """
     if len(ranges) % _PAIR:
         raise ValueError(f"ranges must take a multiple of {_PAIR} bytes, got {len(ranges)}")
@@ -62,11 +62,11 @@ def unpacked(ranges: bytes) -> Rows:
 
 
 def entries(added: Rows, removed: Rows) -> dict[int, bytes]:
-    """Return what the change table gets of a write, by kind: one entry at least, even where it did nothing.
+    """Return the entries of a write for the change table, by kind: at least one, even if the write did nothing.
 
     Args:
-        added: rows that came, ascending.
-        removed: rows that went, ascending. Those that came by the same write are in neither entry.
+        added: rows that were added, ascending.
+        removed: rows that were removed, ascending. Those that came by the same write are in neither entry.
     """
     if len(removed) and len(added):
         brief = np.intersect1d(added, removed, assume_unique=True)

@@ -1,8 +1,8 @@
-"""Which tables this code makes and which it can use.
+"""Which tables this version creates, and which it can use.
 
-Every store's `meta` says two numbers. `revision` is the newest of the scripts in `migrations/versions` that its tables
-have been through. `format` is the least `FORMAT` of a code that can still read and write them: a revision that only
-adds leaves it as it is, so that older code goes on beside newer. `docs/decisions/0013` has the reasons.
+Every store keeps two numbers in `meta`. `revision` is the newest script of `migrations/versions` that was run on its
+tables. `format` is the smallest `FORMAT` of the code that can still read and write them. A revision that only adds does
+not change it, so that older code works beside newer code. `docs/decisions/0013` has the reasons.
 """
 
 from __future__ import annotations
@@ -18,36 +18,36 @@ if TYPE_CHECKING:
 __all__ = ["FORMAT", "REVISION", "VERSION_TABLE", "Migrating", "judge"]
 
 FORMAT = 1
-"""Newest format that this code reads and writes."""
+"""The newest format that this code reads and writes."""
 REVISION = 1
-"""What this code creates, and the least that it needs."""
+"""The revision that this code creates, and the smallest that it can use."""
 VERSION_TABLE = "schema_revision"
-"""Alembic's own notes. Only migrations read and write it: they keep it and `meta` alike."""
+"""The table in which Alembic keeps its revision. Only migrations use it; they keep it in step with `meta`."""
 
 
 @dataclass(frozen=True)
 class Migrating:
-    """A store's database in a transaction of its own, for migrations."""
+    """A store's database, in a transaction of its own, for migrations."""
 
     connection: Connection
     place: str
     """Its URL, without secrets."""
     schema: str | None
-    """Where the tables are; None in SQLite."""
+    """The schema of the tables; None in SQLite."""
     meta: dict[str, int] | None
-    """What `meta` says; None where there are no tables yet."""
+    """The content of `meta`; None if there are no tables yet."""
 
     @property
     def revision(self) -> int:
-        """That the tables are of; 0 where there are none, or none of ours."""
+        """The revision of the tables; 0 if there are none, or none of ours."""
         return 0 if self.meta is None else self.meta.get("revision", 0)
 
 
 def judge(place: str, meta: dict[str, int]) -> None:
-    """Check that this code can use tables whose `meta` says this.
+    """Check that this code can use tables with this `meta`.
 
     Raises:
-        StoreUnreachableError: they are too new or too old; says what to do.
+        StoreUnreachableError: they are too new or too old. It says what to do.
     """
     written = f"format {meta['format']}" if "format" in meta else "an unknown format"
     if not 1 <= meta.get("format", 0) <= FORMAT:

@@ -299,7 +299,7 @@ class TestRefusals:
         with pytest.raises(LocalServerError, match="holds other files"):
             LocalServer(place / "db").start()
         (place / "db" / "PG_VERSION").write_text("15")
-        with pytest.raises(LocalServerError, match="a cluster that something else made"):
+        with pytest.raises(LocalServerError, match="a cluster that another program made"):
             LocalServer(place / "db").start()
 
     @root_only

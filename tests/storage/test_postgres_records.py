@@ -271,7 +271,7 @@ def test_damage_is_seen_without_keys(pg_dsn):
         ask(pg_dsn, "DELETE FROM encvec.records_1 WHERE row = 2")
         found = collection.check()
         assert any("1 filter terms belong to no record" in line for line in found)
-        assert any("count of records is wrong for 1 groups" in line for line in found)
+        assert any("count of records is wrong for 1 partitions" in line for line in found)
 
 
 def test_rows_of_an_unknown_shape(pg_dsn):

@@ -48,7 +48,7 @@ def test_options_come_from_the_url_and_keywords_win():
         ("postgresql://h/db", {"index": "flat"}, "index must be one of auto, none, hnsw, ivfflat"),
         ("postgresql://h/db", {"storage": "sq8"}, "storage must be one of"),
         ("postgresql://h/db", {"m": 1}, "m must be from 2 to 100"),
-        ("postgresql://h/db", {"m": 40}, "ef_construction is at least twice m"),
+        ("postgresql://h/db", {"m": 40}, "ef_construction must be at least twice m"),
         ("postgresql://h/db", {"lock_timeout": float("nan")}, "lock_timeout"),
         ("postgresql://h/db", {"pooler": "maybe"}, "pooler must be 1 or 0"),
         ("postgresql://h/db", {"schema": "pg_mine"}, "schema"),

@@ -13,12 +13,12 @@ __all__ = ["PgvectorIndex", "connect", "connect_in_loop"]
 
 
 def connect(url: str, **options: Any) -> Connection:
-    """Open a `postgresql:` store; `PostgresStore` says what the URL and the options are, and what is raised."""
+    """Open a `postgresql:` store. `PostgresStore` documents the URL, the options and the errors."""
     return _connection(PostgresStore(url, **options))
 
 
 def connect_in_loop(url: str, **options: Any) -> Connection:
-    """Do the same for async callers, in a walk of `concurrency.spawn`: every call waits in their event loop."""
+    """Open one for async callers, in a walk of `concurrency.spawn`: every call waits in their event loop."""
     return _connection(AsyncPostgresStore(url, **options))
 
 

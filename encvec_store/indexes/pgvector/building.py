@@ -1,7 +1,7 @@
-"""Building and finding indexes, one per key version of a collection.
+"""Builds and finds indexes, one for each partition of a collection.
 
-An index covers one partition only: vectors of different key versions are not comparable, and must not share a graph.
-It is built beside reads and writes, and by one process at a time.
+Vectors of different partitions cannot be compared and must not share a graph. An index is built while others read and
+write, by one process at a time.
 """
 
 from __future__ import annotations
@@ -29,32 +29,32 @@ _EXISTING = (
     "SELECT c.relname, i.indisvalid, pg_relation_size(c.oid) FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid"
     " WHERE i.indrelid = format('%%I.%%I', %s::text, %s::text)::regclass"
 )
-"""Fails where the table is gone: it was replaced, and must not look like one without indexes."""
+"""Fails if the table is gone: it was replaced, and must not look like a table without indexes."""
 _SIZE: LiteralString = (
     "SELECT coalesce(sum(pg_relation_size(indexrelid)), 0)::int8 FROM pg_index"
     " WHERE indrelid = to_regclass({records_name}) AND indpred IS NOT NULL"
 )
 _INDEXES = (("bit", "bit"), *itertools.product(("hnsw", "ivfflat"), ("float32", "float16")))
-"""(kind, storage); of several that are there, the last is used."""
+"""(kind, storage). If several exist, the last of these is used."""
 _LOCK = 0x656E7658
-"""First half of the advisory lock; the number of the tables is the other."""
+"""The first half of the advisory lock; the number of the tables is the second."""
 
 
 _DROP = SQL("DROP INDEX CONCURRENTLY IF EXISTS {}")
-"""Without keeping readers out while it waits for one that does not end."""
+"""CONCURRENTLY, so that new readers need not wait while it waits for an old one."""
 
 
 @dataclass(frozen=True)
 class IndexState:
-    """How one partition stands."""
+    """How one partition is indexed."""
 
     records: int
     kind: str
-    """Of the index there is: none, hnsw, ivfflat, bit."""
+    """The kind of its index: none, hnsw, ivfflat, bit."""
     wanted: str
-    """That the options ask for."""
+    """The kind that the options ask for."""
     storage: str
-    """What the index keeps of a vector: float32, float16, bit."""
+    """How the index keeps vectors: float32, float16, bit."""
     bytes: int
 
 
@@ -85,16 +85,16 @@ class Indexer:
         return found
 
     def size(self, cursor: Cursor, content: int) -> int:
-        """Return the bytes of all indexes of vectors, also of those that the options do not use."""
+        """Return the bytes of all indexes of vectors, including those that the options do not use."""
         (size,) = cursor.execute(self._names.sql(_SIZE, content)).fetchone() or (0,)
         return int(size)
 
     def build(self, content: int, partition: int, state: IndexState) -> bool:
-        """Build the index that a partition lacks; False where another process is at it.
+        """Build the index that a partition lacks; return False if another process does it.
 
         Raises:
             StoreLockedError: a transaction of another process did not end within the lock timeout.
-            StoreUnreachableError: the server failed, refused, or was too short of memory or space.
+            StoreUnreachableError: the server failed, refused, or had too little memory or space.
         """
         dim = self._dim_of(content)
         storage = self._options.storage_for(dim, half=self._half)
@@ -109,7 +109,7 @@ class Indexer:
                 name = Identifier(self._names.schema, self._name(content, partition, state.wanted, storage))
                 for _, setting, value in self._settings():
                     cursor.execute(b"SELECT set_config(%s, %s, false)", (setting, value))
-                # what an interrupted build left is of no use to searches, and slows down writes
+                # what an interrupted build has left slows writes down and helps no search
                 cursor.execute(_DROP.format(name))
                 try:
                     with self._watched(cursor, state.records, dim):
@@ -127,7 +127,7 @@ class Indexer:
         return True
 
     def build_new(self, cursor: Cursor, content: int, counts: dict[int, int], dim: int) -> None:
-        """Index tables that nobody else sees yet, in the transaction that made them."""
+        """Index tables in the transaction that created them, before others can see them."""
         self._source.set_local(cursor, {setting: value for _, setting, value in self._settings()[:-1]})
         for partition, records in counts.items():
             wanted = self._options.kind_for(records, dim, half=self._half)
@@ -149,7 +149,7 @@ class Indexer:
 
     @contextmanager
     def _watched(self, cursor: Cursor, records: int, dim: int) -> Iterator[None]:
-        """Warn where the server remarks that a graph outgrows its memory, while there is time to begin anew."""
+        """Warn as soon as the server says that a graph does not fit in its memory: a restart may be faster."""
 
         def tell(notice: pg.Diagnostic) -> None:
             if "maintenance_work_mem" in (notice.message_primary or ""):

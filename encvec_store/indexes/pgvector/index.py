@@ -1,4 +1,4 @@
-"""A collection's pgvector index: searches and their index on the server."""
+"""A vector index over one collection in PostgreSQL."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class PgvectorIndex:
         return self._searcher.explain(partition, query, limit, predicate)
 
     def check(self) -> list[str]:
-        """Return nothing: an index of the server's cannot be looked into from here, only built anew."""
+        """Return nothing: an index on the server cannot be checked from here, only built anew."""
         return []
 
     def stats(self) -> dict[str, Any]:
@@ -61,14 +61,14 @@ class PgvectorIndex:
         self._searcher.build()
 
     def forget(self) -> None:
-        """Look again which indexes there are. There is no copy of vectors or envelopes to drop."""
+        """Look again which indexes exist. There is no cached copy of vectors to drop."""
         self._searcher.look_again()
 
     def close(self) -> None:
-        """Leave the records to other indexes. What was built stays on the server."""
+        """Let go of the records. What was built stays on the server."""
         if self._records.on_replace == self._searcher.index_new:
             self._records.on_replace = None
 
     def remove(self) -> None:
-        """Do as `close`: the index went with the tables of the collection."""
+        """Do what `close` does: the index was dropped with the tables of the collection."""
         self.close()

@@ -1,11 +1,11 @@
-"""Candidates: which way to search, and the statements for it.
+"""Finds candidates: chooses a way to search, and runs its statement.
 
     few records, many candidates       exact: every record of the partition is compared
     a filter that few records pass     narrow: they are listed by the index on terms, and compared exactly
     otherwise                          index: HNSW (of vectors or signs) or IVFFlat, the filter checked on the way
 
-Whatever an index leaves out is made up for: where fewer come than were asked, the exact way is gone. A search of one
-query is one statement, which brings the sealed vectors along.
+If an index gives fewer candidates than asked for, the exact way is used. A search of one query is one statement, which
+also returns the sealed vectors.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ log = logging.getLogger("encvec_store")
 _MOST_EF = 1000
 _LEAST_NARROW = 1_000
 _MOST = 1 << 40
-"""Candidates asked for at most: more than a table holds, and few enough for the server's arithmetic."""
+"""The most candidates to ask for: more than a table can hold, and no overflow in the server."""
 _VISIT_COST = 6.0
-"""How much dearer a step in a graph is than comparing a listed record."""
+"""Cost of one step in a graph, relative to comparing one listed record."""
 _VISITS = 20_000
-"""HNSW nodes that the server visits at most, unless told otherwise."""
+"""The most HNSW nodes that the server visits by default."""
 _LOOK_AGAIN = 5.0
-"""Seconds for which we believe to know which indexes there are."""
+"""Seconds after which to look again which indexes exist."""
 _BUILD_AGAIN = 300.0
-"""Seconds until a search tries again to build an index that could not be built."""
+"""Seconds after which a search tries again to build an index, if it could not be built."""
 _NUMBERS = re.compile(r"'\[[-+.,e0-9]{40,}\]'")
-"""A query in a plan that is shown to people."""
+"""A query vector in a plan. It is not shown to people."""
 _JIT_ABOVE = 100_000
-"""Records from which on the server might compile an exact scan, which costs more than it saves."""
+"""Records above which the server might compile an exact scan (JIT), which costs more than it saves."""
 
 
 class Searcher:
@@ -67,21 +67,21 @@ class Searcher:
         self._build_after = 0.0
         self._statements = Statements(records)
         self.ways: Counter[str] = Counter()
-        """Searches by way; `short` counts those that an index answered with too few."""
+        """Counts of searches by way; `short` counts those for which an index gave too few candidates."""
 
     def candidates(self, probes: Probes, limit: int, predicate: Predicate | None) -> list[Rows]:
         """Return up to `limit` rows for each query, nearest first."""
         return self._search(probes, limit, predicate, whole=False).lists
 
     def nearest(self, probes: Probes, limit: int, predicate: Predicate | None) -> Nearest:
-        """Return the same in any order, with their envelopes."""
+        """Return the same rows in any order, with their envelopes."""
         if len(next(iter(probes.values()))) == 1:
             return self._search(probes, limit, predicate, whole=True)
         lists = self.candidates(probes, limit, predicate)
         return Nearest(lists, *self._records.vectors(union(lists)))
 
     def _search(self, probes: Probes, limit: int, predicate: Predicate | None, *, whole: bool) -> Nearest:
-        """Return candidates; the envelopes and small payloads of the only query's, if `whole`."""
+        """Return candidates; with `whole`, for one query, also envelopes and small payloads."""
         limit = min(limit, _MOST)
         ask = Ask(
             {partition: np.ascontiguousarray(part, np.float32) for partition, part in probes.items()},
@@ -90,7 +90,7 @@ class Searcher:
             whole,
         )
         if ask.dim != self._records.dim_of(self._records.content):
-            self._records.catch_up()  # another process moved the collection to a sketch, or to another one
+            self._records.catch_up()  # another process has encrypted the collection anew
             self.look_again()
             self._statements.fit(self._records.content, ask)
         if not ask.dim or not ask.count or limit <= 0:
@@ -121,7 +121,7 @@ class Searcher:
         return exact
 
     def states(self, *, fresh: bool = False) -> dict[int, IndexState]:
-        """Return how each partition is indexed, as of a moment ago."""
+        """Return how each partition is indexed, as of a few seconds ago unless `fresh`."""
         if fresh or time.monotonic() > self._seen + _LOOK_AGAIN:
             counts = self._records.partitions()
             self._states = self._records.on_content(
@@ -154,11 +154,11 @@ class Searcher:
         self.look_again()
 
     def look_again(self) -> None:
-        """Ask which indexes there are before the next search."""
+        """Look which indexes exist before the next search."""
         self._seen = -_LOOK_AGAIN
 
     def explain(self, partition: int, query: Matrix, limit: int, predicate: Predicate | None = None) -> str:
-        """Return which way a search of one query goes, and the server's plan for it. Builds no index."""
+        """Describe the way of a search of one query, with the server's plan. Builds no index."""
         state = self.states(fresh=True).get(partition)
         if state is None:
             return "nothing to compare"
@@ -200,7 +200,7 @@ class Searcher:
         return self._states.get(partition)
 
     def _try_to_build(self, partition: int) -> None:
-        """Build an index if the server lets us: a replica or a role that only reads can be searched without."""
+        """Build an index if the server allows it. A replica, or a role that may only read, is searched without."""
         try:
             self.build(partition)
         except StoreError as error:
@@ -208,12 +208,12 @@ class Searcher:
             log.warning("searches of collection %r compare all records: %s", self._records.spec.name, error)
 
     def _narrow_limit(self, records: int, limit: int) -> int:
-        """Records up to which listing and comparing them is cheaper than a graph that skips the others."""
+        """Return how many passing records are still cheaper to list and compare than a filtered walk of the graph."""
         return max(_LEAST_NARROW, 2 * limit, int((_VISIT_COST * limit * records) ** 0.5))
 
     def _exact(self, ask: Ask, state: IndexState | None) -> Nearest:
         self.ways["exact"] += 1
-        # set before the statement is planned, which costs round trips
+        # it must be set before the statement is planned, which costs round trips
         settings = {"jit": "off"} if state is None or state.records > _JIT_ABOVE else None
 
         def work(cursor: Cursor, content: int) -> list[Any]:
@@ -234,7 +234,7 @@ class Searcher:
     def _indexed(self, ask: Ask, states: dict[int, IndexState], state: IndexState) -> Nearest:
         self.ways[state.kind] += 1
         way = self._way(state, ask.limit, len(ask.probes))
-        if len(ask.probes) > 1:  # one that we do not know of may have got records since we looked
+        if len(ask.probes) > 1:  # a partition may have got its first records since we looked
             served = {partition for partition, other in states.items() if other.kind == state.kind}
             way = replace(way, scanned=tuple(partition for partition in ask.probes if partition not in served))
 
@@ -244,7 +244,7 @@ class Searcher:
         return self._take(ask, self._records.on_content(work))
 
     def _way(self, state: IndexState, limit: int, partitions: int = 1) -> Way:
-        """Say how to use the indexes of this kind of some partitions, which give `limit` candidates together."""
+        """Return how to search the indexes of some partitions, so that they give `limit` candidates together."""
         options, limit, records = self._options, share(limit, partitions), state.records // partitions
         if state.kind == "ivfflat":
             probes = ("ivfflat.probes", str(options.probes_for(records)))
@@ -270,13 +270,13 @@ class Searcher:
         found = [np.empty(0, np.int64) for _ in range(ask.count)]
         for n, packed, distances in lines:
             rows = rows_from(packed)
-            # an index hands them out nearly in order, and aggregates promise none
+            # an index gives them nearly in order, and aggregates keep no order
             found[n - 1] = rows[np.lexsort((rows, np.frombuffer(distances or b"", ">f8")))]
         return Nearest(found, np.empty(0, np.int64), np.empty((0, size), np.uint8))
 
 
 def _together(states: Mapping[int, IndexState]) -> IndexState | None:
-    """Describe the partitions of one search by the largest that has an index, with the records of all."""
+    """Return the state of the largest indexed partition, with the record count of all."""
     if len(states) < 2:
         return next(iter(states.values()), None)
     largest = max(states.values(), key=lambda state: (state.kind != "none", state.records))

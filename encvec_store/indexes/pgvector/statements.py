@@ -1,4 +1,4 @@
-"""The statements of searches, kept by shape with a hole for the filter."""
+"""Composes the statements of searches, and caches them by shape, with a placeholder for the filter."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from ..protocol import share
 __all__ = ["Ask", "Statements", "Way"]
 
 _KEPT = 500
-"""Statements kept, since putting one together takes longer than sending it."""
+"""Statements to cache: composing one takes longer than sending it."""
 _HOLE = "\0"
-"""Stands in a kept statement where the filter goes."""
+"""Marks in a cached statement where the filter goes."""
 _SMALL = 400
-"""Bytes of a payload that comes along with a candidate: the padded ones of short records have 344. Sending so much is
-cheaper than being asked for ten of them."""
+"""Payloads up to this many bytes are sent with a candidate; those of short records have 344. To send them is cheaper
+than another statement for ten of them."""
 
 
-# For many queries, one line each: its rows and distances, packed. Envelopes follow by a second statement, once each.
+# For many queries, one line for each: its rows and distances, packed. A second statement reads each envelope once.
 _WIDE: LiteralString = (
     "SELECT q.n, found.* FROM {before}(SELECT u.v, u.n{settings} FROM unnest(%(queries)b::{type}[]) WITH ORDINALITY"
     " AS u (v, n)) AS q CROSS JOIN LATERAL (SELECT string_agg(int8send(c.row), ''::bytea)"
-    " FILTER (WHERE c.d IS NOT NULL),"  # none should be, but for damage
+    " FILTER (WHERE c.d IS NOT NULL),"  # null only if damaged
     " string_agg(float8send(c.d), ''::bytea) FROM ({inner}) AS c) AS found"
 )
-# For one query, a line for each record. The outer join tells no record from no search. Its parameter is a vector, not
-# an array of one: what the server cannot guess the length of, it plans anew each time.
+# For one query, a line for each record. The outer join tells "no record" from "not searched". The parameter is a
+# vector, not an array of one: the server would plan a statement with an array of unknown length anew each time.
 _WHOLE: LiteralString = (
     "SELECT c.row, c.envelope, c.payload FROM {before}(SELECT %(query)b::{type} AS v{settings}) AS q"
     " LEFT JOIN LATERAL ({inner}) AS c ON true"
@@ -51,8 +51,8 @@ _SIGNS: LiteralString = (
     "SELECT {columns} FROM (SELECT r.ctid AS place, * FROM {records} AS r WHERE r.partition = {partition}{where}"
     " ORDER BY {on} {operator} {query} LIMIT {wide}) AS r ORDER BY {distance} LIMIT {limit}"
 )
-# Of several cells, one branch for each index, since an index serves one partition; cells without one are compared all
-# in one pass. Their products compare with each other, so the nearest of all are chosen here.
+# With several cells, the query has one branch for each index, since an index serves one partition. Cells without an
+# index are compared in one pass. Products of all cells can be compared, so the nearest of all are chosen here.
 _CELLS_WIDE: LiteralString = (
     "SELECT q.n, found.* FROM {before}(SELECT s.n{settings} FROM generate_series(1, {count}) AS s (n)) AS q"
     " CROSS JOIN LATERAL (SELECT string_agg(int8send(c.row), ''::bytea) FILTER (WHERE c.d IS NOT NULL),"
@@ -69,8 +69,8 @@ _SCANNED: LiteralString = (
     " %(vectors)b::{type}[]) AS p (partition, n, v) ON p.partition = r.partition"
     " WHERE p.n = q.n{where} ORDER BY {distance} LIMIT {limit})"
 )
-# Not through a sort, which would copy every record: the chosen ones are read once more. Within one statement a place
-# is as good as a key, and nearer.
+# A sort would copy every record, so only the chosen ones are read, afterwards. Within one statement, ctid is as good as
+# a key, and faster.
 _AFTERWARDS: LiteralString = "SELECT {columns} FROM ({inner}) AS n JOIN {records} AS r ON r.ctid = n.place"
 _NARROW: LiteralString = (
     "WITH listed AS MATERIALIZED (SELECT row FROM ({hole}) AS l LIMIT {most} + 1), few AS MATERIALIZED"
@@ -88,16 +88,16 @@ class Ask:
     limit: int
     predicate: Predicate | None
     whole: bool
-    """With envelopes; there is one query then."""
+    """True to return envelopes too; then there is one query."""
 
     @property
     def dim(self) -> int:
-        """Coordinates of a query."""
+        """The number of coordinates of a query."""
         return int(next(iter(self.probes.values())).shape[1])
 
     @property
     def count(self) -> int:
-        """Queries."""
+        """The number of queries."""
         return len(next(iter(self.probes.values())))
 
 
@@ -106,15 +106,15 @@ class Way:
     """How it is searched for."""
 
     kind: str
-    """exact, narrow, or that of the index."""
+    """exact, narrow, or the kind of the index."""
     storage: str = "exact"
     settings: tuple[tuple[str, str], ...] = ()
     most: int = 0
-    """narrow: records up to which it is tried."""
+    """narrow: the most passing records for which it is used."""
     wide: int = 0
-    """bit: records taken from the index of signs, to be compared by their whole index vectors."""
+    """bit: records to take from the index of signs and compare by their whole index vectors."""
     scanned: tuple[int, ...] = ()
-    """Of several partitions, those that this index does not serve."""
+    """The partitions that no index of this kind serves."""
 
 
 class Statements:
@@ -127,10 +127,10 @@ class Statements:
         self._kept: dict[tuple[Any, ...], tuple[bytes, ...]] = {}
 
     def search(self, content: int, ask: Ask, way: Way) -> tuple[bytes, dict[str, Any]]:
-        """Return a search and its parameters. Its lines are those of `_WHOLE` or `_WIDE`.
+        """Return the statement of a search and its parameters. It returns the lines of `_WHOLE` or `_WIDE`.
 
         Raises:
-            StaleConfigError: the tables hold index vectors of another dimension (by now).
+            StaleConfigError: the index vectors in the tables have another dimension (by now).
         """
         self.fit(content, ask)
         many = len(ask.probes) > 1
@@ -152,12 +152,12 @@ class Statements:
         return filtering.encode().join(text), parameters | compiled.parameters
 
     def fit(self, content: int, ask: Ask) -> None:
-        """Check that queries have as many coordinates as the vectors in these tables. Raises StaleConfigError."""
+        """Check that queries and index vectors have the same dimension. Raises StaleConfigError."""
         if ask.dim != self._records.dim_of(content):
             raise StaleConfigError("the collection's settings were changed meanwhile")
 
     def passing(self, cursor: Cursor, content: int, partition: int, predicate: Predicate) -> int:
-        """Count the records of a partition that a filter lets pass."""
+        """Count the records of a partition that pass a filter."""
         compiled = PredicateSql(self._names.records(content), self._names.terms(content))
         holds = SQL(compiled.holds(predicate, "r.row"))
         sql = self._names.sql(_PASSING, content, partition=partition, holds=holds)
@@ -250,7 +250,7 @@ class Statements:
         inner = names.part(_SIGNS if way.kind == "bit" else _INNER, content, **parts)
         if joined:
             inner = names.part(_AFTERWARDS, content, columns=SQL(_COLUMNS), inner=inner)
-        # set by the statement itself, before the scan begins: that saves a transaction's round trips
+        # the statement sets them itself, before the scan begins, which saves the round trips of a transaction
         settings = [SQL(", set_config({}, {}, true)").format(setting, value) for setting, value in way.settings]
         outer = names.part(
             _WHOLE if ask.whole else _WIDE,

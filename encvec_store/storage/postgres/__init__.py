@@ -2,12 +2,12 @@
 
 schema encvec
 ├── meta          format of the tables
-├── collections   one row each: settings, generation, next row number, number of the tables in use
-├── blobs         what is sealed beside the settings
-├── partitions    records by key version and cell, counted by every write
+├── collections   one row for each collection: settings, generation, next row number, number of its tables
+├── blobs         sealed bytes beside the settings
+├── partitions    counts of records by key version and cell, kept by every write
 ├── changes       rows that each write added and removed
-├── records       parent of records_1, records_2, ...: one table a collection
-└── terms         parent of terms_1, terms_2, ...: fields that may be filtered
+├── records       parent of records_1, records_2, ...: one table for each collection
+└── terms         parent of terms_1, terms_2, ...: values that the server may filter by
 """
 
 from __future__ import annotations

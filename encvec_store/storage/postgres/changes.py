@@ -1,7 +1,7 @@
-"""What was written since: the change table of a collection, read and tidied up.
+"""Reads and tidies the change table of a collection.
 
-Every write has at least one entry, even where it added and removed nothing: a reader who misses one knows that it was
-lost, and lists everything.
+Every write has at least one entry, even if it added and removed nothing. A reader that misses one knows that it was
+lost, and lists all rows.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .wire import rows_from
 __all__ = ["changed", "following", "forget", "purge"]
 
 _NEVER = 1 << 62
-"""A generation that no collection reaches."""
+"""Larger than any generation."""
 _ATTEMPTS = 32
 _NOTHING = np.empty(0, np.int64)
 
@@ -48,7 +48,7 @@ _COUNT: LiteralString = (
     "SELECT count(*), coalesce(sum(octet_length(rows)), 0)::int8 FROM {changes} WHERE collection = {id}"
 )
 _LOCK: LiteralString = "SELECT FROM {collections} WHERE id = {id} FOR UPDATE"
-"""By itself: the next statement sees what was committed while this one waited."""
+"""A statement of its own, so that the next one sees what was committed during the wait."""
 _FORGET: LiteralString = (
     "WITH known AS (UPDATE {collections} SET purged = CASE WHEN (SELECT sum(octet_length(rows)) FROM {changes}"
     " WHERE collection = {id}) > {most} THEN generation ELSE greatest(purged, generation - {kept}) END"
@@ -69,19 +69,19 @@ def changed(records: RecordsReader, since: int, content: int, stamp: int | None)
         if (generation, now) == (since, content) and stamp in (None, current):
             return None
         records.follow(now, index_dim)
-        # of a generation that was, we don't know the stamp any more
+        # the stamps of earlier generations are not kept
         if now != content or stamp is not None or not purged <= since < generation or n != generation - since:
             return _whole(cursor, records, since)
         try:
             came, went = unpacked(added or b""), unpacked(removed or b"")
-        except ValueError:  # damaged: what is there is known all the same
+        except ValueError:  # damaged: list all rows
             return _whole(cursor, records, since)
         partitions = {}
         if len(came):
-            # the first row that came since: who called has seen nothing of what is above it
+            # from the first new row on, the caller has seen nothing
             sql = records.names.sql(_BETWEEN, now)
             found = cursor.execute(sql, (int(came[0]), int(came[-1]))).fetchall()
-            # what another write has removed meanwhile is missing, and that change comes next
+            # rows that another write has removed meanwhile are missing here; that change comes next
             partitions = {partition: rows_from(listed) for partition, listed in found}
             went = went[: np.searchsorted(went, came[0])]
         return Changes(generation, now, current, partitions, went, False, next_row, index_dim)
@@ -107,31 +107,31 @@ def following(records: RecordsReader, since: int, content: int, predicate: Predi
 
 
 def _whole(cursor: Cursor, records: RecordsReader, since: int) -> Changes:
-    """List everything there is."""
+    """List all rows."""
     tables = records.content
     lines = cursor.execute(records.names.sql(_WHOLE, tables, id=records.collection)).fetchall()
     if not lines:
         return _gone(since, tables)
     generation, content, stamp, next_row, index_dim, *_ = lines[0]
-    if content != tables:  # replaced before we looked: as if its tables had been dropped already
+    if content != tables:  # replaced meanwhile: treat it as if its tables were gone
         raise UndefinedTable
     rows = {partition: rows_from(listed) for *_, partition, listed in lines if partition is not None}
     return Changes(generation, content, stamp, rows, _NOTHING, True, next_row, index_dim)
 
 
 def _gone(since: int, content: int) -> Changes:
-    """Return what is told of a collection that was dropped."""
+    """Return the changes of a collection that was dropped."""
     return Changes(since, content, 0, {}, _NOTHING, whole=True)
 
 
 def forget(cursor: Cursor, records: RecordsReader) -> None:
-    """Forget what was done before the newest writes, and all if that is much. The collection is locked by now."""
+    """Forget all but the newest changes, or all if they are large. The collection must be locked."""
     sql = records.names.sql(_FORGET, id=records.collection, most=BYTES_MOST, kept=KEPT)
     cursor.execute(sql)
 
 
 def purge(records: RecordsReader) -> None:
-    """Forget changes if there are many."""
+    """Forget old changes if there are many."""
     sql = records.names.sql(_COUNT, id=records.collection)
     n, size = records.on_content(lambda cursor, _: cursor.execute(sql).fetchone()) or (0, 0)
     if n > ENTRIES_MOST or size > BYTES_MOST:

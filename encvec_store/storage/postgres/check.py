@@ -1,4 +1,4 @@
-"""Damage that shows without keys, and sizes."""
+"""Finds the damage that shows without keys, and sizes."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ _CHECKS: tuple[tuple[LiteralString, str], ...] = (
         "SELECT count(*) FROM (SELECT partition, count(*) AS n FROM {records} GROUP BY partition) h FULL JOIN"
         " (SELECT partition, records AS n FROM {partitions} WHERE collection = {id} AND records <> 0) s"
         " USING (partition) WHERE h.n IS DISTINCT FROM s.n",
-        "the count of records is wrong for {} groups",
+        "the count of records is wrong for {} partitions",
     ),
 )
-# an index of vectors is on one partition; what is on all records are keys
+# indexes with a condition are those of vectors; the others are keys
 _SIZES: LiteralString = (
     "SELECT pg_total_relation_size(to_regclass({records_name})) - pg_indexes_size(to_regclass({records_name})),"
     " pg_total_relation_size(to_regclass({terms_name})),"
@@ -45,7 +45,7 @@ _SIZES: LiteralString = (
 
 
 def check_content(cursor: Cursor, content: int, records: RecordsReader) -> list[str]:
-    """Return descriptions of damage; empty when sound."""
+    """Return descriptions of damage; empty if there is none."""
     spec = records.spec
     found = []
     for template, text in _CHECKS:

@@ -29,7 +29,7 @@ __all__ = ["Connections"]
 
 _DEFAULTS = {
     "connect_timeout": "10",
-    # a peer that vanished without a word is noticed within a minute, not after two hours
+    # a peer that is gone is noticed within a minute, not after two hours
     "keepalives_idle": "30",
     "keepalives_interval": "10",
     "keepalives_count": "3",
@@ -63,7 +63,7 @@ class Connections:
         self._opening = Lock()
         self._born = generation()
         if pool is None and engine is None:
-            self._connect().close()  # the pool would retry in silence: fail here, and say why
+            self._connect().close()  # the pool would retry silently: fail here, and say why
             self._own = self._new_pool()
 
     @property
@@ -106,7 +106,7 @@ class Connections:
                 raise StoreUnreachableError(f"cannot reach {self.place}: the pool given is closed") from None
             except PoolTimeout:
                 if pool is self._own and pool.get_stats().get("pool_size", 0) < pool.max_size:
-                    self._connect().close()  # is it the server? Then say so now
+                    self._connect().close()  # if the server is down, say so now
                 if left <= _PATIENCE:
                     raise StoreUnreachableError(
                         f"cannot reach {self.place}: none of the pool's {pool.max_size} connections was free"
@@ -119,8 +119,8 @@ class Connections:
 
     @property
     def attempts(self) -> int:
-        """Return how often a read may be tried anew on another connection after one turned out to be lost."""
-        # SQLAlchemy's pool cannot be asked to look through its connections: try a few
+        """How often a read is repeated on another connection after one was lost."""
+        # SQLAlchemy's pool cannot check all its connections: try a few
         return 1 if self._engine is None else 5
 
     def look_through(self) -> None:
@@ -142,7 +142,7 @@ class Connections:
         return pool
 
     def _check_usable(self) -> None:
-        """Raise unless there may be connections; in a forked child, open a pool first."""
+        """Raise if there can be no connections. In a forked child, open a pool first."""
         if self.closed:
             raise StoreClosedError("the store is closed")
         if self._born == generation():
@@ -164,7 +164,7 @@ class Connections:
             min_size=0,
             max_size=self.options.pool_size,
             timeout=self.options.pool_timeout,
-            # no attempts ever further apart: the first call after the server is back must not wait for the next
+            # no growing pauses between attempts: the first call after the server is back must not wait
             reconnect_timeout=0,
             num_workers=2,
             name="encvec_store",
@@ -204,7 +204,7 @@ class Connections:
         return "allow more (option pool_size), or wait longer (pool_timeout)"
 
     def _arguments(self) -> dict[str, Any]:
-        # behind a pooler, the next statement may meet a session that never saw it prepared
+        # behind a pooler, the next statement may meet a session in which it was not prepared
         return {**self._parameters, "autocommit": True, "prepare_threshold": None if self.options.pooler else 5}
 
     def _connect(self) -> DriverConnection:

@@ -1,6 +1,6 @@
-"""The part of psycopg that the store uses, and psycopg itself as one way to have it.
+"""The part of psycopg that the store uses, as protocols, and psycopg's blocking side behind them.
 
-The other way is `inloop`: the same calls, which wait in the event loop of an async caller.
+`inloop` has the other side: the same calls, which wait in the event loop of an async caller.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Cursor(Protocol):
         ...
 
     def copy(self, statement: Query) -> AbstractContextManager[Copy]:
-        """Begin a COPY; an error inside breaks it off."""
+        """Begin a COPY; an error inside cancels it."""
         ...
 
 
@@ -62,7 +62,7 @@ class DriverConnection(Protocol):
     """What a `psycopg.Connection` can do."""
 
     prepare_threshold: int | None
-    """How often a statement is run before it is prepared; None for never."""
+    """Runs after which a statement is prepared; None for never."""
 
     @property
     def info(self) -> psycopg.ConnectionInfo:
@@ -71,16 +71,16 @@ class DriverConnection(Protocol):
 
     @property
     def closed(self) -> bool:
-        """Whether it is of no more use."""
+        """True if the connection can no longer be used."""
         ...
 
     @property
     def autocommit(self) -> bool:
-        """Whether statements outside of `transaction()` are committed on their own."""
+        """True if each statement outside of `transaction()` is committed on its own."""
         ...
 
     def set_autocommit(self, value: bool) -> None:
-        """Change that."""
+        """Set `autocommit`."""
         ...
 
     def transaction(self) -> AbstractContextManager[Any]:
@@ -88,11 +88,11 @@ class DriverConnection(Protocol):
         ...
 
     def add_notice_handler(self, callback: Callable[[Diagnostic], None]) -> None:
-        """Have what the server remarks told to a function."""
+        """Call a function with each notice of the server."""
         ...
 
     def remove_notice_handler(self, callback: Callable[[Diagnostic], None]) -> None:
-        """Tell it no more."""
+        """Call the function no more."""
         ...
 
     def close(self) -> None:
@@ -105,11 +105,11 @@ class Pool(Protocol):
 
     @property
     def max_size(self) -> int:
-        """Most connections."""
+        """The most connections."""
         ...
 
     def getconn(self, timeout: float | None = None) -> Any:
-        """Take a connection out. Raises PoolTimeout, PoolClosed."""
+        """Take a connection. Raises PoolTimeout, PoolClosed."""
         ...
 
     def putconn(self, conn: Any) -> None:
@@ -130,7 +130,7 @@ class Pool(Protocol):
 
 
 class Driver(Protocol):
-    """Makes connections, pools and cursors of one way to wait."""
+    """Makes connections, pools and cursors that all wait in one way."""
 
     def connect(self, arguments: dict[str, Any]) -> DriverConnection:
         """Connect, as `psycopg.connect`."""
@@ -141,7 +141,7 @@ class Driver(Protocol):
         ...
 
     def wrap(self, connection: Any) -> DriverConnection | None:
-        """Return a psycopg connection as ours; None where it is of another kind."""
+        """Return a psycopg connection as ours; None if it is of another kind."""
         ...
 
     def cursor(self, connection: Any) -> Cursor:
@@ -150,7 +150,7 @@ class Driver(Protocol):
 
 
 class Blocking:
-    """psycopg as it is: calls wait in their thread."""
+    """psycopg's blocking side: calls wait in their thread."""
 
     def connect(self, arguments: dict[str, Any]) -> DriverConnection:
         return psycopg.connect("", **arguments)
@@ -168,6 +168,6 @@ class Blocking:
 
 
 def set_up(cursor: psycopg.Cursor[Row] | psycopg.AsyncCursor[Row]) -> None:
-    """Ask for binary results, and teach a cursor to send `Raw`."""
+    """Set a cursor up for binary results and `Raw` parameters."""
     cursor.format = Format.BINARY
     cursor.adapters.register_dumper(Raw, RawDumper)

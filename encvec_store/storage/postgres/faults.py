@@ -1,4 +1,4 @@
-"""psycopg's errors as ours, without parameters, values or passwords."""
+"""Turns errors of psycopg into ours, without parameters, values or passwords."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ __all__ = ["READS", "explained", "is_conflict", "is_lost", "is_moved", "is_outda
 
 _LOST = (pg.AdminShutdown, pg.CrashShutdown, pg.DatabaseDropped, pg.IdleSessionTimeout)
 READS = 6
-"""Times that a read is asked that others are in the way of."""
+"""How often a read is tried that fails because of other writes."""
 _TELLING = ("08", "25P", "28", "3D", "40", "42501", "42704", "42883", "53", "54", "55", "57", "58", "XX")
-"""SQL states whose message names objects and limits, never a value."""
+"""SQL states whose messages name objects and limits, but never a value."""
 
 
 def is_lost(error: BaseException) -> bool:
-    """Say whether the connection is gone, so that another may do better."""
+    """Return True if the connection is lost, so that another one may work."""
     if isinstance(error, _LOST):
         return True
-    # no SQL state: the error is the client library's own, about the connection
+    # without an SQL state, the error comes from the client library and is about the connection
     return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError) and error.sqlstate is None
 
 
 def is_outdated(error: BaseException) -> bool:
-    """Say whether a table went while we were about to read it: the content was replaced or dropped.
+    """Return True if a table was dropped before it was read: the content was replaced or dropped.
 
-    Or was about to go, and the server ended the read, since it and the drop waited for each other.
+    Or if the read and the drop waited for each other, and the server ended the read.
     """
     if isinstance(error, pg.UndefinedTable | pg.DeadlockDetected):
         return True
@@ -47,18 +47,18 @@ def is_outdated(error: BaseException) -> bool:
 
 
 def is_conflict(error: BaseException) -> bool:
-    """Say whether the server gave a read up for what others write: on a standby, for what it replays."""
+    """Return True if a read failed because of other writes; on a standby, because of what it replays."""
     return isinstance(error, pg.SerializationFailure)
 
 
 def is_moved(error: BaseException) -> bool:
-    """Say whether a type, function or operator is missing: somebody moved the extension to another schema."""
+    """Return True if a type, function or operator is missing: the extension may be in another schema by now."""
     return isinstance(error, pg.UndefinedObject | pg.UndefinedFunction | pg.InvalidSchemaName)
 
 
 @contextmanager
 def translated(doing: str, place: str) -> Iterator[None]:
-    """Turn what psycopg raises inside into one of our errors.
+    """Turn errors of psycopg inside into ours.
 
     Args:
         doing: "read", "write to", ...
@@ -71,7 +71,7 @@ def translated(doing: str, place: str) -> Iterator[None]:
 
 
 def explained(error: psycopg.Error, doing: str, place: str) -> EncvecError:
-    """Return the error of ours that says what happened."""
+    """Return our error for an error of psycopg."""
     what = _message(error)
     end = "; nothing was written" if doing == "write to" else ""
     cannot = f"cannot {doing} {place}"
@@ -123,7 +123,7 @@ def explained(error: psycopg.Error, doing: str, place: str) -> EncvecError:
 
 @contextmanager
 def queued(place: str) -> Iterator[None]:
-    """Tell a wait for another writer, which the server cut short, from a statement that took too long."""
+    """Report a statement inside that the server cancels as a wait for another writer: it did nothing else."""
     try:
         yield
     except pg.QueryCanceled as error:

@@ -1,6 +1,6 @@
-"""psycopg's asyncio connections behind the calls of `driver`, each of which waits in the event loop.
+"""psycopg's asyncio side behind the protocols of `driver`: every call waits in the event loop.
 
-Only for walks that `concurrency.spawn` runs. Cancelling such a walk's task cancels its statement on the server.
+Only for walks that `concurrency.spawn` runs. If such a walk's task is cancelled, so is its statement on the server.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class LoopPool:
         return _Connection(wait_for(self._pool.getconn(timeout)))
 
     def putconn(self, conn: _Connection) -> None:
-        # a task of its own: if ours is cancelled now, the connection would be lost to the pool
+        # in a task of its own: if ours is cancelled now, the pool must still get the connection back
         task = asyncio.get_running_loop().create_task(self._pool.putconn(conn.of))
         self._returning.add(task)
         task.add_done_callback(self._returning.discard)

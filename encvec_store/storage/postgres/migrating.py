@@ -1,4 +1,4 @@
-"""A PostgreSQL store opened for migrations, and the SQL before them."""
+"""Open a PostgreSQL store for migrations, and make the SQL that comes before them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ BEGIN
         RAISE EXCEPTION 'these tables are not of revision {revision}';
     END IF;
 END $$"""
-# Alembic's own notes are missing where the store was made by `connect`
+# a store that `connect` created has no table of Alembic's yet
 _NOTES = (
     "CREATE TABLE IF NOT EXISTS {notes} (version_num VARCHAR(32) NOT NULL, CONSTRAINT {key} PRIMARY KEY (version_num))",
     "INSERT INTO {notes} SELECT {version} WHERE NOT EXISTS (SELECT FROM {notes})",
@@ -54,16 +54,16 @@ def schema_of(url: str) -> str:
 
 
 def offline(schema: str, *, start: int, with_extension: bool) -> list[str]:
-    """Return the statements before those of the revisions, for a script that somebody else runs.
+    """Return the statements that come before those of the revisions, for a script that somebody else runs.
 
     Args:
         schema: where the tables are.
-        start: revision that the script begins at; 0 where there are no tables yet.
+        start: revision that the script begins at; 0 if there are no tables yet.
         with_extension: create the extension too, which takes a superuser.
     """
     at = Identifier(schema)
     meta = Identifier(schema, "meta")
-    statements = ["SET LOCAL client_min_messages = warning"]  # that something is there already is no news
+    statements = ["SET LOCAL client_min_messages = warning"]  # do not report what exists already
     if with_extension:
         statements.append("CREATE EXTENSION IF NOT EXISTS vector")
     if not start:
@@ -82,11 +82,11 @@ def opened(url: str, *, write: bool) -> Iterator[Migrating]:
 
     Args:
         url: the store's.
-        write: find or make extension and schema, and keep out others who migrate. Otherwise only look.
+        write: find or create extension and schema, and lock out other migrations. Otherwise only look.
 
     Raises:
         StoreUnreachableError: no connection, no right, or the extension is missing and cannot be created.
-        StoreLockedError: somebody uses the tables, for longer than the lock timeout.
+        StoreLockedError: somebody else used the tables for longer than the lock timeout.
     """
     target, place, options = _parsed(url)
     defaults = {"connect_timeout": 10, "application_name": "encvec_store"}
@@ -128,7 +128,7 @@ def _parsed(url: str) -> tuple[str, str, PostgresOptions]:
 
 
 def _prepare(cursor: Any, options: PostgresOptions, place: str) -> None:
-    """Take the lock, and see to the extension, the schema and the search path."""
+    """Take the lock, create extension and schema if they are missing, and set the search path."""
     cursor.execute("SELECT set_config('lock_timeout', %s, true)", (f"{round(options.lock_timeout * 1000)}ms",))
     cursor.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
     found = cursor.execute(EXTENSION).fetchone()
@@ -159,7 +159,7 @@ def _explained(error: BaseException | None, statement: str | None, place: str) -
         return StoreUnreachableError(f"cannot migrate {place}: {type(error).__name__}")
     told = explained(error, "migrate", place)
     if isinstance(error, psycopg.errors.InsufficientPrivilege) and statement:
-        # a statement of ours, without parameters: there is nothing to hide in it
+        # a statement of ours, without parameters: it holds no secret
         return StoreUnreachableError(
             f"{told}. Let the tables' owner run {' '.join(statement.split())}, or all of what `encvec db sql` prints"
         )

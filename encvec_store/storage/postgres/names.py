@@ -1,4 +1,4 @@
-"""Statements with the names of one store's schema put in, quoted."""
+"""Puts the names of one store's schema into statements, quoted."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ __all__ = ["HALF", "Measure", "Names", "kept"]
 
 @dataclass(frozen=True)
 class Measure:
-    """How an index compares: what belongs together, from one setting. The protocol has inner products throughout."""
+    """How an index compares vectors. The protocol asks for inner products in every case."""
 
     on: LiteralString
-    """Expression of a column `{v}` of type vector or halfvec: what an index keeps, and what a search must order by."""
+    """Expression of a column `{v}` of type vector or halfvec. An index is on it, and a search must order by it."""
     opclass: LiteralString
     operator: LiteralString
     query: LiteralString
-    """Expression of a query `{v}` of the same type."""
+    """Expression of a query `{v}` of that type."""
 
 
 MEASURES = {
@@ -28,21 +28,21 @@ MEASURES = {
     "float16": Measure("({v}::{halfvec}({dim}))", "{halfvec_ip_ops}", "<#>", "{v}::{halfvec}"),
     "bit": Measure("({signs}({v})::bit({dim}))", "{bit_hamming_ops}", "<~>", "{signs}({v})"),
 }
-"""By storage: `exact` is an expression that no index is on, `bit` keeps signs only."""
+"""By storage. No index is on the expression of `exact`; `bit` keeps signs only."""
 
 
 HALF: LiteralString = "index_half"
-"""Column of float16 index vectors. It stands in the tables of a collection in half precision, in the place of
-`index_vector`, which is always null there: only a column of the parent has to be the same in all of them."""
+"""Column of float16 index vectors, in the tables of collections in half precision. `index_vector` is always null there:
+a table must have the columns of its parent with the same types."""
 
 
 def kept(half: bool) -> tuple[LiteralString, LiteralString, str]:
-    """Return the column of index vectors, its type as a part of statements, and numpy's for its numbers."""
+    """Return the column of index vectors, its SQL type for `Names.part`, and numpy's type of its numbers."""
     return (HALF, "{halfvec}", ">f2") if half else ("index_vector", "{vector}", ">f4")
 
 
 class Names:
-    """The schema of the store and that of the extension."""
+    """The names of tables in the store's schema, and of types and functions in that of the extension."""
 
     def __init__(self, schema: str, extension: str) -> None:
         self.schema = schema
@@ -81,7 +81,7 @@ class Names:
         Args:
             template: SQL with `{name}` for names, and `%(name)b` for parameters.
             content: number of a collection's tables, which become `{records}` and `{terms}`.
-            parts: more to put in; whole numbers as literals.
+            parts: more to put in; integers become literals.
         """
         return self.part(template, content, **parts).as_bytes()
 
@@ -99,7 +99,7 @@ class Names:
         """Return the parts `on`, `opclass`, `operator` and `query` of statements about index vectors.
 
         Args:
-            storage: what the index keeps: float32, float16 or bit; or exact, where none shall be used.
+            storage: how the index keeps vectors: float32, float16 or bit; exact if no index shall be used.
             dim: coordinates.
             column: SQL that gives the stored vector.
             query: SQL that gives the other one.
@@ -113,9 +113,9 @@ class Names:
         }
 
     def records(self, content: int) -> Identifier:
-        """Name of a collection's table of records."""
+        """Return the name of a collection's table of records."""
         return Identifier(self.schema, f"records_{content}")
 
     def terms(self, content: int) -> Identifier:
-        """Name of a collection's table of terms."""
+        """Return the name of a collection's table of terms."""
         return Identifier(self.schema, f"terms_{content}")

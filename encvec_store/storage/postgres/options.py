@@ -21,54 +21,54 @@ DRIVERS = ("", "psycopg", "psycopg_async")
 INDEX_KINDS = ("auto", "none", "hnsw", "ivfflat", "bit")
 STORAGES = ("auto", "float32", "float16")
 _MOST_DIM = {"float32": 2_000, "float16": 4_000, "bit": 64_000}
-"""That pgvector indexes."""
+"""The most coordinates that pgvector can index."""
 
 
 @dataclass(frozen=True)
 class PostgresOptions:
-    """How to use the database. Any of these may stand in the URL (`?index=hnsw&m=24`) or be a keyword argument."""
+    """How to use the database. Each option may be in the URL (`?index=hnsw&m=24`) or a keyword argument."""
 
     schema: str = "encvec"
-    """Where the tables are."""
+    """The schema of the tables."""
     create: bool = True
-    """Create the extension, the schema and the tables where they are missing."""
+    """Create the extension, the schema and the tables if they are missing."""
     index: str = "auto"
-    """`none` scans exactly; `hnsw`, `ivfflat` and `bit` (HNSW over the signs) index from the start; `auto` is `hnsw`
-    above `index_above` records."""
+    """`none` compares all records; `hnsw`, `ivfflat` and `bit` (HNSW over the signs) index from the start; `auto` is
+    `hnsw` above `index_above` records."""
     storage: str = "auto"
-    """How an index keeps vectors: `float32`, `float16` (halfvec), or `auto`, which halves above 2,000 coordinates."""
+    """How an index keeps vectors: `float32`, `float16` (halfvec), or `auto`: float16 above 2,000 coordinates."""
     index_above: int = 5_000
-    """`auto` scans exactly up to this many records of a key version."""
+    """`auto` compares all records up to this many of a key version."""
     index_in_search: int = 50_000
-    """A search builds a missing index for at most so many records; beyond, it scans until `flush()` builds it."""
+    """A search builds a missing index for at most this many records; above, it compares all until `flush()` does."""
     m: int = 16
-    """HNSW links a node."""
+    """Links of each HNSW node."""
     ef_construction: int = 64
-    """Effort of building the HNSW graph."""
+    """Nodes kept while a record is added to the HNSW graph: more is slower and more accurate."""
     ef_search: int = 100
-    """Least number of HNSW nodes kept while searching; never below the candidates asked for, at most 1,000."""
+    """Least HNSW nodes kept during a search; never below the candidates asked for, at most 1,000."""
     bit_oversample: int = 5
-    """`bit`: records that the server compares by their whole index vectors, per candidate asked for."""
+    """`bit`: how many records, for each candidate, the server compares by their whole index vectors."""
     lists: int = 0
-    """IVFFlat lists; 0 is a thousandth of the records, or their square root above a million."""
+    """IVFFlat lists; 0 means one for each thousand records, or their square root above a million."""
     probes: int = 0
-    """IVFFlat lists searched; 0 is an eighth of them, and at least ten: noise spreads neighbours over lists."""
+    """IVFFlat lists searched; 0 means an eighth of them, at least ten: noise spreads neighbours over lists."""
     build_memory: str = "512MB"
-    """`maintenance_work_mem` while an index is built: a graph that fits is built several times faster."""
+    """`maintenance_work_mem` while an index is built. A graph that fits in it is built several times faster."""
     lock_timeout: float = 30.0
     """Seconds to wait for another writer."""
     statement_timeout: float = 0.0
-    """Seconds that a read may take; 0 leaves it to the server."""
+    """Seconds that a read may take; 0 means that the server decides."""
     pool_size: int = 10
     """Most connections of our own pool."""
     pool_timeout: float = 10.0
     """Seconds to wait for a free connection."""
     row_security: bool = False
-    """Turn row-level security on: PostgreSQL shows each tenant's rows to that tenant only. Where it is on, it stays."""
+    """Turn row-level security on: PostgreSQL shows each tenant only its own rows. It is never turned off again."""
     device: str = "cpu"
-    """Where records are encrypted: `cpu`, `cuda`, or `auto`, `cuda` where there is one."""
+    """Where records are encrypted: `cpu`, `cuda`, or `auto`: `cuda` if there is a GPU."""
     pooler: bool = False
-    """A pooler in transaction mode (PgBouncer) stands before the server: nothing may outlive a transaction."""
+    """True if a pooler in transaction mode (PgBouncer) stands before the server: nothing may outlive a transaction."""
 
     def __post_init__(self) -> None:
         _one_of("index", self.index, INDEX_KINDS)
@@ -92,19 +92,20 @@ class PostgresOptions:
             if not low <= getattr(self, name) <= high:
                 raise UriError(f"postgresql store: {name} must be from {low} to {high}, got {getattr(self, name)}")
         if self.ef_construction < 2 * self.m:
-            raise UriError("postgresql store: ef_construction is at least twice m")
+            raise UriError(f"postgresql store: ef_construction must be at least twice m, got {self.ef_construction}")
         if not re.fullmatch(r"\d{1,9}(kB|MB|GB|TB)", self.build_memory):
             raise UriError(f"postgresql store: build_memory must be a size such as 512MB, got {self.build_memory!r}")
-        # 63 bytes is where the server cuts off; our own names are shorter
+        # the server cuts names off at 63 bytes; our own are shorter
         if not 1 <= len(self.schema.encode()) <= 63 or set(self.schema) & {"\0", "%"} or self.schema.startswith("pg_"):
             raise UriError(
-                f"postgresql store: schema has 1 to 63 bytes, no % or NUL, and does not begin with pg_: {self.schema!r}"
+                "postgresql store: schema must have 1 to 63 bytes, no % or NUL, and not begin with pg_,"
+                f" got {self.schema!r}"
             )
 
     def storage_for(self, dim: int, *, half: bool) -> str:
-        """Return what an index of so many coordinates keeps of them: float32, float16 or bit.
+        """Return how an index of so many coordinates keeps them: float32, float16 or bit.
 
-        `half` says that there is no more to keep than float16.
+        `half` means that the records themselves have float16.
         """
         if self.index == "bit":
             return "bit"
@@ -123,7 +124,7 @@ class PostgresOptions:
         return self.index
 
     def graph_memory(self, records: int, dim: int, *, half: bool) -> int:
-        """Return megabytes that hold an HNSW graph while pgvector 0.8 builds it: measured, and 4% more."""
+        """Return the megabytes that pgvector 0.8 needs to build an HNSW graph in memory: measured, plus 4%."""
         vector = {"float32": 4 * dim, "float16": 2 * dim, "bit": dim // 8}[self.storage_for(dim, half=half)]
         return 1 + records * (vector + 220 + 33 * self.m) // 10**6
 
@@ -132,7 +133,7 @@ class PostgresOptions:
         return self.lists or max(16, records // 1000 if records <= 1_000_000 else int(records**0.5))
 
     def probes_for(self, records: int) -> int:
-        """Return how many of them a search looks into."""
+        """Return how many of these lists a search reads."""
         return self.probes or max(10, self.lists_for(records) // 8)
 
 

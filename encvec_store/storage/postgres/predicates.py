@@ -1,8 +1,8 @@
 """Predicates as SQL over a table of terms, in two forms.
 
-`listing` names the rows (for a filter that few satisfy), `holds` is a condition on one row (for one that many do).
-Both are put together from quoted names and placeholders only, by hand: psycopg.sql takes ten times as long, and every
-filtered search waits for it.
+`listing` lists the rows, for a filter that few rows pass. `holds` is a condition on one row, for a filter that many
+pass. Both are built from quoted names and placeholders only, and by hand: psycopg.sql takes ten times as long, and
+every filtered search waits for it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class PredicateSql:
             case AllOf(()):
                 return f"SELECT row FROM {self._records}"  # noqa: S608
             case AllOf(parts):
-                # the most telling first, the others as conditions; the planner may still turn it round
+                # the most selective part first, the others as conditions; the planner may still reorder them
                 first, *others = sorted(parts, key=breadth)
                 alias = self._alias()
                 rest = AllOf(tuple(others))

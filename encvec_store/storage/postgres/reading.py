@@ -37,7 +37,7 @@ _FETCH = "SELECT row, {column} FROM {records} WHERE row = ANY(%b::int8[])"
 
 
 class RecordsReader:
-    """Reads of one collection. Nothing is cached but which tables are in use, and statements."""
+    """Reads of one collection. It caches only the number of the tables in use, and statements."""
 
     def __init__(self, source: Source, server: Server, collection: int, content: int, spec: CollectionSpec) -> None:
         self.source = source
@@ -47,38 +47,38 @@ class RecordsReader:
         self.spec = spec
         self._content = content
         self._fetches: dict[str, tuple[tuple[int, str], bytes]] = {}
-        """Statements of `_fetch` by column, for the tables of a number: kept, as a search waits for them."""
+        """Statements of `_fetch` by column, with the tables and the extension they are for. Each search needs them."""
         self._dims = {content: spec.index_dim}
 
     @property
     def index_oid(self) -> int:
-        """Number of the type of index vectors."""
+        """The type of index vectors, by its number in the server."""
         return self.server.halfvec_oid if self.spec.half else self.server.vector_oid
 
     @property
     def content(self) -> int:
-        """Number of the tables in use, as far as we know."""
+        """The number of the tables in use, as far as we know."""
         return self._content
 
     def dim_of(self, content: int) -> int:
-        """Return how many coordinates an index vector has in the tables of a number that we followed."""
+        """Return how many coordinates index vectors have in the tables of a number that we have seen in use."""
         return self._dims[content]
 
     def follow(self, content: int, index_dim: int | None = None) -> None:
-        """Take note of the number of the tables in use, and of their dimension where they are new to us."""
+        """Remember the number of the tables in use, and their dimension if it is given."""
         if index_dim is not None:
             self._dims[content] = index_dim
         self._content = content
 
     def replaced(self, content: int) -> bool:
-        """Say whether tables are no longer those in use, after looking it up."""
+        """Look up whether other tables are in use by now."""
         self.catch_up()
         return self._content != content
 
     # reads
 
     def on_content(self, work: Callable[[Cursor, int], T], settings: dict[str, str] | None = None) -> T:
-        """Run a read on the tables in use, again where they were replaced under our hands."""
+        """Run a read on the tables in use; run it again if they were replaced meanwhile."""
         for attempt in range(_ATTEMPTS):
             content = self._content
             try:
@@ -128,7 +128,7 @@ class RecordsReader:
         return row
 
     def gone(self) -> CollectionNotFoundError:
-        """Return the error that says so."""
+        """Return the error for a collection that was dropped."""
         return CollectionNotFoundError(f"collection {self.spec.name!r} was dropped")
 
     def count(self) -> int:
@@ -136,7 +136,7 @@ class RecordsReader:
         return sum(self.partitions().values())
 
     def newest(self) -> int:
-        """Return the largest row there is, 0 where there is none."""
+        """Return the largest row; 0 if there is none."""
 
         def work(cursor: Cursor, content: int) -> int:
             sql = self.names.sql("SELECT coalesce(max(row), 0) FROM {records}", content)
@@ -154,7 +154,7 @@ class RecordsReader:
         return self.on_content(lambda cursor, _: dict(cursor.execute(statement).fetchall()))
 
     def find(self, tokens: Bytes) -> Rows:
-        """Return rows of (n, 16) tokens, 0 where there is none."""
+        """Return rows of (n, 16) tokens; 0 stands for a token without a row."""
         wanted = np.ascontiguousarray(tokens)
         if not len(wanted):
             return np.empty(0, np.int64)
@@ -211,7 +211,7 @@ class RecordsReader:
         for start in range(0, len(asked), step):
             some = int8_array(asked[start : start + step])
 
-            # row by row: put together by the server, they would cost twice the time
+            # a line for each row: aggregated by the server, they would take twice the time
             def work(cursor: Cursor, content: int, some: bytes = some) -> list[Any]:
                 return cursor.execute(self._fetching(column, content), (some,)).fetchall()
 
@@ -245,7 +245,7 @@ class RecordsReader:
 
 
 def joined(parts: Sequence[bytes], size: int) -> bytes:
-    """Join parts of one size. Zeros stand for one of another size, which is damage: they are authentic nowhere."""
+    """Join parts of one size. A part of another size is damaged and becomes zeros, which no key authenticates."""
     if None not in parts and set(map(len, parts)) <= {size}:
         return b"".join(parts)
     return b"".join(part if part is not None and len(part) == size else bytes(size) for part in parts)

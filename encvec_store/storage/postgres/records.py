@@ -1,4 +1,4 @@
-"""The records of one collection in PostgreSQL, put together."""
+"""The records of one collection in PostgreSQL: reads, writes, changes and checks together."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .writer import PostgresWriter
 __all__ = ["IndexNew", "PostgresRecords"]
 
 IndexNew = Callable[[Cursor, int, dict[int, int], int], None]
-"""Indexes tables that nobody else sees yet: (cursor, number of the tables, records by partition, index_dim)."""
+"""Indexes tables before others can see them: (cursor, number of the tables, records by partition, index_dim)."""
 
 
 class PostgresRecords(RecordsReader):
@@ -29,8 +29,8 @@ class PostgresRecords(RecordsReader):
         super().__init__(source, server, collection, content, spec)
         self._writer = PostgresWriter(self)
         self.on_replace: IndexNew | None = None
-        """Called by `replace` in its transaction, after the last batch. A vector index on the server sets it, so that
-        searches need not wait for the index of new tables."""
+        """`replace` calls it in its transaction, after the last batch. A vector index on the server sets it, so that
+        searches need not wait for an index on the new tables."""
 
     def put(
         self,

@@ -1,7 +1,6 @@
 """The extension, the schema and the tables: found, checked and, where allowed, created.
 
-Tables of one collection are made like the parents and inherit from
-them; `docs/decisions/0010` says why.
+The tables of a collection have the form of their parents and inherit from them; `docs/decisions/0010` says why.
 """
 
 from __future__ import annotations
@@ -40,38 +39,38 @@ __all__ = [
 log = logging.getLogger("encvec_store")
 
 _OLDEST = 15
-"""Major version of PostgreSQL."""
+"""The oldest major version of PostgreSQL that works."""
 _NEEDED = (0, 8, 0)
 _SOUND = (0, 8, 4)
 _PARALLEL = (0, 8, 2)
 _PAGE = 8160
-"""`toast_tuple_target`: whole records stay on their page as long as they fit, since they are read together."""
+"""`toast_tuple_target`: a record stays whole on its page if it fits, because it is read as a whole."""
 LOCK = 0x656E63766563
-"""Advisory lock held while the schema is made or migrated."""
+"""The advisory lock that is held while the schema is created or migrated."""
 
 EXTENSION = (
     b"SELECT n.nspname, e.extversion, t.oid::bigint FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace"
     b" JOIN pg_type t ON t.typnamespace = n.oid AND t.typname = 'vector' WHERE e.extname = 'vector'"
 )
-"""Where the extension is, its version, and the number of its type vector."""
+"""Finds the schema of the extension, its version, and the number of its type vector."""
 _HALFVEC = b"SELECT to_regtype(format('%%I.halfvec', %s::text))::oid::bigint"
 
 
 @dataclass(frozen=True)
 class Server:
-    """What we know of the database."""
+    """What the store has learned of the database."""
 
     names: Names
     vector_oid: int
     halfvec_oid: int
     version: tuple[int, ...]
-    """Of pgvector."""
+    """The version of pgvector."""
     row_security: str = "off"
-    """on, off, or bypassed: the role is a superuser or has BYPASSRLS, which nothing binds."""
+    """on, off, or bypassed: the role is a superuser or has BYPASSRLS, so that no policy applies to it."""
 
     @property
     def parallel(self) -> bool:
-        """Whether indexes may be built in parallel: before 0.8.2 that could corrupt them."""
+        """True if indexes may be built in parallel; before pgvector 0.8.2 that could corrupt them."""
         return self.version >= _PARALLEL
 
 
@@ -168,7 +167,7 @@ def _prepare_tables(source: Source, names: Names, extension: str) -> None:
 
 
 def _row_security(source: Source, names: Names) -> str:
-    """Turn row-level security on where the options ask for it; return how it stands."""
+    """Turn row-level security on if the options ask for it; return on, off or bypassed."""
     if not source.read(lambda cursor: is_protected(cursor, names)):
         if not source.options.row_security:
             return "off"
@@ -182,7 +181,7 @@ def _row_security(source: Source, names: Names) -> str:
 
 
 def create_schema(source: Source, names: Names, extension: str) -> None:
-    """Create the schema and the tables of the metadata, or wait for another process that does."""
+    """Create the schema and its tables, or wait for another process that does."""
     from sqlalchemy.dialects.postgresql import psycopg as dialect
     from sqlalchemy.schema import CreateIndex, CreateSequence, CreateTable, ExecutableDDLElement, SetTableComment
 
@@ -217,10 +216,10 @@ def create_schema(source: Source, names: Names, extension: str) -> None:
 
 
 def make_schema(cursor: Cursor, names: Names, place: str) -> None:
-    """Create the schema where it is missing; IF NOT EXISTS alone would ask for the right to even where it is there.
+    """Create the schema if it is missing. IF NOT EXISTS alone would need the right to create even if it exists.
 
     Raises:
-        StoreUnreachableError: the role may not; says what somebody else must run.
+        StoreUnreachableError: the role may not create it. It says what the owner must run.
     """
     try:
         if cursor.execute(b"SELECT to_regnamespace(quote_ident(%s)) IS NULL", (names.schema,)).fetchone() == (True,):
@@ -243,7 +242,7 @@ def next_content(cursor: Cursor, names: Names) -> int:
 
 
 def create_content(cursor: Cursor, names: Names, number: int, spec: CollectionSpec, index_dim: int) -> None:
-    """Create the tables of a number. They belong to no collection yet."""
+    """Create the tables of a number, which belong to no collection yet."""
     find_extension(cursor, names)
     column, type_, _ = kept(spec.half)
     cursor.execute(
@@ -259,7 +258,7 @@ def create_content(cursor: Cursor, names: Names, number: int, spec: CollectionSp
             page=_PAGE,
         )
     )
-    # ciphertext does not compress, and a histogram of it tells nothing
+    # ciphertext cannot be compressed, and statistics of it are useless
     cursor.execute(
         names.sql(
             "ALTER TABLE {records} ALTER envelope SET STORAGE EXTERNAL, ALTER payload SET STORAGE EXTERNAL,"
@@ -273,9 +272,9 @@ def create_content(cursor: Cursor, names: Names, number: int, spec: CollectionSp
 
 
 def attach_content(cursor: Cursor, names: Names, content: int) -> None:
-    """Put tables under their parents, so that migrations reach them. Last, since it locks out other creators.
+    """Let tables inherit from their parents, so that migrations reach them. Do it last: it locks out other writers.
 
-    Where tenants are kept apart, these tables are closed to the others from now on.
+    With row-level security, these tables are closed to other tenants from now on.
     """
     if is_protected(cursor, names):
         protect_content(cursor, names, content)
@@ -284,9 +283,9 @@ def attach_content(cursor: Cursor, names: Names, content: int) -> None:
 
 
 def drop_content(cursor: Cursor, names: Names, content: int) -> None:
-    """Drop a collection's tables, waiting for those who read them.
+    """Drop a collection's tables; wait for those who read them.
 
     Raises:
-        psycopg.errors.LockNotAvailable: somebody reads on, a backup perhaps.
+        psycopg.errors.LockNotAvailable: somebody still reads, perhaps a backup.
     """
     cursor.execute(names.sql("DROP TABLE IF EXISTS {records}, {terms}", content))

@@ -1,9 +1,8 @@
-"""Transactions: reads, writes, and sessions outside of any.
+"""Runs reads and writes in transactions, and statements that must be outside of one.
 
-Reads are single statements, or one transaction where they need settings; they are repeated on a connection that is
-alive if theirs turns out to be dead. A write is one transaction and is never repeated after it began; if its COMMIT was
-not answered, the server is asked what became of it. Settings are always local to a transaction, so that a pooler in
-transaction mode may stand between.
+A read is one statement, or one transaction if it needs settings. It is repeated if its connection was lost. A write is
+one transaction and is never repeated after it began. If its COMMIT was not answered, the server is asked what became of
+it. Settings are always local to a transaction, so that a pooler in transaction mode may stand before the server.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ T = TypeVar("T")
 _SETTLING = 5.0
 """Seconds to wait for a transaction to end whose connection was lost at its COMMIT."""
 _PAUSE = 0.05
-"""Seconds to wait before a read that was in the way of others is asked again; longer each time."""
+"""Seconds to wait before a read is repeated that failed because of other writes; longer each time."""
 _NUMBER = "CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_current_xact_id()::text END"
 """The number of the transaction, for `pg_xact_status`; a standby gives none and cannot write."""
 
@@ -43,11 +42,11 @@ class Source:
         self._local: Mapping[str, str] = {}
 
     def read(self, work: Callable[[Cursor], T], settings: Mapping[str, str] | None = None) -> T:
-        """Run `work` on a cursor, in a transaction with `settings` where there are any; once more if need be.
+        """Run `work` on a cursor, in a transaction if there are `settings`; repeat it if the connection was lost.
 
         Raises:
             StoreUnreachableError: no connection, or the statement failed.
-            psycopg.Error: a table went meanwhile; see `faults.is_outdated`.
+            psycopg.Error: for instance, a table was dropped meanwhile; see `faults.is_outdated`.
         """
         limit = self.options.statement_timeout
         local = {**self._local, **(settings or {})}
@@ -70,7 +69,7 @@ class Source:
                     raise
 
     def _quickly(self, work: Callable[[Cursor], T]) -> T:
-        """Run `work` on a connection of our own pool, as `_cursor` would: a search waits for nothing else of ours."""
+        """Run `work` on a connection of our own pool, with less overhead than `_cursor`."""
         connection = self._connections.take()
         try:
             return work(self._connections.driver.cursor(connection))
@@ -79,7 +78,7 @@ class Source:
 
     @contextmanager
     def write(self) -> Iterator[Cursor]:
-        """A cursor in a transaction that is committed at the end, or rolled back if anything is raised.
+        """Yield a cursor in a transaction, which is committed at the end, or rolled back on an error.
 
         Raises:
             StoreLockedError: another writer held the lock for longer than the lock timeout.
@@ -101,7 +100,7 @@ class Source:
         local = {
             **self._local,
             "lock_timeout": f"{round(self.options.lock_timeout * 1000)}ms",
-            "idle_in_transaction_session_timeout": "0",  # batches may take their time to be made
+            "idle_in_transaction_session_timeout": "0",  # it may take long to make the batches
         }
         attempt = 0
         while True:
@@ -141,7 +140,7 @@ class Source:
 
     @contextmanager
     def session(self) -> Iterator[Cursor]:
-        """A cursor outside of any transaction, for what must not be in one."""
+        """Yield a cursor outside of any transaction, for statements that must not be in one."""
         try:
             with self._cursor() as cursor:
                 yield cursor
@@ -149,14 +148,14 @@ class Source:
             raise explained(error, "build an index in", self.place) from None
 
     def with_settings(self, settings: Mapping[str, str]) -> Source:
-        """Return the same connections, with settings for each transaction; a read is always one then."""
+        """Return a source with the same connections that sets these settings in each transaction."""
         other = copy.copy(self)
         other._local = {**self._local, **settings}  # noqa: SLF001
         return other
 
     @staticmethod
     def set_local(cursor: Cursor, settings: Mapping[str, str], also: LiteralString = "NULL") -> Any:
-        """Set configuration until the end of the transaction; returns the value of an expression."""
+        """Set settings until the end of the transaction; return the value of an expression."""
         calls = "set_config(%s, %s, true), " * len(settings)
         values = [part for item in settings.items() for part in item]
         return (cursor.execute(f"SELECT {calls}{also}".encode(), values).fetchone() or (None,))[-1]
@@ -184,7 +183,7 @@ class Source:
             if not before:
                 connection.set_autocommit(True)
             prepared = connection.prepare_threshold
-            if self.options.pooler:  # a caller's connection; the next statement may meet another session
+            if self.options.pooler:  # the next statement may meet another session of the server
                 connection.prepare_threshold = None
             try:
                 yield self._connections.driver.cursor(connection)

@@ -59,8 +59,8 @@ class PostgresStore:
         options: the same as in the URL, as keyword arguments.
 
     Raises:
-        UriError: the URL or an option means nothing.
-        StoreUnreachableError: no connection, or the database lacks something; says what.
+        UriError: the URL or an option cannot be understood.
+        StoreUnreachableError: no connection, or the database lacks something. It says what.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class PostgresStore:
         target, self.url, self._options = parse_url(url, options)
         self.device = self._options.device
         if pool is not None and engine is not None:
-            raise InputError("give either a pool or an engine")
+            raise InputError("give either pool or engine, not both")
         self._closed = False
         self._source = Source(self._connected(target, pool, engine))
         try:
@@ -83,8 +83,8 @@ class PostgresStore:
         """List (tenant, name), sorted.
 
         Raises:
-            InputError: no tenant is named, and row-level security shows this role one at a time. A list of some
-                would pass for all.
+            InputError: no tenant is given, but row-level security shows this role one tenant at a time. A part of the
+                list would look like all of it.
         """
         if tenant is None:
             self._see_all()
@@ -106,7 +106,7 @@ class PostgresStore:
     def open(self, tenant: str, name: str) -> PostgresRecords | None:
         """Open a collection, or return None where there is none. A new object every time."""
         sql = self._names.sql(_OPEN)
-        # tables that are gone were replaced after the collection's row was read
+        # if the tables are gone, they were replaced after the collection's row was read: look again
         found: list[tuple[Any, ...]] = [(None,)]
         for _ in range(_ATTEMPTS):
             if found and found[0][-1] is None:
@@ -158,7 +158,7 @@ class PostgresStore:
         self._source.close()
 
     def _connected(self, target: str, pool: Any, engine: Any) -> Connections:
-        """Return the connections of a plain store, having checked what the caller gave."""
+        """Check what the caller gave, and return the connections."""
         from sqlalchemy import Engine
 
         if pool is not None and not isinstance(pool, ConnectionPool):
@@ -188,7 +188,7 @@ class PostgresStore:
 
 
 class AsyncPostgresStore(PostgresStore):
-    """The same for async callers: every call waits in their event loop, and belongs in a walk of `concurrency.spawn`.
+    """The same for async callers: every call waits in their event loop, and must be in a walk of `concurrency.spawn`.
 
     Args:
         url: as above.
@@ -210,7 +210,7 @@ class AsyncPostgresStore(PostgresStore):
     def _connected(self, target: str, pool: Any, engine: Any) -> Connections:
         from sqlalchemy.ext.asyncio import AsyncEngine
 
-        # psycopg would say so too, but at each connection, as a server that cannot be reached
+        # psycopg would report it at each connection, as a server that cannot be reached
         if isinstance(asyncio.get_running_loop(), getattr(asyncio, "ProactorEventLoop", ())):
             raise StoreUnreachableError(
                 "psycopg cannot use Windows' ProactorEventLoop: run your program with"

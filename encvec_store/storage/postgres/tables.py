@@ -1,7 +1,7 @@
 """The tables of the `postgresql:` store, in one place for SQLAlchemy and for migrations.
 
-`records` and `terms` stay empty: they are the parents of one table each per collection, which inherit their
-columns (so a migration alters the parent and all follow) and are made like them, indexes included.
+`records` and `terms` stay empty. Each is the parent of one table for each collection, which has its columns and
+indexes. A migration alters the parent, and all tables follow.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _NAMES = {
 
 
 class VectorType(UserDefinedType[Any]):
-    """pgvector's `vector` without a dimension: each collection has its own, held by a check on its table."""
+    """pgvector's `vector` without a dimension: each collection has its own, and a check on its table holds it."""
 
     cache_ok = True
 
@@ -47,13 +47,13 @@ class VectorType(UserDefinedType[Any]):
 
 
 def is_content_table(name: str) -> bool:
-    """Say whether a table holds one collection's content, so that migrations leave it to its parent."""
+    """Return True for a table of one collection's content, which migrations reach through its parent."""
     parent, _, number = name.partition("_")
     return parent in ("records", "terms") and number.isdigit()
 
 
 def on_each_content(schema: str, parent: str, action: str) -> str:
-    """Return SQL that does to each collection's table what inheritance does not pass on: indexes, policies, drops.
+    """Return SQL that changes each collection's table where inheritance does not: indexes, policies, drops.
 
     Args:
         schema: where the store's tables are.
@@ -98,7 +98,7 @@ def build_metadata(schema: str = "encvec") -> MetaData:
         UniqueConstraint("content"),
         comment="Rows are numbered from next_row and never twice; records_<content> and terms_<content> hold them."
         " stamp is random with each write; changes up to the generation purged are forgotten",
-        postgresql_with={"fillfactor": 50},  # updated by every write: keep the new version on the same page
+        postgresql_with={"fillfactor": 50},  # every write updates the row: the new version should fit on the same page
     )
     Table(
         "blobs",
@@ -147,9 +147,9 @@ def build_metadata(schema: str = "encvec") -> MetaData:
         "terms",
         metadata,
         Column("row", BigInteger, nullable=False),
-        # terms of one record may share all that is indexed: long texts that begin alike
+        # tells terms of one record apart whose indexed parts are equal: long texts that begin alike
         Column("n", Integer, nullable=False),
-        # bytes: a field's name may hold what a text cannot
+        # bytes, because a field's name may hold characters that a text cannot
         Column("field", LargeBinary, nullable=False),
         Column("kind", Text(collation="C"), nullable=False),
         Column("key", LargeBinary, nullable=False),
@@ -162,9 +162,9 @@ def build_metadata(schema: str = "encvec") -> MetaData:
 
 
 def uncompressed(schema: str) -> str:
-    """Return the SQL that keeps sealed blobs as they are: ciphertext does not compress, and parts of it can be read.
+    """Return the SQL that stores sealed blobs uncompressed: ciphertext does not compress, and parts can be read alone.
 
-    SQLAlchemy has no words for it, and CREATE TABLE only since PostgreSQL 16.
+    SQLAlchemy cannot express it, and CREATE TABLE can only since PostgreSQL 16.
     """
     quoted = schema.replace('"', '""')
     return f'ALTER TABLE "{quoted}".blobs ALTER content SET STORAGE EXTERNAL'

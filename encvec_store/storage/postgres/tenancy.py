@@ -1,9 +1,9 @@
-"""Row-level security: each tenant sees its own collections, and PostgreSQL sees to it.
+"""Row-level security: PostgreSQL shows each tenant only its own collections.
 
-`collections` shows the rows of the tenant that the setting `encvec.tenant` names, and everything else follows from
-it: a collection's tables are open where its row in `collections` can be seen. So no tenant's name stands in the
-catalog, and a policy of the administrator's on `collections` (which role may be which tenant) covers all tables.
-The parents `records` and `terms` have no policy at all, or reading them would read every tenant's tables past theirs.
+`collections` shows the rows of the tenant that the setting `encvec.tenant` names. A collection's tables are open to
+those who can see its row there. So no tenant's name is in the catalog, and one policy of the administrator's on
+`collections` (which role may be which tenant) covers all tables. The parents `records` and `terms` have no policy, so
+nobody can read through them: otherwise a read of a parent would read every tenant's tables, past their policies.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from .wire import byte_arrays, int8_array, numbered, packed_tokens, split_value,
 __all__ = ["bypasses", "for_tenant", "insert_batch", "is_protected", "protect", "protect_content"]
 
 _PART = 1 << 24
-"""Bytes sent with one INSERT, about."""
+"""About how many bytes one INSERT sends."""
 
 _FORCED: LiteralString = "ALTER TABLE {table} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY"
 _COLLECTIONS: LiteralString = (
     "CREATE POLICY tenant ON {collections} USING (current_setting('encvec.tenant', true) = '=' || tenant)"
 )
 _BESIDES: tuple[LiteralString, ...] = ("{partitions}", "{blobs}", "{changes}")
-"""Tables with rows of all collections."""
+"""Tables that hold rows of all collections."""
 
 
 _BESIDE: LiteralString = "CREATE POLICY tenant ON {table} USING (collection IN (SELECT id FROM {collections}))"
@@ -41,7 +41,7 @@ _OPEN: LiteralString = (
     "SELECT c.content FROM {collections} c JOIN pg_class r ON r.oid ="
     " to_regclass(format('%%I.%%I', %s::text, 'records_' || c.content)) WHERE NOT r.relforcerowsecurity ORDER BY 1"
 )
-# A table with row-level security takes no COPY.
+# COPY is refused on a table with row-level security.
 _RECORDS: LiteralString = (
     "INSERT INTO {records} (row, partition, token, envelope, payload{column}) SELECT * FROM ROWS FROM"
     " (unnest(%b::int8[]), unnest(%b::int8[]), unnest(%b::bytea[]), unnest(%b::bytea[]), unnest(%b::bytea[]){vectors})"
@@ -54,37 +54,37 @@ _TERMS: LiteralString = (
 
 
 def for_tenant(source: Source, tenant: str) -> Source:
-    """Return the source with the tenant set in each of its transactions."""
-    # after a transaction a setting that was local to it is empty, not unset: hence "=" before a name that may be ""
+    """Return a source that sets the tenant in each of its transactions."""
+    # a local setting is empty after its transaction, not unset: the "=" tells that from the tenant ""
     return source.with_settings({"encvec.tenant": f"={tenant}"})
 
 
 def is_protected(cursor: Cursor, names: Names) -> bool:
-    """Say whether the schema has row-level security."""
+    """Return True if the schema has row-level security."""
     sql = names.sql("SELECT relforcerowsecurity FROM pg_class WHERE oid = {collections_name}::regclass")
     return cursor.execute(sql).fetchone() == (True,)
 
 
 def bypasses(cursor: Cursor) -> bool:
-    """Say whether row-level security does not bind our role."""
+    """Return True if row-level security does not apply to our role."""
     sql = b"SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user"
     return cursor.execute(sql).fetchone() == (True,)
 
 
 def protect(source: Source, names: Names) -> None:
-    """Turn row-level security on for a schema, which takes the owner of its tables. Broken off, it can be run again.
+    """Turn row-level security on for a schema; only the owner of its tables may. If interrupted, it can be run again.
 
-    Sessions that do not set the tenant see nothing from the end on.
+    From its end on, sessions that set no tenant see nothing.
     """
 
     def open_(cursor: Cursor) -> list[int]:
         return [number for (number,) in cursor.execute(names.sql(_OPEN), (names.schema,)).fetchall()]
 
-    # a collection at a time: the locks for all of them may be more than a server has
+    # one collection at a time: the server may not have enough locks for all
     for content in source.read(open_):
         with source.write() as cursor:
             used = names.sql("SELECT FROM {collections} WHERE content = {number} FOR UPDATE", number=content)
-            if cursor.execute(used).fetchone() is not None:  # else replaced or dropped meanwhile
+            if cursor.execute(used).fetchone() is not None:  # otherwise it was replaced or dropped meanwhile
                 protect_content(cursor, names, content)
     with source.write() as cursor:
         cursor.execute(names.sql("LOCK TABLE {collections}"))
@@ -109,7 +109,7 @@ def protect_content(cursor: Cursor, names: Names, content: int) -> None:
 def insert_batch(
     cursor: Cursor, names: Names, content: int, batch: EncryptedBatch, rows: Rows, vector_oid: int
 ) -> None:
-    """Insert a batch under these rows by INSERT, in the place of COPY."""
+    """Insert a batch under these rows by INSERT, where COPY is refused."""
     with_vector = batch.index_vectors.shape[1] > 0
     column, type_, _ = kept(batch.index_vectors.dtype.itemsize == 2)
     vectors: Composable = names.part(", unnest(%b::{type}[])", type=names.part(type_)) if with_vector else SQL("")
@@ -132,7 +132,7 @@ def insert_batch(
 
 
 def _packed(batch: EncryptedBatch, rows: Rows, part: slice, vector_oid: int | None) -> list[Any]:
-    """Return the parameters of `_RECORDS` for a part of a batch; without vectors where their type is None."""
+    """Return the parameters of `_RECORDS` for a part of a batch; without vectors if their type is None."""
     values: list[Any] = [
         int8_array(rows[part]),
         int8_array(batch.partitions[part]),

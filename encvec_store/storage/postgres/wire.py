@@ -1,6 +1,6 @@
-"""Arrays as PostgreSQL's binary format, without a Python step per number.
+"""Arrays in PostgreSQL's binary format, without a Python step for each number.
 
-A `Raw` is sent as it is, typed by the cast that stands behind its placeholder: `%b::vector`, `%b::int8[]`.
+A `Raw` is sent unchanged; the cast after its placeholder gives the type: `%b::vector`, `%b::int8[]`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 KEY = 512
-"""Bytes of a term that are indexed: a btree takes no more than 2,700, and texts may be longer."""
+"""Bytes of a term that are indexed. A btree takes at most about 2,700, and texts may be longer."""
 _INT8, _BYTEA = 20, 17
 _HEAD = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
 _TAIL = b"\xff\xff"
@@ -48,17 +48,17 @@ _CHUNK = 1 << 18
 _LARGE = 1 << 24
 """Bytes of payloads from which on a chunk is sent line by line."""
 _NUMBERS = struct.Struct(">hiqii")
-"""How a line of terms begins: 6 columns, a row of 8 bytes, a number of 4."""
+"""The beginning of a line of terms: 6 columns, a row of 8 bytes, a number of 4."""
 Placed = tuple[int, str, Term]
-"""A term with the position of its record in a batch, and its field."""
+"""The position of a record in a batch, a field, and a term."""
 
 
 class Raw(bytes):
-    """Bytes that are the binary form of a value already."""
+    """The binary form of a value."""
 
 
 class RawDumper(Dumper):
-    """Sends a `Raw` untouched and leaves its type to the server."""
+    """Sends a `Raw` unchanged and lets the server find its type."""
 
     format = Format.BINARY
     oid = 0
@@ -117,18 +117,18 @@ def rows_from(packed: bytes | None) -> Rows:
 
 
 def vectors_from(packed: bytes | None, dim: int, number: str = ">f4") -> Matrix:
-    """Unpack what `vector_send` or `halfvec_send` made, one after the other, to (n, dim)."""
+    """Unpack joined results of `vector_send` or `halfvec_send` to (n, dim)."""
     if not dim:
         return np.empty((0, 0), np.float32)
     parts = np.frombuffer(packed or b"", np.uint8).reshape(-1, 4 + np.dtype(number).itemsize * dim)[:, 4:]
     return np.ascontiguousarray(parts).view(number).astype(np.float32)
 
 
-# Terms: every kind of value as bytes that sort as the values do, so that one index serves all.
+# Terms: values of every kind become bytes that sort as the values do, so that one index serves all.
 
 
 def split_value(value: str | float | bytes) -> tuple[bytes, bytes | None]:
-    """Return (the part that is indexed, the rest or None)."""
+    """Return a value as bytes: (the part that is indexed, the rest or None)."""
     match value:
         case str():
             whole = value.encode("utf-8", "surrogatepass")  # bytes of UTF-8 sort as code points do
@@ -141,12 +141,12 @@ def split_value(value: str | float | bytes) -> tuple[bytes, bytes | None]:
 
 
 def typed_kind(kind: str, value: str | float | bytes) -> str:
-    """Return a term's kind with what its value was before it became bytes."""
+    """Return a term's kind with a letter for the type of its value: s, b or n."""
     return f"{'s' if isinstance(value, str) else 'b' if isinstance(value, bytes) else 'n'}:{kind}"
 
 
 def numbered(terms: Sequence[Placed]) -> Iterator[tuple[int, Placed]]:
-    """Yield (n, term), every term once: n counts the terms of its record, and tells them apart."""
+    """Yield (n, term), every term once; n counts the terms of its record."""
     counts: defaultdict[int, int] = defaultdict(int)
     for term in dict.fromkeys(terms):
         n = counts[term[0]]
@@ -155,7 +155,7 @@ def numbered(terms: Sequence[Placed]) -> Iterator[tuple[int, Placed]]:
 
 
 def term_from(typed: str, key: bytes, rest: bytes | None) -> Term:
-    """Return the term that was stored."""
+    """Return the term of a stored line."""
     letter, _, kind = typed.partition(":")
     whole = key + (rest or b"")
     match letter:
@@ -175,8 +175,8 @@ def term_from(typed: str, key: bytes, rest: bytes | None) -> Term:
 def copy_records(batch: EncryptedBatch, rows: Rows, *, with_vector: bool) -> Iterator[bytes]:
     """Yield (row, partition, token, envelope[, index_vector], payload) as a binary COPY stream.
 
-    In chunks that stay in the cache: each byte is moved twice, into its line and into the stream. Lines come in the
-    order of their tokens, since that costs the index on tokens a fifth of the server's work less.
+    The chunks fit in the cache, because each byte is moved twice: into its line and into the stream. Lines are in the
+    order of their tokens: so the server needs a fifth less work for the index on tokens.
     """
     n, dim = len(rows), batch.index_vectors.shape[1]
     number = batch.index_vectors.dtype.newbyteorder(">")
@@ -218,7 +218,7 @@ def copy_records(batch: EncryptedBatch, rows: Rows, *, with_vector: bool) -> Ite
 
 
 def copy_terms(batch: EncryptedBatch, rows: Rows) -> Iterator[bytes]:
-    """Yield (row, n, field, kind, key, rest) as a binary COPY stream, every term of a record once."""
+    """Yield (row, n, field, kind, key, rest) as a binary COPY stream, each term of a record once."""
     yield _HEAD
     numbers = rows.tolist()
     lines: list[bytes] = []

@@ -1,7 +1,7 @@
-"""Writing one collection's records, each time in one transaction.
+"""Writes of one collection's records, each in one transaction.
 
-Writers of a collection queue at its row in `collections`. That row hands out row numbers, so records are copied
-straight into their table: no staging, and no number is ever used twice.
+Writers of a collection wait for each other at its row in `collections`. That row has the next row number, so records
+are copied straight into their table, and no number is ever used twice.
 """
 
 from __future__ import annotations
@@ -57,25 +57,25 @@ _FINISH = (
 
 @dataclass
 class _State:
-    """A write as far as it has come."""
+    """The state of a write so far."""
 
     generation: int
     content: int
     index_dim: int
     next_row: int
     counts: dict[int, int] = field(default_factory=dict)
-    """Records more or less by partition."""
+    """By partition: how many more records there are, or fewer if negative."""
     first: int = 0
-    """Row that the first record of this write gets."""
+    """The row of the first record of this write."""
     removed: list[Rows] = field(default_factory=list)
 
     def count(self, more: Mapping[int, int]) -> None:
-        """Count records in or out."""
+        """Add to the counts of records."""
         for partition, n in more.items():
             self.counts[partition] = self.counts.get(partition, 0) + n
 
     def entries(self) -> dict[int, bytes]:
-        """Return what the change table gets of it."""
+        """Return its entries for the change table."""
         return entries(np.arange(self.first, self.next_row, dtype=np.int64), np.sort(union(self.removed)))
 
 
@@ -98,7 +98,7 @@ class PostgresWriter:
         """Insert or replace by token, and drop the retired tokens."""
         with self._records.source.write() as cursor:
             state = self._lock(cursor, under)
-            # where there was nothing before, only these can be there already: spare the server looking for others
+            # in an empty collection, only records of this write can exist already: do not ask the server for others
             written: set[bytes] | None = set() if state.next_row == 1 else None
             for batch in batches:
                 if batch.rows is not None:
@@ -136,7 +136,7 @@ class PostgresWriter:
         blobs: Mapping[str, Blob | None],
         index: Callable[[Cursor, int, dict[int, int], int], None] | None,
     ) -> None:
-        """Replace everything by way of new tables, which `index` gets to index. Others read the old ones meanwhile."""
+        """Replace everything by new tables, which `index` may index. Others read the old ones meanwhile."""
         with self._records.source.write() as cursor:
             state = self._lock(cursor, under)
             old = state.content
@@ -162,9 +162,9 @@ class PostgresWriter:
         self._records.follow(state.content, state.index_dim)
 
     def _lock(self, cursor: Cursor, under: bytes | None = None) -> _State:
-        """Wait for other writers, and see that the settings are those that the caller knows."""
+        """Wait for other writers, and check that the settings are those that the caller knows."""
         sql = self._names.sql(
-            # columns of this one row only: others would be read as they were before we waited
+            # only columns of the locked row: anything else would be read as it was before the wait
             "SELECT generation, content, index_dim, next_row, coalesce(%b::bytea = config, true)"
             " FROM {collections} WHERE id = {id} FOR UPDATE",
             id=self._collection,
@@ -214,7 +214,7 @@ class PostgresWriter:
         state.removed += [rows_from(listed) for *_, listed in gone]
 
     def _finish(self, cursor: Cursor, state: _State, config: bytes | None, *, replaced: bool = False) -> None:
-        """Count, note the changes and number the write. What was replaced is known by its number, not by changes."""
+        """Store counts, changes and generation. After `replace` the number of the content tells, not changes."""
         noted = {} if replaced else state.entries()
         partitions = sorted(state.counts)
         generation = state.generation + 1
@@ -234,7 +234,7 @@ class PostgresWriter:
                 "purged": generation if replaced else None,
             },
         )
-        if not generation % KEPT:  # nobody has to tidy up for that
+        if not generation % KEPT:  # so nobody has to tidy up
             forget(cursor, self._records)
 
 
