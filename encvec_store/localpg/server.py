@@ -127,7 +127,7 @@ class LocalServer:
         raise LocalServerError(f"{home.path} was removed each time before a server could start there: try again")
 
     def stop(self) -> bool:
-        """Stop the server; return False if none ran. A shared one runs on for its other users; a temporary one is removed.
+        """Stop the server; return False if none ran. A shared one runs on for others; a temporary one is removed.
 
         Databases in `data` are kept. A second call does nothing.
         """
