@@ -150,7 +150,8 @@ def test_column_opens():
         data["envelopes"], data["index"], data["identities"], data["plain"], strict=True
     ):
         sent = struct.pack(">HH", len(index), 0) + np.array(index, ">f4").tobytes()
-        row = bytes.fromhex(envelope) + sent + (identity or "").encode()
+        name = (identity or "").encode()
+        row = len(name).to_bytes(4, "big") + name + bytes.fromhex(envelope) + sent
         assert make.column_cipher().open([row]).tolist() == [vector]
 
 
