@@ -9,6 +9,7 @@ from typing import Any, NoReturn, overload
 import numpy as np
 import numpy.typing as npt
 
+from .data.ids import Id
 from .data.records import Hit, Record
 from .engine import read
 from .engine.candidates import Sources
@@ -67,7 +68,7 @@ class Collection:
 
     def upsert(
         self,
-        ids: Sequence[str],
+        ids: Sequence[Id],
         vectors: npt.ArrayLike,
         metadata: Sequence[Mapping[str, Any] | None] | None = None,
         documents: Sequence[str | None] | None = None,
@@ -75,10 +76,12 @@ class Collection:
         """Insert records. Records whose ids exist are replaced. On any error nothing is written.
 
         Args:
-            ids: n distinct strings, 1 to 1024 bytes each; kept as given.
+            ids: n distinct strings (1 to 1024 bytes), integers (64 bits) or UUIDs. They come back as they are: 1 and
+                "1" are two ids.
             vectors: (n, dim) numbers, kept as float32, or as float16 with precision "half".
             metadata: n mappings of strings to str, int, float, bool, None, bytes, datetime, date, UUID, Decimal,
-                or lists, tuples and dicts of these; types are kept.
+                or lists, tuples and dicts of these; types are kept. numpy scalars and other subclasses become the
+                built-in type.
             documents: n strings (or None), sealed with the records.
 
         Raises:
@@ -153,11 +156,11 @@ class Collection:
         """
         return explain(self._session, self._sources, query, k, where, oversample=self._oversample)
 
-    def get(self, ids: Sequence[str], *, include_vectors: bool = True) -> list[Record]:
+    def get(self, ids: Sequence[Id], *, include_vectors: bool = True) -> list[Record]:
         """Return the records with these ids, in the order of `ids`. Unknown ids are left out."""
         return read.get(self._session, ids, include_vectors=include_vectors)
 
-    def delete(self, ids: Sequence[str] | None = None, where: Mapping[str, Any] | None = None) -> int:
+    def delete(self, ids: Sequence[Id] | None = None, where: Mapping[str, Any] | None = None) -> int:
         """Delete records by id or by filter, all or nothing. Returns how many. Unknown ids are no error."""
         return read.delete(self._session, ids, where)
 
@@ -176,7 +179,7 @@ class Collection:
     def _pages(self, where: Mapping[str, Any] | None, *, include_vectors: bool) -> Iterator[list[Record]]:
         return read.pages(self._session, where, include_vectors=include_vectors)
 
-    def index_vectors(self, ids: Sequence[str]) -> npt.NDArray[np.float32]:
+    def index_vectors(self, ids: Sequence[Id]) -> npt.NDArray[np.float32]:
         """Return the index vectors of these ids, as a thief would read them from the store: (n, index_dim).
 
         Use this to try attacks of your own. Raises InputError for an unknown id.

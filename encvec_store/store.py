@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 from .collection import Collection, Shared
 from .crypto.envelope import envelope_size
 from .data.precision import Precision
+from .data.values import text
 from .engine.candidates import Sources
 from .engine.session import Session
 from .errors import CollectionNotFoundError, InputError, StoreClosedError
@@ -130,8 +131,7 @@ class Store:
             ConfigMismatchError: it exists with other settings.
             AuthenticationError: it was written under other keys, or altered.
         """
-        _check_name("collection name", name, 1)
-        _check_name("tenant", tenant, 0)
+        name, tenant = _check_name("collection name", name, 1), _check_name("tenant", tenant, 0)
         given: dict[str, Any] = {
             "metric_name": metric,
             "scheme_spec": scheme,
@@ -207,10 +207,11 @@ class Store:
         Raises:
             InputError: row-level security is on, so PostgreSQL shows one tenant at a time, and none was given.
         """
-        return self._records.collections(tenant)
+        return self._records.collections(None if tenant is None else _check_name("tenant", tenant, 0))
 
     def drop(self, name: str, *, tenant: str = "") -> bool:
         """Delete a collection and all its records. Returns False if it does not exist."""
+        name, tenant = _check_name("collection name", name, 1), _check_name("tenant", tenant, 0)
         dropped = self._records.drop(tenant, name)
         self._forget(tenant, name)
         return dropped
@@ -220,7 +221,7 @@ class Store:
 
         Each is deleted in its own transaction. If this is interrupted, call it again for the rest.
         """
-        _check_name("tenant", tenant, 0)
+        tenant = _check_name("tenant", tenant, 0)
         return sum(self.drop(name, tenant=tenant) for _, name in self._records.collections(tenant))
 
     def close(self) -> None:
@@ -251,12 +252,14 @@ class Store:
         raise TypeError("a Store cannot be pickled: connect where it is needed, or fork after connecting")
 
 
-def _check_name(what: str, value: str, least: int) -> None:
-    if not isinstance(value, str):
+def _check_name(what: str, value: str, least: int) -> str:
+    name = text(value)
+    if name is None:
         raise InputError(f"{what} must be a string, got {type(value).__name__}")
     try:
-        size = len(value.encode())
+        size = len(name.encode())
     except UnicodeEncodeError:
-        raise InputError(f"{what} cannot be encoded as UTF-8: {value!r}") from None
-    if not least <= size <= MAX_NAME_BYTES or "\0" in value:
-        raise InputError(f"{what} must have {least} to {MAX_NAME_BYTES} bytes and no NUL, got {value!r}")
+        raise InputError(f"{what} cannot be encoded as UTF-8: {name!r}") from None
+    if not least <= size <= MAX_NAME_BYTES or "\0" in name:
+        raise InputError(f"{what} must have {least} to {MAX_NAME_BYTES} bytes and no NUL, got {name!r}")
+    return name

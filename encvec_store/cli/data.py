@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import click
 import numpy.typing as npt
 
 from ..collection import Collection
+from ..data.ids import Id
 from ..data.records import Hit, Record
 from ..errors import InputError, ShapeError
 from ..transfer.typed import record_to_json
@@ -98,10 +100,30 @@ def search(
 
 
 def _stored(target: Collection, id: str) -> npt.NDArray[Any]:
-    found = target.get([id])
+    found = target.get(_named(target, [id]))
     if not found or found[0].vector is None:
         raise InputError(f"no record {id!r} in collection {target.name!r}")
     return found[0].vector[None]
+
+
+def _named(target: Collection, texts: Sequence[str]) -> list[Id]:
+    """Return the ids that texts name: the string itself, or the integer or UUID of this text if only that exists."""
+    known = {record.id for record in target.get(texts, include_vectors=False)}
+    others = {text: other for text in texts if text not in known and (other := _other(text)) is not None}
+    known = {record.id for record in target.get(list(others.values()), include_vectors=False)} if others else known
+    return [other if (other := others.get(text)) in known else text for text in texts]
+
+
+def _other(text: str) -> Id | None:
+    """Return the integer or the UUID that a text is the usual form of."""
+    for kind in (int, uuid.UUID):
+        try:
+            value: Id = kind(text)
+        except ValueError:
+            continue
+        if str(value) == text:
+            return value
+    return None
 
 
 def _show(records: list[Record] | list[Hit], vectors: bool, *, scored: bool) -> None:
@@ -109,7 +131,7 @@ def _show(records: list[Record] | list[Hit], vectors: bool, *, scored: bool) -> 
     rows = []
     for record in records:
         form = record_to_json(record, vectors=vectors)
-        row = [snippet(record.id, 80), *([form["score"]] if scored else []), snippet(record.document or "")]
+        row = [snippet(str(record.id), 80), *([form["score"]] if scored else []), snippet(record.document or "")]
         row.append(snippet(form["metadata"]) if form["metadata"] else "")
         rows.append(row + ([snippet(form.get("vector"), 40)] if vectors else []))
     if rows:
@@ -154,8 +176,9 @@ def get(
     with open_store(place) as store:
         target = open_collection(store, collection, tenant)
         if ids:
-            found = target.get(list(ids), include_vectors=vectors)
-            missing = sorted(set(ids) - {record.id for record in found})
+            names = _named(target, ids)
+            found = target.get(names, include_vectors=vectors)
+            missing = sorted(map(str, set(names) - {record.id for record in found}))
             _print(iter(found[:limit]), vectors, as_json)
         else:
             missing = []
@@ -216,7 +239,7 @@ def delete(
             n = target.count(condition) if condition else target.count()
             if not confirmed(f"Delete {n:,} of the {target.count():,} records of {collection!r}?", yes):
                 return 1
-        deleted = target.delete(ids=list(ids)) if ids else target.delete(where=condition)
+        deleted = target.delete(ids=_named(target, ids)) if ids else target.delete(where=condition)
         answer = {"collection": collection, "tenant": tenant, "deleted": deleted, "count": target.count()}
     _tell(answer, as_json)
     return 0

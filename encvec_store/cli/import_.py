@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import click
 
 from ..collection import Collection
+from ..data.ids import Id
 from ..errors import EncvecError, InputError
 from ..keys.keyset import Keyset
 from ..store import Store, connect
@@ -206,7 +208,7 @@ def _source(place: str, options: dict[str, Any]) -> ImportSource:
     return VectorFile(place, None if ids is None else _ids(Path(ids)), extra)
 
 
-def _ids(path: Path) -> list[str]:
+def _ids(path: Path) -> Sequence[Id]:
     """Read ids: an array, a line each, or the key `id` of JSON lines. Raises InputError."""
     match path.suffix.lower():
         case ".npy":
@@ -260,7 +262,8 @@ def _show(answer: dict[str, Any], done: LoadResult, report: Comparison | None, l
     )
     if report.mismatches:
         click.echo()
-        rows = [(snippet(m.id, 80), snippet(m.what, 100), "yes" if m.changed else "") for m in report.mismatches[:50]]
+        listed = report.mismatches[:50]
+        rows = [(snippet(str(m.id), 80), snippet(m.what, 100), "yes" if m.changed else "") for m in listed]
         table(["id", "what", "changed meanwhile"], rows)
     if report.changed:
         note("the source was written to meanwhile: the same command brings what has changed")

@@ -58,7 +58,7 @@ def of_collection(target: Collection, corpus: str | None, choices: dict[str, Any
         if theirs.shape[1] != config.dim:
             raise InputError(f"{corpus} must have vectors of {config.dim}, got {theirs.shape[1]}")
         config.metric.check(theirs, config.max_norm, corpus)
-        victim, others = np.arange(len(points)), config.metric.lift(theirs, config.max_norm)
+        victim, others = np.arange(len(points)), config.lift(theirs)
     else:
         victim, rest = _halves(len(points), f"collection {target.name!r}")
         others = points[rest]

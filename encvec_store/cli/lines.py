@@ -12,6 +12,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ..data.ids import Id
 from ..errors import InputError
 from ..transfer.batch import Batch, Fault
 from ..transfer.typed import from_json, metadata_from_json
@@ -24,7 +25,7 @@ _LONGEST_CELL = 1 << 26
 
 
 class _Row(NamedTuple):
-    id: str
+    id: Id
     vector: npt.NDArray[Any]
     metadata: dict[str, Any]
     document: Any
@@ -83,11 +84,12 @@ class _Text:
             faults,
         )
 
-    def _id(self, item: dict[str, Any], count: int) -> str:
+    def _id(self, item: dict[str, Any], count: int) -> Id:
         columns = self._columns
         key = columns.id or "id"
         try:
-            return text_id(taken_out(item, key), key)
+            value = taken_out(item, key)
+            return from_json(value) if isinstance(value, dict) else text_id(value, key)  # exports tag other types
         except KeyError:
             pass
         if columns.id is not None or columns.prefix is None:

@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from ..data.ids import Id, id_bytes
 from ..errors import InputError
 from ..transfer.batch import Batch, Reader
 
@@ -81,9 +82,9 @@ class Seen:
     def __init__(self) -> None:
         self._runs: list[npt.NDArray[np.int64]] = []
 
-    def repeats(self, ids: Sequence[str]) -> list[int]:
+    def repeats(self, ids: Sequence[Id]) -> list[int]:
         """Return the places of ids that came before, here or in an earlier call, and keep the others in mind."""
-        hashes = np.fromiter(map(hash, ids), np.int64, len(ids))
+        hashes = np.fromiter((hash(id_bytes(id)) for id in ids), np.int64, len(ids))
         again = np.ones(len(ids), bool)
         again[np.unique(hashes, return_index=True)[1]] = False  # the first of each stays
         for run in self._runs:

@@ -27,6 +27,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.constant_time import bytes_eq
 
 from ..data.arrays import Bytes, Kept, Matrix
+from ..data.ids import Id, id_bytes
 from ..data.precision import FORMATS, Precision
 from ..errors import AuthenticationError
 from .labels import FORMAT, Purpose, derive, encode
@@ -182,9 +183,9 @@ class RecordCipher:
         self._vector_prefix = encode(FORMAT, Purpose.VECTOR.value, *context)
         self._payload_prefix = encode(FORMAT, Purpose.PAYLOAD.value, *context)
 
-    def tokens(self, ids: Sequence[str]) -> Bytes:
+    def tokens(self, ids: Sequence[Id]) -> Bytes:
         """Record tokens of n ids: (n, 16) uint8."""
-        return self._names.tags_of([id.encode() for id in ids])
+        return self._names.tags_of(list(map(id_bytes, ids)))
 
     def blind_tokens(self, values: Sequence[tuple[str, bytes]]) -> list[bytes]:
         """Blind tokens of n (field, canonical value) pairs."""

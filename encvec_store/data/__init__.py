@@ -6,7 +6,8 @@ from .arrays import Bytes, Kept, Matrix, Rows
 from .fields import Policy, Term
 from .filters import AllOf, AnyOf, Filter, Match, Predicate, Present, Range
 from .filters import parse as parse_filter
-from .metrics import METRICS, Metric, as_vectors, metric
+from .ids import Id
+from .metrics import METRICS, Centre, Metric, as_vectors, metric
 from .partitions import by_version, partition_of, partitions_of, version_of
 from .precision import Precision
 from .records import Hit, Record, encode_payload
@@ -16,8 +17,10 @@ __all__ = [
     "AllOf",
     "AnyOf",
     "Bytes",
+    "Centre",
     "Filter",
     "Hit",
+    "Id",
     "Kept",
     "Match",
     "Matrix",

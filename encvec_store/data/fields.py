@@ -11,13 +11,23 @@ import uuid
 from collections.abc import Mapping
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import Any, Final, NamedTuple
 
 from ..errors import InputError, MetadataError
+from .values import exact, text
 
-__all__ = ["POLICIES", "Policy", "Term", "canonical", "kind", "order_key", "parse_policies", "plain_term", "unwrapped"]
+__all__ = [
+    "MISSING",
+    "POLICIES",
+    "Policy",
+    "Term",
+    "canonical",
+    "field_value",
+    "kind",
+    "order_key",
+    "parse_policies",
+    "plain_term",
+]
 
 MAX_DEPTH = 32
 """Lists and dicts may be nested this deep."""
@@ -40,6 +50,8 @@ class Policy(StrEnum):
 
 POLICIES = tuple(p.value for p in Policy)
 WILDCARD = "*"
+MISSING: Final = object()
+"""The value of a field that metadata does not have."""
 
 
 class Term(NamedTuple):
@@ -56,9 +68,10 @@ def parse_policies(fields: Mapping[str, str] | None) -> dict[str, Policy] | None
     if not isinstance(fields, Mapping):
         raise InputError(f"fields must be a mapping of field names to policies, got {type(fields).__name__}")
     policies: dict[str, Policy] = {}
-    for name, policy in fields.items():
-        if not isinstance(name, str) or not name:
-            raise InputError(f"field names must be non-empty strings, got {name!r}")
+    for given, policy in fields.items():
+        name = text(given)
+        if not name:
+            raise InputError(f"field names must be non-empty strings, got {given!r}")
         try:
             name.encode()
         except UnicodeEncodeError:
@@ -74,10 +87,23 @@ def parse_policies(fields: Mapping[str, str] | None) -> dict[str, Policy] | None
     return policies
 
 
-def unwrapped(value: Any) -> Any:
-    """Return a numpy scalar as Python's own; dates and anything else as they are."""
-    scalar = isinstance(value, np.generic) and not isinstance(value, np.datetime64 | np.timedelta64)
-    return value.item() if scalar else value
+def field_value(metadata: Mapping[str, Any], name: str) -> Any:
+    """Return the value of a field, or MISSING. A name with dots also reaches into nested dicts: "a.b" is b of a.
+
+    A key that has the dots itself comes first, at every level.
+    """
+    value = metadata.get(name, MISSING)
+    if value is not MISSING or "." not in name:
+        return value
+    dot = name.find(".")
+    while dot >= 0:
+        inner = metadata.get(name[:dot])
+        if isinstance(inner, dict):
+            value = field_value(inner, name[dot + 1 :])
+            if value is not MISSING:
+                return value
+        dot = name.find(".", dot + 1)
+    return MISSING
 
 
 def kind(value: Any) -> str:
@@ -141,6 +167,7 @@ def canonical(value: Any, depth: int = 0) -> bytes:
     """
     if depth > MAX_DEPTH:  # counted here: a program may raise the interpreter's recursion limit until it crashes
         raise MetadataError(f"the value is nested deeper than {MAX_DEPTH} levels")
+    value = exact(value)
     name = kind(value)
     match name:
         case "null":

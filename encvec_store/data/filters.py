@@ -1,20 +1,22 @@
-"""`where` filters: parse, evaluate on opened metadata, and split off what a store may check.
+"""`where` filters: parse them, and split off what a store can check.
 
 A filter is a mapping. `{"country": "de"}` is equality; `{"age": {"gte": 18, "lt": 65}}` takes operators;
-`{"and": [...]}`, `{"or": [...]}` and `{"not": {...}}` combine. Several keys side by side mean "and".
-Every operator may be written with a leading `$`. A missing field equals nothing, is ordered with nothing,
-and so satisfies `ne` and `nin`; use `exists` to ask for presence.
+`{"and": [...]}`, `{"or": [...]}` and `{"not": {...}}` combine. Several keys in one mapping mean "and".
+A leading `$` is allowed before every operator. `{"a.b": 1}` reaches into nested dicts (`fields.field_value`).
+A missing field equals nothing and has no order, so it satisfies `ne` and `nin`; `exists` asks for presence.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from reprlib import repr as beginning
 from typing import Any
 
 from ..errors import FilterError, MetadataError, UnknownFieldError
-from .fields import MAX_DEPTH, WILDCARD, Policy, Term, canonical, kind, order_key, plain_term, unwrapped
+from .conditions import And, Condition, Filter, Not, Or, simplified
+from .fields import MAX_DEPTH, WILDCARD, Policy, Term, canonical, order_key, plain_term
+from .values import exact, listed, text
 
 __all__ = [
     "AllOf",
@@ -32,79 +34,6 @@ __all__ = [
 
 ORDER_OPERATORS = ("lt", "lte", "gt", "gte")
 OPERATORS = ("eq", "ne", "in", "nin", *ORDER_OPERATORS, "exists")
-_MISSING = object()
-
-
-@dataclass(frozen=True)
-class Condition:
-    """One field, one operator, one operand."""
-
-    field: str
-    operator: str
-    operand: Any
-    encoded: frozenset[bytes]
-    """Canonical encodings of the operand, or of each of in and nin."""
-
-    def __call__(self, metadata: Mapping[str, Any]) -> bool:
-        """Say whether opened metadata satisfies the condition."""
-        value = metadata.get(self.field, _MISSING)
-        match self.operator:
-            case "exists":
-                return (value is not _MISSING) is bool(self.operand)
-            case "eq" | "in":
-                return value is not _MISSING and canonical(value) in self.encoded
-            case "ne" | "nin":
-                return value is _MISSING or canonical(value) not in self.encoded
-        if value is _MISSING or kind(value) != kind(self.operand):
-            return False
-        have, want = order_key(value), order_key(self.operand)
-        if have is None:
-            return False
-        match self.operator:
-            case "lt":
-                return bool(have < want)
-            case "lte":
-                return bool(have <= want)
-            case "gt":
-                return bool(have > want)
-            case _:
-                return bool(have >= want)
-
-
-@dataclass(frozen=True)
-class And:
-    """All of the children."""
-
-    children: tuple[Filter, ...]
-
-    def __call__(self, metadata: Mapping[str, Any]) -> bool:
-        """Say whether every child holds."""
-        return all(child(metadata) for child in self.children)
-
-
-@dataclass(frozen=True)
-class Or:
-    """Any of the children."""
-
-    children: tuple[Filter, ...]
-
-    def __call__(self, metadata: Mapping[str, Any]) -> bool:
-        """Say whether some child holds."""
-        return any(child(metadata) for child in self.children)
-
-
-@dataclass(frozen=True)
-class Not:
-    """The contrary of the child."""
-
-    child: Filter
-
-    def __call__(self, metadata: Mapping[str, Any]) -> bool:
-        """Say whether the child fails."""
-        return not self.child(metadata)
-
-
-Filter = Condition | And | Or | Not
 
 
 def parse(where: Mapping[str, Any] | None, policies: Mapping[str, Policy] | None = None) -> Filter | None:
@@ -112,16 +41,25 @@ def parse(where: Mapping[str, Any] | None, policies: Mapping[str, Policy] | None
 
     Raises:
         FilterError: malformed filter.
-        UnknownFieldError: the collection declares its fields (`policies`) and this is none of them.
+        UnknownFieldError: the collection declares its fields (`policies`), and the filter names another one.
     """
     if where is None or (isinstance(where, Mapping) and not where):
         return None
     node = _parse(where)
     if policies is not None and WILDCARD not in policies:
-        for name in sorted(_fields(node) - policies.keys()):
-            declared = ", ".join(sorted(policies)) or "none"
-            raise UnknownFieldError(f"filter on unknown field {name!r}; the collection declares: {declared}")
-    return node
+        for name in sorted(_fields(node)):
+            if not any(known in policies for known in _paths(name)):
+                declared = ", ".join(sorted(policies)) or "none"
+                raise UnknownFieldError(f"filter on unknown field {name!r}; the collection declares: {declared}")
+    return simplified(node)
+
+
+def _paths(name: str) -> Iterator[str]:
+    """Yield a field's name, and the names of the fields that it may be nested in."""
+    yield name
+    while "." in name:
+        name = name.rpartition(".")[0]
+        yield name
 
 
 def _parse(where: Any, depth: int = 0) -> Filter:
@@ -130,9 +68,10 @@ def _parse(where: Any, depth: int = 0) -> Filter:
     if depth > MAX_DEPTH:
         raise FilterError(f"a filter is nested deeper than {MAX_DEPTH} levels")
     nodes: list[Filter] = []
-    for key, operand in where.items():
-        if not isinstance(key, str):
-            raise FilterError(f"filter keys must be strings, got {key!r}")
+    for given, operand in where.items():
+        key = text(given)
+        if key is None:
+            raise FilterError(f"filter keys must be strings, got {given!r}")
         match key.removeprefix("$"):
             case "and" | "or" as word:
                 if not isinstance(operand, list | tuple) or not operand:
@@ -163,27 +102,28 @@ def _conditions(field: str, operand: Any) -> Iterator[Condition]:
 def _condition(field: str, operator: str, operand: Any) -> Condition:
     if operator not in OPERATORS:
         raise FilterError(f"field {field!r}: unknown operator {operator!r}; use one of {', '.join(OPERATORS)}")
-    operand = unwrapped(operand)
     try:
         match operator:
+            case "in" | "nin":
+                items = list(operand) if isinstance(operand, Set) else listed(operand)
+                if items is None:
+                    raise FilterError(f"field {field!r}: {operator} must be a list, got {beginning(operand)}")
+                values = list(map(exact, items))
             case "exists":
+                operand = exact(operand)
                 if not isinstance(operand, bool):
                     raise FilterError(f"field {field!r}: exists must be true or false, got {beginning(operand)}")
-                encoded: frozenset[bytes] = frozenset()
-            case "in" | "nin":
-                if not isinstance(operand, list | tuple | set | frozenset):
-                    raise FilterError(f"field {field!r}: {operator} must be a list, got {beginning(operand)}")
-                operand = [unwrapped(value) for value in operand]
-                encoded = frozenset(canonical(value) for value in operand)
+                values = [True] if operand else []  # see `Condition.values`
             case _:
-                if operator in ORDER_OPERATORS and order_key(operand) is None:
+                values = [exact(operand)]
+                if operator in ORDER_OPERATORS and order_key(values[0]) is None:
                     raise FilterError(
                         f"field {field!r}: {operator} must be a value with an order, got {beginning(operand)}"
                     )
-                encoded = frozenset((canonical(operand),))
+        operator = {"eq": "in", "ne": "nin"}.get(operator, operator)
+        return Condition(field, operator, {canonical(value): value for value in values})
     except (MetadataError, UnicodeEncodeError) as error:
         raise FilterError(f"field {field!r}: {error}") from None
-    return Condition(field, operator, operand, encoded)
 
 
 def _fields(node: Filter) -> set[str]:
@@ -196,7 +136,7 @@ def _fields(node: Filter) -> set[str]:
             return set().union(*(_fields(child) for child in node.children))
 
 
-# What a store may check: conditions on opaque tokens (blind) and on plain values. Always a superset.
+# What a store can check: conditions on tokens (blind) and on plain values. A predicate may let too many records pass.
 
 
 @dataclass(frozen=True)
@@ -242,7 +182,7 @@ Predicate = Match | Range | Present | AllOf | AnyOf
 
 
 def breadth(node: Predicate) -> int:
-    """Guess, for an order in which to ask, how many records satisfy a predicate: 0 is the fewest."""
+    """Rank predicates by how few records they probably match: 0 is the fewest."""
     match node:
         case Match():
             return 0
@@ -255,18 +195,18 @@ def breadth(node: Predicate) -> int:
 
 Tokens = Callable[[str, bytes], tuple[Term, ...]]
 BLIND_COLUMN = ""
-"""All blind tokens stand under one name: the field is bound into the token, so a store learns no field names."""
+"""All blind tokens share one name. The field is bound into the token, so a store learns no field names."""
 
 
 def pushdown(node: Filter | None, policies: Mapping[str, Policy] | None, tokens: Tokens) -> Predicate | None:
     """Return the part of a filter that a store can check, or None. It never rejects what the filter accepts.
 
-    Negations stay with the client: they select most of a collection, so an index would not help.
+    The client checks negations: they match most of a collection, so an index would not help.
 
     Args:
         node: a parsed filter.
         policies: the collection's field policies.
-        tokens: blind tokens of a canonical value, one per live key version.
+        tokens: gives the blind tokens of a canonical value, one for each live key version.
     """
     match node:
         case Condition():
@@ -282,7 +222,7 @@ def pushdown(node: Filter | None, policies: Mapping[str, Policy] | None, tokens:
 
 
 def is_covered(node: Filter | None, policies: Mapping[str, Policy] | None) -> bool:
-    """Say whether `pushdown` leaves no part of a filter to the client: what the store lets pass then hardly fails."""
+    """Say whether a store can check all of a filter. Then nearly all records that it lets pass satisfy the filter."""
     match node:
         case Condition():
             return pushdown(node, policies, lambda _field, _value: ()) is not None
@@ -295,20 +235,19 @@ def _push_condition(node: Condition, policy: Policy, tokens: Tokens) -> Predicat
     if policy is Policy.SEALED:
         return None
     match node.operator:
-        case "eq" | "in" if policy is Policy.BLIND:
-            return Match(
-                BLIND_COLUMN, tuple(term for value in sorted(node.encoded) for term in tokens(node.field, value))
-            )
-        case "exists" if node.operand and policy is Policy.PLAIN:
+        case "in" if policy is Policy.BLIND:
+            terms = (term for value in sorted(node.values) for term in tokens(node.field, value))
+            return Match(BLIND_COLUMN, tuple(terms))
+        case "in":
+            return Match(node.field, tuple(map(plain_term, node.values.values())))
+        case "exists" if node.values and policy is Policy.PLAIN:
             return Present(node.field)
-        case "eq" | "in":
-            operands = node.operand if node.operator == "in" else (node.operand,)
-            return Match(node.field, tuple(plain_term(value) for value in operands))
         case "lt" | "lte" | "gt" | "gte" if policy is Policy.PLAIN:
-            term = plain_term(node.operand)
+            (operand,) = node.values.values()
+            term = plain_term(operand)
             if term.kind == "other":
                 return None
             upper = node.operator in ("lt", "lte")
-            # bounds are included even for lt and gt: a float term may have been rounded onto its bound
+            # lt and gt include the bound too, because a term is a float and may have been rounded to it
             return Range(node.field, term.kind, None if upper else term.value, term.value if upper else None)
     return None

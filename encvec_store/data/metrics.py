@@ -22,7 +22,9 @@ import numpy.typing as npt
 from ..errors import MetricError, NonFiniteError, NormError, ShapeError, ZeroVectorError
 from .arrays import Matrix
 
-__all__ = ["METRICS", "Metric", "as_array", "as_vectors", "metric", "norms"]
+__all__ = ["METRICS", "Centre", "Metric", "as_array", "as_vectors", "metric", "norms"]
+
+Wide = npt.NDArray[np.float64]
 
 _TINY = 1e-30
 _UNIT_ROUNDOFF = np.float32(2.0**-24)
@@ -31,15 +33,32 @@ _LEAST = np.float32(1e-36)
 _MANY = 64
 """With fewer vectors, all of them are scored exactly."""
 
+_MARGIN = 1.25
+"""Room for vectors that come later, beyond the largest of a sample."""
 _ROUNDING = 1 + 1e-5  # a vector normalised in float32 may be slightly longer than 1, and must pass a max_norm of 1
 
 
 def as_array(values: Any, name: str) -> npt.NDArray[Any]:
     """Turn what the caller gave into an array. Raises ShapeError."""
     try:
-        return np.asarray(values)
+        array = _unmasked(values, name)
+        if array.dtype == object and array.ndim == 1:  # a column of vectors, such as a pandas Series of arrays
+            array = _unmasked(array.tolist(), name)
     except ValueError as error:
-        raise ShapeError(f"{name}: rows of unlike length ({error})") from None
+        if isinstance(error, ShapeError):
+            raise
+        raise ShapeError(f"{name} must have rows of equal length ({error})") from None
+    if array.dtype == object and array.ndim == 0:
+        raise ShapeError(f"{name} must be an array or a list, got {type(values).__name__}: give a list")
+    return array
+
+
+def _unmasked(values: Any, name: str) -> npt.NDArray[Any]:
+    """Make an array. Raises ShapeError if values are masked: numpy would take what is under the mask."""
+    rows = values if isinstance(values, list | tuple) else (values,)
+    if any(issubclass(kind, np.ma.MaskedArray) for kind in set(map(type, rows))) and any(map(np.ma.is_masked, rows)):
+        raise ShapeError(f"{name} must not have masked values: fill them, or leave their rows out")
+    return np.asarray(values)
 
 
 def as_vectors(vectors: Any, dim: int, *, name: str = "vectors") -> Matrix:
@@ -104,6 +123,21 @@ def _given(max_norm: float | None) -> float:
     return max_norm
 
 
+@dataclass(frozen=True, eq=False)
+class Centre:
+    """Where the vectors of a collection lie: the lift counts from there, so that noise is small beside their spread."""
+
+    point: Matrix
+    """(dim,)."""
+    radius: float
+    """Vectors farther from the point are lifted too, but rank less well."""
+
+
+def _scaled(vectors: Wide, max_norm: float | None, centre: Centre | None) -> Wide:
+    """Scale (n, dim) vectors to lengths of about 1 or less."""
+    return vectors / _given(max_norm) if centre is None else (vectors - centre.point) / centre.radius
+
+
 @dataclass(frozen=True)
 class Metric:
     """A metric: its lift and its exact scores."""
@@ -133,14 +167,22 @@ class Metric:
             )
         return lengths
 
-    def lift(self, vectors: Matrix, max_norm: float | None = None) -> Matrix:
+    def centre_of(self, vectors: Matrix) -> Centre | None:
+        """Find where (n, dim) vectors lie; None for metrics other than l2, whose scores depend on where 0 is."""
+        if self.name != "l2":
+            return None
+        point = vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
+        radius = float(norms(vectors - point).max())
+        return Centre(point, _MARGIN * radius if radius > 0 else 1.0)
+
+    def lift(self, vectors: Matrix, max_norm: float | None = None, centre: Centre | None = None) -> Matrix:
         """Map (n, dim) vectors to (n, dim + extra) points of the unit sphere. Call `check` first.
 
         A vector gives the same bits alone and in any batch. The signs of its zeros do not matter.
         """
         if not self.bounded:
             return _unit(vectors, "vectors")
-        scaled = vectors.astype(np.float64) / _given(max_norm)
+        scaled = _scaled(vectors.astype(np.float64), max_norm, centre)
         squared = np.minimum(np.einsum("ij,ij->i", scaled, scaled), 1.0)[:, None]
         if self.name == "ip":
             parts = [scaled, np.sqrt(1 - squared)]
@@ -150,13 +192,13 @@ class Metric:
         points /= np.linalg.norm(points, axis=1, keepdims=True)
         return _unsigned(points)
 
-    def lift_query(self, queries: Matrix, max_norm: float | None = None) -> Matrix:
+    def lift_query(self, queries: Matrix, max_norm: float | None = None, centre: Centre | None = None) -> Matrix:
         """Map (q, dim) queries to (q, dim + extra) points of the unit sphere."""
         if not self.bounded:
             return _unit(queries, "queries")
         zeros = np.zeros((len(queries), 1))
         wide = queries.astype(np.float64)
-        parts = [wide, zeros] if self.name == "ip" else [2 * wide / _given(max_norm), zeros - 1, zeros]
+        parts = [wide, zeros] if self.name == "ip" else [2 * _scaled(wide, max_norm, centre), zeros - 1, zeros]
         points = np.concatenate(parts, axis=1)
         lengths = np.linalg.norm(points, axis=1, keepdims=True)
         points /= np.where(lengths == 0, 1, lengths)  # ip: a zero query scores 0 with everything

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..data.arrays import Rows
 from ..data.filters import Predicate
+from ..data.ids import Id
 from ..errors import StaleConfigError, StoreUnreachableError
 from ..runtime.concurrency import offload
 from .session import Session
@@ -67,7 +68,7 @@ def listed(
     return rows
 
 
-def find(session: Session, ids: Sequence[str], *, held: bool = False) -> Rows:
+def find(session: Session, ids: Sequence[Id], *, held: bool = False) -> Rows:
     """Return the rows of those ids that exist, ascending; with `held`, also under disabled key versions."""
 
     def look() -> Rows:
@@ -78,7 +79,7 @@ def find(session: Session, ids: Sequence[str], *, held: bool = False) -> Rows:
     return _under_one_key(session, look, lambda rows: len(rows) >= len(ids))
 
 
-def places(session: Session, ids: Sequence[str]) -> Rows:
+def places(session: Session, ids: Sequence[Id]) -> Rows:
     """Return the row of each id, or 0, under any live key version."""
 
     def look() -> Rows:

@@ -9,7 +9,8 @@ import numpy as np
 
 from ..data.arrays import Rows
 from ..data.filters import Filter, Predicate, parse, pushdown
-from ..data.records import Record, check_ids
+from ..data.ids import Id, check_ids
+from ..data.records import Record
 from ..errors import InputError, StaleConfigError
 from ..storage.protocol import union
 from . import lookup
@@ -32,11 +33,11 @@ class Matched(NamedTuple):
     """The records of these."""
 
 
-def get(session: Session, ids: Sequence[str], *, include_vectors: bool) -> list[Record]:
+def get(session: Session, ids: Sequence[Id], *, include_vectors: bool) -> list[Record]:
     """Return the records of ids, in the order asked. See `Collection.get`."""
     session.refresh()
     names = check_ids(ids, unique=False)
-    records: dict[str, Record] = {}
+    records: dict[Id, Record] = {}
     for _ in range(_ATTEMPTS):
         rows = lookup.find(session, names)
         found, read = _records(session, rows, include_vectors=include_vectors)
@@ -46,7 +47,7 @@ def get(session: Session, ids: Sequence[str], *, include_vectors: bool) -> list[
     return [records[name] for name in names if name in records]
 
 
-def delete(session: Session, ids: Sequence[str] | None, where: Mapping[str, Any] | None) -> int:
+def delete(session: Session, ids: Sequence[Id] | None, where: Mapping[str, Any] | None) -> int:
     """Delete records by id or by filter, all or nothing. See `Collection.delete`."""
     if (ids is None) == (where is None):
         raise InputError("delete takes either ids or where, not both and not neither")
@@ -77,7 +78,7 @@ def pages(session: Session, where: Mapping[str, Any] | None, *, include_vectors:
     return (_matching(session, node, rows, include_vectors=include_vectors).records for rows in listing)
 
 
-def index_vectors(session: Session, ids: Sequence[str]) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+def index_vectors(session: Session, ids: Sequence[Id]) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     """Return the stored index vectors of ids. See `Collection.index_vectors`."""
     names = check_ids(ids)
     found = lookup.places(session, names)

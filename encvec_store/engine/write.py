@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 from collections import deque
 from collections.abc import Generator, Mapping, Sequence
@@ -14,11 +15,13 @@ from typing import Any
 import numpy as np
 
 from ..data.arrays import Matrix
+from ..data.ids import Id, check_ids
 from ..data.metrics import as_vectors, norms
 from ..data.partitions import version_of
-from ..data.records import check_documents, check_ids, check_metadata, encode_payload
+from ..data.records import check_documents, check_metadata, encode_payload
 from ..errors import ShapeError, StaleConfigError
 from ..runtime.concurrency import offload, result
+from ..schemes.simulation import Sample
 from ..sealing.config import CollectionConfig
 from ..storage.protocol import EncryptedBatch
 from .session import Session
@@ -31,14 +34,18 @@ ones early."""
 _WORKERS = 2
 """Threads that encrypt ahead of a write. Two are about as fast as a store that writes."""
 _ATTEMPTS = 8
+_MEASURED = 500, 2_000
+"""Vectors of a first batch that recall is measured on: at least, at most."""
+_POOR = 0.5
+log = logging.getLogger("encvec_store")
 
-Checked = tuple[list[str], Matrix, list[bytes], list[dict[str, Any]]]
+Checked = tuple[list[Id], Matrix, list[bytes], list[dict[str, Any]]]
 """Ids, (n, dim) vectors, encoded payloads and metadata of n records."""
 
 
 def upsert(
     session: Session,
-    ids: Sequence[str],
+    ids: Sequence[Id],
     vectors: Any,
     metadata: Sequence[Mapping[str, Any] | None] | None,
     documents: Sequence[str | None] | None,
@@ -70,7 +77,7 @@ def upsert(
 
 def _checked(
     config: CollectionConfig,
-    ids: Sequence[str],
+    ids: Sequence[Id],
     vectors: Any,
     metadata: Sequence[Mapping[str, Any] | None] | None,
     documents: Sequence[str | None] | None,
@@ -97,8 +104,34 @@ def _settings_for(session: Session, config: CollectionConfig, matrix: Matrix) ->
     So the settings can be opened whenever a record can be: destroying an old key version loses only old records.
     """
     if config.metric.bounded and config.max_norm is None:
-        return config.bounded_by(float(norms(matrix).max()))
+        fresh = config.bounded_by(float(norms(matrix).max()))
+        _warn_of_noise(fresh, matrix)
+        return fresh
     return config if session.keyring.is_current(config.sealed) else config.changed()
+
+
+def _warn_of_noise(config: CollectionConfig, matrix: Matrix) -> None:
+    """Warn if the noise of a scheme without a profile hides what is near, measured on a first (n, dim) batch."""
+    if not config.scheme.noisy or config.scheme.needs_profile or len(matrix) < _MEASURED[0]:
+        return
+    rows = np.random.default_rng(0).permutation(len(matrix))[: _MEASURED[1]]
+    found, centred = (
+        float(
+            config.scheme.trial(Sample(config.metric, config.max_norm, matrix[rows], 0, centre), None)
+            .recalls(config.scheme.noise, 10, [10 * config.oversample])
+            .mean()
+        )
+        for centre in (None, config.metric.centre_of(matrix[rows]))
+    )
+    if found < _POOR:
+        better = f" With the mean of the vectors subtracted it would be {centred:.2f}." if centred > found + 0.1 else ""
+        log.warning(
+            "searches of this collection will find about %.2f of the ten nearest: the noise of %s is large beside the "
+            "distances of these vectors.%s Call calibrate(), or use the scheme sealed or sketch",
+            found,
+            config.scheme.name,
+            better,
+        )
 
 
 def stored_settings(session: Session, config: CollectionConfig) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..data.arrays import Matrix
+from ..data.values import integer, number
 from ..errors import CalibrationError, InputError
 from ..schemes import Scheme
 from ..schemes.simulation import Sample
@@ -127,14 +128,17 @@ def simulate(
     planned_size, seed = _integer("planned_size", planned_size), _integer("seed", seed)
     if not 1 <= k <= max_candidates:
         raise InputError(f"k must be from 1 to max_candidates ({max_candidates}), got {k}")
-    if not isinstance(target_recall, int | float) or not 0 < target_recall < 1:
+    share = number(target_recall)
+    if share is None or not 0 < share < 1:
         raise InputError(f"target_recall must be between 0 and 1, got {target_recall!r}")
+    target_recall = share
     least = max(MIN_SAMPLE, 2 * k, scheme.least_sample)
     if len(vectors) < least:
         raise CalibrationError(f"the sample must have at least {least} vectors, got {len(vectors)}")
     vectors = _at_most(vectors, seed)
     planned_size = max(planned_size, len(vectors))
-    sample = Sample(config.metric, config.max_norm, vectors, seed)
+    centre = config.metric.centre_of(vectors) if scheme.needs_profile else None
+    sample = Sample(config.metric, config.max_norm, vectors, seed, centre)
     field = scheme.field(sample)
     choices: list[dict[str, Any]] = []
 
@@ -191,7 +195,7 @@ def simulate(
 def enough(config: CollectionConfig, vectors: Matrix, planned_size: int, oversamples: tuple[int, ...]) -> int:
     """Return the smallest oversample with which the scheme finds .99 of 10 hits; the largest if none does."""
     vectors = _at_most(vectors, 0)
-    trial = config.scheme.trial(Sample(config.metric, config.max_norm, vectors, 0), config.profile)
+    trial = config.scheme.trial(Sample(config.metric, config.max_norm, vectors, 0, config.centre), config.profile)
     for times in oversamples[:-1]:
         if trial.low(config.scheme.noise, 10, 10 * times, max(planned_size, len(vectors))) >= 0.99:
             return times
@@ -220,9 +224,10 @@ def _largest(holds: Callable[[float], bool], near: float | None) -> float | None
 
 
 def _integer(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
+    checked = integer(value)
+    if checked is None or checked < 0:
         raise InputError(f"{name} must be an integer >= 0, got {value!r}")
-    return int(value)
+    return checked
 
 
 def applied(config: CollectionConfig, found: Calibration) -> CollectionConfig:

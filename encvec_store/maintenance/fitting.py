@@ -35,8 +35,9 @@ def fitted(config: CollectionConfig, vectors: Matrix, count: int) -> CollectionC
     Candidates are chosen too, unless a calibration chose them. Raises ProfileError: too few vectors, or they vary in
     too few directions.
     """
-    points = config.metric.lift(vectors, config.max_norm)
-    found = offload(len(vectors), config.scheme.fit, points, count)
+    centre = config.metric.centre_of(vectors)
+    points = config.metric.lift(vectors, config.max_norm, centre)
+    found = offload(len(vectors), config.scheme.fit, points, count, centre)
     at = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
     fresh = replace(
         config,

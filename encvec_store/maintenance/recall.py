@@ -17,8 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ..data.arrays import Rows
-from ..data.metrics import as_vectors
+from ..data.ids import Id
+from ..data.metrics import as_array, as_vectors
 from ..data.records import Hit
+from ..data.values import integer, number
 from ..engine.session import Session
 from ..errors import EncvecError, InputError
 from ..runtime.forks import Mutex
@@ -36,14 +38,15 @@ class RecallWatch:
     """Checks a random share of the searches, and keeps totals."""
 
     def __init__(self, session: Session, share: float, size: int) -> None:
-        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
+        checked, records = number(share), integer(size)
+        if checked is None or not 0 < checked <= 1:
             raise InputError(f"share must be a number from 0 to 1, got {share!r}")
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        if records is None or records < 1:
             raise InputError(f"sample must be an integer >= 1, got {size!r}")
-        self._session, self._share, self._size = session, share, size
+        self._session, self._share, self._size = session, checked, records
         self._lock = Mutex()
         self._rows: Rows = np.empty(0, np.int64)
-        self._ids: list[str] = []
+        self._ids: list[Id] = []
         self._vectors: npt.NDArray[np.float32] = np.empty((0, 0), np.float32)
         self._count = 0
         """Records in the collection when the sample was drawn."""
@@ -53,7 +56,7 @@ class RecallWatch:
 
     def saw(self, queries: Any, k: int, hits: Sequence[Hit] | Sequence[Sequence[Hit]]) -> None:
         """Check a share of searches without a filter. Raises nothing."""
-        matrix = np.asarray(queries)
+        matrix = as_array(queries, "queries")
         lists: Any = [hits] if matrix.ndim == 1 else hits
         matrix = matrix[None] if matrix.ndim == 1 else matrix
         for query, found in zip(matrix, lists, strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -12,6 +13,7 @@ import numpy.typing as npt
 from ..crypto.envelope import KEY_VERSION, PREFIX, TOKEN
 from ..data.arrays import Rows
 from ..data.fields import Term
+from ..data.ids import Id
 from ..data.partitions import version_of
 from ..engine.lookup import pages
 from ..engine.session import Session
@@ -30,7 +32,7 @@ class Damage:
     """One damaged part of a record."""
 
     row: int
-    id: str | None
+    id: Id | None
     """None if the payload could not be opened."""
     part: str
     """payload, vector, index vector, record token, filter terms, key version, or cell."""
@@ -54,7 +56,10 @@ class VerifyReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON values."""
-        return {"ok": self.ok, **asdict(self)}
+        report = {"ok": self.ok, **asdict(self)}
+        for damage in report["damaged"]:
+            damage["id"] = str(damage["id"]) if isinstance(damage["id"], uuid.UUID) else damage["id"]
+        return report
 
 
 def verify(session: Session, progress: Callable[[int, int], None] | None = None) -> VerifyReport:
@@ -128,7 +133,7 @@ def _compare(session: Session, stored: dict[int, _Stored], report: VerifyReport)
     return damaged
 
 
-def _faults(session: Session, codec: RecordCodec, record: _Stored, id: str, metadata: dict[str, Any]) -> list[str]:
+def _faults(session: Session, codec: RecordCodec, record: _Stored, id: Id, metadata: dict[str, Any]) -> list[str]:
     """Return the parts of a record that do not belong to its payload, which was authenticated."""
     vector, faults = _open_vector(session, record), []
     if vector is None:

@@ -13,6 +13,7 @@ from .registry import SCHEMES, scheme
 from .rotation import DENSE
 from .sap import Sap
 from .sealed import Sealed
+from .simulation import Sample
 from .sketch import FLOOR, NARROW_FLOOR, THREATS, Sketch
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "Device",
     "KeyedScheme",
     "Profile",
+    "Sample",
     "Sap",
     "Scheme",
     "Sealed",

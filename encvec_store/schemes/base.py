@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..data.arrays import Kept, Matrix
+from ..data.metrics import Centre
 from ..errors import CalibrationError
 from .device import CPU, Device
 from .profile import Profile
@@ -141,12 +142,13 @@ class Scheme(Protocol):
         """Return the scheme to fit: without its profile, and with `chosen` parameters to be chosen again."""
         ...
 
-    def fit(self, points: Matrix, records: int) -> Fit:
+    def fit(self, points: Matrix, records: int, centre: Centre | None = None) -> Fit:
         """Fit the scheme.
 
         Args:
             points: (n, point_dim), drawn from the collection.
             records: how many records the collection has.
+            centre: what the points were lifted from.
 
         Raises:
             ProfileError: too few points, or they vary in too few directions.
@@ -236,7 +238,7 @@ class Fixed:
         """The number of cells never changes."""
         return False
 
-    def fit(self, points: Matrix, records: int) -> Fit:
+    def fit(self, points: Matrix, records: int, centre: Centre | None = None) -> Fit:
         """Refuse: there is no profile."""
         raise CalibrationError(f"scheme {self.name!r} has no profile to fit")
 

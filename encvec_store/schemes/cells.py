@@ -16,6 +16,7 @@ import numpy.typing as npt
 from ..crypto.labels import Purpose, derive
 from ..crypto.prf import Pmac
 from ..data.arrays import Kept, Matrix
+from ..data.values import integer
 from ..errors import SchemeError
 from .base import Cells, Context, Nonces
 from .device import Device
@@ -27,10 +28,12 @@ __all__ = ["MAX_CELLS", "KeyedCells", "check_cells"]
 MAX_CELLS = 4096
 
 
-def check_cells(scheme: str, cells: Any) -> None:
-    """Raise SchemeError if this is not a number of cells."""
-    if isinstance(cells, bool) or not isinstance(cells, int) or not 1 <= cells <= MAX_CELLS:
+def check_cells(scheme: str, cells: Any) -> int:
+    """Return a number of cells. Raises SchemeError."""
+    checked = integer(cells)
+    if checked is None or not 1 <= checked <= MAX_CELLS:
         raise SchemeError(f"{scheme}: cells must be an integer from 1 to {MAX_CELLS}, got {cells!r}")
+    return checked
 
 
 class KeyedCells:

@@ -13,6 +13,7 @@ from .strategy import NEVER, Fit, Standing, Task
 
 if TYPE_CHECKING:
     from ..data.arrays import Matrix
+    from ..data.metrics import Centre
     from .sketch import Sketch
 
 __all__ = ["after_write", "fit", "spreads", "state", "until"]
@@ -60,9 +61,9 @@ def after_write(scheme: Sketch, standing: Standing) -> list[Task]:
     return tasks
 
 
-def fit(scheme: Sketch, points: Matrix, records: int) -> Fit:
+def fit(scheme: Sketch, points: Matrix, records: int, centre: Centre | None) -> Fit:
     """See `Scheme.fit`. The scheme has no profile."""
-    profile = profiles.fit(points).profile(scheme.k)
+    profile = replace(profiles.fit(points).profile(scheme.k), centre=centre)
     chosen = [name for name in ("k", "beta") if getattr(scheme, name) is None]
     fitted = scheme.fitted(profile)
     if scheme.cells is None and records > BUDGET:

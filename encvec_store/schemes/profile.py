@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..data.arrays import Matrix
+from ..data.metrics import Centre
 from ..errors import ProfileError
 from .threads import one_thread
 
@@ -24,7 +25,7 @@ __all__ = ["LEAST_RECORDS", "Profile", "Spectrum", "fit", "least_records"]
 
 Wide = npt.NDArray[np.float64]
 
-FORMAT = 1
+FORMAT, CENTRED = 1, 2
 LEAST_RECORDS = 5_000
 PER_DIMENSION = 20
 """Points that a profile needs for each dimension it keeps. With fewer, the eigenvalues are too inaccurate."""
@@ -64,6 +65,8 @@ class Profile:
     """How many records it was fitted on."""
     spread: int
     """How many dimensions hold 99% of the variance."""
+    centre: Centre | None = None
+    """What points were lifted from; None under cosine."""
 
     @property
     def dim(self) -> int:
@@ -87,22 +90,29 @@ class Profile:
 
     def to_bytes(self) -> bytes:
         """Return the canonical form: see docs/formats.md."""
-        head = _HEAD.pack(FORMAT, self.dim, self.k, self.spread, self.records)
-        return head + b"".join(
-            np.ascontiguousarray(part, "<f4").tobytes() for part in (self.mean, self.eigenvalues, self.basis)
-        )
+        number, parts = FORMAT, [self.mean, self.eigenvalues, self.basis]
+        if self.centre is not None:
+            number, parts = CENTRED, [*parts, self.centre.point]
+        head = _HEAD.pack(number, self.dim, self.k, self.spread, self.records)
+        tail = b"" if self.centre is None else struct.pack("<d", self.centre.radius)
+        return head + b"".join(np.ascontiguousarray(part, "<f4").tobytes() for part in parts) + tail
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Profile:
         """Read what `to_bytes` wrote. Raises ProfileError for another format."""
-        if len(data) < _HEAD.size or data[0] != FORMAT:
+        if len(data) < _HEAD.size or data[0] not in (FORMAT, CENTRED):
             raise ProfileError("the collection's profile has a format that this version of encvec_store cannot read")
         _, dim, k, spread, records = _HEAD.unpack_from(data)
-        if len(data) != _HEAD.size + 4 * (dim + k + dim * k):
+        size, rest, centre = dim + k + dim * k, len(data) - _HEAD.size, None
+        more = rest - 4 * size
+        if more % 4 or more < 0 or (more <= 8 if data[0] == CENTRED else more):
             raise ProfileError("the collection's profile has a wrong length")
-        floats = np.frombuffer(data, "<f4", offset=_HEAD.size).astype(np.float32)
+        if more:
+            point = np.frombuffer(data[-more:-8], "<f4").astype(np.float32)
+            centre = Centre(point, struct.unpack("<d", data[-8:])[0])
+        floats = np.frombuffer(data, "<f4", size, _HEAD.size).astype(np.float32)
         mean, eigenvalues, basis = np.split(floats, [dim, dim + k])
-        return cls(mean, basis.reshape(dim, k), eigenvalues, records, spread)
+        return cls(mean, basis.reshape(dim, k), eigenvalues, records, spread, centre)
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,6 +22,7 @@ import numpy as np
 from ..crypto.labels import Purpose, derive
 from ..crypto.prf import Keystream
 from ..data.arrays import Kept, Matrix
+from ..data.values import number
 from ..errors import SchemeError
 from .base import Context, Fixed, KeyedScheme, Nonces, OneCell
 from .cells import KeyedCells, check_cells
@@ -63,11 +64,12 @@ class Sap(Fixed):
     )
 
     def __post_init__(self) -> None:
-        check_cells(self.name, self.cells)
+        object.__setattr__(self, "cells", check_cells(self.name, self.cells))
         for name, value in (("beta", self.beta), ("query_beta", self.query_beta)):
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MAX_BETA:
+            checked = number(value)
+            if checked is None or not 0 <= checked <= MAX_BETA:
                 raise SchemeError(f"sap: {name} must be a number from 0 to {MAX_BETA:g}, got {value!r}")
-            object.__setattr__(self, name, float(value) + 0.0)  # 2 and 2.0, 0.0 and -0.0 must derive the same keys
+            object.__setattr__(self, name, checked + 0.0)  # 2 and 2.0, 0.0 and -0.0 must derive the same keys
 
     @property
     def noise(self) -> float:

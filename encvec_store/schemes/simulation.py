@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..data.arrays import Matrix
-from ..data.metrics import Metric
+from ..data.metrics import Centre, Metric
 from .profile import Profile
 
 __all__ = ["MAX_QUERIES", "Sample", "Trial", "ball", "plain_trial", "sketch_trial", "sketched"]
@@ -34,14 +34,17 @@ class Sample:
         max_norm: the largest length of a vector, if the metric needs it.
         vectors: (n, dim), checked.
         seed: for the random choice of queries.
+        centre: what the vectors are lifted from, if the scheme has that.
     """
 
-    def __init__(self, metric: Metric, max_norm: float | None, vectors: Matrix, seed: int) -> None:
+    def __init__(
+        self, metric: Metric, max_norm: float | None, vectors: Matrix, seed: int, centre: Centre | None = None
+    ) -> None:
         n, rng = len(vectors), np.random.default_rng(seed)
         self.seed = seed
         self.chosen = rng.choice(n, min(MAX_QUERIES, n // 2), replace=False)
-        self.points = metric.lift(vectors, max_norm)
-        self.queries = metric.lift_query(vectors[self.chosen], max_norm)
+        self.points = metric.lift(vectors, max_norm, centre)
+        self.queries = metric.lift_query(vectors[self.chosen], max_norm, centre)
         self.order = rng.permutation(n)
         self._exact = self.without_itself(self.queries @ self.points.T)
         self._nearest: dict[tuple[int, float], npt.NDArray[np.intp]] = {}

@@ -22,6 +22,8 @@ import numpy as np
 
 from ..crypto.labels import Purpose, derive
 from ..data.arrays import Kept, Matrix
+from ..data.metrics import Centre
+from ..data.values import integer, number
 from ..errors import ProfileError, SchemeError
 from . import growth
 from . import profile as profiles
@@ -110,13 +112,17 @@ class Sketch:
             value = getattr(self, name)
             if value is None:
                 continue
-            if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+            checked = number(value)
+            if checked is None or not low <= checked <= high:
                 raise SchemeError(f"sketch: {name} must be a number from {low:g} to {high:g}, got {value!r}")
-            object.__setattr__(self, name, float(value) + 0.0)  # 2 and 2.0, 0.0 and -0.0 must derive the same keys
-        if self.k is not None and (isinstance(self.k, bool) or not isinstance(self.k, int) or self.k < 2):
-            raise SchemeError(f"sketch: k must be an integer >= 2, got {self.k!r}")
+            object.__setattr__(self, name, checked + 0.0)  # 2 and 2.0, 0.0 and -0.0 must derive the same keys
+        if self.k is not None:
+            k = integer(self.k)
+            if k is None or k < 2:
+                raise SchemeError(f"sketch: k must be an integer >= 2, got {self.k!r}")
+            object.__setattr__(self, "k", k)
         if self.cells is not None:
-            check_cells(self.name, self.cells)
+            object.__setattr__(self, "cells", check_cells(self.name, self.cells))
         if self.profile is not None and (self.k is None or self.beta is None):
             raise SchemeError("sketch: profile must not be given: the collection fits it")
 
@@ -201,9 +207,9 @@ class Sketch:
         """Return the scheme without its profile, with `chosen` parameters to be chosen again."""
         return replace(self.unfitted(), threat=None, **dict.fromkeys(chosen))
 
-    def fit(self, points: Matrix, records: int) -> Fit:
+    def fit(self, points: Matrix, records: int, centre: Centre | None = None) -> Fit:
         """Fit the profile. Choose k, beta and cells if they are not given."""
-        return growth.fit(self, points, records)
+        return growth.fit(self, points, records, centre)
 
     def watched(self, profile: Profile | None) -> float | None:
         """Return the radius of the noise; None without a profile."""

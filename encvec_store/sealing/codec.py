@@ -25,8 +25,9 @@ from ..crypto.envelope import (
     nonces_of,
 )
 from ..data.arrays import Bytes, Matrix, Rows
-from ..data.fields import Policy, Term, canonical, plain_term
+from ..data.fields import MISSING, Policy, Term, canonical, field_value, plain_term
 from ..data.filters import BLIND_COLUMN
+from ..data.ids import Id
 from ..data.partitions import partition_of, partitions_of
 from ..schemes import KeyedScheme
 from ..storage.protocol import EncryptedBatch
@@ -35,7 +36,7 @@ from .config import CollectionConfig
 __all__ = ["Decoded", "RecordCodec", "SealedVectors", "of_one_write"]
 
 Mask = npt.NDArray[np.bool_]
-Decoded = tuple[str, dict[str, Any], str | None]
+Decoded = tuple[Id, dict[str, Any], str | None]
 """Id, metadata and document of a record."""
 
 
@@ -78,7 +79,7 @@ class RecordCodec:
 
     def seal(
         self,
-        ids: Sequence[str],
+        ids: Sequence[Id],
         vectors: Matrix,
         payloads: Sequence[bytes],
         metadata: Sequence[Mapping[str, Any]],
@@ -108,7 +109,7 @@ class RecordCodec:
         config = self._config
         kept = config.precision.kept(vectors)
         # computed from the stored form, so that a record that is opened and sealed again gets the same index vector
-        points = config.metric.lift(kept.astype(np.float32, copy=False), config.max_norm)
+        points = config.lift(kept.astype(np.float32, copy=False))
         encrypted, nonces = self._scheme.encrypt(points, tokens, kept)
         index_vectors = config.precision.kept(np.ascontiguousarray(encrypted))
         heads = headers(self.stamp, nonces, self._cipher.bindings(tokens, nonces, kept, index_vectors))
@@ -116,7 +117,7 @@ class RecordCodec:
             heads[:, 2:4] = kinds.astype(">u2")[:, None].view(np.uint8)
         return SealedVectors(tokens, heads, index_vectors, self._cipher.seal_vectors(tokens, heads, kept))
 
-    def tokens(self, ids: Sequence[str]) -> Bytes:
+    def tokens(self, ids: Sequence[Id]) -> Bytes:
         """Return the record tokens of n ids: (n, 16)."""
         return self._cipher.tokens(ids)
 
@@ -138,12 +139,13 @@ class RecordCodec:
             if policy is Policy.SEALED:
                 continue
             for position, item in enumerate(metadata):
-                if name not in item:
+                value = field_value(item, name)
+                if value is MISSING:
                     continue
                 if policy is Policy.BLIND:
-                    blind.append((position, name, canonical(item[name])))
+                    blind.append((position, name, canonical(value)))
                 else:
-                    plain.append((position, name, plain_term(item[name])))
+                    plain.append((position, name, plain_term(value)))
         distinct = list({(name, value) for _, name, value in blind})  # values repeat, so each is tagged once
         tokens = self._cipher.blind_tokens(distinct) if distinct else []
         terms = {named: Term("token", token) for named, token in zip(distinct, tokens, strict=True)}
@@ -157,7 +159,7 @@ class RecordCodec:
 
     # check
 
-    def are_named(self, ids: Sequence[str], tokens: Bytes) -> Mask:
+    def are_named(self, ids: Sequence[Id], tokens: Bytes) -> Mask:
         """Return for each of n ids whether the record token beside it, (n, 16), is its token: (n,)."""
         return _same(self.tokens(ids), tokens)
 

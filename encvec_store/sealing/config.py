@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-
 from ..crypto.envelope import INCARNATION
+from ..data.arrays import Matrix
 from ..data.fields import Policy, parse_policies
-from ..data.metrics import Metric, metric
+from ..data.metrics import Centre, Metric, metric
 from ..data.precision import Precision, precision
+from ..data.values import integer, number
 from ..errors import AuthenticationError, ConfigMismatchError, InputError, ShapeError
 from ..schemes import Scheme, scheme
 from ..schemes.profile import Profile
@@ -24,6 +24,8 @@ FORMAT = 1
 KNOWN: frozenset[str] = frozenset()
 """Names that settings may require a reader to know (`needs`). A reader that does not know one refuses."""
 MAX_DIM = 16_000
+MOST_K = 1 << 40
+"""No collection has so many records. A larger k asks for the same, and would not fit the 64 bits of a store."""
 DEFAULT_OVERSAMPLE = 10
 DEFAULT_SCHEME = "sketch"
 NORM_MARGIN = 1.25
@@ -76,8 +78,7 @@ class CollectionConfig:
         precision_name: str | None = None,
     ) -> CollectionConfig:
         """Check the arguments of a new collection. Raises InputError."""
-        if isinstance(dim, bool) or not isinstance(dim, int) or not 0 < dim <= MAX_DIM:
-            raise ShapeError(f"dim must be an integer from 1 to {MAX_DIM}, got {dim!r}")
+        dim = check_dim(dim)
         measure = metric(metric_name if metric_name is not None else "cosine")
         chosen = scheme(scheme_spec if scheme_spec is not None else DEFAULT_SCHEME)
         chosen.check_new(dim + measure.extra)
@@ -101,6 +102,19 @@ class CollectionConfig:
     def index_dim(self) -> int:
         """Coordinates of an index vector; 0 if there are no index vectors."""
         return self.scheme.index_dim(self.point_dim)
+
+    @property
+    def centre(self) -> Centre | None:
+        """What vectors are lifted from, if a profile says so."""
+        return None if self.profile is None else self.profile.centre
+
+    def lift(self, vectors: Matrix) -> Matrix:
+        """Map (n, dim) checked vectors to (n, point_dim) points of the unit sphere."""
+        return self.metric.lift(vectors, self.max_norm, self.centre)
+
+    def lift_query(self, queries: Matrix) -> Matrix:
+        """Map (q, dim) checked queries to (q, point_dim) points of the unit sphere."""
+        return self.metric.lift_query(queries, self.max_norm or 1.0, self.centre)
 
     @property
     def cells(self) -> int:
@@ -155,7 +169,7 @@ class CollectionConfig:
         A different oversample is no mismatch: it applies to this opening only. Raises ConfigMismatchError.
         """
         differing = []
-        if dim is not None and dim != self.dim:
+        if dim is not None and check_dim(dim) != self.dim:
             differing.append(f"dim is {self.dim}, not {dim}")
         if metric_name is not None and metric(metric_name) is not self.metric:
             differing.append(f"metric is {self.metric.name}, not {metric_name}")
@@ -226,20 +240,30 @@ class CollectionConfig:
         )
 
 
+def check_dim(dim: Any) -> int:
+    """Return the number of coordinates. Raises ShapeError."""
+    checked = integer(dim)
+    if checked is None or not 0 < checked <= MAX_DIM:
+        raise ShapeError(f"dim must be an integer from 1 to {MAX_DIM}, got {dim!r}")
+    return checked
+
+
 def check_k(k: Any) -> int:
     """Return the number of hits to find. Raises InputError."""
-    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
+    checked = integer(k)
+    if checked is None or checked < 1:
         raise InputError(f"k must be an integer >= 1, got {k!r}")
-    return int(k)
+    return min(checked, MOST_K)
 
 
 def check_oversample(oversample: int | None) -> int:
     """Return the number of candidates per hit. Raises InputError."""
     if oversample is None:
         return DEFAULT_OVERSAMPLE
-    if isinstance(oversample, bool) or not isinstance(oversample, int) or not 1 <= oversample <= 10_000:
+    checked = integer(oversample)
+    if checked is None or not 1 <= checked <= 10_000:
         raise InputError(f"oversample must be an integer from 1 to 10000, got {oversample!r}")
-    return oversample
+    return checked
 
 
 def _check_max_norm(max_norm: float | None, measure: Metric) -> float | None:
@@ -247,9 +271,10 @@ def _check_max_norm(max_norm: float | None, measure: Metric) -> float | None:
         return None
     if not measure.bounded:
         raise InputError("max_norm has no meaning under cosine: vectors are scaled to unit length")
-    if isinstance(max_norm, bool) or not isinstance(max_norm, int | float) or not 0 < max_norm < 1e30:
+    checked = number(max_norm)
+    if checked is None or not 0 < checked < 1e30:
         raise InputError(f"max_norm must be a number > 0 and < 1e30, got {max_norm!r}")
-    return float(max_norm)
+    return checked
 
 
 def _describe(value: Scheme) -> str:

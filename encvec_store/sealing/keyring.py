@@ -12,6 +12,7 @@ from ..crypto.blobs import BlobCipher, blob_key_version, settings_head
 from ..crypto.envelope import KEY_VERSION, Context, RecordCipher, key_version, key_versions
 from ..data.arrays import Bytes, Matrix
 from ..data.fields import Term
+from ..data.ids import Id
 from ..data.records import decode_payload
 from ..errors import AuthenticationError
 from ..keys.keyset import KeyState, KeyVersion
@@ -130,7 +131,7 @@ class Keyring:
     def seal(
         self,
         config: CollectionConfig,
-        ids: Sequence[str],
+        ids: Sequence[Id],
         vectors: Matrix,
         payloads: Sequence[bytes],
         metadata: Sequence[Mapping[str, Any]],
@@ -174,7 +175,7 @@ class Keyring:
                 opened[place] = content
         return list(map(decode_payload, opened))
 
-    def tokens(self, ids: Sequence[str], *, held: bool = False) -> dict[int, Bytes]:
+    def tokens(self, ids: Sequence[Id], *, held: bool = False) -> dict[int, Bytes]:
         """Return the record tokens of ids by key version, the primary first.
 
         Args:
@@ -273,7 +274,7 @@ class Keyring:
                     found = self._schemes[place] = offload(config.point_dim, config.scheme.keyed, *made)
         return found
 
-    def _names(self, version: int, ids: Sequence[str]) -> Bytes:
+    def _names(self, version: int, ids: Sequence[Id]) -> Bytes:
         return self._cipher(version, self._keyset.root(version, naming=True)).tokens(ids)
 
     def _blind(self, version: int, field: str, value: bytes) -> bytes:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from ..data.ids import Id
 from ..errors import InputError
 
 __all__ = ["Batch", "Fault", "ImportSource", "Reader", "RowError"]
@@ -21,7 +22,7 @@ class RowError(InputError):
 class Fault(NamedTuple):
     """A row that cannot be stored, and why."""
 
-    id: str
+    id: Id
     """The row's id in a table, else its place in the file, such as `line 7`."""
     reason: str
 
@@ -32,7 +33,7 @@ class Batch:
 
     positions: Sequence[Any]
     """The name of each row: its number from 0; in text the line from 1; in tables the id."""
-    ids: list[str]
+    ids: Sequence[Id]
     vectors: npt.NDArray[Any]
     """(n, dim)."""
     metadata: list[dict[str, Any]] | None = None
@@ -96,7 +97,7 @@ class ImportSource(Reader, Protocol):
         """Read the present content from now on. `as_read` still gives what was read before."""
         ...
 
-    def as_read(self, ids: Sequence[str]) -> Batch:
+    def as_read(self, ids: Sequence[Id]) -> Batch:
         """Return the records of these ids as they were before `again`; missing ones are left out."""
         ...
 

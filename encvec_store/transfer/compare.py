@@ -5,7 +5,7 @@ Nothing remembered from the import is used: both the source and the collection a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..collection import Collection
+from ..data.ids import Id
 from ..data.metrics import metric
 from ..data.records import Hit, Record
 from ..errors import AuthenticationError
@@ -32,7 +33,7 @@ _CLOSE = 1e-6
 class Mismatch(NamedTuple):
     """A row of the source that the collection lacks or holds differently."""
 
-    id: str
+    id: Id
     what: str
     """missing; vector, metadata or document differs; unreadable; cannot be stored: ..."""
     changed: bool
@@ -64,7 +65,7 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON values."""
-        found = [mismatch._asdict() for mismatch in self.mismatches]
+        found = [{**mismatch._asdict(), "id": str(mismatch.id)} for mismatch in self.mismatches]
         return {"ok": self.ok, **vars(self), "mismatches": found, "k": K}
 
 
@@ -151,13 +152,13 @@ def _note(report: Comparison, found: list[Mismatch]) -> None:
     report.mismatches += found[: _LISTED - len(report.mismatches)]
 
 
-def _opened(collection: Collection, ids: list[str]) -> tuple[dict[str, Record], set[str]]:
+def _opened(collection: Collection, ids: Sequence[Id]) -> tuple[dict[Id, Record], set[Id]]:
     """Return the records of ids, and the ids of those that don't authenticate."""
     try:
         return {record.id: record for record in collection.get(ids)}, set()
     except AuthenticationError:
-        found: dict[str, Record] = {}
-        broken: set[str] = set()
+        found: dict[Id, Record] = {}
+        broken: set[Id] = set()
         for id in ids:
             try:
                 found.update((record.id, record) for record in collection.get([id]))

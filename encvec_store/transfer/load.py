@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ..collection import Collection
+from ..data.ids import Id
 from ..errors import InputError
 from .batch import Batch, Fault, ImportSource, RowError
 from .interrupt import uninterrupted
@@ -53,7 +54,7 @@ class LoadResult:
             "updated": self.updated,
             "unchanged": self.unchanged,
             "skipped": self.skipped,
-            "faults": [fault._asdict() for fault in self.faults],
+            "faults": [{"id": str(fault.id), "reason": fault.reason} for fault in self.faults],
             "seconds": round(self.seconds, 3),
             "records_per_second": rate and round(rate, 1),
         }
@@ -113,7 +114,7 @@ def load(
     return done
 
 
-def _write(collection: Collection | None, batch: Batch, there: set[str], done: LoadResult) -> None:
+def _write(collection: Collection | None, batch: Batch, there: set[Id], done: LoadResult) -> None:
     """Write a batch and count it, both or neither; without a collection only count."""
     updates = sum(id in there for id in batch.ids)
     with uninterrupted():
@@ -123,7 +124,7 @@ def _write(collection: Collection | None, batch: Batch, there: set[str], done: L
         done.written += len(batch.ids) - updates
 
 
-def _wanted(collection: Collection, batch: Batch) -> tuple[Batch, set[str]]:
+def _wanted(collection: Collection, batch: Batch) -> tuple[Batch, set[Id]]:
     """Return the rows that the collection lacks or holds differently, and the ids that it has."""
     there = {record.id: record for record in collection.get(batch.ids)}
     keep, kept = [], as_kept(collection, batch).vectors

@@ -17,6 +17,7 @@ from psycopg import sql
 from psycopg.adapt import Loader
 from psycopg.pq import Format
 
+from ..data.ids import Id
 from ..errors import InputError
 from ..storage.postgres.faults import translated
 from ..storage.postgres.options import database_of
@@ -107,7 +108,7 @@ class TableSource:
             self._check_ids(cursor)
             self.total = self._count(cursor)
 
-    def as_read(self, ids: Sequence[str]) -> Batch:
+    def as_read(self, ids: Sequence[Id]) -> Batch:
         """Return records of the first snapshot by id."""
         then = self._before or self._now
         query = sql.SQL("SELECT {} FROM {} WHERE {} = ANY(%s::text[]::{}[])").format(

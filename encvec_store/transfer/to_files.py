@@ -126,7 +126,8 @@ def _faiss(kind: str) -> Any:
         for chunk in chunks(collection, progress):
             index.add(_stacked(chunk))
             lines.writelines(map(_line, chunk))
-            labels += [int(record.id) for record in chunk if _LABEL.fullmatch(record.id)]
+            texts = [record.id for record in chunk if isinstance(record.id, str)]
+            labels += [int(text) for text in texts if _LABEL.fullmatch(text)]
         n = int(index.ntotal)
         if n and len(labels) == n:
             faiss.copy_array_to_vector(np.array(labels, np.int64), mapped.id_map)
@@ -148,9 +149,9 @@ def _parquet(collection: Collection, main: IO[bytes], progress: Progress | None)
     schema = pa.schema([("id", pa.string()), ("vector", vector), ("document", pa.string()), *_columns(collection)])
     n = 0
     with pq.ParquetWriter(main, schema) as writer:
-        for chunk in chunks(collection, progress):
+        for chunk in chunks(collection, progress, as_text=True):
             rows = [
-                {"id": record.id, "vector": record.vector, "document": record.document, **record.metadata}
+                {"id": str(record.id), "vector": record.vector, "document": record.document, **record.metadata}
                 for record in chunk
             ]
             try:

@@ -83,7 +83,7 @@ def _write(
     n = 0
     with cursor.copy(sql.SQL("COPY {} FROM STDIN (FORMAT BINARY)").format(fresh)) as copy:
         copy.write(_HEAD)
-        for chunk in chunks(collection, progress):
+        for chunk in chunks(collection, progress, as_text=True):
             copy.write(b"".join(map(_packed, chunk)))
             n += len(chunk)
         copy.write(_TAIL)
@@ -113,10 +113,11 @@ def _packed(record: Record) -> bytes:
     """Return a row of the binary COPY stream."""
     assert record.vector is not None  # noqa: S101 - asked for
     metadata = json.dumps(_exact(to_json(record.metadata)), ensure_ascii=False)
-    if "\0" in (record.document or "") or "\0" in record.id or "\\u0000" in metadata:
+    name = str(record.id)
+    if "\0" in (record.document or "") or "\0" in name or "\\u0000" in metadata:
         raise InputError(f"record {record.id!r} holds a NUL character, which PostgreSQL's texts cannot")
     vector = len(record.vector).to_bytes(2, "big") + b"\0\0" + record.vector.astype(">f4").tobytes()
-    fields = [record.id.encode(), vector, b"\x01" + metadata.encode()]
+    fields = [name.encode(), vector, b"\x01" + metadata.encode()]
     if record.document is not None:
         fields.append(record.document.encode())
     body = b"".join(part for field in fields for part in (len(field).to_bytes(4, "big"), field))

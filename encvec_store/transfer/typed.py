@@ -16,10 +16,11 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
+from ..data.ids import Id
 from ..data.records import Hit, Record
 from ..errors import InputError
 
-__all__ = ["from_json", "metadata_from_json", "record_to_json", "to_json"]
+__all__ = ["from_json", "id_to_json", "metadata_from_json", "record_to_json", "to_json"]
 
 _HUGE = 1 << 1024  # longer integers are not read back from decimal
 
@@ -93,9 +94,16 @@ def _list(value: Any) -> list[Any]:
     return value
 
 
+def id_to_json(id: Id) -> Any:
+    """Return an id as JSON: text as it is, an integer or a UUID with its tag, as a bare number is read as text."""
+    if isinstance(id, str):
+        return id
+    return {"$uuid": str(id)} if isinstance(id, uuid.UUID) else {"$int": f"{id:x}"}
+
+
 def record_to_json(record: Record | Hit, *, vectors: bool) -> dict[str, Any]:
     """Return a record as `ingest` reads it, or a hit with its score beside."""
-    document: dict[str, Any] = {"id": record.id}
+    document: dict[str, Any] = {"id": id_to_json(record.id)}
     if isinstance(record, Hit):
         document["score"] = record.score
     document |= {"metadata": to_json(record.metadata), "document": record.document}

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..data.ids import Id
 from ..errors import DuplicateIdError, InputError
 from . import metric_names
 from .arrays import open_array
@@ -53,7 +54,7 @@ class VectorFile:
 
     unit = "row"
 
-    def __init__(self, path: str | Path, ids: Sequence[str] | None = None, extra: Reader | None = None) -> None:
+    def __init__(self, path: str | Path, ids: Sequence[Id] | None = None, extra: Reader | None = None) -> None:
         self._path = Path(path)
         self.name = str(path)
         with self._path.open("rb"):  # for the system's own words on a file that is missing or may not be read
@@ -64,8 +65,9 @@ class VectorFile:
         self.total: int | None = n
         names, metadata, documents = _joined(extra)
         labels = None if self._vectors.labels is None else list(map(str, self._vectors.labels.tolist()))
-        named = [] if not names or names[0].startswith(NAMELESS) else names
-        self._ids = list(ids) if ids is not None else labels or named or [f"{self._path.stem}:{i}" for i in range(n)]
+        named = [] if not names or str(names[0]).startswith(NAMELESS) else names
+        made: Sequence[Id] = labels or named or [f"{self._path.stem}:{i}" for i in range(n)]
+        self._ids: list[Id] = list(made if ids is None else ids)
         if len(self._ids) != n:
             raise InputError(f"{self.name} has {n:,} vectors, but there are {len(self._ids):,} ids")
         self._check_distinct()
@@ -99,7 +101,7 @@ class VectorFile:
         if self._stamped() != self._stamp:
             raise InputError(f"{self.name} was changed after it was read: run the import again")
 
-    def as_read(self, ids: Sequence[str]) -> Batch:
+    def as_read(self, ids: Sequence[Id]) -> Batch:
         """Return records by id: the file has not changed."""
         wanted = set(ids)
         return self._batch([place for place, id in enumerate(self._ids) if id in wanted])
@@ -124,13 +126,13 @@ class VectorFile:
         return found.st_ino, found.st_size, found.st_mtime_ns
 
     def _check_distinct(self) -> None:
-        seen: set[str] = set()
+        seen: set[Id] = set()
         for row, id in enumerate(self._ids):
             if id in seen:
                 raise DuplicateIdError(f"{self.name}, row {row}: the id repeats {id!r}")
             seen.add(id)
 
-    def _places(self, extra: Reader, names: list[str], named: bool) -> npt.NDArray[np.int64]:
+    def _places(self, extra: Reader, names: list[Id], named: bool) -> npt.NDArray[np.int64]:
         """Return the metadata row of each vector; -1 if it has none."""
         n = len(self._ids)
         if not named:
@@ -146,8 +148,8 @@ class VectorFile:
         return rows
 
 
-def _joined(extra: Reader | None) -> tuple[list[str], list[dict[str, Any]], list[Any]]:
-    names: list[str] = []
+def _joined(extra: Reader | None) -> tuple[list[Id], list[dict[str, Any]], list[Any]]:
+    names: list[Id] = []
     metadata: list[dict[str, Any]] = []
     documents: list[Any] = []
     for batch in extra.batches(_READ_ROWS) if extra is not None else ():
@@ -156,7 +158,7 @@ def _joined(extra: Reader | None) -> tuple[list[str], list[dict[str, Any]], list
         names += batch.ids
         metadata += batch.metadata or [{} for _ in batch.ids]
         documents += batch.documents or [None for _ in batch.ids]
-    if len({name.startswith(NAMELESS) for name in names}) > 1:
+    if len({isinstance(name, str) and name.startswith(NAMELESS) for name in names}) > 1:
         raise InputError(f"{extra.name if extra else ''}: some rows have an id, some have none")
     return names, metadata, documents
 

@@ -312,9 +312,9 @@ def test_a_bad_row_stops_the_run_after_the_batches_before_it(home, encvec, vecto
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ({"id": "", "vector": [1] * DIM}, "line 2: the id is empty"),
+        ({"id": "", "vector": [1] * DIM}, "line 2: the id must not be empty"),
         ({"id": "a", "vector": [1] * DIM}, "line 2: the id repeats 'a'"),
-        ({"id": "b", "vector": [1] * DIM, "document": 5}, "line 2: the document is int, not str"),
+        ({"id": "b", "vector": [1] * DIM, "document": 5}, "line 2: the document must be a string or None, got int"),
         ({"id": "b", "vector": [1e39] * DIM}, "line 2: the vector holds NaN or infinity"),
         ('{"id": "b", "vector": [1, 1, 1, 1, 1, 1, 1, 1], "x": "\\ud800"}', "lines 1 to 2: record 'b': text with"),
         ("{", "line 2: not JSON"),

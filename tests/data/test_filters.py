@@ -12,12 +12,14 @@ from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
 
 from encvec_store import Keyset
+from encvec_store.data.conditions import And, Condition, Not, simplified
 from encvec_store.data.fields import Policy, Term, parse_policies
-from encvec_store.data.filters import AllOf, AnyOf, Match, Present, Range, is_covered, parse, pushdown
-from encvec_store.data.records import decode_payload, encode_payload
+from encvec_store.data.filters import AllOf, AnyOf, Match, Present, Range, _parse, is_covered, parse, pushdown
+from encvec_store.data.records import check_metadata, decode_payload, encode_payload
 from encvec_store.errors import FilterError, UnknownFieldError
 from encvec_store.sealing import CollectionConfig, Keyring
 from encvec_store.storage import holds
+from tests.kits.foreign import NAT, Frame, Series, timestamp
 from tests.kits.strategies import FILTERS, METADATA, POLICIES, accepts
 
 NOON = dt.datetime(2024, 2, 29, 12, tzinfo=dt.UTC)
@@ -216,6 +218,120 @@ def test_filters_agree_with_their_documentation(where, metadata):
     assert parse(where)(metadata) is expected
     opened = decode_payload(encode_payload("id", metadata, None))[1]
     assert parse(where)(opened) is expected, "and the same after a journey through the store"
+
+
+@given(FILTERS, METADATA)
+@settings(max_examples=400)
+@example({"or": [{"a": 1}, {"or": [{"a": {"in": []}}, {"a": 1.0}]}, {"b": 1}]}, {"b": 1})
+@example({"not": {"or": [{"a": {"ne": 1}}, {"not": {"b": {"exists": False}}}]}}, {"a": 1})
+@example({"not": {"and": [{"a": {"lt": 1}}, {"a": {"lt": 1}}]}}, {})
+def test_a_simplified_filter_holds_for_the_same_metadata(where, metadata):
+    node = _parse(where)
+    assert simplified(node)(metadata) is node(metadata)
+    assert flat(simplified(node))
+
+
+def flat(node, above=None):
+    """Say whether no "and" stands directly in an "and", nothing is repeated, and only an order is negated."""
+    match node:
+        case Condition():
+            return True
+        case Not():  # a missing field has no order
+            return isinstance(node.child, Condition) and node.child.operator in ("lt", "lte", "gt", "gte")
+    merged = [child.field for child in node.children if isinstance(child, Condition) and child.operator == "in"]
+    alone = isinstance(node, And) or len(set(merged)) == len(merged)
+    return (
+        type(node) is not above and len(node.children) > 1 and alone and all(flat(c, type(node)) for c in node.children)
+    )
+
+
+def test_a_long_or_of_equalities_is_one_lookup():
+    equalities = [{"a": number} for number in range(1500)]
+    both = parse_policies({"a": "plain", "b": "blind"})
+    assert parse({"or": equalities}) == parse({"a": {"in": list(range(1500))}})
+    assert parse({"or": [{"or": equalities[:700]}, *equalities[600:]]}) == parse({"a": {"in": list(range(1500))}})
+    assert parse({"not": {"or": equalities}}) == parse({"a": {"nin": list(range(1500))}})
+    assert parse({"and": [{"a": {"ne": number}} for number in range(1500)]}) == parse({"a": {"nin": list(range(1500))}})
+    assert parse({"and": [{"not": one} for one in equalities]}) == parse({"a": {"nin": list(range(1500))}})
+    assert len(pushdown(parse({"or": equalities}, both), both, token).terms) == 1500
+
+
+NESTED = {
+    "a": {"b": {"c": 1}, "list": [{"b": 1}], "b.c": 2},
+    "x": {"y.z": 3, "y": {"z": 4}},
+    "x.w": {"v": 5},
+    "t": ({"u": 6},),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("a.b", {"c": 1}),
+        ("a.b.c", 2),  # the key "b.c" of a comes before c of its b
+        ("x.y.z", 3),
+        ("x.w.v", 5),
+        ("a.list", [{"b": 1}]),
+    ],
+)
+def test_a_dotted_name_reaches_into_nested_metadata(name, value):
+    (metadata,) = check_metadata([NESTED], 1)
+    assert parse({name: {"eq": value}})(metadata)
+    assert parse({name: {"exists": True}})(metadata)
+    assert not parse({name: {"ne": value}})(metadata)
+    assert parse({name: value if not isinstance(value, dict) else {"eq": value}})({name: value}), "a key with dots"
+    assert not parse({name: {"eq": value}})({**metadata, name: None}), "which comes first"
+
+
+@pytest.mark.parametrize(
+    "name", ["a.c", "a.b.c.d", "a.list.b", "a.list.0.b", "t.u", "a.", ".a", ".", "a..b", "b.c", "n.a"]
+)
+def test_a_dotted_name_that_leads_nowhere_is_missing(name):
+    (metadata,) = check_metadata([{**NESTED, "n": None}], 1)
+    assert parse({name: {"exists": False}})(metadata)
+    assert parse({name: {"ne": 1}})(metadata)
+    assert not parse({name: {"gt": 0}})(metadata)
+
+
+def test_terms_of_a_dotted_field_are_those_of_what_it_reaches():
+    policies = {"a.b": "plain", "a.c": "blind"}
+    assert indexed(policies, {"a": {"b": 1}}, 1) == {"a.b": {Term("number", 1.0)}}
+    assert len(indexed(policies, {"a": {"c": 1}}, 1)[""]) == 1
+    assert indexed(policies, {"a.b": 2, "a": {"b": 1}}, 1) == {"a.b": {Term("number", 2.0)}}
+
+
+def test_a_declared_field_may_be_reached_into():
+    declared = parse_policies({"a": "blind", "b.c": "plain"})
+    assert parse({"a.x.y": 1}, declared)({"a": {"x": {"y": 1}}})
+    assert pushdown(parse({"a.x": 1}, declared), declared, token) is None, "the token is that of the whole"
+    assert parse({"b.c.d": 1}, declared) is not None
+    for name in ("b", "b.x", "ab.x"):
+        with pytest.raises(UnknownFieldError, match=r"declares: a, b[.]c"):
+            parse({name: 1}, declared)
+
+
+@pytest.mark.parametrize(
+    "items", [np.array([1, 2]), Series([1, 2]), (1, 2), {1, 2}, {1: "a", 2: "b"}.keys(), range(1, 3)]
+)
+def test_in_takes_any_list(items):
+    assert parse({"a": {"in": items}}) == parse({"a": {"in": [1, 2]}})
+
+
+@pytest.mark.parametrize(
+    ("operand", "message"),
+    [
+        (NAT, "NaTType cannot be kept"),
+        ({"in": [NAT]}, "NaTType cannot be kept"),
+        ({"gt": timestamp(1)}, "Timestamp has nanoseconds"),
+        ([timestamp(1)], "Timestamp has nanoseconds"),
+        ({"in": (i for i in "ab")}, "in must be a list"),
+        ({"nin": Frame([1])}, "nin must be a list"),
+        ({"in": np.ma.array([1, 2], mask=[0, 1])}, "in must be a list"),
+    ],
+)
+def test_operands_that_are_not_what_they_seem(operand, message):
+    with pytest.raises(FilterError, match=f"field 'a': {message}"):
+        parse({"a": operand})
 
 
 KEYSET = Keyset.create("memory:")

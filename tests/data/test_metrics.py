@@ -8,6 +8,7 @@ from hypothesis.extra import numpy as hnp
 
 from encvec_store.data.metrics import METRICS, as_vectors, metric, norms
 from encvec_store.errors import MetricError, NonFiniteError, NormError, ShapeError, ZeroVectorError
+from tests.kits.foreign import Series
 
 NAMES = sorted(METRICS)
 EXTREMES = [1e-43, 1e-40, 1e-38, 1e-30, 1e-19, 1e-10, 1.0, 1e10, 1e18, 1e20, 1e30, 1e38]
@@ -184,10 +185,16 @@ def test_unknown_metrics(name):
         metric(name)
 
 
+def test_a_column_of_vectors_is_a_matrix():
+    rows = [np.array([1, 2], np.float32), np.array([3, 4], np.float32)]
+    for column in (rows, tuple(rows), Series(rows), np.ma.array(rows), Series([[1, 2], [3, 4]])):
+        np.testing.assert_array_equal(as_vectors(column, 2), [[1, 2], [3, 4]])
+
+
 @pytest.mark.parametrize(
     ("vectors", "error", "message"),
     [
-        ([[1, 2], [3]], ShapeError, "rows of unlike length"),
+        ([[1, 2], [3]], ShapeError, "rows of equal length"),
         ([["a", "b"]], ShapeError, "expected numbers, got dtype <U1"),
         ([[None, 1]], ShapeError, "expected numbers, got dtype object"),
         ([[1j, 1]], ShapeError, "expected numbers, got dtype complex128"),
@@ -195,7 +202,14 @@ def test_unknown_metrics(name):
         ([[10**30, 1]], ShapeError, "expected numbers, got dtype object"),
         ([1, 2], ShapeError, r"expected shape \(n, 2\), got \(2,\)"),
         (1, ShapeError, r"expected shape \(n, 2\), got \(\)"),
-        (None, ShapeError, "expected numbers, got dtype object"),
+        (None, ShapeError, "vectors must be an array or a list, got NoneType"),
+        (({1.0, 2.0}), ShapeError, "vectors must be an array or a list, got set: give a list"),
+        ((row for row in [[1, 2]]), ShapeError, "vectors must be an array or a list, got generator: give a list"),
+        (np.ma.array([[1, 2]], mask=[[0, 1]]), ShapeError, "vectors must not have masked values"),
+        ([np.ma.array([1, 2], mask=[0, 1])], ShapeError, "vectors must not have masked values"),
+        (Series([np.ma.array([1, 2], mask=[0, 1])]), ShapeError, "vectors must not have masked values"),
+        (Series([[1, 2], [3]]), ShapeError, "vectors must have rows of equal length"),
+        (Series([[1, 2], None]), ShapeError, "vectors must have rows of equal length"),
         ("ab", ShapeError, "expected numbers, got dtype"),
         ([[1, 2, 3]], ShapeError, r"expected shape \(n, 2\), got \(1, 3\)"),
         ([[[1, 2]]], ShapeError, r"expected shape \(n, 2\), got \(1, 1, 2\)"),

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 
+import numpy as np
 import pytest
 
 import encvec_store as ev
@@ -47,3 +48,17 @@ def test_a_child_of_a_fork_has_threads_of_its_own(small):
         signal.alarm(60)
         os._exit(0 if len(written()) == 60 else 1)
     assert os.waitpid(child, 0)[1] == 0
+
+
+@pytest.mark.parametrize(("mean", "said"), [(1.0, "With the mean of the vectors subtracted"), (0.0, None)])
+def test_noise_that_hides_what_is_near_is_told_of_at_the_first_write(mean, said, caplog):
+    """Under l2, vectors far from 0 lie in a small spot of the sphere; `sealed` is exact, and stays silent."""
+    vectors = (mean + 0.1 * np.random.default_rng(0).standard_normal((600, 32))).astype(np.float32)
+    with ev.connect("memory:", keyset=ev.Keyset.create("memory:")) as store:
+        for scheme in ({"name": "sap", "beta": 1.0}, "sealed"):
+            things = store.collection(str(scheme)[:20], 32, "l2", scheme)
+            things.upsert(oracle.ids(600), vectors)
+            things.upsert(oracle.ids(600), vectors)
+    told = [record.getMessage() for record in caplog.records if "of the ten nearest" in record.getMessage()]
+    assert len(told) == (said is not None)
+    assert said is None or said in told[0]

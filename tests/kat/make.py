@@ -11,6 +11,7 @@ import itertools
 import json
 import sys
 import tempfile
+import uuid
 from pathlib import Path
 from unittest import mock
 
@@ -21,7 +22,9 @@ from encvec_store.crypto.blobs import BlobCipher
 from encvec_store.crypto.envelope import RecordCipher, Stamp, headers
 from encvec_store.crypto.labels import Purpose, derive, encode
 from encvec_store.crypto.prf import Keystream, Pmac
+from encvec_store.data.ids import id_bytes
 from encvec_store.data.precision import Precision
+from encvec_store.data.records import encode_payload
 from encvec_store.integrations.sqlalchemy.cipher import ColumnCipher
 from encvec_store.keys import StoredKeyset
 from encvec_store.keys.keyset import Keyset, KeyState, KeyVersion
@@ -99,6 +102,22 @@ def tokens():
         ],
         "binding": cipher().bindings(cipher().tokens(IDS[:1]), _nonces(1), points(1, 3), points(1, 5)).tobytes().hex(),
         "index-cache": cipher().cache_tag(b"index").hex(),
+    }
+
+
+def ids():
+    """Tokens, canonical bytes and payloads of ids that look alike and differ by type."""
+    named = ["1", 1, -1, 2**64 - 1, "00000000-0000-0000-0000-000000000001", uuid.UUID(int=1)]
+    return {
+        "root": ROOT.hex(),
+        "ids": [
+            {
+                "bytes": id_bytes(id).hex(),
+                "token": token.tobytes().hex(),
+                "payload": encode_payload(id, {}, None).decode(),
+            }
+            for id, token in zip(named, cipher().tokens(named), strict=True)
+        ],
     }
 
 
@@ -306,6 +325,7 @@ MAKERS = {
     "cells.json": cells,
     "prf.json": prf,
     "tokens.json": tokens,
+    "ids.json": ids,
     "envelopes.json": envelopes,
     "half.json": half,
     "sap.json": sap,

@@ -6,6 +6,7 @@ import json
 import struct
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 from encvec_store.crypto.blobs import BlobCipher
 from encvec_store.crypto.envelope import RecordCipher
 from encvec_store.data.precision import Precision
+from encvec_store.data.records import decode_payload
 from encvec_store.errors import AuthenticationError, KeyUnavailableError
 from encvec_store.keys.keyset import Keyset
 from encvec_store.schemes import device as devices
@@ -43,7 +45,9 @@ def as_json(value):
     return json.loads(json.dumps(value))
 
 
-@pytest.mark.parametrize("name", ["labels.json", "tokens.json", "envelopes.json", "half.json", "keysets.json"])
+@pytest.mark.parametrize(
+    "name", ["labels.json", "tokens.json", "ids.json", "envelopes.json", "half.json", "keysets.json"]
+)
 def test_written_the_same_again(name):
     assert as_json(make.MAKERS[name]()) == stored(name)
 
@@ -87,6 +91,14 @@ def test_cells(device):
             np.testing.assert_allclose(one.pop(name), two.pop(name), rtol=0, atol=1e-5)
         assert as_json(one) == two
     assert now == then
+
+
+def test_ids_open():
+    """A payload gives back an id with its type: 1, "1" and a UUID are three."""
+    found = [decode_payload(entry["payload"].encode())[0] for entry in stored("ids.json")["ids"]]
+    text = "00000000-0000-0000-0000-000000000001"
+    assert found == ["1", 1, -1, 2**64 - 1, text, uuid.UUID(text)]
+    assert list(map(type, found)) == [str, int, int, int, str, uuid.UUID]
 
 
 def test_profiles_open():

@@ -1,10 +1,13 @@
 """Profiles: what is fitted, the same every time, and samples that nothing good can be fitted on."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from encvec_store.data import Centre
 from encvec_store.errors import ProfileError
 from encvec_store.schemes.profile import LEAST_DIMENSIONS, PER_DIMENSION, Profile, fit, least_records
 
@@ -136,3 +139,18 @@ def test_how_many_dimensions():
     assert fit(points(2000, 384, decay=0.99)).choose() == 100
     assert fit(points(6000, 120, decay=1.0)).choose() == 120, "all there are, where there are fewer than 250"
     assert (least_records(None), least_records(100), least_records(500)) == (5000, 5000, 10_000)
+
+
+def test_a_centre_comes_back():
+    centre = Centre(np.arange(1, 39, dtype=np.float32), 2.5)
+    profile = replace(fit(points(800, 40)).profile(20), centre=centre)
+    back = Profile.from_bytes(profile.to_bytes())
+    assert back.digest == profile.digest != replace(profile, centre=None).digest
+    assert back.digest != replace(profile, centre=Centre(centre.point, 2.6)).digest
+    np.testing.assert_array_equal(back.centre.point, centre.point)
+    assert back.centre.radius == 2.5
+    assert Profile.from_bytes(replace(profile, centre=None).to_bytes()).centre is None
+    data = profile.to_bytes()
+    for wrong in (data[:-1], data + b"x", data[: -8 - 4 * 38], b"\1" + data[1:]):
+        with pytest.raises(ProfileError, match="wrong length"):
+            Profile.from_bytes(wrong)

@@ -25,6 +25,22 @@ def build(dim=4, **given):
     return CollectionConfig.build(dim=dim, **{**NOTHING, **given})
 
 
+def test_numpy_scalars_are_numbers():
+    """Of every type, in every argument; and the settings are Python's own again, as JSON has no others."""
+    scheme = {"name": "sap", "beta": np.float32(1.5), "query_beta": np.int64(1), "cells": np.int16(2)}
+    config = build(
+        np.int64(8), metric_name=np.str_("l2"), scheme_spec=scheme, max_norm=np.float32(2), oversample=np.uint8(7)
+    )
+    assert config == replace(
+        build(8, metric_name="l2", scheme_spec={**scheme, "beta": 1.5}, max_norm=2, oversample=7),
+        incarnation=config.incarnation,
+    )
+    assert CollectionConfig.from_json(config.to_json(), config.incarnation) == config
+    sketch = build(np.int32(8), scheme_spec={"name": np.str_("sketch"), "k": np.int64(4), "gamma": np.float64(0.25)})
+    assert CollectionConfig.from_json(sketch.to_json(), sketch.incarnation) == sketch
+    assert check(config, np.int8(8), max_norm=np.float64(2), oversample=np.int64(9)).oversample == 9
+
+
 def check(config, dim=None, **given):
     return config.check_same(dim=dim, **{**NOTHING, **given})
 

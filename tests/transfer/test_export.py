@@ -137,6 +137,48 @@ def test_files_come_back_by_import(home, encvec, vectors_stored, name):
     assert stored[0] == stored[1]
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_ids_of_one_text_are_not_mixed_up_where_ids_are_text(store, tmp_path, order):
+    docs = store.collection("typed", dim=DIM, scheme="sealed")
+    for id, row in zip([1, "1", 2, "3"][::order], vectors(), strict=False):
+        docs.upsert([id], row[None])
+    with pytest.raises(errors.InputError, match="two records have ids with the text '1'"):
+        to_file(docs, tmp_path / "out.parquet")
+    assert list(tmp_path.iterdir()) == []
+    docs.delete(["1"])
+    assert to_file(docs, tmp_path / "out.parquet") == 3
+    assert set(pq.read_table(tmp_path / "out.parquet")["id"].to_pylist()) == {"1", "2", "3"}
+
+
+@pytest.mark.parametrize("name", ["out.npy", "out.faiss"])
+def test_ids_keep_their_types_in_files(home, encvec, name):
+    text = "00000000-0000-0000-0000-000000000001"
+    ids = ["17", {"$int": "11"}, text, {"$uuid": text}]  # 0x11 is 17
+    lines = [json.dumps({"id": id, "vector": row.tolist()}) for id, row in zip(ids, vectors(), strict=False)]
+    (home / "in.jsonl").write_text("\n".join(lines))
+    assert encvec("ingest", "docs", "in.jsonl", "--scheme", "sealed").code == 0
+    assert encvec("export", "docs", name, "--plaintext").code == 0
+    answer = encvec("import", name, "copy", "--metadata", "out.jsonl", "--metric", "cosine", "--json")
+    assert answer.code == 0, answer.err
+    for which in ("docs", "copy"):
+        assert {json.dumps(line["id"]) for line in encvec("get", which, "--all", "--json").lines} == set(
+            map(json.dumps, ids)
+        )
+
+
+def test_a_text_names_the_string_and_else_the_integer_or_the_uuid(home, encvec):
+    text = "00000000-0000-0000-0000-000000000001"
+    ids = ["17", {"$int": "11"}, {"$int": "-1"}, {"$uuid": text}]
+    lines = [json.dumps({"id": id, "vector": row.tolist()}) for id, row in zip(ids, vectors(), strict=False)]
+    (home / "in.jsonl").write_text("\n".join(lines))
+    assert encvec("ingest", "docs", "in.jsonl", "--scheme", "sealed").code == 0
+    found = encvec("get", "docs", "17", text, "--json", "--", "-1")
+    assert [line["id"] for line in found.lines] == ["17", {"$uuid": text}, {"$int": "-1"}]
+    assert encvec("delete", "docs", "17", "017", "--json").document["deleted"] == 1
+    assert [line["id"] for line in encvec("get", "docs", "17", "--json").lines] == [{"$int": "11"}]
+    assert encvec("search", "docs", "--id", "17", "-k", 1, "--json").document["hits"][0]["id"] == {"$int": "11"}
+
+
 @pytest.fixture
 def vectors_stored(home, encvec):
     lines = [

@@ -26,7 +26,7 @@ class EncryptedIndex:
     def ask(self, config: CollectionConfig, queries: Matrix, predicate: Predicate | None) -> Asked:
         """Encrypt the queries under every key version that has records."""
         keyring = self._session.keyring
-        points = config.metric.lift_query(queries, config.max_norm or 1.0)
+        points = config.lift_query(queries)
         versions = keyring.live
         if len(versions) > 1:
             present = by_version(self._session.records.partitions())

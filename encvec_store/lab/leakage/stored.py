@@ -116,7 +116,7 @@ def read(collection: Collection, limit: int, seed: int = 0) -> StoredRecords | N
         still = _partitions(session, rows) == before and session.refresh() == config
         if still and len(having) == len(found) == len(before):
             partitions = np.array([before[row] for row in found.tolist()], np.int64)
-            points = config.metric.lift(vectors, config.max_norm)
+            points = config.lift(vectors)
             oversample = int(collection.stats()["oversample"])
             return StoredRecords(points, index_vectors, partitions, session, config, oversample)
     raise StaleConfigError("the collection was written at each attempt to read it: try again when it is at rest")

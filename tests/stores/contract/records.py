@@ -17,29 +17,43 @@ from tests.stores.contract.opened import DIM, QUIET
 BAD_UPSERTS = {
     "too wide": ((["a"], np.ones((1, DIM + 1))), errors.ShapeError, r"expected shape \(n, 8\), got \(1, 9\)"),
     "one vector": ((["a"], np.ones(DIM)), errors.ShapeError, r"expected shape \(n, 8\), got \(8,\)"),
-    "ragged": ((["a", "b"], [[1] * DIM, [1]]), errors.ShapeError, "rows of unlike length"),
+    "ragged": ((["a", "b"], [[1] * DIM, [1]]), errors.ShapeError, "rows of equal length"),
     "text": ((["a"], [["x"] * DIM]), errors.ShapeError, "expected numbers"),
-    "none": ((["a"], None), errors.ShapeError, "expected numbers"),
+    "none": ((["a"], None), errors.ShapeError, "vectors must be an array or a list"),
     "few vectors": ((["a", "b"], np.ones((1, DIM))), errors.ShapeError, "2 ids but 1 vectors"),
     "few ids": (([], np.ones((1, DIM))), errors.ShapeError, "0 ids but 1 vectors"),
     "nan": ((["a", "b"], [[1] * DIM, [1, np.nan] * 4]), errors.NonFiniteError, r"vectors\[1\] holds NaN"),
     "inf": ((["a", "b"], [[1] * DIM, [1, np.inf] * 4]), errors.NonFiniteError, r"vectors\[1\] holds NaN or inf"),
     "too large": ((["a"], np.full((1, DIM), 1e300)), errors.NonFiniteError, "overflows float32"),
     "zero": ((["a", "b"], [[1] * DIM, [0] * DIM]), errors.ZeroVectorError, r"vectors\[1\] is the zero vector"),
-    "one id": (("a", np.ones((1, DIM))), errors.IdError, "got one string"),
-    "no ids": ((None, np.ones((1, DIM))), errors.IdError, "list of strings, got NoneType"),
-    "number": (([1], np.ones((1, DIM))), errors.IdError, r"ids\[0\] is int, not str"),
-    "empty id": ((["a", ""], np.ones((2, DIM))), errors.IdError, r"ids\[1\] is empty"),
-    "long id": ((["a" * 1025], np.ones((1, DIM))), errors.IdError, "1025 bytes; at most 1024"),
+    "one id": (("a", np.ones((1, DIM))), errors.IdError, "got str: give a list"),
+    "no ids": ((None, np.ones((1, DIM))), errors.IdError, "got NoneType: give a list"),
+    "set": (({"a", "b"}, np.ones((2, DIM))), errors.IdError, "got set: give a list"),
+    "generator": ((iter(["a"]), np.ones((1, DIM))), errors.IdError, "got list_iterator: give a list"),
+    "number": (
+        ([1.0], np.ones((1, DIM))),
+        errors.IdError,
+        r"ids\[0\] must be a string.* got float",
+    ),
+    "empty id": ((["a", ""], np.ones((2, DIM))), errors.IdError, r"ids\[1\] must not be empty"),
+    "long id": ((["a" * 1025], np.ones((1, DIM))), errors.IdError, "at most 1024 bytes, got 1025"),
     "surrogate": ((["\ud800"], np.ones((1, DIM))), errors.IdError, "UTF-8"),
     "twice": ((["a", "b", "a"], np.ones((3, DIM))), errors.DuplicateIdError, r"ids\[2\] repeats 'a'"),
-    "metadata": ((["a"], np.ones((1, DIM)), {"a": 1}), errors.ShapeError, "metadata: expected a list of 1"),
-    "few": ((["a", "b"], np.ones((2, DIM)), [{}]), errors.ShapeError, "metadata: expected a list of 2"),
+    "metadata": (
+        (["a"], np.ones((1, DIM)), {"a": 1}),
+        errors.ShapeError,
+        "metadata must be a list.* got dict",
+    ),
+    "few": (
+        (["a", "b"], np.ones((2, DIM)), [{}]),
+        errors.ShapeError,
+        "metadata must be a list.* got 1",
+    ),
     "type": ((["a", "b"], np.ones((2, DIM)), [{}, {"x": {1}}]), errors.MetadataError, r"metadata\[1\]: 'x' is set"),
     "key": ((["a"], np.ones((1, DIM)), [{1: 1}]), errors.MetadataError, "keys must be strings"),
-    "no mapping": ((["a"], np.ones((1, DIM)), [[]]), errors.MetadataError, "is list, not a mapping"),
-    "document": ((["a"], np.ones((1, DIM)), None, [b"x"]), errors.MetadataError, "bytes, not str"),
-    "documents": ((["a"], np.ones((1, DIM)), None, "x"), errors.ShapeError, "documents: expected a list of 1"),
+    "no mapping": ((["a"], np.ones((1, DIM)), [[]]), errors.MetadataError, "must be a mapping or None, got list"),
+    "document": ((["a"], np.ones((1, DIM)), None, [b"x"]), errors.MetadataError, "must be a string or None, got bytes"),
+    "documents": ((["a"], np.ones((1, DIM)), None, "x"), errors.ShapeError, "documents must be a list of 1 strings"),
     "lone": (
         (["a", "b"], np.ones((2, DIM)), None, ["x", "\ud800"]),
         errors.MetadataError,
@@ -53,7 +67,7 @@ BAD_SEARCHES = [
     ((None,), errors.ShapeError, "queries"),
     (("text",), errors.ShapeError, "queries"),
     ((["a"] * DIM,), errors.ShapeError, "queries: expected numbers"),
-    (([[1.0] * DIM, [1.0]],), errors.ShapeError, "queries: rows of unlike length"),
+    (([[1.0] * DIM, [1.0]],), errors.ShapeError, "queries must have rows of equal length"),
     (([np.nan] + [1.0] * (DIM - 1),), errors.NonFiniteError, r"queries\[0\] holds NaN"),
     (([[1.0] * DIM, [np.inf] * DIM],), errors.NonFiniteError, r"queries\[1\] holds NaN or infinity"),
     ((np.zeros(DIM),), errors.ZeroVectorError, r"queries\[0\] is the zero vector"),
@@ -304,7 +318,7 @@ class RecordContract:
     def test_bad_ids_everywhere(self, make):
         things = make()
         for call in (things.get, things.delete, things.index_vectors):
-            for ids in ("abc", [1], [""], [None], ["\ud800"], 5):
+            for ids in ("abc", [True], [""], [None], ["\ud800"], 5, {"a"}, (id for id in "a"), {"a": 1}):
                 with pytest.raises(errors.IdError):
                     call(ids)
         with pytest.raises(errors.InputError, match="no record 'x'"):

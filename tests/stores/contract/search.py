@@ -101,6 +101,32 @@ class SearchContract:
             assert len(things.search(np.ones(DIM), k=k)) == 5
             assert len(things.search(np.ones(DIM), k=k, where={"a": {"exists": False}})) == 5
 
+    @pytest.mark.parametrize("k", [10**6, 2**31, 2**63, 10**30], ids=["1e6", "2^31", "2^63", "1e30"])
+    def test_k_of_any_size_gives_everything(self, make, k):
+        things = make(fields={"n": "blind", "m": "sealed"})
+        things.upsert(oracle.ids(40), oracle.vectors(40), [{"n": i % 2, "m": i % 4} for i in range(40)])
+        for where, count in ((None, 40), ({"n": 1}, 20), ({"m": 1}, 10)):
+            assert [len(hits) for hits in things.search(oracle.vectors(2), k, where)] == [count, count]
+        assert things.explain(np.ones(DIM), k)
+
+    def test_a_long_or_of_equalities_is_an_in(self, make):
+        things = make(fields={"n": "blind", "m": "plain", "s": "sealed"})
+        things.upsert(oracle.ids(40), oracle.vectors(40), [{"n": i, "m": i, "s": i} for i in range(40)])
+        for name in ("n", "m", "s"):
+            where = {"or": [{name: i} for i in range(-1500, 7)]}
+            assert things.count(where) == len(things.search(np.ones(DIM), 40, where)) == 7
+
+    @pytest.mark.parametrize("policy", [None, "sealed", "blind", "plain"])
+    def test_filters_reach_into_nested_metadata(self, make, policy):
+        things = make(fields=policy and {"a.b": policy})
+        metadata = [{"a": {"b": 1}}, {"a.b": 1, "a": {"b": 2}}, {"a": {"b": 2}}, {"a": 1}, {}]
+        things.upsert(oracle.ids(5), oracle.vectors(5), metadata)
+        for where, found in (({"a.b": 1}, [0, 1]), ({"a.b": {"gt": 1}}, [2]), ({"a.b": {"exists": False}}, [3, 4])):
+            names = [f"id-{i}" for i in found]
+            assert sorted(hit.id for hit in things.search(np.ones(DIM), 5, where)) == names
+            assert sorted(record.id for record in things.scroll(where)) == names
+        assert things.verify().ok
+
     def test_equal_vectors_are_all_found(self, make):
         things = make()
         things.upsert(oracle.ids(40), np.repeat(oracle.vectors(4), 10, axis=0))
