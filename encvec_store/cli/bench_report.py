@@ -61,6 +61,7 @@ def _ratio(value: Any) -> Any:
 @click.option("--memory-price", type=float, default=3.0, show_default=True, help="Price of a GiB of memory a month.")
 @click.option("--disk-price", type=float, default=0.1, show_default=True, help="Price of a GB of disk a month.")
 @click.option("--core-price", type=float, default=25.0, show_default=True, help="Price of a processor core a month.")
+@click.option("--currency", default="$", show_default=True, help="Of the prices: a sign, or a code such as EUR.")
 @click.option("--rate", type=float, default=100.0, show_default=True, help="Queries a second to answer.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
 def report(
@@ -71,6 +72,7 @@ def report(
     memory_price: float,
     disk_price: float,
     core_price: float,
+    currency: str,
     rate: float,
     as_json: bool,
 ) -> None:
@@ -82,7 +84,7 @@ def report(
     from ..lab.bench.report import write
     from ..lab.bench.results import machines, read
 
-    prices = Prices(memory_price, disk_price, core_price, rate)
+    prices = Prices(memory_price, disk_price, core_price, rate, currency)
     attacks = read([leakage]) if leakage else []
     write(page, read(results), machines(results), attacks, prices)
     written = [page]

@@ -14,7 +14,7 @@ _MILLION = 1e6
 
 @dataclass(frozen=True)
 class Prices:
-    """Assumptions. The defaults are round numbers of the size that clouds ask in 2026; give your own."""
+    """Assumptions. The defaults are round numbers near what clouds charged in 2026; give your own."""
 
     memory: float = 3.0
     """Of a GiB of memory, a month."""
@@ -24,6 +24,12 @@ class Prices:
     """Of a processor core, a month."""
     rate: float = 100.0
     """Queries a second that are to be answered."""
+    currency: str = "$"
+    """Sign or code, shown before amounts."""
+
+    def shown(self, amount: float) -> str:
+        """Write an amount with its currency: $1,234.50, EUR 0.10."""
+        return f"{self.currency}{' ' if self.currency[-1:].isalnum() else ''}{amount:,.2f}"
 
 
 @dataclass(frozen=True)

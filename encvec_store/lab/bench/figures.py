@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from ..pages.charts import Axis, Line, Point, bar, plot, scale
+from ..pages.charts import SHAPES, Axis, Line, Point, bar, plot, scale, sign
 from .job import Row
 from .reading import GOOD, Contest, frontier, growths, noises, series_of
 
-__all__ = ["growth", "noise", "overheads", "pareto"]
+__all__ = ["Look", "growth", "left_out", "looks", "noise", "overheads", "pareto"]
 
 KINDS = ("plaintext", "sketch", "sap", "sealed", "cells")
 PEER_COLOURS = 5
-_SIGNS = {"plaintext": "◆", "sap": "▲", "sealed": "■"}
 _RECALLS = [(0.5, "50%"), (0.1, "90%"), (0.01, "99%"), (0.001, "99.9%"), (0.0001, "100%")]
 _QUANTITIES = (
     ("p50_ms", "p50 ms"),
@@ -51,26 +51,54 @@ def peers_in(rows: Sequence[Row]) -> list[str]:
     return sorted({str(row["peer"]) for row in rows if row.get("peer")})
 
 
-def _legend(rows: Sequence[Row], peers: Sequence[str]) -> str:
-    named: dict[str, str] = {}
-    for row in rows:
-        named.setdefault(series_of(row), kind_of(row, peers))
-    spans = (
-        f'<span class="{kind}">{_SIGNS.get(kind.partition(" ")[0], "●")} {escape(name)}</span>'
-        for name, kind in named.items()
-    )
-    return f'<div class="legend">{"".join(spans)}</div>'
+@dataclass(frozen=True)
+class Look:
+    """How a series is drawn: a class of the style sheet, and a marker that no other series of the plot has."""
+
+    kind: str
+    shape: str
+    hollow: bool = False
+
+    def line(self, points: Sequence[Point], *, joined: bool = True) -> Line:
+        """Return points as this series draws them."""
+        return Line(self.kind, points, joined, shape=self.shape, hollow=self.hollow)
+
+    def sign(self, words: str) -> str:
+        """Return its entry of a legend."""
+        return sign(self.kind, self.shape, words, hollow=self.hollow)
+
+
+_ALONE = ", index alone"
+
+
+def looks(found: Mapping[str, Row], peers: Sequence[str] = ()) -> dict[str, Look]:
+    """Return how each series is drawn, by name and one of its rows. An index alone has its scheme's marker, hollow."""
+    shapes: dict[str, str] = {}
+    out = {}
+    for name, row in found.items():
+        whole = name.replace(_ALONE, "")
+        shape = shapes.setdefault(whole, SHAPES[len(shapes) % len(SHAPES)])
+        out[name] = Look(kind_of(row, peers), shape, name != whole)
+    return out
+
+
+def left_out(names: Sequence[str]) -> str:
+    """Return a sentence on the series that a figure does not show, because none of their rows reaches the recall."""
+    if not names:
+        return ""
+    listed = "; ".join(escape(name) for name in names)
+    return f"<p>Not shown, because no setting reaches recall@10 of {100 * GOOD:g}%: {listed}.</p>"
 
 
 def pareto(found: Sequence[Contest]) -> str:
     """Recall@10 against queries a second, a plot for each contest."""
-    out, shown = [], []
-    peers = peers_in([row for contest in found for row in contest.rows])
+    out = []
+    every = [row for contest in found for row in contest.rows if row.get("recall@10") is not None]
+    drawn = looks({series_of(row): row for row in every}, peers_in(every))
     for contest in found:
         rows = [row for row in contest.rows if row.get("recall@10") is not None]
         if not rows:
             continue
-        shown += rows
         y = _decades("queries a second", [row["qps"] for row in rows])
         worst = max(1 - float(row["recall@10"]) for row in rows)
         x = Axis("recall@10", 0.0001, max(0.02, min(1.0, worst * 1.2)), _RECALLS, reverse=True)
@@ -78,17 +106,18 @@ def pareto(found: Sequence[Contest]) -> str:
         lines = []
         for name, some in contest.series().items():
             some = [row for row in some if row in rows]
+            if not some:
+                continue
             best = frontier(some)
-            kind = kind_of(some[0], peers)
-            points = [_point(row, name) for row in best]
-            lines.append(Line(kind, points))
+            lines.append(drawn[name].line([_point(row, name) for row in best]))
             rest = [row for row in some if row not in best]
             if rest:
-                lines.append(Line(kind, [_point(row, name) for row in rest], joined=False))
+                lines.append(drawn[name].line([_point(row, name) for row in rest], joined=False))
         out.append(
             f"<figure>{plot(x, y, lines, contest.title)}<figcaption>{escape(contest.title)}</figcaption></figure>"
         )
-    return f'{_legend(shown, peers)}<div class="grids large">{"".join(out)}</div>' if out else ""
+    legend = "".join(look.sign(name) for name, look in drawn.items())
+    return f'<div class="legend">{legend}</div><div class="grids large">{"".join(out)}</div>' if out else ""
 
 
 def _point(row: Row, name: str) -> Point:
@@ -119,14 +148,19 @@ def _short(value: float) -> str:
 def overheads(found: Sequence[Contest]) -> str:
     """Bars of ours over plaintext, at the recall that both reach."""
     axis = Axis("ratio", 0.1, 100, [(0.1, "0.1"), (1, "1x"), (10, "10x"), (100, "100x")])
-    out = []
+    out: list[str] = []
+    missing: list[str] = []
     for contest in found:
         base = contest.cheapest(contest.plaintext)
         if base is None:
+            missing.append(f"{contest.title}: plaintext, and so all beside it")
             continue
         for name, rows in contest.series().items():
+            if rows[0]["scheme"] == "plaintext" or not rows[0]["reranked"] or rows[0].get("peer"):
+                continue
             best = contest.cheapest(rows)
-            if best is None or best["scheme"] == "plaintext" or not best["reranked"] or best.get("peer"):
+            if best is None:
+                missing.append(f"{contest.title}: {name}")
                 continue
             out.append(f'<div class="name">{escape(contest.title)}: {escape(name)}</div>')
             for key, words in _OVERHEADS:
@@ -142,10 +176,10 @@ def overheads(found: Sequence[Contest]) -> str:
                     f'<div class="figure"><data value="{ratio!r}">{ratio:.2f}x</data></div>'
                 )
     if not out:
-        return f"<p>No side reached recall@10 of {100 * GOOD:g}% beside plaintext.</p>" if found else ""
+        return left_out(missing)
     ticks = "".join(f'<span style="left:{100 * axis.at(tick):.1f}%">{text}</span>' for tick, text in axis.ticks)
     line = f'<div class="who"></div><div class="ticks">{ticks}</div><div></div>'
-    return f'<div class="bars">{line}{"".join(out)}{line}</div>'
+    return f'<div class="bars">{line}{"".join(out)}{line}</div>{left_out(missing)}'
 
 
 def noise(attacks: Sequence[Row]) -> str:
@@ -166,10 +200,9 @@ def noise(attacks: Sequence[Row]) -> str:
         ]
         name = escape(subject.subject)
         out.append(f"<figure>{plot(x, y, lines, subject.subject)}<figcaption>{name}</figcaption></figure>")
-    legend = (
-        '<span class="sealed">■ true ten among 100 candidates</span><span class="sap">▲ records that an attack names'
-    )
-    return f'<div class="legend">{legend}</span></div><div class="grids">{"".join(out)}</div>'
+    legend = sign("sealed", "square", "true ten among 100 candidates")
+    legend += sign("sap", "up", "records that an attack names")
+    return f'<div class="legend">{legend}</div><div class="grids">{"".join(out)}</div>'
 
 
 def _share(beta: float, share: float, words: str) -> Point:
@@ -195,17 +228,17 @@ def growth(rows: Sequence[Row]) -> str:
         x = Axis("records", sizes[0] * 0.9, sizes[-1] * 1.1, [(n, _short(n)) for n in _tens(sizes)])
         y = _decades(words, [value for each in found for _, value in each.points if value > 0])
         lines, told = [], []
+        drawn = looks({each.name: each.row for each in found})
         for each in found:
-            kind = kind_of(each.row)
             points = [
                 Point(n, value, value, value, f"{each.name}: {words} {value:,.4g} at {n:,}")
                 for n, value in each.points
                 if value > 0
             ]
-            lines.append(Line(kind, points))
+            lines.append(drawn[each.name].line(points))
             fitted = each.exponent
-            power = f"n<sup>{fitted[0]:.2f}</sup>" if fitted else ""
-            told.append(f'<span class="{kind}">{escape(each.name)} {power}</span>')
+            power = f" <span>n<sup>{fitted[0]:.2f}</sup></span>" if fitted else ""
+            told.append(f"<span>{drawn[each.name].sign(each.name)}{power}</span>")
         legend = f'<div class="legend">{"".join(told)}</div>'
         out.append(f"<figure>{plot(x, y, lines, words)}<figcaption>{escape(words)}</figcaption>{legend}</figure>")
     return f'<div class="grids">{"".join(out)}</div>' if out else ""

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputError
-from .figures import kind_of, peers_in
+from ..pages.charts import SHAPES
+from .figures import Look, looks, peers_in
 from .job import Row
 from .reading import contests, frontier, growths, noises
 
@@ -27,7 +28,7 @@ COLOURS = {
     "peer3": "#b0306a",
     "peer4": "#1b1f24",
 }
-_MARKS = {"plaintext": "D", "sap": "^", "sealed": "s"}
+_MARKS = dict(zip(SHAPES, "os^Dv*PX<>ph", strict=True))
 _SIZE = (6.4, 4.2)
 
 
@@ -44,27 +45,27 @@ def draw(folder: Path, rows: Sequence[Row], attacks: Sequence[Row] = ()) -> list
             continue
         figure, axes = _axes(pyplot, contest.title, "1 - recall@10", "queries a second")
         axes.invert_xaxis()
+        drawn = looks({name: some[0] for name, some in contest.series().items()}, peers)
         for name, some in contest.series().items():
             best = frontier(some)
-            kind, _, thin = kind_of(some[0], peers).partition(" ")
             x, y = [max(1e-4, 1 - (row.get("recall@10") or 0)) for row in best], [row["qps"] for row in best]
-            _line(axes, x, y, name, kind, thin)
+            _line(axes, x, y, name, drawn[name])
         made.append(_saved(figure, axes, folder / f"pareto-{number}.png"))
     for quantity in ("p50_ms", "cpu_ms", "build_cpu_s", "bytes", "peak_rss_mb"):
         found = growths(rows, quantity)
         if found:
             figure, axes = _axes(pyplot, f"{quantity} by records", "records", quantity)
+            drawn = looks({each.name: each.row for each in found})
             for each in found:
                 fitted = each.exponent
-                kind, _, thin = kind_of(each.row).partition(" ")
                 label = f"{each.name}, n^{fitted[0]:.2f}" if fitted else each.name
-                _line(axes, *_xy(each.points), label, kind, thin)
+                _line(axes, *_xy(each.points), label, drawn[each.name])
             made.append(_saved(figure, axes, folder / f"growth-{quantity}.png"))
     for number, subject in enumerate(noises(attacks), 1):
         figure, axes = _axes(pyplot, subject.subject, "noise, beta", "share")
         if subject.recall:
-            _line(axes, *_xy(subject.recall), "true ten among 100 candidates", "sealed", "")
-        _line(axes, *_xy(subject.named), "records that an attack names", "sap", "")
+            _line(axes, *_xy(subject.recall), "true ten among 100 candidates", Look("sealed", "square"))
+        _line(axes, *_xy(subject.named), "records that an attack names", Look("sap", "up"))
         axes.axhline(subject.chance, color="#59626d", linestyle=":", label="chance")
         made.append(_saved(figure, axes, folder / f"noise-{number}.png"))
     return made
@@ -82,11 +83,14 @@ def _axes(library: Any, title: str, x: str, y: str) -> tuple[Any, Any]:
     return figure, axes
 
 
-def _line(axes: Any, x: Sequence[float], y: Sequence[float], label: str, kind: str, thin: str) -> None:
+def _line(axes: Any, x: Sequence[float], y: Sequence[float], label: str, look: Look) -> None:
+    kind, _, thin = look.kind.partition(" ")
     style = {"linestyle": "--", "linewidth": 1.2} if thin else {"linewidth": 2}
+    inside = "none" if look.hollow else "full"
     axes.plot(
-        x, y, label=label, color=COLOURS.get(kind, "#8a8f98"), marker=_MARKS.get(kind, "o"), markersize=5, **style
-    )
+        x, y, label=label, color=COLOURS.get(kind, "#8a8f98"), marker=_MARKS[look.shape], markersize=5,
+        fillstyle=inside, **style,
+    )  # fmt: skip
 
 
 def _xy(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:

@@ -50,6 +50,9 @@ def series_of(row: Mapping[str, Any]) -> str:
         return str(row["peer"])
     if row["scheme"] == "plaintext":
         return str(row["store"])
+    parameters = row.get("scheme_parameters") or {}
+    if "profile" in parameters and parameters["profile"] is None:
+        return f"{row['scheme']}, still sealed"  # too few records to fit a profile
     noise = "" if row.get("beta") is None else f" beta {row['beta']:g}"
     return f"{row['scheme']}{noise}" + ("" if row["reranked"] else ", index alone")
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from ...errors import InputError
 from ..pages import shell
+from ..pages.tables import framed
 from . import figures
 from .cost import Prices, cost
 from .job import Row
@@ -67,9 +68,7 @@ def page(
                  "ten among 100 candidates, and the share of records that the best attack names, by noise."),
         _section("How it grows", figures.growth(rows), "Fitted on the larger half of the sizes: value ~ n to the power "
                  "written beside each name."),
-        _section("A million vectors, a month", _costs(shown, assumed), f"Assumed: {assumed.memory:g} for a GiB of "
-                 f"memory, {assumed.disk:g} for a GB of disk, {assumed.core:g} for a core, a month; {assumed.rate:g} "
-                 "queries a second. Memory and disk in proportion to what was measured; cores for the size measured."),
+        _section("A million vectors, a month", _costs(shown, assumed), _assumptions(assumed)),
         f"<section><h2>How to read this</h2>{READING}</section>",
         _section("Everything measured", _table(found), "Medians, with quantiles. Effort: efSearch, or probes."),
         _origin(machines, rows),
@@ -131,22 +130,40 @@ def _processor(ours: Row, base: Row) -> str:
     return f"; {ours['cpu_ms'] / base['cpu_ms']:.1f} times the processor"
 
 
+def _assumptions(prices: Prices) -> str:
+    memory, disk, core = (prices.shown(price) for price in (prices.memory, prices.disk, prices.core))
+    return (
+        f"Assumed: {memory} for a GiB of memory, {disk} for a GB of disk, {core} for a core, a month; "
+        f"{prices.rate:g} queries a second. Memory and disk in proportion to what was measured; cores for the size "
+        "measured."
+    )
+
+
 def _costs(found: Sequence[Contest], prices: Prices) -> str:
-    lines = []
+    lines, missing = [], []
     for contest in found:
         for name, rows in contest.series().items():
+            if not _whole(rows):
+                continue
             best = contest.cheapest(rows)
-            if best is None or (best["scheme"] != "plaintext" and not best["reranked"]):
+            if best is None:
+                missing.append(f"{contest.title}: {name}")
                 continue
             worked = cost(best, prices)
-            cells = [worked.memory, worked.disk, worked.cores, worked.month, worked.building]
+            money = [worked.memory, worked.disk, worked.cores, worked.month]
+            cells = [*("" if value is None else prices.shown(value) for value in money), f"{worked.building:,.2f}"]
             lines.append(
                 f'<tr><th>{escape(contest.title)}</th><td class="text">{escape(name)}</td>'
-                + "".join(f"<td>{'' if value is None else f'{value:,.2f}'}</td>" for value in cells)
+                + "".join(f"<td>{escape(cell)}</td>" for cell in cells)
                 + "</tr>"
             )
     titles = ("data", "side", "memory", "disk", "cores", "a month", "core hours to build")
-    return _framed(titles, lines) if lines else ""
+    return framed(titles, lines, {0, 1}) + figures.left_out(missing)
+
+
+def _whole(rows: Sequence[Row]) -> bool:
+    """Whether a series answers as users are answered, not by its index alone."""
+    return bool(rows[0]["scheme"] == "plaintext" or rows[0]["reranked"])
 
 
 _CELLS: tuple[tuple[str, str, int], ...] = (
@@ -173,7 +190,7 @@ def _table(found: Sequence[Contest]) -> str:
                 f'<tr><th>{escape(contest.title)}</th><td class="text">{escape(series_of(row))}</td>{cells}</tr>'
             )
     titles = ("data", "side", *(title for _, title, _ in columns))
-    return f"<details><summary>{len(lines)} rows</summary>{_framed(titles, lines)}</details>"
+    return f"<details><summary>{len(lines)} rows</summary>{framed(titles, lines, {0, 1})}</details>"
 
 
 def _cell(value: Any, digits: int) -> str:
@@ -183,11 +200,6 @@ def _cell(value: Any, digits: int) -> str:
         case bool() | str():
             return escape(str(value))
     return f'<data value="{value!r}">{value:,.{digits}f}</data>'
-
-
-def _framed(titles: Sequence[str], lines: Sequence[str]) -> str:
-    head = "".join(f"<th>{escape(title)}</th>" for title in titles)
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
 
 
 def _origin(machines: Sequence[Mapping[str, Any]], rows: Sequence[Row]) -> str:

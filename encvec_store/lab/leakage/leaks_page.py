@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from html import escape
 
 from ..pages.charts import Axis, Line, Point, bar, plot
+from ..pages.tables import framed
 from .findings import Finding, Leaks
 from .reading import percent
 
@@ -106,9 +107,4 @@ def accuracy(found: Sequence[Leaks]) -> str:
                 f'<tr><th>{escape(one.name)}</th><td>{one.n:,}</td><td class="text">{escape(kind)}</td>{cells}</tr>'
             )
     titles = ("scheme", "enrolled", "scores of", "equal error", "accepted at 1%", "at 0.1%", "right one first")
-    head = "".join(f"<th>{title}</th>" for title in titles)
-    return (
-        f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(out)}</tbody></table></div>'
-        if out
-        else ""
-    )
+    return framed(titles, out, {0, 2})

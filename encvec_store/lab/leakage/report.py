@@ -15,6 +15,7 @@ from typing import Any
 from ...errors import InputError
 from ..pages import shell
 from ..pages.charts import Axis, Line, Point, bar, plot, scale
+from ..pages.tables import framed
 from .findings import Finding, leaks, part
 from .leaks_page import INTRODUCTION, accuracy, questions
 from .lines import adversaries, curves, pairs, safe, title, value
@@ -206,12 +207,9 @@ def _table(found: Sequence[SchemeRow]) -> str:
                 f"<td>{'' if worst.cosine is None else f'{worst.cosine:.2f}'}</td>",
             ]
             out.append(f"<tr>{''.join(cells)}</tr>")
-    if not out:
-        return ""
     titles = ("scheme", "records", "the thief held", "attack, view", "worst", "median", "95% of worst", "chance",
               "keys", "cosine")  # fmt: skip
-    head = "".join(f"<th>{title}</th>" for title in titles)
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(out)}</tbody></table></div>'
+    return framed(titles, out, {0, 2, 3})
 
 
 def _gaps(found: Sequence[SchemeRow]) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-__all__ = ["Axis", "Line", "Point", "bar", "plot", "scale"]
+__all__ = ["SHAPES", "Axis", "Line", "Point", "bar", "marker", "plot", "scale", "sign"]
 
 _W, _H, _LEFT, _RIGHT, _TOP, _BOTTOM = 340, 230, 62, 20, 12, 42
 
@@ -50,12 +50,15 @@ class Point:
 
 @dataclass(frozen=True)
 class Line:
-    """Points joined by a line (or not), drawn in a class of the style sheet, which also says the marker."""
+    """Points joined by a line (or not), drawn in a class of the style sheet."""
 
     kind: str
     points: Sequence[Point]
     joined: bool = True
     marked: bool = True
+    shape: str = ""
+    """Of SHAPES; by default what the class has."""
+    hollow: bool = False
 
 
 def scale(title: str, smallest: float) -> Axis:
@@ -124,22 +127,61 @@ def _line(x: Axis, y: Axis, line: Line, taken: list[tuple[float, float]]) -> lis
         if line.joined:
             ends = _y(y, point.low), _y(y, point.high)
             out.append(f'<line class="whisker" x1="{at:.1f}" x2="{at:.1f}" y1="{ends[0]:.1f}" y2="{ends[1]:.1f}"/>')
-        out.append(f"<g><title>{escape(point.title)}</title>{_mark(line.kind, at, up)}</g>")
+        out.append(f"<g><title>{escape(point.title)}</title>{marker(_shape(line), at, up, hollow=line.hollow)}</g>")
         if point.label:
             out.append(_label(at, up, point.label, taken))
     return [*out, "</g>"]
 
 
-def _mark(kind: str, x: float, y: float) -> str:
-    """Shapes differ as colours do, for those who see no colours."""
-    match kind.partition(" ")[0]:
-        case "same" | "little" | "sealed":
-            return f'<rect class="mark" x="{x - 4:.1f}" y="{y - 4:.1f}" width="8" height="8"/>'
-        case "superset" | "leaks" | "sap":
-            return f'<path class="mark" d="M{x:.1f},{y - 5:.1f}l5,9h-10z"/>'
-        case "pairs" | "broken" | "plaintext":
-            return f'<path class="mark" d="M{x:.1f},{y - 5.5:.1f}l5.5,5.5l-5.5,5.5l-5.5,-5.5z"/>'
-    return f'<circle class="mark" cx="{x:.1f}" cy="{y:.1f}" r="4.2"/>'
+def marker(shape: str, x: float, y: float, *, hollow: bool = False) -> str:
+    """Return a marker of a shape of SHAPES; filled, or its outline only. Its colour is that of the group it is in."""
+    drawn = "mark hollow" if hollow else "mark"
+    if shape == "circle":
+        return f'<circle class="{drawn}" cx="{x:.1f}" cy="{y:.1f}" r="4.2"/>'
+    points = " ".join(f"{x + right:.1f},{y + down:.1f}" for right, down in _CORNERS[shape])
+    return f'<polygon class="{drawn}" points="{points}"/>'
+
+
+def sign(kind: str, shape: str, words: str, *, hollow: bool = False) -> str:
+    """Return an entry of a legend: the marker, and words that are escaped here."""
+    drawn = f'<svg class="sign" viewBox="-7 -7 14 14" aria-hidden="true">{marker(shape, 0, 0, hollow=hollow)}</svg>'
+    return f'<span class="{kind}">{drawn} {escape(words)}</span>'
+
+
+def _shape(line: Line) -> str:
+    return line.shape or _SHAPE_OF.get(line.kind.partition(" ")[0], "circle")
+
+
+def _turned(corners: int, radius: float, inner: float | None = None) -> list[tuple[float, float]]:
+    """Return a regular polygon that stands on its tip upwards; with an inner radius, a star."""
+    steps = corners if inner is None else 2 * corners
+    radii = [radius if inner is None or not step % 2 else inner for step in range(steps)]
+    angles = [2 * math.pi * step / steps for step in range(steps)]
+    return [(r * math.sin(angle), -r * math.cos(angle)) for r, angle in zip(radii, angles, strict=True)]
+
+
+_PLUS = [(-1.6, -5), (1.6, -5), (1.6, -1.6), (5, -1.6), (5, 1.6), (1.6, 1.6), (1.6, 5), (-1.6, 5), (-1.6, 1.6),
+         (-5, 1.6), (-5, -1.6), (-1.6, -1.6)]  # fmt: skip
+_CORNERS: dict[str, list[tuple[float, float]]] = {
+    "square": [(-4, -4), (4, -4), (4, 4), (-4, 4)],
+    "up": [(0, -5), (5, 4), (-5, 4)],
+    "diamond": [(0, -5.5), (5.5, 0), (0, 5.5), (-5.5, 0)],
+    "down": [(0, 5), (5, -4), (-5, -4)],
+    "star": _turned(5, 6.2, 2.6),
+    "plus": _PLUS,
+    "cross": [((x - y) * math.sqrt(0.5), (x + y) * math.sqrt(0.5)) for x, y in _PLUS],
+    "left": [(-5, 0), (4, -5), (4, 5)],
+    "right": [(5, 0), (-4, -5), (-4, 5)],
+    "pentagon": _turned(5, 5),
+    "hexagon": _turned(6, 5),
+}
+SHAPES = ("circle", *_CORNERS)
+"""Names of markers. They differ as colours do, for those who see no colours."""
+_SHAPE_OF = {
+    **dict.fromkeys(("same", "little", "sealed"), "square"),
+    **dict.fromkeys(("superset", "leaks", "sap"), "up"),
+    **dict.fromkeys(("pairs", "broken", "plaintext"), "diamond"),
+}
 
 
 def _label(x: float, y: float, text: str, taken: list[tuple[float, float]]) -> str:

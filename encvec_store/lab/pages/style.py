@@ -47,7 +47,8 @@ line.chance{stroke:var(--fg);stroke-width:2;stroke-dasharray:3 2}
 .plot{width:100%;display:block}.plot text{font-size:11px;fill:var(--dim)}.plot .label{fill:var(--fg);font-weight:600}
 .plot polyline{fill:none;stroke:var(--c);stroke-width:2}.plot g.thin polyline{stroke-width:1.2;stroke-dasharray:5 3}
 .plot g.chance polyline{stroke:var(--dim);stroke-dasharray:4 3;stroke-width:1.5}
-.mark{fill:var(--c);stroke:var(--bg);stroke-width:1}
+.mark{fill:var(--c);stroke:var(--bg);stroke-width:1}.hollow{fill:var(--bg);stroke:var(--c);stroke-width:1.6}
+.sign{width:1.2em;height:1.2em;vertical-align:-.22em}
 .single{max-width:520px}.grids{display:grid;grid-template-columns:repeat(auto-fill,minmax(300px,1fr));gap:18px}
 .large{grid-template-columns:repeat(auto-fill,minmax(min(100%,460px),1fr))}
 figure{margin:0}figcaption{font-weight:600;font-size:.9rem;text-align:center}
@@ -59,8 +60,7 @@ summary{cursor:pointer;margin:1em 0;font-weight:600}.chips{font-size:1.05rem}
 .wide{overflow-x:auto}table{border-collapse:collapse;font-size:.84rem;width:100%}
 th,td{padding:4px 10px 4px 0;border-bottom:1px solid var(--rule);text-align:right;white-space:nowrap}
 th,td.text{text-align:left;font-weight:400}tbody th,td.text{white-space:normal;min-width:12.5em}
-thead th{font-weight:600;text-align:right}
-thead th:nth-child(1),thead th:nth-child(3),thead th:nth-child(4){text-align:left}
+thead th{font-weight:600;text-align:right}thead th.text{font-weight:600;text-align:left;min-width:0}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:4px 16px}dt{color:var(--dim)}
 dd{margin:0;overflow-wrap:anywhere}code{font:.88em ui-monospace,monospace}
 @media(max-width:640px){main{padding:12px 14px 40px}h1{font-size:1.4rem}.lead{font-size:1.1rem}

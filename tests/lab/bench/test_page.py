@@ -9,9 +9,11 @@ from click.testing import CliRunner
 from encvec_store.cli.app import cli
 from encvec_store.errors import InputError
 from encvec_store.lab.bench.cost import Prices, cost
+from encvec_store.lab.bench.figures import looks, peers_in
 from encvec_store.lab.bench.pictures import draw
-from encvec_store.lab.bench.reading import contests, frontier, growths, largest, noises
+from encvec_store.lab.bench.reading import contests, frontier, growths, largest, noises, series_of
 from encvec_store.lab.bench.report import page
+from encvec_store.lab.pages.charts import SHAPES, marker
 from tests.kits.bench import plain, row
 
 HOSTILE = "</style><script>alert(1)</script>\"'><img src=x onerror=alert(2)>&amp;"
@@ -80,7 +82,7 @@ def test_peers_have_colours_of_their_own():
     rows = [plain(), row(), *(row(peer=name, scheme=name) for name in ("b", "a", HOSTILE))]
     text = page(rows)
     for kind, name in (("peer1", "a"), ("peer2", "b")):
-        assert f'<span class="{kind}">● {name}</span>' in text
+        assert re.search(rf'<span class="{kind}"><svg class="sign"[^>]*>.{{1,200}}</svg> {name}</span>', text)
     assert HOSTILE not in text
 
 
@@ -166,4 +168,58 @@ def test_report_command(tmp_path):
     out = tmp_path / "page.html"
     done = CliRunner().invoke(cli, ["bench", "report", str(tmp_path), "--html", str(out), "--memory-price", "7"])
     assert done.exit_code == 0, done.output
-    assert "7 for a GiB" in re.sub(r"\s+", " ", out.read_text())
+    assert "$7.00 for a GiB" in re.sub(r"\s+", " ", out.read_text())
+
+
+def test_every_series_of_a_plot_has_a_marker_of_its_own():
+    """Colours are those of schemes, so markers must tell several noises, an index alone and peers apart."""
+    rows = [
+        plain(),
+        *(row(scheme="sketch", beta=beta) for beta in (2.0, 3.6, 5.0)),
+        row(scheme="sketch", beta=5.0, reranked=False, oversample=None),
+        row(),
+        row(scheme="sealed", beta=None),
+        *(row(peer=name, scheme=name) for name in ("a", "b")),
+    ]
+    found = {series_of(item): item for item in rows}
+    drawn = looks(found, peers_in(rows))
+    assert len({(look.shape, look.hollow) for look in drawn.values()}) == len(found) == 9
+    assert drawn["sketch beta 5, index alone"].shape == drawn["sketch beta 5"].shape
+    assert len({marker(shape, 0, 0) for shape in SHAPES}) == len(SHAPES) >= 12
+    text = page(rows)
+    for look in drawn.values():
+        assert marker(look.shape, 0, 0, hollow=look.hollow) in text, "in the legend"
+
+
+def test_heads_stand_as_their_columns_do():
+    """The position of a column of text differs from table to table: its head says so itself."""
+    text = page([plain(), row()])
+    for table in re.findall(r"<table>.*?</table>", text, re.S):
+        heads = re.findall(r"<th( class=\"text\")?>", table[: table.index("</thead>")])
+        line = table[table.index("<tbody>") :].partition("</tr>")[0]
+        cells = re.findall(r"<(th|td)( class=\"text\")?>", line)
+        assert [bool(head) for head in heads] == [kind == "th" or bool(text) for kind, text in cells]
+
+
+def test_a_side_that_is_left_out_of_a_figure_is_named():
+    text = page([plain(), row(), row(scheme="sketch", beta=5.0, **{"recall@10": 0.8})])
+    (costs,) = re.findall(r"<h2>What encryption costs.*?</section>", text, re.S)
+    (month,) = re.findall(r"<h2>A million vectors.*?</section>", text, re.S)
+    said = "Not shown, because no setting reaches recall@10 of 99%: some, 1,000 x 8, faiss: hnsw: sketch beta 5."
+    for section in (costs, month):
+        assert said in section
+    assert "Not shown" not in page([plain(), row()])
+    assert "plaintext, and so all beside it" in page([plain(**{"recall@10": 0.9}), row()])
+
+
+def test_amounts_have_their_currency():
+    assert "<td>$0.10</td>" in page([plain(), row()])
+    text = page([plain(), row()], prices=Prices(currency="EUR"))
+    assert "EUR 25.00 for a core" in text
+    assert "<td>EUR 0.10</td>" in text
+    assert "$" not in text
+
+
+def test_a_sketch_without_a_profile_is_called_sealed():
+    assert series_of(row(scheme="sketch", beta=None, scheme_parameters={"profile": None})) == "sketch, still sealed"
+    assert series_of(row(scheme="sketch", beta=5.0, scheme_parameters={"profile": "ab"})) == "sketch beta 5"

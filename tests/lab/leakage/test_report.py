@@ -16,7 +16,7 @@ from encvec_store.lab.leakage.report import page, write
 pytestmark = pytest.mark.leakage
 
 VOID = {"meta", "br"}
-DRAWN = {"rect", "line", "path", "circle", "polyline"}  # written with a slash
+DRAWN = {"polygon", "rect", "line", "path", "circle", "polyline"}  # written with a slash
 
 
 def row(**changes):
