@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import html
 import importlib.util
-import io
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +72,8 @@ def calibrate(
       encvec calibrate docs --max-candidates 500 --attack --dry-run --plot frontier.html
       encvec calibrate docs --max-candidates 500 --planned-size 1000000
     """
-    if plot is not None and importlib.util.find_spec("matplotlib") is None:
-        raise Failure("ImportError", "--plot needs matplotlib: pip install 'encvec-store[bench]'")
+    if plot is not None and plot.suffix != ".html" and importlib.util.find_spec("matplotlib") is None:
+        raise Failure("ImportError", f"--plot {plot.name} needs matplotlib: pip install 'encvec-store[bench]'")
     attack = _attack() if attacked else None
     vectors = None if sample is None else _sample(sample)
     with open_store(place) as store:
@@ -198,10 +196,21 @@ def _show(found: Calibration, before: float, dry_run: bool) -> None:
 
 
 def _texts(row: dict[str, Any]) -> tuple[str, str]:
-    return f"{row['gamma']:g}", "missed" if row["beta"] is None else f"{row['beta']:.2f}"
+    return "" if row["gamma"] is None else f"{row['gamma']:g}", "missed" if row[
+        "beta"
+    ] is None else f"{row['beta']:.2f}"
 
 
 def _draw(found: Calibration, path: Path) -> None:
+    """Write the frontier as a page, or as a picture."""
+    if path.suffix == ".html":
+        from ..lab.pages import calibration, shell
+
+        try:
+            shell.write(path, calibration.page(found))
+        except OSError as error:
+            raise InputError(f"cannot write {path}: {error}") from None
+        return
     need("matplotlib").use("Agg")
     plt = need("matplotlib.pyplot")
     panels = (3, 2, 2) if found.attack else (3, 2)
@@ -230,10 +239,7 @@ def _draw(found: Calibration, path: Path) -> None:
         _draw_attack(more[0], found)
     figure.tight_layout()
     try:
-        if path.suffix == ".html":
-            path.write_text(_page(figure, found), encoding="utf-8")
-        else:
-            figure.savefig(path)
+        figure.savefig(path)
     except (OSError, ValueError) as error:
         raise InputError(f"cannot write {path}: {error}") from None
     finally:
@@ -249,20 +255,3 @@ def _draw_attack(axes: Any, found: Calibration) -> None:
     axes.set(xlabel="noise, beta", ylabel="identified without the key", ylim=(None, 1.3))
     axes.set_title(f"{rows[0]['n']:,} of the sample's vectors")
     axes.legend()
-
-
-def _page(figure: Any, found: Calibration) -> str:
-    """One self-contained HTML page."""
-    drawn = io.StringIO()
-    figure.savefig(drawn, format="svg")
-    title = f"{found.scheme}: beta {found.beta:g}, {found.dimensions} dimensions, recall@{found.k} {found.recall:.4f}"
-    facts = "".join(
-        f"<tr><td>{html.escape(name)}</td><td>{html.escape(str(value))}</td></tr>"
-        for name, value in found.to_dict().items()
-        if name not in ("choices", "frontier", "attack")
-    )
-    picture = drawn.getvalue()
-    return (
-        f"<!doctype html><meta charset='utf-8'><title>{html.escape(title)}</title><h1>{html.escape(title)}</h1>"
-        f"{picture[picture.index('<svg') :]}<table>{facts}</table>\n"
-    )

@@ -269,7 +269,9 @@ def test_calibrate_a_sketch(sketched, home, encvec):
     assert "Most noise for the target with 200 re-ranked:" in dry.out
     page = (home / "f.html").read_text()
     assert "<svg" in page
-    assert "most noise for the target" in page
+    assert "default-src 'none'" in page, "the shell of all pages"
+    assert "What else was tried" in page
+    assert "matplotlib" not in page
     done = encvec(*options, "--json", "--accept-less-noise").document
     after = encvec("stats", "wide", "--json").document
     assert (after["scheme"]["k"], after["scheme"]["beta"]) == (done["dimensions"], done["beta"])
