@@ -196,9 +196,8 @@ def _show(found: Calibration, before: float, dry_run: bool) -> None:
 
 
 def _texts(row: dict[str, Any]) -> tuple[str, str]:
-    return "" if row["gamma"] is None else f"{row['gamma']:g}", "missed" if row[
-        "beta"
-    ] is None else f"{row['beta']:.2f}"
+    gamma = "" if row["gamma"] is None else f"{row['gamma']:g}"
+    return gamma, "missed" if row["beta"] is None else f"{row['beta']:.2f}"
 
 
 def _draw(found: Calibration, path: Path) -> None:
