@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from ...maintenance.calibrate import Calibration
+from ... import Calibration
 from . import shell
 from .charts import SHAPES, Axis, Line, Point, plot, scale, sign
 from .tables import framed
@@ -14,6 +14,7 @@ from .tables import framed
 __all__ = ["page"]
 
 _KINDS = ("sketch", "sap", "sealed", "cells", "peer0", "peer2", "peer3")
+_MARKERS = [shape for shape in SHAPES if shape != "star"]  # the star is what was chosen
 _MISSED = [(1.0, "0%"), (0.5, "50%"), (0.1, "90%"), (0.01, "99%"), (0.001, "99.9%"), (0.0001, "100%")]
 _NOTHING = 0.0001
 """Share of misses at the edge of the plot: 100% has no place on a logarithmic axis."""
@@ -124,7 +125,7 @@ def _facts(found: Calibration) -> str:
 
 
 def _look(place: int) -> tuple[str, str]:
-    return _KINDS[place % len(_KINDS)], SHAPES[place % len(SHAPES)]
+    return _KINDS[place % len(_KINDS)], _MARKERS[place % len(_MARKERS)]
 
 
 def _point(x: float, y: float, title: str) -> Point:
