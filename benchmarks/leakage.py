@@ -6,7 +6,7 @@ Victim and adversary hold MiniLM embeddings of different texts of one kind: Bank
 glosses, once `python -m benchmarks.embed.make_data text --wordnet DIR` has made the file. Or faces: FILE.npz holds
 FaceNet embeddings of LFW (arrays emb and name, one row a photograph); enrolled is one photograph of each person, the
 adversary has one other of each of whom there is one. A run that was stopped goes on; each row says
-what was attacked, how, and what the honest user's recall is on the very same ciphertexts.
+what was attacked, how, and what the owner's recall is on the very same ciphertexts.
 
 The parts `probes` and, with --lfw, `faces-probes` make results/leakage-probes.jsonl: linkage of two keys, membership,
 attributes (Banking77's intents), accuracy and people found by other photographs of them.

@@ -1,4 +1,4 @@
-"""Measures what encryption costs on one's own data, beside plaintext in the same run.
+"""Measures what encryption costs on your own data, next to plaintext in the same run.
 
 job        what is measured: the sides of one data set in one store
 sides      plaintext FAISS or pgvector, and the store under a scheme

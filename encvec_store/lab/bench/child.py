@@ -1,4 +1,4 @@
-"""A process that loads one index, answers queries and prints what memory it took.
+"""A process that loads one index, answers queries and prints how much memory it used.
 
 Run by its path, with a job as JSON on standard input (see `memory`), so that the baseline's process holds Python,
 NumPy and FAISS and nothing of this package.
@@ -17,7 +17,7 @@ import numpy as np
 
 
 def resident() -> tuple[float | None, float | None]:
-    """Return (peak resident memory, private memory now) of this process in MiB, None where nobody tells."""
+    """Return (peak resident memory, private memory now) of this process in MiB; None if the system does not say."""
     try:
         with open("/proc/self/status", encoding="ascii") as status:
             lines = dict(line.split(":", 1) for line in status)

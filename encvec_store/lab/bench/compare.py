@@ -1,4 +1,4 @@
-"""Two runs side by side, variant by variant, with what plaintext did meanwhile."""
+"""Compare two runs variant by variant, together with the change of the plaintext baseline."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a million vectors cost a month, by prices that are assumed and said."""
+"""The monthly cost of a million vectors, at assumed prices that the page states."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class Prices:
     """Assumptions. The defaults are round numbers near what clouds charged in 2026; give your own."""
 
     memory: float = 3.0
-    """Of a GiB of memory, a month."""
+    """Price of a GiB of memory per month."""
     disk: float = 0.1
-    """Of a GB of disk, a month."""
+    """Price of a GB of disk per month."""
     core: float = 25.0
-    """Of a processor core, a month."""
+    """Price of a processor core per month."""
     rate: float = 100.0
-    """Queries a second that are to be answered."""
+    """Queries per second to answer."""
     currency: str = "$"
     """Sign or code, shown before amounts."""
 
@@ -34,18 +34,18 @@ class Prices:
 
 @dataclass(frozen=True)
 class Cost:
-    """Of a million vectors, a month."""
+    """Cost of a million vectors per month."""
 
     memory: float | None
     disk: float
     cores: float
-    """To answer the queries, on a collection of the size that was measured: a larger one takes more."""
+    """To answer the queries on a collection of the measured size. A larger one needs more."""
     building: float
     """Core hours to build the index once."""
 
     @property
     def month(self) -> float | None:
-        """All of it but building; None where memory was not measured."""
+        """The sum without building; None if memory was not measured."""
         return None if self.memory is None else self.memory + self.disk + self.cores
 
 

@@ -1,4 +1,4 @@
-"""The store as the bench uses it: filled, searched, and asked for its first stage alone."""
+"""The store as the bench uses it: fill it, search it, or search its index alone."""
 
 from __future__ import annotations
 
@@ -64,16 +64,16 @@ class Encrypted:
         return time.perf_counter() - start
 
     def set_ef(self, ef: int) -> None:
-        """Set HNSW's efSearch, which is an option of opening a `faiss:` store, without opening it anew."""
+        """Set HNSW's efSearch of an open `faiss:` store without opening it again."""
         self.setting(ef_search=ef)()
 
     def setting(self, oversample: int | None = None, **options: int) -> Callable[[], None]:
-        """Return what sets options of an open `faiss:` store, and the candidates a hit; it takes microseconds."""
+        """Return a function that sets options of an open `faiss:` store and the candidates per hit, in microseconds."""
         return partial(low_level.set_search_options, self.collection, oversample=oversample, **options)
 
     @property
     def has_stage_one(self) -> bool:
-        """Whether the scheme has index vectors at all."""
+        """True if the scheme has index vectors."""
         return low_level.session(self.collection).config.index_dim > 0
 
     def candidates(self, query: Matrix, limit: int) -> npt.NDArray[np.int64]:
@@ -85,7 +85,7 @@ class Encrypted:
         return low_level.candidates(self.collection, queries, limit)
 
     def search(self, query: Matrix, k: int) -> list[Hit]:
-        """Search as anybody would."""
+        """Search as an application does."""
         return self.collection.search(query, k=k)
 
     def search_all(self, queries: Matrix, k: int) -> list[list[Hit]]:
@@ -103,5 +103,5 @@ class Encrypted:
         return [np.array([int(hit.id) for hit in answer], np.int64) for answer in answers]
 
     def stats(self) -> dict[str, Any]:
-        """Return what the collection says of itself."""
+        """Return the statistics of the collection."""
         return self.collection.stats()

@@ -36,7 +36,7 @@ __all__ = ["BenchJob", "Measured", "Row", "Stages", "measure", "one_faiss_thread
 
 Row = dict[str, Any]
 Stages = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
-"""(what is done now, steps) -> a context whose value is called with the steps done since the last call."""
+"""(label, total steps) -> a context that gives a function to call with the steps done since its last call."""
 RECALLS = (1, 10, 100)
 
 
@@ -49,30 +49,30 @@ class BenchJob:
     """URL of a store; collections are made in it and dropped afterwards. None or `faiss:`: in a temporary folder.
     `postgresql:`: a server that is started for it."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """Of the store: index, storage, m, ..."""
+    """Options of the store: index, storage, m, ..."""
     schemes: Sequence[Mapping[str, Any]] = ({"name": DEFAULT_SCHEME},)
     precision: str | None = None
-    """Of the collections: single (default) or half."""
+    """Precision of the collections: single (default) or half."""
     efforts: Sequence[int] = ()
-    """efSearch or probes to search at; by default the store's own choice, for both sides."""
+    """Values of efSearch or probes, for both sides; by default the store's own choice."""
     oversamples: Sequence[int] = ()
     """Candidates re-ranked per hit; by default as many as the collection itself chooses."""
     k: int = 10
     passes: int = 1
-    """Times that every query is asked, one at a time."""
+    """How often each query is asked, one at a time."""
     rounds: int = 3
     """Repeats of all queries from many threads, and in one batch; 0 leaves both out."""
     threads: int = 0
-    """Of the many; 0: one a processor, at least two."""
+    """Number of these threads; 0: one per processor, at least two."""
     memory: bool = True
-    """Measure memory, in processes of their own."""
+    """Measure memory in separate processes."""
     others: Mapping[str, Callable[[ExitStack], Side]] = field(default_factory=dict)
-    """More sides by name: peers."""
+    """Further sides by name, such as other projects."""
 
 
 @dataclass
 class Measured:
-    """A row with what it was made of, for files in ann-benchmarks' layout."""
+    """A row with its times and answers, for files in the layout of ann-benchmarks."""
 
     row: Row
     seconds: npt.NDArray[np.float64]
@@ -99,7 +99,7 @@ def one_faiss_thread() -> Iterator[None]:
 
 @contextmanager
 def throwaway_keys() -> Iterator[Keyset]:
-    """Make keys that child processes can open too, and forget them in the end."""
+    """Make keys that child processes can open too, and delete them at the end."""
     name = f"ENCVEC_BENCH_{secrets.token_hex(8).upper()}"
     try:
         yield Keyset.create(f"env:{name}")
@@ -113,7 +113,7 @@ def run(job: BenchJob, stages: Stages = _silent) -> list[Row]:
 
 
 def measure(job: BenchJob, stages: Stages = _silent) -> list[Measured]:
-    """Measure as `run` does; keeps times and answers."""
+    """Measure as `run` does, and keep times and answers."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="encvec-bench-")))
         keys = stack.enter_context(throwaway_keys())

@@ -1,4 +1,4 @@
-"""What a reader of results must know of the machine, and nothing that names it."""
+"""Facts about the machine that readers of results need, without anything that identifies it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LIBRARIES = (
 
 
 def load() -> float | None:
-    """Return the load average of the last minute, None where nobody tells: other people's work is in it."""
+    """Return the load average of the last minute, None if the system does not say. It includes the work of others."""
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
 
 

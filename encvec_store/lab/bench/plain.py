@@ -39,7 +39,7 @@ class Plain:
         self.kind = options.kind_for(n)
         self.storage = options.storage_for(self.kind)
         self.build_s = self.build_cpu_s = 0.0
-        """Seconds of training and adding, on the clock and of the processor."""
+        """Seconds of training and adding: wall clock and processor."""
         self._index = _empty(self.kind, self.storage, metric, n, source.dim, options)
         if not self._index.is_trained:
             sample = source.take(training_size(self.kind, n)).whole()
@@ -73,7 +73,7 @@ class Plain:
 
     @property
     def effort(self) -> int | None:
-        """What is set of either; None for a scan."""
+        """The current efSearch or probes; None for a scan."""
         found = {"hnsw": lambda: self._index.hnsw.efSearch, "ivf": lambda: self._index.nprobe}.get(self.kind)
         return None if found is None else int(found())
 

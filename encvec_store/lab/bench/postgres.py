@@ -42,7 +42,7 @@ class ScratchDatabase:
     url: str
     versions: dict[str, str]
     pid: int | None
-    """Of the server, if it is our own."""
+    """Of the server, if this process started it."""
 
 
 @contextmanager
@@ -70,7 +70,7 @@ def database() -> Iterator[ScratchDatabase]:
 
 
 class Search:
-    """A prepared search, on a connection a thread."""
+    """A prepared search with one connection per thread."""
 
     def __init__(self, connect: Callable[[], psycopg.Connection[Any]], setting: str | None, sql: str) -> None:
         self._connect, self._setting, self._sql = connect, setting, sql.encode()
@@ -83,7 +83,7 @@ class Search:
         return [id for (id,) in self._cursor().execute(self._sql, (vector(query),)).fetchall()]
 
     def all(self, queries: Matrix) -> list[list[str]]:
-        """Return those of (q, d) queries, sent in a pipeline: no waiting between them."""
+        """Return those for (q, d) queries, sent in a pipeline without waiting in between."""
         connection = self._cursor().connection
         with connection.pipeline():
             asked = [connection.cursor(binary=True).execute(self._sql, (vector(query),)) for query in queries]

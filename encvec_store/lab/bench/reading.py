@@ -184,7 +184,7 @@ def _named(series: _Series, all_of_them: Iterable[_Series]) -> str:
 
 @dataclass
 class NoiseRow:
-    """What each noise costs the honest user and the thief: one subject of the leakage lab."""
+    """What each noise costs the owner and the thief: one subject of the leakage lab."""
 
     subject: str
     recall: list[tuple[float, float]]

@@ -1,7 +1,7 @@
 """The leakage lab: what ciphertexts give away, measured by attack. Needs the extra `leakage`.
 
 Rows of `run` say, for each subject, attack and adversary, how many records were identified, with chance and the
-honest user's recall beside it; those of `probe` what else leaks. Attacks work on arrays alone: bring
+owner's recall beside it; those of `probe` what else leaks. Attacks work on arrays alone: bring
 `collection.index_vectors(ids)` of any store.
 """
 

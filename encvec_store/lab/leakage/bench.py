@@ -21,7 +21,7 @@ from .views import Case, view
 __all__ = ["ALIGNING", "MOST", "Bench", "Found", "Known"]
 
 ALIGNING = ("naive", "coordinates", "pca-icp", "components")
-"""Attacks that align for membership, attributes and identities, where an experiment names none: one for each kind."""
+"""The attacks that membership, attribute and identity probes use if an experiment names none: one of each kind."""
 MOST = 1_000
 Found = tuple[str, float, float, float, dict[str, Any]]
 """Measure, value, chance, null, details."""
@@ -29,7 +29,7 @@ Found = tuple[str, float, float, float, dict[str, Any]]
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of the vectors beside the vectors, of the victim's (v,) and of the corpus' (m,).
+    """What is known about the vectors: labels of the victim's (v,) and of the corpus (m,).
 
     `labels` are what an attribute is (a topic), `identities` who is shown; probes that need them are left out without.
     """
@@ -38,10 +38,10 @@ class Known:
     identities: tuple[Labels, Labels] | None = None
 
     def check(self, experiment: Experiment) -> None:
-        """Raise InputError where there is not one for each vector."""
+        """Raise InputError if there is not one label per vector."""
         for pair in (self.labels, self.identities):
             if pair is not None and tuple(map(len, pair)) != (len(experiment.victim), len(experiment.corpus)):
-                raise InputError("labels must be as many as there are vectors of the victim and of the corpus")
+                raise InputError("labels must be given for every vector of the victim and of the corpus")
 
 
 class Bench:
@@ -79,7 +79,7 @@ class Bench:
         return found
 
     def _placed(self, attack: str, looked: str, way: str) -> tuple[Matrix, Callable[[Matrix], Matrix]] | None:
-        """One attack on all cells in one way. The frame of each is the corpus', so one will do for all."""
+        """Run one attack on all cells. All cells share the frame of the corpus."""
         if way == "told":
             return None  # each cell has a corpus of its own there
         rng = np.random.default_rng([self.key, len(self.truth), 7])
@@ -102,7 +102,7 @@ class Bench:
     def best(
         self, figure: str, measure: Callable[[Matrix, Callable[[Matrix], Matrix], float], dict[str, float]]
     ) -> Found | None:
-        """Return the most that any alignment gives; luck is shared among them (Bonferroni)."""
+        """Return the best result of all alignments. The luck threshold is divided among them (Bonferroni)."""
         if not self.aligned:
             return None
         tried = [(name, measure(located, frame, LUCK / len(self.aligned))) for name, located, frame in self.aligned]

@@ -1,4 +1,4 @@
-"""How a thief goes about a collection in cells: what he attacks by itself, and which records count."""
+"""How a thief attacks a collection in cells: which parts are attacked separately, and which records count."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .views import Case
 __all__ = ["LEAST", "Part", "drawn", "parts", "ways"]
 
 LEAST = 10
-"""Records of a cell, or texts of it, below which no attack is tried on it alone."""
+"""A cell with fewer records or texts than this is not attacked alone."""
 
 
 _ALONE = ("together", "each", "told")
@@ -25,15 +25,15 @@ _HOME = 0
 
 @dataclass(frozen=True)
 class Part:
-    """What is attacked by itself."""
+    """One part that is attacked separately."""
 
     case: Case
     rows: Indices
-    """(n,) of the collection, of each ciphertext of the case."""
+    """(n,): the record in the collection of each ciphertext of the case."""
     counted: Indices
-    """Those of the case's ciphertexts whose identification counts."""
+    """Positions of the ciphertexts that count if they are identified."""
     among: Indices
-    """(m,) of the collection, the records that they might be."""
+    """(m,): the records of the collection that they might be."""
 
 
 def ways(parameters: Mapping[str, Any], paired: bool) -> tuple[str, ...]:
@@ -50,7 +50,7 @@ def ways(parameters: Mapping[str, Any], paired: bool) -> tuple[str, ...]:
 
 
 def drawn(cells: Cells, pairs: int, rng: np.random.Generator) -> Indices:
-    """Draw the records that are known: of one cell, and at most half of it, where there are several."""
+    """Draw the known records. With several cells, all lie in one cell and are at most half of it."""
     home = np.flatnonzero(cells == cells.min())
     most = len(home) if len(home) == len(cells) else len(home) // 2
     return home[rng.choice(len(home), min(pairs, most), replace=False)]

@@ -1,4 +1,4 @@
-"""Cells by content, the road not taken (decision 0017): what it would give away."""
+"""Cells by content, which the store does not use (decision 0017): what they would give away."""
 
 from __future__ import annotations
 

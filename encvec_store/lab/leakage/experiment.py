@@ -1,4 +1,4 @@
-"""Run attacks on subjects and write down what they gained.
+"""Run attacks on subjects and record the results.
 
 One row a trial (subject, attack, view, adversary, n, key), as JSON values; rows go to a file as they come, and a run
 that was stopped goes on behind them. A verdict is the worst row of a subject.
@@ -31,7 +31,7 @@ __all__ = ["ADVERSARIES", "CANDIDATES", "Experiment", "Row", "attack_arrays", "k
 
 Row = dict[str, Any]
 ADVERSARIES = ("disjoint", "same", "superset")
-"""What the corpus is: other texts of the kind; the very same texts, unordered; these among as many others."""
+"""What the adversary's corpus is: other texts of the same kind; the same texts, unordered; or both together."""
 
 
 CANDIDATES = (10, 50, 100, 200, 500)
@@ -43,7 +43,7 @@ _KEY = ("subject", "parameters", "attack", "view", "adversary", "pairs", "corpus
 
 @dataclass(frozen=True)
 class Experiment:
-    """What is to be tried.
+    """What to run.
 
     Args:
         victim: (v, d) vectors of the victim, of unit length; each trial stores `n` of them.
@@ -55,7 +55,7 @@ class Experiment:
         adversaries: of ADVERSARIES.
         pairs: numbers of known pairs, for attacks that need them.
         name: what the data is called in rows.
-        candidates: numbers of re-ranked records for which the honest user's recall is measured.
+        candidates: numbers of re-ranked records for which the owner's recall is measured.
         views: only these; None is all in which an attack is tried.
         profile: (p, d) vectors that subjects fit their statistics on; None is the victim's.
     """
@@ -77,7 +77,7 @@ class Experiment:
     def __post_init__(self) -> None:
         for side in (self.victim, self.corpus):
             if side.ndim != 2 or side.shape[1] != self.victim.shape[1] or not np.isfinite(side).all():
-                raise InputError("victim and corpus are finite (n, d) vectors of the same d")
+                raise InputError("victim and corpus must be finite (n, d) vectors with the same d")
         for name in self.attacks or ():
             if name not in ATTACKS:
                 raise InputError(f"unknown attack {name!r}; there are: {', '.join(ATTACKS)}")
@@ -106,7 +106,7 @@ class Experiment:
         return tuple(name for name in attack.views if self.views is None or name in self.views)
 
     def trials(self) -> int:
-        """At most as many rows as there will be."""
+        """Upper bound of the number of rows."""
         chosen = [ATTACKS[name] for name in self.attacks or ATTACKS]
         times = {"corpus": len(self.adversaries), "pairs": len(self.pairs)}
         each = sum(
@@ -120,7 +120,7 @@ class Experiment:
 def run(
     experiment: Experiment, out: Path | None = None, progress: Callable[[int], None] = lambda done: None
 ) -> list[Row]:
-    """Run all trials; with `out`, append each row to that file at once, and skip those that stand in it.
+    """Run all trials. With `out`, append each row to that file at once and skip trials that are already in it.
 
     Returns the rows, those of attacks found in the file included. `progress` is called with 1 after each trial.
     """
@@ -133,7 +133,7 @@ def run(
 
 
 def kept(path: Path | None) -> list[Row]:
-    """Rows of a file, of attacks and of probes; a line that was cut off while it was written is taken out."""
+    """Return the rows of a file, of attacks and probes. A last line that was cut off is removed from the file."""
     if path is None or not path.exists():
         return []
     lines = path.read_text(encoding="utf-8").split("\n")
@@ -261,7 +261,7 @@ class _Locked:
 
 
 def _lock(experiment: Experiment, subject: Subject, key: int, order: Indices, n: int) -> _Locked:
-    """Encrypt the first n records of an order under a key, or read them; measure what the honest user gets."""
+    """Encrypt the first n records of an order under a key, or read them; measure the owner's recall."""
     keyed = subject.keyed(key, experiment.statistics)
     rows, rest = order[:n], order[n:]
     truth = experiment.victim[rows]
@@ -275,7 +275,7 @@ def _lock(experiment: Experiment, subject: Subject, key: int, order: Indices, n:
 
 
 def _attacked(name: str, cut: Sequence[Part], truth: Matrix, looked: str) -> Iterator[Row]:
-    """Attack each part by itself; records of parts too small for that are not identified."""
+    """Attack each part separately. Records in parts that are too small count as not identified."""
     found, cosines, took = [], [], 0.0
     for part in cut:
         hit = np.zeros(len(part.counted), np.bool_)
@@ -313,7 +313,7 @@ def _attacked(name: str, cut: Sequence[Part], truth: Matrix, looked: str) -> Ite
 
 
 def _decoded(located: Matrix, noisy: Callable[[Matrix], Matrix], case: Case, truth: Matrix) -> dict[str, float]:
-    """Cosine of the vectors that the adversary reconstructs, as they are and with the corpus' mean taken off."""
+    """Return the cosine of reconstructed vectors, as they are and after subtracting the mean of the corpus."""
     learnt = sample(case.corpus, _DECODED, case.rng)
     frame = noisy(learnt)
     scale = np.float32(np.sqrt(np.square(frame).mean() / max(1e-20, float(np.square(located).mean()))))

@@ -35,7 +35,7 @@ _LITTLE, _HALF = 0.05, 0.5
 
 @dataclass(frozen=True)
 class Finding:
-    """A row: one probe of n records under one key."""
+    """One probe of n records under one key: one row of the results."""
 
     subject: str
     parameters: tuple[tuple[str, Any], ...]
@@ -101,7 +101,7 @@ class Finding:
         return points
 
     def rates(self) -> list[tuple[str, dict[str, float]]]:
-        """Of an accuracy: how scores were made, and their error rates."""
+        """For the accuracy probe: each kind of score with its error rates."""
         if self.probe != "accuracy":
             return []
         reranked = {f"re-rank of {int(count):,}": rates for count, rates in dict(self.details["reranked"]).items()}

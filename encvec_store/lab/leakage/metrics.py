@@ -1,4 +1,4 @@
-"""How much an attack gained, and what the honest user keeps: figures with intervals."""
+"""Measures with intervals: how much an attack gained, and the recall that the owner keeps."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _NULLS = 20
 
 
 def hits(located: Matrix, placed: Matrix, own: Indices | None = None) -> npt.NDArray[np.bool_]:
-    """Which of located ciphertexts have their own record, placed in the same frame, as the nearest of all placed.
+    """Return which located ciphertexts have their own record as the nearest of all placed records.
 
     `own` says which of the placed each of the located is; without, they are in the same order.
     """
@@ -85,7 +85,7 @@ def decoder(frame: Matrix, vectors: Matrix) -> tuple[Matrix, Matrix]:
 def recall_in_candidates(
     scored: Matrix, vectors: Matrix, queries: Matrix, candidates: Sequence[int], k: int = 10
 ) -> dict[int, float]:
-    """Recall@k of the honest user who re-ranks that many candidates: scores (p, n) of ciphertexts, and plaintexts."""
+    """Return the owner's recall@k for each number of candidates, from scores (p, n) of ciphertexts and plaintexts."""
     found = dict.fromkeys(candidates, 0.0)
     for rows in blocks(len(queries), 256):
         exact = queries[rows] @ vectors.T
@@ -103,7 +103,7 @@ def recall_in_candidates(
 
 
 def equal_error_rate(mated: Scores, non_mated: Scores) -> float:
-    """Where as many mated pairs are refused as non-mated ones are taken; larger scores mean more alike."""
+    """Return the error rate where equal shares of mated pairs are refused and of non-mated pairs accepted."""
     scores = np.concatenate([mated, non_mated])
     own = np.concatenate([np.ones(len(mated), bool), np.zeros(len(non_mated), bool)])
     order = np.argsort(scores, kind="stable")
@@ -117,14 +117,14 @@ def equal_error_rate(mated: Scores, non_mated: Scores) -> float:
 
 
 def true_accept_rate(mated: Scores, non_mated: Scores, far: float) -> float:
-    """Share of mated pairs taken at the threshold that takes at most the share `far` of the non-mated ones."""
+    """Return the share of mated pairs accepted when at most the share `far` of non-mated pairs is accepted."""
     allowed = math.floor(far * len(non_mated))
     threshold = np.sort(non_mated)[::-1][min(allowed, len(non_mated) - 1)]
     return float((mated > threshold).mean())
 
 
 def auc(positive: Scores, negative: Scores) -> float:
-    """Chance that a positive scores above a negative, ties counted half: of membership, 1/2 is nothing learnt."""
+    """Return the chance that a positive scores above a negative, ties counted half. 1/2 means nothing was learnt."""
     order = np.sort(negative)
     below = np.searchsorted(order, positive, side="left") + np.searchsorted(order, positive, side="right")
     return float(below.mean() / (2 * len(negative)))
@@ -137,7 +137,7 @@ class Unlinkability:
     system: float
     """D_sys, the global measure."""
     null: float
-    """The 95% quantile of D_sys when mated and non-mated labels are shuffled: what histograms give for nothing."""
+    """The 95% quantile of D_sys with shuffled labels: what the histograms show by chance."""
     scores: npt.NDArray[np.float64]
     """Centres of the bins."""
     local: npt.NDArray[np.float64]

@@ -1,4 +1,4 @@
-"""The lab's strongest attacks on a sample of one's own, at given settings of a scheme.
+"""The strongest attacks of the lab, run on the user's own sample with given settings of a scheme.
 
 Half of the sample is stored, the other half is what the adversary holds instead ("disjoint"), or he holds the very
 vectors that are stored ("same"). The statistics of a sketch are those of the whole sample, as the collection's are.
@@ -53,7 +53,7 @@ class SampleAttack:
             InputError: fewer than 80 points.
         """
         if len(points) < 2 * LEAST:
-            raise InputError(f"an attack takes a sample of {2 * LEAST}, and there are {len(points)}")
+            raise InputError(f"an attack needs a sample of at least {2 * LEAST} vectors, got {len(points)}")
         order = np.random.default_rng(0).permutation(len(points))
         half = len(points) // 2
         given = {name: value for name, value in scheme.parameters().items() if value is not None}

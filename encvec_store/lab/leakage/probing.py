@@ -143,7 +143,7 @@ def _people(bench: Bench) -> Found | None:
 
 
 def _accuracy(bench: Bench) -> Found | None:
-    """The honest user's. The value is the error after re-rank of most candidates, the null that of the plaintext."""
+    """The owner's. The value is the error after re-rank of most candidates, the null that of the plaintext."""
     shown = _pictures(bench, np.arange(len(bench.experiment.corpus)))
     if shown is None or bench.known.identities is None:
         return None

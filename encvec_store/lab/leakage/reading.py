@@ -180,7 +180,7 @@ class SchemeRow:
         return max(others, key=lambda t: (LEVELS.index(self.level(t)), t.identified), default=None)
 
     def recall(self, candidates: int) -> tuple[float, int] | None:
-        """The honest user's recall@10 among that many candidates, mean over keys, and in how many records.
+        """The owner's recall@10 among that many candidates, mean over keys, and in how many records.
 
         It is the largest collection's: among few records, all are candidates.
         """

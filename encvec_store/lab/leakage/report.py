@@ -53,7 +53,7 @@ def page(rows: Iterable[Any], command: str = "") -> str:
         _verdicts(found),
         _section("What the thief held", _bars(shown, axis), "Worst attack without known pairs. Logarithmic: each "
                  "line is ten times the one before. Dashed mark: chance. Thin line: 95% interval."),
-        _section("What it costs the honest user", _frontier(shown, axis), "Numbers are those of the list above. Good "
+        _section("What it costs the owner", _frontier(shown, axis), "Numbers are those of the list above. Good "
                  "is low and right: true neighbours found, records not named."),
         _section("How much may stand under one key", curves(found, axis), "More ciphertexts under a key give a thief "
                  "more to align. Worst over attacks and keys; dashed: chance; none named is drawn at the foot."),
@@ -62,7 +62,7 @@ def page(rows: Iterable[Any], command: str = "") -> str:
         _section("Linkable, renewable, member or not", questions(beside), INTRODUCTION),
         _section("Does the right one come up?", accuracy(beside), "Vectors of those who are enrolled against other "
                  "ones of them: how often a right pair is refused as a wrong one is taken (equal error), and right "
-                 "pairs accepted at 1% and 0.1% of wrong ones. The honest user decides on re-ranked scores."),
+                 "pairs accepted at 1% and 0.1% of wrong ones. The owner decides on re-ranked scores."),
         f"<section><h2>How to read this</h2>{READING}</section>",
         f'<section class="limits"><h2>What this does not prove</h2>{LIMITS}{_gaps(found)}</section>',
         _section("Every attack", _table(found), "Worst and median over keys. Cosine: of what the thief rebuilds with "
@@ -132,7 +132,7 @@ def _verdict(number: int, scheme: SchemeRow) -> str:
     for candidates in _CANDIDATES:
         if recall := scheme.recall(candidates):
             facts.append(
-                f"The honest user finds {percent(recall[0])} of the true ten ({candidates} of {recall[1]:,} fetched)."
+                f"The owner finds {percent(recall[0])} of the true ten ({candidates} of {recall[1]:,} fetched)."
             )
             break
     return (

@@ -80,7 +80,7 @@ def test_the_page_is_whole_and_stands_alone():
     assert not any(key in attrs for _, attrs in found.tags for key in ("src", "href", "onload", "onclick"))
     assert "url(" not in page(everything())
     assert "@import" not in page(everything())
-    for words in ("What the thief held", "What it costs the honest user", "How much may stand under one key",
+    for words in ("What the thief held", "What it costs the owner", "How much may stand under one key",
                   "If the thief already knows", "does not prove", "Every attack",
                   "encvec leakage --quick"):  # fmt: skip
         assert words in found.text
