@@ -68,11 +68,11 @@ def listed(
     return rows
 
 
-def find(session: Session, ids: Sequence[Id], *, held: bool = False) -> Rows:
-    """Return the rows of those ids that exist, ascending; with `held`, also under disabled key versions."""
+def find(session: Session, ids: Sequence[Id]) -> Rows:
+    """Return the rows of those ids that exist, ascending, also under disabled key versions."""
 
     def look() -> Rows:
-        tokens = offload(len(ids), session.keyring.tokens, ids, held=held).values()
+        tokens = offload(len(ids), session.keyring.tokens, ids, held=True).values()
         rows = np.unique([session.records.find(part) for part in tokens])
         return rows[rows > 0]
 

@@ -39,7 +39,8 @@ def get(session: Session, ids: Sequence[Id], *, include_vectors: bool) -> list[R
     names = check_ids(ids, unique=False)
     records: dict[Id, Record] = {}
     for _ in range(_ATTEMPTS):
-        rows = lookup.find(session, names)
+        places = lookup.places(session, names)  # of an id under two key versions, the primary's: the other was put back
+        rows = np.unique(places[places > 0])
         found, read = _records(session, rows, include_vectors=include_vectors)
         records = {record.id: record for record in read}
         if len(found) == len(rows):
@@ -56,7 +57,7 @@ def delete(session: Session, ids: Sequence[Id] | None, where: Mapping[str, Any] 
         raise InputError("where must not be empty: it would delete every record. Drop the collection instead")
     names, removed = None if ids is None else check_ids(ids, unique=False), 0
     for _ in range(_LISTINGS):
-        rows = _matching_rows(session, where) if names is None else lookup.find(session, names, held=True)
+        rows = _matching_rows(session, where) if names is None else lookup.find(session, names)
         gone = session.records.remove(rows) if len(rows) else 0
         removed += gone
         if gone == len(rows):

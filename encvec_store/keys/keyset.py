@@ -142,8 +142,9 @@ class Keyset:
 
         Args:
             version: its number.
-            naming: the root is only used to find records by id. A disabled version still does that. Otherwise an
-                update or a deletion would miss the older record, which would return once the version is enabled.
+            naming: the root is only used to find records by id, or to check them, never to read them. A disabled
+                version still does that. Otherwise an update or a deletion would miss the older record, which would
+                return once the version is enabled, and a forged record could hide under the version.
         """
         item = self._versions.get(version)
         if item is None:

@@ -35,7 +35,7 @@ def rewrite(session: Session, config: CollectionConfig, progress: Progress | Non
     Records keep their rows. Records under a destroyed key version are dropped; one under a disabled version raises
     KeyUnavailableError.
     """
-    fresh = config.changed(rewritten=True)
+    fresh = config.changed(rewritten=session.keyring.primary)
 
     def batches() -> Iterator[EncryptedBatch]:
         total = session.records.count()

@@ -20,6 +20,7 @@ from ..engine.session import Session
 from ..errors import AuthenticationError, KeyUnavailableError
 from ..runtime.concurrency import offload
 from ..sealing.codec import RecordCodec, of_one_write
+from .names import Names
 
 __all__ = ["Damage", "VerifyReport", "verify"]
 
@@ -35,7 +36,7 @@ class Damage:
     id: Id | None
     """None if the payload could not be opened."""
     part: str
-    """payload, vector, index vector, record token, filter terms, key version, or cell."""
+    """payload, vector, index vector, record token, filter terms, key version, cell, or "id given twice"."""
 
 
 @dataclass
@@ -45,7 +46,8 @@ class VerifyReport:
     checked: int = 0
     damaged: list[Damage] = field(default_factory=list)
     unreadable: int = 0
-    """Records under a disabled or destroyed key version, which cannot be checked."""
+    """Records under a disabled or destroyed key version. Those under a disabled one are authenticated, but nothing of
+    them is shown; those under a destroyed one cannot be checked."""
     store: list[str] = field(default_factory=list)
     """Damage that the store finds itself, without keys."""
 
@@ -66,18 +68,20 @@ def verify(session: Session, progress: Callable[[int, int], None] | None = None)
     """Open every record and check that its parts belong together. See `Collection.verify`."""
     session.refresh()
     report = VerifyReport(store=session.records.check() + session.index.check() + session.check())
-    total = session.records.count()
+    total, names = session.records.count(), Names(session)
     for rows in pages(session, _CHUNK):
-        damaged = _look(session, rows, report)
+        damaged = _look(session, rows, report, names)
         for _ in range(_ATTEMPTS):
             if not damaged:
                 break
             # a record that was written or rewritten while we read its parts looks damaged: look again
             session.refresh()
-            damaged = _look(session, np.unique([item.row for item in damaged]), VerifyReport())
+            again = np.unique([item.row for item in damaged])
+            damaged = _look(session, again, VerifyReport(), Names(session))
         report.damaged += damaged
         if progress is not None:
             progress(len(rows), total)
+    report.damaged += [Damage(row, id, "id given twice") for row, id in names.repeated()]
     return report
 
 
@@ -93,8 +97,8 @@ class _Stored:
     index_vector: npt.NDArray[np.float32] | None
 
 
-def _look(session: Session, rows: Rows, report: VerifyReport) -> list[Damage]:
-    """Count rows in the report, and return the damage found in them."""
+def _look(session: Session, rows: Rows, report: VerifyReport, names: Names) -> list[Damage]:
+    """Count rows in the report, note their names, and return the damage found in them."""
     records = session.records
     known = records.audit(rows)
     vectors = _by_row(*records.vectors(rows))
@@ -104,33 +108,54 @@ def _look(session: Session, rows: Rows, report: VerifyReport) -> list[Damage]:
         row: _Stored(partition, token, terms, vectors.get(row), payloads.get(row), index_vectors.get(row))
         for row, partition, token, terms in known  # leaves out records that were deleted meanwhile
     }
-    return offload(len(rows), _compare, session, stored, report)
+    report.checked += len(stored)
+    damaged, ids = offload(len(rows), _compare, session, stored, report)
+    names.note(ids)
+    return damaged
 
 
-def _compare(session: Session, stored: dict[int, _Stored], report: VerifyReport) -> list[Damage]:
+def _compare(session: Session, stored: dict[int, _Stored], report: VerifyReport) -> tuple[list[Damage], dict[int, str]]:
+    """Return the damage of records, and the ids of those whose payload is authentic, by row."""
     dead = session.keyring.dead
     damaged: list[Damage] = []
+    ids: dict[int, str] = {}
     for row, record in stored.items():
-        report.checked += 1
         if record.payload is None or record.vector is None:
             part = "payload" if record.payload is None else "vector"
             damaged.append(Damage(row, None, f"{part} missing"))
             continue
         version = int.from_bytes(record.payload[KEY_VERSION], "big")
         if version in dead:
-            if version_of(record.partition) == version:
-                report.unreadable += 1
-            else:
-                damaged.append(Damage(row, None, "key version"))
+            faults = _faults_of_dead(session, version, record, record.vector[None], record.payload)
+            damaged += [Damage(row, None, part) for part in faults]
+            report.unreadable += not faults
             continue
         try:
             id, metadata, _ = session.keyring.open_payloads([record.payload])[0]
         except AuthenticationError:
             damaged.append(Damage(row, None, "payload"))
             continue
+        ids[row] = id
         codec = session.keyring.codec(version, session.config)
         damaged += [Damage(row, id, part) for part in _faults(session, codec, record, id, metadata)]
-    return damaged
+    return damaged, ids
+
+
+def _faults_of_dead(
+    session: Session, version: int, record: _Stored, envelope: npt.NDArray[np.uint8], payload: bytes
+) -> list[str]:
+    """Return the wrong parts of a record that claims a disabled or destroyed key version.
+
+    Otherwise any record could be hidden by such a label. A disabled version still has its key, so both parts are
+    authenticated. Of a destroyed version it is known that no record outlives a rewrite under a later one.
+    """
+    if version_of(record.partition) != version or version < session.config.rewritten_key:
+        return ["key version"]
+    if payload[:TOKEN] != record.token:
+        return ["record token"]
+    if not session.covers(envelope) or not of_one_write(envelope[:, :PREFIX], [payload[:PREFIX]]):
+        return ["vector"]
+    return [] if session.keyring.are_authentic(version, envelope, payload) else ["payload"]
 
 
 def _faults(session: Session, codec: RecordCodec, record: _Stored, id: Id, metadata: dict[str, Any]) -> list[str]:

@@ -52,6 +52,8 @@ class CollectionConfig:
     """Counts changes of the settings; it only grows."""
     rewritten: int = 1
     """The revision of the last rewrite of all records: no record names an older one."""
+    rewritten_key: int = 1
+    """The key version of that rewrite: no record is under an older one."""
     calibration: dict[str, Any] | None = None
     """The report of the last `calibrate`."""
     fitted: dict[str, Any] | None = None
@@ -121,15 +123,17 @@ class CollectionConfig:
         """Number of cells: random parts of the collection, each with a rotation of its own."""
         return (self.scheme.cells or 1) if self.index_dim else 1
 
-    def changed(self, *, rewritten: bool = False, **fields: Any) -> CollectionConfig:
+    def changed(self, *, rewritten: int | None = None, **fields: Any) -> CollectionConfig:
         """Return settings with some fields changed, under the next revision.
 
         Args:
-            rewritten: True if all records are encrypted anew under it.
+            rewritten: the key version under which all records are encrypted anew with it, if they are.
             fields: the changed fields.
         """
         revision = self.revision + 1
-        return replace(self, **fields, revision=revision, rewritten=revision if rewritten else self.rewritten)
+        if rewritten is not None:
+            fields |= {"rewritten": revision, "rewritten_key": rewritten}
+        return replace(self, **fields, revision=revision)
 
     def check_follows(self, known: CollectionConfig) -> None:
         """Refuse settings that cannot be later than the known ones: older ones, or those of another collection.
@@ -208,6 +212,7 @@ class CollectionConfig:
             "oversample": self.oversample,
             "revision": self.revision,
             "rewritten": self.rewritten,
+            "rewritten_key": self.rewritten_key,
             "calibration": self.calibration,
             "fitted": self.fitted,
         }
@@ -233,6 +238,7 @@ class CollectionConfig:
             incarnation=incarnation,
             revision=fields.pop("revision"),
             rewritten=fields.pop("rewritten"),
+            rewritten_key=fields.pop("rewritten_key", 1),
             calibration=fields.pop("calibration"),
             fitted=fields.pop("fitted"),
             needs=needs,

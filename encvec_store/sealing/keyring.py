@@ -175,6 +175,21 @@ class Keyring:
                 opened[place] = content
         return list(map(decode_payload, opened))
 
+    def are_authentic(self, version: int, envelopes: Bytes, payload: bytes) -> bool:
+        """Return True unless a vector envelope or a payload, claiming a disabled key version, is a forgery.
+
+        What is in them is not returned. Of a destroyed version nothing can be said: True.
+        """
+        if version in self.destroyed:
+            return True
+        cipher = self._cipher(version, self._keyset.root(version, naming=True))
+        try:
+            cipher.open_vectors(envelopes)
+            cipher.open_payloads([payload])
+        except AuthenticationError:
+            return False
+        return True
+
     def tokens(self, ids: Sequence[Id], *, held: bool = False) -> dict[int, Bytes]:
         """Return the record tokens of ids by key version, the primary first.
 

@@ -235,8 +235,8 @@ def test_revisions_only_grow():
     assert (config.revision, config.rewritten) == (1, 1)
     bounded = config.bounded_by(8.0)
     assert (bounded.revision, bounded.rewritten) == (2, 1)
-    rewritten = bounded.changed(rewritten=True, oversample=3)
-    assert (rewritten.revision, rewritten.rewritten, rewritten.oversample) == (3, 3, 3)
+    rewritten = bounded.changed(rewritten=2, oversample=3)
+    assert (rewritten.revision, rewritten.rewritten, rewritten.rewritten_key, rewritten.oversample) == (3, 3, 2, 3)
     assert [bounded.covers(least, largest) for least, largest in ((1, 1), (1, 2), (2, 2), (2, 3))] == [
         True, True, True, False,
     ]  # fmt: skip

@@ -249,7 +249,7 @@ def test_asking_for_the_generation_is_cheap(records, monkeypatch):
 def test_a_damaged_generation_is_told(records, apart):
     records.generation()
     apart.execute("UPDATE collections SET generation = 'many'")
-    with pytest.raises(StoreUnreachableError, match="no number"):
+    with pytest.raises(StoreUnreachableError, match="must be an integer"):
         records.generation()
 
 

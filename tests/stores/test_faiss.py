@@ -12,6 +12,7 @@ import encvec_store as ev
 from tests.kits import oracle
 from tests.stores.contract import Opened, StoreContract, machine
 from tests.stores.contract.celled import CelledContract
+from tests.stores.contract.forgery import ForgeryContract
 from tests.stores.contract.moving import MovingContract
 from tests.stores.contract.precision import PrecisionContract
 from tests.stores.contract.races import RacesContract
@@ -108,6 +109,7 @@ class FaissBurglar(Burglar):
 
 class TestFaiss(
     CelledContract,
+    ForgeryContract,
     MovingContract,
     PrecisionContract,
     RacesContract,

@@ -12,6 +12,7 @@ from encvec_store.storage.postgres import Raw, RawDumper, Source, split_value, t
 from tests.kits.postgres import role
 from tests.stores.contract import Opened, SameStoreContract, StoreContract, machine
 from tests.stores.contract.celled import CelledContract
+from tests.stores.contract.forgery import ForgeryContract
 from tests.stores.contract.moving import MovingContract
 from tests.stores.contract.precision import PrecisionContract
 from tests.stores.contract.races import RacesContract
@@ -178,7 +179,7 @@ class Contract(CelledContract, MovingContract, PrecisionContract, RacesContract,
         machine.run(lambda keyset: opening(keyset, next(schemas)), examples=15)
 
 
-class TestPgvector(ReplayContract, TamperingContract, Contract):
+class TestPgvector(ForgeryContract, ReplayContract, TamperingContract, Contract):
     @pytest.fixture
     def opening(self, pg_place):
         return lambda keyset, schema: OpenedPostgres(keyset, pg_place.dsn, schema)
