@@ -21,6 +21,8 @@ ENTRIES_MOST, BYTES_MOST = 2 * KEPT, 1 << 20
 """The largest numbers of entries and bytes that a table keeps: to read more takes longer than to list all rows."""
 
 
+_ROWS_MOST = 1 << 27
+"""Rows that are listed from ranges at most: a damaged range must not fill the memory."""
 _NUMBER = np.dtype(">i8")
 _PAIR = 2 * _NUMBER.itemsize
 
@@ -48,14 +50,20 @@ def unpacked(ranges: bytes) -> Rows:
     """Return the rows of ranges, ascending and distinct. Ranges of several writes may be joined: b"".join(...).
 
     Raises:
-        ValueError: the bytes are not whole pairs, or a range ends before it starts.
+        ValueError: the bytes are not whole pairs, a range ends before it starts, or they hold too many rows to list.
     """
     if len(ranges) % _PAIR:
         raise ValueError(f"ranges must take a multiple of {_PAIR} bytes, got {len(ranges)}")
     pairs = np.frombuffer(ranges, _NUMBER).astype(np.int64).reshape(-1, 2)
     firsts, lasts = pairs[:, 0], pairs[:, 1]
+    if (firsts < 1).any():
+        raise ValueError("a range must begin at a row >= 1: the change table is damaged")
     if (firsts > lasts).any():
         raise ValueError("a range must not end before it starts: the change table is damaged")
+    if np.add.reduce((lasts - firsts).astype(np.float64)) > _ROWS_MOST:
+        raise ValueError(
+            f"ranges must hold at most {_ROWS_MOST} rows: the change table is damaged, or listing is cheaper"
+        )
     if (firsts[1:] <= lasts[:-1]).any():  # of several writes
         return np.unique(_all(firsts, lasts))
     return _all(firsts, lasts)

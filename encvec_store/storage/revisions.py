@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..errors import StoreUnreachableError
+from .values import integer
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -49,6 +50,8 @@ def judge(place: str, meta: dict[str, int]) -> None:
     Raises:
         StoreUnreachableError: they are too new or too old. It says what to do.
     """
+    for name in ("format", "revision"):
+        integer(meta.get(name, 0), f"the {name} of the tables of {place}")
     written = f"format {meta['format']}" if "format" in meta else "an unknown format"
     if not 1 <= meta.get("format", 0) <= FORMAT:
         raise StoreUnreachableError(

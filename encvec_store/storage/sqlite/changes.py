@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ...data.arrays import Rows
+from ...errors import StoreUnreachableError
 from ..protocol import Changes, union
 from ..ranges import ADDED, BYTES_MOST, ENTRIES_MOST, KEPT, REMOVED, entries, unpacked
-from .database import numbers
+from ..values import COUNT, WIDTH, integer
+from .database import first_free, numbers
 
 __all__ = ["Done", "forget_all", "forget_some", "listed", "many", "note"]
 
@@ -72,7 +74,10 @@ def listed(cursor: sqlite3.Cursor, collection: int, since: int, content: int, st
     nothing = np.empty(0, np.int64)
     if state is None:  # dropped by another process
         return Changes(since, content, 0, {}, nothing, whole=True)
-    generation, purged, now, index_dim, held = state
+    limits = (COUNT, COUNT, COUNT, WIDTH, COUNT)
+    generation, purged, now, index_dim, held = (
+        integer(value, "what is said of a collection", most=most) for value, most in zip(state, limits, strict=True)
+    )
     known = content == held and stamp in (None, now)
     if known and since == generation:
         return None
@@ -86,7 +91,7 @@ def listed(cursor: sqlite3.Cursor, collection: int, since: int, content: int, st
         added = _present(cursor, collection, int(came[0]), int(came[-1])) if len(came) else {}
         # leave out rows that were added and removed in between: the caller has never seen them
         removed = went[: np.searchsorted(went, came[0])] if len(came) else went
-    (next_row,) = cursor.execute("SELECT value FROM meta WHERE name = 'next_row'").fetchone()
+    next_row = first_free(cursor)
     return Changes(generation, held, now, added, removed, changed is None, next_row, index_dim)
 
 
@@ -108,6 +113,8 @@ def _present(cursor: sqlite3.Cursor, collection: int, first: int, last: int) -> 
     """Return the rows from `first` to `last` by partition. Takes one pass for any number of partitions."""
     listed, theirs = cursor.execute(_BETWEEN, (collection, first, last)).fetchone()
     rows, partitions = numbers(listed), numbers(theirs)
+    if len(rows) != len(partitions):
+        raise StoreUnreachableError("the store is damaged: a partition must be an integer")
     if not len(rows):
         return {}
     order = np.lexsort((rows, partitions))

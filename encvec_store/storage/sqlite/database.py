@@ -24,11 +24,12 @@ from ...data.arrays import Rows
 from ...errors import StoreClosedError, StoreLockedError, StoreReadOnlyError, StoreUnreachableError
 from ...runtime.forks import Mutex, generation, renew_in_child
 from ..revisions import FORMAT, REVISION, VERSION_TABLE, judge
+from ..values import integer
 from .connections import CACHE, WAL, ConnectionPool, SqliteFile, inherit
 from .files import create
 from .tables import OF_A_RECORD, metadata
 
-__all__ = ["FILE_NAME", "Database", "ascending", "numbers"]
+__all__ = ["FILE_NAME", "Database", "ascending", "first_free", "numbers"]
 
 FILE_NAME = "records.sqlite3"
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
@@ -155,11 +156,10 @@ class Database:
 
     def allocate(self, cursor: sqlite3.Cursor, n: int) -> int:
         """Return the first of n new row numbers. They are consecutive, and larger than all earlier ones."""
-        (first,) = cursor.execute("SELECT value FROM meta WHERE name = 'next_row'").fetchone()
-        first += self._leap
+        first = first_free(cursor) + self._leap
         self._leapt = True
         cursor.execute("UPDATE meta SET value = ? WHERE name = 'next_row'", (first + n,))
-        return int(first)
+        return first
 
     def clear(self, cursor: sqlite3.Cursor, collection: int) -> None:
         """Delete all records of a collection. If there are no others, whole tables are emptied, which is faster."""
@@ -304,9 +304,21 @@ def _is_busy(error: BaseException) -> bool:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in _BUSY
 
 
+def first_free(cursor: sqlite3.Cursor) -> int:
+    """Return the first row number that was never given out."""
+    found = cursor.execute("SELECT value FROM meta WHERE name = 'next_row'").fetchone()
+    return integer(None if found is None else found[0], "the next row number", least=1)
+
+
 def numbers(text: str | None) -> Rows:
-    """Return the numbers of a `group_concat`. For many rows this is three times as fast as fetching each."""
-    return np.fromstring(text or "", np.int64, sep=",")
+    """Return the numbers of a `group_concat`. For many rows this is three times as fast as fetching each.
+
+    Raises StoreUnreachableError if they are no integers.
+    """
+    try:
+        return np.fromstring(text or "", np.int64, sep=",")
+    except (ValueError, DeprecationWarning):
+        raise StoreUnreachableError("the store is damaged: a number must be an integer") from None
 
 
 def ascending(text: str | None) -> Rows:

@@ -16,8 +16,9 @@ import numpy.typing as npt
 from ...data.arrays import Bytes, Matrix, Rows
 from ...data.fields import Term
 from ...data.filters import Predicate
-from ...errors import CollectionNotFoundError, StoreUnreachableError
+from ...errors import CollectionNotFoundError
 from ..protocol import Blob, Changes, CollectionSpec, EncryptedBatch
+from ..values import WIDTH, integer
 from . import changes
 from .check import check_records
 from .database import Database, ascending
@@ -62,7 +63,7 @@ class SqliteRecords:
     def config(self) -> bytes:
         """Return the sealed settings."""
         with self._database.read() as cursor:
-            return bytes(self._of_collection(cursor, "config")[0])
+            return _blob(self._of_collection(cursor, "config")[0])
 
     def blob(self, name: str, part: int = 0) -> bytes | None:
         """Return the content of a sealed blob, or None."""
@@ -154,7 +155,8 @@ class SqliteRecords:
         """Count rows by partition."""
         sql = "SELECT partition, records FROM partitions WHERE collection = ? AND records > 0 ORDER BY partition"
         with self._database.read() as cursor:
-            return dict(cursor.execute(sql, (self.collection,)).fetchall())
+            found = cursor.execute(sql, (self.collection,)).fetchall()
+        return {integer(number, "a partition"): integer(n, "a count of records") for number, n in found}
 
     def vectors(self, rows: Rows) -> tuple[Rows, Bytes]:
         """Return (found rows in the order asked, (m, envelope_size) uint8)."""
@@ -180,7 +182,7 @@ class SqliteRecords:
     def index_vectors(self, rows: Rows) -> tuple[Rows, Matrix]:
         """Return (found rows in the order asked, (m, index_dim) float32)."""
         with self._database.snapshot() as cursor:  # `replace` changes dimension and vectors together
-            (dim,) = self._of_collection(cursor, "index_dim")
+            dim = self._index_dim(cursor)
             found, vectors = self._fetch(cursor, _INDEX_VECTORS if dim else _THERE, rows)
         if not dim:
             return found, np.empty((len(found), 0), np.float32)
@@ -197,7 +199,7 @@ class SqliteRecords:
             for i in range(0, len(asked), _ROWS_AT_ONCE):
                 numbers = _as_json(asked[i : i + _ROWS_AT_ONCE])
                 for row, partition, token in cursor.execute(_AUDIT, (numbers, self.collection)):
-                    known[row] = (partition, _blob(token))
+                    known[row] = (partition if type(partition) is int else -1, _blob(token))
                 for row, field, kind, value in cursor.execute(_TERMS, (numbers, self.collection)):
                     terms[row].add((field, Term(kind, value)))
         return [(row, *known[row], terms[row]) for row in asked.tolist() if row in known]
@@ -209,8 +211,8 @@ class SqliteRecords:
         if now != version:  # read before the generation, so that a commit in between is seen the next time
             with self._database.read() as cursor:
                 generation, index_dim = self._of_collection(cursor, "generation, index_dim")
-            if not isinstance(generation, int):
-                raise StoreUnreachableError(f"{self._database.path} is damaged: the generation is no number")
+            integer(generation, "the generation of a collection")
+            integer(index_dim, "a number of coordinates", most=WIDTH)
             if index_dim != self.spec.index_dim:
                 self.spec = replace(self.spec, index_dim=index_dim)
             self._known = now, generation
@@ -230,7 +232,7 @@ class SqliteRecords:
     def check(self) -> list[str]:
         """Look for damage in the whole file, and in the records of this collection."""
         with self._database.read() as cursor:
-            (index_dim,) = self._of_collection(cursor, "index_dim")
+            index_dim = self._index_dim(cursor)
         return check_records(self._database, self.collection, replace(self.spec, index_dim=index_dim))
 
     def stats(self) -> dict[str, Any]:
@@ -252,6 +254,9 @@ class SqliteRecords:
 
     def _writer(self, cursor: sqlite3.Cursor, under: bytes | None = None) -> SqliteWriter:
         return SqliteWriter(self._database, cursor, self.collection, self.spec.name, under)
+
+    def _index_dim(self, cursor: sqlite3.Cursor) -> int:
+        return integer(self._of_collection(cursor, "index_dim")[0], "a number of coordinates", most=WIDTH)
 
     def _of_collection(self, cursor: sqlite3.Cursor, columns: str) -> tuple[Any, ...]:
         sql = f"SELECT {columns} FROM collections WHERE id = ?"  # noqa: S608

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ...errors import CollectionNotFoundError
 from ..protocol import CollectionSpec
+from ..values import WIDTH, integer, text
 from .database import Database
 from .place import LOCK_TIMEOUT
 from .records import SqliteRecords
@@ -45,7 +46,8 @@ class SqliteStore:
         """List (tenant, name), sorted."""
         sql = "SELECT tenant, name FROM collections WHERE ? IS NULL OR tenant = ?"
         with self._database.read() as cursor:
-            return sorted(cursor.execute(sql, (tenant, tenant)).fetchall())
+            found = cursor.execute(sql, (tenant, tenant)).fetchall()
+        return sorted((text(owner, "a tenant"), text(name, "a name")) for owner, name in found)
 
     def open(self, tenant: str, name: str) -> SqliteRecords | None:
         """Open a collection, or return None if there is none. Returns a new object each time."""
@@ -54,7 +56,8 @@ class SqliteStore:
             found = cursor.execute(sql, (tenant, name)).fetchone()
         if found is None:
             return None
-        number, index_dim, envelope_size = found
+        number, *sizes = found
+        index_dim, envelope_size = (integer(size, "a size of a collection", most=WIDTH) for size in sizes)
         return SqliteRecords(self._database, number, CollectionSpec(tenant, name, index_dim, envelope_size))
 
     def create(self, spec: CollectionSpec, config: bytes) -> SqliteRecords:

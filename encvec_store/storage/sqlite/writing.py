@@ -14,8 +14,9 @@ import numpy.typing as npt
 from ...data.arrays import Rows
 from ...errors import CollectionNotFoundError, StaleConfigError
 from ..protocol import Blob, EncryptedBatch
+from ..values import integer
 from . import changes
-from .database import Database
+from .database import Database, first_free
 from .tables import OF_A_RECORD
 
 __all__ = ["SqliteWriter", "with_tokens"]
@@ -50,7 +51,7 @@ class SqliteWriter:
         generation, stored = found
         if under is not None and stored != under:
             raise StaleConfigError("the collection's settings were changed meanwhile")
-        self._generation = int(generation) + 1
+        self._generation = integer(generation, "the generation of a collection") + 1
         sql = "UPDATE collections SET generation = ?, stamp = ? WHERE id = ?"
         cursor.execute(sql, (self._generation, secrets.randbits(62), collection))
 
@@ -114,8 +115,7 @@ class SqliteWriter:
 
     def _known(self, rows: Rows, n: int) -> Rows:
         """Check the rows that n records bring. The primary key of the table checks that they are distinct."""
-        (next_row,) = self._cursor.execute("SELECT value FROM meta WHERE name = 'next_row'").fetchone()
-        if rows.shape != (n,) or (rows < 1).any() or (rows >= next_row).any():
+        if rows.shape != (n,) or (rows < 1).any() or (rows >= first_free(self._cursor)).any():
             raise ValueError("rows of a batch must be the rows that its records have already, one for each record")
         return rows
 

@@ -26,11 +26,11 @@ def labelled(envelope, version):
 class ForgeryContract:
     """Mixed into a `StoreContract`."""
 
-    def openings(self, place, things):
+    def both_openings(self, place, things):
         yield things
         yield place.connect().collection("things", oversample=EVERYTHING)
 
-    def found(self, things):
+    def damage(self, things):
         return {(damage.row, damage.id, damage.part) for damage in things.verify().damaged}
 
     @BOTH
@@ -48,10 +48,10 @@ class ForgeryContract:
         burglar.write(forged, older)
         if state == "disabled":
             keyset.disable(1)
-        for each in self.openings(place, things):
+        for each in self.both_openings(place, things):
             assert [record.document for record in each.get(["id-0"])] == ["new"]
             told = None if state == "disabled" else "id-0"
-            assert self.found(each) == {(row, "id-0", "id given twice"), (forged, told, "id given twice")}
+            assert self.damage(each) == {(row, "id-0", "id given twice"), (forged, told, "id given twice")}
 
     @BOTH
     def test_a_record_written_during_verify_is_not_given_twice(self, make):
@@ -84,8 +84,8 @@ class ForgeryContract:
         keyset.disable(1)
         assert (things.verify().ok, things.verify().unreadable) == (True, 1)
         row = self.relabelled(place, things, 1)
-        for each in self.openings(place, things):
-            assert self.found(each) == {(row, None, "payload")}
+        for each in self.both_openings(place, things):
+            assert self.damage(each) == {(row, None, "payload")}
             assert each.verify().unreadable == 1
 
     @pytest.mark.parametrize("scheme", [QUIET], ids=["sap"])
@@ -100,7 +100,7 @@ class ForgeryContract:
         if rewritten:
             things.calibrate(oracle.vectors(300), target_recall=0.8)
         row = self.relabelled(place, things, 1)
-        for each in self.openings(place, things):
+        for each in self.both_openings(place, things):
             report = each.verify()
             assert report.unreadable == (0 if rewritten else 1)
             assert {(item.row, item.part) for item in report.damaged} == (
@@ -119,4 +119,4 @@ class ForgeryContract:
         burglar = place.burglar()
         a, b = burglar.rows()[:2]
         burglar.swap(a, b, "vector")
-        assert self.found(things) == {(a, None, "vector"), (b, None, "vector")}
+        assert self.damage(things) == {(a, None, "vector"), (b, None, "vector")}
