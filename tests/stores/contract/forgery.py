@@ -2,21 +2,18 @@
 
 import pytest
 
-from encvec_store.engine import lookup
+from encvec_store.engine import places
 from tests.kits import oracle
 from tests.stores.contract.opened import EVERYTHING, QUIET
+from tests.stores.contract.replay import session_of
 
 KEY_VERSION = slice(24, 28)
 """Place of the key version in an envelope."""
 BOTH = pytest.mark.parametrize("scheme", [QUIET, "sealed"], ids=["sap", "sealed"])
 
 
-def session_of(things):
-    return things._session if hasattr(things, "_session") else things._of._session
-
-
 def places_of(things, ids):
-    return [int(row) for row in lookup.places(session_of(things), ids)]
+    return [int(row) for row in places(session_of(things), ids)]
 
 
 def labelled(envelope, version):
