@@ -8,7 +8,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -18,11 +18,13 @@ from urllib.parse import quote
 import click
 from click.core import ParameterSource
 
+from .. import migrate
 from ..collection import Collection
 from ..errors import CollectionNotFoundError, EncvecError, InputError, KeysetError
+from ..indexes.registry import open_connection
 from ..keys import PASSPHRASE, StoredKeyset
 from ..keys.keyset import Keyset
-from ..keys.wrappers.passphrase import PASSPHRASE_FILE_VARIABLE, PASSPHRASE_VARIABLE
+from ..keys.wrappers.passphrase_source import PASSPHRASE_FILE_VARIABLE, PASSPHRASE_VARIABLE, given
 from ..runtime.urls import holds_password
 from ..store import Store, connect
 from .output import note, printable, progress
@@ -34,7 +36,9 @@ __all__ = [
     "Place",
     "confirmed",
     "help_if_alone",
+    "holds_collections",
     "need",
+    "new_passphrase",
     "open_collection",
     "open_keyset",
     "open_store",
@@ -48,6 +52,8 @@ LIMIT = 0.01
 """If attacks identify a larger share of the records without the key, the exit code is 1."""
 
 KEYS_FILE = "keys.json"
+NEW_PASSPHRASE_VARIABLE = "ENCVEC_NEW_PASSPHRASE"  # noqa: S105 - the variable's name
+NEW_PASSPHRASE_FILE_VARIABLE = f"{NEW_PASSPHRASE_VARIABLE}_FILE"
 STORE_FOLDER = "store"
 
 
@@ -114,6 +120,8 @@ def store_options(command: Callable[..., Any]) -> Callable[..., Any]:
     )
     @functools.wraps(command)
     def with_place(*args: Any, folder: Path, store: str | None, **kwargs: Any) -> Any:
+        with suppress(RuntimeError):  # a shell expands "~" on the command line, and nobody does in ENCVEC_DIR
+            folder = folder.expanduser()
         typed = click.get_current_context().get_parameter_source("store") is ParameterSource.COMMANDLINE
         if store and typed and holds_password(store):
             raise click.UsageError("a password on the command line can be seen by others: put the URL in ENCVEC_STORE")
@@ -137,17 +145,40 @@ def passphrase_for(uri: str, *, new: bool = False) -> str | None:
 
     Raises KeysetError where there is no terminal to ask on, or no keyset to open.
     """
-    given = os.environ.get(PASSPHRASE_VARIABLE) or os.environ.get(PASSPHRASE_FILE_VARIABLE)
-    if given or StoredKeyset(uri).wrapper(new=new) != PASSPHRASE:
+    if (
+        os.environ.get(PASSPHRASE_VARIABLE)
+        or os.environ.get(PASSPHRASE_FILE_VARIABLE)
+        or StoredKeyset(uri).wrapper(new=new) != PASSPHRASE
+    ):
         return None
+    return _asked(uri, "New passphrase" if new else f"Passphrase of {printable(uri)}", PASSPHRASE_VARIABLE, confirm=new)
+
+
+def new_passphrase(uri: str) -> str | bytes:
+    """Return the passphrase that a keyset shall get, from the environment or by a prompt. Raises KeysetError."""
+    value = given(NEW_PASSPHRASE_VARIABLE, NEW_PASSPHRASE_FILE_VARIABLE)
+    return value if value is not None else _asked(uri, "New passphrase", NEW_PASSPHRASE_VARIABLE, confirm=True)
+
+
+def _asked(uri: str, label: str, variable: str, *, confirm: bool) -> str:
     if not sys.stdin.isatty():
         raise KeysetError(
-            f"{uri} needs a passphrase: name a file that holds it in {PASSPHRASE_FILE_VARIABLE}, "
-            f"set {PASSPHRASE_VARIABLE}, or run on a terminal"
+            f"{uri} needs a {'new ' if confirm else ''}passphrase: name a file that holds it in {variable}_FILE, "
+            f"set {variable}, or run on a terminal"
         )
-    label = "New passphrase" if new else f"Passphrase of {printable(uri)}"
-    answer: str = click.prompt(label, hide_input=True, confirmation_prompt=new, err=True)
+    answer: str = click.prompt(label, hide_input=True, confirmation_prompt=confirm, err=True)
     return answer
+
+
+def holds_collections(place: Place) -> bool | None:
+    """Return whether the store of a place holds collections, which takes no keys; None if that cannot be seen."""
+    try:
+        if not migrate.current(place.store_url).revision:
+            return False  # it has no tables yet, and shall not get any by this look
+        with closing(open_connection(place.store_url).store) as store:
+            return bool(store.collections())
+    except (EncvecError, OSError):
+        return None
 
 
 def open_keyset(place: Place) -> Keyset:
@@ -155,9 +186,15 @@ def open_keyset(place: Place) -> Keyset:
     uri = place.keys_uri
     stored = StoredKeyset(uri)
     if stored.lasting and not stored.exists():  # before anyone types a passphrase
+        lost = f"no keyset at {uri.removeprefix('file:')}"
+        if holds_collections(place):
+            raise KeysetError(
+                f"{lost}, and the store holds collections that no new keyset can read: bring the file back from a "
+                "backup, or say where it is with --dir or --keys"
+            )
         raise KeysetError(
-            f"no keyset at {uri.removeprefix('file:')}: make one with `encvec init` or `encvec keys create`, "
-            "or say where it is with --dir or --keys"
+            f"{lost}: say where it is with --dir or --keys; for a new store, create one with `encvec init` or "
+            "`encvec keys create`"
         )
     return Keyset.open(uri, passphrase=passphrase_for(uri))
 

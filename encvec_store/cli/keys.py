@@ -1,4 +1,4 @@
-"""`encvec keys`: create, list, rotate, disable and destroy key versions."""
+"""`encvec keys`: create a keyset, change its passphrase; list, rotate, disable and destroy key versions."""
 # ruff: noqa: D301 - for click, a line of \b keeps the next lines as they are
 
 from __future__ import annotations
@@ -12,7 +12,18 @@ from ..errors import EncvecError, KeyUnavailableError
 from ..keys import StoredKeyset
 from ..keys.keyset import Keyset
 from ..keys.registry import split
-from .common import Failure, Place, confirmed, help_if_alone, open_keyset, open_store, passphrase_for, place_options
+from .common import (
+    Failure,
+    Place,
+    confirmed,
+    help_if_alone,
+    holds_collections,
+    new_passphrase,
+    open_keyset,
+    open_store,
+    passphrase_for,
+    place_options,
+)
 from .group import Passing
 from .output import emit, facts, note, table
 
@@ -93,9 +104,16 @@ def show(keyset: Keyset, as_json: bool) -> None:
 
 
 @keys.command()
+@click.option("--beside-full-store", is_flag=True, help="Even if the store holds collections, which it cannot read.")
 @place_options
-def create(place: Place, as_json: bool) -> None:
+def create(beside_full_store: bool, place: Place, as_json: bool) -> None:
     """Create a keyset with one version. `encvec init` does this and creates a store too."""
+    if not beside_full_store and holds_collections(place):
+        raise Failure(
+            "KeysetError",
+            "the store holds collections that a new keyset cannot read: bring their keyset back from a backup, or "
+            "name another store with --store. If you mean it, add --beside-full-store",
+        )
     keyset = create_keyset(place.keys_uri)
     show(keyset, as_json)
     if not as_json:
@@ -163,6 +181,23 @@ def _records_under(place: Place, version: int) -> int | None:
     except (EncvecError, Failure, OSError):
         return None
     return sum(int(stats["key_versions"].get(str(version), 0)) for stats in told)
+
+
+@keys.command()
+@place_options
+def passphrase(place: Place, as_json: bool) -> None:
+    """Change the passphrase of the keyset.
+
+    The old one is taken as for every command. The new one is taken from the file that ENCVEC_NEW_PASSPHRASE_FILE
+    names, from ENCVEC_NEW_PASSPHRASE, or you are asked for it. The keys stay the same. Earlier copies of the keyset
+    still open with the old passphrase: if others may know it, run `encvec keys rotate` as well.
+    """
+    _check_lasting(place.keys_uri, "changed")
+    keyset = open_keyset(place)
+    keyset.change_passphrase(new_passphrase(keyset.uri))
+    show(keyset, as_json)
+    if not as_json:
+        note("the passphrase is changed; earlier copies of the keyset still open with the old one")
 
 
 @keys.command()

@@ -174,6 +174,16 @@ class Keyset:
         """
         self._set_state(version, KeyState.DESTROYED)
 
+    def change_passphrase(self, new: str | bytes) -> None:
+        """Wrap the keyset under another passphrase, all or nothing. The keys stay the same.
+
+        Earlier copies of the keyset still open with the old passphrase. If it may be known to others, rotate as well.
+
+        Raises:
+            KeysetError: the keyset is not wrapped by a passphrase, the new one is empty, or it could not be written.
+        """
+        self._stored.change_passphrase(self._document(), new)
+
     def export(self, *, unsafe_cleartext: bool = False) -> str:
         """Return the keyset unwrapped, as an `env:` variable holds it. Whoever sees it can read all data.
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
-__all__ = ["NONE", "Header", "KeyWrapper", "KeysetStorage"]
+__all__ = ["NONE", "Header", "KeyWrapper", "KeysetStorage", "Renewable"]
 
 NONE = "none"
 """The name for "no wrapper": the keyset is stored in clear, and the storage must keep it secret."""
@@ -62,4 +62,13 @@ class KeyWrapper(Protocol):
 
     def recover(self, header: Header) -> bytes:
         """Return the key of a header, 32 bytes. Raises KeysetError, also if the header is malformed or hostile."""
+        ...
+
+
+@runtime_checkable
+class Renewable(Protocol):
+    """A wrapper whose keys become too weak as time goes by: what it finds outdated gets a new key at the next save."""
+
+    def outdated(self, header: Header) -> bool:
+        """Return True if the key of a header that was recovered should be replaced by a new one."""
         ...

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from ..errors import InputError, KeysetError, UriError
 from ..runtime.urls import shown
-from .protocol import NONE, Header, KeyWrapper
+from .protocol import NONE, Header, KeyWrapper, Renewable
 from .registry import PASSPHRASE, make_storage, make_wrapper, split
 
 __all__ = ["FORMAT", "UNWRAPPED_FORMAT", "StoredKeyset"]
@@ -26,6 +27,7 @@ __all__ = ["FORMAT", "UNWRAPPED_FORMAT", "StoredKeyset"]
 FORMAT = "encvec-keyset-wrapped/1"
 UNWRAPPED_FORMAT = "encvec-keyset/1"
 _FIELDS = {"format", "header", "nonce", "sealed", "wrapper"}
+log = logging.getLogger("encvec_store")
 
 
 @dataclass(frozen=True)
@@ -115,8 +117,36 @@ class StoredKeyset:
         return document
 
     def save(self, document: bytes) -> None:
-        """Replace the document that was created or loaded. The wrapper stays the same."""
-        self._storage.replace(self._wrapped(document))
+        """Replace the document that was created or loaded. The wrapper stays the same, an outdated key does not."""
+        wrapper = self._opened
+        if wrapper is not None and self._key is not None and _is_outdated(wrapper, self._key[2]):
+            self._save_under(wrapper, document)
+            log.warning("%s: its key was derived at a lower cost than is usual today; it is derived anew", self.uri)
+        else:
+            self._storage.replace(self._wrapped(document))
+
+    def change_passphrase(self, document: bytes, passphrase: str | bytes) -> None:
+        """Replace the document that was created or loaded, under another passphrase; all or nothing.
+
+        Raises:
+            KeysetError: something else than a passphrase wraps it, or it could not be written.
+        """
+        if self._key is None or self._key[0] != PASSPHRASE:
+            raise KeysetError(f"{self.uri} is not wrapped by a passphrase, so there is none to change")
+        wrapper = make_wrapper(PASSPHRASE, passphrase)
+        if wrapper is not None:
+            self._save_under(wrapper, document)
+            self._opened, self._passphrase = wrapper, passphrase
+
+    def _save_under(self, wrapper: KeyWrapper, document: bytes) -> None:
+        """Store the document under a new key of a wrapper. If that fails, the old key stays in use."""
+        old = self._key
+        self._key = (self._chosen() if old is None else old[0], *self._new_key(wrapper))
+        try:
+            self._storage.replace(self._wrapped(document))
+        except BaseException:
+            self._key = old
+            raise
 
     def _chosen(self) -> str:
         """Return the name of the wrapper for a new keyset."""
@@ -189,6 +219,10 @@ class StoredKeyset:
 
     def __repr__(self) -> str:
         return f"StoredKeyset({self.uri!r})"
+
+
+def _is_outdated(wrapper: object, header: Header) -> bool:
+    return isinstance(wrapper, Renewable) and wrapper.outdated(header)
 
 
 def _sized(key: bytes) -> bytes:

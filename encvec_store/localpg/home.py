@@ -17,6 +17,7 @@ import json
 import os
 import re
 import secrets
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -79,13 +80,18 @@ class Home:
             )
 
     def _check(self) -> None:
+        info = self.path.lstat()  # in a folder that everybody writes to, somebody may have been here first
+        if not stat.S_ISDIR(info.st_mode):
+            raise LocalServerError(f"{self.path} must be a directory of ours, and is a link or something else")
+        if info.st_uid != os.geteuid():
+            raise LocalServerError(f"{self.path} belongs to another user (uid {info.st_uid})")
+        if not self.lasting and info.st_mode & 0o022:
+            raise LocalServerError(f"{self.path} can be written to by others: remove it, and start again")
         names = {each.name for each in self.path.iterdir()}
         if "PG_VERSION" in names:
             raise LocalServerError(f"{self.path} is a cluster that another program made: start it with that program")
         if self.lasting and names and not names & {"lock", "pgdata"}:
             raise LocalServerError(f"{self.path} holds other files: name an empty directory, or a new one")
-        if self.path.stat().st_uid != os.geteuid():
-            raise LocalServerError(f"{self.path} belongs to another user (uid {self.path.stat().st_uid})")
 
     @contextmanager
     def locked(self) -> Iterator[None]:

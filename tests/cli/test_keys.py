@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import os
 import stat
 import sys
 
@@ -174,7 +175,7 @@ def test_missing_keys_or_store_point_to_init(home, encvec, monkeypatch):
     monkeypatch.delenv("ENCVEC_KEYS")
     answer = encvec("collections")
     assert answer.code == 2
-    assert "no keyset at keys.json: make one with `encvec init`" in answer.err
+    assert "no keyset at keys.json: say where it is with --dir or --keys" in answer.err
     (home / "store").rmdir()
     answer = encvec("collections")
     assert "no store at store: make one with `encvec init`" in answer.err
@@ -182,7 +183,7 @@ def test_missing_keys_or_store_point_to_init(home, encvec, monkeypatch):
 
 
 def test_other_keys_open_nothing(wrapped, encvec, monkeypatch):
-    encvec("keys", "create", "--keys", "file:other.json")
+    assert encvec("keys", "create", "--keys", "file:other.json", "--beside-full-store").code == 0
     answer = encvec("get", "docs", "a:1", "--keys", "file:other.json", "--json")
     assert (answer.code, answer.out, answer.error["type"]) == (2, "", "AuthenticationError")
 
@@ -223,3 +224,29 @@ def test_a_wrapped_variable_needs_its_passphrase(home, encvec, monkeypatch):
     assert "ENCVEC_PASSPHRASE_FILE" in answer.err
     monkeypatch.setenv("ENCVEC_PASSPHRASE", SECRET)
     assert versions(encvec("keys", "list", "--keys", "env:WRAPPED", "--json")) == ({1: "enabled"}, 1)
+
+
+def test_change_the_passphrase(encvec, wrapped, monkeypatch):
+    monkeypatch.setenv("ENCVEC_NEW_PASSPHRASE", "another one")
+    answer = encvec("keys", "passphrase")
+    assert (answer.code, "earlier copies" in answer.err) == (0, True)
+    assert "another one" not in answer.out + answer.err
+    assert "wrong passphrase" in encvec("keys", "list").err
+    monkeypatch.setenv("ENCVEC_PASSPHRASE", "another one")
+    assert encvec("keys", "list").code == 0
+    monkeypatch.delenv("ENCVEC_NEW_PASSPHRASE")
+    assert "new passphrase: name a file that holds it in ENCVEC_NEW_PASSPHRASE_FILE" in encvec("keys", "passphrase").err
+
+
+def test_no_new_keys_beside_a_full_store(encvec, wrapped):
+    """The advice is never to make keys that open nothing that is there."""
+    os.rename("keys.json", "elsewhere.json")
+    answer = encvec("collections")
+    assert (answer.code, "bring the file back from a backup" in answer.err) == (2, True)
+    assert "keys create" not in answer.err
+    refused = encvec("keys", "create")
+    assert (refused.code, "that a new keyset cannot read" in refused.err) == (2, True)
+    assert not os.path.exists("keys.json")
+    assert encvec("keys", "create", "--beside-full-store").code == 0
+    os.rename("keys.json", "second.json")
+    assert encvec("keys", "create", "--store", "faiss:elsewhere").code == 0

@@ -176,3 +176,12 @@ def test_damaged_database_is_unreachable_and_quotes_nothing(tmp_path):
             collection.close()
     assert "SELECT" not in str(told.value)
     assert told.value.__suppress_context__
+
+
+def test_home_is_expanded(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for url in ("faiss:~/data", "faiss://~/data"):
+        assert parse_url(url, {})[0] == tmp_path / "data"
+    assert parse_url("faiss:./~/data", {})[0].name == "data"
+    with pytest.raises(UriError, match="home directory"):
+        parse_url("faiss:~nobody-of-this-name/data", {})

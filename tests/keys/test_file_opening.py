@@ -98,7 +98,7 @@ def test_other_content_is_refused(path, fields):
 
 
 def test_passphrase_sources(monkeypatch, tmp_path, path):
-    """The argument, else ENCVEC_PASSPHRASE, else the file that ENCVEC_PASSPHRASE_FILE names."""
+    """The argument, or ENCVEC_PASSPHRASE, or the file that ENCVEC_PASSPHRASE_FILE names."""
     root = create(path).root(1)
     with pytest.raises(KeysetError, match=r"a passphrase is needed: .*ENCVEC_PASSPHRASE or ENCVEC_PASSPHRASE_FILE"):
         reopen(path, None)
@@ -107,15 +107,16 @@ def test_passphrase_sources(monkeypatch, tmp_path, path):
         secret.write_bytes(content)
         monkeypatch.setenv("ENCVEC_PASSPHRASE_FILE", str(secret))
         assert reopen(path, None).root(1) == root
+    monkeypatch.delenv("ENCVEC_PASSPHRASE_FILE")
     monkeypatch.setenv("ENCVEC_PASSPHRASE", "wrong")
     with pytest.raises(KeysetError, match="wrong passphrase"):
         reopen(path, None)
     assert reopen(path, PASSPHRASE).root(1) == root
     assert reopen(path, PASSPHRASE.encode()).root(1) == root
     monkeypatch.setenv("ENCVEC_PASSPHRASE", PASSPHRASE)
-    monkeypatch.setenv("ENCVEC_PASSPHRASE_FILE", str(tmp_path / "none"))
     assert reopen(path, None).root(1) == root
     monkeypatch.delenv("ENCVEC_PASSPHRASE")
+    monkeypatch.setenv("ENCVEC_PASSPHRASE_FILE", str(tmp_path / "none"))
     with pytest.raises(KeysetError, match="cannot read the passphrase file"):
         reopen(path, None)
 

@@ -17,6 +17,9 @@ if sys.platform != "win32":
 
 __all__ = ["FileStorage"]
 
+_MOST = 1 << 24
+"""Bytes of a keyset file, at most: one that never ends, such as a device, is not read."""
+
 
 class FileStorage:
     """Keyset in a file. A write goes to a temporary file, is synced, and then replaces the old file atomically."""
@@ -30,7 +33,10 @@ class FileStorage:
         if re.match("//[^/.]", rest):
             raise UriError("a name after file:// would be a host: write file:///absolute/path or file:relative/path")
         self.uri = f"file:{rest}"
-        self._path = Path(rest)
+        try:
+            self._path = Path(rest).expanduser()
+        except RuntimeError:
+            raise UriError(f"file:{rest}: the home directory of {rest.partition('/')[0]!r} is not known") from None
         self._seen: bytes | None = None  # the file as last read or written, so that two writers lose no key
 
     def exists(self) -> bool:
@@ -40,12 +46,19 @@ class FileStorage:
     def read(self) -> bytes:
         """Read the file."""
         try:
-            self._seen = self._path.read_bytes()
+            with self._path.open("rb") as file:
+                content = file.read(_MOST + 1)
         except FileNotFoundError:
-            raise KeysetError(f"no keyset at {self._path}; create one with `encvec keys create`") from None
+            raise KeysetError(
+                f"no keyset at {self._path}: if a store was written with it, bring the file back from a backup, since "
+                "no other keyset opens that store; for a new store, create one with `encvec keys create`"
+            ) from None
         except OSError as error:
             raise KeysetError(f"cannot read {self._path}: {error.strerror}") from None
-        return self._seen
+        if len(content) > _MOST:
+            raise KeysetError(f"{self._path} must have at most {_MOST} bytes to be a keyset")
+        self._seen = content
+        return content
 
     def create(self, content: bytes) -> None:
         """Write a new file. Raises KeysetError if there is one already."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import os
-from pathlib import Path
 from typing import Any
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -13,16 +12,15 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from ...errors import KeysetError, UriError
 from ..protocol import Header
+from .passphrase_source import PASSPHRASE_FILE_VARIABLE, PASSPHRASE_VARIABLE, given, secret_bytes
 
 __all__ = ["PASSPHRASE_FILE_VARIABLE", "PASSPHRASE_VARIABLE", "PassphraseWrapper"]
 
-PASSPHRASE_VARIABLE = "ENCVEC_PASSPHRASE"  # noqa: S105 - the variable's name
-PASSPHRASE_FILE_VARIABLE = "ENCVEC_PASSPHRASE_FILE"  # noqa: S105 - the variable's name
-# RFC 9106, section 4, second recommended option; scrypt near the same memory and time
+# RFC 9106, section 4, second recommended option; scrypt with about the same memory and time
 _ARGON2ID = {"name": "argon2id", "iterations": 3, "lanes": 4, "memory_kib": 65536}
 _SCRYPT = {"name": "scrypt", "n": 1 << 16, "r": 8, "p": 1}
-# A header may ask for this much at most: it must not be able to exhaust the machine that opens it. In memory,
-# 1 GiB; in work, memory times passes, about twenty times our own Argon2id.
+# The most that a header may ask for, so that it cannot exhaust the machine that opens it: 1 GiB of memory, and as
+# work (memory times passes) about twenty times our own Argon2id.
 _MAX_MEMORY_KIB = 1 << 20
 _MAX_WORK_KIB = 1 << 22
 _MAX_LANES = 64
@@ -31,8 +29,8 @@ _MAX_LANES = 64
 class PassphraseWrapper:
     """Derives the key from a passphrase and a random salt.
 
-    The passphrase is the argument, else the variable ENCVEC_PASSPHRASE, else the content of the file
-    named by ENCVEC_PASSPHRASE_FILE (without line breaks at its end). It is read when it is needed.
+    The passphrase is the argument, or it is read when it is needed: from the variable ENCVEC_PASSPHRASE, or from the
+    file that ENCVEC_PASSPHRASE_FILE names.
     """
 
     def __init__(self, rest: str = "", passphrase: str | bytes | None = None) -> None:
@@ -41,7 +39,7 @@ class PassphraseWrapper:
         self._passphrase = passphrase
 
     def new(self) -> tuple[bytes, Header]:
-        """Derive a key by the strongest means this machine has."""
+        """Derive a key by the strongest function this machine has."""
         secret, salt = self._secret(), os.urandom(16)
         for cost in (_ARGON2ID, _SCRYPT):
             try:
@@ -51,7 +49,7 @@ class PassphraseWrapper:
         raise KeysetError("this build of OpenSSL has neither Argon2id nor scrypt")
 
     def recover(self, header: Header) -> bytes:
-        """Derive the key that a header asks for."""
+        """Derive the key of a header."""
         try:
             cost = dict(header)
             salt = base64.b64decode(cost.pop("salt"), validate=True)
@@ -59,31 +57,29 @@ class PassphraseWrapper:
                 raise ValueError("salt")
             derive = _kdf(cost, salt)
         except UnsupportedAlgorithm:
-            raise KeysetError("it needs a key derivation that this OpenSSL lacks") from None
+            raise KeysetError("it needs a key derivation function that this OpenSSL lacks") from None
         except (ValueError, KeyError, TypeError):
             raise KeysetError("its key derivation is malformed, or costs more than is allowed") from None
         key: bytes = derive(self._secret())
         return key
 
+    def outdated(self, header: Header) -> bool:
+        """Return True if a header that was recovered costs an attacker less than a new one would."""
+        today = {cost["name"]: cost for cost in (_ARGON2ID, _SCRYPT)}[header["name"]]
+        return any(header[name] < today[name] for name in ("memory_kib", "iterations", "n", "r") if name in today)
+
     def _secret(self) -> bytes:
-        value = self._passphrase
-        if value is None:
-            value = os.environ.get(PASSPHRASE_VARIABLE) or None  # set but empty is not set
-        if value is None and (name := os.environ.get(PASSPHRASE_FILE_VARIABLE)):
-            try:
-                value = Path(name).read_bytes().rstrip(b"\r\n")
-            except OSError as error:
-                raise KeysetError(f"cannot read the passphrase file {name}: {error.strerror}") from None
+        value = given() if self._passphrase is None else self._passphrase
         if not value:
             raise KeysetError(
                 f"a passphrase is needed: pass passphrase=..., or set {PASSPHRASE_VARIABLE} "
                 f"or {PASSPHRASE_FILE_VARIABLE}"
             )
-        return value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
+        return secret_bytes(value)
 
 
 def _kdf(kdf: dict[str, Any], salt: bytes) -> Any:
-    """Return the function passphrase -> key that a header asks for. Raises ValueError on a strange one."""
+    """Return the function passphrase -> key of a header. Raises ValueError if the header is malformed."""
     cost = {name: value for name, value in kdf.items() if name != "name"}
     if not all(type(value) is int and value > 0 for value in cost.values()):
         raise ValueError("kdf")

@@ -31,7 +31,7 @@ def split(url: str) -> tuple[Path, list[tuple[str, str]]]:
     folder = unquote(place)
     if folder.startswith("//"):
         folder = folder[2:]
-        if not folder.startswith(("/", "./", "../")) and folder not in (".", ".."):
+        if not folder.startswith(("/", "./", "../", "~")) and folder not in (".", ".."):
             raise UriError(f"{shown(url)!r}: a name after '//' would be a host, and there is none; write {_SHAPES}")
     if re.match(r"/[A-Za-z]:(/|$)", folder):
         folder = folder[1:]  # faiss:///C:/data
@@ -40,7 +40,10 @@ def split(url: str) -> tuple[Path, list[tuple[str, str]]]:
     options = parse_qsl(query, keep_blank_values=True)
     if len({name for name, _ in options}) < len(options):
         raise UriError(f"{shown(url)!r} gives an option twice")
-    return Path(folder), options
+    try:
+        return Path(folder).expanduser(), options
+    except RuntimeError:
+        raise UriError(f"{shown(url)!r}: the home directory that it names is not known") from None
 
 
 def seconds(value: Any) -> float:
