@@ -20,7 +20,7 @@ from ..engine.session import Session
 from ..errors import AuthenticationError, KeyUnavailableError
 from ..runtime.concurrency import offload
 from ..sealing.codec import RecordCodec, of_one_write
-from .names import Names
+from .repeats import RepeatedIds
 
 __all__ = ["Damage", "VerifyReport", "verify"]
 
@@ -68,7 +68,7 @@ def verify(session: Session, progress: Callable[[int, int], None] | None = None)
     """Open every record and check that its parts belong together. See `Collection.verify`."""
     session.refresh()
     report = VerifyReport(store=session.records.check() + session.index.check() + session.check())
-    total, names = session.records.count(), Names(session)
+    total, names = session.records.count(), RepeatedIds(session)
     for rows in pages(session, _CHUNK):
         damaged = _look(session, rows, report, names)
         for _ in range(_ATTEMPTS):
@@ -77,7 +77,7 @@ def verify(session: Session, progress: Callable[[int, int], None] | None = None)
             # a record that was written or rewritten while we read its parts looks damaged: look again
             session.refresh()
             again = np.unique([item.row for item in damaged])
-            damaged = _look(session, again, VerifyReport(), Names(session))
+            damaged = _look(session, again, VerifyReport(), RepeatedIds(session))
         report.damaged += damaged
         if progress is not None:
             progress(len(rows), total)
@@ -97,7 +97,7 @@ class _Stored:
     index_vector: npt.NDArray[np.float32] | None
 
 
-def _look(session: Session, rows: Rows, report: VerifyReport, names: Names) -> list[Damage]:
+def _look(session: Session, rows: Rows, report: VerifyReport, names: RepeatedIds) -> list[Damage]:
     """Count rows in the report, note their names, and return the damage found in them."""
     records = session.records
     known = records.audit(rows)

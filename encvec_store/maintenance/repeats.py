@@ -12,10 +12,10 @@ from ..data.arrays import Bytes, Rows
 from ..engine.session import Session
 from ..errors import EncvecError
 
-__all__ = ["Names"]
+__all__ = ["RepeatedIds"]
 
 
-class Names:
+class RepeatedIds:
     """The ids seen so far, as record tokens under one key version: 24 bytes a record."""
 
     def __init__(self, session: Session) -> None:
