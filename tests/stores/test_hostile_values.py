@@ -1,6 +1,7 @@
 """Values that no write of ours makes: every call answers rightly or with an error of ours, and nothing crashes."""
 
 import contextlib
+import os
 import sqlite3
 
 import numpy as np
@@ -118,3 +119,30 @@ def test_hostile_values_in_sqlite(folder, keyset, change, opened):
                 call()
     with contextlib.suppress(errors.EncvecError):
         ev.connect(url, keyset=keyset).close()
+
+
+def test_mapped_vectors_cut_short_under_an_open_store(tmp_path, keyset):
+    """Reading a map beyond the end of its file kills a process: in a child, so that it can be seen."""
+    url = f"faiss:{tmp_path / 'data'}"
+    with ev.connect(url, keyset=keyset) as store:
+        things = store.collection("things", DIM, scheme={"name": "sap", "beta": 0.5})
+        things.upsert([f"id-{i}" for i in range(5000)], np.random.default_rng(0).standard_normal((5000, DIM)))
+        things.flush()
+        expected = [hit.id for hit in things.search(np.ones(DIM), k=5)]
+        (file,) = (tmp_path / "data" / "index").rglob("envelopes-*")
+        child = os.fork()
+        if not child:
+            os.truncate(file, 0)
+            found = [hit.id for hit in things.search(np.ones(DIM), k=5)]
+            os._exit(found != expected)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.parametrize("text", [b"[" * 100_000, b'{"tag": ' + b'{"a":' * 100_000, b"\xff", b"", b"1", b'{"tag": 5}'])
+def test_hostile_manifests(folder, keyset, text):
+    (manifest,) = (folder / "index").rglob("manifest.json")
+    manifest.write_bytes(text)
+    with ev.connect(f"faiss:{folder}", keyset=keyset) as store:
+        things = store.collection("things")
+        assert "cached index" in "".join(things.verify().store)
+        assert len(things.search(np.ones(DIM), k=N)) == N

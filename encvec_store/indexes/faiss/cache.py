@@ -37,9 +37,11 @@ FORMAT = 3
 
 _MANIFEST = "manifest.json"
 _LOCK = "writer.lock"
+_MANIFEST_MOST = 1 << 26
+"""Bytes that are read of a manifest, at most."""
 _TRIES = 3
 _STATE = ("generation", "content", "stamp", "index_dim")
-_DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, MemoryError)
+_DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, MemoryError, RecursionError)
 _ROWS_AT_ONCE = 100_000
 _log = logging.getLogger("encvec_store")
 
@@ -274,7 +276,8 @@ class Cache:
 
     def _read_manifest(self) -> bytes | None:
         try:
-            return (self.folder / _MANIFEST).read_bytes()
+            with (self.folder / _MANIFEST).open("rb") as file:
+                return file.read(_MANIFEST_MOST)
         except OSError:
             return None
 

@@ -6,6 +6,7 @@ It has no checksum. Envelopes are authenticated when they are opened, and damage
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,10 +36,18 @@ class EnvelopeFile:
         if not count:
             self._data = np.empty((0, width), np.uint8)
             return
-        if os.stat(path).st_size < count * width:
+        self._size = count * width
+        with open(path, "rb") as file:
+            self._descriptor = os.dup(file.fileno())  # of the file that is mapped, whatever has its name later
+        weakref.finalize(self, os.close, self._descriptor)
+        if not self.is_whole():
             raise ValueError(f"{path.name} is too short")
         # a plain array over the map, because the memmap class of numpy costs microseconds on every access
         self._data = np.asarray(np.memmap(path, np.uint8, "r", shape=(count, width)))
+
+    def is_whole(self) -> bool:
+        """Return True if the file is as long as it was. Reading a map beyond the end of its file kills the process."""
+        return not self.count or os.fstat(self._descriptor).st_size >= self._size
 
     def take(self, ordinals: npt.NDArray[np.intp]) -> Bytes:
         """Return (n, width) copies of envelopes."""

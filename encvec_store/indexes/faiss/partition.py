@@ -279,7 +279,7 @@ def mapped(partitions: Iterable[Partition], rows: Rows, size: int) -> tuple[Byte
     envelopes, have = np.empty((0, size), np.uint8), np.zeros(len(rows), bool)
     for partition in partitions:
         file = partition.file
-        if file is None:
+        if file is None or not file.is_whole():  # cut short by someone: the records have everything
             continue
         ordinals, positions = partition.places(rows)
         if len(ordinals) and ordinals.max() >= file.count:
