@@ -146,3 +146,23 @@ def test_hostile_manifests(folder, keyset, text):
         things = store.collection("things")
         assert "cached index" in "".join(things.verify().store)
         assert len(things.search(np.ones(DIM), k=N)) == N
+
+
+@pytest.mark.parametrize("size", [0, 1 << 13, 1 << 18])
+def test_a_database_cut_short_under_an_open_store(tmp_path, keyset, size):
+    """SQLite maps its file, too."""
+    with ev.connect(f"faiss:{tmp_path / 'data'}", keyset=keyset) as store:
+        things = store.collection("things", DIM, scheme="sealed")
+        ids = [f"id-{i}" for i in range(2000)]
+        things.upsert(ids, np.random.default_rng(0).standard_normal((2000, DIM)))
+        assert len(things.get(ids)) == 2000
+        things.flush()
+        path = tmp_path / "data" / "records.sqlite3"
+        assert path.stat().st_size > 1 << 18, "it is not all in the write-ahead log"
+        child = os.fork()
+        if not child:
+            os.truncate(path, size)
+            with contextlib.suppress(errors.StoreUnreachableError):
+                things.get(ids)
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

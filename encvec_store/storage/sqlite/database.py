@@ -58,6 +58,8 @@ class Database:
         self._closed = False
         self._watch: sqlite3.Connection | None = None
         """Never writes: SQLite does not count the commits of a connection itself."""
+        self._size, self._cut = 0, False
+        """The size of the file when it was last read, and whether it ever became shorter."""
         self._begin_process()
         try:
             denied = "" if read_only else _make(folder, self.path)
@@ -225,7 +227,21 @@ class Database:
         if self._closed:
             raise StoreClosedError("the store is closed")
         with self._connections.cursor() as cursor:
-            yield cursor
+            if self._was_cut():
+                cursor.execute("PRAGMA mmap_size = 0")
+            try:
+                yield cursor
+            finally:
+                self._was_cut()  # a checkpoint makes the file longer, and the map with it
+
+    def _was_cut(self) -> bool:
+        """Return True if the file has ever become shorter. Reading a map beyond its end would kill the process."""
+        with suppress(OSError):
+            size = os.stat(self.path).st_size
+            if size < self._size:  # or another thread looked later, and saw that the file had grown
+                self._cut |= os.stat(self.path).st_size < self._size
+            self._size = size
+        return self._cut
 
     def _prepare(self) -> None:
         """Create the tables, or check that they are ours and not of a later version."""
