@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
-__all__ = ["NONE", "Header", "KeyWrapper", "KeysetStorage", "Renewable"]
+__all__ = ["NONE", "Header", "KeyWrapper", "KeysetStorage", "RenewsKeys"]
 
 NONE = "none"
 """The name for "no wrapper": the keyset is stored in clear, and the storage must keep it secret."""
@@ -66,7 +66,7 @@ class KeyWrapper(Protocol):
 
 
 @runtime_checkable
-class Renewable(Protocol):
+class RenewsKeys(Protocol):
     """A wrapper whose keys become too weak as time goes by: what it finds outdated gets a new key at the next save."""
 
     def outdated(self, header: Header) -> bool:

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from ..errors import InputError, KeysetError, UriError
 from ..runtime.urls import shown
-from .protocol import NONE, Header, KeyWrapper, Renewable
+from .protocol import NONE, Header, KeyWrapper, RenewsKeys
 from .registry import PASSPHRASE, make_storage, make_wrapper, split
 
 __all__ = ["FORMAT", "UNWRAPPED_FORMAT", "StoredKeyset"]
@@ -222,7 +222,7 @@ class StoredKeyset:
 
 
 def _is_outdated(wrapper: object, header: Header) -> bool:
-    return isinstance(wrapper, Renewable) and wrapper.outdated(header)
+    return isinstance(wrapper, RenewsKeys) and wrapper.outdated(header)
 
 
 def _sized(key: bytes) -> bytes:

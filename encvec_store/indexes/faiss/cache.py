@@ -37,12 +37,10 @@ FORMAT = 3
 
 _MANIFEST = "manifest.json"
 _LOCK = "writer.lock"
-_MANIFEST_MOST = 1 << 26
-"""Bytes that are read of a manifest, at most."""
 _TRIES = 3
 _STATE = ("generation", "content", "stamp", "index_dim")
 _DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, MemoryError, RecursionError)
-_ROWS_AT_ONCE = 100_000
+_ROWS_AT_ONCE, _MANIFEST_MOST = 100_000, 1 << 26  # the latter: bytes that are read of a manifest
 _log = logging.getLogger("encvec_store")
 
 
