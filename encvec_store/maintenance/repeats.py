@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..data.arrays import Bytes, Rows
+from ..data.ids import Id
 from ..engine.session import Session
 from ..errors import EncvecError
 
@@ -24,7 +25,7 @@ class RepeatedIds:
         self._tokens: list[Bytes] = []
         self._rows: list[Rows] = []
 
-    def note(self, ids: dict[int, str]) -> None:
+    def note(self, ids: dict[int, Id]) -> None:
         """Take note of the ids of records that were opened, by row, and look for the same ids under dead versions."""
         if not ids:
             return
@@ -37,7 +38,7 @@ class RepeatedIds:
                 hidden = self._session.records.find(named)
                 self._add(tokens[self._version][hidden > 0], hidden[hidden > 0])
 
-    def repeated(self) -> list[tuple[int, str | None]]:
+    def repeated(self) -> list[tuple[int, Id | None]]:
         """Return (row, id) of the records, still there, whose ids are given more than once."""
         if not self._rows:
             return []
@@ -56,7 +57,7 @@ class RepeatedIds:
         self._tokens.append(np.ascontiguousarray(tokens))
         self._rows.append(rows)
 
-    def _id(self, row: int) -> str | None:
+    def _id(self, row: int) -> Id | None:
         try:
             _, records, _ = self._session.open_payloads(np.array([row]))
         except EncvecError:

@@ -114,11 +114,11 @@ def _look(session: Session, rows: Rows, report: VerifyReport, names: RepeatedIds
     return damaged
 
 
-def _compare(session: Session, stored: dict[int, _Stored], report: VerifyReport) -> tuple[list[Damage], dict[int, str]]:
+def _compare(session: Session, stored: dict[int, _Stored], report: VerifyReport) -> tuple[list[Damage], dict[int, Id]]:
     """Return the damage of records, and the ids of those whose payload is authentic, by row."""
     dead = session.keyring.dead
     damaged: list[Damage] = []
-    ids: dict[int, str] = {}
+    ids: dict[int, Id] = {}
     for row, record in stored.items():
         if record.payload is None or record.vector is None:
             part = "payload" if record.payload is None else "vector"
