@@ -1,4 +1,4 @@
-"""Linear algebra that attacks share: blocks instead of loops over vectors, single precision."""
+"""Linear algebra that the attacks share, on blocks of rows, in single precision."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ __all__ = [
 
 Indices = npt.NDArray[np.intp]
 Cells = npt.NDArray[np.int64]
-"""Which cell each record is in, from 0."""
+"""The cell of each record, counted from 0."""
 
 _BLOCK = 2048
 _CSLS = 10
 _CLUSTERED, _LLOYD = 5000, 15
 _FLOOR = 1e-3
-"""Eigenvalues below this share of the largest count as that share: directions without data must not be blown up."""
+"""Smaller eigenvalues are raised to this share of the largest: whitening must not blow up directions without data."""
 
 
 def float32(values: npt.ArrayLike) -> Matrix:
@@ -45,14 +45,14 @@ def float32(values: npt.ArrayLike) -> Matrix:
 
 
 def unit(points: npt.NDArray[np.floating]) -> Matrix:
-    """Put (n, d) points on the unit sphere; a zero stays where it is."""
+    """Scale (n, d) points to unit length; zero vectors stay zero."""
     length = np.linalg.norm(points, axis=1, keepdims=True)
     result: Matrix = points / np.maximum(length, np.float32(1e-12))
     return result
 
 
 def centred(points: Matrix) -> Matrix:
-    """Take the mean of (n, d) points away."""
+    """Subtract the mean from (n, d) points."""
     result: Matrix = points - points.mean(axis=0)
     return result
 
@@ -63,19 +63,19 @@ def sample(points: Matrix, most: int, rng: np.random.Generator) -> Matrix:
 
 
 def blocks(count: int, size: int = _BLOCK) -> Iterator[slice]:
-    """Cut `count` rows into slices, so that a (n, n) matrix never stands in memory."""
+    """Cut `count` rows into slices, so that an (n, n) matrix is never held in memory."""
     for start in range(0, count, size):
         yield slice(start, min(start + size, count))
 
 
 def eigen(symmetric: npt.NDArray[np.floating]) -> tuple[Matrix, Matrix]:
-    """Eigenvalues, largest first, and the eigenvectors in columns, in double precision inside."""
+    """Return the eigenvalues, largest first, and the eigenvectors in columns. Computes in double precision."""
     values, vectors = np.linalg.eigh(symmetric.astype(np.float64))
     return float32(values[::-1]), float32(vectors[:, ::-1])
 
 
 def nearest(points: Matrix, candidates: Matrix) -> Indices:
-    """Index of each point's candidate with the largest inner product."""
+    """Return for each point the index of the candidate with the largest inner product."""
     found = np.empty(len(points), np.intp)
     for rows in blocks(len(points)):
         found[rows] = (points[rows] @ candidates.T).argmax(axis=1)
@@ -83,10 +83,10 @@ def nearest(points: Matrix, candidates: Matrix) -> Indices:
 
 
 def mutual(a: Matrix, b: Matrix, neighbours: int = _CSLS) -> tuple[Indices, Indices, Matrix]:
-    """Pairs of unit vectors (n, d), (m, d) that are each other's nearest under CSLS, and the cosines of those pairs.
+    """Return the rows of a (n, d) and b (m, d) that are each other's nearest under CSLS, and their cosines.
 
-    CSLS takes half the mean similarity to the nearest of the other side off every similarity, so that hubs do not
-    attract everything (Conneau et al., "Word translation without parallel data", ICLR 2018).
+    Both hold unit vectors. CSLS subtracts half of each point's mean similarity to its nearest points on the other
+    side, so that hubs do not attract everything (Conneau et al., "Word translation without parallel data", ICLR 2018).
     """
     similar = a @ b.T
     k = min(neighbours, len(a) - 1, len(b) - 1)
@@ -102,25 +102,25 @@ def mutual(a: Matrix, b: Matrix, neighbours: int = _CSLS) -> tuple[Indices, Indi
 def procrustes(a: npt.NDArray[np.floating], b: npt.NDArray[np.floating], rank: int | None = None) -> Matrix:
     """Return the orthogonal matrix R that brings a @ R closest to b (Schonemann, Psychometrika 31, 1966).
 
-    With a rank, only that many leading directions are mapped and the rest goes to zero: all that a few pairs tell.
+    With a rank, only that many leading directions are mapped, and all others to zero: a few pairs tell no more.
     """
     cross = a.T.astype(np.float64) @ b.astype(np.float64)
     try:
         u, _, vt = np.linalg.svd(cross)
-    except np.linalg.LinAlgError:  # LAPACK gives up on some exactly degenerate matrices, and not on those beside them
+    except np.linalg.LinAlgError:  # LAPACK fails on some exactly degenerate matrices, not on slightly changed ones
         cross += 1e-9 * np.linalg.norm(cross) * np.random.default_rng(0).standard_normal(cross.shape)
         u, _, vt = np.linalg.svd(cross)
     return float32(u[:, :rank] @ vt[:rank])
 
 
 def haar(dim: int, rng: np.random.Generator) -> Matrix:
-    """Haar-random orthogonal matrix (Mezzadri, Notices of the AMS 54(5), 2007)."""
+    """Draw a Haar-random orthogonal matrix (Mezzadri, Notices of the AMS 54(5), 2007)."""
     q, r = np.linalg.qr(rng.standard_normal((dim, dim)))
     return float32(q * np.where(np.diagonal(r) < 0, -1.0, 1.0))
 
 
 def ball(count: int, dim: int, rng: np.random.Generator) -> Matrix:
-    """Points uniform in the unit ball."""
+    """Draw `count` points uniformly from the unit ball."""
     noise = rng.standard_normal((count, dim), dtype=np.float32)
     noise *= (rng.random(count) ** (1 / dim) / np.linalg.norm(noise, axis=1)).astype(np.float32)[:, None]
     return noise
@@ -134,24 +134,24 @@ class Statistics:
     basis: Matrix
     """(d, k), the leading eigenvectors."""
     spread: Matrix
-    """(k,), standard deviations along them, floored."""
+    """(k,), standard deviations along them; the smallest are raised to a floor."""
 
     @classmethod
     def fit(cls, vectors: Matrix, dims: int | None = None) -> Statistics:
-        """From (n, d) vectors; `dims` at most d are kept."""
+        """Fit (n, d) vectors, and keep `dims` <= d directions (all by default)."""
         away = centred(vectors)
         values, basis = eigen(away.T @ away / np.float32(len(away)))
         values = np.maximum(values[:dims], _FLOOR * values[0])
         return cls(vectors.mean(axis=0), float32(basis[:, :dims]), np.sqrt(values))
 
     def whitened(self, vectors: Matrix, power: float = 1.0) -> Matrix:
-        """Project (n, d) on the eigenvectors and divide coordinate i by its deviation to this power."""
+        """Project (n, d) onto the eigenvectors and divide each coordinate by its deviation raised to `power`."""
         result: Matrix = (vectors - self.mean) @ (self.basis / self.spread**power)
         return result
 
 
 def centroids(points: Matrix, count: int, rng: np.random.Generator) -> Matrix:
-    """Spherical k-means of (n, d) unit vectors (Dhillon and Modha, 2001) from a random start: `count` centres."""
+    """Return `count` centres of (n, d) unit vectors by spherical k-means (Dhillon and Modha, 2001)."""
     points = sample(points, _CLUSTERED, rng)
     count = min(count, len(points))
     centres = points[rng.choice(len(points), count, replace=False)]

@@ -1,7 +1,7 @@
-"""Two dumps of the same records under two keys: can they be linked, and does a new key help?
+"""Link two dumps of the same records under two keys: does a new key help?
 
-ISO/IEC 24745 calls it unlinkability and renewability. A linker is an attack that takes the other dump for a corpus; a
-figure is the maximum over them, since a naive linker sees nothing of what an aligned one links in full.
+ISO/IEC 24745 calls this unlinkability and renewability. A linker is an attack that takes the other dump as its corpus.
+A reported figure is the maximum over the linkers: a naive one may find nothing where an aligned one links everything.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _LINKED = 0.99
 def linkage(first: Matrix, second: Matrix, *, linkers: Sequence[str] | None = None, seed: int = 0) -> dict[str, Any]:
     """Link two dumps (n, k) of the same records under different keys.
 
-    Rows belong together; linkers do not know that. Gives the linker with the largest D_sys of those tried, with the
-    permutation null beside it and its local D(s) as `curve`, pairs of score and D; `tried` holds D_sys of each.
+    Row i of both is the same record; the linkers do not know that. Returns the figures of the linker with the largest
+    D_sys, its permutation null, and its local D(s) as `curve`, pairs of score and D. `tried` holds each linker's D_sys.
     """
     placed = unit(centred(second))
     best, found, tried = -1.0, {}, {}
@@ -57,14 +57,14 @@ def linkage(first: Matrix, second: Matrix, *, linkers: Sequence[str] | None = No
                 "curve": [[round(float(s), 4), round(float(v), 4)] for s, v in zip(d.scores, d.local, strict=True)],
             }
         if best > _LINKED:
-            break  # there is no more to gain
+            break  # no linker can do much better
     return {**found, "tried": tried}
 
 
 def _by(attack: Callable[[View, Case], Matrix]) -> Callable[[Matrix, Matrix, np.random.Generator], Matrix]:
     def linker(first: Matrix, second: Matrix, rng: np.random.Generator) -> Matrix:
         mean = second.mean(axis=0)
-        # the other dump takes the corpus' place; both are noisy already
+        # the other dump serves as the corpus; both have noise already
         seen = View("centred", centred(first), lambda x: x - mean, lambda x: x - mean)
         return attack(seen, Case(first, second, rng))
 
@@ -83,4 +83,4 @@ LINKERS: dict[str, Callable[[Matrix, Matrix, np.random.Generator], Matrix]] = {
     "cliques": _by(cliques),
     "density": _by(density),
 }
-"""Name -> linker: a dump (n, k), the other one in another order -> the first in the coordinates of the second."""
+"""Linkers by name: each takes two dumps (n, k), the second shuffled, and maps the first into the second's frame."""

@@ -1,4 +1,4 @@
-"""Measures with intervals: how much an attack gained, and the recall that the owner keeps."""
+"""Measures of what an attack gained, with intervals, and of the recall that the owner keeps."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _NULLS = 20
 def hits(located: Matrix, placed: Matrix, own: Indices | None = None) -> npt.NDArray[np.bool_]:
     """Return which located ciphertexts have their own record as the nearest of all placed records.
 
-    `own` says which of the placed each of the located is; without, they are in the same order.
+    `own` holds the index of each one's own record in `placed`; by default both are in the same order.
     """
     own = np.arange(len(located)) if own is None else own
     found: npt.NDArray[np.bool_] = nearest(unit(located), unit(placed)) == own
@@ -42,7 +42,7 @@ def hits(located: Matrix, placed: Matrix, own: Indices | None = None) -> npt.NDA
 
 
 def scores(stored: Matrix, asked: Matrix, cells: Cells) -> Matrix:
-    """Inner products (q, n) of records (n, k) in cells (n,) with queries (cells, q, k), encrypted for each cell."""
+    """Return inner products (q, n) of records (n, k), in cells (n,), with queries (cells, q, k), one set per cell."""
     if len(asked) == 1:
         only: Matrix = asked[0] @ stored.T
         return only
@@ -53,7 +53,7 @@ def scores(stored: Matrix, asked: Matrix, cells: Cells) -> Matrix:
 
 
 def wilson(successes: int, trials: int) -> tuple[float, float]:
-    """95% score interval of a rate (Wilson, JASA 22, 1927)."""
+    """Return the 95% score interval of a rate (Wilson, JASA 22, 1927)."""
     if trials < 1:
         return 0.0, 1.0
     rate, z2 = successes / trials, _Z**2
@@ -63,16 +63,16 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
 
 
 def mean_cosine(estimates: Matrix, truth: Matrix, mean: Matrix | None = None) -> float:
-    """Mean cosine of n estimates to the truth; with `mean` taken off both, so that guessing the mean gains nothing."""
+    """Return the mean cosine of estimates to the truth. With `mean` subtracted, guessing the mean gains nothing."""
     if mean is not None:
         estimates, truth = estimates - mean, truth - mean
     return float(np.einsum("ij,ij->i", unit(estimates), unit(truth)).mean())
 
 
 def decoder(frame: Matrix, vectors: Matrix) -> tuple[Matrix, Matrix]:
-    """Linear minimum-mean-square-error estimate of vectors (m, d) from their noisy frame (m, q): matrix and offset.
+    """Fit the best linear estimate of vectors (m, d) from their noisy frame (m, q); return its matrix and offset.
 
-    Once the transform is known, this is what truncation and noise still hide.
+    Its error is what truncation and noise still hide once the transform is known.
     """
     mean, middle = frame.mean(axis=0), vectors.mean(axis=0)
     away = frame - mean
@@ -85,7 +85,7 @@ def decoder(frame: Matrix, vectors: Matrix) -> tuple[Matrix, Matrix]:
 def recall_in_candidates(
     scored: Matrix, vectors: Matrix, queries: Matrix, candidates: Sequence[int], k: int = 10
 ) -> dict[int, float]:
-    """Return the owner's recall@k for each number of candidates, from scores (p, n) of ciphertexts and plaintexts."""
+    """Return the owner's recall@k for each number of candidates, given the scores (p, n) of the ciphertexts."""
     found = dict.fromkeys(candidates, 0.0)
     for rows in blocks(len(queries), 256):
         exact = queries[rows] @ vectors.T
@@ -110,7 +110,7 @@ def equal_error_rate(mated: Scores, non_mated: Scores) -> float:
     refused = np.concatenate([[0.0], np.cumsum(own[order]) / len(mated)])
     taken = np.concatenate([[1.0], 1 - np.cumsum(~own[order]) / len(non_mated)])
     ranked = scores[order]
-    whole = np.concatenate([[True], ranked[1:] != ranked[:-1], [True]])  # no threshold parts equal scores
+    whole = np.concatenate([[True], ranked[1:] != ranked[:-1], [True]])  # no threshold can separate equal scores
     refused, taken = refused[whole], taken[whole]
     place = int(np.argmin(np.abs(refused - taken)))
     return float((refused[place] + taken[place]) / 2)
@@ -124,7 +124,7 @@ def true_accept_rate(mated: Scores, non_mated: Scores, far: float) -> float:
 
 
 def auc(positive: Scores, negative: Scores) -> float:
-    """Return the chance that a positive scores above a negative, ties counted half. 1/2 means nothing was learnt."""
+    """Return the chance that a positive scores above a negative; a tie counts half. 1/2 means nothing was learnt."""
     order = np.sort(negative)
     below = np.searchsorted(order, positive, side="left") + np.searchsorted(order, positive, side="right")
     return float(below.mean() / (2 * len(negative)))
@@ -132,12 +132,12 @@ def auc(positive: Scores, negative: Scores) -> float:
 
 @dataclass(frozen=True)
 class Unlinkability:
-    """D of Gomez-Barrero et al.; 0 is unlinkable, 1 fully linkable."""
+    """The measure D of Gomez-Barrero et al.: 0 is unlinkable, 1 is fully linkable."""
 
     system: float
     """D_sys, the global measure."""
     null: float
-    """The 95% quantile of D_sys with shuffled labels: what the histograms show by chance."""
+    """The 95% quantile of D_sys with shuffled labels: its value by chance."""
     scores: npt.NDArray[np.float64]
     """Centres of the bins."""
     local: npt.NDArray[np.float64]
@@ -145,11 +145,11 @@ class Unlinkability:
 
 
 def unlinkability(mated: Scores, non_mated: Scores, *, bins: int = 100, seed: int = 0) -> Unlinkability:
-    """Local and global linkability of two templates' scores under different keys, with the permutation null.
+    """Measure how far scores of templates under different keys link them, locally and globally, with the null.
 
     Gomez-Barrero, Galbally, Rathgeb and Busch, "General framework to evaluate unlinkability in biometric template
     protection systems", IEEE TIFS 13(6), 2018: LR(s) = p(s | mated) / p(s | non-mated), D(s) = 2 LR / (1 + LR) - 1
-    where LR > 1 and else 0, D_sys its mean over mated scores. Priors are equal.
+    where LR > 1, else 0; D_sys is the mean of D over the mated scores. Priors are equal.
     """
     scores = np.concatenate([mated, non_mated]).astype(np.float64)
     edges = np.linspace(scores.min(), scores.max() + 1e-12, bins + 1)

@@ -1,7 +1,7 @@
-"""Leaks beside identification: membership, attributes, norms, averaging, own records, cells.
+"""Leaks other than identification: membership, attributes, norms, averaging, own records, cells.
 
-Each probe takes arrays and gives figures with their own chance level, and where it can the `null`: what is reached
-by luck in one of twenty trials where nothing leaks. Linkage of two keys and identities have files of their own.
+Each probe takes arrays and returns figures with their chance level and, where possible, the `null`: the value that
+luck reaches in one of twenty trials when nothing leaks. `linking` and `identities` hold two more probes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _SHUFFLES = 400
 
 
 def membership(located: Matrix, members: Matrix, strangers: Matrix, luck: float = LUCK) -> dict[str, float]:
-    """Tell whether a text is stored: by the cosine to the nearest located ciphertext, all in one frame.
+    """Tell whether a text is stored, by its cosine to the nearest located ciphertext. All are in one frame.
 
     The null is that of the rank sum (Mann and Whitney, Annals of Mathematical Statistics 18, 1947).
     """
@@ -49,9 +49,9 @@ def membership(located: Matrix, members: Matrix, strangers: Matrix, luck: float 
 
 
 def attributes(located: Matrix, truth: Labels, placed: Matrix, labels: Labels, luck: float = LUCK) -> dict[str, float]:
-    """Infer a label of each located record (n, q): logistic regression, trained on the corpus (m, q) and its labels.
+    """Infer a label of each located record (n, q), by logistic regression on the corpus (m, q) and its labels.
 
-    `chance` is what naming the corpus' commonest label for all gets; `null` the same guesses on shuffled records.
+    `chance` is the accuracy of always guessing the corpus' commonest label, `null` that on shuffled records.
     """
     names, codes = np.unique(labels, return_inverse=True)
     inputs = np.concatenate([unit(placed), np.ones((len(placed), 1), np.float32)], axis=1).astype(np.float64)
@@ -81,7 +81,7 @@ def attributes(located: Matrix, truth: Labels, placed: Matrix, labels: Labels, l
 
 
 def grouping(ciphertexts: Matrix, labels: Labels, known: int, seed: int = 0) -> dict[str, float]:
-    """Infer labels from ciphertexts alone, where those of `known` records have leaked: neighbours stay neighbours."""
+    """Infer labels from the ciphertexts and the leaked labels of `known` records: neighbours stay neighbours."""
     order = np.random.default_rng(seed).permutation(len(labels))
     told, rest = order[:known], order[known:]
     points = centred(ciphertexts)
@@ -89,7 +89,7 @@ def grouping(ciphertexts: Matrix, labels: Labels, known: int, seed: int = 0) -> 
 
 
 def apart(ciphertexts: Matrix, cells: Cells) -> Matrix:
-    """Ciphertexts (n, k) with coordinates of their own for each cell, and one that tells the cell: rotations differ."""
+    """Give each cell of ciphertexts (n, k) its own coordinates, and one that marks the cell: rotations differ."""
     names, codes = np.unique(cells, return_inverse=True)
     if len(names) == 1:
         return ciphertexts
@@ -102,12 +102,12 @@ def apart(ciphertexts: Matrix, cells: Cells) -> Matrix:
 
 
 def norms(ciphertexts: Matrix, vectors: Matrix) -> dict[str, float]:
-    """How the ciphertexts' lengths follow the plaintexts' distances to their mean (Spearman), and how they spread."""
+    """Correlate ciphertext lengths with the plaintexts' distances to their mean (Spearman); report their spread."""
     lengths = np.linalg.norm(ciphertexts, axis=1)
     away = np.linalg.norm(centred(vectors), axis=1)
     spread = float(lengths.std() / lengths.mean())
     return {
-        # on a sphere the lengths differ by rounding only
+        # on a sphere, lengths differ only by rounding
         "rank_correlation": float(spearmanr(lengths, away).statistic) if spread > 1e-6 else 0.0,
         "relative_spread": spread,
         "scale": float(lengths.mean()),
@@ -117,10 +117,10 @@ def norms(ciphertexts: Matrix, vectors: Matrix) -> dict[str, float]:
 
 
 def averaging(keyed: Keyed, vectors: Matrix, times: int = 16) -> dict[str, float]:
-    """Encrypt the same (n, d) again and again: cosine between two halves' means. One encryption's is the chance level.
+    """Encrypt the same (n, d) `times` times, and compare the means of two halves by cosine.
 
-    Where the noise is derived from the record, further encryptions are the same bytes; where it is fresh, it averages
-    out and the cosine goes to 1.
+    `chance` is the cosine of two single encryptions. Noise that is derived from the record gives the same bytes each
+    time. Fresh noise averages out, and the cosine goes to 1.
     """
     runs = np.stack([keyed.store(vectors) for _ in range(times)])
     halves = [float32(runs[start::2].mean(axis=0)) for start in (0, 1)]
@@ -134,11 +134,11 @@ def averaging(keyed: Keyed, vectors: Matrix, times: int = 16) -> dict[str, float
 def chosen_plaintext(
     keyed: Keyed, vectors: Matrix, *, own: Matrix | None = None, length: float = 1.0, seed: int = 0
 ) -> dict[str, float | str]:
-    """Have 2 d vectors of one's own stored, solve for the map, and identify (n, d) records stored under the key.
+    """Store 2 d chosen vectors, solve for the map, and identify the (n, d) records stored under the same key.
 
-    `own` (m, d) are vectors of the kind to take them from, and to make statistics of; without, they are drawn at
-    random. Norms above 1 drown the noise, where a scheme lets them in. The map is sought from the vectors as they are
-    and from the adversary's own sketch of them; the better counts.
+    The chosen vectors and the statistics come from `own` (m, d), vectors of the same kind; by default the vectors are
+    drawn at random. A `length` above 1 drowns the noise, if the scheme accepts such norms. The map is fitted to the
+    vectors themselves and to the adversary's own sketch of them; the better result counts.
     """
     n, d = vectors.shape
     rng = np.random.default_rng(seed)
@@ -165,11 +165,11 @@ def chosen_plaintext(
 
 
 def cell_leakage(tokens: Cells, labels: Labels) -> dict[str, float]:
-    """What cells (n,) tell of labels (n,): mutual information over the labels' entropy, 0 nothing, 1 everything.
+    """Measure what cells (n,) tell about labels (n,): mutual information over label entropy, 0 none, 1 all.
 
-    `chance` is the mean of the same with labels shuffled, since small cells agree with anything, and `null` its
-    quantile. `named` is the share of records whose label is the commonest of their cell, `named_null` that of shuffled
-    ones.
+    `chance` is the mean of this with shuffled labels, which is above 0 for small cells, and `null` its quantile.
+    `named` is the share of records whose label is the commonest in their cell, `named_null` its quantile with shuffled
+    labels.
     """
     rng = np.random.default_rng(0)
     shuffled = [rng.permutation(labels) for _ in range(_SHUFFLES)]
@@ -188,12 +188,12 @@ def cell_leakage(tokens: Cells, labels: Labels) -> dict[str, float]:
 
 
 def joining(keyed: Keyed, vectors: Matrix, queries: Matrix) -> dict[str, float]:
-    """Bring all cells under the rotation of the first by (q, d) queries that were logged, encrypted for every cell.
+    """Turn all cells to the rotation of the first, by (q, d) logged queries that were encrypted for every cell.
 
-    Two copies of each of (n, d) records are stored. `joined` is the cosine of two, one in the first cell, the other in
-    another that is turned by the queries, over `one_cell`, the cosine of two in one cell, which noise lets no map
-    exceed: 1 where cells are one again. `chance` is the same without queries, `null` its quantile where they are paired
-    at random.
+    Two copies of each of the (n, d) records are stored. `one_cell` is the cosine of two copies in one cell; noise lets
+    no map exceed it. `joined` is the cosine of copies in the first cell and in another turned cell, divided by
+    `one_cell`: 1 means that the cells are joined again. `chance` is the same without queries, `null` its quantile when
+    the queries are paired at random.
     """
     asked = keyed.ask(queries)
     (first, a), (second, b) = (keyed.spread(vectors) for _ in range(2))

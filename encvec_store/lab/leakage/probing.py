@@ -1,8 +1,8 @@
-"""Run the probes on an experiment's subjects: rows beside those of attacks.
+"""Run the probes on an experiment's subjects, and keep their rows beside those of the attacks.
 
-One row a subject, size, key and probe, with `probe` where a row of an attack has `attack`: a figure (`measure`,
-`value`), what guessing gives (`chance`), what luck gives in one of twenty trials where nothing leaks (`null`), the
-rest in `details`. Rows go to the same file, and a run that was stopped goes on behind them.
+There is one row for each subject, size, key and probe; it has `probe` where a row of an attack has `attack`. It holds
+a figure (`measure`, `value`), what guessing gives (`chance`), what luck gives in one of twenty trials when nothing
+leaks (`null`), and the rest in `details`. Rows go to the same file, and a stopped run can continue.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _LONG = 100.0
 
 
 def _linkage(bench: Bench) -> Found:
-    """Two dumps of the same records: under this key and under the next."""
+    """Link two dumps of the same records, under this key and the next."""
     other = bench.subject.keyed(bench.key + 1, bench.experiment.statistics).store(bench.truth)
     found = linkage(bench.stored, other, seed=bench.key)
     return "d_sys", found.pop("d_sys"), 0.0, found.pop("d_sys_null"), found
@@ -73,7 +73,7 @@ def _grouping(bench: Bench) -> Found | None:
 
 
 def _cells(bench: Bench) -> Found | None:
-    """Which records share a cell shows in any store."""
+    """Every store shows which records share a cell."""
     if bench.known.labels is None or bench.cells.max() == bench.cells.min():
         return None
     found = probes.cell_leakage(bench.cells, bench.known.labels[0][bench.rows])
@@ -81,9 +81,9 @@ def _cells(bench: Bench) -> Found | None:
 
 
 def _joining(bench: Bench) -> Found | None:
-    """A server that logs queries has each of them once for every cell. The null is that of queries paired at random."""
+    """A server that logs queries sees each one encrypted for every cell. The null pairs queries at random."""
     if bench.cells.max() == bench.cells.min() or bench.keyed.sorts is not None:
-        return None  # by content, no record is ever in two cells
+        return None  # if cells follow content, copies of a record share a cell
     found = probes.joining(bench.keyed, bench.truth, bench.strangers[:_LOGGED])
     fewer = {
         str(count): round(probes.joining(bench.keyed, bench.truth, bench.strangers[:count])["joined"], 4)
@@ -93,14 +93,14 @@ def _joining(bench: Bench) -> Found | None:
 
 
 def _averaging(bench: Bench) -> Found:
-    """Copies of a record under ids of their own. The null is what two single copies have in common."""
+    """Average copies of a record under different ids. The null is the cosine of two single copies."""
     found = probes.averaging(bench.keyed, bench.truth[:MOST], _COPIES)
     details = {"copies": _COPIES, "repeats_equal": found["repeats_equal"]}
     return "cosine", found["cosine"], found["chance"], found["chance"], details
 
 
 def _chosen(bench: Bench) -> Found:
-    """A store puts every vector on the sphere before a scheme of ours sees it; others may take it as it comes."""
+    """Try long vectors too, except on our own schemes: our store scales every vector to unit length first."""
     lengths = (1.0,) if isinstance(bench.subject, Registered) else (1.0, _LONG)
     tried = [
         probes.chosen_plaintext(bench.keyed, bench.truth, own=own, length=length, seed=bench.key)
@@ -119,7 +119,7 @@ def _norms(bench: Bench) -> Found:
 
 
 def _pictures(bench: Bench, among: Indices) -> Indices | None:
-    """Rows of the corpus that show somebody who is enrolled."""
+    """Return rows of the corpus that show enrolled people."""
     if bench.known.identities is None:
         return None
     mine, theirs = bench.known.identities
@@ -143,7 +143,7 @@ def _people(bench: Bench) -> Found | None:
 
 
 def _accuracy(bench: Bench) -> Found | None:
-    """The owner's. The value is the error after re-rank of most candidates, the null that of the plaintext."""
+    """Measure the owner's accuracy: the error after re-ranking the most candidates. The null is plaintext's error."""
     shown = _pictures(bench, np.arange(len(bench.experiment.corpus)))
     if shown is None or bench.known.identities is None:
         return None
@@ -169,7 +169,7 @@ PROBES: dict[str, Callable[[Bench], Found | None]] = {
     "attributes": _attributes,
     "linkage": _linkage,
 }
-"""Name -> probe, cheap ones first."""
+"""Probes by name, cheap ones first."""
 
 
 def probe(
@@ -180,10 +180,10 @@ def probe(
     *,
     only: Sequence[str] | None = None,
 ) -> list[Row]:
-    """Run all probes, or `only` some, on each subject, size and key; append rows to `out`, skip those in it.
+    """Run all probes, or `only` some, on each subject, size and key; append the rows to `out`.
 
-    Returns the rows of probes, those found in the file included. Raises InputError for an unknown probe, or labels
-    that are not as many as vectors.
+    Skips what `out` holds already. Returns the rows of probes, including those found in the file. Raises InputError
+    for an unknown probe, or if the number of labels differs from that of vectors.
     """
     known = known or Known()
     known.check(experiment)
@@ -201,7 +201,7 @@ def probe(
 def worst_probes(rows: Iterable[Row]) -> list[Row]:
     """Return for each subject, parameters, n and probe the row with the largest value over keys.
 
-    With `median`, the median over keys, and their number as `keys`.
+    Each row also has the median over keys as `median`, and the number of keys as `keys`.
     """
     groups: dict[str, list[Row]] = {}
     for row in rows:
@@ -227,7 +227,7 @@ def _rows(
     experiment: Experiment, known: Known, done: set[str], progress: Callable[[int], None], only: Sequence[str]
 ) -> Iterator[Row]:
     libraries = {name: version(name) for name in ("encvec-store", "numpy", "scipy")}
-    # keys first: a run that is stopped has said something of every subject
+    # keys are the outer loop, so that a stopped run has rows of every subject
     for key, n, (name, given) in itertools.product(range(experiment.keys), experiment.sizes, experiment.subjects):
         subject = experiment.standing(given, n)
         bench: Bench | None = None

@@ -1,7 +1,7 @@
-"""Read the experiment's rows for a report: trials, schemes, verdicts in plain words.
+"""Read the experiment's rows for a report: trials, schemes, and verdicts in plain words.
 
-A verdict is the worst trial of a scheme without known pairs, and says of it no more than it shows: what is not told
-apart from chance after as many trials as were made (Bonferroni) is called chance, never safe.
+A verdict is that of a scheme's worst trial without known pairs. If that trial does not differ from chance, given the
+number of trials (Bonferroni), the verdict is "chance", never "safe".
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ HELD = {
     "superset": "the very same data among others",
 }
 LEVELS = ("chance", "little", "leaks", "broken")
-"""Not told from chance; at most 1% of the records named; more; at least half."""
+"""No better than chance; at most 1% of the records named; more than that; at least half."""
 WAYS = {
     "together": "all cells together",
     "each": "each cell by itself",
@@ -34,14 +34,14 @@ WAYS = {
     "with pairs": "the cell with the pairs",
     "without pairs": "the other cells",
 }
-"""How a collection in cells was attacked, or which of its records are counted."""
+"""How a collection in cells was attacked, or which of its records count."""
 _SIGNIFICANT = 0.05
 _LITTLE, _HALF = 0.01, 0.5
 
 
 @dataclass(frozen=True)
 class TrialRow:
-    """A row: one attack on n records under one key."""
+    """One row: one attack on n records under one key."""
 
     subject: str
     parameters: tuple[tuple[str, Any], ...]
@@ -60,23 +60,23 @@ class TrialRow:
     recall: Mapping[int, float]
     versions: Mapping[str, str]
     counted: int
-    """Records that could be named."""
+    """Number of records that the attack could name."""
     way: str = ""
-    """Of WAYS, for a collection in cells."""
+    """A key of WAYS, for a collection in cells."""
 
     @property
     def luck(self) -> float:
-        """How likely guessing names as many."""
+        """The probability that guessing names at least as many records."""
         return float(binom.sf(round(self.identified * self.counted) - 1, self.counted, self.chance))
 
     @property
     def how(self) -> str:
-        """Attack and view, and what was attacked by itself."""
+        """The attack, the view and, for cells, the way."""
         return ", ".join(filter(None, (self.attack, self.view, WAYS.get(self.way, self.way))))
 
     @classmethod
     def of(cls, row: Any) -> TrialRow:
-        """From a row's JSON; what is not essential may be missing. Raises KeyError, TypeError or ValueError."""
+        """Read a row's JSON, which may lack optional fields. Raises KeyError, TypeError or ValueError."""
         n, pairs, identified = int(row["n"]), int(row.get("pairs", 0)), float(row["identified"])
         counted = int(row.get("counted", n - pairs))
         if not (0 <= pairs < n and 0 <= identified <= 1 and 0 < counted <= n):
@@ -110,7 +110,7 @@ class TrialRow:
 
 
 def read(rows: Iterable[Any]) -> tuple[list[TrialRow], int]:
-    """Trials of rows as `run` returns them or as JSON lines, and how many were none (cut off, or of something else)."""
+    """Read rows of `run`, or JSON lines. Returns the trials, and the number of rows that are cut off or no trials."""
     trials, refused = [], 0
     for row in rows:
         if isinstance(row, str) and not row.strip():
@@ -124,7 +124,7 @@ def read(rows: Iterable[Any]) -> tuple[list[TrialRow], int]:
 
 @dataclass(frozen=True)
 class SchemeRow:
-    """All trials of a subject with one set of parameters, on one collection of data."""
+    """All trials of a subject with one set of parameters, on one data set."""
 
     name: str
     control: bool
@@ -136,7 +136,7 @@ class SchemeRow:
         return [trial for trial in self.trials if not trial.pairs]
 
     def level(self, trial: TrialRow) -> str:
-        """Which of LEVELS a trial is, given as many trials as this scheme saw under the same circumstances."""
+        """Return the trial's level, one of LEVELS, given how many such trials (with pairs, or without) there were."""
         beside = sum(bool(other.pairs) == bool(trial.pairs) for other in self.trials)
         if trial.luck * beside > _SIGNIFICANT:
             return "chance"
@@ -144,7 +144,7 @@ class SchemeRow:
 
     @property
     def worst(self) -> TrialRow | None:
-        """The worst without pairs; None where all had some."""
+        """The worst trial without pairs; None if all trials had pairs."""
         return max(self.alone, key=lambda t: (LEVELS.index(self.level(t)), t.identified), default=None)
 
     @property
@@ -153,7 +153,7 @@ class SchemeRow:
         return "untried" if self.worst is None else self.level(self.worst)
 
     def sentence(self) -> str:
-        """What it means, for somebody who knows none of the terms."""
+        """Say what the verdict means, for readers who know none of the terms."""
         worst = self.worst
         if worst is None:
             return "Tried only against a thief who already knows some records: see known pairs below."
@@ -165,24 +165,24 @@ class SchemeRow:
         return f"A thief who has {held(worst)} names {percent(worst.identified)} of {worst.n:,} records{beside}."
 
     def tried(self) -> str:
-        """How much was tried without pairs: what "no better than chance" stands on."""
+        """Say how much was tried without pairs: the basis of "no better than chance"."""
         attacks, keys = len({trial.attack for trial in self.alone}), len({trial.key for trial in self.alone})
         return f"{attacks} attack{'s' * (attacks > 1)}, {keys} key{'s' * (keys > 1)}"
 
     def breaking_pairs(self) -> TrialRow | None:
-        """The fewest known pairs with which at least half of the other records were named."""
+        """Return the trial that named at least half of the other records with the fewest known pairs."""
         broken = [trial for trial in self.trials if trial.pairs and trial.identified >= _HALF]
         return min(broken, key=lambda t: (t.pairs, -t.identified), default=None)
 
     def beyond(self) -> TrialRow | None:
-        """The worst on cells without pairs, where those of one cell are known."""
+        """Return the worst trial on the other cells, when all known pairs are in one cell."""
         others = [trial for trial in self.trials if trial.pairs and trial.way == "without pairs"]
         return max(others, key=lambda t: (LEVELS.index(self.level(t)), t.identified), default=None)
 
     def recall(self, candidates: int) -> tuple[float, int] | None:
-        """The owner's recall@10 among that many candidates, mean over keys, and in how many records.
+        """Return the owner's recall@10 among that many candidates, the mean over keys, and the number of records.
 
-        It is the largest collection's: among few records, all are candidates.
+        It is that of the largest collection: in a small one, all records are candidates.
         """
         most = max((trial.n for trial in self.trials if candidates in trial.recall), default=0)
         each = {t.key: t.recall[candidates] for t in self.trials if t.n == most and candidates in t.recall}
@@ -190,7 +190,7 @@ class SchemeRow:
 
 
 def schemes(trials: Sequence[TrialRow]) -> list[SchemeRow]:
-    """Group trials; the user's schemes come before controls, in each the worst first."""
+    """Group the trials by scheme: the user's schemes before the controls, the worst first in each."""
     many = len({trial.corpus for trial in trials}) > 1
     groups: dict[str, list[TrialRow]] = {}
     for trial in trials:
@@ -210,14 +210,14 @@ def schemes(trials: Sequence[TrialRow]) -> list[SchemeRow]:
 
 
 def named(subject: str, parameters: Iterable[tuple[str, Any]], corpus: str = "") -> str:
-    """What a scheme with these parameters is called, on data of that name where there are several."""
+    """Name a scheme with these parameters, and its data set if there are several."""
     shown = " ".join(f"{name}={value:g}" for name, value in parameters if isinstance(value, int | float)
                      and (value or name == "beta"))  # fmt: skip
     return f"{subject} {shown}".strip() + (f", {corpus}" if corpus else "")
 
 
 def held(trial: TrialRow) -> str:
-    """What the adversary held, in words."""
+    """Say in words what the adversary held."""
     corpus = HELD.get(trial.adversary, trial.adversary or "data not stated")
     if trial.way == "told":
         return f"{corpus} and knows which cell each would lie in"
@@ -226,8 +226,8 @@ def held(trial: TrialRow) -> str:
 
 
 def percent(share: float) -> str:
-    """A share as a percentage of two or three digits; 100% and 0% are said only where they are exact."""
-    if share < 1e-12 or share == 1:  # an interval's end that is 0 but for rounding is 0
+    """Format a share as a percentage of two or three digits; only exact values become 100% or 0%."""
+    if share < 1e-12 or share == 1:  # an end of an interval may differ from 0 by rounding
         return f"{share:.0%}"
     if share >= 0.99:
         return f"{min(100 * share, 99.99):.2f}%"

@@ -1,4 +1,4 @@
-"""What an adversary holds, and the ways in which he can look at it."""
+"""What an adversary holds, and the views in which he can compare it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ __all__ = ["VIEWS", "Case", "View", "view", "whitening"]
 class Case:
     """What an adversary holds: never the key, always the algorithm and its parameters.
 
-    `background` (b, d) are further vectors of the kind, for statistics only: a few hundred texts make poor ones.
-    `public` is what the scheme does before its secret steps, where that depends on nothing secret. `pairs` are rows of
-    the ciphertexts whose vectors he knows, `pair_vectors` (p, d).
+    `background` (b, d) holds more vectors of the same kind, used only for statistics: a few hundred texts give poor
+    ones. `public` does the scheme's first steps, if these need no secret. `pairs` are the rows of the ciphertexts
+    whose vectors `pair_vectors` (p, d) he knows.
     """
 
     ciphertexts: Matrix
@@ -40,18 +40,18 @@ class View:
     cipher: Matrix
     """(n, q)"""
     frame: Callable[[Matrix], Matrix]
-    """Plaintext vectors (m, d) -> (m, q)."""
+    """Maps plaintext vectors (m, d) to (m, q)."""
     noisy: Callable[[Matrix], Matrix]
-    """The same, with fresh noise as large as that of the scheme: clouds compare best when both have it."""
+    """The same, with fresh noise as large as the scheme's: clouds compare best if both are noisy."""
 
 
 def view(name: str, case: Case) -> View | None:
-    """Look at a case in a way of the table; None where that way does not exist for it."""
+    """Return the view of that name in VIEWS; None if the case has no such view."""
     return VIEWS[name](case)
 
 
 def _raw(case: Case) -> View | None:
-    """Coordinates as they are: for what keeps them apart, as shuffles do."""
+    """The coordinates as they are: for transforms that do not mix them, such as shuffles."""
     if case.ciphertexts.shape[1] != case.corpus.shape[1]:
         return None
     mean = case.corpus.mean(axis=0)
@@ -59,13 +59,13 @@ def _raw(case: Case) -> View | None:
 
 
 def _centred(case: Case) -> View:
-    """Principal components of both sides, lengths as they are: for isometries."""
+    """Principal components of the corpus, lengths unchanged: for isometries."""
     fit = _statistics(case)
     return View("centred", centred(case.ciphertexts), _plain(fit), _before(case, _plain(fit)))
 
 
 def _recoloured(case: Case) -> View:
-    """The spectrum of the ciphertexts made that of the corpus: undoes partial whitening, whatever its power."""
+    """Ciphertexts with the spectrum of the corpus: undoes partial whitening of any power."""
     fit = _statistics(case)
     white = _whiten(case.ciphertexts)
     _, basis = eigen(_covariance(case.ciphertexts))
@@ -74,13 +74,13 @@ def _recoloured(case: Case) -> View:
 
 
 def _whitened(case: Case) -> View:
-    """Both sides whitened with the adversary's own statistics, norms kept."""
+    """Both sides whitened, each by its own statistics, without scaling to unit length."""
     fit = _statistics(case)
     return View("whitened", _whiten(case.ciphertexts), fit.whitened, _before(case, fit.whitened))
 
 
 def _sphere(case: Case) -> View:
-    """The ciphertexts as they are, against the adversary's own sketch: few ciphertexts make poor statistics."""
+    """Ciphertexts at unit length beside the adversary's own sketch: few ciphertexts give poor statistics."""
     fit = _statistics(case)
 
     def frame(vectors: Matrix) -> Matrix:
@@ -94,7 +94,7 @@ def _sphere(case: Case) -> View:
 
 
 def _public(case: Case) -> View | None:
-    """The scheme's own steps up to the rotation, where their statistics are no secret."""
+    """The scheme's own steps up to the rotation, if their statistics are no secret."""
     if case.public is None:
         return None
     steps = case.public
@@ -109,7 +109,7 @@ def _plain(fit: Statistics) -> Callable[[Matrix], Matrix]:
 
 
 def _before(case: Case, frame: Callable[[Matrix], Matrix]) -> Callable[[Matrix], Matrix]:
-    """Noise as the scheme adds it to unit vectors, before the adversary's own steps."""
+    """Add noise to unit vectors as the scheme does, before the adversary's own steps."""
     return lambda vectors: frame(vectors + np.float32(case.noise) * ball(len(vectors), vectors.shape[1], case.rng))
 
 
@@ -119,7 +119,7 @@ def _statistics(case: Case) -> Statistics:
 
 
 def _covariance(points: Matrix) -> Matrix:
-    """Covariance, shrunk where there are few points for its size, so that it can be inverted."""
+    """Return the covariance, shrunk if there are few points for its size, so that it can be inverted."""
     away = centred(points)
     n, k = points.shape
     matrix = away.T @ away / n
@@ -129,7 +129,7 @@ def _covariance(points: Matrix) -> Matrix:
 
 
 def whitening(points: Matrix) -> Matrix:
-    """The symmetric matrix (q, q) that makes centred (n, q) points white."""
+    """Return the symmetric matrix (q, q) that whitens centred (n, q) points."""
     values, basis = eigen(_covariance(points))
     values = np.maximum(values, 1e-6 * values[0])
     return float32((basis / np.sqrt(values)) @ basis.T)

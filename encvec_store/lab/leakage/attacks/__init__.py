@@ -1,7 +1,8 @@
-"""The attacks, one family a file, and the table of them all.
+"""The attacks, one file for each family, and the table of all of them.
 
-An attack maps ciphertexts into the coordinates of a view's frame; whether it hit is for the experiment to score. A
-figure is the maximum over the table, never one attack's: every naive attack also "fails" against a public constant.
+An attack maps ciphertexts into the coordinates of a view's frame; the experiment scores whether it hit. A reported
+figure is the maximum over the table, never the result of one attack: a naive attack also "fails" against a public
+constant, so its failure proves nothing.
 """
 
 from __future__ import annotations
@@ -30,15 +31,15 @@ class Attack:
 
     name: str
     holds: str
-    """What the adversary has beside ciphertexts and algorithm: corpus, or pairs (and a corpus)."""
+    """What the adversary has besides the ciphertexts and the algorithm: a corpus, or pairs (and a corpus)."""
     run: Callable[[View, Case], Matrix]
-    """Ciphertexts of a view (n, q) -> where they lie in its frame (n, q)."""
+    """Maps the ciphertexts of a view (n, q) to their estimated places in its frame (n, q)."""
     views: tuple[str, ...]
-    """The views in which it is tried."""
+    """The views it is tried in."""
 
 
 def _as_it_is(view: View, case: Case) -> Matrix:
-    """No alignment at all: what demonstrations of safety usually measure."""
+    """Do not align at all. Demonstrations of safety usually measure this."""
     return centred(view.cipher)
 
 

@@ -1,11 +1,11 @@
-"""The very same texts, few under a key: a rigid handful is found by its mutual similarities.
+"""Match small groups of records by their mutual similarities, when the adversary holds the very same texts.
 
-A rotation keeps inner products and noise only blurs them, so a few records that are close to each other are matched
-as a whole: quadruples of near neighbours first, then a beam search that adds one record at a time by its similarities
-to those already placed, the noise's variance falling with each. Once some tens stand, all others follow. This is
-seeded graph matching (Lyzinski, Fishkind and Priebe, "Seeded graph matching for correlated Erdos-Renyi graphs", JMLR
-15, 2014) that finds its own seeds; it needs a hundred records, not thousands, and works where few of the adversary's
-many texts are stored.
+A rotation keeps inner products, and noise only blurs them. So a few records that are close to each other can be
+matched as a group: quadruples of near neighbours first, then a beam search adds one record at a time by its
+similarities to those already placed. Each added record averages out more of the noise. Once some tens of records are
+placed, all others follow. This is seeded graph matching (Lyzinski, Fishkind and Priebe, "Seeded graph matching for
+correlated Erdos-Renyi graphs", JMLR 15, 2014) that finds its own seeds. It needs a hundred records, not thousands, and
+it works when only a few of the adversary's texts are stored.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _FEWEST = 40
 
 
 def cliques(view: View, case: Case) -> Matrix:
-    """Place groups of near neighbours, let the best of them grow, align by what they say, refine."""
+    """Place groups of near neighbours, extend the best of them to all records, align by the result, and refine."""
     cipher = unit(sample(view.cipher, _CIPHER, case.rng))
     targets = unit(sample(view.frame(case.corpus), _CORPUS, case.rng))
     if min(len(cipher), len(targets)) < _FEWEST:
@@ -47,7 +47,7 @@ def cliques(view: View, case: Case) -> Matrix:
         order = _extended(blurred, sharp, left, right)
         placed = sharp[np.ix_(order, order)]
         fit = float(np.einsum("ij,ij->", blurred, placed) / (np.linalg.norm(placed) + 1e-9))
-        fit *= len(np.unique(order)) / len(order)  # all on one text is no fit
+        fit *= len(np.unique(order)) / len(order)  # many records on one text are a bad fit
         if fit > best:
             best, found = fit, order
     turn = procrustes(cipher, targets[found])
@@ -55,7 +55,7 @@ def cliques(view: View, case: Case) -> Matrix:
 
 
 def _groups(blurred: Matrix, sharp: Matrix) -> list[tuple[Indices, Indices]]:
-    """Groups of _SIZE records and the texts they might be, those that fit best first."""
+    """Return groups of _SIZE records with the texts that they may be, best fit first."""
     near = np.argpartition(-sharp, _NEAR, axis=1)[:, :_NEAR]
     one, two, three = np.array(list(itertools.permutations(range(_NEAR), 3))).T
     first = np.repeat(np.arange(len(sharp))[:, None], len(one), axis=1)
@@ -78,7 +78,7 @@ def _groups(blurred: Matrix, sharp: Matrix) -> list[tuple[Indices, Indices]]:
 
 
 def _one_more(sharp: Matrix, placed: Indices, cost: Matrix, wanted: Matrix) -> tuple[Indices, Matrix]:
-    """Give each placement of the beam one more text, by its similarities to those placed; keep the best placements."""
+    """Add one text to each placement of the beam, by its similarities to those placed, and keep the best placements."""
     total = np.repeat(cost[:, None], len(sharp), axis=1)
     for column, value in zip(placed.T, wanted, strict=True):
         total += np.square(sharp[column] - value)
@@ -89,7 +89,7 @@ def _one_more(sharp: Matrix, placed: Indices, cost: Matrix, wanted: Matrix) -> t
 
 
 def _extended(blurred: Matrix, sharp: Matrix, left: Indices, right: Indices) -> Indices:
-    """Place all records by their similarities to those placed, the surest ones a few more in each round."""
+    """Place all records by their similarities to the placed ones; each round keeps a few more of the surest."""
     order = np.zeros(len(blurred), np.intp)
     for _ in range(_ROUNDS):
         a, b = blurred[:, left], sharp[:, right]

@@ -1,4 +1,4 @@
-"""Shuffled coordinates keep their statistics: matched by moments, then by covariances."""
+"""Undo a shuffle of coordinates. They keep their statistics, so moments and then correlations match them."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _ROUNDS = 30
 def coordinates(view: View, case: Case) -> Matrix:
     """Match coordinates by mean, deviation and third moment, then by correlations with those matched so far.
 
-    Assignment by the Hungarian method (Kuhn, 1955), as SciPy has it. Started twice, from moments and from sorted
-    rows of the precision matrix, which hold across domains; the better fit counts.
+    The assignment uses SciPy's Hungarian method (Kuhn, 1955). It starts twice: from moments, and from sorted rows of
+    the precision matrix, which stay similar across domains. The better fit is returned.
     """
     plain = case.corpus
     starts = [_apart(_moments(view.cipher), _moments(plain)), _apart(_signature(view.cipher), _signature(plain))]
@@ -39,7 +39,7 @@ def coordinates(view: View, case: Case) -> Matrix:
 
 
 def permuted(view: View, case: Case, order: Indices) -> Matrix:
-    """Put ciphertext coordinate i at place order[i], and take the mean away."""
+    """Move ciphertext coordinate i to place order[i], and subtract the mean."""
     located = np.empty_like(view.cipher)
     located[:, order] = centred(view.cipher)
     return located
@@ -61,7 +61,7 @@ def _moments(points: Matrix) -> Matrix:
 
 
 def _signature(points: Matrix) -> Matrix:
-    """Sorted rows of the normalised precision matrix."""
+    """Return the sorted rows of the normalised precision matrix."""
     covariance = np.cov(points, rowvar=False)
     covariance += 1e-3 * np.trace(covariance) / len(covariance) * np.eye(len(covariance))
     precision = np.linalg.inv(covariance)

@@ -1,8 +1,8 @@
-"""Iterated closest points: the engine of every alignment, and PCA as its simplest start.
+"""Iterated closest points, which every alignment uses, and PCA as its simplest start.
 
-Besl and McKay, "A method for registration of 3-D shapes", TPAMI 14(2), 1992, with mutual nearest neighbours under
-CSLS for "closest" and orthogonal Procrustes for the step. It fails from a random start in many dimensions, which
-proves nothing: it must start where few dimensions carry most, and grow.
+Besl and McKay, "A method for registration of 3-D shapes", TPAMI 14(2), 1992. Here "closest" means mutual nearest
+neighbours under CSLS, and each step is an orthogonal Procrustes fit. It fails from a random start in many dimensions,
+which proves nothing: it must start in the few dimensions that carry most of the variance, and then add the others.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _POLISH = 3000
 
 
 def principal(view: View, case: Case) -> Matrix:
-    """Align principal components, with signs from third moments, ten first, and refine: breaks any isometry."""
+    """Align principal components, the first ten to begin with, signs by third moments. Breaks any isometry."""
     targets = view.frame(case.corpus)
     a, b = signed_components(view.cipher), signed_components(targets)
     turn = polish(view.cipher, targets, grow(view.cipher @ a, targets @ b, case.rng), case.rng, (a, b))
@@ -30,7 +30,7 @@ def principal(view: View, case: Case) -> Matrix:
 
 
 def signed_components(points: Matrix) -> Matrix:
-    """Eigenvectors of the covariance (q, q), in columns, turned so that third moments are positive."""
+    """Return the eigenvectors of the covariance (q, q), in columns, with signs that make third moments positive."""
     away = centred(points)
     _, basis = eigen(away.T @ away / len(away))
     third = np.einsum("ij->j", (away @ basis) ** 3)
@@ -40,10 +40,10 @@ def signed_components(points: Matrix) -> Matrix:
 def grow(
     a: Matrix, b: Matrix, rng: np.random.Generator, sizes: tuple[int, ...] = SIZES, anchors: Matrix | None = None
 ) -> Matrix:
-    """Find the orthogonal map (q, q) of a's coordinates to b's, where coordinate i of a should be that of b.
+    """Find the orthogonal map (q, q) of a's coordinates to b's; coordinate i of both should roughly agree.
 
-    Begins with the leading coordinates, so the surest ones must stand first. `anchors` (q, q) is the weighted
-    cross-covariance of known pairs, added to that of the matches.
+    It begins with the leading coordinates, so the surest ones must come first. `anchors` (q, q) is the weighted
+    cross-covariance of known pairs; it is added to that of the matches.
     """
     dim = a.shape[1]
     turn = np.zeros((0, 0), np.float32)
@@ -67,7 +67,7 @@ def polish(
     rounds: int = 10,
     anchors: Matrix | None = None,
 ) -> Matrix:
-    """Refine a map in all dimensions on larger draws. With bases, `turn` is between coordinates in these."""
+    """Refine a map in all dimensions on larger samples. With `bases`, `turn` maps coordinates in these bases."""
     if bases is not None:
         turn = float32(bases[0] @ turn @ bases[1].T)
     for _ in range(rounds):
@@ -80,7 +80,7 @@ def _step(left: Matrix, right: Matrix, turn: Matrix, anchors: Matrix | None) -> 
     if anchors is None:
         return procrustes(left[rows], right[columns])
     cross = left[rows].T @ right[columns]
-    # p pairs against m matches: as ATTACKS of record have it, each pair counts sqrt(m / p)
+    # of p pairs beside m matches, each pair counts as much as sqrt(m / p) matches
     u, _, vt = np.linalg.svd(cross + anchors * np.float32(np.sqrt(max(1, len(rows)))))
     result: Matrix = (u @ vt).astype(np.float32)
     return result

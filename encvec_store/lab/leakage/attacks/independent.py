@@ -1,11 +1,11 @@
-"""Independent components: what survives full whitening.
+"""Align independent components, which full whitening does not hide.
 
 Whitening leaves no second moments to align, but embeddings are far from Gaussian: their independent components are
-sparse, mean something, and are the same in any two samples of a kind, even across models (Yamagiwa, Oyama and
-Shimodaira, "Discovering Universal Geometry in Embeddings with ICA", EMNLP 2023). A secret rotation does not move
-them, noise of a ball is nearly Gaussian and only shrinks their cumulants. So: FastICA on both sides (Hyvarinen,
-"Fast and robust fixed-point algorithms for independent component analysis", IEEE TNN 10(3), 1999), components
-matched by their distributions and by how they go together, then closest points from the surest ones on.
+sparse, meaningful, and the same in any two samples of one kind, even across models (Yamagiwa, Oyama and Shimodaira,
+"Discovering Universal Geometry in Embeddings with ICA", EMNLP 2023). A secret rotation does not change them. Noise
+from a ball is nearly Gaussian and only shrinks their cumulants. So the attack runs FastICA on both sides (Hyvarinen,
+"Fast and robust fixed-point algorithms for independent component analysis", IEEE TNN 10(3), 1999), matches components
+by their distributions and joint moments, and then iterates closest points, beginning with the surest components.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _ROUNDS = 30
 
 
 def components(view: View, case: Case) -> Matrix:
-    """Align independent components: breaks full whitening on the sphere, with noise, from a disjoint corpus."""
+    """Align independent components. Breaks full whitening on the sphere, with noise, given a disjoint corpus."""
     cipher = _white(sample(view.cipher, MOST, case.rng))
     noisy = _white(view.noisy(sample(case.corpus, MOST, case.rng)))
     theirs, mine = fastica(cipher, case.rng), fastica(noisy, case.rng)
@@ -38,15 +38,15 @@ def components(view: View, case: Case) -> Matrix:
     a = (theirs * signs_a)[:, first]
     b = (mine * signs_b)[:, order[first]]
     targets = view.frame(case.corpus)
-    # directions, not the whitened coordinates, are what a rotation preserves
+    # a rotation preserves the directions, not the whitened coordinates
     turn = grow(view.cipher @ a, targets @ b, case.rng)
     return view.cipher @ polish(view.cipher, targets, turn, case.rng, (a, b))
 
 
 def fastica(white: Matrix, rng: np.random.Generator, iterations: int = ITERATIONS) -> Matrix:
-    """Orthogonal (k, k) matrix whose columns are independent directions of white (n, k) points, all at once.
+    """Return the orthogonal (k, k) matrix whose columns are the independent directions of white (n, k) points.
 
-    Contrast log cosh, symmetric decorrelation.
+    It uses the contrast log cosh and symmetric decorrelation, so it finds all directions at once.
     """
     n, k = white.shape
     turn = haar(k, rng)
@@ -61,10 +61,11 @@ def fastica(white: Matrix, rng: np.random.Generator, iterations: int = ITERATION
 
 
 def match(a: Matrix, b: Matrix) -> tuple[Indices, Matrix, Matrix, Matrix]:
-    """Pair the columns of two sources (n, k), (m, k): each of a's partner, both sides' signs, and how sure (k,).
+    """Pair the columns of two sources (n, k) and (m, k).
 
-    First by the quantiles of each column, the longer tail turned up; then, in rounds, by the moments that columns
-    have in common (E s_i^2 s_j^2 and E s_i s_j^2) under the pairing so far: a relaxed graph matching.
+    Returns the partner of each column of a, the signs of a and of b, and how sure each pair is, all (k,). The first
+    pairing compares the quantiles of the columns, with signs that make the longer tail positive. Each further round
+    compares the joint moments (E s_i^2 s_j^2 and E s_i s_j^2) under the pairing so far: a relaxed graph matching.
     """
     signs_a, signs_b = _signs(a), _signs(b)
     a, b = a * signs_a, b * signs_b

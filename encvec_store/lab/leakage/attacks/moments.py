@@ -1,4 +1,4 @@
-"""Fourth-order statistics in closed form: FOBI and density-weighted covariance."""
+"""Align by weighted covariances, in closed form: FOBI (fourth moments) and density weights."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SURE = 0.03
 
 
 def fobi(view: View, case: Case) -> Matrix:
-    """Eigenvectors of the norm-weighted covariance: breaks full whitening where the norm was kept.
+    """Align the eigenvectors of the norm-weighted covariance. Breaks full whitening that keeps norms.
 
     Cardoso, "Source separation using higher order moments", ICASSP 1989.
     """
@@ -30,10 +30,10 @@ def fobi(view: View, case: Case) -> Matrix:
 
 
 def density(view: View, case: Case) -> Matrix:
-    """Eigenvectors of the covariance weighted by each record's kernel density: works on the sphere, too."""
+    """Align the eigenvectors of the covariance weighted by each record's kernel density. Works on the sphere too."""
     tried = [_aligned(view, case, partial(_crowded, power=power, rng=case.rng)) for power in _POWERS]
     targets = sample(view.frame(case.corpus), _REFERENCE, case.rng)
-    # the adversary cannot see who is identified, but he can see how close his map brings the clouds
+    # the adversary cannot see which records he identified, but he can see how close his map brings the two clouds
     close = [_closeness(sample(found, 2000, case.rng), targets) for found in tried]
     return tried[int(np.argmax(close))]
 
@@ -51,12 +51,12 @@ def _aligned(view: View, case: Case, weigh: Callable[[Matrix], Matrix]) -> Matri
 
 
 def _directions(points: Matrix, weigh: Callable[[Matrix], Matrix]) -> Matrix:
-    """Eigenvectors of the weighted second moment, those from both ends of the spectrum first, with signs."""
+    """Return the signed eigenvectors of the weighted second moment, from both ends of the spectrum inwards."""
     away = centred(points)
     weights = weigh(away)
     _, basis = eigen((away * weights[:, None]).T @ away / len(away))
     count = basis.shape[1]
-    # the ends of a spectrum stand apart, its middle does not: 0, n-1, 1, n-2, ...
+    # eigenvalues are well separated at both ends of the spectrum, not in its middle: 0, n-1, 1, n-2, ...
     order = np.arange(count)
     order[0::2], order[1::2] = np.arange((count + 1) // 2), count - 1 - np.arange(count // 2)
     scores = away @ basis
@@ -73,7 +73,7 @@ def _norms(points: Matrix) -> Matrix:
 
 
 def _crowded(points: Matrix, *, power: int, rng: np.random.Generator) -> Matrix:
-    """Standardised kernel density of each point: the mean of cos^power to the others."""
+    """Return the standardised kernel density of each point: its mean of cos^power over the others."""
     points = unit(points)
     others = sample(points, _REFERENCE, rng)
     found = np.empty(len(points), np.float32)

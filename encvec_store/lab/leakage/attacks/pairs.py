@@ -1,4 +1,4 @@
-"""Known pairs: some records whose vectors the adversary knows."""
+"""Attacks with known pairs: the adversary knows the vectors of some records."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["anchored", "permutation", "rotation", "straight"]
 
 
 def permutation(view: View, case: Case) -> Matrix:
-    """Coordinates that vary together over the pairs: Hungarian on correlations. For shuffles."""
+    """Undo a shuffle: match the coordinates that correlate most over the pairs, by the Hungarian method."""
     known = centred(view.cipher[case.pairs])
     truth = centred(case.pair_vectors)
     known, truth = (side / (np.linalg.norm(side, axis=0) + 1e-9) for side in (known, truth))
@@ -23,13 +23,13 @@ def permutation(view: View, case: Case) -> Matrix:
 
 
 def rotation(view: View, case: Case) -> Matrix:
-    """Procrustes in the directions that the pairs span."""
+    """Fit a rotation in the directions that the pairs span (Procrustes)."""
     known, truth = view.cipher[case.pairs], view.frame(case.pair_vectors)
     return view.cipher @ procrustes(known, truth, min(len(known), known.shape[1]))
 
 
 def straight(view: View, case: Case) -> Matrix:
-    """Ridge regression from index vector to plaintext: assumes nothing but that the map is linear."""
+    """Fit a ridge regression from index vector to plaintext. Assumes only that the map is linear."""
     known, truth = view.cipher[case.pairs], view.frame(case.pair_vectors)
     gram = known @ known.T
     gram += np.float32(0.1 * np.trace(gram) / len(gram)) * np.eye(len(gram), dtype=np.float32)
@@ -38,7 +38,7 @@ def straight(view: View, case: Case) -> Matrix:
 
 
 def anchored(view: View, case: Case) -> Matrix:
-    """Pairs as anchors of closest points: each counts as sqrt(matches / pairs) matches (grown from PCA, or not)."""
+    """Iterate closest points with the pairs as anchors: each pair counts as sqrt(matches / pairs) matches."""
     known, truth = unit(view.cipher[case.pairs]), unit(view.frame(case.pair_vectors))
     anchors = known.T @ truth / np.float32(np.sqrt(max(1, len(known))))
     targets = view.frame(case.corpus)

@@ -1,4 +1,4 @@
-"""The very same texts, unordered: records recognised by their place among the others."""
+"""Recognise records by their similarities to all others, when the adversary holds the very same texts."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ _GRAPH = 1_500
 
 
 def profiles(view: View, case: Case) -> Matrix:
-    """Seed with records whose sorted similarities to all others agree, then refine: breaks what keeps distances."""
+    """Seed with records whose sorted similarities to all others agree, and refine. Breaks what keeps distances."""
     cipher, targets = sample(view.cipher, _MOST, case.rng), sample(view.frame(case.corpus), _MOST, case.rng)
     rows, columns, _ = mutual(_profile(cipher), _profile(targets))
     return anchored_by_seeds(view, case, cipher[rows], targets[columns])
 
 
 def _profile(points: Matrix) -> Matrix:
-    """Quantiles of each point's similarities, relative to its own length so that noise shifts all alike."""
+    """Return quantiles of each point's similarities, normalised so that noise shifts all points alike."""
     points = points - points.mean(axis=0)
     similar = points @ points.T
     np.fill_diagonal(similar, 0)
     ranked = np.sort(similar, axis=1)[:, ::-1]
-    # the nearest tell most: the first 50, then some of all
+    # the nearest tell most: take the first 50, then quantiles of all
     levels = np.linspace(0, 1, _LEVELS)
     chosen = np.concatenate([ranked[:, :50], np.quantile(ranked, levels, axis=1).T], axis=1)
     chosen /= chosen.std()
@@ -58,7 +58,7 @@ def spectral(view: View, case: Case) -> Matrix:
 
 
 def anchored_by_seeds(view: View, case: Case, a: Matrix, b: Matrix) -> Matrix:
-    """Procrustes on doubtful pairs, the worst half dropped three times, then closest points."""
+    """Fit a rotation to uncertain pairs, keep the better half three times, then iterate closest points."""
     if len(a) < _SEEDS:
         return view.cipher
     a, b = unit(a), unit(b)

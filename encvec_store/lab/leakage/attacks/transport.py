@@ -1,4 +1,4 @@
-"""Whole clouds against each other: optimal transport and centroid graphs."""
+"""Align whole clouds of points, by optimal transport or by graphs of their centroids."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _STARTS = 6
 
 
 def transport(view: View, case: Case) -> Matrix:
-    """Wasserstein-Procrustes with entropic annealing.
+    """Align by Wasserstein-Procrustes with a falling temperature.
 
-    Transport plan by Sinkhorn (Cuturi, NIPS 2013), rotation by Procrustes on it, colder in each turn (Grave, Joulin
-    and Berthet, "Unsupervised alignment of embeddings with Wasserstein Procrustes", AISTATS 2019).
+    Sinkhorn iterations (Cuturi, NIPS 2013) give the transport plan, Procrustes the rotation for that plan (Grave,
+    Joulin and Berthet, "Unsupervised alignment of embeddings with Wasserstein Procrustes", AISTATS 2019).
     """
     targets = view.frame(case.corpus)
     a, b = unit(sample(view.cipher, _CLOUD, case.rng)), unit(sample(targets, _CLOUD, case.rng))
@@ -48,11 +48,11 @@ def _sinkhorn(scores: Matrix) -> Matrix:
 
 
 def clusters(view: View, case: Case) -> Matrix:
-    """Anchors without pairs: k-means on both sides, the centroids' similarities matched by FAQ, Procrustes, refine.
+    """Use centroids as anchors: k-means on both sides, match the centroids' similarities by FAQ, fit, refine.
 
-    FAQ: Vogelstein et al., "Fast approximate quadratic programming for graph matching", PLOS ONE 10(4), 2015, as SciPy
-    has it. The idea of centroids as anchors: Dar, "mini-vec2vec", 2025, after Jha et al., "Harnessing the universal
-    geometry of embeddings", 2025.
+    FAQ is SciPy's: Vogelstein et al., "Fast approximate quadratic programming for graph matching", PLOS ONE 10(4),
+    2015. The idea of centroids as anchors is from Dar, "mini-vec2vec", 2025, after Jha et al., "Harnessing the
+    universal geometry of embeddings", 2025.
     """
     targets = view.frame(case.corpus)
     best, turn = -np.inf, np.eye(targets.shape[1], dtype=np.float32)
