@@ -1,4 +1,4 @@
-"""`encvec`, which knows this checkout's data sets by name: `python -m benchmarks bench --data banking77`."""
+"""The command `encvec` with this checkout's data sets by name: `python -m benchmarks bench --data banking77`."""
 
 from benchmarks.corpora import find
 from encvec_store.cli import main

@@ -1,12 +1,12 @@
-"""What `sap` gives away to an attacker with similar data: hierarchical PCA and ICP alignment, without the key.
+"""Attack `sap` with similar data and without the key, by hierarchical PCA and ICP alignment.
 
     python -m benchmarks.attack [--beta 2.0] [--records 4000] [--json]
 
-The victim stores some Banking77 sentences; the attacker holds the stolen index vectors and embeddings of
-*other* sentences of the same kind, none of the victim's. He aligns the principal components of both clouds,
-with signs from third moments, and refines by mutual nearest neighbours (CSLS, Conneau et al., ICLR 2018) and
-orthogonal Procrustes, ten components first, then more. "Identified" is the share of stolen vectors whose nearest
-neighbour among the victim's true embeddings, once mapped back, is their own.
+The victim stores some Banking77 sentences. The attacker holds the stolen index vectors, and embeddings of *other*
+sentences of the same kind, none of the victim's. He aligns the principal components of both clouds, with signs from
+third moments. Then he refines by mutual nearest neighbours (CSLS, Conneau et al., ICLR 2018) and orthogonal
+Procrustes, with ten components at first, then more. "Identified" is the share of stolen vectors that, mapped back, are
+nearest to their own embedding among the victim's true ones.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ DRAWN = 2000
 
 
 def stolen(vectors: Matrix, scheme: dict[str, Any]) -> Matrix:
-    """Store vectors in an encrypted collection of a fresh key and return what a thief of its index reads."""
+    """Store vectors under a fresh key, and return the index vectors that a thief reads."""
     with ev.connect("memory:", keyset=ev.Keyset.create("memory:")) as store:
         collection = store.collection("victim", dim=vectors.shape[1], scheme=scheme)
         ids = [str(i) for i in range(len(vectors))]
@@ -56,7 +56,7 @@ def align(ciphertexts: Matrix, corpus: Matrix, rng: np.random.Generator) -> Matr
             i, j = _mutual(a @ rotation, b)
             u, _, v = np.linalg.svd(a[i].T @ b[j])
             rotation = (u @ v).astype(np.float32)
-    # the noise and the scale only stretch the cloud: bring it to the corpus' size
+    # noise and scale only stretch the cloud: scale it to the size of the corpus
     mapped = cipher_scores @ rotation
     mapped *= np.sqrt(np.square(corpus_scores).sum() / len(corpus_scores) / (np.square(mapped).sum() / len(mapped)))
     result: Matrix = (mapped @ basis.T + mean).astype(np.float32)
@@ -64,7 +64,7 @@ def align(ciphertexts: Matrix, corpus: Matrix, rng: np.random.Generator) -> Matr
 
 
 def _scores(points: Matrix) -> tuple[Matrix, Matrix]:
-    """Principal component scores, signs such that third moments are positive, and the basis."""
+    """Return principal component scores, with signs that make third moments positive, and the basis."""
     centred = points - points.mean(axis=0)
     _, vectors = np.linalg.eigh(centred.T @ centred / len(points))
     basis = vectors[:, ::-1]
@@ -74,7 +74,7 @@ def _scores(points: Matrix) -> tuple[Matrix, Matrix]:
 
 
 def _mutual(a: Matrix, b: Matrix, k: int = 10) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Pairs that are each other's nearest under CSLS."""
+    """Return the pairs that are each other's nearest under CSLS."""
     similar = a @ b.T
     near_a = np.partition(similar, -k, axis=1)[:, -k:].mean(axis=1)
     near_b = np.partition(similar, -k, axis=0)[-k:].mean(axis=0)
@@ -90,7 +90,7 @@ def _unit(points: Matrix) -> Matrix:
 
 
 def identified(mapped: Matrix, truth: Matrix) -> float:
-    """Share of mapped ciphertexts whose nearest true embedding is their own."""
+    """Return the share of mapped ciphertexts whose nearest true embedding is their own."""
     return float(((_unit(mapped) @ _unit(truth).T).argmax(axis=1) == np.arange(len(truth))).mean())
 
 

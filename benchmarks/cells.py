@@ -1,15 +1,15 @@
-"""Cells: what they cost beside one rotation for all, and beside plaintext, as a collection grows.
+"""Compare cells with one rotation for all records, and with plaintext, as a collection grows.
 
 Usage: python -m benchmarks.cells [--quick] [--large]
 
-On vectors made in the likeness of text, 100,000 x 128 (with --large 1,000,000 x 128 as well), in the `faiss:` store:
+Synthetic vectors like those of texts, 100,000 x 128 (--large: also 1,000,000 x 128), in the `faiss:` store:
 
     plaintext      FAISS HNSW, float32, at the cheapest efSearch with recall@10 >= .99
-    one rotation   `sketch` with {"cells": 1}: no budget of records is kept
-    cells          the default: the collection moves by itself while it is filled, batch after batch
+    one rotation   `sketch` with {"cells": 1}: no limit of records under a key
+    cells          the default: the collection spreads over more cells by itself while it is filled, in batches
 
-Recall is that of whole searches, re-ranked and opened. Queries go by turns to every variant, one at a time, on one
-thread. `build s` is all of it: encrypting, writing, every move, and the index.
+Recall is that of whole searches, re-ranked and opened. Each query goes to all variants in turn, on one thread.
+`build s` includes encrypting, writing, every move to more cells, and the index.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def contest(name: str, show: Show) -> list[Row]:
     with throwaway_keys() as keys, tempfile.TemporaryDirectory(prefix="encvec-bench-") as folder, ExitStack() as stack:
         for what, scheme in SCHEMES.items():
             if n <= BUDGET and what == "cells":
-                scheme = {"name": "sketch", "cells": 4}  # too few to get there by themselves
+                scheme = {"name": "sketch", "cells": 4}  # so few records get no cells by themselves
             store = stack.enter_context(
                 connect(f"faiss:{Path(folder) / what.replace(' ', '-')}", keyset=keys, maintenance="inline")
             )
@@ -97,7 +97,7 @@ def contest(name: str, show: Show) -> list[Row]:
 
 
 def processor(search: Callable[[Floats], Any], queries: Floats) -> float:
-    """Return milliseconds of processor time a query: what a busy machine leaves nearly alone."""
+    """Return milliseconds of processor time per query: a busy machine hardly changes them."""
     start = time.process_time()
     for query in queries:
         search(query)

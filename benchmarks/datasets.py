@@ -1,4 +1,4 @@
-"""Loads the data sets that the benchmarks and the demo run on, into memory.
+"""Load the data sets of the benchmarks and the demo into memory.
 
 Usage: ``load("banking77")``, ``load("olivetti")``, ``load("synthetic:100000x384")``, ``load("a/file.hdf5")``.
 """
@@ -29,15 +29,15 @@ SHIPPED = {
 
 
 class DatasetError(ValueError):
-    """The name is unknown, or the file is missing or not what it should be."""
+    """The name is unknown, or the file is missing or wrong."""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Vectors to store and queries to ask, apart from each other (Banking77 has 7 sentences in both splits).
+    """Vectors to store, and separate queries (in Banking77, 7 sentences are in both).
 
-    Shipped and synthetic vectors are of unit length. ``labels`` (an intent, a person) index ``label_names``
-    where there are names.
+    Shipped and synthetic vectors have unit length. ``labels`` (an intent, a person) index ``label_names``
+    if there are names.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Dataset:
         return int(self.vectors.shape[1])
 
     def take(self, limit: int | None) -> Dataset:
-        """At most ``limit`` vectors, chosen evenly over the set and always the same ones; all queries."""
+        """Return at most ``limit`` vectors, spread evenly over the set and always the same ones, and all queries."""
         n = len(self.vectors)
         if limit is None or limit >= n:
             return self
@@ -70,19 +70,19 @@ class Dataset:
 
 
 def load(name_or_path: str | Path, *, limit: int | None = None, metric: Metric | None = None) -> Dataset:
-    """The data set of that name, or in that file.
+    """Load the data set of that name, or from that file.
 
     - ``banking77``: 10,003 customer questions (d = 384, MiniLM, texts, 77 intents); 3,080 others as queries.
     - ``olivetti``: 40 people with 8 photographs each (d = 512, FaceNet, labels); 2 others of each as queries.
-    - ``clinc150``: 18,000 and 4,500 requests (d = 384, 150 intents), once ``make_data`` has made the file.
+    - ``clinc150``: 18,000 and 4,500 requests (d = 384, 150 intents), after ``make_data`` has made the file.
     - ``synthetic:NxD`` or ``synthetic:NxD:SEED``: N vectors like sentence embeddings, see :func:`synthetic`.
     - ``*.hdf5``: a file of ann-benchmarks (``train`` and ``test``; metric from its ``distance``).
     - ``*.npy``: an array (n, d); queries are held out of it at random.
-    - ``*.fvecs``, ``*.bvecs``: TEXMEX vectors; queries from ``X_query.fvecs`` beside ``X_base.fvecs``, else held out.
+    - ``*.fvecs``, ``*.bvecs``: TEXMEX vectors; queries from ``X_query.fvecs`` next to ``X_base.fvecs``, else held out.
     - ``*.npz``: a file as ``make_data`` writes it.
 
-    ``limit`` caps the number of vectors, never that of queries. ``metric`` overrides the data set's own:
-    cosine, but l2 for ``.fvecs`` and ``.bvecs``. Raises :class:`DatasetError`, a ``ValueError``.
+    ``limit`` limits the number of vectors, never that of queries. ``metric`` overrides the data set's own, which
+    is cosine, and l2 for ``.fvecs`` and ``.bvecs``. Raises :class:`DatasetError`, a ``ValueError``.
     """
     if limit is not None and limit < 1:
         raise DatasetError(f"limit must be at least 1, not {limit}")
@@ -106,13 +106,13 @@ def load(name_or_path: str | Path, *, limit: int | None = None, metric: Metric |
 
 
 def synthetic(n: int, d: int, *, queries: int = HELD_OUT, seed: int = 0) -> Dataset:
-    """``n`` unit vectors and ``queries`` more from the same distribution, shaped like sentence embeddings.
+    """Draw ``n`` unit vectors, and ``queries`` more from the same distribution, like sentence embeddings.
 
-    For d = 384 the intents' centres and the covariance within an intent are those of Banking77 (more centres
-    are drawn from the same Gaussian once n needs them); for any other d both covariances have decaying
-    power-law spectra fitted on it, turned by a random rotation. ``labels`` tell the intent, and are easier
-    than real ones. The same arguments give the same vectors, up to the rounding of the linear algebra
-    library. Takes about 20 * d * (n + queries) bytes while it works.
+    For d = 384 the centres of the intents and the covariance within an intent are those of Banking77; a large
+    n gets more centres from the same Gaussian. For any other d both covariances have power-law spectra fitted
+    to Banking77, and a random rotation. ``labels`` are the intents, which are easier to tell than real ones.
+    The same arguments give the same vectors, up to the rounding of the linear algebra library. Needs about
+    20 * d * (n + queries) bytes of memory.
     """
     if n < 1 or d < 2 or queries < 1:
         raise DatasetError(f"synthetic data needs n >= 1, d >= 2, queries >= 1, not {n}, {d}, {queries}")
@@ -144,7 +144,7 @@ def _synthetic_by_name(name: str, limit: int | None) -> Dataset:
 
 
 def _fitted(intents: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
-    """Centres ``(intents, 384)`` and a root ``(384, 384)`` of the covariance within, from Banking77."""
+    """Return centres ``(intents, 384)`` and a root ``(384, 384)`` of the covariance within, from Banking77."""
     real = load("banking77")
     assert real.labels is not None
     means = np.stack([real.vectors[real.labels == i].mean(0) for i in range(int(real.labels.max()) + 1)])
@@ -154,7 +154,7 @@ def _fitted(intents: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
 
 
 def _power_law(intents: int, d: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
-    """The same two for any d."""
+    """Return the same two for any d."""
     mean, between, within = power_law(d, rng)
     return (rng.standard_normal((intents, d), np.float32) @ between + mean).astype(np.float32), within
 
@@ -175,7 +175,7 @@ def _load_npz(name: str, path: Path) -> Dataset:
     vectors = _matrix(arrays["vectors"], path)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)  # undo the rounding to float16
     labels = arrays["labels"].astype(np.int64)
-    # Faces come without a split: the last two photographs of each person's ten are the probes.
+    # Faces have no split: the last two of each person's ten photographs are the queries.
     test = arrays["test"] if "test" in arrays else np.arange(len(vectors)) % 10 >= 8
     texts = _lines(arrays["texts"]) if "texts" in arrays else None
     return Dataset(
@@ -202,7 +202,7 @@ def _from_file(path: Path, limit: int | None) -> Dataset:
         raise DatasetError(str(error)) from None
     vectors = found.vectors
     if path.suffix in (".hdf5", ".h5") and limit is not None:
-        # The order in these files is arbitrary, so under a limit the head will do, and only that is read.
+        # The order in these files is arbitrary, so with a limit it is enough to read the head.
         vectors = vectors.head(limit)
     metrics: dict[str, Metric] = {"cosine": "cosine", "l2": "l2", "ip": "ip"}
     return Dataset(found.name, vectors.whole(), found.queries, metrics[found.metric])

@@ -1,8 +1,8 @@
-"""The tour: real text and face embeddings, encrypted, searched beside plaintext, stolen, and tampered with.
+"""The tour: real text and face embeddings are encrypted, searched beside plaintext, stolen, and tampered with.
 
 Usage: python -m benchmarks.demo [--dir FOLDER] [--json]      (or `make demo`)
 
-Nothing is downloaded and nothing is prepared: every figure is measured while you watch, in a temporary folder.
+Nothing is downloaded or prepared: it measures every figure while you watch, in a temporary folder.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ K = 10
 QUERIES = 500
 STOLEN = 1_000
 ALIGNED = 4_000
-# Queries of banking77's test split to look at.
+# Queries of banking77's test split that are shown.
 ASKED: tuple[tuple[int, dict[str, Any] | None], ...] = (
     (845, None),
     (1921, None),
@@ -55,7 +55,7 @@ class Demo:
         self.folder, self.show = folder, show
         self.text, self.faces = load("banking77", limit=limit), load("olivetti")
         self.found: dict[str, Any] = {}
-        """What --json prints."""
+        """Return what --json prints."""
         self.passphrase = secrets.token_urlsafe(16)
         self.keys = f"file:{folder / 'keys.json'}"
 
@@ -68,10 +68,10 @@ class Demo:
         self.show.out.print(text)
 
     def run(self) -> dict[str, Any]:
-        """Take all steps."""
+        """Run all steps."""
         began = time.perf_counter()
         keyset = ev.Keyset.create(self.keys, passphrase=self.passphrase)
-        # two stores, so that the sizes on disk are each one's own
+        # two stores, so that each size on disk can be measured
         with (
             ev.connect(f"faiss:{self.folder / 'texts'}", keyset=keyset, maintenance="inline") as text_store,
             ev.connect(f"faiss:{self.folder / 'faces'}", keyset=keyset, maintenance="inline") as face_store,
@@ -170,7 +170,7 @@ class Demo:
     # ------------------------------------------------------------------------------------ what it gives
 
     def ask(self, texts: ev.Collection) -> list[Row]:
-        """Show hits of a few queries, one of them under a filter."""
+        """Show the hits of a few queries, one of them with a filter."""
         self.step("3  Hits: documents are decrypted here, and scores are exact")
         data, found = self.text, []
         assert data.query_texts is not None
@@ -189,7 +189,7 @@ class Demo:
         return found
 
     def calibrate(self, texts: ev.Collection) -> Row:
-        """Find the most noise that holds the recall."""
+        """Find the largest noise that keeps the recall."""
         self.step("4  Calibrate: the most noise that keeps recall@10 at .99, simulated on this collection")
         with self.show.stage("calibrate", 1):
             result = texts.calibrate(k=K, target_recall=0.99, apply=False)
@@ -204,7 +204,7 @@ class Demo:
     # ---------------------------------------------------------------------------------- what a thief gets
 
     def steal(self, texts: ev.Collection, faces: ev.Collection) -> dict[str, Any]:
-        """Attack the index vectors without the key, those of the older scheme `sap` too."""
+        """Attack the index vectors without the key, also those of the older scheme `sap`."""
         self.step("5  Stolen: the thief has the store's files and the public model, and no key")
         data = self.text
         rng = np.random.default_rng(0)
@@ -215,7 +215,7 @@ class Demo:
         with self.show.stage("attacking", 2) as done:
             rows += self._attacked("sap", attack.stolen(own, {"name": "sap"}), own, others, rng)
             done(1)
-            # to compare with sketches, he makes some of his own: by the statistics of the sentences that he holds
+            # to compare with sketches, he makes his own, from the statistics of the sentences that he holds
             ciphertexts = texts.index_vectors([str(i) for i in chosen])
             rows += self._attacked(
                 "sketch", ciphertexts, _sketched(own, spectrum, k), _sketched(others, spectrum, k), rng
@@ -234,7 +234,7 @@ class Demo:
         return {"identified": rows}
 
     def _attacked(self, scheme: str, taken: Floats, own: Floats, others: Floats, rng: np.random.Generator) -> list[Row]:
-        """Three attacks on ciphertexts of points `own`, by a thief who holds points `others` of the kind."""
+        """Run three attacks on ciphertexts of the points `own`; the thief holds `others` of the same kind."""
         shares = {"nearest neighbour": _found(_unit(taken[:STOLEN]), own, np.arange(STOLEN))}
         for pairs in (50, 400):  # orthogonal Procrustes
             u, _, v = np.linalg.svd(taken[:pairs].T @ own[:pairs], full_matrices=False)
@@ -257,7 +257,7 @@ class Demo:
         return {"ok": report.ok, "checked": report.checked, "seconds": took}
 
     def tamper(self) -> Row:
-        """Flip one bit of one sealed record in a copy of the store, and look for it."""
+        """Flip one bit of one sealed record in a copy of the store, and find it."""
         copy = self.folder / "copy"
         shutil.copytree(self.folder / "texts", copy)
         file = copy / "records.sqlite3"
@@ -295,7 +295,7 @@ def _unit(points: Floats) -> Floats:
 
 
 def _found(points: Floats, vectors: Floats, own: Any) -> float:
-    """Share of points whose nearest embedding is their own (or as near: some sentences stand there twice)."""
+    """Return the share of points whose nearest embedding is their own, or equal: some sentences occur twice."""
     similar = points @ vectors.T
     mine = similar[np.arange(len(points)), own]
     return float((mine >= similar.max(axis=1) - 1e-5).mean())
@@ -311,7 +311,7 @@ def _attack(scheme: str, what: str, share: float, of: int) -> Row:
 
 
 def _safe(text: str) -> str:
-    """Shorten to a line, and let no bracket mean markup."""
+    """Shorten to one line, and escape brackets, which would be markup."""
     line = " ".join(text.split())
     return (line if len(line) <= 90 else line[:89] + "…").replace("[", "\\[")
 

@@ -1,15 +1,15 @@
-"""What a GPU does for us, beside the CPU of the same machine: makes results/gpu/. One command, and no network.
+"""Measure a GPU beside the CPU of the same machine, and write results/gpu/. One command; needs no network.
 
 Usage: python -m benchmarks.gpu [--n 200000] [--dim 128] [--json]
 
-    kernel  index vectors encrypted per second by `sap` and `sketch`, nonces included, by the CPU on one thread and by
-            the GPU, arrays sent and fetched; how far their results lie apart; and what the CPU does in either case:
-            AES for nonces and noise
-    search  the runner of `encvec bench`, plaintext beside the `faiss:` store, for flat, IVF and HNSW indexes (on a GPU
-            CAGRA stands for HNSW), on either device
+    kernel  index vectors encrypted per second by `sap` and `sketch`, including nonces: on one thread of the CPU, and
+            on the GPU, including transfers; how far the results differ; and the AES for nonces and noise, which the
+            CPU always does
+    search  what `encvec bench` runs: plaintext beside the `faiss:` store, with flat, IVF and HNSW indexes (on a GPU,
+            CAGRA takes the place of HNSW), on both devices
 
 It needs CuPy and a FAISS that was built for GPUs: `pip install 'encvec-store[gpu]'`, in the order that docs/guide.md
-gives. Without a GPU it says so and ends with 1.
+gives. Without a GPU it says so and exits with 1.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ RECORDS = 20_000
 BETA = 2.0
 REPEATS = 7
 INDEXES: dict[str, tuple[int, ...]] = {"flat": (), "ivf": (16, 64), "hnsw": (64, 128, 256)}
-"""Kind of index -> probes or efSearch."""
+"""Kinds of index, with their probes or efSearch."""
 
 
 def kernels(dim: int, gpu: Device, repeats: int) -> list[Row]:
-    """Measure encryption at one dimension: a row for each scheme and device, and one for AES."""
+    """Measure encryption at one dimension: one row for each scheme and device, and one for AES."""
     draw = np.random.default_rng(dim)
     points = draw.standard_normal((RECORDS, dim), dtype=np.float32)
     points /= np.linalg.norm(points, axis=1, keepdims=True)
@@ -104,7 +104,7 @@ def kernels(dim: int, gpu: Device, repeats: int) -> list[Row]:
 
 
 def searches(n: int, dim: int, out: Path, show: Show) -> list[Row]:
-    """Measure every kind of index on either device; goes on from what is there."""
+    """Measure every kind of index on both devices; a stopped run continues."""
     results, rows = Results(out, hdf5=False), []
     data = clustered(n, dim, queries=200)
     for index, efforts in INDEXES.items():
@@ -130,7 +130,7 @@ def _stages(show: Show, where: str) -> Stages:
 
 
 @click.command()
-@click.option("--n", type=int, default=200_000, show_default=True, help="Records that are searched.")
+@click.option("--n", type=int, default=200_000, show_default=True, help="Number of records to search.")
 @click.option("--dim", type=int, default=128, show_default=True)
 @click.option("--repeats", type=int, default=REPEATS, show_default=True)
 @click.option("--out", metavar="FOLDER", type=click.Path(path_type=Path), default=RESULTS / "gpu")
@@ -140,7 +140,7 @@ def main(n: int, dim: int, repeats: int, out: Path, as_json: bool) -> None:
     show = Show(quiet=as_json)
     gpu = device("cuda")
     if gpu is CPU or not uses_gpu("cuda"):
-        sys.exit(1)  # either has said why
+        sys.exit(1)  # both calls print the reason
     rows = [row for dim_ in show.each(DIMS, "kernel", lambda d: f"d={d}") for row in kernels(dim_, gpu, repeats)]
     out.mkdir(parents=True, exist_ok=True)
     lines = [{"kind": "machine", **machine()}, *rows]

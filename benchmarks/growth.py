@@ -1,11 +1,11 @@
-"""How time and memory grow with the number of records: makes results/growth/.
+"""Measure how time and memory grow with the number of records, and write results/growth/.
 
 Usage: python -m benchmarks.growth [--n 1000 ... 1000000] [--dim 128] [--scheme sap] [--oversample 10 ...] [--json]
        python -m benchmarks.growth --n 10000000 --dim 96 --index ivf --storage pq --effort 64 --effort 256
 
-For every size the runner of `encvec bench` measures plaintext FAISS and the `faiss:` store side by side, on clustered
-vectors that are made as they are read: neither the store's nor the baseline's process ever holds the data. A process
-of its own that only ingests tells what that takes. A run that was stopped goes on with the size it was at.
+For every size it runs `encvec bench`: plaintext FAISS and the `faiss:` store side by side, on clustered vectors. They
+are generated while they are read, so no process ever holds all data. A separate process only ingests, to measure what
+that takes. A stopped run continues with the size that it had reached.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ QUERIES = 300
 
 
 def job(n: int, dim: int, scheme: dict[str, Any], how: Mapping[str, Any]) -> BenchJob:
-    """Describe what is measured at one size, unless told otherwise by the store's own choice of index and effort."""
+    """Describe what to measure at one size. By default the store chooses the index and the effort."""
     return BenchJob(clustered(n, dim, queries=QUERIES), schemes=(scheme,), passes=2, rounds=0, **how)
 
 
 def ingest(n: int, dim: int, scheme: dict[str, Any]) -> dict[str, Any]:
-    """Ingest in a process of its own; returns its peak memory in MiB, and that of the libraries before."""
+    """Ingest in a separate process. Returns its peak memory in MiB, that of the libraries alone, and its rate."""
     told = json.dumps([n, dim, scheme])
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.growth", "--ingest", told], stdout=subprocess.PIPE, text=True, check=True
@@ -49,7 +49,7 @@ def ingest(n: int, dim: int, scheme: dict[str, Any]) -> dict[str, Any]:
 
 
 def ingest_here(told: str) -> None:
-    """Be that process."""
+    """Ingest, in that process."""
     n, dim, scheme = json.loads(told)
     library, _ = resident()
     with tempfile.TemporaryDirectory(prefix="encvec-bench-") as folder:
@@ -72,7 +72,7 @@ def one(n: int, dim: int, scheme: dict[str, Any], how: Mapping[str, Any], show: 
 
 
 @click.command()
-@click.option("--n", "sizes", type=int, multiple=True, help="Records; again for more.")
+@click.option("--n", "sizes", type=int, multiple=True, help="Number of records; repeat for more.")
 @click.option("--dim", type=int, default=128, show_default=True)
 @click.option("--scheme", default="sap", show_default=True)
 @click.option("--beta", type=float, help="Noise.  [default: 2 under sap, the floor of sketch]")
@@ -81,11 +81,11 @@ def one(n: int, dim: int, scheme: dict[str, Any], how: Mapping[str, Any], show: 
     "oversamples",
     type=int,
     multiple=True,
-    help="Candidates a hit; again for more.",
+    help="Candidates per hit; repeat for more.",
 )
-@click.option("--index", type=click.Choice(INDEX_KINDS), help="Kind of index, of both sides.  [default: as n suits]")
+@click.option("--index", type=click.Choice(INDEX_KINDS), help="Kind of index on both sides.  [default: by n]")
 @click.option("--storage", type=click.Choice(STORAGES), help="How the store's index keeps vectors.  [default: sq8]")
-@click.option("--effort", "efforts", type=int, multiple=True, help="efSearch, or probes; again for more.")
+@click.option("--effort", "efforts", type=int, multiple=True, help="efSearch or probes; repeat for more.")
 @click.option("--out", metavar="FOLDER", type=click.Path(path_type=Path), default=RESULTS / "growth")
 @click.option("--ingest", "told", hidden=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines and nothing else.")

@@ -1,14 +1,15 @@
-"""The write path into a `faiss:` store: encrypted, sealed and committed, before any graph is built.
+"""Measure writes into a `faiss:` store: encrypted, sealed and committed, before any graph is built.
 
 Usage: python -m benchmarks.ingest [--quick]
 
 For each batch size, in turns on the same records:
 
-    whole      collection.upsert: checks, payloads, index vectors, seals, one durable transaction a batch
-    encrypt    the same up to the store: everything but the transaction
-    disk       SQLite alone: blobs of the same sizes into one table, as durable (WAL, synchronous=FULL)
+    whole      collection.upsert: checks, payloads, index vectors, sealing, one durable transaction per batch
+    encrypt    the same without the transaction
+    disk       SQLite alone: blobs of the same sizes into one table, equally durable (WAL, synchronous=FULL)
 
-Records are 384 coordinates and an id; the last row adds the sentence as document and its intent as a blind field.
+A record has 384 coordinates and an id. In the last row it also has the sentence as its document, and the intent as a
+blind field.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def whole(collection: Collection, data: Dataset, batch: int, texts: bool) -> flo
 
 
 def encrypt(collection: Collection, data: Dataset, batch: int) -> float:
-    """Encrypt and seal everything, and write nothing."""
+    """Encrypt and seal everything, but write nothing; returns seconds."""
     session = low_level.session(collection)
     start = time.perf_counter()
     for first in range(0, len(data.vectors), batch):
@@ -56,7 +57,7 @@ def encrypt(collection: Collection, data: Dataset, batch: int) -> float:
 
 
 def disk(path: Path, n: int, dim: int, batch: int) -> float:
-    """Write rows of the sizes of n records."""
+    """Write rows as large as n records; returns seconds."""
     connection = sqlite3.connect(path, isolation_level=None)
     for pragma in ("page_size = 8192", "journal_mode = WAL", "synchronous = FULL"):
         connection.execute(f"PRAGMA {pragma}")
@@ -74,7 +75,7 @@ def disk(path: Path, n: int, dim: int, batch: int) -> float:
 
 
 def measure(data: Dataset, batch: int, *, texts: bool, repeats: int, folder: Path) -> Row:
-    """Time the three by turns, each on fresh files; the fastest of the repeats counts."""
+    """Time the three in turn, each on fresh files; the fastest of the repeats counts."""
     n, dim = data.vectors.shape
     times: dict[str, list[float]] = {"whole": [], "encrypt": [], "disk": []}
     for turn in range(repeats):
@@ -98,7 +99,7 @@ def measure(data: Dataset, batch: int, *, texts: bool, repeats: int, folder: Pat
 
 
 def run(quick: bool, show: Show) -> tuple[list[Row], list[Target]]:
-    """Sweep the batch size."""
+    """Measure every batch size."""
     data = load("synthetic:1000x384" if quick else "synthetic:20000x384")
     repeats = 1 if quick else 3
     with tempfile.TemporaryDirectory(prefix="encvec-bench-") as folder:

@@ -1,19 +1,19 @@
-"""Encryption rate of index vectors on one core, nonces included, beside bare memory copies and products.
+"""Measure how fast index vectors are encrypted on one core, beside plain memory copies and matrix products.
 
 Usage: python -m benchmarks.kernel [--quick] [--peers]
 
-Every repeat times, in turns, over the same unit vectors:
+Every repeat times these in turn, on the same unit vectors:
 
     sap     the scheme's `encrypt`: nonce of each record (PMAC of token and point), rotation, scale, noise of the ball
     sketch  the same for a third of the dimensions: one product projects, whitens and rotates
-    copy    numpy.copyto of the vectors: what moving the bytes costs
-    sgemm   numpy.matmul by a (d, d) float32 matrix: what the rotation alone must cost
-    nonces  of it the nonces of the records
-    noise   of it the keystream and the noise made of it
+    copy    numpy.copyto of the vectors: the cost of moving the bytes
+    sgemm   numpy.matmul by a (d, d) float32 matrix: the least cost of the rotation
+    nonces  the part of `sap` that makes the nonces
+    noise   the part of `sap` that makes the keystream and the noise
 
-With --peers also ironcore-alloy (shuffle and the same noise ball), in an environment of its own; see
-`benchmarks.peers`. Rates are of the fastest repeat, with the median beside it: on a shared machine the fastest is the
-one that was disturbed least.
+With --peers it also measures ironcore-alloy (shuffle and the same noise ball), in a separate environment; see
+`benchmarks.peers`. Rates are those of the fastest repeat, with the median beside it: on a shared machine the fastest
+repeat was disturbed least.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from encvec_store.schemes import fit_profile as fit
 
 DIMS = (384, 768, 1536)
 BETA = 2.0
-FLOATS = 1 << 22  # 16 MiB of float32: past the second-level cache, like a batch on its way in
+FLOATS = 1 << 22  # 16 MiB of float32: larger than the second-level cache, like a batch of an upsert
 TARGET = 100_000
 
 
 def rates(dim: int, *, floats: int, repeats: int, rounds: int, with_peers: bool) -> list[Row]:
-    """Time the kernels at one dimension: a row each."""
+    """Time the kernels at one dimension; returns one row each."""
     n = max(PER_DIMENSION * (dim // 3), floats // dim)
     draw = np.random.default_rng(dim)
     points = draw.standard_normal((n, dim), dtype=np.float32)
@@ -63,7 +63,7 @@ def rates(dim: int, *, floats: int, repeats: int, rounds: int, with_peers: bool)
     for kernel in kernels.values():
         kernel()
     peer: dict[str, list[float]] = {}
-    for _ in range(rounds):  # ours and the peer's by turns, so that both meet the same neighbours on the machine
+    for _ in range(rounds):  # ours and the peer in turn, so that both meet the same load of the machine
         for _ in range(repeats):
             for name, kernel in kernels.items():
                 start = time.perf_counter()
@@ -109,7 +109,7 @@ def run(quick: bool, show: Show, *, with_peers: bool = False) -> tuple[list[Row]
 
 @click.command()
 @options
-@click.option("--peers", "with_peers", is_flag=True, help="Also measure ironcore-alloy, installed apart on first use.")
+@click.option("--peers", "with_peers", is_flag=True, help="Also measure ironcore-alloy, installed on first use.")
 def main(quick: bool, as_json: bool, out: str | None, with_peers: bool) -> None:
     """Measure the encryption kernel."""
     publish("kernel", lambda show: run(quick, show, with_peers=with_peers), quick, as_json, out)

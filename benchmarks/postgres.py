@@ -1,4 +1,4 @@
-"""What a search costs both ends, and the memory of the server."""
+"""Measure processor time and memory of searches, on the client and on the server."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _MIB = 1 << 20
 
 
 def spent(pid: int | None) -> float:
-    """Return the seconds that a process has run; NaN where that cannot be told (Linux tells)."""
+    """Return the seconds that a process has run; NaN if unknown (only Linux tells)."""
     schedule = Path(f"/proc/{pid}/schedstat")
     return int(schedule.read_bytes().split()[0]) / 1e9 if pid and schedule.exists() else float("nan")
 
 
 class Watched:
-    """A search, and the processor time that it takes at both ends.
+    """A search that measures its processor time on the client and on the server.
 
-    On a machine that others use too, time on the clock says more of them than of a search; this says less.
+    On a shared machine, time on the clock depends on the load; processor time depends on it much less.
     """
 
     def __init__(self, search: Callable[[Floats], Sequence[Any]], pid: int | None) -> None:
@@ -49,20 +49,20 @@ class Watched:
         return answer
 
     def row(self) -> dict[str, float | None]:
-        """Return milliseconds a query."""
+        """Return milliseconds per query."""
         client, server = (1e3 * part / self._asked for part in (self._client, self._server))
         return {"cpu_ms": client, "server_cpu_ms": None if np.isnan(server) else server}
 
 
 class Memory:
-    """The most memory that both ends hold while a `with` block runs, looked at five times a second."""
+    """The peak memory of client and server while a `with` block runs, read five times a second."""
 
     def __init__(self, db: ScratchDatabase) -> None:
         self._pid = db.pid
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self.client = self.server = 0
-        """Bytes: resident, and of the server what its processes hold with shared memory counted once."""
+        """Bytes: resident memory of the client; of the server all processes, with shared memory counted once."""
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -91,7 +91,7 @@ class Memory:
             for process in (postmaster, *postmaster.children(recursive=True)):
                 try:
                     held += process.memory_full_info().pss
-                except (psutil.Error, AttributeError):  # gone meanwhile; or a system that does not tell
+                except (psutil.Error, AttributeError):  # the process ended, or the system does not tell
                     continue
         except psutil.Error:
             return 0

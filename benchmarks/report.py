@@ -1,6 +1,6 @@
-"""What the benchmarks share: one thread, progress, tables, targets, results as JSON lines.
+"""Helpers of all benchmarks: one thread, progress, tables, targets, results as JSON lines.
 
-A results file holds one JSON object a line: first what it was measured on, then the rows, then the targets.
+A results file holds one JSON object per line: first the machine, then the rows, then the targets.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ T = TypeVar("T")
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 _WIDTH = 160
 _REDRAW = 0.2
-# Titles and digits of the columns that tables may show, in their order there.
+# Titles and digits of all columns of tables, in their order.
 _COLUMNS: dict[str, tuple[str, int]] = {
     "what": ("", 0),
     "scheme": ("scheme", 0),
@@ -96,7 +96,7 @@ _COLUMNS: dict[str, tuple[str, int]] = {
 
 @dataclass(frozen=True)
 class Target:
-    """A promise and what became of it."""
+    """A target, and the measured value."""
 
     name: str
     measured: float
@@ -106,12 +106,12 @@ class Target:
 
     @property
     def met(self) -> bool:
-        """Whether the promise was kept."""
+        """True if the target was met."""
         return self.measured >= self.wanted if self.relation == ">=" else self.measured <= self.wanted
 
 
 def one_thread(module: str) -> None:
-    """Start `module` anew with linear algebra on one thread, unless it is: libraries read this when they load."""
+    """Restart `module` with linear algebra on one thread, if needed: libraries read these variables when they load."""
     if any(os.environ.get(name) != "1" for name in _THREADS):
         command = [sys.executable, "-m", module, *sys.argv[1:]]
         sys.exit(subprocess.run(command, env={**os.environ, **dict.fromkeys(_THREADS, "1")}, check=False).returncode)
@@ -121,7 +121,7 @@ def one_thread(module: str) -> None:
 
 
 class Show:
-    """Progress on a terminal's stderr; tables on stdout, as Markdown where that is no terminal."""
+    """Show progress on stderr if it is a terminal, and tables on stdout, as Markdown if it is not a terminal."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         terminal = sys.stdout.isatty()
@@ -130,7 +130,7 @@ class Show:
         self._quiet = quiet
 
     def note(self, text: str) -> None:
-        """Say something beside the results."""
+        """Print a message that is no result."""
         if not self._quiet:
             self._bars.print(text, highlight=False, markup=False)
 
@@ -144,12 +144,12 @@ class Show:
 
     @contextmanager
     def stage(self, text: str, steps: int) -> Iterator[Callable[[int], None]]:
-        """Draw a bar; gives the function that moves it on."""
+        """Draw a bar, and yield the function that advances it."""
         if not self._bars.is_terminal or self._quiet:
             yield lambda done: None
             return
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        # drawn by the caller's thread between two steps: a thread that redraws by itself would disturb what is timed
+        # the caller's thread draws it between two steps: a separate thread would disturb the timing
         with Progress(*columns, console=self._bars, transient=True, auto_refresh=False) as bar:
             task = bar.add_task(text, total=steps)
             bar.refresh()
@@ -165,13 +165,13 @@ class Show:
             yield advance
 
     def each(self, items: Sequence[T], text: str, name: Callable[[T], str]) -> Iterable[T]:
-        """Iterate over few items, each named in a bar while it is at work."""
+        """Iterate over a few items, and show a bar with the name of each."""
         for item in items:
             with self.stage(f"{text} {name(item)}", 1):
                 yield item
 
     def table(self, title: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
-        """Print rows; by default with every known column that any of them fills."""
+        """Print rows; by default with every known column that any row fills."""
         names = columns or [key for key in _COLUMNS if any(row.get(key) is not None for row in rows)]
         terminal = self.out.is_terminal
         drawn = Table(title=title if terminal else None, box=box.SIMPLE_HEAD if terminal else box.MARKDOWN)
@@ -185,7 +185,7 @@ class Show:
         self.out.print(drawn)
 
     def targets(self, targets: Sequence[Target]) -> None:
-        """Print promises and what became of them."""
+        """Print the targets, and whether they were met."""
         for target in targets:
             verdict = "[green]met[/]" if target.met else "[bold red]MISSED[/]"
             self.out.print(
@@ -207,9 +207,9 @@ def _cell(value: Any, digits: int) -> str:
 def options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add --quick, --json and --out to a benchmark's command."""
     for option in (
-        click.option("--out", metavar="FILE", help="JSON lines here; by default benchmarks/results/NAME.jsonl."),
+        click.option("--out", metavar="FILE", help="Write JSON lines here  [default: benchmarks/results/NAME.jsonl]."),
         click.option("--json", "as_json", is_flag=True, help="Print JSON lines and nothing else."),
-        click.option("--quick", is_flag=True, help="Small sizes, to see that it works; nothing is kept without --out."),
+        click.option("--quick", is_flag=True, help="Use small sizes, as a check; keep nothing without --out."),
     ):
         command = option(command)
     return command
@@ -222,9 +222,9 @@ def publish(
     as_json: bool,
     out: str | None,
 ) -> list[Target]:
-    """Measure, print the targets, and write the results file. Tables are `measure`'s own to print."""
+    """Measure, print the targets, and write the results file. `measure` prints its own tables."""
     show = Show(quiet=as_json)
-    on = machine()  # before, so that the load is that of others
+    on = machine()  # read before measuring, so that the load is that of other processes
     rows, targets = measure(show)
     lines = [
         {"kind": "machine", "bench": name, "quick": quick, **on},

@@ -2,8 +2,8 @@
 
 Usage: python -m benchmarks.run [--quick] [--peers] [--only NAME]... [--out FOLDER] [--json]
 
-Each prints its tables and what became of its targets, and writes benchmarks/results/NAME.jsonl. About ten minutes;
---quick takes one, on small data, to see that everything runs.
+Each prints its tables and whether its targets were met, and writes benchmarks/results/NAME.jsonl. This takes about ten
+minutes. With --quick it takes one minute on small data, to check that everything runs.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ ALL = ("kernel", "ingest", "search", "walk", "pgvector")
 
 
 @click.command()
-@click.option("--quick", is_flag=True, help="Small data; nothing is kept without --out.")
-@click.option("--peers", is_flag=True, help="Also measure ironcore-alloy, installed apart on first use.")
+@click.option("--quick", is_flag=True, help="Use small data; keep nothing without --out.")
+@click.option("--peers", is_flag=True, help="Also measure ironcore-alloy, installed on first use.")
 @click.option("--only", multiple=True, type=click.Choice(ALL), help="Only these (repeatable).")
-@click.option("--out", metavar="FOLDER", help="JSON lines here; by default benchmarks/results.")
+@click.option("--out", metavar="FOLDER", help="Write JSON lines here  [default: benchmarks/results].")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines and nothing else.")
 def main(quick: bool, peers: bool, only: tuple[str, ...], out: str | None, as_json: bool) -> None:
     """Run the benchmarks."""

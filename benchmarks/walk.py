@@ -1,19 +1,19 @@
-"""Where the time of one search goes, inside the `faiss:` store.
+"""Measure where the time of one search in the `faiss:` store goes.
 
 Usage: python -m benchmarks.walk [--quick]
 
-The parts of whole searches, timed where they run: HNSW at efSearch 100, `sap` at beta 2, 100 candidates re-ranked for
-ten hits, on vectors made in the likeness of text embeddings.
+It times the parts inside whole searches: HNSW at efSearch 100, `sap` at beta 2, 100 candidates re-ranked for ten hits,
+on synthetic vectors like text embeddings.
 
-    query      lifted and encrypted: at 768 dimensions a matrix of 2.4 MB is read
-    index      FAISS finds the candidates
-    fetch      their sealed vectors are read, from mapped files
-    open       AES-GCM, a call a vector
-    score      exactly, under the metric
-    payloads   those of the hits are read from SQLite, and opened
-    store      whatever the whole search takes beside all these: checks, locks, hits
+    query      lift and encrypt the query: at 768 dimensions this reads a matrix of 2.4 MB
+    index      find the candidates, in FAISS
+    fetch      read their sealed vectors from mapped files
+    open       open them by AES-GCM, one call per vector
+    score      compute exact scores under the metric
+    payloads   read the payloads of the hits from SQLite, and open them
+    store      the rest of the search: checks, locks, hits
 
-Re-rank is fetch, open and score. A part is slower here than alone: each finds the caches full of the others' work.
+Re-rank is fetch, open and score. A part is slower here than alone, because the other parts fill the caches.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ RERANK = ("fetch", "open", "score")
 
 @contextmanager
 def timed(spent: dict[str, float]) -> Iterator[None]:
-    """Add up the seconds of every part; none of them calls another."""
+    """Add up the seconds of every part. No part calls another."""
 
     def timing(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def timed_call(*args: Any, **kwargs: Any) -> Any:
@@ -73,7 +73,7 @@ def timed(spent: dict[str, float]) -> Iterator[None]:
 
 
 def parts(dim: int, n: int, rounds: int, show: Show) -> list[Row]:
-    """Time the parts at one dimension: a row each, and of the whole with and without watching."""
+    """Time the parts at one dimension, and the whole search without timing its parts; returns one row each."""
     data = clustered(n, dim, queries=QUERIES)
     taken: dict[str, list[float]] = defaultdict(list)
     with (

@@ -1,8 +1,9 @@
-"""What a stolen face embedding gives away, and that everything else works encrypted. Needs the extra `faces`.
+"""Measure what a stolen face embedding gives away, and what still works on encrypted ones. Needs the extra `faces`.
 
-Photographs are embedded by a real recognition model, stored encrypted, stolen, and turned back into faces by the
-published attack: from plaintext, from ciphertexts, and after all that a thief can do without the key. docs/faces.md
-tells what is measured and what it does not show. Everything takes labelled photographs, nothing takes a stolen vector.
+A real recognition model embeds photographs; they are stored encrypted, stolen, and turned back into faces by the
+published attack: from plaintext, from ciphertexts, and from what a thief can make of these without the key.
+docs/faces.md tells what is measured and what it does not show. All input is labelled photographs, never a stolen
+vector.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
     ENCVEC_LFW=DIR make faces ARGS=--full       LFW, 20 people, 400 and 2,000 iterations; writes results.json here
     make faces ARGS="--iterations 100"          less
 
-Run again it goes on where it was stopped. Everything goes to `benchmarks/faces/out` (ignored by git), since a page of
-LFW holds photographs that must not be passed on. ironcore-alloy runs beside us where `make peers` can have it.
+A stopped run continues when it is run again. All output goes to `benchmarks/faces/out`, which git ignores, because a
+page of LFW holds photographs that must not be passed on. ironcore-alloy is measured too if `make peers` installed it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code as of `python -m benchmarks.faces.command run`."""
+    """Return the exit code, as `python -m benchmarks.faces.command run` does."""
     args = arguments(argv)
     if Path(sys.prefix).resolve() != VENV.resolve():
         ready()
@@ -98,7 +98,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _command(args: argparse.Namespace) -> str:
-    """What makes the same results elsewhere: no folders of this machine."""
+    """Return the command that gives the same results elsewhere, without folders of this machine."""
     given = ["--full"] if args.full else []
     given += [f"--iterations {count}" for count in args.iterations or ()]
     given += [] if args.people == PEOPLE else [f"--people {args.people}"]

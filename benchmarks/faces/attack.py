@@ -1,12 +1,12 @@
-"""From an embedding back to a face: greedy search over a generator's latents, and by gradient.
+"""Turn an embedding back into a face: by greedy search over a generator's latents, or by gradient.
 
 E. Vendrow and J. Vendrow, "Realistic Face Reconstruction from Deep Embeddings" (NeurIPS workshop Privacy in Machine
-Learning, 2021): begin with the nearest of many pre-generated faces, make a small change to its latent, embed the face
-anew, keep what has come closer. Nothing is trained and the model is only asked, never opened: a black box. Where the
-adversary has the model's inside, as everybody has of a public one, its gradient shows the way: `climb`.
+Learning, 2021): begin with the nearest of many pre-generated faces, change its latent a little, embed the new face, and
+keep it if it has come closer. Nothing is trained, and the model is a black box. An adversary who has the weights of the
+model, as everybody has of a public one, can follow its gradient instead: `climb`.
 
-All targets are attacked side by side, so that the model sees batches. A state is written down now and then; a
-run that was stopped goes on from there and ends the same.
+All targets are attacked at the same time, so that the model gets batches. The state is saved now and then; a stopped
+run continues from there, and gives the same result.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ __all__ = ["Pool", "Trace", "climb", "pregenerate", "search"]
 
 Progress = Callable[[int], None]
 _KEEP = 50
-"""Iterations between two states written down."""
+"""Iterations between two saved states."""
 _GROW, _SHRINK = 1.6, 0.88
-"""How the size of a tweak follows success: steady at one success in five (Rechenberg, 1973)."""
+"""How the size of a tweak follows success: it stays the same at one success in five (Rechenberg, 1973)."""
 _FIRST, _LEAST, _MOST = 0.12, 0.004, 0.4
 _MOMENTUM = 0.6
 _RATE, _PRIOR = 0.06, 2e-4
@@ -45,7 +45,7 @@ class Pool:
 
 @dataclass
 class Trace:
-    """What a loop has come to for p targets, and how it went."""
+    """What a loop has reached for p targets, and its history."""
 
     latents: Matrix
     """(p, k): the best so far."""
@@ -57,12 +57,12 @@ class Trace:
     curve: list[tuple[int, float]] = field(default_factory=list)
     """(iteration, mean score)."""
     extra: dict[str, npt.NDArray[np.floating]] = field(default_factory=dict)
-    """What the loop itself must remember."""
+    """What the loop itself needs to continue."""
     random: str = ""
-    """State of the random numbers."""
+    """State of the random number generator."""
 
     def save(self, path: Path) -> None:
-        """Write it down: whole or not at all."""
+        """Save the state, completely or not at all."""
         scratch = path.with_suffix(".tmp")
         arrays = {f"extra_{name}": value for name, value in self.extra.items()}
         arrays |= {f"frame_{at}": value for at, value in self.frames.items()}
@@ -126,7 +126,7 @@ def search(
     state: Path | None = None,
     progress: Progress = lambda done: None,
 ) -> Trace:
-    """The black-box loop: one question a target and iteration.
+    """Run the black-box loop: one embedding per target and iteration.
 
     Args:
         model: is asked, never opened.
@@ -172,9 +172,9 @@ def climb(
     state: Path | None = None,
     progress: Progress = lambda done: None,
 ) -> Trace:
-    """The white-box loop: Adam (Kingma and Ba, ICLR 2015) up the cosine, with a weak pull to the mean face.
+    """Run the white-box loop: Adam (Kingma and Ba, ICLR 2015) maximises the cosine, with a weak pull to the mean face.
 
-    Arguments as for `search`; an iteration costs about three questions.
+    Takes the arguments of `search`. An iteration costs about as much as three embeddings.
     """
     wanted = unit(targets)
     trace, rng = _begin(pool, wanted, seed, state)

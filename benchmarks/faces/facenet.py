@@ -51,7 +51,7 @@ class FaceNet:
         nodes = read_graph(path)
         values = {n.name: n.attrs["value"].tensor for n in nodes.values() if n.op == "Const"}
         consts = {name: value for name, value in values.items() if value is not None}
-        # Only the ancestors of the output are run, in an order in which every input comes first.
+        # Run only the ancestors of the output, in an order in which every input comes first.
         needed: dict[str, tuple[str, ...]] = {}
         todo = [_OUTPUT]
         while todo:
@@ -92,7 +92,7 @@ class FaceNet:
 
 
 def standardise(pixels: torch.Tensor) -> torch.Tensor:
-    """Each of ``(n, 3, h, w)`` images brought to mean 0 and deviation 1 over its pixels, as in training."""
+    """Scale each of ``(n, 3, h, w)`` images to mean 0 and deviation 1 over its pixels, as in training."""
     flat = pixels.flatten(1)
     floor = flat.shape[1] ** -0.5
     spread = flat.std(1, unbiased=False).clamp_min(floor)
@@ -100,7 +100,7 @@ def standardise(pixels: torch.Tensor) -> torch.Tensor:
 
 
 def _step(node: Node, consts: dict[str, NDArray[Any]]) -> Step:
-    """What the node does to its variable inputs, as a function; with channels first, not last."""
+    """Return the node as a function of its variable inputs, with channels first, not last."""
 
     def tensor(index: int) -> torch.Tensor:
         return torch.from_numpy(consts[node.inputs[index]])
@@ -125,7 +125,7 @@ def _step(node: Node, consts: dict[str, NDArray[Any]]) -> Step:
             return lambda x: F.max_pool2d(x, kernel, stride)
         case "AvgPool":  # over the whole of the last feature map
             return lambda x: x.mean((2, 3))
-        case "Reshape":  # only ever flattens what the pooling has already flattened
+        case "Reshape":  # only flattens what the pooling has flattened already
             return lambda x: x.flatten(1)
         case "MatMul":
             weight = tensor(1).T.contiguous()

@@ -1,9 +1,9 @@
-"""A generator of faces, fitted on the attacker's own photographs: eigenfaces.
+"""A generator of faces that is fitted on the attacker's own photographs: eigenfaces.
 
 M. Turk and A. Pentland, "Eigenfaces for recognition", Journal of Cognitive Neuroscience 3(1), 1991. A face is the mean
 face and a weighted sum of principal components; a latent is those weights in standard deviations, so that a standard
-normal latent is a random face. It is a weaker generator than a GAN and needs no training to speak of: what it brings
-back of a person comes from the embedding.
+normal latent is a random face. It is weaker than a GAN and needs hardly any training: what is recognisable in its
+faces comes from the embedding.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .models import Images, Matrix
 __all__ = ["Eigenfaces"]
 
 REACH = 1.0
-"""Latents are kept within so many times the length of a standard normal one: beyond lie no faces."""
+"""The longest latent, in lengths of a standard normal one: longer ones give no faces."""
 _TRUNCATED = 0.8
 _BLOCK = 512
 
@@ -40,7 +40,7 @@ class Eigenfaces:
 
     @classmethod
     def fit(cls, images: Images, k: int) -> Eigenfaces:
-        """Of (n, h, w, c) images; k components at most, fewer where the images have fewer.
+        """Fit (n, h, w, c) images, with at most k components, or as many as the images have.
 
         Raises:
             InputError: fewer than two images.
@@ -74,7 +74,7 @@ class Eigenfaces:
         return len(self.spread)
 
     def latents(self, images: Images) -> Matrix:
-        """Latents (n, k) that come closest to (n, h, w, c) images."""
+        """Return the latents (n, k) whose faces are closest to (n, h, w, c) images."""
         parts = [images[start : start + _BLOCK] for start in range(0, len(images), _BLOCK)]
         found = [(part.reshape(len(part), -1) - self.mean) @ self.components.T / self.spread for part in parts]
         return np.concatenate(found).astype(np.float32)
@@ -85,18 +85,18 @@ class Eigenfaces:
         return np.clip(flat, 0, 255, out=flat).reshape(-1, *self.shape)
 
     def pull(self, latents: Matrix, slopes: Images) -> Matrix:
-        """Gradient (n, k) in the latents, of what has the gradient `slopes` (n, h, w, c) in the faces."""
+        """Turn the gradient `slopes` (n, h, w, c) in the faces into the gradient (n, k) in the latents."""
         flat = self.mean + (latents * self.spread) @ self.components
         within = np.where((flat < 0) | (flat > 255), 0, slopes.reshape(len(slopes), -1))
         result: Matrix = (within @ self.components.T * self.spread).astype(np.float32)
         return result
 
     def random(self, count: int, rng: np.random.Generator) -> Matrix:
-        """Latents (count, k) of random faces, a little nearer to the mean than chance has them: they look better."""
+        """Draw latents (count, k) of random faces, a little nearer to the mean than by chance: they look better."""
         return self.kept(np.float32(_TRUNCATED) * rng.standard_normal((count, self.k), np.float32))
 
     def kept(self, latents: Matrix) -> Matrix:
-        """Latents no farther from the mean face than a face may be."""
+        """Shorten latents that are farther from the mean face than any face."""
         most = np.float32(REACH * self.k**0.5)
         length: npt.NDArray[np.float32] = np.linalg.norm(latents, axis=1, keepdims=True)
         result: Matrix = (latents * np.minimum(1, most / np.maximum(length, 1e-9))).astype(np.float32)

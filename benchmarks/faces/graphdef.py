@@ -1,6 +1,6 @@
-"""Reads a frozen TensorFlow graph without TensorFlow.
+"""Read a frozen TensorFlow graph without TensorFlow.
 
-It knows just enough of the protocol buffer wire format. Field numbers are those of graph.proto,
+This parses just enough of the protocol buffer wire format. Field numbers are those of graph.proto,
 node_def.proto, attr_value.proto, tensor.proto and tensor_shape.proto in tensorflow/core/framework. Only what
 an inference graph of convolutions needs is kept.
 """
@@ -21,7 +21,7 @@ _DTYPES = {1: np.dtype("<f4"), 3: np.dtype("<i4")}  # DT_FLOAT, DT_INT32
 
 @dataclass(frozen=True)
 class Attr:
-    """One attribute of a node: the members that were set of AttrValue's union."""
+    """One attribute of a node: the members of AttrValue's union that were set."""
 
     text: bytes = b""
     number: float = 0.0
@@ -146,6 +146,6 @@ def _tensor(buf: memoryview) -> NDArray[Any]:
             integers += _varints(value)
     values = np.frombuffer(content, dtype) if content else np.array(integers, dtype)
     count = int(np.prod(shape, dtype=np.int64))
-    if values.size == 1 and count > 1:  # one value stands for all
+    if values.size == 1 and count > 1:  # one value is repeated for all
         values = np.repeat(values, count)
     return values.reshape(shape).copy()

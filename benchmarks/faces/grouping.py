@@ -1,7 +1,7 @@
 """Clusters from a graph of neighbours, and how well they agree with the truth.
 
-C. Biemann, "Chinese Whispers", TextGraphs 2006: every node takes, again and again, the label that weighs most among its
-neighbours. Adjusted Rand index: L. Hubert and P. Arabie, Journal of Classification 2, 1985. Normalised mutual
+C. Biemann, "Chinese Whispers", TextGraphs 2006: in each round, every node takes the label with the largest weight among
+its neighbours. Adjusted Rand index: L. Hubert and P. Arabie, Journal of Classification 2, 1985. Normalised mutual
 information: by the arithmetic mean of both entropies.
 """
 
@@ -17,7 +17,7 @@ _ROUNDS = 20
 
 
 def whispers(near: npt.NDArray[np.intp], weights: npt.NDArray[np.floating], seed: int = 0) -> Labels:
-    """Labels (n,) of nodes with neighbours (n, k), -1 where there is none, and the weights (n, k) of these edges."""
+    """Return labels (n,) of nodes, given neighbours (n, k), -1 for none, and the weights (n, k) of these edges."""
     n = len(near)
     edges: list[dict[int, float]] = [{} for _ in range(n)]
     for node, (others, values) in enumerate(zip(near.tolist(), weights.tolist(), strict=True)):

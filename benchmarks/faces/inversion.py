@@ -1,7 +1,7 @@
 """Trained inversion: a ridge regression from embeddings to a generator's latents.
 
-The thief trains on his own faces: their latents and the embeddings of what the generator makes of them, so that
-photographs and pre-generated faces both teach. One matrix product then turns a stolen vector into a face.
+The thief trains on latents of his own photographs and of pre-generated faces, and on the embeddings of these faces. One
+matrix product then turns a stolen vector into a face.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _HELD = 0.2
 
 
 class Inverter:
-    """A linear map from embeddings to latents, as strong a ridge as held-out faces like best.
+    """A linear map from embeddings to latents; held-out faces choose the strength of the ridge.
 
     Args:
         vectors: (m, d) embeddings.
@@ -38,7 +38,7 @@ class Inverter:
 
         self.strength = min(strengths, key=loss)
         self._weights = _ridge(vectors, latents, self.strength)
-        # a regression pulls towards the mean face: guesses get the length that latents of faces have
+        # a regression pulls towards the mean face, so guesses are scaled to the length of latents of faces
         guesses = _with_one(vectors) @ self._weights
         self._stretch = np.float32(np.sqrt(np.square(latents).sum() / max(1e-12, float(np.square(guesses).sum()))))
 

@@ -1,7 +1,7 @@
 """Face recognition in NumPy alone: Fisherfaces, and texture as a second opinion.
 
-For machines without torch, and small sets such as the Olivetti faces. Both are real recognition models with nothing
-in common: one is a linear map of pixels that is trained, the other counts local patterns and is not.
+They are for machines without torch, and for small sets such as the Olivetti faces. Both are real recognition models
+with nothing in common: one is a trained linear map of pixels, the other counts local patterns and is not trained.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ _RIDGE = 0.15
 
 
 class Fisherfaces:
-    """Principal components, then whitening by how photographs of one person vary.
+    """Principal components, then whitening by the variation among photographs of one person.
 
     P. Belhumeur, J. Hespanha and D. Kriegman, "Eigenfaces vs. Fisherfaces", TPAMI 19(7), 1997. All directions are
-    kept, as people are compared whom it was not trained on.
+    kept, because it compares people whom it was not trained on.
 
     Args:
         images: (n, h, w, c) to train on.
@@ -71,7 +71,7 @@ class Fisherfaces:
 
 
 def _contrast(images: Images) -> Matrix:
-    """Pixels (n, p) of each image with mean 0 and deviation 1."""
+    """Return the pixels (n, p) of each image, scaled to mean 0 and deviation 1."""
     flat = images.reshape(len(images), -1).astype(np.float32)
     flat = flat - flat.mean(axis=1, keepdims=True)
     result: Matrix = flat / (flat.std(axis=1, keepdims=True) + 1e-6)
@@ -81,8 +81,8 @@ def _contrast(images: Images) -> Matrix:
 class Texture:
     """Local binary patterns in 7 x 7 windows: which of eight neighbours are brighter, counted.
 
-    T. Ahonen, A. Hadid and M. Pietikainen, "Face description with local binary patterns", TPAMI 28(12), 2006. Roots
-    of shares are compared, so that the cosine is the Bhattacharyya coefficient. It is not trained on anything.
+    T. Ahonen, A. Hadid and M. Pietikainen, "Face description with local binary patterns", TPAMI 28(12), 2006. The
+    embedding holds roots of shares, so that the cosine is the Bhattacharyya coefficient. It needs no training.
     """
 
     name = "texture"
@@ -108,7 +108,7 @@ class Texture:
 
 
 def _uniform() -> npt.NDArray[np.int64]:
-    """Of 256 patterns the 58 with at most two changes around the circle have a bin each, the others share one."""
+    """Return bins of the 256 patterns: one for each of the 58 with at most two changes, one for all others."""
     codes = np.arange(256)
     turned = ((codes << 1) | (codes >> 7)) & 255
     changes = np.array([bin(code).count("1") for code in (codes ^ turned).tolist()])

@@ -1,9 +1,9 @@
-"""Measures that can't be argued with: would a verifier take the reconstruction for the person?
+"""Measure objectively: would a verifier accept the reconstruction as the person?
 
-A verifier takes two photographs for the same person where the cosine of their embeddings is above a threshold, set so
-that it takes a share of 1e-3 of pairs of different people (FAR). Here it holds another photograph of the person than
-the one whose embedding was stolen, so that nothing is gained by fitting that very vector; figures against the stolen
-photograph itself stand beside. Chance is what random faces of the same generator reach.
+A verifier accepts two photographs as the same person if the cosine of their embeddings is above a threshold. With that
+threshold it also accepts a share of 1e-3 of the pairs of different people (FAR). It compares with another photograph of
+the person than the stolen one, so that fitting the stolen vector gains nothing; figures against the stolen photograph
+are given too. Chance is what random faces of the same generator reach.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _BLOCK = 512
 
 
 def threshold(vectors: Matrix, labels: npt.NDArray[np.int64], far: float = FAR) -> float:
-    """Cosine above which lies a share `far` of all pairs of different people among (n, d) embeddings."""
+    """Return the cosine that a share `far` of all pairs of different people among (n, d) embeddings exceeds."""
     kept: list[npt.NDArray[np.float32]] = []
     strangers = 0
     allowed = int(far * len(vectors) ** 2 / 2) + 1
@@ -55,7 +55,7 @@ class Judge:
 
     @property
     def genuine(self) -> float:
-        """Share of the people whose two real photographs it takes for one person: no reconstruction does better."""
+        """Share of the people whose two real photographs it accepts as one person: the ceiling for reconstructions."""
         return float((self._alike(self.stolen, self.other) > self.threshold).mean())
 
     @staticmethod
@@ -64,7 +64,7 @@ class Judge:
         return result
 
     def verdict(self, made: Matrix) -> Verdict:
-        """Judge the embeddings (p, d) of p reconstructions, one a person."""
+        """Judge the embeddings (p, d) of p reconstructions, one per person."""
         same, other = self._alike(made, self.stolen), self._alike(made, self.other)
         every = [float((unit(made[[row]]) @ unit(theirs).T).mean()) for row, theirs in enumerate(self.others)]
         gallery = unit(self.other)
@@ -83,11 +83,11 @@ class Verdict:
     others: npt.NDArray[np.float64]
     """Mean cosine to all other photographs."""
     accepted: npt.NDArray[np.bool_]
-    """Taken for the person on the other photograph."""
+    """Accepted, against the other photograph."""
     accepted_stolen: npt.NDArray[np.bool_]
-    """Taken for the person on the stolen photograph."""
+    """Accepted, against the stolen photograph."""
     first: npt.NDArray[np.bool_]
-    """Whether of all p people the right one is the most alike."""
+    """Whether the right one of all p people is the most similar."""
 
     def row(self) -> dict[str, Any]:
         """JSON values, with 95% Wilson intervals over people."""
@@ -104,7 +104,7 @@ class Verdict:
 
 
 def by_chance(judge: Judge, faces: Matrix) -> dict[str, Any]:
-    """How a judge takes (m, d) embeddings of random faces: every face against every person."""
+    """Judge (m, d) embeddings of random faces, every face against every person."""
     alike = unit(faces) @ unit(judge.other).T
     same = unit(faces) @ unit(judge.stolen).T
     accepted = alike > judge.threshold

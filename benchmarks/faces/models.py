@@ -1,4 +1,4 @@
-"""What a face recognition model must do, and the table of those that are known.
+"""The interface of a face recognition model, and the table of known models.
 
 Images are (n, h, w, c) numbers of 0 to 255 with one or three channels, float32 or uint8, each a face that fills the
 picture. Embeddings are of unit length: the cosine tells how alike two faces are.
@@ -28,7 +28,7 @@ class Model(Protocol):
 
     @property
     def name(self) -> str:
-        """What it is called in results."""
+        """Its name in results."""
         ...
 
     @property
@@ -43,7 +43,7 @@ class Model(Protocol):
 
 @runtime_checkable
 class Differentiable(Model, Protocol):
-    """A model whose inside the adversary has: he can ask in which direction an image must change."""
+    """A model whose weights the adversary has: he can compute how an image must change."""
 
     def pull(self, images: Images, targets: Matrix) -> tuple[Matrix, Images]:
         """Cosines (n,) of the images' embeddings to unit targets (n, dim), and their gradient in the images."""
@@ -51,14 +51,14 @@ class Differentiable(Model, Protocol):
 
 
 def unit(points: npt.NDArray[np.floating]) -> Matrix:
-    """Put (n, d) points on the unit sphere; a zero stays where it is."""
+    """Scale (n, d) points to unit length; zero vectors stay zero."""
     length = np.linalg.norm(points, axis=1, keepdims=True)
     result: Matrix = np.ascontiguousarray(points / np.maximum(length, 1e-12), np.float32)
     return result
 
 
 def resized(images: Images, side: int) -> Images:
-    """(n, h, h, c) pictures brought to (n, side, side, c), bilinear, uint8."""
+    """Resize (n, h, h, c) pictures to (n, side, side, c), bilinear, uint8."""
     n, height = images.shape[:2]
     at = np.clip((np.arange(side) + 0.5) * height / side - 0.5, 0, height - 1)
     low = np.floor(at).astype(int)
@@ -83,7 +83,7 @@ def _face_api(folder: Path | None) -> Model:
 
 
 MODELS: dict[str, Callable[[Path | None], Model]] = {"facenet": _facenet, "face-api": _face_api}
-"""Name -> how to load it, given a folder of weights where it has one. The others are in linear."""
+"""Name -> loader, which takes the folder of weights if the model has one. The other models are in linear."""
 
 
 def load_model(name: str, folder: Path | None = None) -> Model:

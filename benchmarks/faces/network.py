@@ -1,8 +1,8 @@
-"""FaceNet folded for speed, in bfloat16 where the processor multiplies that fast.
+"""FaceNet with folded layers, for speed, and in bfloat16 if the processor multiplies it fast.
 
-The attack asks the model hundreds of thousands of times. Batch normalisation, biases and residual scales are folded
-into the convolutions before them, images run channels last. With AMX bfloat16 this is four times as fast as the plain
-graph in float32, and the embeddings agree to a cosine of .9999: figures are computed in float32 all the same.
+The attack calls the model hundreds of thousands of times. Batch normalisation, biases and residual scales are folded
+into the convolutions before them, and images have their channels last. With AMX bfloat16 this is four times as fast as
+the plain graph in float32, and the embeddings agree to a cosine of .9999. Figures are still computed in float32.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ __all__ = ["FaceNetModel", "fast_bfloat16", "to_pixels"]
 
 _ATTACHED = ("BiasAdd", "FusedBatchNorm", "Mul", "Relu")
 BATCH = 32
-Tensor: TypeAlias = Any  # torch is not there for the type checker
-# Kernels laid out for oneDNN once a batch size, not at every call: a third faster. What torch's own compiler calls.
+Tensor: TypeAlias = Any  # the type checker runs without torch
+# Lays out kernels for oneDNN once per batch size, not at every call: a third faster. torch's compiler calls it too.
 _pack = getattr(torch._C._nn, "mkldnn_reorder_conv2d_weight", None) if torch.backends.mkldnn.is_available() else None
 
 
 def fast_bfloat16() -> bool:
-    """Whether this processor has matrix instructions for bfloat16; elsewhere it is slower than float32."""
+    """Return True if the processor has matrix instructions for bfloat16; without them it is slower than float32."""
     probe = getattr(torch.cpu, "_is_amx_tile_supported", None)
     return bool(probe and probe())
 
@@ -42,18 +42,18 @@ def to_pixels(images: Images, side: int) -> Tensor:
 
 
 def resized(pixels: Tensor, side: int) -> Tensor:
-    """(n, c, h, w) brought to (n, 3, side, side); gradients flow."""
+    """Resize (n, c, h, w) to (n, 3, side, side); gradients flow."""
     if pixels.shape[2:] != (side, side):
         pixels = F.interpolate(pixels, (side, side), mode="bilinear", antialias=pixels.shape[2] > side)
     return pixels.expand(-1, 3, -1, -1)
 
 
 class FaceNetModel:
-    """FaceNet as the experiment calls it: (n, h, w, c) images of faces to unit vectors (n, 512).
+    """FaceNet for the experiment: (n, h, w, c) images of faces to unit vectors (n, 512).
 
     Args:
         net: the network with its weights.
-        half: bfloat16; by default where the processor is made for it.
+        half: whether to use bfloat16; by default if the processor is fast at it.
     """
 
     name = "facenet"
@@ -67,7 +67,7 @@ class FaceNetModel:
 
     @property
     def arithmetic(self) -> str:
-        """In what the attack multiplies; figures are computed in float32."""
+        """Return the type in which the attack multiplies; figures are computed in float32."""
         return "bfloat16" if self.half else "float32"
 
     @property
@@ -79,7 +79,7 @@ class FaceNetModel:
 
     def embed(self, images: Images) -> Matrix:
         """Unit vectors (n, 512)."""
-        torch.set_num_threads(1)  # of the calling thread: more fight each other over small batches
+        torch.set_num_threads(1)  # only the calling thread: more threads slow small batches down
         run = self.quick
         out = np.empty((len(images), DIM), np.float32)
         with torch.inference_mode():
@@ -104,12 +104,12 @@ class FaceNetModel:
 
 
 def _scaled(pixels: Tensor) -> Tensor:
-    """The fixed scaling that goes with these weights."""
+    """Apply the fixed scaling of these weights."""
     return ((pixels - 127.5) / 128).contiguous(memory_format=torch.channels_last)
 
 
 class _Folded:
-    """The graph with each convolution and what follows it made one step."""
+    """Return the graph with each convolution and the steps after it merged into one."""
 
     def __init__(self, net: FaceNet, kind: torch.dtype) -> None:
         self._kind = kind

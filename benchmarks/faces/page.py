@@ -1,7 +1,7 @@
-"""The result as one HTML page that stands alone: faces first, then figures, in plain words.
+"""Write the result as one self-contained HTML page: faces first, then figures, in plain words.
 
-Nothing is loaded from anywhere and no script runs: the page's own policy forbids both. It shows photographs; whether
-it may be passed on depends on their terms, and it says so.
+The page loads nothing and runs no script; its own policy forbids both. It shows photographs. Their terms decide whether
+it may be passed on, and the page says so.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ FIGURES = {
 
 @dataclass(frozen=True, eq=False)
 class Face:
-    """A picture, with what the attacked model's verifier says of it; None where nothing is to be said."""
+    """A picture, and what the attacked model's verifier says of it, or None."""
 
     image: Images
     accepted: bool | None = None
@@ -113,7 +113,7 @@ def page(results: Mapping[str, Any], gallery: Gallery) -> str:
 
 
 def percent(share: float) -> str:
-    """A share as a percentage; 0% and 100% only where they are exact."""
+    """Format a share as a percentage; only exact values become 0% or 100%."""
     if share in (0, 1):
         return f"{share:.0%}"
     return f"{100 * share:.2g}%" if share < 0.01 else f"{100 * share:.1f}%".replace(".0%", "%")
@@ -249,7 +249,7 @@ def _ways(results: Mapping[str, Any]) -> str:
 
 
 def _ordered(details: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Subjects as NAMES lists them, what it lacks behind."""
+    """Return the subjects in the order of NAMES, unknown ones last."""
     known = [name for name in NAMES if name in details]
     return [(name, details[name]) for name in [*known, *(name for name in details if name not in NAMES)]]
 

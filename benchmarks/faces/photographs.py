@@ -1,9 +1,9 @@
 """Labelled photographs of faces from public research sets, read from the user's own copies.
 
-Two forms are read. A `.npz` with `images` (n, h, w) or (n, h, w, c) uint8 and `labels` (n,), such as the Olivetti faces
-in `benchmarks/data`. And Labeled Faces in the Wild in a folder: as published, NAME/NAME_0001.jpg of 250 x 250 pixels,
-or one file `lfw_crop128_jpeg.npz` with crops of the faces; `pairs.txt`, its verification protocol, beside them. Nothing
-is downloaded, and of LFW nothing is ever written anywhere but into the user's own output folder.
+There are two forms. One is a `.npz` with `images` (n, h, w) or (n, h, w, c) uint8 and `labels` (n,), such as the
+Olivetti faces in `benchmarks/data`. The other is a folder with Labeled Faces in the Wild: NAME/NAME_0001.jpg of 250 x
+250 pixels, as published, or one file `lfw_crop128_jpeg.npz` with crops of the faces, and its verification protocol
+`pairs.txt`. Nothing is downloaded, and photographs of LFW are only written into the user's own output folder.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ LFW_CREDIT = (
 )
 _PACKED = "lfw_crop128_jpeg.npz"
 _PUBLISHED = (61, 61, 189, 189)
-"""The face in the published 250 x 250 pictures, which are centred on it."""
+"""The place of the face in the published 250 x 250 pictures, which are centred on it."""
 
 
 class Source(Protocol):
@@ -59,10 +59,10 @@ class Photographs:
     """(n,): the person's number."""
     source: Source
     side: int
-    """Pixels of a picture's side, as they are best embedded."""
+    """Side of a picture in pixels that suits the models best."""
     credit: str
     publishable: bool
-    """Whether pictures may be shown to others."""
+    """True if pictures may be shown to others."""
     pairs: tuple[Pair, ...] = ()
     """A verification protocol in ten folds, if the set has one."""
 
@@ -119,7 +119,7 @@ def olivetti(path: Path) -> Photographs:
 
 @dataclass(frozen=True)
 class _Jpegs:
-    """JPEG pictures, in one array or each in its file."""
+    """JPEG pictures, in one array or in separate files."""
 
     blob: npt.NDArray[np.uint8] | None
     starts: npt.NDArray[np.int64] | None
@@ -139,7 +139,7 @@ class _Jpegs:
 
 
 def lfw(folder: Path) -> Photographs:
-    """LFW in a folder. Raises InputError where it is not there, MissingModelError without pillow."""
+    """Read LFW in a folder. Raises InputError if it is not there, MissingModelError without pillow."""
     packed = folder / _PACKED
     source: _Jpegs
     if packed.is_file():
@@ -191,12 +191,12 @@ def photograph(path: Path) -> Images:
     try:
         with image.open(path) as opened:
             return np.array(ImageOps.exif_transpose(opened).convert("RGB"))
-    except (OSError, ValueError, image.DecompressionBombError) as error:  # what is no picture is an OSError too
+    except (OSError, ValueError, image.DecompressionBombError) as error:  # or it is no picture
         raise InputError(f"{path}: not a picture that can be read") from error
 
 
 def jittered(images: Images, rng: np.random.Generator) -> Images:
-    """Each of (n, h, w, c) uint8 pictures as another shot might have it: mirrored or not, moved, brighter or darker."""
+    """Change each of (n, h, w, c) uint8 pictures like another shot: mirrored or not, moved, brighter or darker."""
     n, side = images.shape[:2]
     out = images.copy()
     mirrored = rng.random(n) < 0.5

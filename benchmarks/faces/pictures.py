@@ -33,7 +33,7 @@ def png(image: Images) -> bytes:
 
 
 def inline(image: Images) -> str:
-    """The image as an address that holds it."""
+    """Return the image as a data: URL."""
     return "data:image/png;base64," + base64.b64encode(png(image)).decode()
 
 
@@ -49,7 +49,7 @@ def strip(rows: Sequence[Sequence[Images]], side: int, gap: int = 6) -> Images:
 
 
 def _enlarged(image: Images, side: int) -> npt.NDArray[np.uint8]:
-    """Bilinear."""
+    """Enlarge, bilinear."""
     height = image.shape[0]
     at = np.clip((np.arange(side) + 0.5) * height / side - 0.5, 0, height - 1)
     low = np.floor(at).astype(int)

@@ -1,6 +1,6 @@
-"""Photographs in files to embeddings, one after another, for the command `embed`.
+"""Embed photographs in files, one after another, for the command `embed`.
 
-A file that cannot be read, or that shows no face, is told and passed over: one of thousands must not cost the rest.
+A file that cannot be read, or that shows no face, is reported and skipped: one bad file must not stop the others.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 class Finder(Protocol):
-    """Finds faces, as `detect.Detector` does."""
+    """Finds faces, like `detect.Detector`."""
 
     def face(self, image: Images) -> Images | None:
-        """The face of an (h, w, 3) photograph, upright, filling the picture; None where there is none."""
+        """Return the face of an (h, w, 3) photograph, upright and filling the picture; None if it has no face."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class Portrait:
-    """What came of a file."""
+    """The result for one file."""
 
     path: Path
     vector: Matrix | None
-    """(d,): the face's embedding; None where there is none."""
+    """(d,): the face's embedding; None if there is no face."""
     why: str = ""
-    """Then: in a few words, why."""
+    """The reason, if there is no embedding."""
 
 
 def pictures(paths: Sequence[Path]) -> list[Path]:
-    """Files as named, and of folders all pictures below them, in order. Raises InputError where there are none."""
+    """Return the named files, and all pictures below named folders, in order. Raises InputError if there are none."""
     found: list[Path] = []
     for path in paths:
         below = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES) if path.is_dir() else [path]

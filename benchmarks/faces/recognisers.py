@@ -1,4 +1,4 @@
-"""Which models a run attacks and judges by; those that are trained are trained on the thief's half."""
+"""The models that a run attacks, and judges by. Models that need training are trained on the thief's half."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["recognisers"]
 def recognisers(
     photographs: Photographs, settings: Settings, model: str, second: str, weights: Path | None = None
 ) -> tuple[Model, Model | None]:
-    """The attacked model and the judge, by name; "none" is no judge.
+    """Load the attacked model and the judge, by name; "none" means no judge.
 
     Raises:
         InputError: unknown model.

@@ -1,7 +1,7 @@
-"""Figures of a run as one JSON document: what was accepted, what the tasks gave, and what made it.
+"""The figures of a run as one JSON document: acceptance, tasks, and how they were made.
 
-The number of a subject under `accepted_at_far_1e-3` is of the black-box loop at its last iteration, against another
-photograph of the person than the stolen one. Everything else stands under `details`.
+The number of a subject under `accepted_at_far_1e-3` is that of the black-box loop at its last iteration, against
+another photograph of the person than the stolen one. Everything else is in `details`.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ HEADLINES = {
     "wrong_key": "wrong_key",
     "aligned_without_key": "aligned_0",
 }
-"""Key of a headline -> the subject it is of."""
+"""Key of a headline -> its subject."""
 _PACKAGES = ("encvec-store", "numpy", "scipy", "torch", "faiss-cpu", "cryptography", "pillow")
 
 
 def reached(experiment: Experiment) -> dict[str, dict[str, Matrix]]:
-    """Latents (p, k) of every subject by what made them: search@400, search@2000, climb@100, ridge."""
+    """Return latents (p, k) of every subject, by what made them: search@400, search@2000, climb@100, ridge."""
     targets, _ = experiment.subjects
     found: dict[str, dict[str, Matrix]] = {}
     for name, wanted in targets.items():
@@ -61,7 +61,7 @@ def details(experiment: Experiment) -> dict[str, Any]:
 
 
 def accepted(rows: Mapping[str, Any], chance: Mapping[str, Any], judge: str, way: str) -> dict[str, float]:
-    """One number a headline; those subjects that were attacked so."""
+    """Return one number per headline, for the subjects that were attacked that way."""
     found = {
         key: rows[subject][way][judge]["accepted"]
         for key, subject in HEADLINES.items()
@@ -73,7 +73,7 @@ def accepted(rows: Mapping[str, Any], chance: Mapping[str, Any], judge: str, way
 def document(
     experiment: Experiment, tasks: Mapping[str, Any], text: Mapping[str, Any] | None, command: str
 ) -> dict[str, Any]:
-    """The whole document, of a run whose attacks are done."""
+    """Return the whole document of a run whose attacks are done."""
     rows, chance = details(experiment), experiment.chance()
     settings, photographs = experiment.settings, experiment.photographs
     most = _iterations(rows, settings.iterations)
@@ -132,7 +132,7 @@ def document(
 
 
 def _iterations(rows: Mapping[str, Any], asked: tuple[int, ...]) -> int:
-    """The most iterations that every headline's subject has come to. Raises InputError where there are none yet."""
+    """Return the most iterations that all subjects of headlines have reached. Raises InputError if there are none."""
     for count in sorted(asked, reverse=True):
         if all(f"search@{count}" in rows[subject] for subject in HEADLINES.values()):
             return count

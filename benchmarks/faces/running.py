@@ -1,6 +1,6 @@
-"""A whole run from photographs to page, for the command and the benchmark alike.
+"""A whole run from photographs to page, for the command and the benchmark.
 
-Tasks, attack, text, results, page, in this order; each part is kept in the folder, and is not done twice.
+The order is: tasks, attack, text, results, page. Each part is kept in the folder, and is not done twice.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _EACH = 4
 
 
 def whole(experiment: Experiment, command: str, sentences: tuple[Sentences, Sentences] | None = None) -> dict[str, Any]:
-    """Run everything; returns the results document. Files: results.json, page.html, strip.png where it may be shown."""
+    """Run everything; returns the results document. Files: results.json, page.html, strip.png if it may be shown."""
     experiment.open()
     tasks = run_tasks(experiment)
     text = None if sentences is None else run_text(sentences, experiment.folder, experiment.bar)
@@ -42,7 +42,7 @@ def whole(experiment: Experiment, command: str, sentences: tuple[Sentences, Sent
 def finish(
     experiment: Experiment, tasks: Mapping[str, Any], text: Mapping[str, Any] | None, command: str
 ) -> dict[str, Any]:
-    """Judge what the attack has made so far, and write results and page."""
+    """Judge the reconstructions so far, and write results and page."""
     results = document(experiment, tasks, text, command)
     written(experiment.folder / "results.json", (json.dumps(results, indent=1) + "\n").encode())
     written(experiment.folder / "page.html", page(results, gallery(experiment)).encode())
@@ -52,7 +52,7 @@ def finish(
 
 
 def run_tasks(experiment: Experiment) -> dict[str, Any]:
-    """All tasks on plaintext, under the default scheme and under `sap`: task -> what -> figure."""
+    """Run all tasks on plaintext, under the default scheme and under `sap`: task -> what -> figure."""
     path = experiment.folder / "tasks.json"
     if path.exists():
         kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -85,7 +85,7 @@ def run_text(sentences: tuple[Sentences, Sentences], folder: Path, bar: Bar, tar
 
 
 def written(path: Path, content: bytes) -> None:
-    """Write a file, whole or not at all."""
+    """Write a file, completely or not at all."""
     scratch = path.with_suffix(".tmp")
     scratch.write_bytes(content)
     os.replace(scratch, path)

@@ -1,8 +1,8 @@
-"""Who is victim and who is thief, embeddings of both, and what a run is asked for.
+"""Who is a victim and who is the thief's, embeddings of both, and the settings of a run.
 
-The thief's half gives everything he has: his generator, his embeddings, his statistics. Nothing of a victim is in it.
-A collection has index vectors from 5,000 records on; where a half has fewer photographs, further views of them
-(mirrored, moved, brighter or darker) fill it up, and results say so.
+Everything that the thief has comes from his half: his generator, his embeddings, his statistics. No victim is in it.
+A collection has index vectors from 5,000 records on. If a half has fewer photographs, further views of them (mirrored,
+moved, brighter or darker) are added, and the results say so.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ __all__ = ["Bar", "Settings", "Split", "Vectors", "embedded", "open_folder", "sp
 
 Rows = npt.NDArray[np.intp]
 Bar = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
-"""Opens a progress bar of (what, steps in all); gives what moves it on."""
+"""Opens a progress bar for (what, number of steps); yields the function that advances it."""
 _BATCH = 64
 _FILLED = LEAST_RECORDS + 200
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a run is asked for.
+    """The settings of a run.
 
     Args:
         people: held out and attacked.
@@ -69,7 +69,7 @@ class Split:
     own: Rows
     """The thief's."""
     victims: Rows
-    """Those that are stored."""
+    """The stored ones."""
     targets: Rows
     """(p,): one photograph a person; the embedding of it is stolen and attacked."""
     other: Rows
@@ -79,7 +79,7 @@ class Split:
 
 
 def split(photographs: Photographs, people: int, seed: int) -> Split:
-    """Half of the people, at random, are the thief's. Of the rest those with most photographs enough are attacked.
+    """Give a random half of the people to the thief, and choose people with enough photographs of the rest to attack.
 
     Raises:
         InputError: not so many people have two photographs or more.
@@ -111,7 +111,7 @@ def split(photographs: Photographs, people: int, seed: int) -> Split:
 
 @dataclass(frozen=True, eq=False)
 class Vectors:
-    """Embeddings of all photographs, and of further views where there are few."""
+    """Embeddings of all photographs, and of further views if there are few."""
 
     all: Matrix
     """(n, d), in the photographs' order."""
@@ -122,7 +122,7 @@ class Vectors:
     places: Rows
     """(p,): rows of `stored` that are the targets."""
     views: int
-    """Of `stored`, how many are further views."""
+    """The number of further views in `stored`."""
 
 
 def embedded(photographs: Photographs, parts: Split, model: Model, folder: Path, bar: Bar, seed: int) -> Vectors:
@@ -169,13 +169,13 @@ def _cached(path: Path, make: Callable[[], Matrix]) -> Matrix:
 
 
 def open_folder(folder: Path, settings: Settings, subject: dict[str, Any]) -> None:
-    """Make the run's folder, or make sure that what lies in it is of the same run.
+    """Create the run's folder, or check that it belongs to the same run.
 
     Raises:
-        InputError: another run's intermediate results lie there.
+        InputError: it holds intermediate results of another run.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    wanted = {**subject, **asdict(settings), "iterations": None}  # more iterations go on from fewer
+    wanted = {**subject, **asdict(settings), "iterations": None}  # may grow in a later run
     path = folder / "settings.json"
     if path.exists():
         if json.loads(path.read_text(encoding="utf-8")) != wanted:

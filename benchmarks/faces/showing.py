@@ -1,6 +1,6 @@
-"""Which pictures of a run are shown: people side by side, the loop's frames, and a strip.
+"""Choose the pictures of a run to show: people side by side, the loop's frames, and a strip.
 
-Nobody is picked by success: the first people of the run are shown, in its order.
+Success does not decide who is shown: it is the first people of the run, in its order.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def gallery(experiment: Experiment, people: int = SHOWN) -> Gallery:
 
 
 def picture(experiment: Experiment, people: int = 6, side: int = 128) -> Images:
-    """A strip (h, w, 3): people across; photograph, start, from plaintext, from ciphertext below one another."""
+    """A strip (h, w, 3): one column per person; rows: photograph, start, from plaintext, from ciphertext."""
     made = reached(experiment)
     rows: list[Sequence[Images]] = [
         list(experiment.photographs.images(experiment.parts.targets[:people])),

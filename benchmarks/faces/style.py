@@ -1,6 +1,6 @@
-"""The page's style sheet and its standing texts.
+"""The page's style sheet and its fixed texts.
 
-Colours are of Okabe and Ito's palette (jfly.uni-koeln.de/color, 2008); a sign and a word always say the same.
+Colours are those of Okabe and Ito's palette (2008); a sign and a word always say the same as a colour.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What the thief takes for embeddings: stolen index vectors, as they are and after all he can do.
+"""What the thief takes for embeddings: stolen index vectors, as they are and after all he can do to them.
 
-Every subject is a (p, d) array that the attack takes as its targets, one row a person. The stolen data come from real
-collections: `Collection.index_vectors` gives what stands in the index. The thief has the model, the program and its
-settings, embeddings of his own, of other people, and no key.
+Every subject is a (p, d) array of targets for the attack, one row per person. The stolen data come from real
+collections: `Collection.index_vectors` returns what the index holds. The thief has the model, the program and its
+settings, and his own embeddings of other people, but no key.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ Rows = npt.NDArray[np.intp]
 log = logging.getLogger("encvec_store")
 PAIRS = (0, 10, 50)
 WHITENED = ("pca-icp", "components", "fobi", "density", "clusters")
-"""The lab's attacks without pairs on what is whitened. The rest needs the very same photographs."""
+"""The lab's attacks without pairs on whitened vectors. All others need the very same photographs."""
 ISOMETRIES = ("coordinates", "pca-icp")
-"""On what keeps lengths and coordinates: these break it, and the others would take hours in so many dimensions."""
+"""Those on vectors that keep lengths or coordinates. They break these; others would take hours at this dimension."""
 _LEARNT = 6_000
 
 
 @dataclass(frozen=True, eq=False)
 class Stolen:
-    """What stands in the index of a collection."""
+    """What the index of a collection holds."""
 
     scheme: Mapping[str, Any]
     """The scheme with its parameters, which are no secret."""
@@ -47,7 +47,7 @@ class Stolen:
 
     @property
     def whitened(self) -> bool:
-        """Whether the scheme leaves neither lengths nor variances to align by."""
+        """True if the scheme leaves neither lengths nor variances to align by."""
         return self.scheme.get("name") in ("sketch", "cells")
 
     @property
@@ -59,7 +59,7 @@ class Stolen:
 def stolen(vectors: Matrix, scheme: Mapping[str, Any] | None = None) -> Stolen:
     """Store (n, d) embeddings in a collection under a fresh key, and read its index as a thief would.
 
-    Without a scheme it is the default, which holds index vectors from 5,000 records on: (n, 0) below.
+    The default scheme has index vectors from 5,000 records on; below that the result is (n, 0).
     """
     ids = [f"face {row}" for row in range(len(vectors))]
     with connect("memory:", keyset=Keyset.create("memory:"), maintenance="inline") as store:
@@ -70,16 +70,16 @@ def stolen(vectors: Matrix, scheme: Mapping[str, Any] | None = None) -> Stolen:
 
 
 def as_it_is(taken: Matrix, dim: int) -> Matrix:
-    """The index vectors (p, k) taken for embeddings (p, d); with fewer coordinates, zeros are put behind."""
+    """Take index vectors (p, k) as embeddings (p, d); missing coordinates become zeros at the end."""
     short = dim - taken.shape[1]
     return unit(np.pad(taken, ((0, 0), (0, short))))
 
 
 def normalised(loot: Stolen, rows: Rows, own: Matrix) -> Matrix:
-    """The index vectors brought to the range of embeddings, by the statistics of the thief's `own` (m, d).
+    """Bring index vectors to the range of embeddings, by the statistics of the thief's `own` (m, d).
 
-    What is whitened is taken for weights of his own principal components, which makes first and second moments those of
-    embeddings; of anything else each coordinate gets the mean and deviation that it has in his.
+    Whitened vectors become weights of his own principal components, so that their first and second moments are those of
+    embeddings. In all others, each coordinate gets the mean and deviation that it has in his embeddings.
     """
     everything = loot.ciphertexts
     white = centred(everything) / (everything.std(axis=0) + 1e-9)
@@ -96,8 +96,8 @@ def normalised(loot: Stolen, rows: Rows, own: Matrix) -> Matrix:
 def under_a_wrong_key(taken: Matrix, kind: Mapping[str, Any], own: Matrix) -> Matrix:
     """Decrypt index vectors (p, k) with a key of the thief's own.
 
-    He stores his own embeddings (m, d) in a collection of the same scheme, learns from it how its index vectors are
-    turned back (the linear map of least squared error), and turns back the stolen ones.
+    He stores his own embeddings (m, d) in a collection of the same scheme, learns from it how to invert its index
+    vectors (the linear map of least squared error), and applies that to the stolen ones.
     """
     scheme = {name: value for name, value in kind.items() if name != "profile"}
     mine = stolen(own, scheme).ciphertexts
@@ -112,14 +112,14 @@ def _decoded(frame: Matrix, learnt: Matrix, located: Matrix) -> Matrix:
 
 @dataclass(frozen=True, eq=False)
 class Alignment:
-    """What the lab's best alignment came to."""
+    """The result of the lab's best alignment."""
 
     targets: Matrix
     """(p, d): embeddings as the thief reconstructs them."""
     attack: str
     pairs: int
     identified: float
-    """Share of the targets' index vectors that lie nearest to their own embedding of all n."""
+    """Share of the targets' index vectors that are nearest to their own embedding among all n."""
     cosine: float
     """Mean cosine of the reconstructed embeddings to the true ones."""
 
@@ -140,7 +140,7 @@ def aligned(
     attacks: Sequence[str] | None = None,
     progress: Callable[[], None] = lambda: None,
 ) -> Alignment:
-    """The leakage lab's attacks, the one that names most records: generous to the thief, who could not tell.
+    """Run the leakage lab's attacks, and keep the one that names most records, which the thief could not know.
 
     Args:
         loot: all index vectors (n, k).
@@ -149,7 +149,7 @@ def aligned(
         own: the thief's embeddings (m, d), of other people.
         pairs: known pairs.
         seed: of the attacks, and of which pairs are known.
-        attacks: names in the lab; of those that suit, only these.
+        attacks: names in the lab; only these of the suitable ones run.
         progress: called after each attack.
     """
     rng = np.random.default_rng([seed, pairs])

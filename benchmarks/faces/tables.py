@@ -1,8 +1,8 @@
-"""The figures of results.json as README and docs/faces.md print them.
+"""Print the figures of results.json as README and docs/faces.md show them.
 
     python -m benchmarks.faces.tables       after `make faces ARGS=--full`: paste what it prints
 
-A test holds both documents to it.
+A test checks both documents against it.
 """
 
 from __future__ import annotations

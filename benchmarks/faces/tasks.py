@@ -1,8 +1,8 @@
-"""Everything that people do with face embeddings, on plaintext and through an encrypted store, side by side.
+"""Run the usual tasks with face embeddings, on plaintext and through an encrypted store, side by side.
 
-Identification (1:N), verification (1:1), clustering, classification by nearest neighbours, anomalies (a stranger at the
-door, a photograph under the wrong name). Every task takes a `Finder`: one compares plaintext vectors with everything,
-the other is a collection of the public API. The same code scores both.
+The tasks are identification (1:N), verification (1:1), clustering, classification by nearest neighbours, and anomalies
+(a stranger at the door, a photograph under the wrong name). Every task takes a `Finder`: one compares plaintext vectors
+by brute force, the other is a collection of the public API. The same code scores both.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["Finder", "Plain", "Stored", "Tables", "tables"]
 Rows = npt.NDArray[np.intp]
 Scores = npt.NDArray[np.float64]
 OFTEN = 10
-"""Photographs of a person from which on he is clustered and classified; fewer where nobody has so many."""
+"""Fewest photographs of a person for clustering and classification; fewer if nobody has as many."""
 NEIGHBOURS = 40
 _VOTES = 5
 _WRONG = 0.05
@@ -40,16 +40,16 @@ class Finder(Protocol):
     """Enrolled photographs that can be searched."""
 
     def search(self, queries: Matrix, k: int) -> tuple[Rows, Scores]:
-        """Rows (q, k) of the k nearest, nearest first, and cosines (q, k); -1 where there are fewer."""
+        """Return rows (q, k) of the k nearest, nearest first, and cosines (q, k); -1 if there are fewer."""
         ...
 
     def claims(self, queries: Matrix, rows: Rows) -> Scores:
-        """Cosine (q,) of each query to the one row that it claims to be."""
+        """Return the cosine (q,) of each query to the row that it claims to be."""
         ...
 
 
 class Plain:
-    """Plaintext (n, d) vectors, compared with every query: what the others are measured against."""
+    """Plaintext (n, d) vectors, each compared with every query: the baseline."""
 
     def __init__(self, vectors: Matrix, rows: Rows) -> None:
         self._vectors, self._rows = unit(vectors[rows]), rows
@@ -74,7 +74,7 @@ class Plain:
 
 
 class Stored:
-    """An encrypted collection: ids are rows, and the blind field `photo` lets one be asked for."""
+    """An encrypted collection: ids are rows, and the blind field `photo` selects one of them."""
 
     def __init__(self, collection: Collection, vectors: Matrix, rows: Rows) -> None:
         self._collection = collection
@@ -92,7 +92,7 @@ class Stored:
         return found, scores
 
     def claims(self, queries: Matrix, rows: Rows) -> Scores:
-        """By a filter: the one record claimed is opened and compared."""
+        """By a filter: only the claimed record is opened and compared."""
         out = np.empty(len(rows))
         for place, (query, row) in enumerate(zip(queries, rows.tolist(), strict=True)):
             (hit,) = self._collection.search(query, k=1, where={"photo": str(row)})
@@ -102,25 +102,25 @@ class Stored:
 
 @dataclass(frozen=True, eq=False)
 class Tables:
-    """The data of all tasks: photographs, their embeddings (n, d), and what is drawn from them once for all finders."""
+    """The data of all tasks: photographs, their embeddings (n, d), and the same random choices for all finders."""
 
     photographs: Photographs
     vectors: Matrix
     gallery: Rows
-    """One photograph of everybody who is enrolled."""
+    """One photograph of each enrolled person."""
     probes: Rows
     """All other photographs of those people."""
     strangers: Rows
     """Photographs of people who are not enrolled."""
     often: Rows
-    """Photographs of people with many: clustered, classified, searched for wrong names."""
+    """Photographs of people who have many, for clustering, classification and wrong names."""
     pairs: Sequence[Pair]
     limit: float
-    """Cosine above which two photographs are joined, from people who are not clustered."""
+    """Cosine above which two photographs are joined, set on people who are not clustered."""
     seed: int
 
     def run(self, enrol: Callable[[str, Rows], Finder], done: Callable[[], None] = lambda: None) -> dict[str, Any]:
-        """All tasks. `enrol` makes a finder of some rows under a name; `done` is called after each task."""
+        """Run all tasks. `enrol` makes a finder of some rows under a name; `done` is called after each task."""
         gallery = enrol("gallery", self.gallery)
         out = {"identification": self._identify(gallery)}
         done()
@@ -143,7 +143,7 @@ class Tables:
         return {"rank_1": float(right[:, 0].mean()), "rank_5": float(right.any(axis=1).mean())}
 
     def _strangers(self, gallery: Finder) -> dict[str, float]:
-        """How well the nearest enrolled face tells whether somebody is enrolled."""
+        """Measure how well the nearest enrolled face tells whether a person is enrolled."""
         known, unknown = (gallery.search(self.vectors[rows], 1)[1][:, 0] for rows in (self.probes, self.strangers))
         return {"stranger_auc": auc(known, unknown)}
 
@@ -177,7 +177,7 @@ class Tables:
         return {"ari": rand_index(groups, truth), "nmi": mutual_information(groups, truth)}
 
     def _classify(self, found: Rows) -> dict[str, float]:
-        """The last third of each person's photographs, by the majority of their nearest among the others'."""
+        """Classify the last third of each person's photographs by the majority of their nearest other photographs."""
         labels = self.photographs.labels
         asked = np.zeros(len(labels), bool)
         for person in np.unique(labels[self.often]):
@@ -191,14 +191,14 @@ class Tables:
             if asked[row]:
                 votes = labels[[other for other in near.tolist() if other >= 0 and usable[other]][:_VOTES]]
                 names, counts = np.unique(votes, return_counts=True)
-                # of equal counts the name of the nearest
+                # if counts are equal, the name of the nearest wins
                 best = next((v for v in votes.tolist() if counts[names == v][0] == counts.max()), None)
                 right += best == labels[row]
                 total += 1
         return {"knn_accuracy": float(right) / max(total, 1)}
 
     def _misnamed(self, found: Rows, scores: Scores) -> dict[str, float]:
-        """One photograph in twenty gets another's name: how well disagreeing neighbours tell which."""
+        """Give one photograph in twenty a wrong name, and measure how well disagreeing neighbours find it."""
         rng = np.random.default_rng(self.seed)
         given = self.photographs.labels.copy()
         wrong = rng.choice(len(self.often), max(1, int(_WRONG * len(self.often))), replace=False)
@@ -229,14 +229,14 @@ def tables(photographs: Photographs, vectors: Matrix, seed: int) -> Tables:
     unknown = np.array([photographs.of(int(person))[0] for person in strangers])
     often = np.flatnonzero(np.isin(labels, people[counts >= min(OFTEN, int(counts.max()))]))
     rest = np.setdiff1d(np.arange(len(labels)), often)
-    # where everybody has many photographs, nobody is left: then it is set on strangers' photographs
+    # if everybody has many photographs, nobody is left, and it is set on strangers' photographs
     rest = rest if len(rest) >= 200 else np.flatnonzero(np.isin(labels, strangers))
     limit = threshold(vectors[rest], labels[rest])
     return Tables(photographs, vectors, gallery, probes, unknown, often, photographs.pairs, limit, seed)
 
 
 def encrypted(store: Store, tables: Tables, scheme: Mapping[str, Any] | None) -> Callable[[str, Rows], Stored]:
-    """How rows are enrolled in collections of a store, under a scheme; None is the default."""
+    """Return a function that enrols rows in collections of a store, under a scheme; None is the default."""
 
     def enrol(name: str, rows: Rows) -> Stored:
         kind = "default" if scheme is None else str(scheme["name"])
@@ -249,7 +249,7 @@ def encrypted(store: Store, tables: Tables, scheme: Mapping[str, Any] | None) ->
 
 
 def _folds(scores: Scores, same: npt.NDArray[np.bool_], folds: int = 10) -> float:
-    """Accuracy in ten folds of the protocol: the threshold that suits nine of them best is tried on the tenth."""
+    """Return the accuracy over ten folds of the protocol: the best threshold of nine folds is tried on the tenth."""
     size = len(scores) // folds
     right = []
     for fold in range(folds):

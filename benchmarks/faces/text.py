@@ -1,8 +1,8 @@
-"""The same for sentences: intent, words and the nearest sentence of a dictionary, from stolen embeddings.
+"""The same for sentences: learn intents, words and the nearest known sentence from stolen embeddings.
 
-The thief holds other sentences of the kind with embeddings, intents and words. On them he trains a classifier of
-intents and a ridge regression to words; for the nearest sentence he looks through them. All is run on plaintext and on
-index vectors, as they are and after what he can do without the key.
+The thief holds other sentences of the same kind, with embeddings, intents and words. On them he trains a classifier of
+intents and a ridge regression to words, and among them he looks for the nearest sentence. All of this runs on plaintext
+and on index vectors, as they are and after what he can do without the key.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ _STOP = frozenset(
 
 @dataclass(frozen=True, eq=False)
 class Sentences:
-    """Embeddings (n, d), what they are of, and a label each."""
+    """Embeddings (n, d), their sentences, and a label for each."""
 
     vectors: Matrix
     texts: Sequence[str]
@@ -124,18 +124,18 @@ def invert_text(
     *,
     pairs: Sequence[int] = PAIRS,
 ) -> dict[str, Any]:
-    """Store the victim's sentences under the default scheme, steal them, and tell what the thief learns of some.
+    """Store the victim's sentences under the default scheme, steal them, and measure what the thief learns of some.
 
     Args:
-        victim: what is stored; 5,000 at least, for below that there are no index vectors.
+        victim: what is stored; at least 5,000, because fewer have no index vectors.
         thief: other sentences.
         targets: how many of the stored ones are attacked.
         seed: of which.
         done: called after each subject: four, and one for each of `pairs`.
         pairs: numbers of known pairs to align by.
 
-    Two of the figures are floors. "chance": the embeddings of other stored sentences. "nothing": the thief's mean
-    embedding, so that he names the commonest words; a guess that is worse has learnt nothing.
+    Two of the figures are floors. "chance" uses the embeddings of other stored sentences. "nothing" uses the thief's
+    mean embedding, so that he names the commonest words; a guess that does worse has learnt nothing.
     """
     rng = np.random.default_rng(seed)
     rows = np.sort(rng.choice(len(victim.vectors), min(targets, len(victim.vectors)), replace=False))
@@ -143,7 +143,7 @@ def invert_text(
     dim = victim.vectors.shape[1]
     taken = loot.ciphertexts[rows]
     own = thief.vectors
-    while len(own) < LEAST_RECORDS:  # a collection takes so many: further wordings of his own, as noise has them
+    while len(own) < LEAST_RECORDS:  # a collection needs as many: he adds noisy copies of his own embeddings
         own = np.concatenate([own, unit(own + np.float32(_WORDING) * rng.standard_normal(own.shape, np.float32))])
     learner = _Learner(thief)
     truth = Sentences(victim.vectors[rows], [victim.texts[row] for row in rows], victim.labels[rows])
@@ -204,7 +204,7 @@ class _Learner:
         self._weights = np.linalg.solve(gram, away.T @ (present - self._base)).astype(np.float32)
 
     def learns(self, vectors: Matrix, truth: Sentences) -> dict[str, float]:
-        """Shares: intents told right, content words among the eight guessed, nearest sentence of the same intent."""
+        """Return shares: right intents, content words among the eight guessed, nearest sentences of the same intent."""
         intents = attributes(vectors, truth.labels, self._own.vectors, self._own.labels)
         scores = (vectors - self._mean) @ self._weights + self._base
         guesses = np.argsort(-scores, axis=1)[:, :_NAMED]

@@ -1,6 +1,6 @@
-"""Finds model weights that an installed package carries.
+"""Find model weights in an installed package.
 
-Nothing is downloaded here: an error names what to type.
+Nothing is downloaded here: an error says what to type.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ class MissingModelError(EncvecError, RuntimeError):
 
 
 def need_torch() -> None:
-    """Raise MissingModelError where torch cannot be imported."""
+    """Raise MissingModelError if torch cannot be imported."""
     if importlib.util.find_spec("torch") is None:
         raise MissingModelError(TORCH)
 
 
 def model_file(package: str, relative: str, *, pip: str) -> Path:
-    """Path of the file `relative` in the installed `package`; `pip` is named if it is missing.
+    """Return the path of the file `relative` in the installed `package`; an error names `pip` if it is missing.
 
-    The package is located but never imported, since such wheels tend to import things we have no use for.
+    The package is located but not imported, because such wheels tend to import things that we do not need.
     """
     spec = importlib.util.find_spec(package)
     for root in (spec.submodule_search_locations or []) if spec else []:
