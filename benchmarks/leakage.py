@@ -1,15 +1,15 @@
-"""What each scheme gives away, by attack, at several sizes: makes results/leakage.jsonl.
+"""Run every attack on every scheme, at several sizes, and write results/leakage.jsonl.
 
     python -m benchmarks.leakage [--part NAME ...] [--wordnet FILE.npz | --lfw FILE.npz] [--keys 3] [--out FILE]
 
-Victim and adversary hold MiniLM embeddings of different texts of one kind: Banking77 (in the repository) or WordNet
-glosses, once `python -m benchmarks.embed.make_data text --wordnet DIR` has made the file. Or faces: FILE.npz holds
-FaceNet embeddings of LFW (arrays emb and name, one row a photograph); enrolled is one photograph of each person, the
-adversary has one other of each of whom there is one. A run that was stopped goes on; each row says
-what was attacked, how, and what the owner's recall is on the very same ciphertexts.
+Victim and adversary hold MiniLM embeddings of different texts of one kind: Banking77 (in the repository), or WordNet
+glosses (`python -m benchmarks.embed.make_data text --wordnet DIR` makes the file). With --lfw they hold faces: FILE.npz
+has FaceNet embeddings of LFW (arrays emb and name, one row per photograph). One photograph of each person is enrolled;
+the adversary has one other photograph of each person with more than one. A stopped run continues. Each row says what
+was attacked and how, and the owner's recall on the same ciphertexts.
 
-The parts `probes` and, with --lfw, `faces-probes` make results/leakage-probes.jsonl: linkage of two keys, membership,
-attributes (Banking77's intents), accuracy and people found by other photographs of them.
+The parts `probes` and, with --lfw, `faces-probes` write results/leakage-probes.jsonl: linkage of two keys, membership,
+attributes (Banking77's intents), accuracy, and people found by other photographs of them.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ UNPAIRED = tuple(name for name, attack in ATTACKS.items() if attack.holds == "co
 
 
 def data(wordnet: str | None, lfw: str | None = None) -> tuple[str, Matrix, Matrix, Known]:
-    """Name, victim's and adversary's vectors, and what is known of them."""
+    """Return the name, the victim's and the adversary's vectors, and what is known of them."""
     if lfw:
         with np.load(lfw, allow_pickle=False) as stored:
             vectors, names = unit(stored["emb"].astype(np.float32)), stored["name"]
         _, first, people = np.unique(names, return_index=True, return_inverse=True)
-        # one other photograph of each: a corpus full of a few famous faces has another shape, and aligns nothing
+        # one other photograph per person: a corpus full of a few famous faces has another shape, and does not align
         rest = np.delete(np.arange(len(people)), first)
         second = rest[np.unique(people[rest], return_index=True)[1]]
         return "lfw", vectors[first], vectors[second], Known(identities=(people[first], people[second]))
@@ -62,17 +62,17 @@ def data(wordnet: str | None, lfw: str | None = None) -> tuple[str, Matrix, Matr
 
 
 def sketch(k: int, beta: float) -> tuple[str, Subject]:
-    """A sketch of k dimensions."""
+    """Return a sketch of k dimensions."""
     return "sketch", subject("sketch", DIM, k=k, beta=beta)
 
 
 def sap(beta: float) -> tuple[str, Subject]:
-    """`sap` with that noise."""
+    """Return `sap` with that noise."""
     return "sap", subject("sap", DIM, beta=beta)
 
 
 def cells(name: str, count: int, k: int = LEAST_KEPT, beta: float = FLOOR) -> tuple[str, Subject]:
-    """A sketch over that many cells, drawn by id or by content."""
+    """Return a sketch with that many cells, which are drawn by id or by content."""
     return name, subject(name, DIM, k=k, beta=beta, cells=count)
 
 
@@ -84,7 +84,7 @@ PAIRED = ("pairs-permutation", "pairs-rotation", "pairs-ridge", "pairs-anchored"
 
 
 def parts() -> dict[str, dict[str, Any]]:
-    """Name -> what is tried, cheap ones first."""
+    """Return what each part tries, by name, cheap parts first."""
     alone = {"attacks": ("components",), "views": ("sphere",)}  # the strongest against sketches, see "everything"
     grid = [sketch(k, beta) for k in (128, 192, 256) for beta in (1.2, 1.8, 2.5, 3.6)]
     shuffled = ("shuffle-sap", subject("shuffle-sap", DIM, beta=2.5))
@@ -144,14 +144,14 @@ def parts() -> dict[str, dict[str, Any]]:
             "sizes": (8000,),
             "pairs": (50, 100, 200, 400),
         },
-        # with noise that one rotation does not survive at this size: see "floor"
+        # with noise that does not protect one rotation at this size: see "floor"
         "cells-weak": {
             "subjects": WEAK,
             "attacks": ALIGNING,
             "views": ("public", "sphere", "whitened"),
             "sizes": (4000,),
         },
-        # what finds the very same texts
+        # the attack that finds the very same texts
         "cells-cliques": {
             "subjects": [cells("sketch", 4), cells("content-cells", 4), *WEAK],
             "attacks": ("cliques",),
@@ -178,7 +178,7 @@ def parts() -> dict[str, dict[str, Any]]:
             "views": ("public",),
             "sizes": (8000,),
         },
-        # probes; components aligns best on the sphere, and its other view costs as much again
+        # components aligns best on the sphere, and its other view would cost as much again
         "probes": {"subjects": [DEFAULT, *beside], "views": ("raw", "centred", "sphere"), "sizes": (4000,)},
         "cells-probes": {
             "subjects": [cells("sketch", 4), *(cells("content-cells", count) for count in (4, 16, 64))],
@@ -194,19 +194,19 @@ def parts() -> dict[str, dict[str, Any]]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the parts and print the worst of each subject."""
+    """Run the parts and print the worst row of each subject."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     every = parts()
     parser.add_argument(
-        "--part", nargs="+", choices=list(every), help="all by default, but for those of faces; see --lfw"
+        "--part", nargs="+", choices=list(every), help="parts to run [default: all, but faces only with --lfw]"
     )
     other = parser.add_mutually_exclusive_group()
-    other.add_argument("--wordnet", metavar="FILE", help="embeddings of WordNet glosses, in place of Banking77")
-    other.add_argument("--lfw", metavar="FILE", help="embeddings of LFW: the parts of faces, on 512 dimensions")
-    parser.add_argument("--keys", type=int, help="number of keys, in place of each part's own")
-    parser.add_argument("--sizes", type=int, nargs="+", help="records under a key, in place of each part's own")
-    parser.add_argument("--adversaries", nargs="+", help="in place of each part's own")
-    parser.add_argument("--out", type=Path, help="one file, in place of those in results")
+    other.add_argument("--wordnet", metavar="FILE", help="embeddings of WordNet glosses instead of Banking77")
+    other.add_argument("--lfw", metavar="FILE", help="embeddings of LFW: run the parts on faces, at 512 dimensions")
+    parser.add_argument("--keys", type=int, help="number of keys [default: each part's own]")
+    parser.add_argument("--sizes", type=int, nargs="+", help="records under a key [default: each part's own]")
+    parser.add_argument("--adversaries", nargs="+", help="what the adversary holds [default: each part's own]")
+    parser.add_argument("--out", type=Path, help="one file for all rows [default: the files in results]")
     options = parser.parse_args(argv)
     name, victim, corpus, known = data(options.wordnet, options.lfw)
     rows: list[dict[str, Any]] = []

@@ -1,20 +1,20 @@
-"""The `postgresql:` store beside plaintext pgvector, on one server, in one run.
+"""Measure the `postgresql:` store beside plaintext pgvector, on one server, in one run.
 
 Usage: python -m benchmarks.pgvector [--quick]
        python -m benchmarks.pgvector --scale 1000000 --dim 768 --build-memory 3GB
 
-The baseline is what somebody who wants speed writes by hand: psycopg, binary COPY of lines that NumPy packed, binary
-parameters, prepared statements, a table of an id, the vector and the field that is filtered. By turns on both sides:
+The baseline is fast code written by hand: psycopg, binary COPY of rows packed by NumPy, binary parameters, prepared
+statements, and a table with an id, the vector and the filtered field. Measured in turn on both sides:
 
-    ingest     records per second, batches of 5,000, each durable, and processor time; before any index
-    search     one query at a time, by kind of index, at several ef_search and candidates re-ranked
-    filter     a field that 1% of the records have: plaintext by btree and then exactly, ours by blind and plain field
+    ingest     records per second and processor time, in batches of 5,000, each durable, before there is an index
+    search     one query at a time, by kind of index, with several ef_search and numbers of re-ranked candidates
+    filter     a value that 1% of the records have: plaintext by btree, then exactly; ours by a blind and a plain field
 
-HNSW and the filter are measured in single and in half precision, the others in single.
+HNSW and the filter are measured in single and half precision, all others in single.
 
-The server is the one of ENCVEC_TEST_DSN (a role that may create databases), else one of our own, which keeps its
-promises: fsync is on. --scale loads and indexes a larger one, streamed, by HNSW over half-precision
-vectors, and tells the memory of both ends.
+The server is that of ENCVEC_TEST_DSN (a role that may create databases), or else a temporary one with fsync on.
+--scale loads and indexes a larger collection, streamed, by HNSW over half-precision vectors, and reports the memory of
+client and server.
 """
 
 from __future__ import annotations
@@ -48,32 +48,32 @@ KINDS: dict[str, dict[str, Any]] = {
     "bit": {"index": "bit", "bit_oversample": 8},
 }
 EFFORTS = {"ivfflat": (3, 6, 12, 25), "bit": (64, 100, 200, 400)}
-"""Of plaintext: probes, or ef_search; for bit these are re-ranked too."""
+"""Probes or ef_search for plaintext; for bit also the number of re-ranked candidates."""
 EFS = (16, 24, 40, 50, 64, 100)
 OVERSAMPLES = (4, 5, 6, 8, 10, 20)
 QUERIES, QUICK_QUERIES = 300, 40
 GROUPS = 100
 FILTER_OVERSAMPLES = (4, 10)
 OURS = {"single": "encrypted", "half": "encrypted half"}
-"""What rows call us, by precision."""
+"""Names of our side in the rows, by precision."""
 SCALED_QUERIES, SCALED_EFS, SCALED_CANDIDATES = 200, (40, 100, 200, 400), (100, 200, 400)
 
 
 def ours(url: str, keys: Keyset, name: str, **how: Any) -> tuple[Store, Collection]:
-    """Open a store of its own options and its collection."""
+    """Open a store with these options, and its collection."""
     oversample = how.pop("oversample", None)
     store = connect(url, keyset=keys, **how)
     return store, store.collection(name, oversample=oversample)
 
 
 def create(url: str, keys: Keyset, name: str, dim: int, **more: Any) -> tuple[Store, Collection]:
-    """Make an empty collection that no search indexes."""
+    """Create an empty collection that searches do not index."""
     store = connect(url, keyset=keys, index="none")
     return store, store.collection(name, dim, "cosine", {"name": "sap", "beta": BETA}, **more)
 
 
 class Contest:
-    """One data set in one database, both ways."""
+    """One data set in one database, as plaintext and encrypted."""
 
     def __init__(self, data: Dataset, db: ScratchDatabase, queries: int, show: Show) -> None:
         self.data, self.db, self.show = data, db, show
@@ -148,7 +148,7 @@ class Contest:
 
     def _pid(self, collection: Collection) -> int | None:
         records: Any = low_level.records(collection)
-        ask = "SELECT pg_backend_pid()"  # that of the only connection that a pool opens for one call at a time
+        ask = "SELECT pg_backend_pid()"  # the only connection: the pool opens one for one call at a time
         (pid,) = records.source.read(lambda cursor: cursor.execute(ask).fetchone())
         return None if self.db.pid is None else pid
 
@@ -161,7 +161,7 @@ class Contest:
     def _searches(
         self, kind: str, part: str, variants: dict[str, Watched], truth: Truth, places: Any = None
     ) -> list[Row]:
-        """Time searches by turns; `places` turns ids into positions in what `truth` knows."""
+        """Time searches in turn; `places` turns ids into the positions that `truth` uses."""
         with self.show.stage(f"{kind}: {part}", len(self.queries)) as done:
             timed = interleave(variants, self.queries, progress=done)
         rows = []
@@ -225,10 +225,10 @@ def run(quick: bool, show: Show) -> tuple[list[Row], list[Target]]:
 
 
 def targets(rows: list[Row]) -> list[Target]:
-    """Compare with what is promised."""
+    """Compare with the targets."""
 
     def ratio(what: str) -> float:
-        loads = [row for row in rows if row["part"] == "ingest"]  # in pairs, loaded by turns
+        loads = [row for row in rows if row["part"] == "ingest"]  # in pairs that were loaded in turn
         pairs = [(plain, mine) for plain, mine in zip(loads[::2], loads[1::2], strict=True) if mine["what"] == what]
         return float(np.median([mine["per_s"] / plain["per_s"] for plain, mine in pairs]))
 
@@ -251,7 +251,7 @@ def targets(rows: list[Row]) -> list[Target]:
 
 
 def scale(n: int, dim: int, memory: str, show: Show) -> tuple[list[Row], list[Target]]:
-    """Load n vectors piece by piece and index them in so much memory, both ways, and watch the memory of both ends."""
+    """Load n vectors in pieces, index them, both ways, and watch the memory of client and server."""
     data, keys = clustered(n, dim, queries=SCALED_QUERIES), Keyset.create("memory:")
     with show.stage("exact neighbours", n) as done:
         truth = Truth(metric("cosine"), data.vectors, data.queries, K, done)
@@ -316,9 +316,9 @@ def scale(n: int, dim: int, memory: str, show: Show) -> tuple[list[Row], list[Ta
 
 
 @click.command()
-@click.option("--scale", "n", type=int, help="Load and index so many vectors, and report memory.")
-@click.option("--dim", type=int, default=768, show_default=True, help="Their coordinates.")
-@click.option("--build-memory", "memory", default="512MB", show_default=True, help="For an index, on both sides.")
+@click.option("--scale", "n", type=int, help="Load and index N vectors, and report memory.")
+@click.option("--dim", type=int, default=768, show_default=True, help="Dimensions of these vectors.")
+@click.option("--build-memory", "memory", default="512MB", show_default=True, help="Memory for an index build.")
 @options
 def main(n: int | None, dim: int, memory: str, quick: bool, as_json: bool, out: str | None) -> None:
     """Measure the PostgreSQL store."""

@@ -1,17 +1,18 @@
-"""Searching: what encryption costs in latency, recall and memory, HNSW against HNSW in one run.
+"""Measure what encryption costs a search in latency, recall and memory, HNSW against HNSW in one run.
 
 Usage: python -m benchmarks.search [--quick]
 
-On real text (banking77) and 100,000 vectors made in its likeness, `sap` at beta 2, four indexes of the same M and
-efConstruction: plaintext FAISS and our `faiss:` store, each as float32 and as SQ8 (a byte a coordinate, our default).
+It uses real text (banking77) and 100,000 synthetic vectors like it, `sap` at beta 2, and four indexes with the same M
+and efConstruction: plaintext FAISS and our `faiss:` store, each as float32 and as SQ8 (a byte per coordinate, our
+default).
 
-    same ef      the four at efSearch 100, ten results: our first stage encrypts the query and returns the index's own
-                 first ten, unopened; the whole search re-ranks 100 candidates. Ratios are to plaintext float32
-    same recall  whole searches at recall@10 >= .99: the cheapest efSearch that reaches it, ours with exact re-rank of
-                 40 to 100 candidates, payloads opened
+    same ef      all four at efSearch 100, ten results: our first stage encrypts the query and returns the first ten of
+                 the index, unopened; the whole search re-ranks 100 candidates. Ratios are to plaintext float32
+    same recall  whole searches at recall@10 >= .99, at the cheapest efSearch that reaches it; ours re-rank 40 to 100
+                 candidates exactly, and open the payloads
     memory       each index alone in a fresh process that opens it and answers queries
 
-Queries go by turns to every variant, one at a time, on one thread.
+Each query goes to all variants in turn, on one thread.
 """
 
 from __future__ import annotations
@@ -92,13 +93,13 @@ def same_ef(contest: Contest, show: Show) -> list[Row]:
         answers = measured.answers if what == "plaintext" else contest.ours[storage].places(measured.answers)
         label = LABELS[what]
         row = contest.row("same ef", label, storage, ef_search=EF, **measured.row())
-        row["distances"] = distances(variants[name], queries[:COUNTED]) or None  # None: it scanned instead
+        row["distances"] = distances(variants[name], queries[:COUNTED]) or None  # None means that it scanned
         rows.append({**row, "recall@10": contest.truth.recall(answers, K)})
     return _with_ratio(rows)
 
 
 def distances(search: Callable[[Floats], Any], queries: Floats) -> float:
-    """Count how many vectors HNSW compares with a query, on average: what noise costs apart from our code."""
+    """Return how many vectors HNSW compares with a query, on average: the cost of noise, apart from our code."""
     library: Any = faiss
     counts = library.cvar.hnsw_stats
     counts.reset()
@@ -108,9 +109,9 @@ def distances(search: Callable[[Floats], Any], queries: Floats) -> float:
 
 
 def same_recall(contest: Contest, show: Show) -> list[Row]:
-    """Find for each the cheapest efSearch that reaches the recall, and measure whole searches there.
+    """Find the cheapest efSearch of each that reaches the recall, and measure whole searches with it.
 
-    Ours at every number of candidates that suffices: what they cost is opened and scored, apart from the index.
+    Ours are measured with every number of candidates that suffices: more of them cost more opening and scoring.
     """
     queries = contest.data.queries
     variants: dict[str, Callable[[Floats], Any]] = {}
@@ -122,7 +123,7 @@ def same_recall(contest: Contest, show: Show) -> list[Row]:
             for candidates in (0, *FEWER):
                 name = f"{storage} {candidates}"
                 for ef in EFS:
-                    if ef < candidates:  # the store never keeps fewer nodes than the candidates it is asked for
+                    if ef < candidates:  # efSearch in the store is at least the number of candidates
                         continue
                     use: Callable[[], None] = partial(plain.set_ef, ef)
                     if candidates:
@@ -158,7 +159,7 @@ def _with_ratio(rows: list[Row]) -> list[Row]:
 
 
 def memory(contest: Contest, urls: dict[str, str], keys: str, folder: Path, show: Show) -> list[Row]:
-    """Open each in a process of its own and ask it queries."""
+    """Open each in a separate process, and run queries."""
     queries = folder / "queries.npy"
     np.save(queries, contest.data.queries[:QUERIES])
     common = {"queries": str(queries), "k": K}
@@ -249,7 +250,7 @@ def _of(rows: list[Row], part: str) -> list[Row]:
 
 
 def targets(rows: list[Row]) -> list[Target]:
-    """Compare the larger data set's rows with what is promised."""
+    """Compare the rows of the larger data set with the targets."""
 
     def one(part: str, what: str, storage: str, key: str) -> float:
         found = [row for row in rows if (row["part"], row["storage"]) == (part, storage) and what in row["what"]]

@@ -1,9 +1,10 @@
-"""Tenants in PostgreSQL: a table each against LIST partitions, and the price of row-level security.
+"""Tenants in PostgreSQL: compare one table per tenant with LIST partitions, and measure row-level security.
 
     python -m benchmarks.tenants [--tenants 1000 5000] [--records 20000]
 
-First table: same server, same columns and index, a few rows a tenant. Second: the store itself with row-level security
-off and on, as a role that it binds, in turns. Decision 0012 quotes what this prints.
+The first table compares layouts on the same server, with the same columns and index, and a few rows per tenant. The
+second measures the store in turn without and with row-level security, as a role that is subject to it. Decision 0012
+quotes the output.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ ROUNDS = 41
 
 
 class Inherited:
-    """What the store does: parents that stay empty, one child each, which statements name."""
+    """What the store does: parents stay empty, and each tenant has a child table, which statements name."""
 
     name = "a table each, inherited"
 
@@ -47,7 +48,7 @@ class Inherited:
 
 
 class Partitioned:
-    """Declarative partitions by tenant, which statements reach by the parent."""
+    """Declarative partitions by tenant; statements name the parent."""
 
     name = "LIST partitions"
     how = "PARTITION OF"
@@ -73,7 +74,7 @@ class Partitioned:
 
 
 class Attached(Partitioned):
-    """The same, made apart and attached."""
+    """The same, but created as a table first, then attached."""
 
     name = "LIST partitions, attached"
     how = "ATTACH"
@@ -135,7 +136,7 @@ def measure(dsn: str, layout: Inherited | Partitioned, tenants: int) -> list[str
             connection.execute(layout.search(7)).fetchall()
 
     first = median(fresh, 11)
-    with psycopg.connect(dsn, autocommit=True) as connection:  # in portions: a statement's locks are limited
+    with psycopg.connect(dsn, autocommit=True) as connection:  # one by one: a statement's locks are limited
         for n in range(tenants + ROUNDS):
             layout.drop(connection, n)
     figures = [f"{value:.2f}" for value in (created, planned, warm, first)]
@@ -143,7 +144,7 @@ def measure(dsn: str, layout: Inherited | Partitioned, tenants: int) -> list[str
 
 
 def row_security(server: LocalServer, records: int) -> None:
-    """Print what writes and searches cost without and with row-level security."""
+    """Print the cost of writes and searches without and with row-level security."""
     keyset, rng = ev.Keyset.create("memory:"), np.random.default_rng(1)
     vectors = rng.standard_normal((records, 384)).astype(np.float32)
     ids, metadata = [f"r{n}" for n in range(records)], [{"group": n % 200} for n in range(records)]

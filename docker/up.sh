@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Make what is missing of the secrets, start the database, set it up, and search once. May be run again at any time.
+# Create missing secrets, start the database, set it up, and search once. It is safe to run this again at any time.
 #
-# Secrets are files of mode 0600 in docker/secrets, of the user as whom the containers read them: the one who runs
-# this or, for root, a user without an account. No secret is an argument of a program or a part of an image.
+# Secrets are files of mode 0600 in docker/secrets. They belong to the user as whom the containers read them: the one who
+# runs this or, for root, a user without an account. No secret is an argument of a program or part of an image.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 umask 077
@@ -21,7 +21,7 @@ mkdir -p secrets
 new_secret() { # 256 bits, as hexadecimal digits without a line break
     [ -s "secrets/$1" ] || od -An -vtx1 -N32 /dev/urandom | tr -d ' \n' >"secrets/$1"
 }
-password_file() { # the form that libpq reads, of a role's password
+password_file() { # a role's password in the form that libpq reads
     printf '*:*:*:%s:%s\n' "$1" "$(cat "secrets/$1_password")" >"secrets/$1_pgpass"
 }
 for name in postgres_password encvec_password passphrase; do new_secret "$name"; done

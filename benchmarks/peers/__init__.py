@@ -1,8 +1,8 @@
-"""Other projects, measured beside this one in environments of their own: nothing of theirs is imported here.
+"""Other projects, measured beside this one in separate environments: nothing of theirs is imported here.
 
-Each is installed from PyPI into benchmarks/.venv-peers/NAME when first asked for (`make peers`, or --peers); see each
-project's licence there. They are run, never shipped or linked: ironcore-alloy is AGPL-3.0, cyborgdb-core is
-proprietary, and its free tier takes a million vectors without a key.
+The first use (`make peers`, or --peers) installs each from PyPI into benchmarks/.venv-peers/NAME; see its licence
+there. They are run, never shipped or linked: ironcore-alloy is AGPL-3.0; cyborgdb-core is proprietary, and its free
+tier takes a million vectors without a key.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ PEERS = {
     "hadamask": ("hadamask==0.1.1", "faiss-cpu"),
     "cyborgdb-core": ("cyborgdb-core==0.18.0", "numpy"),
 }
-"""Name -> what is installed for it."""
+"""Name -> the packages to install."""
 OUTSIDERS = {
     "vectordb-bench": ("vectordb-bench==2.0.0", "cryptography", "faiss-cpu", "sqlalchemy>=2.1", "threadpoolctl"),
 }
-"""Benchmarks of others that our clients are tested against; installed by `make peers ARGS=--outsiders`."""
+"""Other projects' benchmarks that test our clients; `make peers ARGS=--outsiders` installs them."""
 _PACKAGES = {**PEERS, **OUTSIDERS}
 _HERE = Path(__file__).parent
 _SECONDS = 600
@@ -45,7 +45,7 @@ def python(name: str) -> Path:
 
 @cache
 def missing(name: str = IRONCORE) -> str | None:
-    """Install a peer if it is not; return why it cannot be had, None where it can."""
+    """Install a peer if needed. Returns why it is not available, or None if it is."""
     if _works(name):
         return None
     venv = python(name).parent.parent
@@ -71,9 +71,9 @@ def _works(name: str) -> bool:
 
 
 def ironcore(dim: int, beta: float, repeats: int) -> dict[str, list[float]]:
-    """Seconds a vector that ironcore-alloy takes to encrypt, once a repeat: as Python sees it, and its compiled core.
+    """Return seconds per vector of ironcore-alloy's encryption, one per repeat: from Python, and its compiled core.
 
-    See `ironcore.py` for what is timed. One CPU: the process is bound to one where the system allows it.
+    `ironcore.py` says what is timed. The process is bound to one CPU if the system allows it.
     """
     cpu = sorted(os.sched_getaffinity(0))[-1:] if hasattr(os, "sched_getaffinity") else []
     command = [python(IRONCORE), _HERE / "ironcore.py", dim, beta, repeats, *cpu]
@@ -83,7 +83,7 @@ def ironcore(dim: int, beta: float, repeats: int) -> dict[str, list[float]]:
 
 
 def alloy_encrypt(vectors: NDArray[np.float32], beta: float, key: int) -> NDArray[np.float32]:
-    """What ironcore-alloy makes of (n, d) vectors under the key of that number: its own code, its own process."""
+    """Encrypt (n, d) vectors with ironcore-alloy under the key of that number, in its own process."""
     with tempfile.TemporaryDirectory() as folder:
         given, made = Path(folder) / "given.f32", Path(folder) / "made.f32"
         given.write_bytes(np.ascontiguousarray(vectors, np.float32).tobytes())

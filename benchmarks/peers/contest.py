@@ -1,11 +1,11 @@
-"""Peers beside us on the same data, queries by turns: results/peers.
+"""Measure peers beside us on the same data, query by query, and write results/peers.
 
 Usage: python -m benchmarks.peers.contest [--data banking77] [--queries 300] [--out FOLDER] [--json]
 
-In one run stand raw FAISS, the `faiss:` store under `sap` and `sketch`, and each peer in a process and an environment
-of its own, which times itself: a query's way to it and back is not counted. With --pgvector raw pgvector and the
-`postgresql:` store follow in a second run on a server of their own. A peer that cannot be installed is left out, and
-said so. Compared is what each gives at its own settings; the page draws recall against speed.
+One run measures raw FAISS, the `faiss:` store under `sap` and `sketch`, and each peer. A peer runs in its own process
+and environment and times itself, so that sending queries and answers does not count. With --pgvector, a second run
+measures raw pgvector and the `postgresql:` store on a temporary server. A peer that cannot be installed is left out,
+with a note. Each runs at its own settings; the page draws recall against speed.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SCHEMES: tuple[Mapping[str, Any], ...] = ({"name": "sap", "beta": BETA}, {"name"
 
 
 class Answer(list[int]):
-    """Ids, nearest first, and the seconds that the peer's own clocks gave."""
+    """Ids, nearest first, and the seconds by the peer's own clock."""
 
     took: float = 0.0
     cpu: float = 0.0
@@ -108,14 +108,14 @@ class Peer:
     def _stop(self) -> None:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        with contextlib.suppress(BrokenPipeError):  # it is gone already
+        with contextlib.suppress(BrokenPipeError):  # it has ended already
             self._process.stdin.close()
         self._process.stdout.close()
         self._process.wait()
 
 
 def job(data: Data, names: Sequence[str], folder: Path, store: str = "faiss:") -> BenchJob:
-    """Describe the contest; `names` are the peers that are there."""
+    """Describe the contest; `names` are the available peers."""
 
     def make(name: str) -> Callable[[ExitStack], Side]:
         return lambda stack: Peer(name, data, folder, stack)
@@ -136,8 +136,8 @@ def job(data: Data, names: Sequence[str], folder: Path, store: str = "faiss:") -
 @click.option("--data", "name", default="banking77", show_default=True, help="A name that benchmarks.corpora knows.")
 @click.option("--queries", default=300, show_default=True)
 @click.option("--limit", type=int, help="Most vectors.")
-@click.option("--peer", "names", multiple=True, type=click.Choice(list(PEERS)), help="Only these; again for more.")
-@click.option("--pgvector", is_flag=True, help="Raw pgvector and the postgresql: store, too.")
+@click.option("--peer", "names", multiple=True, type=click.Choice(list(PEERS)), help="Only these; repeat for more.")
+@click.option("--pgvector", is_flag=True, help="Add raw pgvector and the postgresql: store.")
 @click.option("--out", type=click.Path(path_type=Path), default=RESULTS / "peers", show_default="results/peers")
 @click.option("--json", "as_json", is_flag=True)
 def main(

@@ -1,9 +1,9 @@
-"""Encrypts a file of vectors with ironcore-alloy. Runs in `.venv-peers`.
+"""Encrypt a file of vectors with ironcore-alloy. Runs in `.venv-peers`.
 
 Usage: python encrypt.py GIVEN MADE DIM BETA KEY
 
-GIVEN and MADE hold float32 numbers, one vector after another. The secret is derived from the number KEY: these are
-keys for measuring, and of no other use.
+GIVEN and MADE hold float32 numbers, one vector after another. The secret is derived from the number KEY: such
+keys are only for measuring.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 
 async def encrypted(values: array.array[float], dim: int, beta: float, key: int) -> array.array[float]:
-    """Encrypt the vectors that stand one after another in `values`."""
+    """Encrypt the vectors that follow each other in `values`."""
     import ironcore_alloy as alloy  # type: ignore[import-not-found,unused-ignore]
 
     secret = alloy.StandaloneSecret(1, alloy.Secret(hashlib.sha256(b"measured %d" % key).digest()))

@@ -1,12 +1,12 @@
-"""Rates of ironcore-alloy's vector encryption, printed as JSON. Runs in `.venv-peers`.
+"""Measure the rates of ironcore-alloy's vector encryption, and print JSON. Runs in `.venv-peers`.
 
 Usage: python ironcore.py DIM BETA REPEATS [CPU]
 
 Two rates, each one `encrypt_batch` of BATCH vectors on one CPU:
 
-    api     as a Python program gets it: lists of float in, objects out
-    core    the compiled call alone: arguments serialised beforehand, the result freed unread. It still reads and
-            writes the byte buffers of its foreign-function interface, as any binding must
+    api     as a Python program calls it: lists of float in, objects out
+    core    the compiled call alone: arguments are serialised before, and the result is freed unread. It still reads
+            and writes the byte buffers of its foreign-function interface, as any binding must
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ async def measure(dim: int, beta: float, repeats: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Print the times as JSON."""
+    """Print the times as JSON, for the caller."""
     if len(sys.argv) > 4 and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {int(sys.argv[4])})
     print(json.dumps(asyncio.run(measure(int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])))))

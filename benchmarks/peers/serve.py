@@ -1,13 +1,13 @@
-"""Builds a peer's index and answers queries, by JSON lines. Runs in the peer's environment.
+"""Build a peer's index and answer queries, by JSON lines. Runs in the peer's environment.
 
 Usage: python serve.py PEER VECTORS.npy QUERIES.npy FOLDER
 
-First line out: build_s, bytes, index. Then for each line in, {"query": row, "effort": number, "k": number}, one line
-out: {"seconds": of this query alone, "ids": nearest first}. One thread where the peer lets itself be told.
+The first output line has build_s, bytes and index. Each input line {"query": row, "effort": number, "k": number} then
+gives one output line {"seconds": of this query alone, "ids": nearest first}. It uses one thread if the peer allows it.
 
-ironcore-alloy and hadamask only encrypt: their vectors go into the FAISS index that the store would choose, HNSW of
-M = 32 and efConstruction = 40, by inner product, as float32. Their queries are encrypted one by one, and that is timed.
-cyborgdb-core is a store: IVF on disk with its caches on, trained; effort is its n_probes.
+ironcore-alloy and hadamask only encrypt. Their vectors go into the FAISS index that the store would choose: HNSW with
+M = 32 and efConstruction = 40, inner product, float32. Encrypting each query is timed too. cyborgdb-core is a store: a
+trained IVF index on disk, with its caches on; the effort is its n_probes.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ BUILD = {"ironcore-alloy": ironcore, "hadamask": hadamask, "cyborgdb-core": cybo
 def main() -> None:
     """Build, then answer until the input ends."""
     name, vectors, queries, folder = sys.argv[1:5]
-    answers = os.fdopen(os.dup(1), "w")  # a line that a library prints is none of ours
+    answers = os.fdopen(os.dup(1), "w")  # what a library prints must not mix with our lines
     os.dup2(2, 1)
     stored, asked = np.load(vectors), np.load(queries)
     start = time.perf_counter()

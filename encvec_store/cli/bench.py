@@ -1,4 +1,4 @@
-"""`encvec bench`: what encryption costs on data sets, beside plaintext."""
+"""`encvec bench`: measure what encryption costs on data sets, beside plaintext."""
 
 from __future__ import annotations
 
@@ -49,39 +49,39 @@ _ALWAYS = ("store", "index", "scheme", "reranked", "recall@1", "recall@10", "p50
     "names",
     multiple=True,
     metavar="FILE",
-    help="npy, fvecs, bvecs, parquet, jsonl or ann-benchmarks hdf5; clustered:NxD or iid:NxD; in a checkout also a "
-    "name, by `python -m benchmarks bench`. Again for more.",
+    help="Data: npy, fvecs, bvecs, parquet, jsonl, ann-benchmarks hdf5, clustered:NxD or iid:NxD; with `python -m "
+    "benchmarks bench` in a checkout also a name. Repeat for more.",
 )
-@click.option("--queries-file", metavar="FILE", help="Queries; by default the data's own, or a tenth held out.")
-@click.option("--queries", "most", type=click.IntRange(1), default=500, show_default=True, help="Most queries asked.")
-@click.option("--limit", type=click.IntRange(2), metavar="N", help="Most vectors stored.")
+@click.option("--queries-file", metavar="FILE", help="File of queries [default: the data's own, or a tenth held out].")
+@click.option("--queries", "most", type=click.IntRange(1), default=500, show_default=True, help="Most queries to ask.")
+@click.option("--limit", type=click.IntRange(2), metavar="N", help="Store at most N vectors.")
 @click.option(
     "--store",
     "stores",
     multiple=True,
     metavar="URL",
-    help="Store to measure, again for more; faiss: is a temporary folder, postgresql: a temporary server.  [default: "
+    help="Store to measure; repeat for more. faiss: is a temporary folder, postgresql: a temporary server.  [default: "
     "faiss:]",
 )
-@click.option("--metric", type=METRIC, help="By default the data's own, else cosine.")
+@click.option("--metric", type=METRIC, help="Metric [default: the data's own, else cosine].")
 @click.option(
-    "--scheme", "schemes", multiple=True, metavar="NAME", help="Again for more [default: a new collection's]."
+    "--scheme", "schemes", multiple=True, metavar="NAME", help="Scheme; repeat for more [default: a new collection's]."
 )
-@click.option("--beta", "betas", multiple=True, type=float, help="Noise, again for more [default: the scheme's].")
+@click.option("--beta", "betas", multiple=True, type=float, help="Noise; repeat for more [default: the scheme's].")
 @click.option("-k", "--k", type=click.IntRange(1), default=10, show_default=True, help="Hits per query.")
 @click.option(
     "--oversample",
     "oversamples",
     multiple=True,
     type=click.IntRange(1),
-    help="Candidates per hit, again for more [default: as many as the collection chooses].",
+    help="Candidates per hit; repeat for more [default: the collection chooses].",
 )
 @click.option(
     "--index",
     "indexes",
     multiple=True,
     metavar="KIND",
-    help="auto, flat, hnsw, ivf; on PostgreSQL auto, none, hnsw, ivfflat, bit. Again for more.",
+    help="Index: auto, flat, hnsw, ivf; on PostgreSQL auto, none, hnsw, ivfflat, bit. Repeat for more.",
 )
 @click.option(
     "--storage", metavar="KIND", help="How an index keeps vectors: sq8, float32, pq; on PostgreSQL float32, float16."
@@ -90,7 +90,7 @@ _ALWAYS = ("store", "index", "scheme", "reranked", "recall@1", "recall@10", "p50
 @click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "cuda"]),
-    help="Where faiss: and its baseline search flat and IVF indexes.  [default: cpu]",
+    help="Device on which faiss: and its baseline search flat and IVF indexes.  [default: cpu]",
 )
 @click.option(
     "--effort",
@@ -98,17 +98,17 @@ _ALWAYS = ("store", "index", "scheme", "reranked", "recall@1", "recall@10", "p50
     "efforts",
     multiple=True,
     type=click.IntRange(1),
-    help="efSearch of HNSW or probes of IVF, for both sides; again for more [default: the store's].",
+    help="efSearch of HNSW or probes of IVF, for both sides; repeat for more [default: the store's].",
 )
-@click.option("--passes", type=click.IntRange(1), default=1, show_default=True, help="Times every query is asked.")
+@click.option("--passes", type=click.IntRange(1), default=1, show_default=True, help="Ask every query N times.")
 @click.option("--rounds", type=click.IntRange(0), default=3, show_default=True, help="Repeats by threads and in batch.")
-@click.option("--threads", type=click.IntRange(0), default=0, help="Of the many [default: one a processor].")
-@click.option("--memory/--no-memory", default=True, help="Measure memory, in processes of their own.")
+@click.option("--threads", type=click.IntRange(0), default=0, help="Number of threads [default: one per processor].")
+@click.option("--memory/--no-memory", default=True, help="Measure memory, in separate processes.")
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="FOLDER",
-    help="Keep results here: JSON lines, and HDF5 as ann-benchmarks lays it out; go on from what is there.",
+    help="Keep results here, as JSON lines and as HDF5 of ann-benchmarks; continue a stopped run.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON list of rows.")
 @click.pass_context
@@ -138,10 +138,10 @@ def bench(
 ) -> None:
     """Measure recall, latency, throughput, build time and size: plaintext, the encrypted index alone, and with re-rank.
 
-    Every data set goes into every store and index, under every scheme. All sides are built from the same vectors and
-    asked the same queries by turns on one thread; recall is against exact search. Beside faiss: stands plain FAISS,
-    beside postgresql: plain pgvector. Keys and collections are made for the run and dropped. Set
-    OPENBLAS_NUM_THREADS=1 and OMP_NUM_THREADS=1 to keep NumPy on one thread, too.
+    Every data set goes into every store and index, under every scheme. All sides hold the same vectors and get the
+    same queries in turn, on one thread; recall is against exact search. The baseline is plain FAISS for faiss:, and
+    plain pgvector for postgresql:. Keys and collections are temporary. Set OPENBLAS_NUM_THREADS=1 and
+    OMP_NUM_THREADS=1 to keep NumPy on one thread too.
     """
     if context.invoked_subcommand is not None:
         if as_json:
@@ -215,7 +215,7 @@ def _specs(schemes: Sequence[str], betas: Sequence[float]) -> list[dict[str, Any
 
 
 def show(rows: Sequence[dict[str, Any]]) -> None:
-    """Print rows as a table, without columns that none fills."""
+    """Print rows as a table, without empty columns."""
     columns = [c for c in COLUMNS if c[0] in _ALWAYS or any(row.get(c[0]) is not None for row in rows)]
     table([title for _, title, _ in columns], [[_cell(row, key, digits) for key, _, digits in columns] for row in rows])
 
@@ -232,7 +232,7 @@ def _cell(row: dict[str, Any], key: str, digits: int | None) -> Any:
 
 @contextmanager
 def _stages(text: str, steps: int) -> Iterator[Callable[[int], None]]:
-    if text.startswith("queries"):  # a bar's own thread would disturb what is timed
+    if text.startswith("queries"):  # the thread of a progress bar would disturb the timing
         note(f"timing {steps:,} {text}")
         yield lambda done: None
         return

@@ -81,8 +81,8 @@ _database_option = click.option(
 
 @db.command()
 @_database_option
-@click.option("--tcp/--no-tcp", default=None, help="Listen on 127.0.0.1 too [default: as the last time, or no].")
-@click.option("--port", type=click.IntRange(1, 65535), help="TCP port [default: any free one]; implies --tcp.")
+@click.option("--tcp/--no-tcp", default=None, help="Listen on 127.0.0.1 too [default: as last time, or no].")
+@click.option("--port", type=click.IntRange(1, 65535), help="TCP port; implies --tcp [default: any free port].")
 @_server_options
 def up(data: Path, database: str, tcp: bool | None, port: int | None, as_json: bool) -> None:
     """Start the server, and create the database with pgvector.
@@ -108,7 +108,7 @@ def up(data: Path, database: str, tcp: bool | None, port: int | None, as_json: b
 @db.command()
 @_server_options
 def down(data: Path, as_json: bool) -> None:
-    """Stop the server; its data stay. If no server runs, that is fine too."""
+    """Stop the server and keep its data. Does nothing if no server runs."""
     stopped = _server(data).stop()
     if as_json:
         emit({"stopped": stopped, "data": str(data)})

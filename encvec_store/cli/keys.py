@@ -201,7 +201,7 @@ def passphrase(place: Place, as_json: bool) -> None:
 
 
 @keys.command()
-@click.option("--unsafe-cleartext", is_flag=True, help="Yes, in clear.")
+@click.option("--unsafe-cleartext", is_flag=True, help="Confirm that the keys are printed in clear.")
 @place_options
 def export(unsafe_cleartext: bool, place: Place, as_json: bool) -> None:
     """Print the keyset unwrapped, as an env: variable holds it. Whoever sees it can read all data.

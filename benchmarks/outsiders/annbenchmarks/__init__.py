@@ -1,1 +1,1 @@
-"""The folder that goes into ann-benchmarks as ann_benchmarks/algorithms/encvec_store."""
+"""Copy this folder into ann-benchmarks as ann_benchmarks/algorithms/encvec_store."""

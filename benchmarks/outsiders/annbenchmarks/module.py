@@ -55,12 +55,12 @@ class EncvecStore(BaseANN):  # type: ignore[misc,unused-ignore]
         self._collection.flush()
 
     def set_query_arguments(self, ef_search: int, oversample: int) -> None:
-        """Set how many nodes HNSW keeps and how many candidates are re-ranked for each hit."""
+        """Set efSearch of HNSW, and how many candidates are re-ranked for each hit."""
         set_search_options(self._collection, ef_search=ef_search, oversample=oversample)
         self.name = f"encvec_store({self._told}, ef={ef_search}, oversample={oversample})"
 
     def query(self, q: Any, n: int) -> Any:
-        """Return positions of the n nearest."""
+        """Return the positions of the n nearest."""
         return np.array([int(hit.id) for hit in self._collection.search(np.asarray(q, np.float32), k=n)])
 
     def batch_query(self, X: Any, n: int) -> None:

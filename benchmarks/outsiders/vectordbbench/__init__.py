@@ -1,1 +1,1 @@
-"""A client for VectorDBBench: the folder goes there as vectordb_bench/backend/clients/encvec_store."""
+"""A client for VectorDBBench: copy this folder there as vectordb_bench/backend/clients/encvec_store."""

@@ -1,4 +1,4 @@
-"""Runs the client the way VectorDBBench's runners do, on its real base classes; prints JSON. Runs in its environment.
+"""Run the client as VectorDBBench does, on its real base classes, and print JSON. Runs in its environment.
 
 Usage: python -m benchmarks.outsiders.vectordbbench.check FOLDER
 """
@@ -19,7 +19,7 @@ from benchmarks.outsiders.vectordbbench.client import EncvecCase, EncvecConfig, 
 
 
 def main() -> None:
-    """Insert in batches, index, search from a copy, and count who was found."""
+    """Insert in batches, index, search from a copy, and count the records found."""
     folder = Path(sys.argv[1])
     keys = "env:ENCVEC_VDBB_KEYS"
     ev.Keyset.create(keys)

@@ -1,7 +1,7 @@
 """encvec_store for VectorDBBench 2 (PyPI: vectordb-bench).
 
-Copy this folder to vectordb_bench/backend/clients/encvec_store and give the enumeration `DB` there a member that
-returns these three classes. The store's URL and the keyset's URI are the connection; every process opens both anew.
+Copy this folder to vectordb_bench/backend/clients/encvec_store, and add a member to the enumeration `DB` there that
+returns these three classes. A connection is the store's URL and the keyset's URI; every process opens both itself.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ METRICS = {MetricType.COSINE: "cosine", MetricType.L2: "l2", MetricType.IP: "ip"
 
 
 class EncvecConfig(DBConfig):  # type: ignore[misc,unused-ignore]
-    """Where the store is and where its keys are; a key file's passphrase comes from ENCVEC_PASSPHRASE."""
+    """The places of the store and its keys; the passphrase of a key file comes from ENCVEC_PASSPHRASE."""
 
     url: SecretStr
     keys: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what the client is given."""
+        """Return the arguments of the client."""
         return {"url": self.url.get_secret_value(), "keys": self.keys}
 
 
 class EncvecCase(BaseModel, DBCaseConfig):  # type: ignore[misc,unused-ignore]
-    """How to index and search. What is None is as a new collection has it."""
+    """How to index and search. None means the default of a new collection."""
 
     metric_type: MetricType | None = None
     index: IndexType = IndexType.HNSW
@@ -55,7 +55,7 @@ class EncvecCase(BaseModel, DBCaseConfig):  # type: ignore[misc,unused-ignore]
         }
 
     def search_param(self) -> dict[str, Any]:
-        """Return efSearch and candidates a hit."""
+        """Return efSearch and candidates per hit."""
         return {"ef_search": self.ef_search, "oversample": self.oversample}
 
 
@@ -83,13 +83,13 @@ class EncvecStore(VectorDB):  # type: ignore[misc,unused-ignore]
 
     @contextmanager
     def init(self) -> Iterator[None]:
-        """Connect for as long as the block runs."""
+        """Connect while the block runs."""
         with self._open() as store:
             self._collection = self._of(store)
             try:
                 yield
             finally:
-                self._collection = None  # the object is copied into other processes between two blocks
+                self._collection = None  # between two blocks, the object is copied to other processes
 
     def insert_embeddings(
         self,
@@ -99,7 +99,7 @@ class EncvecStore(VectorDB):  # type: ignore[misc,unused-ignore]
         tenant_labels_data: list[str] | None = None,
         **kwargs: Any,
     ) -> tuple[int, Exception | None]:
-        """Write one batch, all or nothing; ids are the numbers in `metadata`."""
+        """Write one batch, all or nothing; the ids are the numbers in `metadata`."""
         try:
             self._collection.upsert([str(number) for number in metadata], np.asarray(embeddings, np.float32))
         except ev.errors.EncvecError as error:
