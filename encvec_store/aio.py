@@ -94,12 +94,12 @@ class AsyncCollection:
 
     @property
     def tenant(self) -> str:
-        """The tenant it belongs to, or ""."""
+        """The tenant that owns it; "" if there is none."""
         return self._of.tenant
 
     @property
     def dim(self) -> int:
-        """Coordinates of a vector."""
+        """The number of coordinates of a vector."""
         return self._of.dim
 
     @property
@@ -148,7 +148,7 @@ class AsyncStore:
 
     @property
     def url(self) -> str:
-        """Where the store is."""
+        """The URL of the store."""
         return self._of.url
 
     @property

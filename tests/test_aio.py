@@ -67,7 +67,7 @@ async def right(keyset: ev.Keyset) -> None:
         assert_type(await things.search([1.0, 2.0], k=3), list[ev.Hit])
         assert_type(await things.count({"a": 1}), int)
         async for record in things.scroll(include_vectors=False):
-            assert_type(record.id, str)
+            assert_type(record.metadata, dict[str, Any])
 
 async def wrong(things: ev.aio.AsyncCollection, store: ev.aio.AsyncStore) -> None:
     await things.upsert(["a"])

@@ -159,7 +159,7 @@ def test_the_wrong_kind_of_connections(keyed, keyset, pg_dsn):
         for given, message in (
             ({"pool": plain_pool}, r"psycopg_pool\.AsyncConnectionPool, got ConnectionPool"),
             ({"engine": plain_engine}, "AsyncEngine, got Engine"),
-            ({"pool": async_pool, "engine": async_engine}, "either a pool or an engine"),
+            ({"pool": async_pool, "engine": async_engine}, "either pool or engine, not both"),
         ):
             with pytest.raises(errors.InputError, match=message):
                 await keyed("postgresql://", **given)

@@ -36,5 +36,5 @@ def test_a_sketch_is_fitted_on_the_whole_sample():
 
 
 def test_too_few():
-    with pytest.raises(InputError, match="takes a sample of 80, and there are 79"):
+    with pytest.raises(InputError, match="a sample of at least 80 vectors, got 79"):
         SampleAttack()(POINTS[:79], scheme("sap"))
