@@ -222,3 +222,21 @@ def test_stored_text_cannot_steer_the_terminal(home, encvec):
         assert "\x07" not in answer.out + answer.err
     assert "[red]x[/red]" in encvec("get", "docs", evil).out
     assert encvec("get", "docs", evil, "--json").document["document"] == evil
+
+
+def contents(folder):
+    """Return the files of a store, but for SQLite's log and its map, which readers make where they can."""
+    return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file() and "-" not in path.suffix}
+
+
+def test_a_read_only_store_is_searched_verified_and_exported(home, encvec):
+    place = ("--store", f"faiss:{home}/store?mode=ro")
+    before = contents(home / "store")
+    found = encvec("search", "docs", "--id", "r3", "-k", 1, "--json", *place)
+    assert [hit["id"] for hit in found.document["hits"]] == ["r3"]
+    assert encvec("verify", *place).code == 0
+    assert encvec("export", "docs", "out.npy", "--plaintext", *place).code == 0
+    assert np.load("out.npy").shape[1] == DIM
+    refused = encvec("delete", "docs", "r3", "--yes", "--json", *place)
+    assert (refused.code, refused.error["type"]) == (2, "StoreReadOnlyError")
+    assert contents(home / "store") == before
