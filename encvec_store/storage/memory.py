@@ -15,7 +15,7 @@ from ..data.fields import Term
 from ..data.filters import Predicate
 from ..errors import CollectionNotFoundError, StaleConfigError, StoreClosedError, StoreLockedError
 from ..runtime.forks import Mutex
-from .memory_content import Content, Row, holds
+from .memory_content import Content, Row, passes
 from .protocol import Blob, Changes, CollectionSpec, EncryptedBatch
 from .ranges import KEPT
 
@@ -180,7 +180,8 @@ class MemoryRecords:
             return self._matching(predicate, after)[:limit]
 
     def _matching(self, predicate: Predicate | None, after: int = 0) -> Rows:
-        found = [n for n, row in self._held.rows.items() if n > after and holds(predicate, row.terms)]
+        passed = passes(predicate)
+        found = [n for n, row in self._held.rows.items() if n > after and passed(row.terms)]
         return np.array(sorted(found), np.int64)
 
     def count(self) -> int:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 
 from ..data.arrays import Bytes, Kept
 from ..data.fields import Term
-from ..data.filters import AllOf, AnyOf, Match, Predicate, Present
+from ..data.filters import AllOf, AnyOf, Match, Predicate, Present, Range
 from .protocol import EncryptedBatch
 
-__all__ = ["Content", "Row", "holds"]
+__all__ = ["Content", "Row", "holds", "passes"]
+
+Terms = Mapping[str, set[Term]]
+"""The terms of one record, by field."""
 
 
 @dataclass(slots=True)
@@ -54,22 +57,33 @@ class Content:
         return came, went
 
 
-def holds(predicate: Predicate | None, terms: dict[str, set[Term]]) -> bool:
+def holds(predicate: Predicate | None, terms: Terms) -> bool:
     """True if these terms satisfy a predicate."""
+    return passes(predicate)(terms)
+
+
+def passes(predicate: Predicate | None) -> Callable[[Terms], bool]:
+    """Return the function that says whether terms satisfy a predicate: made once, called for each record."""
     match predicate:
         case None:
-            return True
+            return lambda terms: True
         case Match(field, wanted):
-            return not terms.get(field, set()).isdisjoint(wanted)
+            these = frozenset(wanted)
+            return lambda terms: not these.isdisjoint(terms.get(field, ()))
         case Present(field):
-            return bool(terms.get(field))
+            return lambda terms: bool(terms.get(field))
         case AllOf(parts):
-            return all(holds(part, terms) for part in parts)
+            every = [passes(part) for part in parts]
+            return lambda terms: all(part(terms) for part in every)
         case AnyOf(parts):
-            return any(holds(part, terms) for part in parts)
-    return any(
-        term.kind == predicate.kind
-        and (predicate.low is None or term.value >= predicate.low)  # type: ignore[operator]
-        and (predicate.high is None or term.value <= predicate.high)  # type: ignore[operator]
-        for term in terms.get(predicate.field, set())
+            some = [passes(part) for part in parts]
+            return lambda terms: any(part(terms) for part in some)
+    return lambda terms: any(_within(predicate, term) for term in terms.get(predicate.field, ()))
+
+
+def _within(bounds: Range, term: Term) -> bool:
+    return (
+        term.kind == bounds.kind
+        and (bounds.low is None or term.value >= bounds.low)  # type: ignore[operator]
+        and (bounds.high is None or term.value <= bounds.high)  # type: ignore[operator]
     )
