@@ -23,7 +23,7 @@ pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="its children come from a fork server"),
 ]
 
-SECONDS = {"faiss": 15, "postgresql": 30}
+SECONDS = {"faiss": 10, "postgresql": 15}
 KINDS = ["write"] * 4 + ["read"] * 3 + ["calibrate"]
 
 
