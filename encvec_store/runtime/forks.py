@@ -38,9 +38,10 @@ def renew_in_child(owner: Renewable) -> None:
 
 
 def never_freed(thing: object) -> None:
-    """Keep something of the parent's alive to the end of this child, so that no finaliser of its ever runs here.
+    """Keep an object of the parent alive until this child ends, so that its finaliser never runs here.
 
-    A finaliser might wait for a thread that is not here, or take leave of a server in the parent's name.
+    A finaliser might close a file or connection that the parent uses, or wait for a thread that is not here.
+    A list would not do: Python empties it when the process ends, and frees what it holds.
     """
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -12,10 +11,10 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from ...errors import StoreUnreachableError
-from ...runtime.forks import Mutex, generation, renew_in_child
+from ...runtime.forks import Mutex, generation, never_freed, renew_in_child
 from .tables import PAGE_SIZE
 
-__all__ = ["CACHE", "WAL", "ConnectionPool", "SqliteFile", "inherit"]
+__all__ = ["CACHE", "WAL", "ConnectionPool", "SqliteFile"]
 
 WAL = "-wal"
 CACHE = 2_000
@@ -81,7 +80,7 @@ class ConnectionPool:
     def renew(self) -> None:
         """Leave the connections of the parent alone. The child opens its own."""
         for connection in self._idle:
-            inherit(connection)
+            never_freed(connection)
         self._idle = []
 
     def require_in_place(self) -> None:
@@ -112,7 +111,7 @@ class ConnectionPool:
                 cursor.close()  # a statement that was not read to its end would keep its snapshot
                 self._give_back(connection)
             else:
-                inherit(connection)  # forked inside: this is the child
+                never_freed(connection)  # forked inside: this is the child
 
     def connect(self) -> sqlite3.Connection:
         """Open a connection for the caller to keep."""
@@ -141,15 +140,6 @@ class ConnectionPool:
                 self._idle.append(connection)
                 return
         connection.close()
-
-
-def inherit(connection: sqlite3.Connection | None) -> None:
-    """Keep a parent's connection, in a forked child, for as long as the process lives: a child must not close it.
-
-    A list would not do, because Python empties it at its end, and so closes what it holds.
-    """
-    if connection is not None:
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
 
 
 def _identity(path: Path) -> tuple[int, int]:

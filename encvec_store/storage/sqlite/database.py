@@ -22,10 +22,10 @@ from sqlalchemy.pool import NullPool
 
 from ...data.arrays import Rows
 from ...errors import StoreClosedError, StoreLockedError, StoreReadOnlyError, StoreUnreachableError
-from ...runtime.forks import Mutex, generation, renew_in_child
+from ...runtime.forks import Mutex, generation, never_freed, renew_in_child
 from ..revisions import FORMAT, REVISION, VERSION_TABLE, judge
 from ..values import integer
-from .connections import CACHE, WAL, ConnectionPool, SqliteFile, inherit
+from .connections import CACHE, WAL, ConnectionPool, SqliteFile
 from .files import create
 from .tables import OF_A_RECORD, metadata
 
@@ -84,7 +84,8 @@ class Database:
 
     def renew(self) -> None:
         """Begin anew in a forked child."""
-        inherit(self._watch)
+        if self._watch is not None:
+            never_freed(self._watch)
         self._watch = None
         self._begin_process()
 
