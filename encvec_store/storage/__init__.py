@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .memory import MemoryStore
-from .memory_content import holds
+from .memory_content import passes
 from .protocol import Blob, Changes, CollectionSpec, EncryptedBatch, Records, RecordStore, union
 from .revisions import FORMAT, REVISION
 
@@ -17,6 +17,6 @@ __all__ = [
     "MemoryStore",
     "RecordStore",
     "Records",
-    "holds",
+    "passes",
     "union",
 ]

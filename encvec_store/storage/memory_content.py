@@ -11,7 +11,7 @@ from ..data.fields import Term
 from ..data.filters import AllOf, AnyOf, Match, Predicate, Present, Range
 from .protocol import EncryptedBatch
 
-__all__ = ["Content", "Row", "holds", "passes"]
+__all__ = ["Content", "Row", "passes"]
 
 Terms = Mapping[str, set[Term]]
 """The terms of one record, by field."""
@@ -55,11 +55,6 @@ class Content:
             self.rows[row] = Row(int(batch.partitions[i]), token, index_vector, vector, payload, terms[i])
             self.tokens[token] = row
         return came, went
-
-
-def holds(predicate: Predicate | None, terms: Terms) -> bool:
-    """True if these terms satisfy a predicate."""
-    return passes(predicate)(terms)
 
 
 def passes(predicate: Predicate | None) -> Callable[[Terms], bool]:

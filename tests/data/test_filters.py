@@ -18,7 +18,7 @@ from encvec_store.data.filters import AllOf, AnyOf, Match, Present, Range, _pars
 from encvec_store.data.records import check_metadata, decode_payload, encode_payload
 from encvec_store.errors import FilterError, UnknownFieldError
 from encvec_store.sealing import CollectionConfig, Keyring
-from encvec_store.storage import holds
+from encvec_store.storage import passes
 from tests.kits.foreign import NAT, Frame, Series, timestamp
 from tests.kits.strategies import FILTERS, METADATA, POLICIES, accepts
 
@@ -362,7 +362,7 @@ def test_what_is_pushed_down_never_rejects_what_the_filter_accepts(where, metada
     parsed = parse_policies(policies)
     node = parse(where, parsed)
     predicate = pushdown(node, parsed, KEYRING.blind_terms)
-    held = holds(predicate, indexed(policies, metadata, version))
+    held = passes(predicate)(indexed(policies, metadata, version))
     event(f"pushed: {predicate is not None}, accepted: {node(metadata)}, held: {held}")
     assert held or not node(metadata)
 
