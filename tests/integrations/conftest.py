@@ -4,6 +4,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from tests.kits.orm import models, opened
+
 
 @pytest.fixture
 def orm_dsn(pg_place):
@@ -12,3 +14,16 @@ def orm_dsn(pg_place):
         connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(pg_place.schema)))
     join = "&" if "?" in pg_place.dsn else "?"
     return f"{pg_place.dsn}{join}options=-csearch_path%3D{pg_place.schema},public"
+
+
+@pytest.fixture
+def made():
+    """The mapped classes of a test. A module whose tests need others has its own fixture of this name."""
+    return models()
+
+
+@pytest.fixture
+def session(orm_dsn, made):
+    """A session over a database that has the tables of `made`."""
+    with opened(orm_dsn, made) as session:
+        yield session

@@ -32,17 +32,6 @@ from tests.kits.orm import DIM, ask, models, opened, vectors
 V = vectors(60)
 
 
-@pytest.fixture
-def made():
-    return models()
-
-
-@pytest.fixture
-def session(orm_dsn, made):
-    with opened(orm_dsn, made) as session:
-        yield session
-
-
 def same(found, vector):
     assert isinstance(found, np.ndarray)
     assert found.dtype == np.float32

@@ -35,17 +35,6 @@ from tests.kits.orm import DIM, ask, models, opened, url, vectors
 V = vectors(400)
 
 
-@pytest.fixture
-def made():
-    return models()
-
-
-@pytest.fixture
-def session(orm_dsn, made):
-    with opened(orm_dsn, made) as session:
-        yield session
-
-
 def rows(n, start=0):
     return [{"title": str(i), "embedding": V[i]} for i in range(start, start + n)]
 

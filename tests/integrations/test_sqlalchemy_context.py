@@ -22,11 +22,6 @@ def rows(n, start=0):
 
 
 @pytest.fixture
-def made():
-    return models()
-
-
-@pytest.fixture
 def other(pg_place):
     """Make a second schema."""
     name = f"{pg_place.schema} other"

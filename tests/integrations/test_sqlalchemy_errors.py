@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError, StatementError
 
 from encvec_store import errors
 from encvec_store.integrations.sqlalchemy import ciphertexts, statements
-from tests.kits.orm import opened, pages, vectors
+from tests.kits.orm import pages, vectors
 
 V = vectors(20, seed=11)
 
@@ -27,11 +27,10 @@ def made():
 
 
 @pytest.fixture
-def session(orm_dsn, made):
-    with opened(orm_dsn, made) as session:
-        session.add(made.Auto(vec=V[0]))
-        session.commit()
-        yield session
+def session(session, made):
+    session.add(made.Auto(vec=V[0]))
+    session.commit()
+    return session
 
 
 class Failing:

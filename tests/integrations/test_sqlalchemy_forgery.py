@@ -19,17 +19,11 @@ PAIR = ("embedding", "embedding_sealed")
 
 
 @pytest.fixture
-def made():
-    return models()
-
-
-@pytest.fixture
-def session(orm_dsn, made):
+def session(session, made):
     """Two rows whose keys are bound, two whose keys the server made."""
-    with opened(orm_dsn, made) as session:
-        session.add_all([model(title=str(i), embedding=V[i]) for model in (made.Item, made.Auto) for i in range(2)])
-        session.commit()
-        yield session
+    session.add_all([model(title=str(i), embedding=V[i]) for model in (made.Item, made.Auto) for i in range(2)])
+    session.commit()
+    return session
 
 
 def swap(session, table, columns):

@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from encvec_store import errors
 from encvec_store.integrations.sqlalchemy import ciphertexts, rerank
-from tests.kits.orm import ask, opened, pages, vectors
+from tests.kits.orm import ask, pages, vectors
 
 V = vectors(20, seed=11)
 
@@ -29,11 +29,10 @@ def made():
 
 
 @pytest.fixture
-def session(orm_dsn, made):
-    with opened(orm_dsn, made) as session:
-        session.add_all([made.Page(url="a", vec=V[0]), made.Page(url="b", vec=V[1]), made.Auto(url="a", vec=V[0])])
-        session.commit()
-        yield session
+def session(session, made):
+    session.add_all([made.Page(url="a", vec=V[0]), made.Page(url="b", vec=V[1]), made.Auto(url="a", vec=V[0])])
+    session.commit()
+    return session
 
 
 def read(session, model):
