@@ -14,6 +14,7 @@ from encvec_store.storage.sqlite import SqliteStore
 from tests.kits.faiss_store import Authenticator
 from tests.kits.forking import in_child
 from tests.kits.records import CONFIG, SPEC, batch
+from tests.kits.threads import held
 
 N = 600
 QUERIES = np.random.default_rng(1).standard_normal((64, SPEC.index_dim)).astype(np.float32)
@@ -83,31 +84,13 @@ def test_all_threads_of_a_child_work_alone(records):
     assert in_child(child) == [expected]
 
 
-def held(lock):
-    """Hold a lock in another thread; returns what lets it go."""
-    taken, done = threading.Event(), threading.Event()
-
-    def hold():
-        with lock:
-            taken.set()
-            done.wait(60)
-
-    thread = threading.Thread(target=hold)
-    thread.start()
-    taken.wait(60)
-    return lambda: (done.set(), thread.join())
-
-
 @pytest.mark.parametrize("how", ["shared", "exclusive"])
 def test_a_lock_held_in_the_parent_does_not_hang_the_child(records, how):
     """A reader leaves the index as it is. A writer may have left it half changed, so that it is made again."""
     index = made(records)
     expected = asked(index)
-    release = held(getattr(index._lock, how)())
-    try:
+    with held(getattr(index._lock, how)()):
         kept, found = in_child(lambda: (index._loaded, asked(index)))
-    finally:
-        release()
     assert found == expected
     assert kept is (how == "shared")
 

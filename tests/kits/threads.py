@@ -1,6 +1,7 @@
-"""Threads of tests: what one of them raises fails the test, where `threading` would only print it."""
+"""Threads of tests: one that fails the test when it raises, where `threading` would only print it; one that locks."""
 
 import threading
+from contextlib import contextmanager
 
 
 def guarded(failed, work, *given):
@@ -13,3 +14,23 @@ def guarded(failed, work, *given):
             failed.append(error)
 
     return threading.Thread(target=run, daemon=True)
+
+
+@contextmanager
+def held(lock):
+    """Have another thread hold a lock meanwhile."""
+    taken, done = threading.Event(), threading.Event()
+
+    def hold():
+        with lock:
+            taken.set()
+            done.wait(60)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert taken.wait(60)
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()

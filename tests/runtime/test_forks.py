@@ -1,37 +1,25 @@
 """Forked children: locks are free, and what was registered is made anew."""
 
 import os
-import threading
 
 import pytest
 
 from encvec_store.runtime.concurrency import Lock
 from encvec_store.runtime.forks import Mutex, generation, renew_in_child
 from tests.kits.forking import in_child
+from tests.kits.threads import held
 
 
 @pytest.mark.parametrize("kind", [Mutex, Lock])
 def test_a_lock_that_another_thread_held_is_free_in_the_child(kind):
-    lock, held, done = kind(), threading.Event(), threading.Event()
-
-    def hold():
-        with lock:
-            held.set()
-            done.wait(60)
-
-    thread = threading.Thread(target=hold)
-    thread.start()
-    held.wait(60)
+    lock = kind()
 
     def use():
         with lock:
             return "free"
 
-    try:
+    with held(lock):
         assert in_child(use) == "free"
-    finally:
-        done.set()
-        thread.join()
     assert use() == "free"
 
 
