@@ -92,3 +92,10 @@ def ask(session, statement, **values):
     """Run SQL without any types. Returns its rows, if there are any."""
     result = session.execute(text(statement), values)
     return result.all() if result.returns_rows else []
+
+
+def same(found, vector):
+    """Check that a vector was read exactly as it was written."""
+    assert isinstance(found, np.ndarray)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, vector)
