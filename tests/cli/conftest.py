@@ -1,7 +1,11 @@
-"""A store of its own for every test, and `encvec` called in this process with its output caught."""
+"""A store of its own for every test, and `encvec` called in this process or in one of its own, its output caught."""
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +16,8 @@ from encvec_store import Keyset
 from encvec_store.cli.app import run
 
 DIM = 8
+ROOT = Path(__file__).resolve().parents[2]
+POSIX = pytest.mark.skipif(sys.platform == "win32", reason="signals and pseudo-terminals of POSIX")
 
 
 @dataclass
@@ -86,3 +92,27 @@ def docs(home, encvec, vectors):
 def write_lines(path, *lines):
     text = [line if isinstance(line, str) else json.dumps(line) for line in lines]
     path.write_text("\n".join(text) + "\n", encoding="utf-8")
+
+
+def command(*args):
+    """Return the arguments that run `encvec` in a process of its own."""
+    return [sys.executable, "-m", "encvec_store.cli", *map(str, args)]
+
+
+@pytest.fixture
+def environment(home, monkeypatch):
+    """`home`, where a process of its own finds the package too."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).strip(os.pathsep))
+    return home
+
+
+@pytest.fixture
+def shell(environment):
+    """Run `encvec` in a process of its own."""
+
+    def call(*args, **options):
+        done = subprocess.run(command(*args), capture_output=True, text=True, timeout=120, check=False, **options)
+        assert "Traceback" not in done.stderr
+        return done
+
+    return call
