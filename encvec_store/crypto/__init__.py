@@ -1,4 +1,4 @@
-"""Cryptographic primitives: subkeys, tags, envelopes, sealed blobs, padding."""
+"""Cryptographic primitives: subkeys, tags, envelopes, sealed blobs, sealed index segments, padding."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from .blobs import BlobCipher
 from .envelope import HEADER, PREFIX, TOKEN, RecordCipher, Stamp, headers
 from .labels import Purpose, derive, encode
 from .prf import Keystream, Pmac
+from .segments import SegmentCipher
 
 __all__ = [
     "HEADER",
@@ -16,6 +17,7 @@ __all__ = [
     "Pmac",
     "Purpose",
     "RecordCipher",
+    "SegmentCipher",
     "Stamp",
     "derive",
     "encode",

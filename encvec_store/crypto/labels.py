@@ -52,6 +52,8 @@ class Purpose(StrEnum):
     """PMAC of a record token: the cell it belongs to."""
     INDEX_CACHE = "index-cache"
     """PMAC over the digests of index files, so that a forged file is never parsed."""
+    INDEX = "index"
+    """AES-256-GCM of the segments and manifests of a sealed index."""
     ORM_COLUMN = "orm-column"
     """The root of one mapped column. All its subkeys derive from it, so it shares none with a collection."""
 

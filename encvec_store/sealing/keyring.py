@@ -10,6 +10,7 @@ import numpy as np
 
 from ..crypto.blobs import BlobCipher, blob_key_version, settings_head
 from ..crypto.envelope import KEY_VERSION, Context, RecordCipher, key_version, key_versions
+from ..crypto.segments import SegmentCipher, segment_key_version
 from ..data.arrays import Bytes, Matrix
 from ..data.fields import Term
 from ..data.ids import Id
@@ -24,10 +25,12 @@ from ..storage.protocol import Blob, EncryptedBatch
 from .codec import Decoded, RecordCodec
 from .config import CollectionConfig
 
-__all__ = ["PROFILE", "Keyring", "Roots"]
+__all__ = ["INDEX", "PROFILE", "Keyring", "Roots"]
 
 PROFILE = "profile"
 """Name of the blob that holds the profile."""
+INDEX = "index"
+"""Beginning of the names of blobs that hold a sealed index: `index.<key version>`, `index.<key version>.<segment>`."""
 _BLINDED = 1024
 """Size of the cache of blind tokens."""
 
@@ -80,6 +83,7 @@ class Keyring:
         self._context: Context = (tenant, collection, incarnation)
         self._ciphers: dict[int, RecordCipher] = {}
         self._blobs: dict[int, BlobCipher] = {}
+        self._segments: dict[int, SegmentCipher] = {}
         self._schemes: dict[tuple[int, object, int], KeyedScheme] = {}
         self._codecs: dict[int, tuple[CollectionConfig, RecordCodec]] = {}
         self._blinded: dict[tuple[int, str, bytes], bytes] = {}
@@ -238,6 +242,26 @@ class Keyring:
         cipher = self._blob_cipher(self._known(blob_key_version(sealed)))
         return Profile.from_bytes(cipher.open_blob(PROFILE, 0, digest, sealed))
 
+    # the sealed index
+
+    def seal_segment(
+        self, version: int, name: str, part: int, parts: int, count: int, content: bytes | memoryview
+    ) -> Blob:
+        """Seal a part of a segment under a key version; see `SegmentCipher.seal`. Raises KeyUnavailableError."""
+        return Blob(version, self._segment_cipher(version).seal(name, part, parts, count, content))
+
+    def open_segment(
+        self, name: str, part: int, parts: int, count: int, sealed: bytes, out: Bytes | None = None
+    ) -> Bytes:
+        """Open a part of a segment; see `SegmentCipher.open`. The segment's name says its key version.
+
+        Raises AuthenticationError, KeyUnavailableError.
+        """
+        version = self._known(segment_key_version(sealed))
+        if name.split(".")[:2] != [INDEX, str(version)]:
+            raise AuthenticationError("a part of the sealed index could not be authenticated")
+        return self._segment_cipher(version).open(name, part, parts, count, sealed, out)
+
     # index files (`indexes.protocol.CacheAuthenticator`)
 
     def tag(self, message: bytes) -> bytes:
@@ -276,6 +300,13 @@ class Keyring:
         found = self._blobs.get(version)
         if found is None:
             found = self._blobs.setdefault(version, BlobCipher(root, version, self._context))
+        return found
+
+    def _segment_cipher(self, version: int) -> SegmentCipher:
+        root = self._keyset.root(version)
+        found = self._segments.get(version)
+        if found is None:
+            found = self._segments.setdefault(version, SegmentCipher(root, version, self._context))
         return found
 
     def _scheme(self, version: int, root: bytes, config: CollectionConfig) -> KeyedScheme:

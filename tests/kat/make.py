@@ -7,6 +7,7 @@ get a test to pass. A new format gets a new file, and the old one stays as long 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import itertools
 import json
 import sys
@@ -22,6 +23,7 @@ from encvec_store.crypto.blobs import BlobCipher
 from encvec_store.crypto.envelope import RecordCipher, Stamp, headers
 from encvec_store.crypto.labels import Purpose, derive, encode
 from encvec_store.crypto.prf import Keystream, Pmac
+from encvec_store.crypto.segments import SegmentCipher
 from encvec_store.data.ids import id_bytes
 from encvec_store.data.precision import Precision
 from encvec_store.data.records import encode_payload
@@ -33,7 +35,9 @@ from encvec_store.schemes.device import CPU
 from encvec_store.schemes.profile import Profile
 from encvec_store.schemes.rotation import DENSE
 from encvec_store.schemes.sketch import Sketch
+from encvec_store.sealed_index import arrays, manifest, segments
 from encvec_store.sealing.config import CollectionConfig
+from encvec_store.sealing.keyring import Keyring
 
 FOLDER = Path(__file__).resolve().parent
 ROOT = bytes(range(32))
@@ -284,6 +288,38 @@ def column():
     }
 
 
+INDEXED = {
+    "rows": np.array([1, 2, 2**40], np.int64),
+    "codes": np.arange(6, dtype=np.uint8).reshape(3, 2),
+    "scale": np.array([-0.5, 3.25], np.float32),
+    "half": np.array([[[1.5]]], np.float16),
+    "none": np.zeros((0, 4), np.uint32),
+}
+
+
+def index():
+    """An array container, a sealed part, and a segment and a manifest as they are stored; of these, the digests."""
+    of = SegmentCipher(ROOT, 3, CONTEXT)
+    ring = Keyring(keyset(StoredKeyset("env:UNUSED")), *CONTEXT)
+    with fixed_random():
+        part = of.seal("index.3.00112233445566ff", 1, 2, 5, b"some content")
+        segment, blobs = segments.sealed(ring, 3, INDEXED, 3)
+        stored = [(name, part, blob.content) for name, part, blob in blobs]
+        graph = manifest.StoredGraph("hnsw", (segment,), segments.Segment("index.3.00112233445566ff", 3, 1, 64), 3)
+        listed = manifest.seal(ring, manifest.Manifest(3, 1, 2, "l2", 7, 1, -5, (graph,)))
+    opened = ring.open_segment("index.3", 0, 1, 0, listed.content)
+    return {
+        **of_the_collection(),
+        "container": np.concatenate(arrays.pieces(INDEXED)).tobytes().hex(),
+        "arrays": {name: [array.dtype.name, array.tolist()] for name, array in INDEXED.items()},
+        "part": part.hex(),
+        "segment": [segment.name, segment.count, segment.parts, segment.size],
+        "blobs": [[name, part, len(content), hashlib.sha256(content).hexdigest()] for name, part, content in stored],
+        "manifest": opened.tobytes().decode().rstrip(),
+        "manifest blob": [len(listed.content), hashlib.sha256(listed.content).hexdigest()],
+    }
+
+
 def keyset(stored):
     """A keyset with a version in each state, in the place given and unsaved."""
     created = "2026-11-23T00:00:00+00:00"
@@ -332,6 +368,7 @@ MAKERS = {
     "sketch.json": sketch,
     "keysets.json": keysets,
     "column.json": column,
+    "index.json": index,
 }
 
 

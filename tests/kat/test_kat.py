@@ -14,6 +14,7 @@ import pytest
 
 from encvec_store.crypto.blobs import BlobCipher
 from encvec_store.crypto.envelope import RecordCipher
+from encvec_store.crypto.segments import SegmentCipher
 from encvec_store.data.precision import Precision
 from encvec_store.data.records import decode_payload
 from encvec_store.errors import AuthenticationError, KeyUnavailableError
@@ -21,6 +22,7 @@ from encvec_store.keys.keyset import Keyset
 from encvec_store.schemes import device as devices
 from encvec_store.schemes import scheme
 from encvec_store.schemes.profile import Profile
+from encvec_store.sealed_index import arrays
 from encvec_store.sealing.config import CollectionConfig
 from tests.kat import make
 from tests.kits.elsewhere import Elsewhere
@@ -46,7 +48,7 @@ def as_json(value):
 
 
 @pytest.mark.parametrize(
-    "name", ["labels.json", "tokens.json", "ids.json", "envelopes.json", "half.json", "keysets.json"]
+    "name", ["labels.json", "tokens.json", "ids.json", "envelopes.json", "half.json", "index.json", "keysets.json"]
 )
 def test_written_the_same_again(name):
     assert as_json(make.MAKERS[name]()) == stored(name)
@@ -150,6 +152,18 @@ def test_half_precision_opens():
     assert [payload.decode() for payload in payloads] == data["plain"]["payloads"]
     config = CollectionConfig.from_json(data["settings"].encode(), make.INCARNATION)
     assert (config.precision, config.dim, config.max_norm) == (Precision.HALF, 3, 8.0)
+
+
+def test_sealed_index_opens():
+    data = stored("index.json")
+    found = arrays.read(np.frombuffer(bytes.fromhex(data["container"]), np.uint8))
+    assert {name: [array.dtype.name, array.tolist()] for name, array in found.items()} == data["arrays"]
+    assert found["none"].shape == (0, 4)
+    cipher = SegmentCipher(bytes.fromhex(data["root"]), 3, make.CONTEXT)
+    part = bytes.fromhex(data["part"])
+    assert cipher.open("index.3.00112233445566ff", 1, 2, 5, part).tobytes() == b"some content"
+    fields = json.loads(data["manifest"])
+    assert (fields["format"], fields["generation"], fields["parts"][0]["codes"]) == (1, 7, [data["segment"]])
 
 
 def test_column_opens():
