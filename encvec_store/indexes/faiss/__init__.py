@@ -10,6 +10,7 @@ from ..protocol import Connection
 from .ann import AnnIndex, empty_ivf, lists_for, training_size
 from .device import gpu_copy, suits, uses_gpu
 from .index import FaissIndex
+from .openmp import omp_threads
 from .options import INDEX_KINDS, STORAGES, FaissOptions, parse_url
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "empty_ivf",
     "gpu_copy",
     "lists_for",
+    "omp_threads",
     "parse_url",
     "suits",
     "training_size",

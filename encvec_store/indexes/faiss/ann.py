@@ -6,8 +6,7 @@ Every index ranks by inner product. FAISS has no type hints, so this module adds
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import faiss as _faiss
@@ -18,6 +17,7 @@ from ...data.arrays import Matrix, Rows
 from ...runtime import forks
 from ...storage.sqlite.files import Read
 from .device import GpuCopy, gpu_copy, suits, uses_gpu
+from .openmp import omp_threads
 from .options import FaissOptions
 
 __all__ = ["VERSION", "AnnIndex", "empty_ivf", "lists_for", "training_size"]
@@ -100,7 +100,7 @@ class AnnIndex:
             scalar.rangestat = faiss.ScalarQuantizer.RS_minmax
             scalar.rangestat_arg = 0.15
         if not raw.is_trained or kind == "ivf":
-            with _threads():
+            with omp_threads():
                 raw.train(np.ascontiguousarray(sample))
         return cls(raw, kind, storage, options.m)
 
@@ -121,7 +121,7 @@ class AnnIndex:
     def add(self, vectors: Matrix) -> None:
         """Append (n, dim) vectors."""
         self._gpu = None
-        with _threads():
+        with omp_threads():
             self._raw.add(_filled(vectors, self.dim))
 
     def search(
@@ -151,7 +151,7 @@ class AnnIndex:
             parameters = self._hnsw_parameters(effort, mask)
         else:
             parameters = faiss.SearchParametersIVF(nprobe=effort, sel=self._selector(mask))
-        with _threads():
+        with omp_threads():
             products, labels = self._raw.search(queries, k, params=parameters)
         short = (labels < 0).any(axis=1)
         if short.any():
@@ -189,7 +189,7 @@ class AnnIndex:
             parameters = faiss.SearchParametersIVF(nprobe=self._raw.nlist, sel=self._selector(mask))
         elif mask is not None:
             parameters = faiss.SearchParameters(sel=self._selector(mask))
-        with _threads(alone=len(queries) == 1):
+        with omp_threads(1 if len(queries) == 1 else None):
             products, labels = self._flat.search(queries, k, params=parameters)
         return labels, products
 
@@ -249,24 +249,3 @@ def _filled(vectors: Matrix, width: int) -> Matrix:
 def lists_for(records: int) -> int:
     """Return how many lists an IVF index over so many records has."""
     return max(1, min(int(4 * math.sqrt(records)), records // 30, 8_192))
-
-
-@contextmanager
-def _threads(*, alone: bool = False) -> Iterator[None]:
-    """Call FAISS with as many OpenMP threads as it may use; with `alone`, on this thread only.
-
-    A single query is searched faster alone, because waking other threads costs more than they help. A forked child
-    always works alone: OpenMP's threads stayed in the parent, and it would wait for them forever. The number of
-    threads is a setting of the calling thread, not of the process.
-    """
-    forked = forks.generation() > 0
-    threads = faiss.omp_get_max_threads() if alone or forked else 1
-    if threads == 1:
-        yield
-        return
-    faiss.omp_set_num_threads(1)
-    try:
-        yield
-    finally:
-        if not forked:
-            faiss.omp_set_num_threads(threads)
