@@ -1,0 +1,74 @@
+"""What every kind of graph can do: an immutable index over opened vectors, in memory."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ..data.arrays import Matrix
+from .arrays import Array
+
+__all__ = ["Bits", "Costs", "Found", "Graph", "Positions"]
+
+Positions = npt.NDArray[np.int64]
+"""(n,) places of vectors in a graph, from 0."""
+Costs = npt.NDArray[np.float32]
+"""(n,) smaller is nearer: the negated inner product for cosine and ip, the squared distance for l2."""
+Bits = npt.NDArray[np.uint8]
+"""(ceil(count / 8),) one bit for each position, little-endian: whether it may be returned."""
+Found = list[tuple[Positions, Costs]]
+
+
+class Graph(Protocol):
+    """An index over vectors at positions 0..count-1. It never changes, so any number of threads may search it.
+
+    It finds candidates. Exact scores come from the vectors themselves, later.
+    """
+
+    kind: str
+    count: int
+    dim: int
+
+    @property
+    def bytes(self) -> int:
+        """Memory held, in bytes."""
+        ...
+
+    def needs(self, k: int) -> int:
+        """Return how many candidates to ask for, so that .99 of the k nearest are among them."""
+        ...
+
+    def search(self, queries: Matrix, limit: int, mask: Bits | None = None, passing: int | None = None) -> Found:
+        """Return up to `limit` positions for each query, nearest first, and their costs.
+
+        Costs of different graphs can be compared, also with those of an exact scan. Never fewer than
+        min(limit, passing) positions come back.
+
+        Args:
+            queries: (q, dim).
+            limit: at most so many positions for each query.
+            mask: the positions that may be returned; None means all.
+            passing: how many bits of the mask are set; None means that they are counted here.
+        """
+        ...
+
+    def extended(self, vectors: Matrix) -> Graph:
+        """Return a new graph with (n, dim) vectors appended. At the peak, memory holds both graphs.
+
+        This one does not change and can be searched meanwhile.
+        """
+        ...
+
+    def kept(self, positions: Positions) -> Graph:
+        """Return a new graph over these of its vectors, in this order, built from its codes."""
+        ...
+
+    def codes(self, start: int, stop: int) -> dict[str, Array]:
+        """Return the arrays that store positions start..stop-1: one entry of fixed width for each."""
+        ...
+
+    def structure(self) -> dict[str, Array]:
+        """Return the arrays that store all the rest. Their shapes depend on the number of vectors only."""
+        ...

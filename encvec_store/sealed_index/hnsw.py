@@ -1,0 +1,210 @@
+"""A graph of near neighbours over codes of 8 bits a coordinate.
+
+Malkov and Yashunin, "Efficient and robust approximate nearest neighbor search using Hierarchical Navigable Small World
+graphs", IEEE TPAMI 42(4), 2020.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..data.arrays import Matrix
+from ..indexes.faiss import omp_threads
+from .arrays import Array
+from .faissing import Searched, checked, faiss, fill, measure_of, points_of, range_of, view, width_of
+from .graph import Positions
+
+__all__ = ["Hnsw"]
+
+_M = 32
+"""Links of a node on each level; twice as many on the lowest."""
+_CONSTRUCTION = 64
+"""Nodes kept in the list of a search for the neighbours of a new node."""
+_MARGIN = 0.15
+_SAMPLE = 50_000
+_EF_LEAST, _EF_MOST = 64, 4_000
+_NODE = 50
+"""Cost of one more node in the list of a search, in units of one distance that a scan computes."""
+_BIT = 1 / 20
+_SEED = 12_345
+
+
+class Hnsw(Searched):
+    """See `Graph`."""
+
+    kind = "hnsw"
+
+    def __init__(self, metric: str, dim: int, raw: Any) -> None:
+        storage = faiss.downcast_index(raw.storage)
+        super().__init__(metric, dim, raw, storage)
+        self._codes = view(raw, storage.codes, np.uint8).reshape(-1, self.width)
+        self._links = int(raw.hnsw.neighbors.size())
+        self._parameters: Any = None
+
+    @classmethod
+    def build(cls, metric: str, vectors: Matrix, threads: int | None = None) -> Hnsw:
+        """Return a graph over (n, dim) vectors, n >= 1."""
+        n, dim = vectors.shape
+        raw = _empty(metric, width_of(dim))
+        points = points_of(metric, vectors, raw.d)
+        _train(raw, range_of(points[:: max(1, n // _SAMPLE)], _MARGIN))
+        return cls(metric, dim, _added(raw, points, threads))
+
+    @classmethod
+    def restored(cls, metric: str, dim: int, codes: Sequence[dict[str, Array]], structure: dict[str, Array]) -> Hnsw:
+        """Return a graph from its arrays. Raises ValueError if they do not fit together."""
+        width = width_of(dim)
+        pieces = [checked(some, codes=("|u1", (None, width)))[0] for some in codes]
+        n = sum(map(len, pieces))
+        levels, neighbors, entry, ranges = checked(
+            structure,
+            levels=("<i4", (n,)),
+            neighbors=("<i4", (None,)),
+            entry=("<i4", (2,)),
+            ranges=("<f4", (2 * width,)),
+        )
+        return cls(metric, dim, _assembled(metric, width, pieces, levels, neighbors, entry, ranges))
+
+    @staticmethod
+    def memory(count: int, dim: int) -> int:
+        """Return about how many bytes a graph takes."""
+        return count * (width_of(dim) + 8 * _M + 4 + 12) + count * 4 // 31 * _M
+
+    @property
+    def bytes(self) -> int:
+        """Memory held, in bytes."""
+        return self.count * (self.width + 12) + 4 * self._links
+
+    def needs(self, k: int) -> int:
+        """Return how many candidates hold .99 of the k nearest."""
+        return k + max(20, k // 2)
+
+    def effort(self, limit: int, passing: int) -> int:
+        """Return how many nodes a search keeps in its list; 0 if a scan is cheaper."""
+        share = passing / self.count
+        # nodes that the mask rejects take places in the list as well; four standard deviations cover chance
+        ef = math.ceil(max(_EF_LEAST, limit + 4 * math.sqrt(limit * (1 - share))) / share)
+        scan = passing + (self.count * _BIT if share < 1 else 0)
+        if 3 * limit >= passing or scan <= _NODE * ef:
+            return 0
+        return min(ef, max(_EF_MOST, limit))
+
+    def parameters(self, effort: int, selector: Any) -> Any:
+        """Return FAISS's parameters for a search."""
+        if selector is not None:
+            return faiss.SearchParametersHNSW(efSearch=effort, sel=selector)
+        parameters = self._parameters  # kept, because a new one costs as much as a hundred distances
+        if parameters is None or parameters.efSearch != effort:
+            parameters = self._parameters = faiss.SearchParametersHNSW(efSearch=effort)
+        return parameters
+
+    def decoded(self, positions: Positions) -> Matrix:
+        """Return the vectors at some positions, as their codes have them."""
+        vectors: Matrix = self._flat.sa_decode(self._codes[positions])
+        return vectors
+
+    def extended(self, vectors: Matrix) -> Hnsw:
+        """Return a new graph with more vectors."""
+        raw = _assembled(self.metric, self.width, [self._codes], **self.structure(), more=len(vectors))
+        return Hnsw(self.metric, self.dim, _added(raw, points_of(self.metric, vectors, self.width)))
+
+    def kept(self, positions: Positions) -> Hnsw:
+        """Return a new graph over some of its vectors, with the codes that they have."""
+        raw = _empty(self.metric, self.width)
+        _train(raw, self.structure()["ranges"])
+        codes = self._codes[positions]
+        raw = _added(raw, self._flat.sa_decode(codes))
+        fill(faiss.downcast_index(raw.storage).codes, [codes], np.uint8)  # so that they do not wander by rounding
+        return Hnsw(self.metric, self.dim, raw)
+
+    def codes(self, start: int, stop: int) -> dict[str, Array]:
+        """Return the arrays of positions start..stop-1."""
+        return {"codes": self._codes[start:stop]}
+
+    def structure(self) -> dict[str, Array]:
+        """Return levels, links, the entry point with its level, and the range of each coordinate."""
+        hnsw = self._raw.hnsw
+        return {
+            "levels": view(self._raw, hnsw.levels, np.int32),
+            "neighbors": view(self._raw, hnsw.neighbors, np.int32),
+            "entry": np.array([hnsw.entry_point, hnsw.max_level], np.int32),
+            "ranges": view(self._raw, self._flat.sq.trained, np.float32),
+        }
+
+
+def _empty(metric: str, width: int) -> Any:
+    raw = faiss.IndexHNSWSQ(width, faiss.ScalarQuantizer.QT_8bit, _M, measure_of(metric))
+    raw.hnsw.efConstruction = _CONSTRUCTION
+    return raw
+
+
+def _train(raw: Any, ranges: Array) -> None:
+    storage = faiss.downcast_index(raw.storage)
+    fill(storage.sq.trained, [ranges], np.float32)
+    storage.is_trained = raw.is_trained = True
+
+
+def _added(raw: Any, points: Matrix, threads: int | None = None) -> Any:
+    """Append (n, width) points. The levels of the nodes depend on their number only, not on who drew others before."""
+    raw.hnsw.rng = faiss.RandomGenerator(_SEED + raw.ntotal)
+    with omp_threads(threads):
+        raw.add(points)
+    return raw
+
+
+def _assembled(
+    metric: str,
+    width: int,
+    codes: Sequence[Array],
+    levels: Array,
+    neighbors: Array,
+    entry: Array,
+    ranges: Array,
+    more: int = 0,
+) -> Any:
+    """Return FAISS's index with copies of these arrays, and with room for `more` vectors."""
+    raw = _empty(metric, width)
+    _train(raw, ranges)
+    hnsw, storage = raw.hnsw, faiss.downcast_index(raw.storage)
+    steps = faiss.vector_to_array(hnsw.cum_nneighbor_per_level)
+    n = len(levels)
+    if n and not (levels.min() >= 1 and levels.max() < len(steps)):
+        raise ValueError("levels are out of range")
+    offsets = np.zeros(n + 1, np.uint64)
+    np.cumsum(steps[levels], out=offsets[1:], dtype=np.uint64)
+    _check(levels, neighbors, entry, offsets, steps)
+    fill(storage.codes, [some.reshape(-1) for some in codes], np.uint8, more * width)
+    fill(hnsw.levels, [levels], np.int32, more)
+    fill(hnsw.offsets, [offsets], np.uint64, more)
+    fill(hnsw.neighbors, [neighbors], np.int32, more * (2 * _M + 4))
+    hnsw.entry_point, hnsw.max_level = map(int, entry)
+    raw.ntotal = storage.ntotal = n
+    return raw
+
+
+def _check(levels: Array, neighbors: Array, entry: Array, offsets: Array, steps: Array) -> None:
+    """Raise ValueError if FAISS could read outside of its memory while it walks these links."""
+    n = len(levels)
+    if len(neighbors) != offsets[-1]:
+        raise ValueError(f"{n} nodes of these levels must have {offsets[-1]} links, got {len(neighbors)}")
+    start, top = map(int, entry)
+    if n == 0:
+        if (start, top) != (-1, -1):
+            raise ValueError("a graph without nodes must have no entry point")
+        return
+    if not (0 <= start < n and top == levels.max() - 1 == levels[start] - 1):
+        raise ValueError("the entry point must be a node of the highest level")
+    if neighbors.min() < -1 or neighbors.max() >= n:
+        raise ValueError(f"links must lead to nodes 0..{n - 1}")
+    for level in range(1, top + 1):
+        nodes = np.flatnonzero(levels > level)
+        places = (offsets[nodes] + np.uint64(steps[level]))[:, None] + np.arange(
+            steps[level + 1] - steps[level], dtype=np.uint64
+        )
+        linked = neighbors[places]
+        if (levels[linked[linked >= 0]] <= level).any():
+            raise ValueError("links of a level must lead to nodes of this level")

@@ -1,0 +1,202 @@
+"""Vectors in lists around centroids, with codes of 4 bits a coordinate: little memory, and quick to build."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..data.arrays import Matrix
+from ..indexes.faiss import omp_threads
+from .arrays import Array
+from .faissing import Searched, checked, faiss, fill, measure_of, points_of, range_of, view, width_of
+from .graph import Positions
+
+__all__ = ["Ivf"]
+
+_PER_LIST = 50
+_ITERATIONS = 10
+_SAMPLE = 50_000
+_PIECE = 65_536
+Lists = npt.NDArray[np.int32]
+
+
+class Ivf(Searched):
+    """See `Graph`."""
+
+    kind = "ivf"
+
+    def __init__(self, metric: str, dim: int, raw: Any) -> None:
+        super().__init__(metric, dim, raw, raw)
+        self._lists = int(raw.nlist)
+
+    @classmethod
+    def build(cls, metric: str, vectors: Matrix, threads: int | None = None) -> Ivf:
+        """Return a graph over (n, dim) vectors, n >= 1."""
+        dim = vectors.shape[1]
+        with omp_threads(threads):
+            points = points_of(metric, vectors, width_of(dim))
+            raw = _empty(metric, _centroids(metric, points), range_of(points[:: max(1, len(points) // _SAMPLE)], 0.0))
+            return cls(metric, dim, _filled(raw, [_coded(raw, points)]))
+
+    @classmethod
+    def restored(cls, metric: str, dim: int, codes: Sequence[dict[str, Array]], structure: dict[str, Array]) -> Ivf:
+        """Return a graph from its arrays. Raises ValueError if they do not fit together."""
+        width = width_of(dim)
+        centroids, ranges = checked(structure, centroids=("<f4", (None, width)), ranges=("<f4", (2 * width,)))
+        pieces = []
+        for some in codes:
+            lists, packed = checked(some, lists=("<i4", (None,)), codes=("|u1", (None, width // 2)))
+            if len(lists) != len(packed) or (len(lists) and not (lists.min() >= 0 and lists.max() < len(centroids))):
+                raise ValueError("each code must be in a list")
+            pieces.append((lists, packed))
+        return cls(metric, dim, _filled(_empty(metric, centroids, ranges), pieces))
+
+    @staticmethod
+    def memory(count: int, dim: int) -> int:
+        """Return about how many bytes a graph takes."""
+        return count * (width_of(dim) // 2 + 8) + 4 * width_of(dim) * _lists_for(count)
+
+    @property
+    def bytes(self) -> int:
+        """Memory held, in bytes."""
+        return self.count * (self.width // 2 + 8) + 4 * self.width * self._lists
+
+    def needs(self, k: int) -> int:
+        """Return how many candidates hold .99 of the k nearest."""
+        return 2 * k + 20
+
+    def effort(self, limit: int, passing: int) -> int:
+        """Return how many lists a search reads."""
+        share = passing / self.count
+        if 3 * limit >= passing or passing <= 1_000:
+            return 0
+        wanted = max(32, self._lists // 8) * max(1.0, limit / 100)
+        return min(self._lists, math.ceil(wanted / math.sqrt(share)))
+
+    def parameters(self, effort: int, selector: Any) -> Any:
+        """Return FAISS's parameters for a search."""
+        return faiss.SearchParametersIVF(nprobe=effort, sel=selector)
+
+    def everywhere(self, selector: Any) -> Any:
+        """Return FAISS's parameters for a scan of all vectors."""
+        return self.parameters(self._lists, selector)
+
+    def decoded(self, positions: Positions) -> Matrix:
+        """Return the vectors at some positions, as their codes have them."""
+        vectors: Matrix = self._raw.sq.decode(self._gathered(0, self.count)[1][positions])
+        return vectors
+
+    def extended(self, vectors: Matrix) -> Ivf:
+        """Return a new graph with more vectors, in the same lists."""
+        raw = _empty(self.metric, **self.structure())
+        with omp_threads():
+            more = _coded(raw, points_of(self.metric, vectors, self.width))
+            return Ivf(self.metric, self.dim, _filled(raw, [self._gathered(0, self.count), more]))
+
+    def kept(self, positions: Positions) -> Ivf:
+        """Return a new graph over some of its vectors, in new lists, with the codes that they have."""
+        codes = self._gathered(0, self.count)[1][positions]
+        with omp_threads():
+            points = self._raw.sq.decode(codes)
+            raw = _empty(self.metric, _centroids(self.metric, points), self.structure()["ranges"])
+            lists = raw.quantizer.assign(points, 1)[:, 0].astype(np.int32)
+            return Ivf(self.metric, self.dim, _filled(raw, [(lists, codes)]))
+
+    def codes(self, start: int, stop: int) -> dict[str, Array]:
+        """Return the arrays of positions start..stop-1."""
+        lists, codes = self._gathered(start, stop)
+        return {"lists": lists, "codes": codes}
+
+    def structure(self) -> dict[str, Array]:
+        """Return the centroids of the lists, and the range of each coordinate."""
+        centroids = view(self._raw, faiss.downcast_index(self._raw.quantizer).codes, np.uint8).view(np.float32)
+        return {
+            "centroids": centroids.reshape(self._lists, self.width),
+            "ranges": view(self._raw, self._raw.sq.trained, np.float32),
+        }
+
+    def _gathered(self, start: int, stop: int) -> tuple[Lists, Array]:
+        """Return the lists and codes of positions start..stop-1, in order of positions."""
+        stop = min(stop, self.count)
+        lists = np.empty(stop - start, np.int32)
+        codes = np.empty((stop - start, self._raw.code_size), np.uint8)
+        for number, ids, some in _entries(self._raw):
+            first, last = np.searchsorted(ids, (start, stop))
+            at = ids[first:last] - start
+            lists[at] = number
+            codes[at] = some[first:last]
+        return lists, codes
+
+
+def _lists_for(count: int) -> int:
+    return max(1, min(int(4 * math.sqrt(count)), count // 30, 8_192))
+
+
+def _centroids(metric: str, points: Matrix) -> Matrix:
+    lists = _lists_for(len(points))
+    most = max(_PER_LIST * lists, 1)
+    clustering = faiss.Kmeans(
+        points.shape[1],
+        lists,
+        niter=_ITERATIONS,
+        seed=1,
+        spherical=metric == "cosine",
+        min_points_per_centroid=1,
+        max_points_per_centroid=_PER_LIST,
+    )
+    clustering.train(points[:: max(1, len(points) // most)])
+    centroids: Matrix = clustering.centroids
+    return centroids
+
+
+def _empty(metric: str, centroids: Array, ranges: Array) -> Any:
+    width = centroids.shape[1]
+    # the nearest centroid by distance takes a vector also for the inner product
+    quantizer = faiss.IndexFlat(width, measure_of(metric))
+    quantizer.add(np.ascontiguousarray(centroids))
+    raw = faiss.IndexIVFScalarQuantizer(
+        quantizer, width, len(centroids), faiss.ScalarQuantizer.QT_4bit, measure_of(metric), False
+    )
+    fill(raw.sq.trained, [ranges], np.float32)
+    raw.is_trained = True
+    return raw
+
+
+def _coded(raw: Any, points: Matrix) -> tuple[Lists, Array]:
+    """Return the list and the code of each point."""
+    lists, codes = np.empty(len(points), np.int32), np.empty((len(points), raw.code_size), np.uint8)
+    for start in range(0, len(points), _PIECE):
+        some = slice(start, start + _PIECE)
+        lists[some] = raw.quantizer.assign(points[some], 1)[:, 0]
+        codes[some] = raw.sq.compute_codes(points[some])
+    return lists, codes
+
+
+def _filled(raw: Any, pieces: Sequence[tuple[Lists, Array]]) -> Any:
+    """Put codes, in the order of their positions, into their lists."""
+    lists = np.concatenate([some for some, _ in pieces])
+    codes = np.concatenate([some for _, some in pieces])
+    order = np.argsort(lists, kind="stable")
+    ends = np.searchsorted(lists[order], np.arange(raw.nlist + 1))
+    inverted = raw.invlists
+    for number in range(raw.nlist):
+        ids = order[ends[number] : ends[number + 1]]
+        if len(ids):
+            some = codes[ids]
+            inverted.add_entries(number, len(ids), faiss.swig_ptr(ids), faiss.swig_ptr(some))
+    raw.ntotal = len(lists)
+    return raw
+
+
+def _entries(raw: Any) -> Iterator[tuple[int, Positions, Array]]:
+    """Yield the number of each list that is not empty, the positions in it, ascending, and their codes."""
+    inverted, width = raw.invlists, raw.code_size
+    for number in range(raw.nlist):
+        size = inverted.list_size(number)
+        if size:
+            ids = faiss.rev_swig_ptr(inverted.get_ids(number), size)
+            yield number, ids, faiss.rev_swig_ptr(inverted.get_codes(number), size * width).reshape(size, width)

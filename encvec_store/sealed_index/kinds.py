@@ -1,0 +1,48 @@
+"""The kinds of graphs, and which one suits so many vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..data.arrays import Matrix
+from .arrays import Array
+from .flat import Flat
+from .graph import Graph
+from .hnsw import Hnsw
+from .ivf import Ivf
+
+__all__ = ["KINDS", "build", "chosen", "memory_of", "restored"]
+
+_CLASSES: dict[str, type[Flat | Hnsw | Ivf]] = {"flat": Flat, "hnsw": Hnsw, "ivf": Ivf}
+KINDS = tuple(_CLASSES)
+_FLAT_MOST = 5_000
+
+
+def build(kind: str, metric: str, vectors: Matrix, threads: int | None = None) -> Graph:
+    """Return a graph over (n, dim) vectors, n >= 1. `threads` of OpenMP build it; None means as many as allowed."""
+    return _CLASSES[kind].build(metric, vectors, threads)
+
+
+def restored(kind: str, metric: str, dim: int, codes: Sequence[dict[str, Array]], structure: dict[str, Array]) -> Graph:
+    """Return a graph from the arrays of its `codes` and `structure`, which are copied.
+
+    Raises:
+        ValueError: they do not fit together.
+    """
+    if kind not in _CLASSES:
+        raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
+    return _CLASSES[kind].restored(metric, dim, codes, structure)
+
+
+def memory_of(kind: str, count: int, dim: int) -> int:
+    """Return about how many bytes such a graph takes."""
+    return _CLASSES[kind].memory(count, dim)
+
+
+def chosen(count: int, dim: int, budget: int, wanted: str = "auto") -> str:
+    """Return the kind for `count` vectors: exact while they are few, HNSW while it fits `budget` bytes, else IVF."""
+    if wanted != "auto":
+        return wanted
+    if count <= _FLAT_MOST:
+        return "flat"
+    return "hnsw" if memory_of("hnsw", count, dim) <= budget else "ivf"
