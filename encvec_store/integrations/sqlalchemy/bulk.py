@@ -17,7 +17,7 @@ from .cipher import plain_array
 from .columns import column_of, encrypted_columns, table_of
 from .context import Bind, connection_of
 from .copying import BYTEA, can_copy, copied, copy
-from .identity import identity_of
+from .identity import identity_of, namer
 from .types import SUFFIX, EncryptedVector
 from .values import IndexText, IndexVector, text_of
 
@@ -144,7 +144,8 @@ def _encrypted(
     table: Table, columns: dict[Column[Any], list[Any]], n: int
 ) -> Iterator[tuple[Column[Any], list[bytes | None]]]:
     """Yield the index vectors, in pgvector's binary form, and the envelopes of every encrypted column given."""
-    identities = [identity_of(table, lambda key, i=i: columns[key][i] if key in columns else None) for i in range(n)]  # type: ignore[misc]
+    identity = namer(table)
+    identities = [identity(lambda key, i=i: columns[key][i] if key in columns else None) for i in range(n)]  # type: ignore[misc]
     for column in encrypted_columns(table):
         if column not in columns:
             continue

@@ -20,7 +20,7 @@ from sqlalchemy.types import NullType, TypeDecorator, TypeEngine
 from ...errors import InputError
 from .errors import unwrapped
 
-__all__ = ["check_key", "identity_expression", "identity_of", "shown"]
+__all__ = ["check_key", "identity_expression", "identity_of", "namer", "shown"]
 
 _INTEGERS = {types.Integer, types.INTEGER, types.SmallInteger, types.SMALLINT, types.BigInteger, types.BIGINT}
 _STRINGS = {types.String, types.VARCHAR, types.Text, types.TEXT, types.Unicode, types.UnicodeText}
@@ -62,9 +62,8 @@ def check_key(table: Table, *, complete: bool = True) -> None:
             )
 
 
-def _text(column: Column[Any], value: Any) -> str | None:
+def _text(column: Column[Any], kind: TypeEngine[Any] | None, value: Any) -> str | None:
     """Return the text of a key column's value; None if it is unknown, or PostgreSQL may read it in another way."""
-    kind = _proven(column.type)
     try:
         if isinstance(kind, Uuid):
             return str(value if isinstance(value, UUID) else UUID(value))
@@ -80,6 +79,23 @@ def _text(column: Column[Any], value: Any) -> str | None:
     return value
 
 
+def namer(table: Table) -> Callable[[Callable[[Column[Any]], Any]], str | None]:
+    """Return `identity_of` for many rows of a table, whose key is checked once. Raises InputError."""
+    check_key(table)
+    keys = [(column, _proven(column.type)) for column in table.primary_key.columns]
+
+    def identity(value: Callable[[Column[Any]], Any]) -> str | None:
+        parts = []
+        for column, kind in keys:
+            text = _text(column, kind, value(column))
+            if text is None:
+                return None
+            parts.append(f"{len(text)}:{text}")
+        return ",".join(parts) or None
+
+    return identity
+
+
 def identity_of(table: Table, value: Callable[[Column[Any]], Any]) -> str | None:
     """Return the identity of a row. Raises InputError.
 
@@ -90,14 +106,7 @@ def identity_of(table: Table, value: Callable[[Column[Any]], Any]) -> str | None
     Returns:
         None if a part of the key is not known yet, or there is no key.
     """
-    check_key(table)
-    parts = []
-    for column in table.primary_key.columns:
-        text = _text(column, value(column))
-        if text is None:
-            return None
-        parts.append(f"{len(text)}:{text}")
-    return ",".join(parts) or None
+    return namer(table)(value)
 
 
 def identity_expression(table: Table, keys: Sequence[Any]) -> ColumnElement[Any] | None:

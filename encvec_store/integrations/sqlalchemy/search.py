@@ -16,7 +16,7 @@ from ...errors import InputError
 from .cipher import BOUND, plain_array
 from .columns import column_of
 from .context import Bind, connection_of
-from .identity import identity_of
+from .identity import namer
 from .types import SUFFIX, EncryptedVector
 from .values import distance, text_of
 
@@ -111,7 +111,7 @@ def reencrypt(bind: Bind, column: Any, *, limit: int = 1000) -> int:
     rows = [row for row in connection.execute(chosen).all() if row[-1] is not None]
     if not rows:
         return 0
-    identities = [identity_of(table, dict(zip(keys, row, strict=False)).get) for row in rows]
+    identities = list(map(namer(table), (dict(zip(keys, row, strict=False)).get for row in rows)))
     index, envelopes = kind.sealed_many(cipher.open([bytes(row[-1]) for row in rows]), identities)
     values = [
         {
