@@ -14,7 +14,7 @@ from ..errors import InputError, ShapeError
 from ..transfer import metric_names
 from ..transfer.arrays import StoredArray
 from ..transfer.batch import Batch, Fault
-from .columns import Columns, text_id
+from .columns import Columns, no_column, text_id
 
 __all__ = ["ArchiveReader", "ArrayReader"]
 
@@ -163,5 +163,5 @@ def _chosen(path: Path, names: list[str], given: str | None, usual: Sequence[str
     if given is None:
         return next((name for name in usual if name in names), None)
     if given not in names:
-        raise InputError(f"{path} has no array {given!r}; it has: {', '.join(names)}. Name it with --{what}-column")
+        raise no_column(str(path), given, names, what, "array")
     return given

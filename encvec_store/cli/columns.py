@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import InputError
 from ..transfer.flatten import flattened
 
-__all__ = ["Columns", "listed", "taken_out", "text_id"]
+__all__ = ["Columns", "listed", "no_column", "taken_out", "text_id"]
 
 
 @dataclass
@@ -47,6 +47,12 @@ class Columns:
     def fields(self, found: Mapping[str, Any]) -> dict[str, Any]:
         """Return the metadata of a row: what is taken of it, flattened. Raises InputError."""
         return flattened({name: value for name, value in found.items() if self.takes(name)}, self.flatten)
+
+
+def no_column(file: str, name: str, names: Sequence[str], what: str, kind: str = "column") -> InputError:
+    """Return the error for a column that was named by `--{what}-column`, or is needed, and is not among `names`."""
+    there = ", ".join(names) or "none"
+    return InputError(f"{file} has no {kind} {name!r}; it has: {there}. Name it with --{what}-column")
 
 
 def listed(text: str | None) -> list[str] | None:

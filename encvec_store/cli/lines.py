@@ -16,7 +16,7 @@ from ..data.ids import Id
 from ..errors import InputError
 from ..transfer.batch import Batch, Fault
 from ..transfer.typed import from_json, metadata_from_json
-from .columns import Columns, taken_out, text_id
+from .columns import Columns, no_column, taken_out, text_id
 from .values import vector_of
 
 __all__ = ["JsonLines", "Sheet"]
@@ -170,8 +170,7 @@ class Sheet(_Text):
         given = (columns.vector or ("vector" if columns.vectors else None), columns.id, columns.document)
         for wanted, what in zip(given, ("vector", "id", "document"), strict=True):
             if wanted is not None and wanted not in self._names:
-                there = ", ".join(self._names) or "none"
-                raise InputError(f"{name} has no column {wanted!r}; it has: {there}. Name it with --{what}-column")
+                raise no_column(name, wanted, self._names, what)
         columns.check(name, self._names)
 
     @contextmanager

@@ -14,7 +14,7 @@ from ..errors import InputError
 from ..transfer import metric_names
 from ..transfer.arrays import readable
 from ..transfer.batch import Batch, Fault
-from .columns import Columns, text_id
+from .columns import Columns, no_column, text_id
 from .common import need
 from .parquet_vectors import VectorColumn
 
@@ -59,8 +59,7 @@ class ParquetReader:
 
     def _pick(self, names: list[str], given: str | None, usual: str) -> str:
         if given is not None and given not in names:
-            listed = ", ".join(names)
-            raise InputError(f"{self.name} has no column {given!r}; it has: {listed}. Name it with --{usual}-column")
+            raise no_column(self.name, given, names, usual)
         return given or usual
 
     def batches(self, size: int) -> Iterator[Batch]:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError, ShapeError
-from .columns import taken_out
+from .columns import no_column, taken_out
 from .common import need
 from .values import from_bytes, vector_of
 
@@ -35,8 +35,7 @@ class VectorColumn:
         if name not in schema.names:
             self.column, *self._path = name.split(".")
         if self.column not in schema.names:
-            listed = ", ".join(schema.names)
-            raise InputError(f"{file} has no column {name!r}; it has: {listed}. Name it with --vector-column")
+            raise no_column(file, name, schema.names, "vector")
         kind = schema.field(self.column).type
         for part in self._path:
             if not self._types.is_struct(kind) or kind.get_field_index(part) < 0:
