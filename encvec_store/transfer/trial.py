@@ -35,10 +35,7 @@ def faults_of(collection: Collection, batch: Batch) -> list[Fault]:
                 try:
                     _put(trial, batch.take([place]))
                 except InputError as error:
-                    reason = re.sub(
-                        r"\b(ids|vectors|documents|metadata)\[0\]", lambda part: _PARTS[part[1]], str(error)
-                    )
-                    found.append(Fault(id, reason))
+                    found.append(Fault(id, _PLACE.sub(lambda part: _PARTS[part[1]], str(error))))
             return found
     return []
 

@@ -20,7 +20,6 @@ LEAST = 10
 
 _ALONE = ("together", "each", "told")
 _PAIRED = ("with pairs", "without pairs")
-_HOME = 0
 
 
 @dataclass(frozen=True)
