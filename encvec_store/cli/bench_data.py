@@ -13,10 +13,10 @@ from ..errors import InputError
 from ..lab.bench.files import MAPPED, open_data, open_vectors
 from ..lab.bench.source import Data, VectorSource, held_out
 from ..lab.bench.synthetic import named
-from ..transfer.batch import Reader
+from ..transfer.batch import Reader, sound
 from .columns import Columns
 from .common import Failure
-from .readers import open_reader, sound
+from .readers import open_reader
 
 __all__ = ["FINDERS", "load"]
 

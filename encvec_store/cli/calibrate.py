@@ -13,10 +13,11 @@ import numpy.typing as npt
 
 from ..errors import CalibrationError, InputError, ShapeError
 from ..maintenance.calibrate import MAX_SAMPLE, Attack, Calibration
+from ..transfer.batch import sound
 from .columns import Columns
 from .common import LIMIT, Failure, Place, need, open_collection, open_store, place_options, tenant_option
 from .output import emit, facts, note, progress, table
-from .readers import open_reader, sound
+from .readers import open_reader
 
 __all__ = ["calibrate"]
 

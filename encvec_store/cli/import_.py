@@ -16,6 +16,7 @@ from ..errors import EncvecError, InputError
 from ..keys.keyset import Keyset
 from ..store import Store, connect
 from ..transfer import Comparison, ImportSource, LoadResult, compare, load
+from ..transfer.batch import sound
 from ..transfer.load import BATCH, refuse
 from ..transfer.trial import faults_of
 from ..transfer.vectorfile import NAMELESS, VectorFile
@@ -24,7 +25,7 @@ from .common import Failure, Interrupted, Place, finish, open_collection, open_s
 from .intake import open_or_make
 from .output import emit, facts, note, progress, snippet, table
 from .plaintext import checked_table, is_url, remains
-from .readers import open_reader, sound
+from .readers import open_reader
 from .settings import new_collection_options, new_settings
 
 __all__ = ["import_"]

@@ -12,9 +12,10 @@ import numpy.typing as npt
 from ..collection import Collection
 from ..data.arrays import Matrix
 from ..errors import InputError
+from ..transfer.batch import sound
 from .columns import Columns
 from .output import note
-from .readers import open_reader, sound
+from .readers import open_reader
 
 if TYPE_CHECKING:
     from ..lab.leakage import Experiment, Known, Subject

@@ -6,18 +6,17 @@ that is wrong; whether a vector or a value can be stored is for the library to s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import InputError
 from ..transfer.arrays import MAPPED, open_array, readable
-from ..transfer.batch import Batch, Reader, RowError
+from ..transfer.batch import Reader
 from .arrays import ArchiveReader, ArrayReader
 from .columns import Columns
 from .lines import JsonLines, Sheet
 from .parquet import ParquetReader
 
-__all__ = ["FORMATS", "open_reader", "sound"]
+__all__ = ["FORMATS", "open_reader"]
 
 FORMATS = MAPPED | {
     ".npz": "npz",
@@ -60,11 +59,3 @@ def open_reader(path: str, kind: str | None, columns: Columns) -> Reader:
         case "csv" | "tsv":
             return Sheet(place, path, columns, "," if kind == "csv" else "\t")
     return JsonLines(place, path, columns)
-
-
-def sound(reader: Reader, size: int) -> Iterator[Batch]:
-    """Yield the batches of a reader. Raises RowError at the first row of which no record could be made."""
-    for batch in reader.batches(size):
-        for fault in batch.faults:
-            raise RowError(f"{reader.name}, {fault.id}: {fault.reason}")
-        yield batch

@@ -9,7 +9,7 @@ to_table(collection, "postgresql://...", "public.items")    and out again, in cl
 from __future__ import annotations
 
 from .arrays import MAPPED, StoredArray, hdf5_file, hdf5_set, hdf5_sets, open_array
-from .batch import Batch, Fault, ImportSource
+from .batch import Batch, Fault, ImportSource, sound
 from .compare import Comparison, Mismatch, compare
 from .interrupt import uninterrupted
 from .load import LoadResult, load
@@ -33,6 +33,7 @@ __all__ = [
     "load",
     "metadata_from_json",
     "open_array",
+    "sound",
     "to_json",
     "told",
     "uninterrupted",

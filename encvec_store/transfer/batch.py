@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ..data.ids import Id
 from ..errors import InputError
 
-__all__ = ["Batch", "Fault", "ImportSource", "Reader", "RowError"]
+__all__ = ["Batch", "Fault", "ImportSource", "Reader", "RowError", "sound"]
 
 
 class RowError(InputError):
@@ -104,3 +104,11 @@ class ImportSource(Reader, Protocol):
     def close(self) -> None:
         """Close files and connections."""
         ...
+
+
+def sound(reader: Reader, size: int) -> Iterator[Batch]:
+    """Yield the batches of a reader. Raises RowError at the first row of which no record could be made."""
+    for batch in reader.batches(size):
+        for fault in batch.faults:
+            raise RowError(f"{reader.name}, {fault.id}: {fault.reason}")
+        yield batch

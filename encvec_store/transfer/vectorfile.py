@@ -15,7 +15,7 @@ from ..data.ids import Id
 from ..errors import DuplicateIdError, InputError
 from . import metric_names
 from .arrays import open_array
-from .batch import Batch, Reader, RowError
+from .batch import Batch, Reader, sound
 
 __all__ = ["NAMELESS", "VectorFile"]
 
@@ -152,14 +152,14 @@ def _joined(extra: Reader | None) -> tuple[list[Id], list[dict[str, Any]], list[
     names: list[Id] = []
     metadata: list[dict[str, Any]] = []
     documents: list[Any] = []
-    for batch in extra.batches(_READ_ROWS) if extra is not None else ():
-        for fault in batch.faults:
-            raise RowError(f"{extra.name if extra else ''}, {fault.id}: {fault.reason}")
+    if extra is None:
+        return names, metadata, documents
+    for batch in sound(extra, _READ_ROWS):
         names += batch.ids
         metadata += batch.metadata or [{} for _ in batch.ids]
         documents += batch.documents or [None for _ in batch.ids]
     if len({isinstance(name, str) and name.startswith(NAMELESS) for name in names}) > 1:
-        raise InputError(f"{extra.name if extra else ''}: some rows have an id, some have none")
+        raise InputError(f"{extra.name}: some rows have an id, some have none")
     return names, metadata, documents
 
 

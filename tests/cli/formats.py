@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from encvec_store.cli.columns import Columns
-from encvec_store.cli.readers import open_reader, sound
+from encvec_store.cli.readers import open_reader
+from encvec_store.transfer import sound
 from tests.cli.conftest import DIM, write_lines
 
 
