@@ -1,10 +1,13 @@
 """Segments: sealed arrays come back, and only from their own collection, segment and place."""
 
+import asyncio
+
 import numpy as np
 import pytest
 
 from encvec_store.errors import AuthenticationError, KeyUnavailableError
 from encvec_store.keys import Keyset
+from encvec_store.runtime import concurrency
 from encvec_store.sealed_index import segments
 from encvec_store.sealed_index.segments import MissingSegmentError, Segment, opened, sealed
 from encvec_store.sealing import Keyring
@@ -209,6 +212,19 @@ def test_a_later_format_of_arrays_is_no_forgery(keyset):
 def test_impossible_segments(fields):
     with pytest.raises(ValueError, match="a segment must have"):
         Segment(*fields)
+
+
+def test_in_an_event_loop(keyset):
+    """Reading waits in the loop, in the caller's greenlet; only opening happens in threads."""
+
+    class Slow(Blobs):
+        def blob(self, name, part=0):
+            concurrency.wait_for(asyncio.sleep(0))
+            return super().blob(name, part)
+
+    records, segment = stored(keyring(keyset))
+    found = asyncio.run(concurrency.spawn(opened, Slow(records), keyring(keyset), segment))
+    np.testing.assert_array_equal(found["codes"], arrays()["codes"])
 
 
 def test_representations_show_no_plaintext(keyset):
