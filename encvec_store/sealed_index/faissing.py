@@ -135,6 +135,8 @@ class Searched:
     """A search of a FAISS index, which subclasses say how to reach: `effort`, `parameters` and `decoded`."""
 
     kind: str
+    gathers = True
+    """Whether `decoded` is quick for a few positions."""
 
     def __init__(self, metric: str, dim: int, raw: Any, flat: Any) -> None:
         self.metric, self.dim = metric, dim
@@ -186,7 +188,7 @@ class Searched:
         """Compare the queries with every vector that passes: (q, limit) positions and FAISS's distances."""
         if mask is None:
             return _found(self._flat, points, limit, self.everywhere(None))
-        if passing <= min(_GATHERED, self.count * _BIT):
+        if self.gathers and passing <= min(_GATHERED, self.count * _BIT):
             positions = _positions(mask, self.count)
             costs, places = faiss.knn(points, self.decoded(positions), limit, self._raw.metric_type)
             return positions[places], costs

@@ -27,6 +27,8 @@ _CONSTRUCTION = 64
 _MARGIN = 0.15
 _SAMPLE = 50_000
 _EF_LEAST, _EF_MOST = 64, 4_000
+_EF_COUNT = 50_000
+"""Up to so many vectors the least list is enough for .99; with 16 times as many it must be twice as long."""
 _NODE = 50
 """Cost of one more node in the list of a search, in units of one distance that a scan computes."""
 _BIT = 1 / 20
@@ -87,7 +89,8 @@ class Hnsw(Searched):
         """Return how many nodes a search keeps in its list; 0 if a scan is cheaper."""
         share = passing / self.count
         # nodes that the mask rejects take places in the list as well; four standard deviations cover chance
-        ef = math.ceil(max(_EF_LEAST, limit + 4 * math.sqrt(limit * (1 - share))) / share)
+        least = _EF_LEAST * math.pow(max(1.0, self.count / _EF_COUNT), 0.25)
+        ef = math.ceil(max(least, limit + 4 * math.sqrt(limit * (1 - share))) / share)
         scan = passing + (self.count * _BIT if share < 1 else 0)
         if 3 * limit >= passing or scan <= _NODE * ef:
             return 0

@@ -12,12 +12,14 @@ import numpy.typing as npt
 from ..data.arrays import Matrix
 from ..indexes.faiss import omp_threads
 from .arrays import Array
-from .faissing import Searched, checked, faiss, fill, measure_of, points_of, range_of, view, width_of
+from .faissing import Searched, checked, faiss, fill, measure_of, points_of, view, width_of
 from .graph import Positions
 
 __all__ = ["Ivf"]
 
 _PER_LIST = 50
+_PROBES_LEAST, _PROBED = 32, 0.1
+"""Lists that a search for 30 candidates reads at least, and which share of all. Real text needs so many for .99."""
 _ITERATIONS = 10
 _SAMPLE = 50_000
 _PIECE = 65_536
@@ -28,6 +30,7 @@ class Ivf(Searched):
     """See `Graph`."""
 
     kind = "ivf"
+    gathers = False
 
     def __init__(self, metric: str, dim: int, raw: Any) -> None:
         super().__init__(metric, dim, raw, raw)
@@ -39,7 +42,7 @@ class Ivf(Searched):
         dim = vectors.shape[1]
         with omp_threads(threads):
             points = points_of(metric, vectors, width_of(dim))
-            raw = _empty(metric, _centroids(metric, points), range_of(points[:: max(1, len(points) // _SAMPLE)], 0.0))
+            raw = _empty(metric, _centroids(metric, points), _ranges(points[:: max(1, len(points) // _SAMPLE)]))
             return cls(metric, dim, _filled(raw, [_coded(raw, points)]))
 
     @classmethod
@@ -67,14 +70,14 @@ class Ivf(Searched):
 
     def needs(self, k: int) -> int:
         """Return how many candidates hold .99 of the k nearest."""
-        return 2 * k + 20
+        return k + max(20, k // 2)
 
     def effort(self, limit: int, passing: int) -> int:
         """Return how many lists a search reads."""
         share = passing / self.count
         if 3 * limit >= passing or passing <= 1_000:
             return 0
-        wanted = max(32, self._lists // 8) * max(1.0, limit / 100)
+        wanted = max(_PROBES_LEAST, self._lists * _PROBED) * math.sqrt(max(1.0, limit / 30))
         return min(self._lists, math.ceil(wanted / math.sqrt(share)))
 
     def parameters(self, effort: int, selector: Any) -> Any:
@@ -87,8 +90,7 @@ class Ivf(Searched):
 
     def decoded(self, positions: Positions) -> Matrix:
         """Return the vectors at some positions, as their codes have them."""
-        vectors: Matrix = self._raw.sq.decode(self._gathered(0, self.count)[1][positions])
-        return vectors
+        raise NotImplementedError("codes lie in lists, so a scan with a mask is quicker")
 
     def extended(self, vectors: Matrix) -> Ivf:
         """Return a new graph with more vectors, in the same lists."""
@@ -103,7 +105,7 @@ class Ivf(Searched):
         with omp_threads():
             points = self._raw.sq.decode(codes)
             raw = _empty(self.metric, _centroids(self.metric, points), self.structure()["ranges"])
-            lists = raw.quantizer.assign(points, 1)[:, 0].astype(np.int32)
+            lists = _lists_of(raw, points)
             return Ivf(self.metric, self.dim, _filled(raw, [(lists, codes)]))
 
     def codes(self, start: int, stop: int) -> dict[str, Array]:
@@ -155,7 +157,6 @@ def _centroids(metric: str, points: Matrix) -> Matrix:
 
 def _empty(metric: str, centroids: Array, ranges: Array) -> Any:
     width = centroids.shape[1]
-    # the nearest centroid by distance takes a vector also for the inner product
     quantizer = faiss.IndexFlat(width, measure_of(metric))
     quantizer.add(np.ascontiguousarray(centroids))
     raw = faiss.IndexIVFScalarQuantizer(
@@ -166,12 +167,34 @@ def _empty(metric: str, centroids: Array, ranges: Array) -> Any:
     return raw
 
 
+def _lists_of(raw: Any, points: Matrix) -> Lists:
+    """Return the list of each point: that of the centroid at the least distance, also where products rank.
+
+    Otherwise long centroids would take nearly all points.
+    """
+    centroids = view(raw, faiss.downcast_index(raw.quantizer).codes, np.uint8).view(np.float32)
+    lists: Lists = faiss.knn(points, centroids.reshape(-1, raw.d), 1)[1][:, 0].astype(np.int32)
+    return lists
+
+
+def _ranges(sample: Matrix) -> Matrix:
+    """Return the range of each coordinate: (2 width,) least values, then spans.
+
+    Three standard deviations: steps are smaller, and the few coordinates beyond lose less than that gains.
+    """
+    mean, deviation = sample.mean(axis=0), sample.std(axis=0)
+    # one vector, or many that are equal, say nothing about those that come later
+    rest = deviation.mean() if deviation.any() else np.abs(sample).mean()
+    deviation = np.where((mean == 0) & (deviation == 0), 0, np.maximum(deviation, rest / 10))
+    return np.concatenate([mean - 3 * deviation, 6 * deviation]).astype(np.float32)
+
+
 def _coded(raw: Any, points: Matrix) -> tuple[Lists, Array]:
     """Return the list and the code of each point."""
     lists, codes = np.empty(len(points), np.int32), np.empty((len(points), raw.code_size), np.uint8)
     for start in range(0, len(points), _PIECE):
         some = slice(start, start + _PIECE)
-        lists[some] = raw.quantizer.assign(points[some], 1)[:, 0]
+        lists[some] = _lists_of(raw, points[some])
         codes[some] = raw.sq.compute_codes(points[some])
     return lists, codes
 
