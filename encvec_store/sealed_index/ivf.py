@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ..data.arrays import Matrix
 from ..indexes.faiss import omp_threads
 from .arrays import Array
-from .faissing import Searched, checked, faiss, fill, measure_of, points_of, view, width_of
+from .faissing import Searched, checked, faiss, fill, measure_of, points_of, range_of, view, width_of
 from .graph import Positions
 
 __all__ = ["Ivf"]
@@ -42,7 +42,7 @@ class Ivf(Searched):
         dim = vectors.shape[1]
         with omp_threads(threads):
             points = points_of(metric, vectors, width_of(dim))
-            raw = _empty(metric, _centroids(metric, points), _ranges(points[:: max(1, len(points) // _SAMPLE)]))
+            raw = _empty(metric, _centroids(metric, points), _ranges(metric, points[:: max(1, len(points) // _SAMPLE)]))
             return cls(metric, dim, _filled(raw, [_coded(raw, points)]))
 
     @classmethod
@@ -78,6 +78,8 @@ class Ivf(Searched):
         if 3 * limit >= passing or passing <= 1_000:
             return 0
         wanted = max(_PROBES_LEAST, self._lists * _PROBED) * math.sqrt(max(1.0, limit / 30))
+        if self.metric == "ip":  # products rank lists less well than distances do
+            wanted *= 2
         return min(self._lists, math.ceil(wanted / math.sqrt(share)))
 
     def parameters(self, effort: int, selector: Any) -> Any:
@@ -177,11 +179,14 @@ def _lists_of(raw: Any, points: Matrix) -> Lists:
     return lists
 
 
-def _ranges(sample: Matrix) -> Matrix:
+def _ranges(metric: str, sample: Matrix) -> Matrix:
     """Return the range of each coordinate: (2 width,) least values, then spans.
 
-    Three standard deviations: steps are smaller, and the few coordinates beyond lose less than that gains.
+    Where all vectors are equally long, three standard deviations: steps are smaller, and the few coordinates beyond
+    lose less than that gains. Elsewhere the longest vectors are those that inner products rank first.
     """
+    if metric != "cosine":
+        return range_of(sample, 0.05)
     mean, deviation = sample.mean(axis=0), sample.std(axis=0)
     # one vector, or many that are equal, say nothing about those that come later
     rest = deviation.mean() if deviation.any() else np.abs(sample).mean()
