@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -42,7 +43,9 @@ def points_of(metric: str, vectors: Matrix, width: int) -> Matrix:
     """Return (n, dim) vectors as FAISS gets them: (n, width), of length 1 for cosine. A zero vector stays zero."""
     n, dim = vectors.shape
     points: Matrix = np.ascontiguousarray(vectors, np.float32)
-    if metric == "cosine":
+    if metric == "cosine" and n == 1 and _TINY < (square := float(np.vdot(points, points))) < 1 / _TINY:
+        points = points * np.float32(1 / math.sqrt(square))  # the common case, in a quarter of the time
+    elif metric == "cosine":
         with np.errstate(over="ignore", under="ignore"):
             squares = np.einsum("ij,ij->i", points, points)
             if not (squares.min(initial=1) > _TINY and squares.max(initial=1) < 1 / _TINY):
