@@ -15,7 +15,7 @@ from ..data.fields import Term
 from ..data.filters import Predicate
 from ..errors import CollectionNotFoundError, StaleConfigError, StoreClosedError, StoreLockedError
 from ..runtime.forks import Mutex
-from .memory_content import Content, Row, passes
+from .memory_content import Content, Row, changed, passes, sizes
 from .protocol import Blob, Changes, CollectionSpec, EncryptedBatch
 from .ranges import KEPT
 
@@ -74,7 +74,7 @@ class MemoryRecords:
     def __init__(self, spec: CollectionSpec, config: bytes, lock_timeout: float = 5.0) -> None:
         self.spec = spec
         self._config = config
-        self._blobs: dict[str, Blob] = {}
+        self._blobs: dict[tuple[str, int], Blob] = {}
         self._held = Content()
         self._next = 1
         self._generation, self._content = 1, 1
@@ -101,7 +101,30 @@ class MemoryRecords:
     def blob(self, name: str, part: int = 0) -> bytes | None:
         """Return the content of a sealed blob, or None."""
         with self._looking():
-            return self._blobs[name].content if name in self._blobs and not part else None
+            found = self._blobs.get((name, part))
+        return None if found is None else found.content
+
+    def blobs(self, prefix: str) -> dict[str, tuple[int, int]]:
+        """Return {name: (parts, bytes)} of the blobs whose names begin with a prefix."""
+        with self._looking():
+            return sizes(self._blobs, prefix)
+
+    def keep(
+        self,
+        blobs: Iterable[tuple[str, int, Blob]] = (),
+        *,
+        drop: Iterable[str] = (),
+        expect: Mapping[str, bytes | None] | None = None,
+    ) -> bool:
+        """Store blobs, if those expected are there."""
+        with self._writing():
+            if any(self.blob(name) != content for name, content in (expect or {}).items()):
+                return False
+            made, gone = {(name, part): blob for name, part, blob in blobs}, set(drop)
+            with self._looking():
+                left = {place: blob for place, blob in self._blobs.items() if place[0] not in gone}
+                self._blobs = left | made
+        return True
 
     def put(
         self,
@@ -203,6 +226,10 @@ class MemoryRecords:
         found, chosen = self._chosen(rows)
         return found, np.array([row.vector for row in chosen], np.uint8).reshape(-1, self.spec.envelope_size)
 
+    def current(self, rows: Rows) -> tuple[int, Rows, Bytes]:
+        """Return (a generation, *vectors(rows))."""
+        return self.generation(), *self.vectors(rows)
+
     def payloads(self, rows: Rows) -> tuple[Rows, list[bytes]]:
         """Return (found rows in the order asked, sealed payloads)."""
         found, chosen = self._chosen(rows)
@@ -294,8 +321,7 @@ class MemoryRecords:
 
     def _keep(self, config: bytes | None, blobs: Mapping[str, Blob | None] | None) -> None:
         self._config = config or self._config
-        kept = {**self._blobs, **(blobs or {})}
-        self._blobs = {name: blob for name, blob in kept.items() if blob is not None}
+        self._blobs = changed(self._blobs, blobs or {})
 
     def _note(self, added: set[int], removed: set[int]) -> None:
         self._generation += 1

@@ -9,10 +9,12 @@ from itertools import chain
 from ..data.arrays import Bytes, Kept
 from ..data.fields import Term
 from ..data.filters import AllOf, AnyOf, Match, Predicate, Present, Range
-from .protocol import EncryptedBatch
+from .protocol import Blob, EncryptedBatch
 
-__all__ = ["Content", "Row", "passes"]
+__all__ = ["Content", "Row", "changed", "passes", "sizes"]
 
+Blobs = dict[tuple[str, int], Blob]
+"""Blobs by name and part."""
 Terms = Mapping[str, set[Term]]
 """The terms of one record, by field."""
 
@@ -82,3 +84,19 @@ def _within(bounds: Range, term: Term) -> bool:
         and (bounds.low is None or term.value >= bounds.low)  # type: ignore[operator]
         and (bounds.high is None or term.value <= bounds.high)  # type: ignore[operator]
     )
+
+
+def changed(blobs: Blobs, new: Mapping[str, Blob | None]) -> Blobs:
+    """Return blobs with a new part 0 of each name; None removes all parts of a name."""
+    left = {place: blob for place, blob in blobs.items() if new.get(place[0], blob) is not None}
+    return left | {(name, 0): blob for name, blob in new.items() if blob is not None}
+
+
+def sizes(blobs: Blobs, prefix: str) -> dict[str, tuple[int, int]]:
+    """Return {name: (parts, bytes)} of the blobs whose names begin with a prefix."""
+    found: dict[str, tuple[int, int]] = {}
+    for (name, _), blob in blobs.items():
+        if name.startswith(prefix):
+            parts, size = found.get(name, (0, 0))
+            found[name] = parts + 1, size + len(blob.content)
+    return found

@@ -40,7 +40,7 @@ class CollectionSpec:
 
 @dataclass(frozen=True)
 class Blob:
-    """Sealed bytes beside the records: a scheme's profile, later the segments of an index."""
+    """Sealed bytes beside the records: a scheme's profile, the segments of an index."""
 
     key_version: int
     """The key version it is sealed under. In clear, so that a rotation finds what it must seal anew."""
@@ -108,6 +108,34 @@ class Records(Protocol):
         """Return the content of a sealed blob; None if there is none."""
         ...
 
+    def blobs(self, prefix: str) -> dict[str, tuple[int, int]]:
+        """Return {name: (parts, bytes)} of the blobs whose names begin with a prefix."""
+        ...
+
+    def keep(
+        self,
+        blobs: Iterable[tuple[str, int, Blob]] = (),
+        *,
+        drop: Iterable[str] = (),
+        expect: Mapping[str, bytes | None] | None = None,
+    ) -> bool:
+        """Store blobs beside the records in one durable transaction. Records, generation and stamp stay as they are.
+
+        Others wait for the end of the transaction: in SQLite every writer of the file, in PostgreSQL `replace` and
+        `drop`, and every writer if there is an `expect`. So store many large blobs by several calls.
+
+        Args:
+            blobs: (name, part, blob). Each is made while the transaction is open, after the one before it was sent. If
+                making one raises, nothing is written.
+            drop: names. All their parts are deleted, before `blobs` are written.
+            expect: by name, the content that part 0 must have now; None if there must be no part 0. If one differs,
+                nothing is written and False is returned. Of several callers with the same `expect`, one succeeds.
+
+        Raises:
+            CollectionNotFoundError: the collection was dropped.
+        """
+        ...
+
     def put(
         self,
         batch: EncryptedBatch,
@@ -173,6 +201,13 @@ class Records(Protocol):
 
     def vectors(self, rows: Rows) -> tuple[Rows, Bytes]:
         """Return vector envelopes of rows: (found rows in the order asked, (m, envelope_size) uint8)."""
+        ...
+
+    def current(self, rows: Rows) -> tuple[int, Rows, Bytes]:
+        """Return (a generation, *vectors(rows)). The generation was current when the call began, or later.
+
+        PostgreSQL answers both by one statement. Raises CollectionNotFoundError once the collection was dropped.
+        """
         ...
 
     def payloads(self, rows: Rows) -> tuple[Rows, list[bytes]]:

@@ -10,10 +10,11 @@ from encvec_store.errors import CollectionNotFoundError, StaleConfigError, Store
 from encvec_store.storage.protocol import Blob, CollectionSpec
 from tests.kits import histories
 from tests.kits.records import CONFIG, DIM, SPEC, WIDTH, batch, content, kept, of_batch, token, tokens
+from tests.storage.blobs import BlobsContract
 from tests.storage.changes import ChangesContract
 
 
-class RecordsContract(ChangesContract):
+class RecordsContract(BlobsContract, ChangesContract):
     """Subclasses define the fixture `fresh`.
 
     It is a function that returns a context manager of an empty place: a function that opens a store there, as another

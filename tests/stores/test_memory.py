@@ -91,10 +91,10 @@ class MemoryBurglar(Burglar):
         self.collection._config = sealed
 
     def profile(self):
-        return self.collection._blobs["profile"].content
+        return self.collection._blobs["profile", 0].content
 
     def set_profile(self, sealed):
-        self.collection._blobs = {} if sealed is None else {"profile": Blob(1, sealed)}
+        self.collection._blobs = {} if sealed is None else {("profile", 0): Blob(1, sealed)}
 
 
 class TestMemory(

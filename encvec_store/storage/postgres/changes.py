@@ -47,7 +47,7 @@ _BETWEEN: LiteralString = (
 _COUNT: LiteralString = (
     "SELECT count(*), coalesce(sum(octet_length(rows)), 0)::int8 FROM {changes} WHERE collection = {id}"
 )
-_LOCK: LiteralString = "SELECT FROM {collections} WHERE id = {id} FOR UPDATE"
+_LOCK: LiteralString = "SELECT FROM {collections} WHERE id = {id} FOR NO KEY UPDATE"
 """A statement of its own, so that the next one sees what was committed during the wait."""
 _FORGET: LiteralString = (
     "WITH known AS (UPDATE {collections} SET purged = CASE WHEN (SELECT sum(octet_length(rows)) FROM {changes}"

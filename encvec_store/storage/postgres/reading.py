@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, LiteralString, TypeVar
 
 import numpy as np
 import psycopg
+from psycopg.errors import UndefinedTable
 from psycopg.sql import SQL
 
 from ...data.arrays import Bytes, Matrix, Rows
@@ -33,7 +34,12 @@ _ROWS = (
     "SELECT string_agg(int8send(row), ''::bytea ORDER BY row) FROM (SELECT DISTINCT row FROM ({listing}) AS listed"
     " WHERE row > %(after)b::int8 ORDER BY row LIMIT %(limit)b::int8) AS found"
 )
-_FETCH = "SELECT row, {column} FROM {records} WHERE row = ANY(%b::int8[])"
+_FETCH: LiteralString = "SELECT row, {column} FROM {records} WHERE row = ANY(%b::int8[])"
+_CURRENT: LiteralString = (
+    "SELECT r.row, r.envelope, c.generation, c.content FROM {collections} AS c"
+    " LEFT JOIN {records} AS r ON r.row = ANY(%b::int8[]) WHERE c.id = {id}"
+)
+"""One line at least, while there is the collection."""
 
 
 class RecordsReader:
@@ -47,7 +53,7 @@ class RecordsReader:
         self.spec = spec
         self._content = content
         self._fetches: dict[str, tuple[tuple[int, str], bytes]] = {}
-        """Statements of `_fetch` by column, with the tables and the extension they are for. Each search needs them."""
+        """Statements that each search needs, by template or column, with the tables and the extension they are for."""
         self._dims = {content: spec.index_dim}
 
     @property
@@ -114,6 +120,16 @@ class RecordsReader:
         )
         row = self.on_content(lambda cursor, _: cursor.execute(statement, (name, part)).fetchone())
         return None if row is None else bytes(row[0])
+
+    def blobs(self, prefix: str) -> dict[str, tuple[int, int]]:
+        """Return {name: (parts, bytes)} of the blobs whose names begin with a prefix."""
+        statement = self.names.sql(
+            "SELECT name, count(*), sum(octet_length(content))::int8 FROM {blobs}"
+            " WHERE collection = {id} AND starts_with(name, %s::text) GROUP BY name",
+            id=self.collection,
+        )
+        lines = self.on_content(lambda cursor, _: cursor.execute(statement, (prefix,)).fetchall())
+        return {name: (parts, size) for name, parts, size in lines}
 
     def _columns(self, names: LiteralString) -> tuple[Any, ...]:
         statement = self.names.sql(
@@ -185,6 +201,28 @@ class RecordsReader:
         found, parts = self._fetch("envelope", rows, size)
         return found, np.frombuffer(joined(parts, size), np.uint8).reshape(-1, size)
 
+    def current(self, rows: Rows) -> tuple[int, Rows, Bytes]:
+        """Return (a generation, *vectors(rows)), by one statement for about 64 MB."""
+        asked, size = np.asarray(rows, np.int64), self.spec.envelope_size
+        step = max(1, _AT_ONCE // max(size, 1))
+        generation, parts = 0, dict[int, bytes]()
+        for start in range(0, max(1, len(asked)), step):
+            some = int8_array(asked[start : start + step])
+
+            def work(cursor: Cursor, content: int, some: bytes = some) -> list[Any]:
+                lines = cursor.execute(self._prepared(_CURRENT, content), (some,)).fetchall()
+                if lines and lines[0][3] != content:  # replaced meanwhile: treat it as if its tables were gone
+                    raise UndefinedTable
+                return lines
+
+            lines = self.on_content(work)
+            if not lines:
+                raise self.gone()
+            generation = lines[0][2]
+            parts.update({row: envelope for row, envelope, *_ in lines if row is not None})
+        found, envelopes = _in_order(asked, parts)
+        return generation, found, np.frombuffer(joined(envelopes, size), np.uint8).reshape(-1, size)
+
     def index_vectors(self, rows: Rows) -> tuple[Rows, Matrix]:
         """Return (found rows in the order asked, (m, index_dim) float32)."""
         sent: LiteralString = "{halfvec_send}(index_half)" if self.spec.half else "{vector_send}(index_vector)"
@@ -213,16 +251,16 @@ class RecordsReader:
 
             # a line for each row: aggregated by the server, they would take twice the time
             def work(cursor: Cursor, content: int, some: bytes = some) -> list[Any]:
-                return cursor.execute(self._fetching(column, content), (some,)).fetchall()
+                return cursor.execute(self._prepared(_FETCH, content, column), (some,)).fetchall()
 
             parts.update(self.on_content(work))
-        present = [row for row in asked.tolist() if row in parts]
-        return np.array(present, np.int64), [parts[row] for row in present]
+        return _in_order(asked, parts)
 
-    def _fetching(self, column: LiteralString, content: int) -> bytes:
-        known, at = self._fetches.get(column), (content, self.names.extension)
+    def _prepared(self, template: LiteralString, content: int, column: LiteralString = "") -> bytes:
+        known, at = self._fetches.get(column or template), (content, self.names.extension)
         if known is None or known[0] != at:
-            known = self._fetches[column] = at, self.names.sql(_FETCH, content, column=self.names.part(column))
+            sql = self.names.sql(template, content, id=self.collection, column=self.names.part(column))
+            known = self._fetches[column or template] = at, sql
         return known[1]
 
     def audit(self, rows: Rows) -> list[tuple[int, int, bytes, set[tuple[str, Term]]]]:
@@ -242,6 +280,12 @@ class RecordsReader:
             if field is not None:
                 entry[3].add((field.decode("utf-8", "surrogatepass"), term_from(kind, key, rest)))
         return [found[row] for row in np.asarray(rows).tolist() if row in found]
+
+
+def _in_order(asked: Rows, parts: Mapping[int, T]) -> tuple[Rows, list[T]]:
+    """Return (found rows in the order asked, their parts)."""
+    present = [row for row in asked.tolist() if row in parts]
+    return np.array(present, np.int64), [parts[row] for row in present]
 
 
 def joined(parts: Sequence[bytes], size: int) -> bytes:

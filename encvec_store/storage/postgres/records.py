@@ -9,6 +9,7 @@ from typing import Any
 from ...data.arrays import Rows
 from ...data.filters import Predicate
 from ..protocol import Blob, Changes, CollectionSpec, EncryptedBatch
+from .blobs import keep
 from .changes import changed, following, purge
 from .check import check_content, sizes
 from .reading import RecordsReader
@@ -31,6 +32,15 @@ class PostgresRecords(RecordsReader):
         self.on_replace: IndexNew | None = None
         """`replace` calls it in its transaction, after the last batch. A vector index on the server sets it, so that
         searches need not wait for an index on the new tables."""
+
+    def keep(
+        self,
+        blobs: Iterable[tuple[str, int, Blob]] = (),
+        *,
+        drop: Iterable[str] = (),
+        expect: Mapping[str, bytes | None] | None = None,
+    ) -> bool:
+        return keep(self, blobs, drop, expect or {})
 
     def put(
         self,

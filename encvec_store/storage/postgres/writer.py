@@ -20,6 +20,7 @@ from ...errors import StaleConfigError
 from ...runtime.concurrency import each
 from ..protocol import Blob, EncryptedBatch, union
 from ..ranges import KEPT, entries
+from .blobs import delete_blobs, insert_blobs
 from .changes import forget
 from .faults import queued
 from .names import kept
@@ -37,10 +38,6 @@ _DELETE = (
     "WITH gone AS (DELETE FROM {records} WHERE {which} RETURNING row, partition),"
     " freed AS (DELETE FROM {terms} t USING gone WHERE t.row = gone.row)"
     " SELECT partition, count(*), string_agg(int8send(row), ''::bytea) FROM gone GROUP BY partition"
-)
-_KEEP = (
-    "INSERT INTO {blobs} (collection, name, part, key_version, content) VALUES ({id}, %s, 0, %s::int8, %b::bytea)"
-    " ON CONFLICT (collection, name, part) DO UPDATE SET key_version = excluded.key_version, content = excluded.content"
 )
 _FINISH = (
     "WITH counted AS (INSERT INTO {partitions} AS old (collection, partition, records)"
@@ -138,7 +135,7 @@ class PostgresWriter:
     ) -> None:
         """Replace everything by new tables, which `index` may index. Others read the old ones meanwhile."""
         with self._records.source.write() as cursor:
-            state = self._lock(cursor, under)
+            state = self._lock(cursor, under, replacing=True)
             old = state.content
             state.content = next_content(cursor, self._names)
             state.index_dim = state.index_dim if index_dim is None else index_dim
@@ -161,13 +158,18 @@ class PostgresWriter:
                 drop_content(cursor, self._names, old)
         self._records.follow(state.content, state.index_dim)
 
-    def _lock(self, cursor: Cursor, under: bytes | None = None) -> _State:
-        """Wait for other writers, and check that the settings are those that the caller knows."""
+    def _lock(self, cursor: Cursor, under: bytes | None = None, *, replacing: bool = False) -> _State:
+        """Wait for other writers, and check that the settings are those that the caller knows.
+
+        `replace` changes the number of the tables, which is a key of the row. So it also waits for those who store
+        blobs: at the beginning, rather than at the end of a long write.
+        """
         sql = self._names.sql(
             # only columns of the locked row: anything else would be read as it was before the wait
             "SELECT generation, content, index_dim, next_row, coalesce(%b::bytea = config, true)"
-            " FROM {collections} WHERE id = {id} FOR UPDATE",
+            " FROM {collections} WHERE id = {id} FOR {strength}",
             id=self._collection,
+            strength=SQL("UPDATE" if replacing else "NO KEY UPDATE"),
         )
         with queued(self._records.source.place):
             found = cursor.execute(sql, (under,)).fetchone()
@@ -200,13 +202,10 @@ class PostgresWriter:
                     copy.write(chunk)
 
     def _keep(self, cursor: Cursor, blobs: Mapping[str, Blob | None]) -> None:
-        for name, blob in blobs.items():
-            if blob is None:
-                sql = self._names.sql("DELETE FROM {blobs} WHERE collection = {id} AND name = %s", id=self._collection)
-                cursor.execute(sql, (name,))
-            else:
-                sql = self._names.sql(_KEEP, id=self._collection)
-                cursor.execute(sql, (name, blob.key_version, blob.content))
+        names, collection = self._names, self._collection
+        delete_blobs(cursor, names, collection, (name for name, blob in blobs.items() if blob is None))
+        some = ((name, 0, blob) for name, blob in blobs.items() if blob is not None)
+        insert_blobs(cursor, names, collection, some)
 
     def _delete(self, cursor: Cursor, state: _State, which: LiteralString, values: Any) -> None:
         gone = cursor.execute(self._names.sql(_DELETE, state.content, which=SQL(which)), (values,)).fetchall()

@@ -19,7 +19,9 @@ from ...data.filters import Predicate
 from ...errors import CollectionNotFoundError
 from ..protocol import Blob, Changes, CollectionSpec, EncryptedBatch
 from ..values import WIDTH, integer
+from . import blobs as blob_table
 from . import changes
+from .blobs import content as _blob
 from .check import check_records
 from .database import Database, ascending
 from .predicates import matching_rows
@@ -67,10 +69,29 @@ class SqliteRecords:
 
     def blob(self, name: str, part: int = 0) -> bytes | None:
         """Return the content of a sealed blob, or None."""
-        sql = "SELECT content FROM blobs WHERE collection = ? AND name = ? AND part = ?"
         with self._database.read() as cursor:
-            found = cursor.execute(sql, (self.collection, name, part)).fetchone()
-        return None if found is None else _blob(found[0])
+            return blob_table.read(cursor, self.collection, name, part)
+
+    def blobs(self, prefix: str) -> dict[str, tuple[int, int]]:
+        """Return {name: (parts, bytes)} of the blobs whose names begin with a prefix."""
+        with self._database.read() as cursor:
+            return blob_table.sizes(cursor, self.collection, prefix)
+
+    def keep(
+        self,
+        blobs: Iterable[tuple[str, int, Blob]] = (),
+        *,
+        drop: Iterable[str] = (),
+        expect: Mapping[str, bytes | None] | None = None,
+    ) -> bool:
+        """Store blobs, if those expected are there."""
+        with self._database.write() as cursor:
+            self._of_collection(cursor, "id")
+            if not blob_table.expected(cursor, self.collection, expect or {}):
+                return False
+            blob_table.delete(cursor, self.collection, drop)
+            blob_table.insert(cursor, self.collection, blobs)
+        return True
 
     def put(
         self,
@@ -163,6 +184,10 @@ class SqliteRecords:
         with self._database.read() as cursor:
             found, envelopes = self._fetch(cursor, _ENVELOPES, rows)
         return found, _matrix(envelopes, self.spec.envelope_size)
+
+    def current(self, rows: Rows) -> tuple[int, Rows, Bytes]:
+        """Return (a generation, *vectors(rows))."""
+        return self.generation(), *self.vectors(rows)
 
     def payloads(self, rows: Rows) -> tuple[Rows, list[bytes]]:
         """Return (found rows in the order asked, sealed payloads)."""
@@ -277,11 +302,6 @@ class SqliteRecords:
 
 def _as_json(rows: npt.ArrayLike) -> str:
     return json.dumps(np.asarray(rows, np.int64).tolist())
-
-
-def _blob(value: object) -> bytes:
-    """Return a blob as it is, and b"" for any other value. SQLite keeps any type in any column, so that is damage."""
-    return value if isinstance(value, bytes) else b""
 
 
 def _matrix(blobs: list[bytes], width: int) -> Bytes:

@@ -15,6 +15,7 @@ from ...data.arrays import Rows
 from ...errors import CollectionNotFoundError, StaleConfigError
 from ..protocol import Blob, EncryptedBatch
 from ..values import integer
+from . import blobs as blob_table
 from . import changes
 from .database import Database, first_free
 from .tables import OF_A_RECORD
@@ -59,14 +60,10 @@ class SqliteWriter:
         """Store settings and blobs, if there are any."""
         if config:
             self._cursor.execute("UPDATE collections SET config = ? WHERE id = ?", (config, self._collection))
-        for name, blob in (blobs or {}).items():
-            if blob is None:
-                self._cursor.execute("DELETE FROM blobs WHERE collection = ? AND name = ?", (self._collection, name))
-            else:
-                sql = (
-                    "INSERT OR REPLACE INTO blobs (collection, name, part, key_version, content) VALUES (?, ?, 0, ?, ?)"
-                )
-                self._cursor.execute(sql, (self._collection, name, blob.key_version, blob.content))
+        new = blobs or {}
+        blob_table.delete(self._cursor, self._collection, (name for name, blob in new.items() if blob is None))
+        some = ((name, 0, blob) for name, blob in new.items() if blob is not None)
+        blob_table.insert(self._cursor, self._collection, some)
 
     def clear(self, index_dim: int | None) -> None:
         """Delete every record, and store the new number of coordinates of index vectors."""
