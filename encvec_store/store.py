@@ -186,7 +186,8 @@ class Store:
             keyring = Keyring(self._keyset, tenant, name, config.incarnation, at)
             half = config.precision is Precision.HALF
             size = envelope_size(config.dim, config.precision)
-            spec = CollectionSpec(tenant, name, config.index_dim, size, half=half)
+            ranked = config.index_dim > 0 or config.scheme.needs_profile
+            spec = CollectionSpec(tenant, name, config.index_dim, size, half=half, ranked=ranked)
             records = self._records.create(spec, keyring.seal_config(config))
         sealed = records.config()
         if keyring is None or not keyring.is_of(sealed):  # another process may have created it first

@@ -22,8 +22,6 @@ def tables() -> MetaData:
         from encvec_store.storage.sqlite.tables import metadata
 
         return metadata
-    import pgvector.sqlalchemy  # noqa: F401 - registers the type `vector` with SQLAlchemy
-
     from encvec_store.storage.postgres.tables import build_metadata
 
     return build_metadata(SCHEMA)

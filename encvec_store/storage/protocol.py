@@ -36,6 +36,8 @@ class CollectionSpec:
     """Bytes of a vector envelope."""
     half: bool = False
     """True if index vectors are kept as float16. A store that keeps both alike may not know it when it opens one."""
+    ranked: bool = True
+    """False if its records never get index vectors, as under `sealed`. Then a server needs no index for it."""
 
 
 @dataclass(frozen=True)

@@ -137,8 +137,6 @@ def _sqlite() -> None:
 
 
 def _postgresql(schema: str) -> None:
-    from pgvector.sqlalchemy import VECTOR
-
     op.execute(sa.schema.CreateSequence(sa.Sequence("contents", schema=schema)))
     op.create_table(
         "meta",
@@ -211,7 +209,6 @@ def _postgresql(schema: str) -> None:
         sa.Column("token", sa.LargeBinary(), nullable=False),
         sa.Column("envelope", sa.LargeBinary(), nullable=False),
         sa.Column("payload", sa.LargeBinary(), nullable=False),
-        sa.Column("index_vector", VECTOR(), nullable=True),
         sa.PrimaryKeyConstraint("row", name=op.f("pk_records")),
         sa.UniqueConstraint("token", name=op.f("uq_records_token")),
         schema=schema,

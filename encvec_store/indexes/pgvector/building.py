@@ -19,7 +19,7 @@ from psycopg.sql import SQL, Identifier
 
 from ...storage.postgres.names import kept
 from ...storage.postgres.options import PostgresOptions
-from ...storage.postgres.schema import Server
+from ...storage.postgres.server import Server
 from ...storage.postgres.source import Cursor, Source
 
 __all__ = ["IndexState", "Indexer"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, LiteralString
 
-from psycopg.sql import SQL
+from psycopg.sql import SQL, Composable
 
 from .names import kept
 from .reading import RecordsReader
@@ -15,7 +15,7 @@ __all__ = ["check_content", "sizes"]
 _CHECKS: tuple[tuple[LiteralString, str], ...] = (
     (
         "SELECT count(*) FROM {records} WHERE octet_length(envelope) <> {envelope_size}"
-        " OR coalesce({vector_dims}({column}), 0) <> {index_dim} OR octet_length(token) <> 16",
+        " OR octet_length(token) <> 16{or_vector}",
         "{} records have a part of the wrong size",
     ),
     (
@@ -46,7 +46,12 @@ _SIZES: LiteralString = (
 
 def check_content(cursor: Cursor, content: int, records: RecordsReader) -> list[str]:
     """Return descriptions of damage; empty if there is none."""
-    spec = records.spec
+    spec, dim = records.spec, records.dim_of(content)
+    wrong: Composable = SQL("")
+    if spec.ranked or dim:
+        wrong = records.names.part(
+            " OR coalesce({vector_dims}({column}), 0) <> {dim}", column=SQL(kept(spec.half)[0]), dim=dim
+        )
     found = []
     for template, text in _CHECKS:
         sql = records.names.sql(
@@ -54,8 +59,7 @@ def check_content(cursor: Cursor, content: int, records: RecordsReader) -> list[
             content,
             id=records.collection,
             envelope_size=spec.envelope_size,
-            index_dim=records.dim_of(content),
-            column=SQL(kept(spec.half)[0]),
+            or_vector=wrong,
         )
         (n,) = cursor.execute(sql).fetchone() or (0,)
         if n:

@@ -16,22 +16,16 @@ from ..revisions import VERSION_TABLE, Migrating
 from .faults import explained, translated
 from .names import Names
 from .options import PostgresOptions, parse_url
-from .schema import EXTENSION, LOCK, checked_version, make_schema
+from .schema import make_schema
+from .server import LOCK
 from .transport import parameters_for
 
 __all__ = ["offline", "opened", "schema_of"]
 
 _PREAMBLE = """\
 DO $$
-DECLARE place name;
 BEGIN
-    SELECT n.nspname INTO place FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
-        WHERE e.extname = 'vector' AND string_to_array(e.extversion, '.')::int[] >= ARRAY[0, 8, 0];
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'pgvector 0.8.0 or later is needed here'
-            USING HINT = 'Let a superuser run CREATE EXTENSION vector, or ALTER EXTENSION vector UPDATE.';
-    END IF;
-    PERFORM set_config('search_path', 'pg_catalog, ' || quote_ident(place), true);
+    PERFORM set_config('search_path', 'pg_catalog', true);
     PERFORM pg_advisory_xact_lock({lock});
 END $$"""
 _CHECKED = """\
@@ -82,10 +76,10 @@ def opened(url: str, *, write: bool) -> Iterator[Migrating]:
 
     Args:
         url: the store's.
-        write: find or create extension and schema, and lock out other migrations. Otherwise only look.
+        write: find or create the schema, and lock out other migrations. Otherwise only look.
 
     Raises:
-        StoreUnreachableError: no connection, no right, or the extension is missing and cannot be created.
+        StoreUnreachableError: no connection, or no right.
         StoreLockedError: somebody else used the tables for longer than the lock timeout.
     """
     target, place, options = _parsed(url)
@@ -108,7 +102,7 @@ def opened(url: str, *, write: bool) -> Iterator[Migrating]:
             with driver.cursor() as cursor:
                 if write:
                     _prepare(cursor, options, place)
-                meta = _meta(cursor, Names(options.schema, ""))
+                meta = _meta(cursor, Names(options.schema))
             yield Migrating(connection, place, options.schema, meta)
     except exc.DBAPIError as error:
         raise _explained(error.orig, error.statement, place) from None
@@ -128,23 +122,11 @@ def _parsed(url: str) -> tuple[str, str, PostgresOptions]:
 
 
 def _prepare(cursor: Any, options: PostgresOptions, place: str) -> None:
-    """Take the lock, create extension and schema if they are missing, and set the search path."""
+    """Take the lock, create the schema if it is missing, and set the search path."""
     cursor.execute("SELECT set_config('lock_timeout', %s, true)", (f"{round(options.lock_timeout * 1000)}ms",))
     cursor.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
-    found = cursor.execute(EXTENSION).fetchone()
-    if found is None:
-        try:
-            cursor.execute("CREATE EXTENSION vector")
-        except psycopg.Error as error:
-            raise StoreUnreachableError(
-                f"{explained(error, 'open', place)}. The extension pgvector is needed: install it on the server,"
-                " and let a superuser run CREATE EXTENSION vector"
-            ) from None
-        found = cursor.execute(EXTENSION).fetchone()
-    where, text, _ = found
-    checked_version(text, place)
-    make_schema(cursor, Names(options.schema, where), place)
-    cursor.execute("SELECT set_config('search_path', 'pg_catalog, ' || quote_ident(%s), true)", (where,))
+    make_schema(cursor, Names(options.schema), place)
+    cursor.execute("SELECT set_config('search_path', 'pg_catalog', true)")
 
 
 def _meta(cursor: Any, names: Names) -> dict[str, int] | None:

@@ -7,7 +7,7 @@ from typing import LiteralString
 
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
-__all__ = ["HALF", "Measure", "Names", "kept"]
+__all__ = ["HALF", "SINGLE", "Measure", "Names", "kept"]
 
 
 @dataclass(frozen=True)
@@ -31,20 +31,21 @@ MEASURES = {
 """By storage. No index is on the expression of `exact`; `bit` keeps signs only."""
 
 
+SINGLE: LiteralString = "index_vector"
+"""Column of float32 index vectors."""
 HALF: LiteralString = "index_half"
-"""Column of float16 index vectors, in the tables of collections in half precision. `index_vector` is always null there:
-a table must have the columns of its parent with the same types."""
+"""Column of float16 index vectors, in the tables of collections in half precision."""
 
 
 def kept(half: bool) -> tuple[LiteralString, LiteralString, str]:
     """Return the column of index vectors, its SQL type for `Names.part`, and numpy's type of its numbers."""
-    return (HALF, "{halfvec}", ">f2") if half else ("index_vector", "{vector}", ">f4")
+    return (HALF, "{halfvec}", ">f2") if half else (SINGLE, "{vector}", ">f4")
 
 
 class Names:
     """The names of tables in the store's schema, and of types and functions in that of the extension."""
 
-    def __init__(self, schema: str, extension: str) -> None:
+    def __init__(self, schema: str, extension: str = "public") -> None:
         self.schema = schema
         self._tables: dict[str, Composable] = {
             "schema": Identifier(schema),

@@ -18,7 +18,7 @@ from ..protocol import CollectionSpec
 from .faults import explained, is_moved, is_outdated
 from .names import kept
 from .predicates import PredicateSql
-from .schema import Server, find_extension
+from .server import Server
 from .source import Cursor, Source
 from .wire import int8_array, packed_tokens, rows_from, term_from, vectors_from
 
@@ -58,8 +58,9 @@ class RecordsReader:
 
     @property
     def index_oid(self) -> int:
-        """The type of index vectors, by its number in the server."""
-        return self.server.halfvec_oid if self.spec.half else self.server.vector_oid
+        """The type of index vectors, by its number in the server; 0 without the extension."""
+        pgvector = self.server.pgvector
+        return 0 if pgvector is None else pgvector.halfvec_oid if self.spec.half else pgvector.vector_oid
 
     @property
     def content(self) -> int:
@@ -99,7 +100,7 @@ class RecordsReader:
 
     def find_extension(self) -> None:
         """Look up where the extension is now: somebody may have moved it to another schema."""
-        self.source.read(lambda cursor: find_extension(cursor, self.names))
+        self.source.read(self.server.look)
 
     def catch_up(self) -> None:
         """Ask which tables are in use."""
@@ -226,6 +227,9 @@ class RecordsReader:
     def index_vectors(self, rows: Rows) -> tuple[Rows, Matrix]:
         """Return (found rows in the order asked, (m, index_dim) float32)."""
         sent: LiteralString = "{halfvec_send}(index_half)" if self.spec.half else "{vector_send}(index_vector)"
+        if not (self.spec.ranked or self.dim_of(self.content)):
+            found, _ = self._fetch("NULL", rows, 1)
+            return found, np.empty((len(found), 0), np.float32)
         found, parts = self._fetch(f"coalesce({sent}, '')", rows, 4 * self.dim_of(self.content))
         dim, number = self.dim_of(self.content), kept(self.spec.half)[-1]
         if not dim:

@@ -13,7 +13,7 @@ from .blobs import keep
 from .changes import changed, following, purge
 from .check import check_content, sizes
 from .reading import RecordsReader
-from .schema import Server
+from .server import Server
 from .source import Cursor, Source
 from .writer import PostgresWriter
 
@@ -77,9 +77,10 @@ class PostgresRecords(RecordsReader):
         return self.on_content(lambda cursor, content: check_content(cursor, content, self))
 
     def stats(self) -> dict[str, Any]:
+        self.find_extension()
         return {
             "row_security": self.server.row_security,
-            "pgvector": ".".join(map(str, self.server.version)),
+            "pgvector": None if self.server.pgvector is None else str(self.server.pgvector),
             "bytes": self.on_content(lambda cursor, content: sizes(cursor, content, self)),
         }
 

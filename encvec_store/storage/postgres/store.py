@@ -15,7 +15,7 @@ from .connections import Connections
 from .driver import Blocking
 from .faults import explained, queued
 from .inloop import InLoop, LoopPool
-from .names import HALF
+from .names import HALF, SINGLE
 from .options import parse_url
 from .records import PostgresRecords
 from .schema import attach_content, create_content, drop_content, next_content, prepare
@@ -38,8 +38,8 @@ _TENANTS: LiteralString = (
 
 
 _OPEN: LiteralString = (
-    "SELECT c.id, c.content, c.index_dim, c.envelope_size, CASE WHEN t.oid IS NOT NULL THEN EXISTS (SELECT FROM"
-    " pg_attribute a WHERE a.attrelid = t.oid AND a.attname = %s AND NOT a.attisdropped) END FROM {collections} c,"
+    "SELECT c.id, c.content, c.index_dim, c.envelope_size, CASE WHEN t.oid IS NOT NULL THEN ARRAY(SELECT"
+    " attname::text FROM pg_attribute WHERE attrelid = t.oid AND NOT attisdropped) END FROM {collections} c,"
     " LATERAL (SELECT to_regclass(format('%%I.%%I', %s::text, 'records_' || c.content))::oid AS oid) t"
     " WHERE c.tenant = %s AND c.name = %s"
 )
@@ -110,12 +110,23 @@ class PostgresStore:
         found: list[tuple[Any, ...]] = [(None,)]
         for _ in range(_ATTEMPTS):
             if found and found[0][-1] is None:
-                found = self._read(sql, (HALF, self._names.schema, tenant, name), tenant)
+                found = self._read(sql, (self._names.schema, tenant, name), tenant)
         if not found:
             return None
-        number, content, index_dim, envelope_size, half = found[0]
-        spec = CollectionSpec(tenant, name, index_dim, envelope_size, bool(half))
-        return PostgresRecords(self._of(tenant), self._server, number, content, spec)
+        number, content, index_dim, envelope_size, columns = found[0]
+        half, ranked = HALF in (columns or ()), not {HALF, SINGLE}.isdisjoint(columns or ())
+        records = PostgresRecords(
+            self._of(tenant),
+            self._server,
+            number,
+            content,
+            CollectionSpec(tenant, name, index_dim, envelope_size, half, ranked),
+        )
+        if ranked:
+            if self._server.pgvector is None:  # it was created after the store was opened
+                records.find_extension()
+            self._server.check(self._source.place, name)
+        return records
 
     def create(self, spec: CollectionSpec, config: bytes) -> PostgresRecords:
         """Create a collection, or open the one that another process created meanwhile."""
@@ -135,7 +146,7 @@ class PostgresStore:
                 ),
             ).fetchone()
             if made is not None:
-                create_content(cursor, self._names, content, spec, spec.index_dim)
+                create_content(cursor, self._source, self._server, content, spec, spec.index_dim)
                 attach_content(cursor, self._names, content)
         collection = self.open(spec.tenant, spec.name)
         if collection is None:

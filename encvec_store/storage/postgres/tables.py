@@ -1,12 +1,11 @@
 """The tables of the `postgresql:` store, in one place for SQLAlchemy and for migrations.
 
 `records` and `terms` stay empty. Each is the parent of one table for each collection, which has its columns and
-indexes. A migration alters the parent, and all tables follow.
+indexes. A migration alters the parent, and all tables follow. Only the tables of collections with index vectors have a
+column for them, so that the others need no extension.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 from sqlalchemy import (
     BigInteger,
@@ -24,9 +23,8 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
 )
-from sqlalchemy.types import UserDefinedType
 
-__all__ = ["VectorType", "build_metadata", "is_content_table", "on_each_content", "uncompressed"]
+__all__ = ["build_metadata", "is_content_table", "on_each_content", "uncompressed"]
 
 _NAMES = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -34,16 +32,6 @@ _NAMES = {
     "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
     "pk": "pk_%(table_name)s",
 }
-
-
-class VectorType(UserDefinedType[Any]):
-    """pgvector's `vector` without a dimension: each collection has its own, and a check on its table holds it."""
-
-    cache_ok = True
-
-    def get_col_spec(self, **_options: Any) -> str:
-        """Return the type's name."""
-        return "vector"
 
 
 def is_content_table(name: str) -> bool:
@@ -139,7 +127,6 @@ def build_metadata(schema: str = "encvec") -> MetaData:
         Column("token", LargeBinary, nullable=False),
         Column("envelope", LargeBinary, nullable=False),
         Column("payload", LargeBinary, nullable=False),
-        Column("index_vector", VectorType, nullable=True),
         UniqueConstraint("token"),
         comment="Parent of one table a collection; empty itself",
     )

@@ -25,7 +25,7 @@ from .changes import forget
 from .faults import queued
 from .names import kept
 from .reading import RecordsReader
-from .schema import attach_content, create_content, drop_content, find_extension, next_content
+from .schema import attach_content, create_content, drop_content, next_content
 from .source import Cursor
 from .tenancy import insert_batch
 from .wire import byte_arrays, copy_records, copy_terms, int8_array, packed_tokens, rows_from
@@ -139,7 +139,8 @@ class PostgresWriter:
             old = state.content
             state.content = next_content(cursor, self._names)
             state.index_dim = state.index_dim if index_dim is None else index_dim
-            create_content(cursor, self._names, state.content, self._spec, state.index_dim)
+            records = self._records
+            create_content(cursor, records.source, records.server, state.content, self._spec, state.index_dim)
             for batch in batches:
                 rows = _kept_rows(batch, state.next_row)
                 if state.counts:
@@ -188,7 +189,8 @@ class PostgresWriter:
             return
         state.count(Counter(batch.partitions.tolist()))
         if not copying:
-            find_extension(cursor, self._names)
+            if state.index_dim:
+                self._records.server.look(cursor)
             insert_batch(cursor, self._names, state.content, batch, rows, self._records.index_oid)
             return
         with_vector = bool(state.index_dim)
