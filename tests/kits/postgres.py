@@ -95,7 +95,7 @@ def pg_template(pg_server: Server) -> Iterator[str]:
 
 @contextmanager
 def copied(server: Server, template: str) -> Iterator[str]:
-    """Yield the DSN of a fresh database with pgvector, and drop it."""
+    """Yield the DSN of a copy of a database, and drop it."""
     name = f"encvec_test_{secrets.token_hex(6)}"
     server.execute("CREATE DATABASE {} TEMPLATE {}", name, template)
     try:
@@ -131,6 +131,13 @@ def pg_place(pg_shared: str) -> Iterator[Place]:
         made = "SELECT nspname FROM pg_namespace WHERE starts_with(nspname, %s)"
         for (schema,) in connection.execute(made, [place.schema]).fetchall():
             connection.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(schema)))
+
+
+@pytest.fixture
+def pg_plain(pg_server: Server) -> Iterator[str]:
+    """The DSN of a fresh database without pgvector; it is dropped after the test."""
+    with copied(pg_server, "template0") as dsn:
+        yield dsn
 
 
 @contextmanager

@@ -10,12 +10,13 @@ import pytest
 import encvec_store as ev
 from encvec_store.storage.postgres import Raw, RawDumper, Source, split_value, term_from, typed_kind, vector
 from tests.kits.postgres import role
-from tests.stores.contract import Opened, SameStoreContract, StoreContract, machine
+from tests.stores.contract import Fixtures, Opened, SameStoreContract, StoreContract, machine
 from tests.stores.contract.celled import CelledContract
 from tests.stores.contract.forgery import ForgeryContract
 from tests.stores.contract.moving import MovingContract
 from tests.stores.contract.precision import PrecisionContract
 from tests.stores.contract.races import RacesContract
+from tests.stores.contract.records import RecordContract
 from tests.stores.contract.refit import RefitContract
 from tests.stores.contract.replay import ReplayContract
 from tests.stores.contract.tampering import Burglar, TamperingContract
@@ -196,3 +197,19 @@ class TestRowSecurity(SameStoreContract, Contract):
         dsn = pg_place.dsn
         with role(dsn, f"GRANT CREATE ON DATABASE {dsn.partition('?')[0].rpartition('/')[2]} TO {{}}") as url:
             yield lambda keyset, schema: Apart(keyset, url, schema, dsn, row_security=True)
+
+
+class TestPlainPostgres(RecordContract, Fixtures):
+    """What is told of records, under `sealed` in a database without pgvector, by a role without privileges."""
+
+    @pytest.fixture
+    def place(self, keyset, pg_plain):
+        with (
+            role(pg_plain, "CREATE SCHEMA plain AUTHORIZATION {}") as url,
+            closing(OpenedPostgres(keyset, url, "plain", row_security=True)) as place,
+        ):
+            yield place
+
+    @pytest.fixture
+    def scheme(self):
+        return "sealed"

@@ -109,6 +109,11 @@ def explained(error: psycopg.Error, doing: str, place: str) -> EncvecError:
             return StoreUnreachableError(f"{cannot}: an index vector has the wrong dimension; verify() says which")
         case pg.UndefinedTable() | pg.InvalidSchemaName():
             return StoreUnreachableError(f"{cannot}: the tables of the store are missing{end}")
+        case pg.UndefinedColumn():
+            return StoreUnreachableError(
+                f"{cannot}: the index vectors are missing, because the extension pgvector was dropped with their columns;"
+                f" restore a backup, or create the extension and copy the records into a new collection{end}"
+            )
         case pg.UndefinedObject() | pg.UndefinedFunction():
             return StoreUnreachableError(
                 f"{cannot}: the extension pgvector was moved, changed or dropped ({what}); open the store anew{end}"

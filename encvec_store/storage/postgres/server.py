@@ -30,6 +30,7 @@ _FIND = (
     b" to_regtype(format('%I.halfvec', n.nspname))::oid::bigint"
     b" FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector'"
 )
+_CREATE = b"CREATE EXTENSION IF NOT EXISTS vector"
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def _create(cursor: Cursor, source: Source, name: str) -> None:
         raise _missing(source.place, name, "")
     try:
         cursor.execute(b"SELECT pg_advisory_xact_lock(%s)", (LOCK,))
-        cursor.execute(b"CREATE EXTENSION IF NOT EXISTS vector")
+        cursor.execute(_CREATE)
     except (pg.FeatureNotSupported, pg.UndefinedFile):
         why = " (it is not installed on the server; packages are called like postgresql-17-pgvector)"
         raise _missing(source.place, name, why) from None

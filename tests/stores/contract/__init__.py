@@ -15,6 +15,7 @@ __all__ = [
     "DIM",
     "EVERYTHING",
     "QUIET",
+    "Fixtures",
     "Opened",
     "SameSchemeContract",
     "SameStoreContract",
@@ -24,10 +25,8 @@ __all__ = [
 ]
 
 
-class StoreContract(
-    SearchContract, RecordContract, CollectionContract, KeyContract, CalibrationContract, OpeningsContract
-):
-    """What every store does, with every scheme."""
+class Fixtures:
+    """What the parts of the contract ask for, with every scheme and policy."""
 
     @pytest.fixture
     def keyset(self):
@@ -59,6 +58,12 @@ class StoreContract(
             return store.collection(name, dim=dim, **{"scheme": scheme, "oversample": EVERYTHING, **given})
 
         return make
+
+
+class StoreContract(
+    SearchContract, RecordContract, CollectionContract, KeyContract, CalibrationContract, OpeningsContract, Fixtures
+):
+    """What every store does, with every scheme."""
 
 
 class SameStoreContract(StoreContract):
