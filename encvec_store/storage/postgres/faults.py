@@ -111,8 +111,8 @@ def explained(error: psycopg.Error, doing: str, place: str) -> EncvecError:
             return StoreUnreachableError(f"{cannot}: the tables of the store are missing{end}")
         case pg.UndefinedColumn():
             return StoreUnreachableError(
-                f"{cannot}: the index vectors are missing, because the extension pgvector was dropped with their columns;"
-                f" restore a backup, or create the extension and copy the records into a new collection{end}"
+                f"{cannot}: the index vectors are missing, because the extension pgvector was dropped with their"
+                f" columns; restore a backup, or create the extension and copy the records into a new collection{end}"
             )
         case pg.UndefinedObject() | pg.UndefinedFunction():
             return StoreUnreachableError(
