@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from benchmarks.peers.ironcore import BATCH
 
-__all__ = ["BATCH", "IRONCORE", "OUTSIDERS", "PEERS", "alloy_encrypt", "ironcore", "missing", "python"]
+__all__ = ["BATCH", "EMBEDDED", "IRONCORE", "OUTSIDERS", "PEERS", "alloy_encrypt", "ironcore", "missing", "python"]
 
 IRONCORE = "ironcore-alloy"
 PEERS = {
@@ -33,7 +33,13 @@ OUTSIDERS = {
     "vectordb-bench": ("vectordb-bench==2.0.0", "cryptography", "faiss-cpu", "sqlalchemy>=2.1", "threadpoolctl"),
 }
 """Other projects' benchmarks that test our clients; `make peers ARGS=--outsiders` installs them."""
-_PACKAGES = {**PEERS, **OUTSIDERS}
+EMBEDDED = {
+    "chromadb": ("chromadb==1.5.9", "numpy==2.4.6"),
+    "lancedb": ("lancedb==0.40.0", "numpy==2.4.6"),
+    "qdrant-client": ("qdrant-client==1.20.0", "numpy==2.4.6"),
+}
+"""Plaintext stores that `benchmarks.embedded` measures; `make peers ARGS=--embedded` installs them."""
+_PACKAGES = {**PEERS, **OUTSIDERS, **EMBEDDED}
 _HERE = Path(__file__).parent
 _SECONDS = 600
 

@@ -1,12 +1,15 @@
-"""Install the peers: `make peers`; with --outsiders also the benchmarks that run us."""
+"""Install the peers: `make peers`; --outsiders adds the benchmarks that run us, --embedded plaintext stores."""
 
 from __future__ import annotations
 
 import sys
 
-from benchmarks.peers import OUTSIDERS, PEERS, missing
+from benchmarks.peers import EMBEDDED, OUTSIDERS, PEERS, missing
 
 if __name__ == "__main__":
-    for name, packages in {**PEERS, **(OUTSIDERS if "--outsiders" in sys.argv else {})}.items():
+    wanted: dict[str, tuple[str, ...]] = dict(PEERS)
+    for option, packages in (("--outsiders", OUTSIDERS), ("--embedded", EMBEDDED)):
+        wanted |= packages if option in sys.argv else {}
+    for name, of in wanted.items():
         reason = missing(name)
-        print(f"{name} is left out: {reason}" if reason else f"{packages[0]} is ready", flush=True)
+        print(f"{name} is left out: {reason}" if reason else f"{of[0]} is ready", flush=True)

@@ -1,0 +1,1 @@
+"""Single-process stores with documents beside ours: `python -m benchmarks.embedded`."""
