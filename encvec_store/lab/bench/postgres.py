@@ -46,11 +46,14 @@ class ScratchDatabase:
 
 
 @contextmanager
-def database() -> Iterator[ScratchDatabase]:
-    """Give a database on the server of ENCVEC_TEST_DSN, or on one that is started for it, as durable as any."""
+def database(**settings: str) -> Iterator[ScratchDatabase]:
+    """Give a database on the server of ENCVEC_TEST_DSN, or on one that is started for it, as durable as any.
+
+    `settings` are configuration parameters of a server that is started.
+    """
     name, given = f"encvec_bench_{secrets.token_hex(4)}", os.environ.get("ENCVEC_TEST_DSN")
     if given is None:
-        with LocalServer(settings=SETTINGS) as server:
+        with LocalServer(settings={**SETTINGS, **settings}) as server:
             version = server.ensure_database(name)
             url = server.dsn(name)
             yield ScratchDatabase(url, {"pgvector": version, "postgresql": server.version}, server.pid)
