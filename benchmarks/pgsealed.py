@@ -180,6 +180,7 @@ def targets(rows: list[Row], updated: bool, other_writer: bool) -> list[Target]:
 @click.option("--other-writer", is_flag=True, help="Also search after another process wrote a record.")
 @click.option("--shared-buffers", default="1GB", show_default=True, help="Of the temporary server.")
 @click.option("--build-memory", default="512MB", show_default=True, help="For pgvector's index.")
+@click.option("--openings", type=click.IntRange(1), default=3, show_default=True, help="Times each store is opened.")
 @click.option("--option", "given", multiple=True, metavar="NAME=VALUE", help="An option of our connect; repeatable.")
 @click.option("--timeout", type=float, default=TIMEOUT, show_default=True, help="Most seconds of one step of a store.")
 @options
@@ -195,6 +196,7 @@ def main(
     other_writer: bool,
     shared_buffers: str,
     build_memory: str,
+    openings: int,
     given: tuple[str, ...],
     timeout: float,
     quick: bool,
@@ -235,7 +237,7 @@ def main(
                     where = databases.create(f"{own}_{wanted.replace('-', '_')}")
                     found.append(System(wanted, store, Path(sys.executable), where, {**how, **more}))
                 contest = Contest(job, found, show, "pgsealed", timeout)
-                contest.repeats = 1 if quick else contest.repeats
+                contest.repeats = 1 if quick else openings
 
                 def copied(system: System) -> System:
                     return databases.copied(system)

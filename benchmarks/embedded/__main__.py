@@ -179,6 +179,7 @@ def pairs(given: Sequence[str]) -> dict[str, Any]:
 @click.option("--document-bytes", type=click.IntRange(1), default=300, show_default=True, help="Least length of each.")
 @click.option("--updated", is_flag=True, help="Also search after every record was replaced once.")
 @click.option("--other-writer", is_flag=True, help="Also search after another process wrote a record.")
+@click.option("--openings", type=click.IntRange(1), default=3, show_default=True, help="Times each store is opened.")
 @click.option("--option", "given", multiple=True, metavar="NAME=VALUE", help="An option of our connect; repeatable.")
 @click.option("--timeout", type=float, default=TIMEOUT, show_default=True, help="Most seconds of one step of a store.")
 @options
@@ -192,6 +193,7 @@ def main(
     document_bytes: int,
     updated: bool,
     other_writer: bool,
+    openings: int,
     given: tuple[str, ...],
     timeout: float,
     quick: bool,
@@ -219,7 +221,7 @@ def main(
                 except (DatasetError, InputError) as error:
                     raise click.BadParameter(str(error), param_hint="--data") from None
                 contest = Contest(job, available(names, folder, show, connect), show, "embedded", timeout)
-                contest.repeats = 1 if quick else contest.repeats
+                contest.repeats = 1 if quick else openings
                 rows += measured(contest, copied, BASES, updated, other_writer)
         tables(show, rows, COLUMNS)
         return rows, targets(rows)

@@ -26,7 +26,7 @@ __all__ = ["RECALL", "Contest", "Job", "prepared"]
 
 RECALL = 0.99
 BATCH, BLOCK, WARM_UP, TUNING, TOGETHER = 5_000, 10, 50, 100, 100
-OPENINGS, ROUNDS = 3, 7
+ROUNDS = 7
 SHIFT = 1
 """An update gives record i the vector and document of record i + SHIFT."""
 
@@ -75,7 +75,7 @@ class Contest:
     def __init__(self, job: Job, systems: Sequence[System], show: Show, bench: str, timeout: float) -> None:
         self.job, self.show, self.bench, self.timeout = job, show, bench, timeout
         self.systems = list(systems)
-        self.repeats = OPENINGS
+        self.repeats = 3
         """Times that each store is opened cold and warm."""
         self.versions: dict[str, str] = {}
         self.settings: dict[str, dict[str, int]] = {}
@@ -200,7 +200,7 @@ class Contest:
                         cpu[name] += answer["cpu"]
                         found[name] += answer["ids"]
                         moved = SHIFT if shifted and workers[name].system not in copies else 0
-                        self._check(name, answer, moved)
+                        self.check(name, answer, moved)
                     done(len(rows))
             together: dict[str, list[float]] = {name: [] for name in names}
             some = list(range(min(TOGETHER, self.job.queries)))
@@ -249,7 +249,7 @@ class Contest:
         places: list[NDArray[np.int64]] = [(np.array(ids, np.int64) + shift) % n for ids in found]
         return self.truth.part(slice(first, first + len(places))).recall(places, self.job.k)
 
-    def _check(self, name: str, answer: Mapping[str, Any], shift: int) -> None:
+    def check(self, name: str, answer: Mapping[str, Any], shift: int) -> None:
         """Raise if a hit came with another record's document."""
         n = len(self.crc)
         for ids, documents in zip(answer["ids"], answer["documents"], strict=True):

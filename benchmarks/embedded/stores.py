@@ -216,8 +216,10 @@ class Lance:
         return [self._one(query, k) for query in queries]  # a batch is not faster there
 
     def _one(self, query: Matrix, k: int) -> Hits:
-        ask = self._table.search(query).distance_type("cosine").limit(k).ef(self._setting["ef"])
-        found = ask.refine_factor(self._setting["refine"]).select(["id", "document", "_distance"]).to_arrow()
+        ask = self._table.search(query).distance_type("cosine").limit(k)
+        refine = self._setting["refine"]
+        ask = ask.refine_factor(refine).ef(max(self._setting["ef"], k * refine))  # it refuses fewer
+        found = ask.select(["id", "document", "_distance"]).to_arrow()
         return list(zip(found["id"].to_pylist(), found["document"].to_pylist(), strict=True))
 
     def disk(self) -> int:
