@@ -48,7 +48,7 @@ COLUMNS = {
     "search": ["what", "setting", "p50_ms", "p99_ms", "cpu_ms", "batch_ms", "recall@10", "p50_over_pgvector"],
     "server": ["what", "statements", "transactions", "client_mb", "server_mb", "both_mb"],
     "updated": ["what", "setting", "p50_ms", "p99_ms", "recall@10", "p50_over_fresh", "bytes"],
-    "other writer": ["what", "p50_ms", "next_ms", "extra_ms", "seen", "refused"],
+    "other writer": ["what", "p50_ms", "next_ms", "extra_ms", "seen"],
 }
 COLUMNS["update"] = COLUMNS["ingest"]
 _STATEMENTS = """SELECT coalesce(sum(calls), 0), coalesce(sum(calls) FILTER (

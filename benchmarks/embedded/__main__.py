@@ -9,7 +9,7 @@ Usage: python -m benchmarks.embedded [--n 100000] [--dim 384] [--updated] [--oth
     encvec-sap         `faiss:` with the scheme "sap", if you name it
 
 Each runs in its own process; chroma, lancedb and qdrant in an environment of their own, made on first use. Each uses
-the fastest setting that finds 99% of the nearest records; LanceDB keeps several threads for reading. A store that
+the cheapest setting that finds 99% of the nearest records; LanceDB keeps several threads for reading. A store that
 cannot be installed, or fails, is left out with a note.
 """
 
@@ -56,7 +56,7 @@ COLUMNS = {
     "search": ["what", "setting", "p50_ms", "p99_ms", "cpu_ms", "batch_ms", "recall@10", "p50_over_faiss",
                "p50_over_chroma", "rss_mb", "memory_mb", "process_threads"],
     "updated": ["what", "setting", "p50_ms", "p99_ms", "recall@10", "p50_over_fresh", "memory_mb", "bytes"],
-    "other writer": ["what", "p50_ms", "next_ms", "extra_ms", "seen", "refused"],
+    "other writer": ["what", "p50_ms", "next_ms", "extra_ms", "seen"],
 }  # fmt: skip
 COLUMNS["update"] = COLUMNS["ingest"]
 

@@ -226,22 +226,20 @@ class Contest:
         return made
 
     def _choose(self, worker: Worker, settings: Sequence[dict[str, int]], shift: int) -> None:
-        """Set the fastest setting that finds enough, by queries of its own; else the one that finds most."""
+        """Set the first setting that finds enough, by queries of its own; else the one that finds most."""
         first = self.job.queries
         rows = list(range(first, len(self.job.data.queries))) or list(range(first))
-        tried = []
-        for setting in settings:
-            if len(settings) > 1:
-                worker.ask("set", setting=setting)
-                worker.ask("search", rows=rows[:5], k=self.job.k, together=False)
-            answer = worker.ask("search", rows=rows, k=self.job.k, together=False)
-            recall = self._recall(answer["ids"], rows[0], shift)
-            tried.append((recall < RECALL, float(np.median(answer["seconds"])), recall, setting))
-        good = [one for one in tried if not one[0]]
-        _, _, _, chosen = min(good, key=lambda one: one[1]) if good else max(tried, key=lambda one: one[2])
-        self.settings[worker.system.name] = chosen
-        if len(settings) > 1:
-            worker.ask("set", setting=chosen)
+        best = -1.0
+        for setting in settings if len(settings) > 1 else []:
+            worker.ask("set", setting=setting)
+            found = worker.ask("search", rows=rows, k=self.job.k, together=False)["ids"]
+            recall = self._recall(found, rows[0], shift)
+            if recall > best:
+                best, self.settings[worker.system.name] = recall, setting
+            if recall >= RECALL:
+                break
+        if best < RECALL and len(settings) > 1:
+            worker.ask("set", setting=self.settings[worker.system.name])
         worker.ask("search", rows=list(range(min(WARM_UP, first))), k=self.job.k, together=False)
 
     def _recall(self, found: Sequence[Sequence[int]], first: int, shift: int) -> float:
@@ -302,7 +300,8 @@ class Contest:
                     rows.append(one(system))
                 except WorkerError as error:  # a store for one process at a time is no failure
                     self.show.note(f"{error}")
-                    rows.append(self.row("other writer", system, "warm", refused=str(error).split(": ", 1)[1]))
+                    reason = str(error).partition(": ")[2].replace(system.place, "its folder")
+                    rows.append(self.row("other writer", system, "warm", refused=reason))
                 done(1)
         return rows
 
