@@ -155,8 +155,7 @@ def targets(rows: list[Row], updated: bool, other_writer: bool) -> list[Target]:
                    value(here, "server", "statements") - value(here, "server", "transactions"), "<=", 2),
             Target(f"{size}seconds from records to searchable over pgvector's", 1 / over("ingest", "per_s"), "<=", 0.5),
             Target(f"{size}disk over pgvector's", over("ingest", "bytes"), "<=", 0.6 if dim >= 768 else 0.8),
-            Target(f"{size}opening to the first answer, s", value(here, "opening", "open_s"), "<=",
-                   6.0 if large else 0.3),
+            Target(f"{size}opening to the first answer, s", value(here, "opening", "open_s"), "<=", 6.0),
         ]  # fmt: skip
         if updated:
             fresh = value(here, "updated", "p50_over_fresh")

@@ -226,9 +226,9 @@ class Contest:
         return made
 
     def _choose(self, worker: Worker, settings: Sequence[dict[str, int]], shift: int) -> None:
-        """Set the first setting that finds enough, by queries of its own; else the one that finds most."""
+        """Set the first setting that finds enough, untimed; else the one that finds most."""
         first = self.job.queries
-        rows = list(range(first, len(self.job.data.queries))) or list(range(first))
+        rows = list(range(len(self.job.data.queries)))
         best = -1.0
         for setting in settings if len(settings) > 1 else []:
             worker.ask("set", setting=setting)
