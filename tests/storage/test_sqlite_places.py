@@ -82,6 +82,7 @@ class TestMovedAway:
             lambda: records.put(batch("d"), under=CONFIG),
             lambda: records.remove(np.array([1])),
             lambda: records.replace([], CONFIG, under=CONFIG),
+            records.keep,
             lambda: store.drop(SPEC.tenant, SPEC.name),
         ):
             with pytest.raises(StoreUnreachableError, match="was removed or replaced while the store was open"):
@@ -124,6 +125,7 @@ class TestReadOnly:
             lambda: records.put(batch("d"), under=CONFIG),
             lambda: records.remove(records.rows()),
             lambda: records.replace([], CONFIG, under=CONFIG),
+            records.keep,
             lambda: store.create(SPEC, CONFIG),
             lambda: store.drop(SPEC.tenant, SPEC.name),
         ):
