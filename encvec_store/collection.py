@@ -133,6 +133,7 @@ class Collection:
             oversample=self._oversample,
             include_vectors=include_vectors,
         )
+        self._lifecycle.looked()
         if self._watch is not None and where is None:
             self._watch.saw(queries, k, hits)
         return hits
@@ -253,20 +254,21 @@ class Collection:
         """
         self._lifecycle.fit(progress=progress)
 
-    def maintain(self, *, progress: Progress | None = None) -> list[str]:
-        """Do the work that is due: fit or refit the profile, spread over more cells, take more candidates.
+    def maintain(self, *, purge: bool = False, progress: Progress | None = None) -> list[str]:
+        """Do the work that is due: index new records, or fit the profile, use more cells, take more candidates.
 
         With maintenance "inline" or "background" the store does this by itself. With "manual" it is done only here
         and by `encvec maintain`. Returns what was done, in words.
 
         Args:
-            progress: called while records are encrypted again.
+            purge: with scheme "sealed", leave nothing of deleted records in the index.
+            progress: called while records are indexed or encrypted again.
 
         Raises:
             ProfileError: the vectors vary in too few directions.
             StaleConfigError: another process changed the settings meanwhile.
         """
-        return self._lifecycle.maintain(progress)
+        return self._lifecycle.maintain(progress, purge=purge)
 
     def verify(self, *, progress: Progress | None = None) -> VerifyReport:
         """Open every record, check that its parts belong together, and let the store check itself."""
@@ -292,6 +294,7 @@ class Collection:
             "calibration": config.calibration,
             "key_versions": session.key_versions(),
             "cells": self._lifecycle.cells(),
+            "sealed_index": self._lifecycle.index_stats(),
             "primary": session.keyring.primary,
             "maintenance": {"mode": self._lifecycle.mode, "due": self._lifecycle.due()},
             "store": _merged(session.records.stats(), session.index.stats()),
@@ -299,6 +302,7 @@ class Collection:
 
     def flush(self) -> None:
         """Save the index, so that the next opening is fast. Records are durable without this."""
+        self._lifecycle.flush()
         self._session.index.flush()
         self._session.records.flush()
 

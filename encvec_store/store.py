@@ -20,6 +20,7 @@ from .maintenance.lifecycle import MODES, Lifecycle
 from .maintenance.rewrite import reseal
 from .runtime.concurrency import Lock
 from .schemes.device import device
+from .sealed_index import BUDGET, Index, index_of
 from .sealing.config import CollectionConfig, check_oversample
 from .sealing.keyring import Keyring
 from .storage.protocol import CollectionSpec
@@ -30,7 +31,13 @@ MAX_NAME_BYTES = 255
 
 
 def connect(
-    url: str, *, keyset: Keyset, maintenance: str = "background", replica: bool = False, **options: Any
+    url: str,
+    *,
+    keyset: Keyset,
+    maintenance: str = "background",
+    replica: bool = False,
+    index_memory: int | None = None,
+    **options: Any,
 ) -> Store:
     """Open a store.
 
@@ -41,13 +48,16 @@ def connect(
             "inline", the write that makes it due; "manual", nobody until `maintain` is called.
         replica: True if the store is a read-only copy that may lag behind its original. Settings older than those
             seen before are then not taken for an attack: the store waits for newer ones.
+        index_memory: bytes that the indexes of all sealed collections of this process may take together; by default a
+            quarter of the memory. An index that does not fit gets shorter codes, and those unused for the longest
+            time are dropped.
         options: options of the store, as in its URL.
 
     Raises:
         UriError: unknown kind of store or option.
         StoreUnreachableError: it could not be opened.
     """
-    return open_store(url, keyset, options, maintenance=maintenance, replica=replica)
+    return open_store(url, keyset, options, maintenance=maintenance, replica=replica, index_memory=index_memory)
 
 
 def open_store(
@@ -57,6 +67,7 @@ def open_store(
     *,
     maintenance: str = "background",
     replica: bool = False,
+    index_memory: int | None = None,
     in_loop: bool = False,
 ) -> Store:
     """Do what `connect` does; with `in_loop`, the store waits in an event loop."""
@@ -66,6 +77,8 @@ def open_store(
         )
     if maintenance not in MODES:
         raise InputError(f"maintenance must be one of {', '.join(MODES)}, got {maintenance!r}")
+    if index_memory is not None:
+        BUDGET.set(index_memory)
     connection = open_connection(url, in_loop=in_loop, **options)
     return Store(connection, keyset, maintenance=maintenance, replica=replica)
 
@@ -121,7 +134,8 @@ class Store:
             tenant: the owner. Each tenant has its own keys.
             fields: the policy of each field that filters may name: "sealed", "blind" or "plain". None allows any
                 field, sealed.
-            max_norm: for l2 and ip, the largest length of a vector; by default 1.25 times that of the first batch.
+            max_norm: for l2 and ip, the largest length of a vector; by default 1.25 times that of the first batch,
+                and with scheme "sealed" any length.
             oversample: candidates re-ranked per hit (default 10). On an existing collection, for this opening only.
             precision: "single" (default) keeps vectors as float32. "half" keeps them as float16, in half the space:
                 they come back rounded to 11 significant bits, and scores are exact for the rounded vectors.
@@ -193,13 +207,24 @@ class Store:
         if keyring is None or not keyring.is_of(sealed):  # another process may have created it first
             keyring = Keyring.of_settings(sealed, self._keyset, tenant, name, at)
         session = Session(records, self._connection.index(records), keyring, replica=self._replica)
-        return created, Shared(session, Sources(session), Lifecycle(session, self._maintenance))
+        index = self._index_of(session)
+        return created, Shared(session, Sources(session, index.sealed), Lifecycle(session, index, self._maintenance))
+
+    def _index_of(self, session: Session) -> Index:
+        """Return the index over opened vectors of a collection, which all its openings in this process share."""
+        connection, config, spec = self._connection, session.config, session.records.spec
+        place = None
+        if connection.shared:
+            proof = session.keyring.tag(b"one index in a process")  # who has other keys gets an index of their own
+            place = connection.store.url, spec.tenant, spec.name, config.incarnation, proof, connection.kind
+        builds = not config.scheme.needs_profile
+        return index_of(place, config.metric, config.dim, connection.kind, builds=builds, stored=connection.lasting)
 
     def _forget(self, tenant: str, name: str) -> None:
         """Release a collection that was dropped."""
         shared = self._shared.pop((tenant, name), None)
         if shared is not None:
-            shared.lifecycle.close()
+            shared.lifecycle.drop()
             shared.session.index.remove()
 
     def collections(self, tenant: str | None = None) -> list[tuple[str, str]]:

@@ -121,7 +121,8 @@ class Session:
         collection. Because of these the store is asked from time to time.
         """
         config, now = self.config, time.monotonic()
-        told = config.index_dim and (config.max_norm or not config.metric.bounded)
+        # without index vectors, the source of candidates asks for the newest generation at every search
+        told = not config.index_dim or config.max_norm or not config.metric.bounded
         if told and now - self._looked < _LOOK:
             return config
         self._looked = now
@@ -215,6 +216,13 @@ class Session:
         under = config or self.config  # taken first: what is read afterwards may be newer, never older
         kept = cast(KeepsEnvelopes, self.index) if self._keeps else self.records
         return self._opened(rows, *kept.vectors(rows), under, strict=config is not None)
+
+    def current(
+        self, rows: Rows, config: CollectionConfig
+    ) -> tuple[int, Rows, npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
+        """Do what `open_vectors` does, and return a generation that was current during the call first."""
+        generation, found, envelopes = self.records.current(rows)
+        return generation, *self._opened(rows, found, envelopes, config, strict=True)
 
     def nearest(
         self, probes: Probes, limit: int, predicate: Predicate | None, config: CollectionConfig

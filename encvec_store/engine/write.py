@@ -99,11 +99,11 @@ def _checked(
 
 
 def _settings_for(session: Session, config: CollectionConfig, matrix: Matrix) -> CollectionConfig:
-    """Return the settings to write under: with a max_norm, and sealed under the primary key version.
+    """Return the settings to write under: with a max_norm if they need one, and sealed under the primary key version.
 
     So the settings can be opened whenever a record can be: destroying an old key version loses only old records.
     """
-    if config.metric.bounded and config.max_norm is None:
+    if config.bounded and config.max_norm is None:
         fresh = config.bounded_by(float(norms(matrix).max()))
         _warn_of_noise(fresh, matrix)
         return fresh

@@ -21,7 +21,7 @@ def connect(url: str, **options: Any) -> Connection:
     """Make an empty store that exists as long as the connection. Raises UriError if a path or options were given."""
     if url not in ("memory:", "memory://") or options:
         raise UriError(f"the memory store takes no path or options: write 'memory:', got {url!r}")
-    return Connection(MemoryStore(), ExactIndex)
+    return Connection(MemoryStore(), ExactIndex, lasting=False, shared=False)
 
 
 class ExactIndex:

@@ -147,6 +147,12 @@ class Connection:
     index: Callable[[Records], VectorIndex]
     device: str = "cpu"
     """`cpu`, `cuda` or `auto`: where records are encrypted."""
+    kind: str = "auto"
+    """The kind of index wanted for collections whose vectors are searched in this process: auto, flat, hnsw or ivf."""
+    lasting: bool = True
+    """False if the records go with the connection, so that nothing needs to be kept beside them."""
+    shared: bool = True
+    """True if connections to the same URL see the same records, so that they may share what is in memory."""
 
 
 def share(limit: int, parts: int) -> int:

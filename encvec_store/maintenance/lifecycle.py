@@ -22,9 +22,11 @@ from ..errors import CalibrationError, InputError, ProfileError, StaleConfigErro
 from ..runtime.concurrency import offload
 from ..schemes.simulation import MAX_QUERIES
 from ..schemes.strategy import NEVER, Standing, Task
+from ..sealed_index import Index
 from ..sealing.config import CollectionConfig
 from . import calibrate as calibration
 from .fitting import SAMPLE, fitted, sized
+from .indexing import Indexing
 from .jobs import Job
 from .rewrite import Progress, rewrite, settle
 
@@ -46,15 +48,17 @@ class Lifecycle:
 
     Args:
         session: the collection.
+        index: the index over its opened vectors.
         mode: one of MODES.
     """
 
-    def __init__(self, session: Session, mode: str = "background") -> None:
+    def __init__(self, session: Session, index: Index, mode: str = "background") -> None:
         if mode not in MODES:
             raise InputError(f"maintenance must be one of {', '.join(MODES)}, got {mode!r}")
         self.mode = mode
         self._session = session
         self._job = Job("encvec-maintenance")
+        self._indexing = Indexing(session, index, self._job, mode)
         self._not_before = 0
         """After a failure, nothing is tried again automatically until there are this many records."""
         self._failed: str | None = None
@@ -73,6 +77,7 @@ class Lifecycle:
         session = self._session
         config = session.config
         if not config.scheme.needs_profile:
+            self._indexing.wrote(records)
             return
         self._written += records
         known, missing = self._counted
@@ -92,15 +97,27 @@ class Lifecycle:
             case _:
                 self._hint(tasks)
 
+    def looked(self) -> None:
+        """Take note of a search, as `wrote` does of a write."""
+        self._indexing.looked()
+
+    def flush(self) -> None:
+        """Index what is missing and store the index over opened vectors, so that the next opening is fast."""
+        with self._job.turn:
+            self._indexing.run(thorough=True)
+
     def due(self) -> list[str]:
         """Return what is due, in words."""
+        if not self._session.config.scheme.needs_profile:
+            return self._indexing.due()
         return [task.name for task in self._due(self._session.config)[0]]
 
-    def maintain(self, progress: Progress | None = None) -> list[str]:
+    def maintain(self, progress: Progress | None = None, *, purge: bool = False) -> list[str]:
         """Do what is due, in the calling thread, after a running job has ended. Returns what was done, in words.
 
         Args:
             progress: called now and then with (records done since the last call, records in all).
+            purge: also build an index anew that still holds deleted records.
 
         Raises:
             ProfileError: the records vary in too few directions.
@@ -109,6 +126,7 @@ class Lifecycle:
         done: list[str] = []
         before = None
         with self._job.turn:
+            done += self._indexing.run(progress, thorough=True, purge=purge)
             for _ in range(_ROUNDS):
                 config = self._session.refresh()
                 tasks, records = self._due(config)
@@ -124,8 +142,14 @@ class Lifecycle:
         return done
 
     def close(self) -> None:
-        """Wait for the running job, and start no other."""
+        """Wait for the running job, start no other, and store what was built."""
         self._job.close()
+        self._indexing.close()
+
+    def drop(self) -> None:
+        """Wait for the running job, and start no other: the collection was dropped."""
+        self._job.close()
+        self._indexing.drop()
 
     def _standing(self, config: CollectionConfig) -> Standing:
         verdict = self._session.drift.verdict
@@ -272,6 +296,10 @@ class Lifecycle:
             return None
         state = config.scheme.state(self._standing(config))
         return None if state is None else {**state, "failed": self._failed}
+
+    def index_stats(self) -> dict[str, Any] | None:
+        """Describe the index over opened vectors; None if index vectors are searched."""
+        return None if self._session.config.index_dim else self._indexing.stats()
 
     def cells(self) -> dict[str, Any] | None:
         """Describe the cells; None if there are no index vectors."""

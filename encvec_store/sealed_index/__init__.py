@@ -2,4 +2,10 @@
 
 from __future__ import annotations
 
-__all__: list[str] = []
+from .budget import BUDGET
+from .builder import FIRST, Builder
+from .index import Opener, SealedIndex
+from .shared import Index, index_of
+from .state import State
+
+__all__ = ["BUDGET", "FIRST", "Builder", "Index", "Opener", "SealedIndex", "State", "index_of"]

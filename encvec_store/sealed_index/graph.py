@@ -54,6 +54,10 @@ class Graph(Protocol):
         """
         ...
 
+    def decoded(self, positions: Positions) -> Matrix:
+        """Return the vectors at some positions, as their codes have them; perhaps with more coordinates, all 0."""
+        ...
+
     def extended(self, vectors: Matrix) -> Graph:
         """Return a new graph with (n, dim) vectors appended. At the peak, memory holds both graphs.
 

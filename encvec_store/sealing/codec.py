@@ -109,7 +109,8 @@ class RecordCodec:
         config = self._config
         kept = config.precision.kept(vectors)
         # computed from the stored form, so that a record that is opened and sealed again gets the same index vector
-        points = config.lift(kept.astype(np.float32, copy=False))
+        single = kept.astype(np.float32, copy=False)
+        points = config.lift(single) if config.bounded or not config.metric.bounded else single
         encrypted, nonces = self._scheme.encrypt(points, tokens, kept)
         index_vectors = config.precision.kept(np.ascontiguousarray(encrypted))
         heads = headers(self.stamp, nonces, self._cipher.bindings(tokens, nonces, kept, index_vectors))

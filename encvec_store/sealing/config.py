@@ -40,7 +40,7 @@ class CollectionConfig:
     scheme: Scheme
     policies: dict[str, Policy] | None
     max_norm: float | None
-    """The longest allowed vector, for ip and l2. None until the first write sets it."""
+    """The longest allowed vector, for ip and l2. None until the first write sets it, if the scheme needs it."""
     oversample: int
     """Candidates that are re-ranked per requested hit."""
     precision: Precision = Precision.SINGLE
@@ -104,6 +104,11 @@ class CollectionConfig:
     def index_dim(self) -> int:
         """Coordinates of an index vector; 0 if there are no index vectors."""
         return self.scheme.index_dim(self.point_dim)
+
+    @property
+    def bounded(self) -> bool:
+        """True if vectors must not be longer than max_norm, because they are or will be lifted for an index."""
+        return self.metric.bounded and (bool(self.index_dim) or self.scheme.needs_profile)
 
     @property
     def centre(self) -> Centre | None:

@@ -6,22 +6,23 @@ one source of several.
 
 from __future__ import annotations
 
+from ...sealed_index import SealedIndex
 from ..session import Session
 from .base import Asked, CandidateSource, Found
 from .encrypted import EncryptedIndex
 from .fusion import Fused, fused
-from .scan import OpenedScan
+from .sealed import SealedSource
 
-__all__ = ["Asked", "CandidateSource", "EncryptedIndex", "Found", "Fused", "OpenedScan", "Sources", "fused"]
+__all__ = ["Asked", "CandidateSource", "EncryptedIndex", "Found", "Fused", "SealedSource", "Sources", "fused"]
 
 
 class Sources:
     """The sources of one session."""
 
-    def __init__(self, session: Session) -> None:
-        self._index = EncryptedIndex(session)
-        self._scan = OpenedScan(session)
+    def __init__(self, session: Session, sealed: SealedIndex) -> None:
+        self._encrypted = EncryptedIndex(session)
+        self._sealed = SealedSource(session, sealed)
 
     def source_of(self, index_dim: int) -> CandidateSource:
         """Return the source for index vectors of so many coordinates; 0 means that there are no index vectors."""
-        return self._index if index_dim else self._scan
+        return self._encrypted if index_dim else self._sealed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ...storage.postgres import AsyncPostgresStore, PostgresRecords, PostgresStore
@@ -11,19 +12,24 @@ from .index import PgvectorIndex
 
 __all__ = ["PgvectorIndex", "connect", "connect_in_loop"]
 
+_KINDS = {"none": "flat", "hnsw": "hnsw", "ivfflat": "ivf"}
+"""The option `index`, as the kind of an index in this process."""
+
 
 def connect(url: str, **options: Any) -> Connection:
     """Open a `postgresql:` store. `PostgresStore` documents the URL, the options and the errors."""
-    return _connection(PostgresStore(url, **options))
+    return _connection(PostgresStore(url, **options), options)
 
 
 def connect_in_loop(url: str, **options: Any) -> Connection:
     """Open one for async callers, in a walk of `concurrency.spawn`: every call waits in their event loop."""
-    return _connection(AsyncPostgresStore(url, **options))
+    return _connection(AsyncPostgresStore(url, **options), options)
 
 
-def _connection(store: PostgresStore) -> Connection:
-    return Connection(store, _index, store.device)
+def _connection(store: PostgresStore, options: Mapping[str, Any]) -> Connection:
+    # with a pool or an engine of the caller's, the URL does not say which database it is
+    shared = options.get("pool") is None and options.get("engine") is None
+    return Connection(store, _index, store.device, kind=_KINDS.get(store.index, "auto"), shared=shared)
 
 
 def _index(records: Records) -> VectorIndex:

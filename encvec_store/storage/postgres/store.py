@@ -68,6 +68,7 @@ class PostgresStore:
     ) -> None:
         target, self.url, self._options = parse_url(url, options)
         self.device = self._options.device
+        self.index = self._options.index
         if pool is not None and engine is not None:
             raise InputError("give either pool or engine, not both")
         self._closed = False

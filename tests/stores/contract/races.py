@@ -110,14 +110,16 @@ class RacesContract(SnapshotsContract):
     def test_writes_in_the_middle_of_search(self, pair, interrupt, method, where):
         mine, theirs = pair
         # where the store filters alone, candidates come with their vectors
-        whole = method == "vectors" and mine.index_vectors(["id-0"]).size and (where is None or "v" not in where)
+        whole = method == "vectors" and (where is None or "v" not in where)
+        indexed = bool(mine.index_vectors(["id-0"]).size)
         new = oracle.vectors(6, seed=3)
 
         def work():
             theirs.upsert(oracle.ids(6), new, [{"n": 0}] * 6)
             theirs.delete(["id-6", "id-7"])
 
-        interrupt(mine, "nearest" if whole else method, work, after=whole)
+        method = ("nearest" if indexed else "current") if whole else method
+        interrupt(mine, method, work, after=whole)
         stored = oracle.vectors(30)
         stored[:6] = new
         names = [f"id-{i}" for i in range(30) if i not in (6, 7) and (not where or i < 6 or i % 2 == 0)]

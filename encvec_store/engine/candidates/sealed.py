@@ -1,0 +1,88 @@
+"""Candidates from the sealed index: a search in this process, over opened vectors."""
+
+from __future__ import annotations
+
+from ...data.arrays import Matrix, Rows
+from ...data.filters import Predicate
+from ...errors import StaleConfigError
+from ...runtime.concurrency import offload
+from ...sealed_index import SealedIndex, State
+from ...sealing.config import CollectionConfig
+from ...storage.protocol import union
+from ..session import Session
+from .base import Asked, Found
+
+__all__ = ["SealedSource"]
+
+_ATTEMPTS = 8
+_QUERY = 256
+"""A query of a batch takes about as long as so many records to decode."""
+
+
+class SealedSource:
+    """Names the records nearest to the queries, from vectors that are open in memory."""
+
+    def __init__(self, session: Session, index: SealedIndex) -> None:
+        self._session, self._index = session, index
+
+    def ask(self, config: CollectionConfig, queries: Matrix, predicate: Predicate | None) -> Asked:
+        """Check the queries. The index is brought up to date when candidates are asked for."""
+        config.metric.check(queries, None, "queries")
+        return _Search(self._session, self._index, config, queries, predicate)
+
+
+class _Search:
+    def __init__(
+        self,
+        session: Session,
+        index: SealedIndex,
+        config: CollectionConfig,
+        queries: Matrix,
+        predicate: Predicate | None,
+    ) -> None:
+        self._session, self._index, self._config, self._predicate = session, index, config, predicate
+        self._queries = config.metric.lift(queries) if config.metric.name == "cosine" else queries
+
+    def wanted(self, k: int, oversample: int) -> int:
+        state = self._index.state
+        return k if state is None else state.needs(k)
+
+    def candidates(self, limit: int, positions: list[int] | None = None) -> list[Rows]:
+        state, allowed = self._index.current(self._session, self._predicate)
+        chosen = self._queries if positions is None else self._queries[positions]
+        return self._nearest(state, chosen, limit, allowed)
+
+    def opened(self, limit: int) -> Found | None:
+        """Return the candidates with their vectors. The statement that reads these tells whether the state is new."""
+        session = self._session
+        state = self._index.state
+        if state is None or self._predicate is not None or state.dead != session.keyring.dead:
+            state, allowed = self._index.current(session, self._predicate)
+        else:
+            allowed = None
+        for _ in range(_ATTEMPTS):
+            lists = self._nearest(state, self._queries, max(limit, state.needs(1)), allowed)
+            generation, rows, vectors, heads = session.current(union(lists), self._config)
+            if generation == state.generation or self._predicate is not None:
+                return Found(lists, rows, vectors, heads)
+            config = session.refresh()
+            if config.index_dim or config.rewritten != self._config.rewritten:
+                raise StaleConfigError("the collection's settings were changed meanwhile")
+            state, allowed = self._index.current(session, None)
+        return None
+
+    def explain(self, k: int, oversample: int) -> list[str]:
+        state, allowed = self._index.current(self._session, self._predicate)
+        lines = [
+            f"index: {part.graph.kind} of {part.living:,} opened vectors in memory, {part.graph.bytes / 1e6:,.1f} MB"
+            for part in state.parts
+        ]
+        if state.tail.living or not lines:
+            lines.append(f"compared one by one: {state.tail.living:,} opened vectors in memory")
+        if allowed is not None:
+            lines.append(f"filter: {len(allowed):,} records pass before the search")
+        return lines
+
+    def _nearest(self, state: State, queries: Matrix, limit: int, allowed: Rows | None) -> list[Rows]:
+        size = _QUERY * len(queries) + state.tail.count // 16 if len(queries) > 1 else state.tail.count // 16
+        return offload(size, state.nearest, queries, limit, allowed)

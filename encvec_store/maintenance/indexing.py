@@ -1,0 +1,95 @@
+"""Gets the index over opened vectors built: when it is due, and in the way that the store's mode says."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from ..engine.session import Session
+from ..sealed_index import FIRST, Index
+from .jobs import Job
+from .rewrite import Progress
+
+__all__ = ["Indexing"]
+
+log = logging.getLogger("encvec_store")
+
+
+class Indexing:
+    """The work on one collection's index over opened vectors. It does nothing if the scheme has index vectors.
+
+    Args:
+        session: the collection.
+        index: its index.
+        job: runs one piece of work at a time.
+        mode: "background", "inline" or "manual".
+    """
+
+    def __init__(self, session: Session, index: Index, job: Job, mode: str) -> None:
+        self._session, self._index, self._job, self._mode = session, index, job, mode
+        self._written = 0
+        """Records written since the index was last built."""
+        self._hinted = False
+
+    def wrote(self, records: int) -> None:
+        """Take note of a write, and have the index built if it is due."""
+        self._written += records
+        if self._written > FIRST:
+            self._start()
+
+    def looked(self) -> None:
+        """Take note of a search: records that other processes wrote may have to be indexed."""
+        builder = self._index.builder
+        if builder is not None and builder.wanted:
+            self._start()
+
+    def due(self) -> list[str]:
+        """Return what is due, in words, as far as this process knows."""
+        builder = self._index.builder
+        return [] if builder is None else builder.due()
+
+    def run(self, progress: Progress | None = None, *, thorough: bool = False, purge: bool = False) -> list[str]:
+        """Build and store what is due, in the calling thread. Returns what was done, in words."""
+        builder = self._index.builder
+        if builder is None:
+            return []
+        self._written = 0
+        return builder.run(self._session, progress, thorough=thorough, purge=purge)
+
+    def close(self) -> None:
+        """Store what was built, if it is much."""
+        if self._index.builder is not None:
+            self._index.builder.close(self._session)
+
+    def drop(self) -> None:
+        """Forget the index: the collection was dropped."""
+        self._index.sealed.forget()
+
+    def stats(self) -> dict[str, Any]:
+        """Describe the index."""
+        return self._index.stats()
+
+    def _start(self) -> None:
+        self._written = 0
+        if self._index.builder is None:
+            return
+        match self._mode:
+            case "inline":
+                self._job.run(self._quietly)
+            case "background":
+                self._job.start(self._quietly)
+            case _ if not self._hinted:
+                self._hinted = True
+                log.info("due: index new records. Call Collection.maintain(), or run `encvec maintain`")
+
+    def _quietly(self) -> None:
+        """Build the index. A failure goes to the log and to `stats`: searches stay right, and get slower."""
+        builder = self._index.builder
+        if builder is None:
+            return
+        try:
+            self.run()
+            builder.failed = None
+        except Exception as error:  # whatever it is, the records are stored and readable
+            builder.failed = f"{type(error).__name__}: {error}"
+            log.warning("the index could not be built, searches compare more vectors one by one: %s", builder.failed)

@@ -1,0 +1,280 @@
+"""Builds graphs from the tail, merges them, and saves them. What is done depends on counts only, never on content.
+
+Graphs form levels, as in an LSM tree (O'Neil et al., 1996): a young graph takes the tail, a few thousand rows at a
+time, and is merged into the main graph when it has a quarter of its size. So every row enters a graph twice, and a
+search asks at most two graphs and the tail. Graphs that are searched are never changed: the builder extends a copy.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from ..data.arrays import Matrix, Rows
+from ..errors import StoreError
+from ..runtime.concurrency import Lock, offload
+from .index import COARSE, Opener, SealedIndex
+from .kinds import build, chosen
+from .lease import Lease
+from .state import Indexed, State
+
+__all__ = ["FIRST", "Builder", "Progress"]
+
+log = logging.getLogger("encvec_store")
+
+FIRST = 5_000
+"""A tail of more rows gets a graph. It takes less than a millisecond to compare so many vectors."""
+LAST = 500
+"""When a collection is flushed, shorter tails stay as they are."""
+_YOUNG = 0.25
+_REBUILD = 0.25
+_UNSAVED = 0.2
+"""A share of new vectors that makes it worth while to store the graphs again."""
+_LITTLE = 0.02
+"""A share of new vectors that is left unsaved when a store is closed."""
+_ROUNDS = 64
+_PAUSE = 5.0
+"""Seconds after which searches may ask for another run, if the last one could not do all."""
+
+Progress = Callable[[int, int], None]
+"""Called now and then with (vectors indexed since the last call, vectors in all)."""
+
+
+class Builder:
+    """Does the work that makes searches of a sealed index fast. One at a time in a process.
+
+    Args:
+        index: the index.
+        kind: "auto", or the kind of graph wanted.
+        memory: returns the bytes that the index may take.
+    """
+
+    def __init__(self, index: SealedIndex, kind: str, memory: Callable[[], int]) -> None:
+        self._index, self._kind, self._memory = index, kind, memory
+        self._turn = Lock()
+        self._lease: Lease | None = None
+        self.building = False
+        self.failed: str | None = None
+        self._again = 0.0
+
+    def due(self, *, thorough: bool = False, purge: bool = False) -> list[str]:
+        """Return in words what is to be done, as far as the state in memory shows."""
+        state = self._index.state
+        if state is None or self._kind == "flat" or state.tail.wide:
+            return []
+        found = []
+        waiting = self._waiting(state)
+        if waiting > (LAST if thorough and state.parts else FIRST):
+            found.append(f"index {waiting:,} new records")
+        if any(self._worn(part, purge=purge) for part in state.parts):
+            found.append("build the index anew without deleted records")
+        return found
+
+    def run(
+        self, opener: Opener, progress: Progress | None = None, *, thorough: bool = False, purge: bool = False
+    ) -> list[str]:
+        """Do what is due, and store the result. Returns what was done, in words.
+
+        Args:
+            opener: the open collection.
+            progress: called now and then.
+            thorough: index short tails too, and store everything.
+            purge: leave out every deleted record.
+        """
+        done: list[str] = []
+        with self._turn:
+            self.building = True
+            try:
+                self._index.current(opener)
+                if not self._may_build(opener):
+                    return []
+                for _ in range(_ROUNDS):
+                    tasks = self.due(thorough=thorough, purge=purge)
+                    if not self._step(opener, progress, thorough=thorough, purge=purge):
+                        break
+                    done += [task for task in tasks if task not in done]
+                    self._renew()
+                    self._save(opener, thorough=False)
+                self._save(opener, thorough=thorough)
+            finally:
+                self.building = False
+                self._again = time.monotonic() + _PAUSE
+                self._give_back()
+        return done
+
+    @property
+    def wanted(self) -> bool:
+        """True if searches would be faster after `run`, and it was not tried a moment ago."""
+        state = self._index.state
+        if state is None or self.building or self._waiting(state) <= FIRST or time.monotonic() < self._again:
+            return False
+        return self._kind != "flat" and not state.tail.wide
+
+    def close(self, opener: Opener) -> None:
+        """Store what was built, if it is much. Nothing is built for this."""
+        shelf, state = self._index.shelf, self._index.state
+        if shelf is None or shelf.refused or state is None or self.failed:
+            return
+        indexed = sum(len(part.rows) for part in state.parts if part.kept)
+        if shelf.unsaved(state) > max(LAST, _LITTLE * indexed):
+            with self._turn:
+                if self._may_build(opener):
+                    self._save(opener, thorough=True)
+                self._give_back()
+
+    # one step
+
+    def _waiting(self, state: State) -> int:
+        return state.tail.living + sum(part.living for part in state.parts if not part.kept)
+
+    def _worn(self, part: Indexed, *, purge: bool) -> bool:
+        return part.dead > (0 if purge else _REBUILD * len(part.rows))
+
+    def _step(self, opener: Opener, progress: Progress | None, *, thorough: bool, purge: bool) -> bool:
+        """Do one step. Returns False if there is nothing to do."""
+        state = self._index.state
+        if state is None or self._kind == "flat" or state.tail.wide:
+            return False
+        target = chosen(state.living, self._index.dim, self._memory(), self._kind)
+        for version in sorted({*state.tail.versions.tolist(), *(part.version for part in state.parts)}):
+            graphs = [part for part in state.parts if part.version == version and part.kept]
+            coarse = [part for part in state.parts if part.version == version and not part.kept]
+            tail = np.flatnonzero(state.tail.versions == version)
+            waiting = len(tail) + sum(part.living for part in coarse)
+            wrong = [part for part in graphs if target != "flat" and part.graph.kind != target]
+            if waiting > (LAST if thorough and graphs else FIRST) or (wrong and target != "flat"):
+                self._absorb(opener, state, version, graphs, coarse, wrong, tail, target, progress)
+                return True
+            for part in graphs:
+                if self._worn(part, purge=purge):
+                    self._rebuild(opener, part)
+                    return True
+            if len(graphs) > 1 and (len(graphs) > 2 or len(graphs[1].rows) > _YOUNG * len(graphs[0].rows)):
+                self._merge(opener, graphs)
+                return True
+        return False
+
+    def _absorb(
+        self,
+        opener: Opener,
+        state: State,
+        version: int,
+        graphs: list[Indexed],
+        coarse: list[Indexed],
+        wrong: list[Indexed],
+        tail: Rows,
+        target: str,
+        progress: Progress | None,
+    ) -> None:
+        """Put the tail, what has only a coarse index, and graphs of the wrong kind into the young graph."""
+        again = [*coarse, *wrong]
+        kind = "hnsw" if target == "flat" else target
+        rows = state.tail.rows[tail]
+        order = np.argsort(rows, kind="stable")
+        rows, vectors = rows[order], state.tail.vectors_of(tail[order])
+        graphs = [part for part in graphs if part not in wrong]
+        young = graphs[-1] if len(graphs) > 1 else None
+        if again:
+            more = np.sort(np.concatenate([part.living_rows for part in again]))
+            opened = list(_opened(opener, more))
+            rows = np.concatenate([rows, *(found for found, _ in opened)])
+            vectors = np.concatenate([vectors, *(some for _, some in opened)])
+            order = np.argsort(rows, kind="stable")
+            rows, vectors = rows[order], vectors[order]
+        old: tuple[Indexed, ...] = tuple(again)
+        if young is not None and len(rows) and rows[0] > young.rows[-1]:
+            graph = offload(len(rows), young.graph.extended, vectors)
+            part = Indexed(version, graph, np.concatenate([young.rows, rows]), stored=young.stored)
+            old = (*old, young)
+        else:
+            graph = offload(len(rows), build, kind, self._index.metric.name, vectors)
+            part = Indexed(version, graph, rows)
+        self._index.publish(old, (part,))
+        if progress is not None:
+            progress(len(rows), self._waiting(state))
+
+    def _rebuild(self, opener: Opener, part: Indexed) -> None:
+        """Build a graph anew without the dead rows."""
+        places = np.arange(len(part.rows)) if part.alive is None else np.flatnonzero(part.alive)
+        graph = offload(len(places), part.graph.kept, places)
+        self._index.publish((part,), (Indexed(part.version, graph, part.rows[places]),))
+
+    def _merge(self, opener: Opener, graphs: list[Indexed]) -> None:
+        """Merge the youngest graph into the one before it."""
+        into, young = graphs[-2], graphs[-1]
+        places = np.arange(len(young.rows)) if young.alive is None else np.flatnonzero(young.alive)
+        rows, vectors = young.rows[places], young.graph.decoded(places)[:, : self._index.dim]
+        if len(rows) and rows[0] > into.rows[-1]:
+            graph = offload(len(rows), into.graph.extended, vectors)
+            part = Indexed(into.version, graph, np.concatenate([into.rows, rows]), stored=into.stored)
+        else:  # rows of the two overlap: build one graph of both
+            kept = np.arange(len(into.rows)) if into.alive is None else np.flatnonzero(into.alive)
+            rows = np.concatenate([into.rows[kept], rows])
+            order = np.argsort(rows)
+            vectors = np.concatenate([into.graph.decoded(kept)[:, : self._index.dim], vectors])[order]
+            graph = offload(len(rows), build, into.graph.kind, self._index.metric.name, vectors)
+            part = Indexed(into.version, graph, rows[order])
+        self._index.publish((into, young), (part,))
+
+    # at rest
+
+    def _may_build(self, opener: Opener) -> bool:
+        """Take the lease, and take over what another process has stored. Returns False if another one builds."""
+        shelf = self._index.shelf
+        if shelf is None or shelf.refused:
+            return True
+        self._lease = Lease(opener.records, opener.keyring)
+        try:
+            free = self._lease.taken()
+        except StoreError as error:
+            self._refuse(error)
+            return True
+        state = self._index.state
+        if state is not None and shelf.better(opener.records, opener.keyring, state):
+            self._index.reload(opener)
+        return free
+
+    def _renew(self) -> None:
+        if self._lease is not None and not self._lease.taken():
+            self._lease = None
+
+    def _give_back(self) -> None:
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            try:
+                lease.release()
+            except StoreError as error:
+                log.info("the builder's lease was not given back, and runs out by itself: %s", error)
+
+    def _save(self, opener: Opener, *, thorough: bool) -> None:
+        shelf, state = self._index.shelf, self._index.state
+        if shelf is None or shelf.refused or state is None:
+            return
+        unsaved, indexed = shelf.unsaved(state), sum(len(part.rows) for part in state.parts if part.kept)
+        if not unsaved and not shelf.outdated(state):
+            return
+        if not thorough and unsaved < max(FIRST, _UNSAVED * indexed):
+            return
+        try:
+            saved, whole = shelf.save(opener.records, opener.keyring, state)
+        except StoreError as error:
+            self._refuse(error)
+            return
+        self._index.noted(saved)
+        if not whole and shelf.better(opener.records, opener.keyring, saved):
+            self._index.reload(opener)
+
+    def _refuse(self, error: StoreError) -> None:
+        self._lease = None
+        if self._index.shelf is not None:
+            self._index.shelf.refused = True
+        log.info("the sealed index stays in memory, because the store cannot be written: %s", error)
+
+
+def _opened(opener: Opener, rows: Rows) -> Iterator[tuple[Rows, Matrix]]:
+    for start in range(0, len(rows), COARSE):
+        found, vectors, _ = opener.open_vectors(rows[start : start + COARSE])
+        yield found, vectors

@@ -1,0 +1,231 @@
+"""The sealed index of one collection: it follows the records, and names candidates.
+
+Nobody tells it about a write. Before it answers, it asks the records what changed since its state, as every follower of
+a change table does. So writes of this process and of others take one path, in the order of their commits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ..data.arrays import Matrix, Rows
+from ..data.filters import Predicate
+from ..data.metrics import Metric
+from ..data.partitions import version_of
+from ..runtime.concurrency import Lock, offload
+from ..sealing.keyring import Keyring
+from ..storage.protocol import Changes, Records
+from .budget import BUDGET
+from .kinds import build
+from .saving import Shelf
+from .state import Indexed, State, is_among
+from .tail import Tail
+
+__all__ = ["COARSE", "Opener", "SealedIndex"]
+
+_CHUNK = 8192
+_ATTEMPTS = 8
+COARSE = 20_000
+"""A longer tail gets a coarse index, which is quick to build."""
+
+
+class Opener(Protocol):
+    """What an index needs of an open collection."""
+
+    records: Records
+    keyring: Keyring
+
+    def open_vectors(self, rows: Rows) -> tuple[Rows, Matrix, npt.NDArray[np.uint8]]:
+        """Fetch and open exact vectors: (found rows in order, (m, dim) vectors, tokens and headers)."""
+        ...
+
+
+class SealedIndex:
+    """An index over opened vectors, in memory. Threads may search it while others update it.
+
+    Args:
+        metric: the collection's.
+        dim: coordinates of a vector.
+        shelf: keeps it in the record store; None for an index that lives in memory only.
+    """
+
+    def __init__(self, metric: Metric, dim: int, shelf: Shelf | None = None) -> None:
+        self.metric, self.dim, self.shelf = metric, dim, shelf
+        self._state: State | None = None
+        self._lock = Lock()
+
+    @property
+    def state(self) -> State | None:
+        """What is known, however old it is; None before the first use."""
+        return self._state
+
+    @property
+    def bytes(self) -> int:
+        """The memory held."""
+        state = self._state
+        return 0 if state is None else state.bytes
+
+    def forget(self) -> None:
+        """Drop everything in memory. It is loaded again at the next use."""
+        self._state = None
+
+    def current(self, opener: Opener, predicate: Predicate | None = None) -> tuple[State, Rows | None]:
+        """Return the state, no older than this call, and the rows that satisfy a predicate, as of the same moment."""
+        state, dead = self._state, frozenset(opener.keyring.dead)
+        if state is not None and state.dead == dead:
+            allowed: Rows | None = None
+            if predicate is None:
+                same = opener.records.generation() == state.generation
+            else:
+                changes, allowed = opener.records.following(state.generation, state.content, predicate)
+                same = changes is None
+            if same:
+                return state, allowed
+        with self._lock:
+            state, whole, allowed = self._update(opener, predicate)
+            for _ in range(_ATTEMPTS):
+                if whole:
+                    break  # otherwise some records were updated after they were listed: look again
+                state, whole, allowed = self._update(opener, predicate)
+        BUDGET.make_room(self)
+        return state, allowed
+
+    def reload(self, opener: Opener) -> None:
+        """Take over what another process has stored. Rows that are not in it are opened again."""
+        if self.shelf is None:
+            return
+        with self._lock:
+            parts, state = self.shelf.load(opener.records, opener.keyring), self._state
+            tail = Tail.empty(self.metric, self.dim) if state is None else state.tail
+            for part in parts:
+                tail = tail.without(part.rows)
+            self._state = State(-1, 0, 0, frozenset(), parts, tail)
+            for _ in range(_ATTEMPTS):
+                if self._update(opener, None)[1]:
+                    break
+
+    def noted(self, saved: State) -> None:
+        """Note where the parts of a state lie in the store."""
+        places = {id(part.graph): part.stored for part in saved.parts}
+        with self._lock:
+            if self._state is not None:
+                parts = tuple(
+                    replace(part, stored=places.get(id(part.graph), part.stored)) for part in self._state.parts
+                )
+                self._state = replace(self._state, parts=parts)
+
+    def publish(self, old: tuple[Indexed, ...], new: tuple[Indexed, ...]) -> None:
+        """Put new parts in the place of old ones. Rows of the tail that they hold leave it.
+
+        Writes that were followed meanwhile are applied to the new parts.
+        """
+        with self._lock:
+            state = self._state
+            if state is None:  # it was dropped meanwhile, to make room for another one
+                return
+            gone = [part for part in state.parts if any(part.graph is other.graph for other in old)]
+            kept = tuple(part for part in state.parts if not any(part.graph is other.graph for other in old))
+            here = np.sort(np.concatenate([state.tail.rows, *(part.living_rows for part in gone)]))
+            parts = tuple(offload(len(part.rows), part.only, here) for part in new)
+            held = np.sort(np.concatenate([part.rows for part in parts])) if parts else np.empty(0, np.int64)
+            tail = offload(state.tail.count, state.tail.without, held)
+            self._state = replace(state, parts=_in_order(kept + parts), tail=tail)
+        BUDGET.make_room(self)
+
+    def _update(self, opener: Opener, predicate: Predicate | None) -> tuple[State, bool, Rows | None]:
+        """Follow the records once: (state, False if rows vanished before they were opened, the allowed rows)."""
+        dead, state, allowed = frozenset(opener.keyring.dead), self._state, None
+        if state is None:
+            parts = self.shelf.load(opener.records, opener.keyring) if self.shelf is not None else ()
+            state = State(-1, 0, 0, dead, parts, Tail.empty(self.metric, self.dim))
+        since = (state.generation, state.content) if dead == state.dead else (-1, 0)
+        if predicate is None:
+            changes = opener.records.changes(*since)
+        else:
+            changes, allowed = opener.records.following(*since, predicate)
+        if changes is None:
+            self._state = state
+            return state, True, allowed
+        if changes.index_dim is None:
+            opener.records.generation()  # says that the collection is gone
+        added = [(version_of(partition), rows) for partition, rows in changes.added.items()]
+        readable = [(version, rows) for version, rows in added if version not in dead]
+        parts, tail = self._kept(state, changes, readable, opener)
+        new = [(version, rows[~_held(rows, parts, tail)]) for version, rows in readable]
+        parts, tail, whole = self._opened(opener, new, parts, tail)
+        self._state = State(changes.generation, changes.content, changes.stamp, dead, _in_order(parts), tail)
+        return self._state, whole, allowed
+
+    def _kept(
+        self, state: State, changes: Changes, readable: list[tuple[int, Rows]], opener: Opener
+    ) -> tuple[tuple[Indexed, ...], Tail]:
+        """Return what is left of parts and tail."""
+        parts, tail = state.parts, state.tail
+        if not changes.whole:
+            if not len(changes.removed):
+                return parts, tail
+            return tuple(part.without(changes.removed) for part in parts), tail.without(changes.removed)
+        here = np.sort(np.concatenate([np.empty(0, np.int64), *(rows for _, rows in readable)]))
+        destroyed = opener.keyring.destroyed
+        parts = tuple(_resealed(part, readable) for part in parts)
+        parts = tuple(offload(len(part.rows), part.only, here) for part in parts if part.version not in destroyed)
+        tail = offload(tail.count, tail.only, here)
+        if destroyed - state.dead or not destroyed.isdisjoint(state.dead):
+            tail = tail.compact()  # nothing of a destroyed version may stay in memory
+        return parts, tail
+
+    def _opened(
+        self, opener: Opener, new: list[tuple[int, Rows]], parts: tuple[Indexed, ...], tail: Tail
+    ) -> tuple[tuple[Indexed, ...], Tail, bool]:
+        """Open new rows, for the tail, or for a coarse index where they are many."""
+        whole = True
+        for version, rows in new:
+            coarse: Indexed | None = None
+            many = len(rows) > COARSE and not tail.wide
+            for start in range(0, len(rows), COARSE if many else _CHUNK):
+                asked = rows[start : start + (COARSE if many else _CHUNK)]
+                found, vectors, _ = opener.open_vectors(asked)
+                whole &= len(found) == len(asked)
+                if not len(found):
+                    continue
+                if many:
+                    coarse = offload(len(found), self._coarser, coarse, version, found, vectors)
+                else:
+                    tail = offload(len(found), tail.with_more, found, np.full(len(found), version), vectors)
+            if coarse is not None:
+                parts = (*parts, coarse)
+        return parts, tail, whole
+
+    def _coarser(self, coarse: Indexed | None, version: int, rows: Rows, vectors: Matrix) -> Indexed:
+        if coarse is None:
+            return Indexed(version, build("ivf", self.metric.name, vectors), rows, kept=False)
+        return replace(coarse, graph=coarse.graph.extended(vectors), rows=np.concatenate([coarse.rows, rows]))
+
+
+def _held(rows: Rows, parts: tuple[Indexed, ...], tail: Tail) -> npt.NDArray[np.bool_]:
+    """Say for each row whether it is in a part or in the tail."""
+    held = is_among(rows, np.sort(tail.rows))
+    for part in parts:
+        held |= is_among(rows, part.rows)
+    return held
+
+
+def _resealed(part: Indexed, readable: list[tuple[int, Rows]]) -> Indexed:
+    """Return a part whose records were all sealed anew under another key version as one of that version.
+
+    Rows keep their vectors, so the graph stays right. Its segments do not: they are under the old version.
+    """
+    for version, rows in readable:
+        here = is_among(part.rows, rows)
+        if here.any():
+            return part if version == part.version else replace(part, version=version, stored=None)
+    return part
+
+
+def _in_order(parts: tuple[Indexed, ...]) -> tuple[Indexed, ...]:
+    """Return the parts that have living rows, the largest first."""
+    return tuple(sorted((part for part in parts if part.living), key=lambda part: -len(part.rows)))

@@ -1,0 +1,217 @@
+"""Keeps the parts of a sealed index in the record store: loads them, saves what is new, and swaps manifests.
+
+Each key version has a manifest and segments of its own, so that destroying a version leaves nothing that opens.
+Segments are written first, each under a new random name. Then one small transaction swaps the manifest, if it is still
+the one that was read, and deletes the segments that it no longer names. After a crash in between, the store has
+segments that no manifest names: the next save deletes them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import islice
+
+import numpy as np
+
+from ..data.arrays import Rows
+from ..errors import AuthenticationError, KeyUnavailableError
+from ..runtime.concurrency import offload
+from ..sealing.keyring import INDEX, Keyring
+from ..storage.protocol import Records
+from . import manifest as manifests
+from . import segments
+from .kinds import restored
+from .lease import lease_name
+from .manifest import Manifest, StoredGraph
+from .segments import MissingSegmentError, Segment
+from .state import Indexed, State
+
+__all__ = ["Shelf"]
+
+log = logging.getLogger("encvec_store")
+
+_ATTEMPTS = 4
+_PARTS_AT_ONCE = 4
+"""Parts of a segment written by one transaction: other writers wait for it."""
+_ROWS = "rows"
+_CODES_AT_ONCE = 200_000
+"""Rows of one segment of codes, at most: memory for one copy of them is needed while they are sealed."""
+
+
+class Shelf:
+    """The place of one collection's sealed index in its record store.
+
+    Args:
+        metric: the collection's.
+        dim: coordinates of a vector.
+    """
+
+    def __init__(self, metric: str, dim: int) -> None:
+        self.metric, self.dim = metric, dim
+        self._known: dict[int, tuple[Manifest, bytes]] = {}
+        """By key version, the manifest that memory agrees with, and its stored bytes."""
+        self._highest: dict[int, int] = {}
+        """By key version, the largest number of a manifest that was seen."""
+        self._broken: set[bytes] = set()
+        """Manifests whose segments could not be read: they are replaced."""
+        self.refused = False
+        """True once the store refused a write: this role, or this process, may only read."""
+
+    def load(self, records: Records, keyring: Keyring) -> tuple[Indexed, ...]:
+        """Return the stored parts of all live key versions. What cannot be read is left out, with a line in the log."""
+        parts: list[Indexed] = []
+        self._known.clear()
+        for version in keyring.live:
+            found = self._loaded(records, keyring, version)
+            if found is not None:
+                listed, raw, made = found
+                self._known[version] = listed, raw
+                self._highest[version] = listed.number
+                parts.extend(made)
+        return tuple(parts)
+
+    def better(self, records: Records, keyring: Keyring, state: State) -> bool:
+        """Say whether another process has stored graphs of more rows than memory has."""
+        count, news = 0, False
+        for version in keyring.live:
+            raw = records.blob(manifests.name_of(version))
+            known, held = self._known.get(version, (None, None))
+            if raw is not None and raw != held and raw not in self._broken:
+                found = self._read(records, keyring, version)
+                if found is not None and found[0].number >= self._highest.get(version, 0):
+                    known, news = found[0], True
+            count += sum(part.count for part in known.parts) if known is not None else 0
+        return news and count > sum(len(part.rows) for part in state.parts if part.kept)
+
+    def outdated(self, state: State) -> bool:
+        """Say whether the stored manifests differ from the state."""
+        return any(
+            listed.parts != tuple(part.stored for part in state.parts if part.kept and part.version == version)
+            for version, (listed, _) in self._known.items()
+        )
+
+    def unsaved(self, state: State) -> int:
+        """Count vectors of graphs that are not stored."""
+        return sum(part.graph.count - (part.stored.count if part.stored else 0) for part in state.parts if part.kept)
+
+    def save(self, records: Records, keyring: Keyring, state: State) -> tuple[State, bool]:
+        """Store what is new. Returns the state with its parts as stored; False if another process stored meanwhile.
+
+        Raises:
+            StoreError: the store cannot be written.
+        """
+        parts = list(state.parts)
+        for version in keyring.live:
+            mine = [place for place, part in enumerate(parts) if part.kept and part.version == version]
+            if not mine and version not in self._known:
+                continue
+            made = [self._stored(records, keyring, parts[place]) for place in mine]
+            swapped = self._swapped(records, keyring, version, made, state)
+            for place, part in zip(mine, made, strict=True):
+                # if another process was faster, it may have deleted any segment that its manifest does not name
+                parts[place] = part if swapped else replace(part, stored=None)
+            if not swapped:
+                self._known.pop(version, None)
+                found = self._read(records, keyring, version)
+                if found is not None:
+                    self._known[version], self._highest[version] = found, found[0].number
+                return replace(state, parts=tuple(parts)), False
+        self._clear(records, keyring)
+        return replace(state, parts=tuple(parts)), True
+
+    def _clear(self, records: Records, keyring: Keyring) -> None:
+        """Delete what lies under destroyed key versions."""
+        destroyed = {str(version) for version in keyring.destroyed}
+        names = [name for name in records.blobs(f"{INDEX}.") if name.split(".")[1] in destroyed] if destroyed else []
+        if names:
+            records.keep(drop=names)
+
+    def _loaded(self, records: Records, keyring: Keyring, version: int) -> tuple[Manifest, bytes, list[Indexed]] | None:
+        raw = b""
+        for _ in range(_ATTEMPTS):
+            found = self._read(records, keyring, version)
+            if found is None:
+                return None
+            listed, raw = found
+            if listed.number < self._highest.get(version, 0):
+                log.warning("an older sealed index was put back; what it lacks is read from the records")
+            try:
+                return listed, raw, [self._part(records, keyring, version, entry) for entry in listed.parts]
+            except MissingSegmentError:  # another process stored a newer manifest meanwhile
+                continue
+            except KeyUnavailableError:
+                return None
+            except (AuthenticationError, ValueError) as error:
+                self._give_up(raw, error)
+                return None
+        self._give_up(raw, "a segment is missing")
+        return None
+
+    def _give_up(self, raw: bytes, reason: object) -> None:
+        self._broken.add(raw)
+        log.warning("the sealed index is built anew from the records: %s", reason)
+
+    def _read(self, records: Records, keyring: Keyring, version: int) -> tuple[Manifest, bytes] | None:
+        try:
+            found = manifests.read(records, keyring, version)
+        except KeyUnavailableError:
+            return None
+        except AuthenticationError as error:
+            log.warning("the sealed index is built anew from the records: %s", error)
+            return None
+        if found is not None and (found[0].dim, found[0].metric) != (self.dim, self.metric):
+            log.warning("the sealed index is built anew from the records: its dimension or metric differs")
+            return None
+        return found
+
+    def _part(self, records: Records, keyring: Keyring, version: int, entry: StoredGraph) -> Indexed:
+        codes = [segments.opened(records, keyring, segment) for segment in entry.codes]
+        structure = segments.opened(records, keyring, entry.structure)
+        rows = np.concatenate([each.pop(_ROWS) for each in codes]) if codes else np.empty(0, np.int64)
+        if len(rows) != entry.count or rows.dtype != np.int64 or (rows[1:] <= rows[:-1]).any():
+            raise ValueError("its rows do not ascend, or are of another number")
+        graph = offload(len(rows), restored, entry.kind, self.metric, self.dim, codes, structure)
+        return Indexed(version, graph, rows, stored=entry)
+
+    def _stored(self, records: Records, keyring: Keyring, part: Indexed) -> Indexed:
+        """Write the segments that a part lacks."""
+        old, count = part.stored, part.graph.count
+        if old is not None and old.count == count:
+            return part
+        codes = list(old.codes) if old is not None else []
+        for start in range(old.count if old is not None else 0, count, _CODES_AT_ONCE):
+            stop = min(start + _CODES_AT_ONCE, count)
+            arrays = {_ROWS: part.rows[start:stop], **part.graph.codes(start, stop)}
+            codes.append(self._write(records, keyring, part.version, arrays, stop - start))
+        structure = self._write(records, keyring, part.version, part.graph.structure(), count)
+        return replace(part, stored=StoredGraph(part.graph.kind, tuple(codes), structure, count))
+
+    def _write(self, records: Records, keyring: Keyring, version: int, arrays: Mapping[str, Rows], n: int) -> Segment:
+        segment, parts = segments.sealed(keyring, version, arrays, n)
+        for _ in range(0, segment.parts, _PARTS_AT_ONCE):
+            records.keep(islice(parts, _PARTS_AT_ONCE))
+        return segment
+
+    def _swapped(self, records: Records, keyring: Keyring, version: int, parts: list[Indexed], state: State) -> bool:
+        """Store a manifest that names these parts, and delete segments that it does not name."""
+        before, raw = self._known.get(version, (None, None))
+        if before is None:
+            raw = records.blob(manifests.name_of(version))
+            if raw is not None and raw not in self._broken and self._read(records, keyring, version) is not None:
+                return False  # another process was faster
+        entries = tuple(part.stored for part in parts if part.stored is not None)
+        if before is not None and before.parts == entries:
+            return True
+        number = 1 + max(self._highest.get(version, 0), before.number if before else 0)
+        listed = Manifest(version, number, self.dim, self.metric, state.generation, state.content, state.stamp, entries)
+        name, blob = manifests.name_of(version), manifests.seal(keyring, listed)
+        named = {segment.name for segment in listed.segments}
+        named.add(lease_name(version))
+        theirs = [other for other in records.blobs(f"{name}.") if other not in named]
+        if not records.keep([(name, 0, blob)], drop=theirs, expect={name: raw}):
+            return False
+        self._known[version] = listed, blob.content
+        self._highest[version] = number
+        return True

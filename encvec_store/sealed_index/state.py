@@ -1,0 +1,161 @@
+"""What a sealed index knows at one moment: graphs, the rows in them, and the tail. Nothing of it is ever changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from ..data.arrays import Matrix, Rows
+from .graph import Graph
+from .manifest import StoredGraph
+from .tail import Tail, smallest
+
+__all__ = ["Indexed", "State", "places_of"]
+
+
+@dataclass(frozen=True, eq=False)
+class Indexed:
+    """A graph with its rows. Their records were written under one key version."""
+
+    version: int
+    """The key version that its segments are sealed under."""
+    graph: Graph
+    rows: Rows
+    """(n,) the row of each position, ascending."""
+    alive: npt.NDArray[np.bool_] | None = None
+    """(n,) None if all rows are there."""
+    stored: StoredGraph | None = None
+    kept: bool = True
+    """False for a coarse index, which is quick to build and is replaced by a better one."""
+    bits: npt.NDArray[np.uint8] | None = field(init=False, default=None)
+    """`alive` as a mask of the graph."""
+    living: int = field(init=False, default=0)
+
+    def __post_init__(self) -> None:
+        living = len(self.rows) if self.alive is None else int(np.count_nonzero(self.alive))
+        object.__setattr__(self, "living", living)
+        if self.alive is not None:
+            object.__setattr__(self, "bits", np.packbits(self.alive, bitorder="little"))
+
+    @property
+    def dead(self) -> int:
+        """Count the rows that were removed, or whose key version is dead."""
+        return len(self.rows) - self.living
+
+    @property
+    def living_rows(self) -> Rows:
+        """Return the rows that are there, ascending."""
+        return self.rows if self.alive is None else self.rows[self.alive]
+
+    def without(self, removed: Rows) -> Indexed:
+        """Return the part without these rows."""
+        places = places_of(self.rows, removed)
+        if not len(places):
+            return self
+        alive = np.ones(len(self.rows), np.bool_) if self.alive is None else self.alive.copy()
+        alive[places] = False
+        return replace(self, alive=alive)
+
+    def only(self, kept: Rows) -> Indexed:
+        """Return the part with only those of its rows that are in `kept`, which ascends."""
+        alive = is_among(self.rows, kept)
+        return replace(self, alive=None if alive.all() else alive)
+
+    def nearest(self, queries: Matrix, limit: int, allowed: Rows | None) -> list[tuple[Rows, npt.NDArray[np.floating]]]:
+        """Return (rows, costs) of each query, nearest first."""
+        mask, passing = self.bits, self.living
+        if allowed is not None:
+            places = places_of(self.rows, allowed)
+            chosen = np.zeros(len(self.rows), np.bool_)
+            chosen[places] = True
+            if self.alive is not None:
+                chosen &= self.alive
+            mask, passing = np.packbits(chosen, bitorder="little"), int(np.count_nonzero(chosen))
+        if not passing:
+            nothing = np.empty(0, np.int64), np.empty(0, np.float32)
+            return [nothing for _ in queries]
+        found = self.graph.search(queries, min(limit, passing), mask, passing)
+        return [(self.rows[positions], costs) for positions, costs in found]
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """Everything that was indexed, as of a generation of the records."""
+
+    generation: int
+    content: int
+    stamp: int
+    dead: frozenset[int]
+    """Key versions that could not be read: their rows are masked."""
+    parts: tuple[Indexed, ...]
+    tail: Tail
+
+    @property
+    def rows(self) -> Rows:
+        """Return all living rows, in any order."""
+        return np.concatenate([self.tail.rows, *(part.living_rows for part in self.parts)])
+
+    @property
+    def living(self) -> int:
+        """Count the living rows."""
+        return self.tail.living + sum(part.living for part in self.parts)
+
+    @property
+    def bytes(self) -> int:
+        """Return the memory held by graphs and tail."""
+        parts = sum(part.graph.bytes + part.rows.nbytes + len(part.rows) // 8 for part in self.parts)
+        return self.tail.bytes + parts
+
+    def needs(self, k: int) -> int:
+        """Return the number of candidates that k hits need."""
+        return max([k, *(part.graph.needs(k) for part in self.parts)])
+
+    def nearest(self, queries: Matrix, limit: int, allowed: Rows | None = None) -> list[Rows]:
+        """Return up to `limit` rows for each of (q, dim) queries, nearest first; only rows of `allowed` if given."""
+        lists = [part.nearest(queries, limit, allowed) for part in self.parts]
+        if not self.tail.count:
+            if len(lists) == 1:
+                return [rows for rows, _ in lists[0]]
+        else:
+            lists.append([self._in_tail(query, limit, allowed) for query in queries])
+        return [_merged(each, limit) for each in zip(*lists, strict=True)] if lists else [_NONE for _ in queries]
+
+    def _in_tail(self, query: Matrix, limit: int, allowed: Rows | None) -> tuple[Rows, npt.NDArray[np.floating]]:
+        tail = self.tail
+        costs = tail.costs(query)
+        rows = tail.buffer.rows[: tail.count]
+        if allowed is not None:
+            costs[~is_among(rows, allowed)] = np.inf
+        places = smallest(costs, limit)
+        return rows[places], costs[places]
+
+
+_NONE = np.empty(0, np.int64)
+
+
+def places_of(rows: Rows, wanted: Rows) -> npt.NDArray[np.intp]:
+    """Return the places in ascending `rows` of those `wanted` that are there."""
+    if not len(rows) or not len(wanted):
+        return np.empty(0, np.intp)
+    places = np.searchsorted(rows, wanted)
+    places[places == len(rows)] = 0
+    found: npt.NDArray[np.intp] = places[rows[places] == wanted]
+    return found
+
+
+def is_among(rows: Rows, others: Rows) -> npt.NDArray[np.bool_]:
+    """Say for each of (n,) rows whether it is among others, which ascend."""
+    if not len(others):
+        return np.zeros(len(rows), np.bool_)
+    places = np.searchsorted(others, rows)
+    places[places == len(others)] = 0
+    found: npt.NDArray[np.bool_] = others[places] == rows
+    return found
+
+
+def _merged(found: tuple[tuple[Rows, npt.NDArray[np.floating]], ...], limit: int) -> Rows:
+    rows = np.concatenate([rows for rows, _ in found])
+    costs = np.concatenate([costs for _, costs in found])
+    return rows[np.argsort(costs, kind="stable")[:limit]]
