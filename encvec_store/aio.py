@@ -214,7 +214,13 @@ class Opening:
 
 
 def connect(
-    url: str, *, keyset: Keyset, maintenance: str = "background", replica: bool = False, **options: Any
+    url: str,
+    *,
+    keyset: Keyset,
+    maintenance: str = "background",
+    replica: bool = False,
+    index_memory: int | None = None,
+    **options: Any,
 ) -> Opening:
     """Open a store for asyncio. Await the result, or use it in an `async with` statement.
 
@@ -223,6 +229,7 @@ def connect(
         keyset: the keys; see `Keyset.create` and `Keyset.open`.
         maintenance: as for `encvec_store.connect`.
         replica: as for `encvec_store.connect`.
+        index_memory: as for `encvec_store.connect`.
         options: those of the store. `pool` is an open `psycopg_pool.AsyncConnectionPool`, `engine` an `AsyncEngine`
             over psycopg 3; neither is ever closed by us.
 
@@ -230,4 +237,4 @@ def connect(
         UriError: the kind of store or an option is unknown.
         StoreUnreachableError: the store could not be opened.
     """
-    return Opening(url, keyset, options, maintenance=maintenance, replica=replica)
+    return Opening(url, keyset, options, maintenance=maintenance, replica=replica, index_memory=index_memory)

@@ -6,6 +6,6 @@ from .budget import BUDGET
 from .builder import FIRST, Builder
 from .index import Opener, SealedIndex
 from .shared import Index, index_of
-from .state import State
+from .state import Snapshot
 
-__all__ = ["BUDGET", "FIRST", "Builder", "Index", "Opener", "SealedIndex", "State", "index_of"]
+__all__ = ["BUDGET", "FIRST", "Builder", "Index", "Opener", "SealedIndex", "Snapshot", "index_of"]

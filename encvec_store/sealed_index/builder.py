@@ -19,7 +19,7 @@ from ..runtime.concurrency import Lock, offload
 from .index import COARSE, Opener, SealedIndex
 from .kinds import build, chosen
 from .lease import Lease
-from .state import Indexed, State
+from .state import Indexed, Snapshot
 
 __all__ = ["FIRST", "Builder", "Progress"]
 
@@ -127,7 +127,7 @@ class Builder:
 
     # one step
 
-    def _waiting(self, state: State) -> int:
+    def _waiting(self, state: Snapshot) -> int:
         return state.tail.living + sum(part.living for part in state.parts if not part.kept)
 
     def _worn(self, part: Indexed, *, purge: bool) -> bool:
@@ -160,7 +160,7 @@ class Builder:
     def _absorb(
         self,
         opener: Opener,
-        state: State,
+        state: Snapshot,
         version: int,
         graphs: list[Indexed],
         coarse: list[Indexed],

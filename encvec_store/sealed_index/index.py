@@ -22,7 +22,7 @@ from ..storage.protocol import Changes, Records
 from .budget import BUDGET
 from .kinds import build
 from .saving import Shelf
-from .state import Indexed, State, is_among
+from .state import Indexed, Snapshot, is_among
 from .tail import Tail
 
 __all__ = ["COARSE", "Opener", "SealedIndex"]
@@ -55,11 +55,11 @@ class SealedIndex:
 
     def __init__(self, metric: Metric, dim: int, shelf: Shelf | None = None) -> None:
         self.metric, self.dim, self.shelf = metric, dim, shelf
-        self._state: State | None = None
+        self._state: Snapshot | None = None
         self._lock = Lock()
 
     @property
-    def state(self) -> State | None:
+    def state(self) -> Snapshot | None:
         """What is known, however old it is; None before the first use."""
         return self._state
 
@@ -73,7 +73,7 @@ class SealedIndex:
         """Drop everything in memory. It is loaded again at the next use."""
         self._state = None
 
-    def current(self, opener: Opener, predicate: Predicate | None = None) -> tuple[State, Rows | None]:
+    def current(self, opener: Opener, predicate: Predicate | None = None) -> tuple[Snapshot, Rows | None]:
         """Return the state, no older than this call, and the rows that satisfy a predicate, as of the same moment."""
         state, dead = self._state, frozenset(opener.keyring.dead)
         if state is not None and state.dead == dead:
@@ -103,12 +103,12 @@ class SealedIndex:
             tail = Tail.empty(self.metric, self.dim) if state is None else state.tail
             for part in parts:
                 tail = tail.without(part.rows)
-            self._state = State(-1, 0, 0, frozenset(), parts, tail)
+            self._state = Snapshot(-1, 0, 0, frozenset(), parts, tail)
             for _ in range(_ATTEMPTS):
                 if self._update(opener, None)[1]:
                     break
 
-    def noted(self, saved: State) -> None:
+    def noted(self, saved: Snapshot) -> None:
         """Note where the parts of a state lie in the store."""
         places = {id(part.graph): part.stored for part in saved.parts}
         with self._lock:
@@ -136,12 +136,12 @@ class SealedIndex:
             self._state = replace(state, parts=_in_order(kept + parts), tail=tail)
         BUDGET.make_room(self)
 
-    def _update(self, opener: Opener, predicate: Predicate | None) -> tuple[State, bool, Rows | None]:
+    def _update(self, opener: Opener, predicate: Predicate | None) -> tuple[Snapshot, bool, Rows | None]:
         """Follow the records once: (state, False if rows vanished before they were opened, the allowed rows)."""
         dead, state, allowed = frozenset(opener.keyring.dead), self._state, None
         if state is None:
             parts = self.shelf.load(opener.records, opener.keyring) if self.shelf is not None else ()
-            state = State(-1, 0, 0, dead, parts, Tail.empty(self.metric, self.dim))
+            state = Snapshot(-1, 0, 0, dead, parts, Tail.empty(self.metric, self.dim))
         since = (state.generation, state.content) if dead == state.dead else (-1, 0)
         if predicate is None:
             changes = opener.records.changes(*since)
@@ -157,11 +157,11 @@ class SealedIndex:
         parts, tail = self._kept(state, changes, readable, opener)
         new = [(version, rows[~_held(rows, parts, tail)]) for version, rows in readable]
         parts, tail, whole = self._opened(opener, new, parts, tail)
-        self._state = State(changes.generation, changes.content, changes.stamp, dead, _in_order(parts), tail)
+        self._state = Snapshot(changes.generation, changes.content, changes.stamp, dead, _in_order(parts), tail)
         return self._state, whole, allowed
 
     def _kept(
-        self, state: State, changes: Changes, readable: list[tuple[int, Rows]], opener: Opener
+        self, state: Snapshot, changes: Changes, readable: list[tuple[int, Rows]], opener: Opener
     ) -> tuple[tuple[Indexed, ...], Tail]:
         """Return what is left of parts and tail."""
         parts, tail = state.parts, state.tail

@@ -26,7 +26,7 @@ from .kinds import restored
 from .lease import lease_name
 from .manifest import Manifest, StoredGraph
 from .segments import MissingSegmentError, Segment
-from .state import Indexed, State
+from .state import Indexed, Snapshot
 
 __all__ = ["Shelf"]
 
@@ -72,7 +72,7 @@ class Shelf:
                 parts.extend(made)
         return tuple(parts)
 
-    def better(self, records: Records, keyring: Keyring, state: State) -> bool:
+    def better(self, records: Records, keyring: Keyring, state: Snapshot) -> bool:
         """Say whether another process has stored graphs of more rows than memory has."""
         count, news = 0, False
         for version in keyring.live:
@@ -85,18 +85,18 @@ class Shelf:
             count += sum(part.count for part in known.parts) if known is not None else 0
         return news and count > sum(len(part.rows) for part in state.parts if part.kept)
 
-    def outdated(self, state: State) -> bool:
+    def outdated(self, state: Snapshot) -> bool:
         """Say whether the stored manifests differ from the state."""
         return any(
             listed.parts != tuple(part.stored for part in state.parts if part.kept and part.version == version)
             for version, (listed, _) in self._known.items()
         )
 
-    def unsaved(self, state: State) -> int:
+    def unsaved(self, state: Snapshot) -> int:
         """Count vectors of graphs that are not stored."""
         return sum(part.graph.count - (part.stored.count if part.stored else 0) for part in state.parts if part.kept)
 
-    def save(self, records: Records, keyring: Keyring, state: State) -> tuple[State, bool]:
+    def save(self, records: Records, keyring: Keyring, state: Snapshot) -> tuple[Snapshot, bool]:
         """Store what is new. Returns the state with its parts as stored; False if another process stored meanwhile.
 
         Raises:
@@ -194,7 +194,7 @@ class Shelf:
             records.keep(islice(parts, _PARTS_AT_ONCE))
         return segment
 
-    def _swapped(self, records: Records, keyring: Keyring, version: int, parts: list[Indexed], state: State) -> bool:
+    def _swapped(self, records: Records, keyring: Keyring, version: int, parts: list[Indexed], state: Snapshot) -> bool:
         """Store a manifest that names these parts, and delete segments that it does not name."""
         before, raw = self._known.get(version, (None, None))
         if before is None:

@@ -12,7 +12,7 @@ from .graph import Graph
 from .manifest import StoredGraph
 from .tail import Tail, smallest
 
-__all__ = ["Indexed", "State", "places_of"]
+__all__ = ["Indexed", "Snapshot", "places_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +81,7 @@ class Indexed:
 
 
 @dataclass(frozen=True, eq=False)
-class State:
+class Snapshot:
     """Everything that was indexed, as of a generation of the records."""
 
     generation: int

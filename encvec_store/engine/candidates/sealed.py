@@ -6,7 +6,7 @@ from ...data.arrays import Matrix, Rows
 from ...data.filters import Predicate
 from ...errors import StaleConfigError
 from ...runtime.concurrency import offload
-from ...sealed_index import SealedIndex, State
+from ...sealed_index import SealedIndex, Snapshot
 from ...sealing.config import CollectionConfig
 from ...storage.protocol import union
 from ..session import Session
@@ -83,6 +83,6 @@ class _Search:
             lines.append(f"filter: {len(allowed):,} records pass before the search")
         return lines
 
-    def _nearest(self, state: State, queries: Matrix, limit: int, allowed: Rows | None) -> list[Rows]:
+    def _nearest(self, state: Snapshot, queries: Matrix, limit: int, allowed: Rows | None) -> list[Rows]:
         size = _QUERY * len(queries) + state.tail.count // 16 if len(queries) > 1 else state.tail.count // 16
         return offload(size, state.nearest, queries, limit, allowed)
