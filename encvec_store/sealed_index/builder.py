@@ -205,19 +205,26 @@ class Builder:
     def _merge(self, opener: Opener, graphs: list[Indexed]) -> None:
         """Merge the youngest graph into the one before it."""
         into, young = graphs[-2], graphs[-1]
-        places = np.arange(len(young.rows)) if young.alive is None else np.flatnonzero(young.alive)
-        rows, vectors = young.rows[places], young.graph.decoded(places)[:, : self._index.dim]
+        rows, vectors = self._vectors_of(opener, young)
         if len(rows) and rows[0] > into.rows[-1]:
             graph = offload(len(rows), into.graph.extended, vectors)
             part = Indexed(into.version, graph, np.concatenate([into.rows, rows]), stored=into.stored)
         else:  # rows of the two overlap: build one graph of both
-            kept = np.arange(len(into.rows)) if into.alive is None else np.flatnonzero(into.alive)
-            rows = np.concatenate([into.rows[kept], rows])
+            older, before = self._vectors_of(opener, into)
+            rows = np.concatenate([older, rows])
             order = np.argsort(rows)
-            vectors = np.concatenate([into.graph.decoded(kept)[:, : self._index.dim], vectors])[order]
+            vectors = np.concatenate([before, vectors])[order]
             graph = offload(len(rows), build, into.graph.kind, self._index.metric.name, vectors)
             part = Indexed(into.version, graph, rows[order])
         self._index.publish((into, young), (part,))
+
+    def _vectors_of(self, opener: Opener, part: Indexed) -> tuple[Rows, Matrix]:
+        """Return the living rows of a part and their vectors: from codes if these are precise, else from the records."""
+        if part.graph.kind == "ivf":
+            opened = list(_opened(opener, part.living_rows))
+            return np.concatenate([rows for rows, _ in opened]), np.concatenate([vectors for _, vectors in opened])
+        places = np.arange(len(part.rows)) if part.alive is None else np.flatnonzero(part.alive)
+        return part.rows[places], part.graph.decoded(places)[:, : self._index.dim]
 
     # at rest
 
