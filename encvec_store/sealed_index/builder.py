@@ -219,7 +219,7 @@ class Builder:
         self._index.publish((into, young), (part,))
 
     def _vectors_of(self, opener: Opener, part: Indexed) -> tuple[Rows, Matrix]:
-        """Return the living rows of a part and their vectors: from codes if these are precise, else from the records."""
+        """Return the living rows of a part and their vectors: from precise codes, or from the records."""
         if part.graph.kind == "ivf":
             opened = list(_opened(opener, part.living_rows))
             return np.concatenate([rows for rows, _ in opened]), np.concatenate([vectors for _, vectors in opened])

@@ -73,8 +73,11 @@ class PostgresBurglar(Burglar):
 
     @property
     def half(self):
-        sql = "SELECT 1 FROM pg_attribute WHERE attrelid = %s::regclass AND attname = 'index_half'"
-        return bool(self.ask(sql, self.records.replace("{}", self.schema)))
+        return self.has("index_half")
+
+    def has(self, column):
+        sql = "SELECT 1 FROM pg_attribute WHERE attrelid = %s::regclass AND attname = %s"
+        return bool(self.ask(sql, self.records.replace("{}", self.schema), column))
 
     def rows(self):
         return [row for (row,) in self.ask(f"SELECT row FROM {self.records} ORDER BY row")]
@@ -85,6 +88,8 @@ class PostgresBurglar(Burglar):
             return {(field.decode(), *term_from(kind, key, rest)) for field, kind, key, rest in found}
         if part == "index_vector":
             half, number = self.half, ">f2" if self.half else ">f4"
+            if not half and not self.has("index_vector"):
+                return b""  # the server does not rank these vectors
             sent = "halfvec_send(index_half)" if half else "vector_send(index_vector)"
             found = self.ask(f"SELECT {sent} FROM {self.records} WHERE row = %s", row)
             numbers = np.frombuffer((found[0][0] or b"")[4:], number)
