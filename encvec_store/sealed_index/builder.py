@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from ..data.arrays import Matrix, Rows
-from ..errors import StoreError
+from ..errors import StoreError, StoreLockedError, StoreUnreachableError
 from ..runtime.concurrency import Lock, offload
 from .index import COARSE, Opener, SealedIndex
 from .kinds import build, chosen
 from .lease import Lease
+from .saving import Shelf
 from .state import Indexed, Snapshot
 
 __all__ = ["FIRST", "Builder", "Progress"]
@@ -36,6 +37,7 @@ _UNSAVED = 0.2
 _LITTLE = 0.02
 """A share of new vectors that is left unsaved when a store is closed."""
 _ROUNDS = 64
+_PASSING = (StoreLockedError, StoreUnreachableError)
 _PAUSE = 5.0
 """Seconds after which searches may ask for another run, if the last one could not do all."""
 
@@ -121,9 +123,11 @@ class Builder:
         indexed = sum(len(part.rows) for part in state.parts if part.kept)
         if shelf.unsaved(state) > max(LAST, _LITTLE * indexed):
             with self._turn:
-                if self._may_build(opener):
-                    self._save(opener, thorough=True)
-                self._give_back()
+                try:
+                    if self._may_build(opener):
+                        self._save(opener, thorough=True)
+                finally:
+                    self._give_back()
 
     # one step
 
@@ -237,16 +241,29 @@ class Builder:
         try:
             free = self._lease.taken()
         except StoreError as error:
+            self._lease = None
             self._refuse(error)
             return True
         state = self._index.state
         if state is not None and shelf.better(opener.records, opener.keyring, state):
             self._index.reload(opener)
+        if free:
+            self._clear(opener, shelf)
         return free
 
+    def _clear(self, opener: Opener, shelf: Shelf) -> None:
+        try:
+            shelf.clear(opener.records, opener.keyring)
+        except StoreError as error:
+            self._refuse(error)
+
     def _renew(self) -> None:
-        if self._lease is not None and not self._lease.taken():
+        try:
+            if self._lease is not None and not self._lease.taken():
+                self._lease = None
+        except StoreError as error:
             self._lease = None
+            self._refuse(error)
 
     def _give_back(self) -> None:
         lease, self._lease = self._lease, None
@@ -271,11 +288,18 @@ class Builder:
             self._refuse(error)
             return
         self._index.noted(saved)
-        if not whole and shelf.better(opener.records, opener.keyring, saved):
+        if whole:
+            return
+        if shelf.better(opener.records, opener.keyring, saved):
             self._index.reload(opener)
+        else:
+            shelf.accept(opener.records, opener.keyring)
 
     def _refuse(self, error: StoreError) -> None:
-        self._lease = None
+        """Keep the index in memory from now on; if the store is only busy or out of reach, until the next run."""
+        if isinstance(error, _PASSING):
+            log.info("the sealed index was not stored, and will be at the next run: %s", error)
+            return
         if self._index.shelf is not None:
             self._index.shelf.refused = True
         log.info("the sealed index stays in memory, because the store cannot be written: %s", error)

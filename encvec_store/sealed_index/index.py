@@ -128,6 +128,8 @@ class SealedIndex:
             if state is None:  # it was dropped meanwhile, to make room for another one
                 return
             gone = [part for part in state.parts if any(part.graph is other.graph for other in old)]
+            if {(id(part.graph), part.version) for part in gone} != {(id(part.graph), part.version) for part in old}:
+                return  # they were dropped, and loaded again, or their records were sealed anew: build from these
             kept = tuple(part for part in state.parts if not any(part.graph is other.graph for other in old))
             here = np.sort(np.concatenate([state.tail.rows, *(part.living_rows for part in gone)]))
             parts = tuple(offload(len(part.rows), part.only, here) for part in new)
@@ -142,6 +144,10 @@ class SealedIndex:
         if state is None:
             parts = self.shelf.load(opener.records, opener.keyring) if self.shelf is not None else ()
             state = Snapshot(-1, 0, 0, dead, parts, Tail.empty(self.metric, self.dim))
+        elif self.shelf is not None and state.dead - dead:  # key versions were enabled again
+            held = {part.version for part in state.parts}
+            back = self.shelf.load(opener.records, opener.keyring, state.dead - dead - held)
+            state = replace(state, parts=state.parts + back)
         since = (state.generation, state.content) if dead == state.dead else (-1, 0)
         if predicate is None:
             changes = opener.records.changes(*since)
@@ -174,8 +180,12 @@ class SealedIndex:
         parts = tuple(_resealed(part, readable) for part in parts)
         parts = tuple(offload(len(part.rows), part.only, here) for part in parts if part.version not in destroyed)
         tail = offload(tail.count, tail.only, here)
-        if destroyed - state.dead or not destroyed.isdisjoint(state.dead):
-            tail = tail.compact()  # nothing of a destroyed version may stay in memory
+        if destroyed:
+            tail = tail.cleared()  # nothing of a destroyed version may stay in memory
+        versions = tail.versions.copy()
+        for version, rows in readable:
+            versions[np.isin(tail.rows, rows)] = version
+        tail = tail.resealed(versions)
         return parts, tail
 
     def _opened(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from itertools import islice
 
@@ -55,15 +56,23 @@ class Shelf:
         self._highest: dict[int, int] = {}
         """By key version, the largest number of a manifest that was seen."""
         self._broken: set[bytes] = set()
-        """Manifests whose segments could not be read: they are replaced."""
+        """Manifests that could not be read, or whose segments could not: they are replaced."""
+        self._cleared: set[int] = set()
+        """Destroyed key versions of which nothing is left in the store."""
         self.refused = False
         """True once the store refused a write: this role, or this process, may only read."""
 
-    def load(self, records: Records, keyring: Keyring) -> tuple[Indexed, ...]:
-        """Return the stored parts of all live key versions. What cannot be read is left out, with a line in the log."""
+    def load(self, records: Records, keyring: Keyring, only: AbstractSet[int] | None = None) -> tuple[Indexed, ...]:
+        """Return the stored parts of all live key versions, or only of some.
+
+        What cannot be read is left out, with a line in the log.
+        """
         parts: list[Indexed] = []
-        self._known.clear()
+        if only is None:
+            self._known.clear()
         for version in keyring.live:
+            if only is not None and version not in only:
+                continue
             found = self._loaded(records, keyring, version)
             if found is not None:
                 listed, raw, made = found
@@ -83,7 +92,7 @@ class Shelf:
                 if found is not None and found[0].number >= self._highest.get(version, 0):
                     known, news = found[0], True
             count += sum(part.count for part in known.parts) if known is not None else 0
-        return news and count > sum(len(part.rows) for part in state.parts if part.kept)
+        return news and count >= sum(len(part.rows) for part in state.parts if part.kept)
 
     def outdated(self, state: Snapshot) -> bool:
         """Say whether the stored manifests differ from the state."""
@@ -114,19 +123,28 @@ class Shelf:
                 parts[place] = part if swapped else replace(part, stored=None)
             if not swapped:
                 self._known.pop(version, None)
-                found = self._read(records, keyring, version)
-                if found is not None:
-                    self._known[version], self._highest[version] = found, found[0].number
                 return replace(state, parts=tuple(parts)), False
-        self._clear(records, keyring)
         return replace(state, parts=tuple(parts)), True
 
-    def _clear(self, records: Records, keyring: Keyring) -> None:
-        """Delete what lies under destroyed key versions."""
-        destroyed = {str(version) for version in keyring.destroyed}
-        names = [name for name in records.blobs(f"{INDEX}.") if name.split(".")[1] in destroyed] if destroyed else []
+    def accept(self, records: Records, keyring: Keyring) -> None:
+        """Take note of the manifests that others stored, so that the next save may replace them."""
+        for version in keyring.live:
+            found = None if version in self._known else self._read(records, keyring, version)
+            if found is not None:
+                self._known[version], self._highest[version] = found, found[0].number
+
+    def clear(self, records: Records, keyring: Keyring) -> None:
+        """Delete what lies under destroyed key versions. Raises StoreError: the store cannot be written."""
+        destroyed = keyring.destroyed - self._cleared
+        if not destroyed:
+            return
+        texts = set(map(str, destroyed))
+        names = [name for name in records.blobs(f"{INDEX}.") if name.split(".")[1] in texts]
         if names:
             records.keep(drop=names)
+        for version in destroyed:
+            self._known.pop(version, None)
+        self._cleared |= destroyed
 
     def _loaded(self, records: Records, keyring: Keyring, version: int) -> tuple[Manifest, bytes, list[Indexed]] | None:
         raw = b""
@@ -135,6 +153,9 @@ class Shelf:
             if found is None:
                 return None
             listed, raw = found
+            if listed.generation > records.generation():  # of records that are not there: rows may be used again
+                self._give_up(raw, "it is newer than the records")
+                return None
             if listed.number < self._highest.get(version, 0):
                 log.warning("an older sealed index was put back; what it lacks is read from the records")
             try:
@@ -154,15 +175,20 @@ class Shelf:
         log.warning("the sealed index is built anew from the records: %s", reason)
 
     def _read(self, records: Records, keyring: Keyring, version: int) -> tuple[Manifest, bytes] | None:
+        raw = records.blob(manifests.name_of(version))
+        if raw is None or raw in self._broken:
+            return None
         try:
             found = manifests.read(records, keyring, version)
         except KeyUnavailableError:
             return None
         except AuthenticationError as error:
-            log.warning("the sealed index is built anew from the records: %s", error)
+            self._give_up(raw, error)
             return None
-        if found is not None and (found[0].dim, found[0].metric) != (self.dim, self.metric):
-            log.warning("the sealed index is built anew from the records: its dimension or metric differs")
+        if found is None:
+            self._broken.add(raw)
+        elif (found[0].dim, found[0].metric) != (self.dim, self.metric):
+            self._give_up(found[1], "its dimension or metric differs")
             return None
         return found
 

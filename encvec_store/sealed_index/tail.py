@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from ..data.arrays import Matrix, Rows
 from ..data.metrics import Metric, norms
+from ..runtime.forks import Mutex
 
 __all__ = ["Costs", "Positions", "Tail", "smallest"]
 
@@ -32,11 +33,23 @@ class _Buffer:
         self.vectors: Matrix = np.empty((room, dim), np.float32)
         self.squares = np.empty(room, np.float32)
         self.used = 0
+        self._lock = Mutex()
         self.centre: Matrix | None = None
         """l2: what is subtracted from every vector, so that squares and products do not cancel."""
 
-    def write(self, rows: Rows, versions: Rows, vectors: Matrix) -> None:
-        start, stop = self.used, self.used + len(rows)
+    def claim(self, start: int, stop: int) -> bool:
+        """Reserve the places for a writer. Returns False if they are taken, or if there is no room.
+
+        A search that was cancelled leaves a thread that goes on writing: nobody else may write to its places.
+        """
+        with self._lock:
+            free = self.used == start and stop <= len(self.rows)
+            if free:
+                self.used = stop
+            return free
+
+    def write(self, start: int, rows: Rows, versions: Rows, vectors: Matrix) -> None:
+        stop = start + len(rows)
         if self.metric.name == "l2":
             if self.centre is None:
                 self.centre = vectors[0].copy()
@@ -48,7 +61,6 @@ class _Buffer:
         held = self.vectors[start:stop]
         np.einsum("ij,ij->i", held, held, out=self.squares[start:stop])
         self.rows[start:stop], self.versions[start:stop] = rows, versions
-        self.used = stop
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,17 +113,18 @@ class Tail:
         return vectors if self.buffer.centre is None else vectors + self.buffer.centre
 
     def with_more(self, rows: Rows, versions: Rows, vectors: Matrix) -> Tail:
-        """Return a tail with n more rows. Only one thread may do this at a time; searches may go on."""
+        """Return a tail with n more rows. This tail stays as it is."""
         if not len(rows):
             return self
         buffer, dead = self.buffer, self.dead
         need = self.count + len(rows)
-        if buffer.used != self.count or need > len(buffer.rows):
+        if not buffer.claim(self.count, need):
             buffer = self._copied(max(_LEAST, need + need // 2))
+            buffer.used = need
         lengths = norms(vectors)
         far = not (_COMFORT[0] < lengths.min() and lengths.max() < _COMFORT[1])
         wide = self.wide or (far and buffer.metric.name != "cosine")
-        buffer.write(rows, versions, vectors)
+        buffer.write(self.count, rows, versions, vectors)
         if dead is not None:
             dead = np.concatenate([dead, np.zeros(len(rows), np.bool_)])
         return Tail(buffer, need, dead, wide)
@@ -138,6 +151,26 @@ class Tail:
             getattr(made, name)[: len(places)] = getattr(self.buffer, name)[places]
         made.used = len(places)
         return Tail(made, len(places), None, self.wide and bool(len(places)))
+
+    def resealed(self, versions: Rows) -> Tail:
+        """Return a tail whose living rows have these key versions."""
+        if np.array_equal(versions, self.versions):
+            return self
+        made = self.compact()
+        made.buffer.versions[: made.count] = versions
+        return made
+
+    def cleared(self) -> Tail:
+        """Return a copy that holds nothing of removed rows, and no point that was taken from one of them."""
+        made = self.compact()
+        held = made.buffer
+        if held.centre is not None:
+            living = held.vectors[: made.count] + held.centre
+            held.centre = living[0].copy() if len(living) else None
+            if len(living):
+                held.vectors[: made.count] = living - living[0]
+                np.einsum("ij,ij->i", living - living[0], living - living[0], out=held.squares[: made.count])
+        return made
 
     def costs(self, query: Matrix) -> Costs | npt.NDArray[np.float64]:
         """Return the cost of each row for a (dim,) query, smaller is nearer; infinite for rows that were removed.
