@@ -127,7 +127,10 @@ class TableSource:
     def _connect(self) -> psycopg.Connection[Row]:
         with self._talking():
             parameters = {"connect_timeout": 10, **parameters_for(self._target, self._shown)}
-            connection = psycopg.connect("", fallback_application_name="encvec import", **parameters)
+            # prepares nothing: behind a pooler, a session may know a statement of that name from another client
+            connection = psycopg.connect(
+                "", fallback_application_name="encvec import", prepare_threshold=None, **parameters
+            )
             try:
                 connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
                 connection.read_only = True

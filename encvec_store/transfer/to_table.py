@@ -51,7 +51,10 @@ def to_table(
     target, place = database_of(url)
     with translated("write to", place):
         connection = psycopg.connect(
-            "", fallback_application_name="encvec export", **{"connect_timeout": 10, **parameters_for(target, place)}
+            "",
+            fallback_application_name="encvec export",
+            prepare_threshold=None,  # a pooler may stand before the server
+            **{"connect_timeout": 10, **parameters_for(target, place)},
         )
         try:
             n = _write(connection, collection, table, replace, progress)

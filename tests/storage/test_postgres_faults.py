@@ -38,6 +38,8 @@ def refusing(times, state, message=""):
     [
         ("26000", "", errors.PoolerError, "add pooler=1 to the store.s URL"),
         ("42P05", "", errors.PoolerError, "add pooler=1 to the store.s URL"),
+        ("08P01", "bind message supplies 1 parameters, but prepared statement", errors.PoolerError, "add pooler=1"),
+        ("08P01", "no such user", PLAIN, "no such user"),
         ("42704", "type vector does not exist", PLAIN, r"pgvector was moved.*\(type vector does not exist\); open the"),
         ("55000", "x does not have a replica identity and", PLAIN, "a publication needs a replica identity"),
         ("55000", "sequence is not ready", PLAIN, "sequence is not ready"),

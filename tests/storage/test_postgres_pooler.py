@@ -1,5 +1,6 @@
 """The PostgreSQL store through a real PgBouncer in transaction mode: two server sessions serve everybody in turn."""
 
+import asyncio
 import os
 import shutil
 import subprocess
@@ -15,6 +16,8 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg_pool import ConnectionPool
 from sqlalchemy import create_engine
 
+import encvec_store as ev
+from encvec_store import aio
 from encvec_store.data import Match, Term
 from encvec_store.storage.postgres import PostgresStore
 from encvec_store.storage.protocol import CollectionSpec
@@ -73,7 +76,7 @@ def _wait(process, url):
 
 @contextmanager
 def opened(url, **options):
-    backend = PostgresStore(url, pooler=True, **options)
+    backend = PostgresStore(url, **options)
     try:
         yield backend
     finally:
@@ -121,12 +124,20 @@ def engine(url):
     return {"engine": given}, given.dispose
 
 
-@pytest.mark.parametrize("connections", [own, pool, engine])
-def test_many_tenants_share_two_sessions(pg_dsn, pooled, connections):
-    """Each sees its own records only, though the sessions are handed round between their transactions."""
+@pytest.mark.parametrize(
+    ("connections", "told"),
+    [(own, {"pooler": True}), (own, {}), (own, {"pooler": False}), (pool, {}), (engine, {})],
+)
+def test_many_tenants_share_two_sessions(pg_dsn, pooled, connections, told):
+    """Each sees its own records only, though the sessions are handed round between their transactions.
+
+    Also if nobody told the store of the pooler: prepared statements would be answered by others of the same name.
+    """
     given, dispose = connections(pooled)
     failed = []
-    with opened(pooled, row_security=True, index="hnsw", **given) as backend:
+    with opened(pooled, row_security=True, index="none" if told == {"pooler": False} else "hnsw", **given, **told) as (
+        backend
+    ):
         threads = [guarded(failed, work, backend, tenant) for tenant in "abcd"]
         for thread in threads:
             thread.start()
@@ -166,3 +177,29 @@ def test_a_callers_connections_come_back_as_they_were(pooled):
             assert connection.prepare_threshold == 5
             assert connection.autocommit is False
             assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_a_pooler_is_found(pg_dsn, pooled, caplog):
+    caplog.set_level("INFO", "encvec_store")
+    for url, told, found in ((pooled, {}, True), (pooled, {"pooler": False}, False), (pg_dsn, {}, False)):
+        caplog.clear()
+        with opened(url, **told) as backend:
+            assert backend._source.options.pooler is found
+        assert ("a connection pooler stands before" in caplog.text) is found
+
+
+def test_async_calls_share_two_sessions(pooled):
+    vectors = np.random.default_rng(0).standard_normal((60, 4)).astype(np.float32)
+
+    async def calls():
+        async with aio.connect(pooled, keyset=ev.Keyset.create("memory:")) as store:
+            things = await store.collection("things", dim=4)
+
+            async def one(i):
+                await things.upsert([str(i)], vectors[i : i + 1])
+                return [hit.id for hit in await things.search(vectors[i], k=1)], await things.get([str(i)])
+
+            return await asyncio.gather(*map(one, range(60)))
+
+    for i, (hits, (record,)) in enumerate(asyncio.run(calls())):
+        assert (hits, record.id) == ([str(i)], str(i))

@@ -56,7 +56,9 @@ class Connections:
         self.options = options
         self.driver = driver
         self.closed = False
-        self._parameters = {**_DEFAULTS, **parameters_for(target, place)}
+        self.prepares = True
+        """True if statements may be prepared: not behind a pooler."""
+        self._parameters: dict[str, Any] = {**_DEFAULTS, **parameters_for(target, place), "autocommit": True}
         self._engine = engine
         self._given = pool
         self._own: Pool | None = None
@@ -160,7 +162,7 @@ class Connections:
 
     def _new_pool(self) -> Pool:
         return self.driver.pool(
-            kwargs=self._arguments(),
+            kwargs=self._parameters,
             min_size=0,
             max_size=self.options.pool_size,
             timeout=self.options.pool_timeout,
@@ -203,13 +205,9 @@ class Connections:
             return "make the pool given larger (max_size), or wait longer (option pool_timeout)"
         return "allow more (option pool_size), or wait longer (pool_timeout)"
 
-    def _arguments(self) -> dict[str, Any]:
-        # behind a pooler, the next statement may meet a session in which it was not prepared
-        return {**self._parameters, "autocommit": True, "prepare_threshold": None if self.options.pooler else 5}
-
     def _connect(self) -> DriverConnection:
         try:
-            return self.driver.connect(self._arguments())
+            return self.driver.connect(self._parameters)
         except psycopg.Error as error:
             told = explained(error, "reach", self.place)
             raise type(told)(f"{told}{refused_method(error)}") from None

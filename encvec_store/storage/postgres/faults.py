@@ -87,7 +87,7 @@ def explained(error: psycopg.Error, doing: str, place: str) -> EncvecError:
             )
         case pg.SerializationFailure() | pg.DeadlockDetected():
             return StoreLockedError(f"{cannot}: another process wrote there at the same time{end}, try again")
-        case pg.InvalidSqlStatementName() | pg.DuplicatePreparedStatement():
+        case _ if _is_of_another(error, what):
             return PoolerError(
                 f"{cannot}: a connection pooler in transaction mode stands before the server;"
                 f" add pooler=1 to the store's URL{end}"
@@ -136,6 +136,13 @@ def queued(place: str) -> Iterator[None]:
             f"another process is writing to {place}, and the server ended the wait before lock_timeout"
             f" ({_message(error)}); nothing was written, try again"
         ) from None
+
+
+def _is_of_another(error: psycopg.Error, what: str) -> bool:
+    """Return True if a prepared statement was not the one that this client prepared."""
+    if isinstance(error, pg.ProtocolViolation):  # poolers use it for many a refusal of their own, too
+        return "prepared statement" in what
+    return isinstance(error, pg.InvalidSqlStatementName | pg.DuplicatePreparedStatement)
 
 
 def _message(error: psycopg.Error) -> str:

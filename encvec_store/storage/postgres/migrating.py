@@ -88,7 +88,7 @@ def opened(url: str, *, write: bool) -> Iterator[Migrating]:
 
     def connect() -> psycopg.Connection[Any]:
         with translated("reach", place):
-            return psycopg.connect("", **parameters)
+            return psycopg.connect("", prepare_threshold=None, **parameters)  # a pooler may stand before the server
 
     engine = create_engine(
         "postgresql+psycopg://",

@@ -67,8 +67,10 @@ class PostgresOptions:
     """Turn row-level security on: PostgreSQL shows each tenant only its own rows. It is never turned off again."""
     device: str = "cpu"
     """Where records are encrypted: `cpu`, `cuda`, or `auto`: `cuda` if there is a GPU."""
-    pooler: bool = False
-    """True if a pooler in transaction mode (PgBouncer) stands before the server: nothing may outlive a transaction."""
+    pooler: bool | None = None
+    """True if a pooler in transaction mode (PgBouncer) stands before the server: nothing may outlive a transaction.
+    None finds out if there is a pooler, and takes it for one of that mode. False is for a pooler in session mode:
+    indexes are built without blocking writers."""
 
     def __post_init__(self) -> None:
         _one_of("index", self.index, INDEX_KINDS)
@@ -158,7 +160,7 @@ def parse_url(url: str, given: Mapping[str, Any]) -> tuple[str, str, PostgresOpt
     for name, value in (*ours.items(), *given.items()):
         if known.get(name, MISSING) is MISSING:
             raise UriError(f"postgresql store: unknown option {name!r}; the options are {listed}")
-        values[name] = _converted(name, value, type(known[name]))
+        values[name] = _converted(name, value, bool if known[name] is None else type(known[name]))
     return target, read.shown(), PostgresOptions(**values)
 
 

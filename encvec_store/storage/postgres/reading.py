@@ -15,7 +15,7 @@ from ...data.fields import Term
 from ...data.filters import AllOf, Predicate
 from ...errors import CollectionNotFoundError
 from ..protocol import CollectionSpec
-from .faults import explained, is_moved, is_outdated
+from .faults import explained, is_moved, is_outdated, translated
 from .names import kept
 from .predicates import PredicateSql
 from .server import Server
@@ -100,7 +100,8 @@ class RecordsReader:
 
     def find_extension(self) -> None:
         """Look up where the extension is now: somebody may have moved it to another schema."""
-        self.source.read(self.server.look)
+        with translated("read", self.source.place):
+            self.source.read(self.server.look)
 
     def catch_up(self) -> None:
         """Ask which tables are in use."""

@@ -44,6 +44,7 @@ def prepare(source: Source) -> Server:
         StoreUnreachableError: something is missing or too old, and could not be created.
     """
     try:
+        source.look_for_pooler()
         release = source.read(lambda cursor: cursor.connection.info.server_version)
         if release < _OLDEST * 10_000:
             raise StoreUnreachableError(

@@ -8,9 +8,11 @@ it. Settings are always local to a transaction, so that a pooler in transaction 
 from __future__ import annotations
 
 import copy
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from typing import Any, LiteralString, TypeVar
 
 import psycopg
@@ -20,10 +22,12 @@ from ...runtime.concurrency import sleep
 from .connections import Connections
 from .driver import Cursor
 from .faults import READS, explained, is_conflict, is_lost
+from .options import PostgresOptions
 
 __all__ = ["Cursor", "Source"]
 
 T = TypeVar("T")
+log = logging.getLogger("encvec_store")
 _SETTLING = 5.0
 """Seconds to wait for a transaction to end whose connection was lost at its COMMIT."""
 _PAUSE = 0.05
@@ -37,9 +41,31 @@ class Source:
 
     def __init__(self, connections: Connections) -> None:
         self.place = connections.place
-        self.options = connections.options
         self._connections = connections
         self._local: Mapping[str, str] = {}
+
+    @property
+    def options(self) -> PostgresOptions:
+        """How to use the database."""
+        return self._connections.options
+
+    def look_for_pooler(self) -> None:
+        """Find out if a connection pooler answers in the server's place. Run it before anything else.
+
+        A pooler in transaction mode may run a prepared statement in another session of the server. There, another
+        statement may have its name, and run in its place without an error.
+        """
+        met = self.options.pooler or self.read(_met_pooler)
+        self._connections.prepares = not met
+        if self.options.pooler is not None:
+            return
+        self._connections.options = replace(self.options, pooler=met)
+        if met:
+            log.info(
+                "a connection pooler stands before %s: no statement is prepared, and index builds block writers;"
+                " if the pooler is in session mode, add pooler=0 to the URL",
+                self.place,
+            )
 
     def read(self, work: Callable[[Cursor], T], settings: Mapping[str, str] | None = None) -> T:
         """Run `work` on a cursor, in a transaction if there are `settings`; repeat it if the connection was lost.
@@ -71,6 +97,8 @@ class Source:
     def _quickly(self, work: Callable[[Cursor], T]) -> T:
         """Run `work` on a connection of our own pool, with less overhead than `_cursor`."""
         connection = self._connections.take()
+        if not self._connections.prepares:
+            connection.prepare_threshold = None
         try:
             return work(self._connections.driver.cursor(connection))
         finally:
@@ -183,7 +211,7 @@ class Source:
             if not before:
                 connection.set_autocommit(True)
             prepared = connection.prepare_threshold
-            if self.options.pooler:  # the next statement may meet another session of the server
+            if not self._connections.prepares:
                 connection.prepare_threshold = None
             try:
                 yield self._connections.driver.cursor(connection)
@@ -191,3 +219,8 @@ class Source:
                 connection.prepare_threshold = prepared
                 if not before and not connection.closed:
                     connection.set_autocommit(False)
+
+
+def _met_pooler(cursor: Cursor) -> bool:
+    """Return True if a pooler answers: it tells each client a made-up number in place of the server's process."""
+    return cursor.execute(b"SELECT pg_backend_pid()").fetchone() != (cursor.connection.info.backend_pid,)
