@@ -17,7 +17,7 @@ import pytest
 import encvec_store as ev
 from encvec_store.sealed_index import builder, index
 from encvec_store.sealed_index.saving import Shelf
-from encvec_store.storage.protocol import Blob
+from encvec_store.storage import Blob
 
 pytestmark = pytest.mark.leakage
 
