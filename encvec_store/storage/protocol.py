@@ -208,7 +208,8 @@ class Records(Protocol):
     def current(self, rows: Rows) -> tuple[int, Rows, Bytes]:
         """Return (a generation, *vectors(rows)). The generation was current when the call began, or later.
 
-        PostgreSQL answers both by one statement. Raises CollectionNotFoundError once the collection was dropped.
+        The rows must be of this collection, as a follower knows them. PostgreSQL answers both by one statement. Raises
+        CollectionNotFoundError once the collection was dropped.
         """
         ...
 

@@ -180,6 +180,20 @@ class Contract(CelledContract, MovingContract, PrecisionContract, RacesContract,
         assert {hit.document for hit in mine.search(vectors[1], where=where)} == {"long " * 100}
         assert len(asked) == 2
 
+    def test_a_sealed_search_is_two_statements(self, place, make, monkeypatch):
+        """The first brings candidates and tells whether somebody wrote, the second brings payloads."""
+        mine = make("small", scheme="sealed")
+        names, vectors = [f"id-{i}" for i in range(40)], np.random.default_rng(0).standard_normal((40, mine.dim))
+        mine.upsert(names, vectors)
+        mine.search(vectors[1])
+        read, asked = Source.read, []
+        monkeypatch.setattr(Source, "read", lambda self, *more: asked.append(1) or read(self, *more))
+        assert mine.search(vectors[1])[0].id == "id-1"
+        assert len(asked) == 2
+        with place.connect() as other:
+            other.collection("small").delete(["id-1"])
+        assert mine.search(vectors[1])[0].id != "id-1"
+
     def test_random_histories(self, opening, pg_place):
         schemas = (f"{pg_place.schema}_{n}" for n in itertools.count())
         machine.run(lambda keyset: opening(keyset, next(schemas)), examples=15)

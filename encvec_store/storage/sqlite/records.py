@@ -38,6 +38,8 @@ _SIZES = f"SELECT row, coalesce(length(payload), 0) {_THESE}"
 _AUDIT = f"SELECT row, partition, token {_THESE}"
 _TERMS = "SELECT row, field, kind, value FROM terms WHERE row IN (SELECT value FROM json_each(?)) AND +collection = ?"
 _ENVELOPES = f"SELECT row, envelope FROM vectors WHERE row IN (SELECT row {_THESE})"  # noqa: S608
+# A row is one of the whole file, so those that a follower of this collection knows need not be looked up in records.
+_KNOWN = "SELECT row, envelope FROM vectors WHERE row IN (SELECT value FROM json_each(?)) AND ?"
 _INDEX_VECTORS = f"SELECT row, vector FROM index_vectors WHERE row IN (SELECT row {_THESE})"  # noqa: S608
 _ROWS = """SELECT group_concat(row) FROM (
     SELECT row FROM records WHERE collection = ? AND row > ? ORDER BY row LIMIT ?)"""
@@ -187,7 +189,10 @@ class SqliteRecords:
 
     def current(self, rows: Rows) -> tuple[int, Rows, Bytes]:
         """Return (a generation, *vectors(rows))."""
-        return self.generation(), *self.vectors(rows)
+        generation = self.generation()
+        with self._database.read() as cursor:
+            found, envelopes = self._fetch(cursor, _KNOWN, rows)
+        return generation, found, _matrix(envelopes, self.spec.envelope_size)
 
     def payloads(self, rows: Rows) -> tuple[Rows, list[bytes]]:
         """Return (found rows in the order asked, sealed payloads)."""
