@@ -218,8 +218,11 @@ def open_store(place: Place, *, create: bool = False) -> Iterator[Store]:
 
 def finish(target: Collection, *, index: bool) -> None:
     """Do the maintenance that is due after a load, and build the index if asked. A failure loses no records."""
+    sealed = target.stats()["scheme"]["name"] == "sealed"
+    if sealed and not index:
+        return
     try:
-        with progress("encrypting anew", target.count()) as advance:
+        with progress("building the index" if sealed else "encrypting anew", target.count()) as advance:
             target.maintain(progress=advance)
     except EncvecError as error:
         note(f"not done now: {error}; `encvec maintain` tries it again")

@@ -18,21 +18,23 @@ __all__ = ["maintain", "refit"]
 
 @click.command()
 @click.argument("names", nargs=-1, metavar="[COLLECTION]...")
+@click.option("--purge", is_flag=True, help="Sealed collections: leave nothing of deleted records in the index.")
 @click.option("--tenant", metavar="NAME", help="Only this tenant's collections.")
 @place_options
-def maintain(names: tuple[str, ...], tenant: str | None, place: Place, as_json: bool) -> None:
+def maintain(names: tuple[str, ...], purge: bool, tenant: str | None, place: Place, as_json: bool) -> None:
     """Do what is due for the collections (default: all).
 
     Fits the profile of a sketch once there are enough records, and again when recent records differ. As a collection
-    grows, spreads it over more cells and re-ranks more candidates. Each step is one transaction: searches go on
-    meanwhile, and an interrupted step is simply run again. `encvec stats` says what is due.
+    grows, spreads it over more cells and re-ranks more candidates. Each step is one transaction. For a sealed
+    collection, indexes new records and stores the index. Searches go on meanwhile, and an interrupted step is simply
+    run again. `encvec stats` says what is due.
 
     \b
     Example:
       encvec maintain docs
     """
     with open_store(place) as store:
-        reports = [_maintained(store, owner, name) for owner, name in chosen(store, names, tenant)]
+        reports = [_maintained(store, owner, name, purge=purge) for owner, name in chosen(store, names, tenant)]
     if as_json:
         emit({"collections": reports})
     elif reports:
@@ -46,12 +48,12 @@ def maintain(names: tuple[str, ...], tenant: str | None, place: Place, as_json: 
         raise Failure(failed[0]["kind"], f"not maintained: {which}")
 
 
-def _maintained(store: Store, tenant: str, name: str) -> dict[str, Any]:
+def _maintained(store: Store, tenant: str, name: str, *, purge: bool) -> dict[str, Any]:
     place = {"tenant": tenant, "collection": name}
     try:
         found = store.collection(name, tenant=tenant)
         with progress(f"maintaining {name}", found.count()) as advance:
-            return {**place, "done": found.maintain(progress=advance)}
+            return {**place, "done": found.maintain(purge=purge, progress=advance)}
     except EncvecError as error:  # go on with the other collections
         return {**place, "done": [], "kind": type(error).__name__, "error": str(error)}
 

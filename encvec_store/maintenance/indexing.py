@@ -6,6 +6,7 @@ import logging
 from typing import Any
 
 from ..engine.session import Session
+from ..errors import EncvecError
 from ..sealed_index import FIRST, Index
 from .jobs import Job
 from .rewrite import Progress
@@ -29,11 +30,13 @@ class Indexing:
         self._session, self._index, self._job, self._mode = session, index, job, mode
         self._written = 0
         """Records written since the index was last built."""
+        self._wrote = False
         self._hinted = False
 
     def wrote(self, records: int) -> None:
         """Take note of a write, and have the index built if it is due."""
         self._written += records
+        self._wrote = True
         if self._written > FIRST:
             self._start()
 
@@ -57,9 +60,27 @@ class Indexing:
         return builder.run(self._session, progress, thorough=thorough, purge=purge)
 
     def close(self) -> None:
-        """Store what was built, if it is much."""
-        if self._index.builder is not None:
-            self._index.builder.close(self._session)
+        """Store what was built, if it is much. In manual mode, say how many records are not indexed, if many."""
+        builder = self._index.builder
+        if builder is None:
+            return
+        builder.close(self._session)
+        if self._mode == "manual" and (self._wrote or builder.waiting > FIRST):
+            left = self._left()
+            if left > FIRST:
+                log.warning("%s records are not indexed: run `encvec maintain`", f"{left:,}")
+
+    def _left(self) -> int:
+        """Count the records in no stored graph."""
+        session, shelf = self._session, self._index.sealed.shelf
+        if shelf is None or self._index.builder is None or self._index.builder.exact:
+            return 0
+        try:
+            stored = shelf.listed(session.records, session.keyring)
+            return session.records.count() - sum(each.count for each in stored)
+        except EncvecError as error:  # the store is gone, or the collection was dropped: nothing is lost by that
+            log.info("nobody knows how many records are not indexed: %s", error)
+            return 0
 
     def drop(self) -> None:
         """Forget the index: the collection was dropped."""
@@ -67,7 +88,7 @@ class Indexing:
 
     def stats(self) -> dict[str, Any]:
         """Describe the index."""
-        return self._index.stats()
+        return self._index.stats(self._session.records, self._session.keyring)
 
     def _start(self) -> None:
         self._written = 0

@@ -15,7 +15,8 @@ import numpy as np
 
 from ..data.arrays import Matrix, Rows
 from ..errors import StoreError, StoreLockedError, StoreUnreachableError
-from ..runtime.concurrency import Lock, offload
+from ..runtime.concurrency import Lock, in_walk, offload
+from .graph import Tick
 from .index import COARSE, Opener, SealedIndex
 from .kinds import build, chosen
 from .lease import Lease
@@ -108,6 +109,17 @@ class Builder:
         return done
 
     @property
+    def exact(self) -> bool:
+        """True if no graph is wanted: searches compare all vectors."""
+        return self._kind == "flat"
+
+    @property
+    def waiting(self) -> int:
+        """Count the records that are in no lasting graph, as far as the state in memory shows."""
+        state = self._index.state
+        return 0 if state is None else self._waiting(state)
+
+    @property
     def wanted(self) -> bool:
         """True if searches would be faster after `run`, and it was not tried a moment ago."""
         state = self._index.state
@@ -189,16 +201,17 @@ class Builder:
             order = np.argsort(rows, kind="stable")
             rows, vectors = rows[order], vectors[order]
         old: tuple[Indexed, ...] = tuple(again)
+        tick = self._ticking(progress, len(rows))
         if young is not None and len(rows) and rows[0] > young.rows[-1]:
-            graph = offload(len(rows), young.graph.extended, vectors)
+            graph = offload(len(rows), young.graph.extended, vectors, tick)
             part = Indexed(version, graph, np.concatenate([young.rows, rows]), stored=young.stored)
             old = (*old, young)
         else:
-            graph = offload(len(rows), build, kind, self._index.metric.name, vectors)
+            graph = offload(len(rows), build, kind, self._index.metric.name, vectors, tick=tick)
             part = Indexed(version, graph, rows)
         self._index.publish(old, (part,))
-        if progress is not None:
-            progress(len(rows), self._waiting(state))
+        if tick is None and progress is not None:
+            progress(len(rows), len(rows))
 
     def _rebuild(self, opener: Opener, part: Indexed) -> None:
         """Build a graph anew without the dead rows."""
@@ -211,14 +224,14 @@ class Builder:
         into, young = graphs[-2], graphs[-1]
         rows, vectors = self._vectors_of(opener, young)
         if len(rows) and rows[0] > into.rows[-1]:
-            graph = offload(len(rows), into.graph.extended, vectors)
+            graph = offload(len(rows), into.graph.extended, vectors, self._ticking())
             part = Indexed(into.version, graph, np.concatenate([into.rows, rows]), stored=into.stored)
         else:  # rows of the two overlap: build one graph of both
             older, before = self._vectors_of(opener, into)
             rows = np.concatenate([older, rows])
             order = np.argsort(rows)
             vectors = np.concatenate([before, vectors])[order]
-            graph = offload(len(rows), build, into.graph.kind, self._index.metric.name, vectors)
+            graph = offload(len(rows), build, into.graph.kind, self._index.metric.name, vectors, tick=self._ticking())
             part = Indexed(into.version, graph, rows[order])
         self._index.publish((into, young), (part,))
 
@@ -229,6 +242,21 @@ class Builder:
             return np.concatenate([rows for rows, _ in opened]), np.concatenate([vectors for _, vectors in opened])
         places = np.arange(len(part.rows)) if part.alive is None else np.flatnonzero(part.alive)
         return part.rows[places], part.graph.decoded(places)[:, : self._index.dim]
+
+    def _ticking(self, progress: Progress | None = None, total: int = 0) -> Tick | None:
+        """Return what is called while a graph is built: it keeps the lease, and reports progress.
+
+        None in an event loop. There a worker thread builds, which can neither wait for the store nor call back.
+        """
+        if in_walk():
+            return None
+
+        def tick(count: int) -> None:
+            self._renew()
+            if progress is not None:
+                progress(count, total)
+
+        return tick
 
     # at rest
 
@@ -258,8 +286,11 @@ class Builder:
             self._refuse(error)
 
     def _renew(self) -> None:
+        """Renew the lease when it is due. A build goes on without it: two builders do no harm."""
+        if self._lease is None or not self._lease.due:
+            return
         try:
-            if self._lease is not None and not self._lease.taken():
+            if not self._lease.taken():
                 self._lease = None
         except StoreError as error:
             self._lease = None

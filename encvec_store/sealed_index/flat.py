@@ -10,7 +10,7 @@ import numpy as np
 from ..data.arrays import Matrix
 from .arrays import Array
 from .faissing import Searched, checked, faiss, fill, measure_of, points_of, view, width_of
-from .graph import Positions
+from .graph import Positions, Tick
 
 __all__ = ["Flat"]
 
@@ -25,10 +25,13 @@ class Flat(Searched):
         self._vectors: Matrix = view(raw, raw.codes, np.uint8).view(np.float32).reshape(-1, self.width)
 
     @classmethod
-    def build(cls, metric: str, vectors: Matrix, threads: int | None = None) -> Flat:
+    def build(cls, metric: str, vectors: Matrix, threads: int | None = None, tick: Tick | None = None) -> Flat:
         """Return a graph over (n, dim) vectors."""
         dim = vectors.shape[1]
-        return cls(metric, dim, _raw(metric, dim, [points_of(metric, vectors, width_of(dim))]))
+        made = cls(metric, dim, _raw(metric, dim, [points_of(metric, vectors, width_of(dim))]))
+        if tick is not None:
+            tick(len(vectors))
+        return made
 
     @classmethod
     def restored(cls, metric: str, dim: int, codes: Sequence[dict[str, Array]], structure: dict[str, Array]) -> Flat:
@@ -60,13 +63,13 @@ class Flat(Searched):
         """Return the vectors at some positions."""
         return self._vectors[positions]
 
-    def extended(self, vectors: Matrix) -> Flat:
+    def extended(self, vectors: Matrix, tick: Tick | None = None) -> Flat:
         """Return a new graph with more vectors."""
-        return Flat(
-            self.metric,
-            self.dim,
-            _raw(self.metric, self.dim, [self._vectors, points_of(self.metric, vectors, self.width)]),
-        )
+        points = points_of(self.metric, vectors, self.width)
+        made = Flat(self.metric, self.dim, _raw(self.metric, self.dim, [self._vectors, points]))
+        if tick is not None:
+            tick(len(vectors))
+        return made
 
     def kept(self, positions: Positions) -> Flat:
         """Return a new graph over some of its vectors."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy.typing as npt
 from ..data.arrays import Matrix
 from .arrays import Array
 
-__all__ = ["Bits", "Costs", "Found", "Graph", "Positions"]
+__all__ = ["Bits", "Costs", "Found", "Graph", "Positions", "Tick"]
 
 Positions = npt.NDArray[np.int64]
 """(n,) places of vectors in a graph, from 0."""
@@ -19,6 +20,8 @@ Costs = npt.NDArray[np.float32]
 Bits = npt.NDArray[np.uint8]
 """(ceil(count / 8),) one bit for each position, little-endian: whether it may be returned."""
 Found = list[tuple[Positions, Costs]]
+Tick = Callable[[int], None]
+"""Called while a graph is built, with the number of vectors added since the last call."""
 
 
 class Graph(Protocol):
@@ -58,7 +61,7 @@ class Graph(Protocol):
         """Return the vectors at some positions, as their codes have them; perhaps with more coordinates, all 0."""
         ...
 
-    def extended(self, vectors: Matrix) -> Graph:
+    def extended(self, vectors: Matrix, tick: Tick | None = None) -> Graph:
         """Return a new graph with (n, dim) vectors appended. At the peak, memory holds both graphs.
 
         This one does not change and can be searched meanwhile.

@@ -16,7 +16,7 @@ from ..data.arrays import Matrix
 from ..indexes.faiss import omp_threads
 from .arrays import Array
 from .faissing import Searched, checked, faiss, fill, measure_of, points_of, range_of, view, width_of
-from .graph import Positions
+from .graph import Positions, Tick
 
 __all__ = ["Hnsw"]
 
@@ -33,6 +33,10 @@ _NODE = 50
 """Cost of one more node in the list of a search, in units of one distance that a scan computes."""
 _BIT = 1 / 20
 _SEED = 12_345
+_LINKS = 2 * _M + 4
+"""A little more than the links of a node on average, on all levels."""
+_PIECE = 5_000
+"""Vectors added at a time."""
 
 
 class Hnsw(Searched):
@@ -48,13 +52,14 @@ class Hnsw(Searched):
         self._parameters: Any = None
 
     @classmethod
-    def build(cls, metric: str, vectors: Matrix, threads: int | None = None) -> Hnsw:
+    def build(cls, metric: str, vectors: Matrix, threads: int | None = None, tick: Tick | None = None) -> Hnsw:
         """Return a graph over (n, dim) vectors, n >= 1."""
         n, dim = vectors.shape
         raw = _empty(metric, width_of(dim))
         points = points_of(metric, vectors, raw.d)
         _train(raw, range_of(points[:: max(1, n // _SAMPLE)], _MARGIN))
-        return cls(metric, dim, _added(raw, points, threads))
+        _reserve(raw, n)
+        return cls(metric, dim, _added(raw, points, threads, tick))
 
     @classmethod
     def restored(cls, metric: str, dim: int, codes: Sequence[dict[str, Array]], structure: dict[str, Array]) -> Hnsw:
@@ -110,16 +115,18 @@ class Hnsw(Searched):
         vectors: Matrix = self._flat.sa_decode(self._codes[positions])
         return vectors
 
-    def extended(self, vectors: Matrix) -> Hnsw:
+    def extended(self, vectors: Matrix, tick: Tick | None = None) -> Hnsw:
         """Return a new graph with more vectors."""
         raw = _assembled(self.metric, self.width, [self._codes], **self.structure(), more=len(vectors))
-        return Hnsw(self.metric, self.dim, _added(raw, points_of(self.metric, vectors, self.width)))
+        points = points_of(self.metric, vectors, self.width)
+        return Hnsw(self.metric, self.dim, _added(raw, points, tick=tick))
 
     def kept(self, positions: Positions) -> Hnsw:
         """Return a new graph over some of its vectors, with the codes that they have."""
         raw = _empty(self.metric, self.width)
         _train(raw, self.structure()["ranges"])
         codes = self._codes[positions]
+        _reserve(raw, len(codes))
         raw = _added(raw, self._flat.sa_decode(codes))
         fill(faiss.downcast_index(raw.storage).codes, [codes], np.uint8)  # so that they do not wander by rounding
         return Hnsw(self.metric, self.dim, raw)
@@ -151,11 +158,24 @@ def _train(raw: Any, ranges: Array) -> None:
     storage.is_trained = raw.is_trained = True
 
 
-def _added(raw: Any, points: Matrix, threads: int | None = None) -> Any:
+def _reserve(raw: Any, n: int) -> None:
+    """Give an empty index the memory for n vectors, so that it need not be copied while they are added."""
+    hnsw, storage = raw.hnsw, faiss.downcast_index(raw.storage)
+    fill(storage.codes, [], np.uint8, n * raw.d)
+    fill(hnsw.levels, [], np.int32, n)
+    fill(hnsw.offsets, [np.zeros(1, np.uint64)], np.uint64, n)
+    fill(hnsw.neighbors, [], np.int32, n * _LINKS)
+
+
+def _added(raw: Any, points: Matrix, threads: int | None = None, tick: Tick | None = None) -> Any:
     """Append (n, width) points. The levels of the nodes depend on their number only, not on who drew others before."""
     raw.hnsw.rng = faiss.RandomGenerator(_SEED + raw.ntotal)
-    with omp_threads(threads):
-        raw.add(points)
+    for start in range(0, len(points), _PIECE):
+        some = points[start : start + _PIECE]
+        with omp_threads(threads):
+            raw.add(some)
+        if tick is not None:
+            tick(len(some))
     return raw
 
 
@@ -183,7 +203,7 @@ def _assembled(
     fill(storage.codes, [some.reshape(-1) for some in codes], np.uint8, more * width)
     fill(hnsw.levels, [levels], np.int32, more)
     fill(hnsw.offsets, [offsets], np.uint64, more)
-    fill(hnsw.neighbors, [neighbors], np.int32, more * (2 * _M + 4))
+    fill(hnsw.neighbors, [neighbors], np.int32, more * _LINKS)
     hnsw.entry_point, hnsw.max_level = map(int, entry)
     raw.ntotal = storage.ntotal = n
     return raw

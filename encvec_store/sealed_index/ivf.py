@@ -13,7 +13,7 @@ from ..data.arrays import Matrix
 from ..indexes.faiss import omp_threads
 from .arrays import Array
 from .faissing import Searched, checked, faiss, fill, measure_of, points_of, range_of, view, width_of
-from .graph import Positions
+from .graph import Positions, Tick
 
 __all__ = ["Ivf"]
 
@@ -37,13 +37,13 @@ class Ivf(Searched):
         self._lists = int(raw.nlist)
 
     @classmethod
-    def build(cls, metric: str, vectors: Matrix, threads: int | None = None) -> Ivf:
+    def build(cls, metric: str, vectors: Matrix, threads: int | None = None, tick: Tick | None = None) -> Ivf:
         """Return a graph over (n, dim) vectors, n >= 1."""
         dim = vectors.shape[1]
         with omp_threads(threads):
             points = points_of(metric, vectors, width_of(dim))
             raw = _empty(metric, _centroids(metric, points), _ranges(metric, points[:: max(1, len(points) // _SAMPLE)]))
-            return cls(metric, dim, _filled(raw, [_coded(raw, points)]))
+            return cls(metric, dim, _filled(raw, [_coded(raw, points, tick)]))
 
     @classmethod
     def restored(cls, metric: str, dim: int, codes: Sequence[dict[str, Array]], structure: dict[str, Array]) -> Ivf:
@@ -92,13 +92,16 @@ class Ivf(Searched):
 
     def decoded(self, positions: Positions) -> Matrix:
         """Return the vectors at some positions, as their codes have them."""
-        raise NotImplementedError("codes lie in lists, so a scan with a mask is quicker")
+        codes = self._gathered(0, self.count)[1][positions]
+        with omp_threads():
+            vectors: Matrix = self._raw.sq.decode(codes)
+        return vectors
 
-    def extended(self, vectors: Matrix) -> Ivf:
+    def extended(self, vectors: Matrix, tick: Tick | None = None) -> Ivf:
         """Return a new graph with more vectors, in the same lists."""
         raw = _empty(self.metric, **self.structure())
         with omp_threads():
-            more = _coded(raw, points_of(self.metric, vectors, self.width))
+            more = _coded(raw, points_of(self.metric, vectors, self.width), tick)
             return Ivf(self.metric, self.dim, _filled(raw, [self._gathered(0, self.count), more]))
 
     def kept(self, positions: Positions) -> Ivf:
@@ -194,13 +197,15 @@ def _ranges(metric: str, sample: Matrix) -> Matrix:
     return np.concatenate([mean - 3 * deviation, 6 * deviation]).astype(np.float32)
 
 
-def _coded(raw: Any, points: Matrix) -> tuple[Lists, Array]:
+def _coded(raw: Any, points: Matrix, tick: Tick | None = None) -> tuple[Lists, Array]:
     """Return the list and the code of each point."""
     lists, codes = np.empty(len(points), np.int32), np.empty((len(points), raw.code_size), np.uint8)
     for start in range(0, len(points), _PIECE):
         some = slice(start, start + _PIECE)
         lists[some] = _lists_of(raw, points[some])
         codes[some] = raw.sq.compute_codes(points[some])
+        if tick is not None:
+            tick(len(points[some]))
     return lists, codes
 
 

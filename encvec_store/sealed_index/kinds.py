@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ..data.arrays import Matrix
 from .arrays import Array
 from .flat import Flat
-from .graph import Graph
+from .graph import Graph, Tick
 from .hnsw import Hnsw
 from .ivf import Ivf
 
@@ -18,9 +18,19 @@ KINDS = tuple(_CLASSES)
 _FLAT_MOST = 5_000
 
 
-def build(kind: str, metric: str, vectors: Matrix, threads: int | None = None) -> Graph:
-    """Return a graph over (n, dim) vectors, n >= 1. `threads` of OpenMP build it; None means as many as allowed."""
-    return _CLASSES[kind].build(metric, vectors, threads)
+def build(
+    kind: str, metric: str, vectors: Matrix, threads: int | None = None, tick: Tick | None = None
+) -> Graph:
+    """Return a graph over (n, dim) vectors, n >= 1.
+
+    Args:
+        kind: one of KINDS.
+        metric: the collection's.
+        vectors: (n, dim).
+        threads: threads of OpenMP that build it; None means as many as allowed.
+        tick: called after each piece of the work.
+    """
+    return _CLASSES[kind].build(metric, vectors, threads, tick)
 
 
 def restored(kind: str, metric: str, dim: int, codes: Sequence[dict[str, Array]], structure: dict[str, Array]) -> Graph:

@@ -9,6 +9,8 @@ from typing import Any
 
 from ..data.metrics import Metric
 from ..runtime.forks import Mutex
+from ..sealing.keyring import Keyring
+from ..storage.protocol import Records
 from .budget import BUDGET
 from .builder import Builder
 from .index import SealedIndex
@@ -24,13 +26,14 @@ class Index:
     sealed: SealedIndex
     builder: Builder | None
 
-    def stats(self) -> dict[str, Any]:
-        """Describe the index in memory, and what of it is stored."""
-        state = self.sealed.state
+    def stats(self, records: Records, keyring: Keyring) -> dict[str, Any]:
+        """Describe the index in memory, and what of it is stored. See `Collection.stats`."""
+        state, shelf, builder = self.sealed.state, self.sealed.shelf, self.builder
         graphs = [] if state is None else state.parts
-        stored = [part.stored for part in graphs if part.stored is not None]
+        stored = [] if shelf is None else shelf.listed(records, keyring)
+        kinds = {part.graph.kind for part in graphs} if state is not None else {each.kind for each in stored}
         return {
-            "kind": "+".join(sorted({part.graph.kind for part in graphs})) or "flat",
+            "kind": "+".join(sorted(kinds)) or "flat",
             "loaded": state is not None,
             "graphs": len(graphs),
             "rows": sum(len(part.rows) for part in graphs),
@@ -38,10 +41,11 @@ class Index:
             "tail": 0 if state is None else state.tail.living,
             "memory_bytes": self.sealed.bytes,
             "memory_limit": BUDGET.limit,
-            "segments": sum(len(each.codes) + 1 for each in stored),
+            "segments": sum(len(each.segments) for each in stored),
             "stored_rows": sum(each.count for each in stored),
-            "stored_bytes": sum(segment.padded for each in stored for segment in (*each.codes, each.structure)),
-            "building": self.builder is not None and self.builder.building,
+            "stored_bytes": sum(segment.padded for each in stored for segment in each.segments),
+            "building": builder is not None and builder.building,
+            "failed": None if builder is None else builder.failed,
         }
 
 
