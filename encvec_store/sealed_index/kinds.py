@@ -18,9 +18,7 @@ KINDS = tuple(_CLASSES)
 _FLAT_MOST = 5_000
 
 
-def build(
-    kind: str, metric: str, vectors: Matrix, threads: int | None = None, tick: Tick | None = None
-) -> Graph:
+def build(kind: str, metric: str, vectors: Matrix, threads: int | None = None, tick: Tick | None = None) -> Graph:
     """Return a graph over (n, dim) vectors, n >= 1.
 
     Args:
