@@ -86,8 +86,10 @@ class Indexing:
         """Forget the index: the collection was dropped."""
         self._index.sealed.forget()
 
-    def stats(self) -> dict[str, Any]:
-        """Describe the index."""
+    def stats(self) -> dict[str, Any] | None:
+        """Describe the index; None if there is none that is built."""
+        if self._index.builder is None:
+            return None
         return self._index.stats(self._session.records, self._session.keyring)
 
     def _start(self) -> None:

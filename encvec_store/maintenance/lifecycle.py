@@ -298,8 +298,8 @@ class Lifecycle:
         return None if state is None else {**state, "failed": self._failed}
 
     def index_stats(self) -> dict[str, Any] | None:
-        """Describe the index over opened vectors; None if index vectors are searched."""
-        return None if self._session.config.index_dim else self._indexing.stats()
+        """Describe the index over opened vectors; None if the scheme has index vectors, even if only later."""
+        return self._indexing.stats()
 
     def cells(self) -> dict[str, Any] | None:
         """Describe the cells; None if there are no index vectors."""

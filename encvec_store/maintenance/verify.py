@@ -19,6 +19,7 @@ from ..engine.lookup import pages
 from ..engine.session import Session
 from ..errors import AuthenticationError, KeyUnavailableError
 from ..runtime.concurrency import offload
+from ..sealed_index import check
 from ..sealing.codec import RecordCodec, of_one_write
 from .repeats import RepeatedIds
 
@@ -49,7 +50,7 @@ class VerifyReport:
     """Records under a disabled or destroyed key version. Those under a disabled one are authenticated, but nothing of
     them is shown; those under a destroyed one cannot be checked."""
     store: list[str] = field(default_factory=list)
-    """Damage that the store finds itself, without keys."""
+    """Damage that the store finds itself, without keys, and of the index over opened vectors."""
 
     @property
     def ok(self) -> bool:
@@ -68,6 +69,8 @@ def verify(session: Session, progress: Callable[[int, int], None] | None = None)
     """Open every record and check that its parts belong together. See `Collection.verify`."""
     session.refresh()
     report = VerifyReport(store=session.records.check() + session.index.check() + session.check())
+    if not session.config.index_dim:
+        report.store += check(session, session.config.metric.name, session.config.dim)
     total, names = session.records.count(), RepeatedIds(session)
     for rows in pages(session, _CHUNK):
         damaged = _look(session, rows, report, names)

@@ -94,6 +94,11 @@ class Shelf:
             count += sum(part.count for part in known.parts) if known is not None else 0
         return news and count >= sum(len(part.rows) for part in state.parts if part.kept)
 
+    def listed(self, records: Records, keyring: Keyring) -> list[StoredGraph]:
+        """Return the graphs that the stored manifests name; none of a manifest that cannot be read."""
+        found = [self._read(records, keyring, version) for version in keyring.live]
+        return [part for each in found if each is not None for part in each[0].parts]
+
     def outdated(self, state: Snapshot) -> bool:
         """Say whether the stored manifests differ from the state."""
         return any(
@@ -159,7 +164,7 @@ class Shelf:
             if listed.number < self._highest.get(version, 0):
                 log.warning("an older sealed index was put back; what it lacks is read from the records")
             try:
-                return listed, raw, [self._part(records, keyring, version, entry) for entry in listed.parts]
+                return listed, raw, [self.part(records, keyring, version, entry) for entry in listed.parts]
             except MissingSegmentError:  # another process stored a newer manifest meanwhile
                 continue
             except KeyUnavailableError:
@@ -192,7 +197,15 @@ class Shelf:
             return None
         return found
 
-    def _part(self, records: Records, keyring: Keyring, version: int, entry: StoredGraph) -> Indexed:
+    def part(self, records: Records, keyring: Keyring, version: int, entry: StoredGraph) -> Indexed:
+        """Return a stored graph.
+
+        Raises:
+            MissingSegmentError: another process has stored a newer manifest.
+            AuthenticationError: a segment was altered, moved or swapped.
+            KeyUnavailableError: its key version is disabled or destroyed.
+            ValueError: its arrays do not fit together.
+        """
         codes = [segments.opened(records, keyring, segment) for segment in entry.codes]
         structure = segments.opened(records, keyring, entry.structure)
         rows = np.concatenate([each.pop(_ROWS) for each in codes]) if codes else np.empty(0, np.int64)

@@ -1,0 +1,100 @@
+"""Checks what is stored of a sealed index: segments and manifests authenticate, and codes agree with the records."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from ..data.arrays import Matrix, Rows
+from ..errors import AuthenticationError, KeyUnavailableError
+from ..runtime.concurrency import offload
+from . import manifest as manifests
+from .faissing import points_of, width_of
+from .index import Opener
+from .manifest import Manifest
+from .saving import Shelf
+from .segments import MissingSegmentError
+from .state import Indexed
+
+__all__ = ["check"]
+
+_SAMPLE = 1_000
+"""Records of each graph whose codes are compared."""
+_FAR = 0.5
+"""A code is wrong if its squared distance from its vector is a larger share of the mean from one vector to another."""
+_WRONG = 0.05
+"""Codes of vectors outside the range of a graph are clipped, so a few may look wrong."""
+_ATTEMPTS = 3
+_CURE = "the index is only a cache, and searches do without it: rebuild it with `encvec maintain`"
+
+
+def check(opener: Opener, metric: str, dim: int) -> list[str]:
+    """Return what is wrong with the stored index of a collection, a line for each fault; none if there is no index.
+
+    Args:
+        opener: the open collection.
+        metric: the collection's.
+        dim: coordinates of a vector.
+    """
+    shelf = Shelf(metric, dim)
+    found: list[str] = []
+    for version in opener.keyring.live:
+        faults: list[str] = []
+        for _ in range(_ATTEMPTS):
+            try:
+                faults = _faults(opener, shelf, version)
+            except KeyUnavailableError:
+                faults = []
+            except MissingSegmentError as error:  # or another process has stored a newer manifest meanwhile
+                faults = [str(error)]
+            else:
+                break
+        found += [f"index of key version {version}: {fault}; {_CURE}" for fault in faults]
+    return found
+
+
+def _faults(opener: Opener, shelf: Shelf, version: int) -> list[str]:
+    try:
+        found = manifests.read(opener.records, opener.keyring, version)
+    except AuthenticationError as error:
+        return [f"the manifest is damaged ({error})"]
+    if found is None:
+        there = opener.records.blob(manifests.name_of(version)) is not None
+        return ["the manifest has a format that this version does not know"] if there else []
+    listed = found[0]
+    if (listed.metric, listed.dim) != (shelf.metric, shelf.dim):
+        return ["the manifest is of another metric or dimension"]
+    return _of_graphs(opener, shelf, listed)
+
+
+def _of_graphs(opener: Opener, shelf: Shelf, listed: Manifest) -> list[str]:
+    faults = []
+    for number, entry in enumerate(listed.parts, 1):
+        try:
+            part = shelf.part(opener.records, opener.keyring, listed.version, entry)
+        except (AuthenticationError, ValueError) as error:
+            faults.append(f"graph {number} of {len(listed.parts)} is damaged ({error})")
+            continue
+        wrong, compared = _disagreeing(opener, part, shelf.metric)
+        if wrong > _WRONG * compared:
+            faults.append(f"graph {number} of {len(listed.parts)}: {wrong} of {compared} codes are of other vectors")
+    return faults
+
+
+def _disagreeing(opener: Opener, part: Indexed, metric: str) -> tuple[int, int]:
+    """Compare a sample of codes with the records' vectors: (codes that are far from theirs, codes compared)."""
+    count = len(part.rows)
+    places = np.unique(np.linspace(0, count - 1, min(count, _SAMPLE)).astype(np.int64))
+    rows, vectors, _ = opener.open_vectors(part.rows[places])
+    if not len(rows):
+        return 0, 0
+    far = offload(len(rows), _far, part, rows, vectors, metric)
+    return int(far.sum()), len(rows)
+
+
+def _far(part: Indexed, rows: Rows, vectors: Matrix, metric: str) -> npt.NDArray[np.bool_]:
+    exact = points_of(metric, vectors, width_of(vectors.shape[1])).astype(np.float64)
+    coded = part.graph.decoded(np.searchsorted(part.rows, rows)).astype(np.float64)
+    spread = 2 * exact.var(axis=0).sum()
+    far: npt.NDArray[np.bool_] = ((exact - coded) ** 2).sum(axis=1) > _FAR * spread + 0.01 * (exact**2).sum(axis=1)
+    return far
