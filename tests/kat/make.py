@@ -13,6 +13,7 @@ import json
 import sys
 import tempfile
 import uuid
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -25,6 +26,7 @@ from encvec_store.crypto.labels import Purpose, derive, encode
 from encvec_store.crypto.prf import Keystream, Pmac
 from encvec_store.crypto.segments import SegmentCipher
 from encvec_store.data.ids import id_bytes
+from encvec_store.data.metrics import Centre, metric
 from encvec_store.data.precision import Precision
 from encvec_store.data.records import encode_payload
 from encvec_store.integrations.sqlalchemy.cipher import ColumnCipher
@@ -239,6 +241,33 @@ def sketch(device=CPU):
     return {**of_the_collection(), "cases": cases}
 
 
+def centred(device=CPU):
+    """A profile of format 2, which keeps what l2 is lifted from, and vectors lifted and encrypted under it."""
+    centre = Centre(points(1, 7)[0], 1.5)
+    held = replace(profile(9, 4), centre=centre)
+    l2, beyond = metric("l2"), centre.point + np.float32(2)
+    rows = np.concatenate([points(2, 7), centre.point[None], beyond[None]])
+    lifted, asked = l2.lift(rows, 8.0, centre), l2.lift_query(points(1, 7), 8.0, centre)
+    fitted = Sketch(beta=1.8, gamma=0.0, query_beta=0.0).fitted(held)
+    keyed = fitted.keyed(ROOT, CONTEXT, 9, held, device)
+    vectors, nonces = keyed.encrypt(lifted, cipher().tokens(IDS[:4]), rows)
+    with fixed_random():
+        blob = blob_cipher().seal_blob("profile", 0, held.digest, held.to_bytes())
+    return {
+        **of_the_collection(),
+        **fitted.parameters(),
+        "max_norm": 8.0,
+        "centre": {"point": centre.point.tolist(), "radius": centre.radius},
+        "bytes": held.to_bytes().hex(),
+        "blob": blob.hex(),
+        "nonces": [nonce.tobytes().hex() for nonce in nonces],
+        "points": lifted.astype(float).round(8).tolist(),
+        "query_points": asked.astype(float).round(8).tolist(),
+        "vectors": vectors.astype(float).round(8).tolist(),
+        "queries": keyed.encrypt_query(asked).astype(float).round(8).tolist(),
+    }
+
+
 def cells(device=CPU):
     """Index vectors and queries in cells, and which cell each record belongs to."""
     cases = []
@@ -366,6 +395,7 @@ MAKERS = {
     "half.json": half,
     "sap.json": sap,
     "sketch.json": sketch,
+    "centred.json": centred,
     "keysets.json": keysets,
     "column.json": column,
     "index.json": index,

@@ -85,6 +85,23 @@ def test_sketches(device):
 
 
 @pytest.mark.parametrize("device", DEVICES, indirect=True)
+def test_a_sketch_lifted_from_a_centre(device):
+    now, then = as_json(make.centred(device)), stored("centred.json")
+    for name in ("points", "query_points", "vectors", "queries"):
+        np.testing.assert_allclose(now.pop(name), then.pop(name), rtol=0, atol=1e-5)
+    assert now == then
+
+
+def test_a_centred_profile_opens():
+    then = stored("centred.json")
+    data = make.blob_cipher().open_blob("profile", 0, then["profile"], bytes.fromhex(then["blob"]))
+    assert data.hex() == then["bytes"]
+    assert data[0] == 2
+    centre = Profile.from_bytes(data).centre
+    assert (centre.point.tolist(), centre.radius) == (then["centre"]["point"], then["centre"]["radius"])
+
+
+@pytest.mark.parametrize("device", DEVICES, indirect=True)
 def test_cells(device):
     now, then = make.cells(device), stored("cells.json")
     assert [case["scheme"]["name"] for case in then["cases"]] == ["sap", "sketch", "sketch"]
