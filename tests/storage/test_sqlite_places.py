@@ -50,7 +50,7 @@ def test_stores_that_nobody_closes_leave_nothing_open(folder):
     use()
     gc.collect()
     before = descriptors()
-    for _ in range(20):
+    for _ in range(200):
         use()
     gc.collect()
     assert descriptors() == before
