@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -80,4 +79,4 @@ def text_id(value: Any, column: str) -> str:
         return value
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    raise InputError(f"id {column!r} must be a string or an integer, got {json.dumps(value, default=str)[:40]}")
+    raise InputError(f"id {column!r} must be a string or an integer, got {type(value).__name__}")

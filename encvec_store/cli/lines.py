@@ -135,10 +135,10 @@ class JsonLines(_Text):
             raise InputError("not UTF-8") from None
         except json.JSONDecodeError as error:
             raise InputError(f"not JSON: {error.msg} at column {error.colno}") from None
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"not JSON that can be read: {error}") from None
+        except (ValueError, RecursionError):
+            raise InputError("not JSON that can be read: a number is too long, or it is nested too deeply") from None
         if not isinstance(item, dict):
-            raise InputError(f"a record must be a JSON object, got {line[:40].decode(errors='replace')!r}")
+            raise InputError(f"a record must be a JSON object, got {type(item).__name__}")
         vector = self._vector(item)
         try:
             document = taken_out(item, self._columns.document or "document")
@@ -149,7 +149,7 @@ class JsonLines(_Text):
         if metadata is None:
             metadata = {}
         if not isinstance(metadata, dict):
-            raise InputError(f"'metadata' must be a JSON object, got {json.dumps(metadata)[:40]}")
+            raise InputError(f"'metadata' must be a JSON object, got {type(metadata).__name__}")
         if twice := metadata.keys() & item.keys():
             raise InputError(f"{min(twice)!r} stands both in 'metadata' and beside it")
         fields = metadata_from_json(metadata) | {key: from_json(value) for key, value in item.items()}

@@ -142,10 +142,10 @@ class ParquetReader:
         for place in range(len(column)):
             try:
                 values += self._held(column.slice(place, 1))
-            except (self._arrow.ArrowException, ValueError, OverflowError) as error:
+            except (self._arrow.ArrowException, ValueError, OverflowError):
                 values.append(None)
                 what = f"column {name!r}, {column.type}, has a value that Python cannot hold"
-                bad.setdefault(place, f"{what}: {error}; --exclude {name} leaves the column out")
+                bad.setdefault(place, f"{what}; --exclude {name} leaves the column out")
         return values
 
     def _held(self, column: Any) -> list[Any]:

@@ -117,7 +117,7 @@ def kind(value: Any) -> str:
         case bool():
             return "bool"
         case Decimal() if value.is_snan() or (value.is_finite() and abs(value.adjusted()) > _MAX_EXPONENT):
-            raise MetadataError(f"Decimal {value} has no exact value of a reasonable size")
+            raise MetadataError(f"a Decimal must be a number with an exponent from -{_MAX_EXPONENT} to {_MAX_EXPONENT}")
         case int() | float() | Decimal():
             return "number"
         case str():

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass
-from reprlib import repr as beginning
 from typing import Any
 
 from ..errors import FilterError, MetadataError, UnknownFieldError
@@ -64,14 +63,14 @@ def _paths(name: str) -> Iterator[str]:
 
 def _parse(where: Any, depth: int = 0) -> Filter:
     if not isinstance(where, Mapping):
-        raise FilterError(f"a filter must be a mapping, got {type(where).__name__}: {beginning(where)}")
+        raise FilterError(f"a filter must be a mapping, got {type(where).__name__}")
     if depth > MAX_DEPTH:
         raise FilterError(f"a filter is nested deeper than {MAX_DEPTH} levels")
     nodes: list[Filter] = []
     for given, operand in where.items():
         key = text(given)
         if key is None:
-            raise FilterError(f"filter keys must be strings, got {given!r}")
+            raise FilterError(f"filter keys must be strings, got {type(given).__name__}")
         match key.removeprefix("$"):
             case "and" | "or" as word:
                 if not isinstance(operand, list | tuple) or not operand:
@@ -107,23 +106,28 @@ def _condition(field: str, operator: str, operand: Any) -> Condition:
             case "in" | "nin":
                 items = list(operand) if isinstance(operand, Set) else listed(operand)
                 if items is None:
-                    raise FilterError(f"field {field!r}: {operator} must be a list, got {beginning(operand)}")
+                    raise FilterError(f"field {field!r}: {operator} must be a list, got {type(operand).__name__}")
                 values = list(map(exact, items))
             case "exists":
                 operand = exact(operand)
                 if not isinstance(operand, bool):
-                    raise FilterError(f"field {field!r}: exists must be true or false, got {beginning(operand)}")
+                    raise FilterError(f"field {field!r}: exists must be true or false, got {type(operand).__name__}")
                 values = [True] if operand else []  # see `Condition.values`
             case _:
                 values = [exact(operand)]
                 if operator in ORDER_OPERATORS and order_key(values[0]) is None:
                     raise FilterError(
-                        f"field {field!r}: {operator} must be a value with an order, got {beginning(operand)}"
+                        f"field {field!r}: {operator} must be a value with an order, got {_kind(operand)}"
                     )
         operator = {"eq": "in", "ne": "nin"}.get(operator, operator)
         return Condition(field, operator, {canonical(value): value for value in values})
     except (MetadataError, UnicodeEncodeError) as error:
         raise FilterError(f"field {field!r}: {error}") from None
+
+
+def _kind(value: Any) -> str:
+    """Name a value's type. Errors do not show what is compared: it may be as secret as what is stored."""
+    return "NaN" if isinstance(value, float) and value != value else type(value).__name__
 
 
 def _fields(node: Filter) -> set[str]:

@@ -39,7 +39,7 @@ _ROUNDING = 1 + 1e-5  # a vector normalised in float32 may be slightly longer th
 
 
 def as_array(values: Any, name: str) -> npt.NDArray[Any]:
-    """Turn what the caller gave into an array. Raises ShapeError."""
+    """Turn what the caller gave into an array. Raises ShapeError, which shows no value."""
     try:
         array = _unmasked(values, name)
         if array.dtype == object and array.ndim == 1:  # a column of vectors, such as a pandas Series of arrays
@@ -47,7 +47,7 @@ def as_array(values: Any, name: str) -> npt.NDArray[Any]:
     except ValueError as error:
         if isinstance(error, ShapeError):
             raise
-        raise ShapeError(f"{name} must have rows of equal length ({error})") from None
+        raise ShapeError(f"{name} must have rows of equal length") from None
     if array.dtype == object and array.ndim == 0:
         raise ShapeError(f"{name} must be an array or a list, got {type(values).__name__}: give a list")
     return array

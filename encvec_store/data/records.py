@@ -113,7 +113,7 @@ def _clean_mapping(item: Any, where: str, depth: int) -> dict[str, Any]:
     for key, value in item.items():
         name = text(key)
         if name is None:
-            raise MetadataError(f"{where}: keys must be strings, got {key!r}")
+            raise MetadataError(f"{where}: keys must be strings, got {type(key).__name__}")
         cleaned[name] = _clean(value, where, name, depth)
     return cleaned
 

@@ -156,12 +156,22 @@ def _parquet(collection: Collection, main: IO[bytes], progress: Progress | None)
             ]
             try:
                 writer.write_table(pa.Table.from_pylist(rows, schema))
-            except (pa.ArrowException, OverflowError) as error:
-                raise InputError(
-                    f"metadata has no form in Parquet: {error}; a .npy file has JSON lines beside"
-                ) from None
+            except (pa.ArrowException, OverflowError):
+                raise InputError(f"{_formless(rows, schema)}; a .npy file has JSON lines beside") from None
             n += len(chunk)
     return n
+
+
+def _formless(rows: list[dict[str, Any]], schema: Any) -> str:
+    """Name the metadata that its column cannot hold. The library's own message would show a value."""
+    import pyarrow as pa
+
+    for column in schema:
+        try:
+            pa.array([row.get(column.name) for row in rows], column.type)
+        except (pa.ArrowException, OverflowError):
+            return f"metadata {column.name!r} has a value that does not fit into a Parquet column of {column.type}"
+    return "the records have no form in Parquet"
 
 
 def _columns(collection: Collection) -> list[tuple[str, Any]]:

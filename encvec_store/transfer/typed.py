@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import datetime as dt
-import json
 import math
 import uuid
 from collections.abc import Mapping
@@ -79,7 +78,7 @@ def from_json(value: Any) -> Any:
             except InputError:
                 raise
             except (ValueError, TypeError, AttributeError, ArithmeticError):
-                raise InputError(f"{json.dumps(value)[:200]} is no value of the type {key}") from None
+                raise InputError(f"the value tagged {key} is none of that type") from None
     return metadata_from_json(value)
 
 

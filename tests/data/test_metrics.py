@@ -6,7 +6,7 @@ from hypothesis import assume, event, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from encvec_store.data.metrics import METRICS, as_vectors, metric, norms
+from encvec_store.data.metrics import METRICS, as_array, as_vectors, metric, norms
 from encvec_store.errors import MetricError, NonFiniteError, NormError, ShapeError, ZeroVectorError
 from tests.kits.foreign import Series
 
@@ -296,3 +296,17 @@ def test_contenders_are_few():
     vectors = np.random.default_rng(0).standard_normal((500, 384)).astype(np.float32)
     for name in ("cosine", "ip", "l2"):
         assert 10 <= len(metric(name).contenders(vectors[3] + vectors[4], vectors, 10)) <= 12
+
+
+class Loud:
+    """An array whose own conversion names a value."""
+
+    def __array__(self, *_args, **_more):
+        raise ValueError("cannot convert .71828 of 'a secret'")
+
+
+@pytest.mark.parametrize("given", [Loud(), [Loud()], Series([Loud()])])
+def test_an_error_shows_no_value(given):
+    with pytest.raises(ShapeError) as caught:
+        as_array(given, "vectors")
+    assert str(caught.value) == "vectors must have rows of equal length"

@@ -232,6 +232,14 @@ def test_metadata_that_no_column_holds_is_refused_and_nothing_is_left(docs, tmp_
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_value_that_no_column_holds_is_not_shown(store, tmp_path):
+    large = store.collection("large", dim=DIM)
+    large.upsert(["a"], vectors()[:1], [{"n": 2**70 + 1}])
+    with pytest.raises(errors.InputError, match="metadata 'n' has a value that does not fit into") as caught:
+        to_file(large, tmp_path / "a.parquet")
+    assert str(2**70 + 1) not in str(caught.value)
+
+
 def test_files_are_not_replaced_unasked(home, encvec, vectors_stored):
     assert encvec("export", "docs", "a.npy", "--plaintext").code == 0
     before = (home / "a.npy").read_bytes()
