@@ -62,6 +62,8 @@ class Builder:
         self.building = False
         self.failed: str | None = None
         self._again = 0.0
+        self._postponed = False
+        """True if the store could not be written a moment ago."""
 
     def due(self, *, thorough: bool = False, purge: bool = False) -> list[str]:
         """Return in words what is to be done, as far as the state in memory shows."""
@@ -318,6 +320,7 @@ class Builder:
         except StoreError as error:
             self._refuse(error)
             return
+        self._postponed = False
         self._index.noted(saved)
         if whole:
             return
@@ -329,7 +332,9 @@ class Builder:
     def _refuse(self, error: StoreError) -> None:
         """Keep the index in memory from now on; if the store is only busy or out of reach, until the next run."""
         if isinstance(error, _PASSING):
-            log.info("the sealed index was not stored, and will be at the next run: %s", error)
+            if not self._postponed:
+                log.info("the sealed index was not stored, and will be at the next run: %s", error)
+            self._postponed = True
             return
         if self._index.shelf is not None:
             self._index.shelf.refused = True

@@ -2,7 +2,9 @@
 
 import itertools
 import logging
+import os
 import resource
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,10 @@ import numpy as np
 import encvec_store as ev
 from encvec_store.schemes import growth
 from encvec_store.schemes import profile as profiles
+from encvec_store.sealed_index import builder, index, lease
+from encvec_store.sealed_index.lease import Lease
+from encvec_store.sealed_index.saving import Shelf
+from encvec_store.storage.sqlite.records import SqliteRecords
 
 DIM = 8
 SIZE = 20
@@ -172,6 +178,89 @@ def fill_the_disk(pipe, url, start):
     except Exception as error:
         pipe.send(("close", type(error).__name__, str(error)))
     pipe.send("done")
+
+
+def small_graphs():
+    """Have a sealed index make graphs of a few records, so that little data goes through every step."""
+    builder.FIRST, builder.LAST, index.COARSE = 60, 10, 150
+
+
+def sealed(url):
+    """Open the store and its collection without index vectors."""
+    store = ev.connect(url, keyset=ev.Keyset.open(f"env:{VARIABLE}"), maintenance="manual")
+    return store, store.collection("things", dim=DIM, scheme="sealed", fields=FIELDS)
+
+
+def sealed_life(pipe, url, plan):
+    """Build, save, extend, merge, purge and load the index, and be killed at the n-th call of a step, if it comes."""
+    (owner, name, when), n = plan
+    small_graphs()
+    left = itertools.count(n, -1)
+    real = getattr(STEPS[owner], name)
+
+    def step(*given, **how):
+        last = next(left) == 0
+        if last and when == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = real(*given, **how)
+        if last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    setattr(STEPS[owner], name, step)
+    store, things = sealed(url)
+    for start in (0, 5):
+        for number in range(start, start + 5):
+            things.upsert(*batch(number))
+            pipe.send(number)
+        things.maintain()
+    things.delete(batch(0)[0])
+    pipe.send("deleted")
+    things.maintain(purge=True)
+    store.close()
+    store, things = sealed(url)
+    things.search(np.ones(DIM), k=1)
+    store.close()
+    pipe.send("done")
+
+
+STEPS = {"records": SqliteRecords, "index": index.SealedIndex, "lease": Lease, "shelf": Shelf}
+# What is killed, and at which of its calls: the last one of each never comes, so that the list is known to be whole.
+SEALED_STEPS = [
+    (("records", "keep", "before"), range(0, 100, 9)),
+    (("records", "keep", "after"), range(4, 100, 9)),
+    (("index", "publish", "before"), range(0, 100, 4)),
+    (("index", "publish", "after"), range(2, 100, 4)),
+    (("shelf", "load", "before"), range(100)),
+    (("shelf", "load", "after"), range(100)),
+]
+
+
+def sealed_builder(pipe, url, seconds):
+    """Write, build and store again and again, beside others."""
+    small_graphs()
+    lease.SECONDS = seconds
+    store, things = sealed(url)
+    for n in range(3):
+        things.upsert(*batch(200))
+        things.maintain(purge=n == 2)
+        pipe.send(n)
+    store.close()
+    pipe.send("done")
+
+
+def sealed_churn(pipe, url, start):
+    """Rewrite batches with rising versions, build and purge, until told to stop."""
+    small_graphs()
+    store, things = sealed(url)
+    for version in itertools.count(1):
+        for n in range(4):
+            things.upsert(*batch(n, version))
+        things.maintain(purge=version % 3 == 0)
+        pipe.send(version)
+        if pipe.poll(0):
+            break
+    store.close()
 
 
 def soak(pipe, url, task):
