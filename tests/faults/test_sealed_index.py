@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from encvec_store import low_level
-from encvec_store.sealed_index import builder, index, lease
-from encvec_store.sealed_index.manifest import name_of, read
+from encvec_store.sealed_index import builder, index, lease, manifest
 from tests.kits.faults.common import child, records
 from tests.kits.faults.worker import DIM, SEALED_STEPS, batch, sealed
 
@@ -60,9 +59,9 @@ def stored(things):
     session = low_level.session(things)
     named = set()
     for version in session.keyring.live:
-        found = read(session.records, session.keyring, version)
+        found = manifest.read(session.records, session.keyring, version)
         if found is not None:
-            named |= {name_of(version), *(segment.name for segment in found[0].segments)}
+            named |= {manifest.name_of(version), *(segment.name for segment in found[0].segments)}
     return named, set(session.records.blobs("index."))
 
 

@@ -10,13 +10,13 @@ import pytest
 
 import encvec_store as ev
 from encvec_store import low_level
-from encvec_store.data.metrics import METRICS
+from encvec_store.data import METRICS
 from encvec_store.errors import StoreReadOnlyError, StoreUnreachableError
 from encvec_store.sealed_index import BUDGET, builder, index, lease, shared
 from encvec_store.sealed_index.lease import Lease
 from encvec_store.sealed_index.manifest import name_of, read
 from encvec_store.sealed_index.tail import Tail
-from encvec_store.storage.protocol import Blob
+from encvec_store.storage import Blob
 from tests.kits.forking import in_child
 from tests.kits.threads import guarded
 

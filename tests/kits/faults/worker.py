@@ -12,10 +12,8 @@ import numpy as np
 import encvec_store as ev
 from encvec_store.schemes import growth
 from encvec_store.schemes import profile as profiles
-from encvec_store.sealed_index import builder, index, lease
-from encvec_store.sealed_index.lease import Lease
-from encvec_store.sealed_index.saving import Shelf
-from encvec_store.storage.sqlite.records import SqliteRecords
+from encvec_store.sealed_index import builder, index, lease, saving
+from encvec_store.storage.sqlite import records
 
 DIM = 8
 SIZE = 20
@@ -224,7 +222,7 @@ def sealed_life(pipe, url, plan):
     pipe.send("done")
 
 
-STEPS = {"records": SqliteRecords, "index": index.SealedIndex, "lease": Lease, "shelf": Shelf}
+STEPS = {"records": records.SqliteRecords, "index": index.SealedIndex, "shelf": saving.Shelf}
 # What is killed, and at which of its calls: the last one of each never comes, so that the list is known to be whole.
 SEALED_STEPS = [
     (("records", "keep", "before"), range(0, 100, 9)),
