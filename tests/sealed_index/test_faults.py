@@ -128,6 +128,7 @@ def test_damage(tmp_path, keyset, caplog, where, what):
         name = name if where == "manifest" else read(session.records, session.keyring, 1)[0].segments[0].name
         put(things, name, old)
     store.close()
+    caplog.clear()
     with caplog.at_level(logging.WARNING, "encvec_store"):
         store, things = opened(url, keyset)
         check(things, stored)
