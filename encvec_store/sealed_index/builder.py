@@ -16,11 +16,11 @@ import numpy as np
 from ..data.arrays import Matrix, Rows
 from ..errors import StoreError, StoreLockedError, StoreUnreachableError
 from ..runtime.concurrency import Lock, in_walk, offload
+from ..runtime.forks import generation
 from .graph import Tick
 from .index import COARSE, Opener, SealedIndex
 from .kinds import build, chosen
 from .lease import Lease
-from .saving import Shelf
 from .state import Indexed, Snapshot
 
 __all__ = ["FIRST", "Builder", "Progress"]
@@ -59,7 +59,8 @@ class Builder:
         self._index, self._kind, self._memory = index, kind, memory
         self._turn = Lock()
         self._lease: Lease | None = None
-        self.building = False
+        self._builds: int | None = None
+        """While it builds, how often this process was forked then: a child does not build on."""
         self.failed: str | None = None
         self._again = 0.0
         self._postponed = False
@@ -91,7 +92,7 @@ class Builder:
         """
         done: list[str] = []
         with self._turn:
-            self.building = True
+            self._builds = generation()
             try:
                 self._index.current(opener)
                 if not self._may_build(opener):
@@ -105,10 +106,15 @@ class Builder:
                     self._save(opener, thorough=False)
                 self._save(opener, thorough=thorough)
             finally:
-                self.building = False
+                self._builds = None
                 self._again = time.monotonic() + _PAUSE
                 self._give_back()
         return done
+
+    @property
+    def building(self) -> bool:
+        """True while this process builds."""
+        return self._builds == generation()
 
     @property
     def exact(self) -> bool:
@@ -270,22 +276,16 @@ class Builder:
         self._lease = Lease(opener.records, opener.keyring)
         try:
             free = self._lease.taken()
+            if free:
+                shelf.clear(opener.records, opener.keyring)
         except StoreError as error:
-            self._lease = None
+            self._give_back()
             self._refuse(error)
             return True
         state = self._index.state
         if state is not None and shelf.better(opener.records, opener.keyring, state):
             self._index.reload(opener)
-        if free:
-            self._clear(opener, shelf)
         return free
-
-    def _clear(self, opener: Opener, shelf: Shelf) -> None:
-        try:
-            shelf.clear(opener.records, opener.keyring)
-        except StoreError as error:
-            self._refuse(error)
 
     def _renew(self) -> None:
         """Renew the lease when it is due. A build goes on without it: two builders do no harm."""

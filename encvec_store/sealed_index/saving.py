@@ -139,7 +139,15 @@ class Shelf:
                 self._known[version], self._highest[version] = found, found[0].number
 
     def clear(self, records: Records, keyring: Keyring) -> None:
-        """Delete what lies under destroyed key versions. Raises StoreError: the store cannot be written."""
+        """Delete what cannot be read, and what lies under destroyed key versions.
+
+        Raises StoreError: the store cannot be written.
+        """
+        for version in keyring.live if self._broken else ():
+            name = manifests.name_of(version)
+            raw = records.blob(name)
+            if raw is not None and raw in self._broken:
+                records.keep(drop=[name, *self._segments_of(records, version)], expect={name: raw})
         destroyed = keyring.destroyed - self._cleared
         if not destroyed:
             return
@@ -150,6 +158,11 @@ class Shelf:
         for version in destroyed:
             self._known.pop(version, None)
         self._cleared |= destroyed
+
+    def _segments_of(self, records: Records, version: int) -> list[str]:
+        """Return the names of all stored segments of a key version, also of those that no manifest names."""
+        names = records.blobs(f"{manifests.name_of(version)}.")
+        return [name for name in names if name != lease_name(version)]
 
     def _loaded(self, records: Records, keyring: Keyring, version: int) -> tuple[Manifest, bytes, list[Indexed]] | None:
         raw = b""
@@ -247,8 +260,7 @@ class Shelf:
         listed = Manifest(version, number, self.dim, self.metric, state.generation, state.content, state.stamp, entries)
         name, blob = manifests.name_of(version), manifests.seal(keyring, listed)
         named = {segment.name for segment in listed.segments}
-        named.add(lease_name(version))
-        theirs = [other for other in records.blobs(f"{name}.") if other not in named]
+        theirs = [other for other in self._segments_of(records, version) if other not in named]
         if not records.keep([(name, 0, blob)], drop=theirs, expect={name: raw}):
             return False
         self._known[version] = listed, blob.content

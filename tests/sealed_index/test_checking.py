@@ -8,7 +8,7 @@ import pytest
 
 import encvec_store as ev
 from encvec_store import low_level
-from encvec_store.sealed_index import builder, saving
+from encvec_store.sealed_index import builder, kinds, saving
 from encvec_store.sealed_index.checking import check
 
 DIM = 8
@@ -65,3 +65,24 @@ def test_codes_of_other_vectors_are_found(things, monkeypatch):
     things.flush()
     (line,) = check(low_level.session(things), "cosine", DIM)
     assert "codes are of other vectors" in line
+
+
+@pytest.mark.parametrize("names", ["index.1", "index.1.*"])
+def test_what_is_damaged_goes_with_the_next_build(tmp_path, monkeypatch, names):
+    """Also where there are too few records for a new graph: `verify` must not complain for good."""
+    keyset = ev.Keyset.create("memory:")
+    vectors = np.random.default_rng(0).normal(size=(200, DIM))
+    with monkeypatch.context() as patched, ev.connect(f"faiss://{tmp_path}", keyset=keyset) as store:
+        patched.setattr(builder, "FIRST", 50)
+        patched.setattr(kinds, "_FLAT_MOST", 50)
+        things = store.collection("things", dim=DIM, scheme="sealed")
+        things.upsert([str(i) for i in range(200)], vectors)
+        things.flush()
+    tampered(tmp_path, "UPDATE blobs SET content = zeroblob(length(content))", names)
+    with ev.connect(f"faiss://{tmp_path}?lock_timeout=9", keyset=keyset) as store:  # shares nothing with the first
+        things = store.collection("things")
+        assert not things.verify().ok
+        things.maintain()
+        assert things.verify().ok
+        assert low_level.session(things).records.blobs("index.") == {}
+        assert things.search(vectors[7], k=1)[0].id == "7"
