@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 
+from .. import low_level
 from ..collection import Collection
 from ..data.metrics import norms
-from ..errors import CollectionNotFoundError, InputError, ShapeError
+from ..errors import CollectionNotFoundError, InputError, ProfileError, ShapeError
 from ..keys.keyset import Keyset
 from ..sealing.config import NORM_MARGIN
 from ..store import Store, connect
@@ -24,6 +25,8 @@ from .output import progress
 
 __all__ = ["Intake", "Tally", "open_or_make"]
 
+_SAMPLE = 40_000
+"""Vectors that a scheme is fitted on at most, before a load."""
 _CHECK_ROWS = 65_536
 _LISTED = 1000
 
@@ -142,10 +145,31 @@ def open_or_make(
         if wanted["metric"] in ("l2", "ip") and wanted["max_norm"] is None and reader.total is not None:
             wanted["max_norm"] = _longest(reader)
         _rehearse(store.keyset, name, wanted, Intake(reader, Tally(), "skip" if skip else "stop"), first)
-        return store.collection(name, tenant=tenant, **wanted), True
+        target = store.collection(name, tenant=tenant, **wanted)
+        _plan(target, reader)
+        return target, True
     if target.dim != dim:
         raise ShapeError(f"{reader.name} has vectors of dimension {dim}, collection {name!r} of {target.dim}")
     return target, False
+
+
+def _plan(target: Collection, reader: Reader) -> None:
+    """Fit the scheme on a sample of the file, if it is known to be large: nothing is encrypted twice then."""
+    lifecycle, total = low_level.lifecycle(target), reader.total
+    if total is None or not lifecycle.plans(total):
+        return
+    chosen = np.sort(np.random.default_rng().permutation(total)[:_SAMPLE])
+    parts, start = [np.empty((0, target.dim), np.float32)], 0
+    with progress("taking a sample", total) as advance, closing(reader.scan(_CHECK_ROWS)) as scan:
+        for some in scan:
+            wanted = chosen[(chosen >= start) & (chosen < start + len(some))] - start
+            vectors = np.asarray(some, np.float32)[wanted]
+            lengths = norms(vectors)
+            parts.append(vectors[np.isfinite(lengths) & (lengths > 0)])
+            start += len(some)
+            advance(len(some), None)
+    with suppress(ProfileError):  # it is fitted after the load then, or says why not
+        lifecycle.plan(np.concatenate(parts), total)
 
 
 def _longest(reader: Reader) -> float | None:

@@ -157,8 +157,10 @@ def _check(
 ) -> None:
     """Refuse options that do not go together."""
     if collection is not None:
+        if probes:
+            raise click.UsageError("--probes does not go with --collection: probes encrypt vectors under two keys")
         given = {"--data": data, "--subject": choices["names"], "-k": choices["dims"], "--cells": choices["cells"]}
-        for option, value in {**given, "--beta": choices["beta"], "--probes": probes}.items():
+        for option, value in {**given, "--beta": choices["beta"]}.items():
             if value not in (None, (), False):
                 raise click.UsageError(f"{option} does not go with --collection: it is attacked as it is stored")
     if not probes and (labels is not None or people):

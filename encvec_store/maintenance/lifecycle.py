@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy.typing as npt
 
+from ..data.arrays import Matrix
 from ..data.metrics import as_vectors, norms
 from ..engine.session import Session
 from ..errors import CalibrationError, InputError, ProfileError, StaleConfigError, StoreLockedError
@@ -25,7 +26,7 @@ from ..schemes.strategy import NEVER, Standing, Task
 from ..sealed_index import Index
 from ..sealing.config import CollectionConfig
 from . import calibrate as calibration
-from .fitting import SAMPLE, fitted, sized
+from .fitting import SAMPLE, fitted, grown, sized
 from .indexing import Indexing
 from .jobs import Job
 from .rewrite import Progress, rewrite, settle
@@ -211,6 +212,31 @@ class Lifecycle:
         """
         with self._job.turn:
             return self._fit(self._session.refresh() if config is None else config, progress)
+
+    def plans(self, count: int) -> bool:
+        """Say whether the scheme of an empty collection would be fitted once it holds `count` records."""
+        config = self._session.config
+        return config.scheme.needs_profile and config.profile is None and count >= config.scheme.least_records
+
+    def plan(self, vectors: Matrix, count: int) -> None:
+        """Fit the profile before the first write, so that a load of known size is encrypted once.
+
+        Does nothing if the collection has records or a profile, or if the sample is too small.
+
+        Args:
+            vectors: (n, dim) finite vectors, a random sample of those to come.
+            count: how many are to come.
+
+        Raises:
+            ProfileError: they vary in too few directions.
+        """
+        with self._job.turn:
+            config = self._session.refresh()
+            ready = config.max_norm is not None or not config.metric.bounded
+            if ready and self.plans(count) and not self._session.records.count():
+                fresh = grown(config, vectors, count)
+                if fresh is not config:
+                    rewrite(self._session, fresh)
 
     def _fit(self, config: CollectionConfig, progress: Progress | None) -> CollectionConfig:
         session, before = self._session, config.fitted or {}

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from encvec_store.collection import Collection
+from encvec_store.sealing import Keyring
 from encvec_store.transfer import uninterrupted
 from tests.cli.conftest import DIM, write_lines
 
@@ -104,6 +105,24 @@ def test_the_index_is_built_unless_left_to_the_first_search(home, encvec, vector
     monkeypatch.setattr(Collection, "flush", lambda self: built.append(self.name))
     assert encvec("ingest", "one", "a.npy").code == encvec("ingest", "two", "a.npy", "--no-index").code == 0
     assert built == ["one"]
+
+
+def test_a_file_of_known_size_is_encrypted_once(home, encvec, monkeypatch):
+    """The scheme is fitted on a sample of the file first, not on the records after the load."""
+    vectors = np.random.default_rng(0).standard_normal((6_000, 24), np.float32)
+    vectors[17] = np.nan
+    np.save("a.npy", vectors)
+    sealed, seal = [], Keyring.seal
+
+    def counted(self, config, ids, *more):
+        sealed.append((config.index_dim, len(ids)))
+        return seal(self, config, ids, *more)
+
+    monkeypatch.setattr(Keyring, "seal", counted)
+    options = ("--on-error", "skip", "--batch-size", 1_000, "--json")
+    assert encvec("ingest", "docs", "a.npy", *options).document["written"] == 5_999
+    assert sum(n for dim, n in sealed if dim) == 5_999
+    assert sum(n for dim, n in sealed if not dim) < 3_000, "only the first batch is tried, in memory"
 
 
 def test_existing_ids_are_replaced(home, encvec, stored, vectors):

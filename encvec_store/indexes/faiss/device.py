@@ -8,7 +8,6 @@ over the same vectors on the first GPU, where FAISS was built with cuVS.
 
 from __future__ import annotations
 
-import threading
 from functools import cache
 from typing import Any, Protocol
 
@@ -16,6 +15,7 @@ import faiss as _faiss
 import numpy as np
 import numpy.typing as npt
 
+from ...runtime.forks import Mutex
 from ...runtime.gpus import complain, wanted
 
 __all__ = ["GpuCopy", "gpu_copy", "suits", "uses_gpu"]
@@ -80,7 +80,7 @@ class _Clone:
         self.count = int(raw.ntotal)
         self._raw = faiss.index_cpu_to_all_gpus(raw, options)
         self._probes = 0
-        self._lock = threading.Lock()
+        self._lock = Mutex()
 
     def search(self, queries: npt.NDArray[np.float32], k: int, effort: int = 0) -> Found:
         with self._lock:
@@ -101,7 +101,7 @@ class _Graph:
             rows = vectors[start : start + _PIECE]
             raw.reconstruct_n(start, len(rows), rows)
         self._raw.train(vectors)
-        self._lock = threading.Lock()
+        self._lock = Mutex()
 
     def search(self, queries: npt.NDArray[np.float32], k: int, effort: int = 0) -> Found:
         parameters = faiss.SearchParametersCagra()

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import struct
-import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -23,6 +22,7 @@ from ...data.arrays import Bytes, Matrix
 from ...data.metrics import as_vectors
 from ...errors import AuthenticationError, ShapeError
 from ...keys.keyset import Keyset, KeyVersion
+from ...runtime.forks import Mutex
 from ...sealing.codec import RecordCodec
 from ...sealing.config import CollectionConfig
 from ...sealing.keyring import Keyring
@@ -75,7 +75,7 @@ class ColumnCipher:
         self.place = place
         self.config = config
         self._opened: Keyring | None = None
-        self._lock = threading.Lock()
+        self._lock = Mutex()
 
     def __repr__(self) -> str:
         return f"<ColumnCipher of {self.place}>"
