@@ -32,6 +32,10 @@ __all__ = ["TableSource"]
 
 Row = tuple[Any, ...]
 _NUMBERS = {"vector": ">f4", "halfvec": ">f2"}
+_BYTES = 64 << 20
+"""A batch ends at so many bytes: documents may have megabytes."""
+_FIRST_ROWS, _ROWS = 16, 1_024
+"""Rows fetched at once: at first, and at most."""
 
 
 class _Bytes(Loader):
@@ -190,18 +194,25 @@ class TableSource:
         self._numbered += 1
         with self._talking(), self._now.cursor(name=f"encvec_{self._numbered}") as cursor:
             cursor.execute(query, binary=True)
+            rows: list[Row] = []
+            held, step = 0, _FIRST_ROWS
             while True:
                 try:
-                    rows = cursor.fetchmany(size)
+                    some = cursor.fetchmany(min(step, size - len(rows)))
                 except psycopg.DataError as error:  # of the client: a timestamp beyond the year 9999
                     names = ", ".join(repr(c.name) for c in self._columns(more) if c.is_date)
                     reason = str(error).partition(":")[0]
                     raise InputError(
                         f"{self.name}: a value of a column that Python cannot hold, {reason}; look in {names}"
                     ) from None
-                if not rows:
+                rows += some
+                held += sum(len(value) for row in some for value in row if isinstance(value, bytes | str))
+                step = max(1, min(_ROWS, _BYTES * len(rows) // max(held, 1)))
+                if rows and (not some or len(rows) == size or held >= _BYTES):
+                    yield self._batch(rows, more)
+                    rows, held = [], 0
+                if not some:
                     return
-                yield self._batch(rows, more)
 
     def _batch(self, rows: list[Row], more: int | None = None) -> Batch:
         kind, columns = np.dtype(_NUMBERS[self._table.vector.type]), self._columns(more)

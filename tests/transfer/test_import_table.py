@@ -11,7 +11,7 @@ import pytest
 
 import encvec_store as ev
 from encvec_store import errors, low_level
-from encvec_store.transfer import compare, load
+from encvec_store.transfer import compare, load, table
 from encvec_store.transfer.table import TableSource
 from tests.kits.transfer import DIM, N, ask, make_items, text, vectors
 
@@ -74,6 +74,16 @@ def test_a_second_run_does_nothing_and_a_later_one_brings_what_changed(source, i
     later = load(source, docs)
     assert (later.written, later.updated, later.unchanged) == (1, 3, N - 3)
     assert compare(source, docs).ok
+
+
+def test_a_batch_ends_at_its_bytes(source, monkeypatch):
+    """Documents may have megabytes, so that a number of rows alone does not bound a batch."""
+    whole = {id for batch in source.batches(N) for id in batch.ids}
+    monkeypatch.setattr(table, "_BYTES", 2_000)
+    parts = [batch.ids for batch in source.batches(N)]
+    assert max(map(len, parts)) < N / 4
+    assert sorted(id for part in parts for id in part) == sorted(whole)
+    assert len(whole) == N
 
 
 def test_halfvec_is_widened_exactly(pg_dsn, docs):
