@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from .. import low_level
 from ..collection import Collection
 from ..data.metrics import norms
 from ..errors import CollectionNotFoundError, InputError, ProfileError, ShapeError
@@ -155,7 +154,9 @@ def open_or_make(
 
 def _plan(target: Collection, reader: Reader) -> None:
     """Fit the scheme on a sample of the file, if it is known to be large: nothing is encrypted twice then."""
-    lifecycle, total = low_level.lifecycle(target), reader.total
+    from ..low_level import lifecycle as lifecycle_of  # it loads FAISS, which other commands do not need
+
+    lifecycle, total = lifecycle_of(target), reader.total
     if total is None or not lifecycle.plans(total):
         return
     chosen = np.sort(np.random.default_rng().permutation(total)[:_SAMPLE])

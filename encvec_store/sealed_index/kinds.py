@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from ..data.arrays import Matrix
 from .arrays import Array
-from .flat import Flat
 from .graph import Graph, Tick
-from .hnsw import Hnsw
-from .ivf import Ivf
+
+if TYPE_CHECKING:
+    from .flat import Flat
+    from .hnsw import Hnsw
+    from .ivf import Ivf
 
 __all__ = ["KINDS", "build", "chosen", "memory_of", "restored"]
 
-_CLASSES: dict[str, type[Flat | Hnsw | Ivf]] = {"flat": Flat, "hnsw": Hnsw, "ivf": Ivf}
-KINDS = tuple(_CLASSES)
+KINDS = ("flat", "hnsw", "ivf")
 _FLAT_MOST = 5_000
+
+
+def _class_of(kind: str) -> type[Flat | Hnsw | Ivf]:
+    """Return the class of a kind. FAISS takes long to load, and not every command needs it."""
+    from .flat import Flat
+    from .hnsw import Hnsw
+    from .ivf import Ivf
+
+    classes: dict[str, type[Flat | Hnsw | Ivf]] = {"flat": Flat, "hnsw": Hnsw, "ivf": Ivf}
+    return classes[kind]
 
 
 def build(kind: str, metric: str, vectors: Matrix, threads: int | None = None, tick: Tick | None = None) -> Graph:
@@ -28,7 +40,7 @@ def build(kind: str, metric: str, vectors: Matrix, threads: int | None = None, t
         threads: threads of OpenMP that build it; None means as many as allowed.
         tick: called after each piece of the work.
     """
-    return _CLASSES[kind].build(metric, vectors, threads, tick)
+    return _class_of(kind).build(metric, vectors, threads, tick)
 
 
 def restored(kind: str, metric: str, dim: int, codes: Sequence[dict[str, Array]], structure: dict[str, Array]) -> Graph:
@@ -37,14 +49,14 @@ def restored(kind: str, metric: str, dim: int, codes: Sequence[dict[str, Array]]
     Raises:
         ValueError: they do not fit together.
     """
-    if kind not in _CLASSES:
+    if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
-    return _CLASSES[kind].restored(metric, dim, codes, structure)
+    return _class_of(kind).restored(metric, dim, codes, structure)
 
 
 def memory_of(kind: str, count: int, dim: int) -> int:
     """Return about how many bytes such a graph takes."""
-    return _CLASSES[kind].memory(count, dim)
+    return _class_of(kind).memory(count, dim)
 
 
 def chosen(count: int, dim: int, budget: int, wanted: str = "auto") -> str:

@@ -55,7 +55,7 @@ def test_search_filters_and_gives_vectors(encvec, docs):
 
 
 def test_search_explained(home, encvec, vectors):
-    assert "60 vectors are opened and compared here" in encvec("search", "docs", "--id", "r0", "--explain").out
+    assert "compared one by one: 60 opened vectors in memory" in encvec("search", "docs", "--id", "r0", "--explain").out
     np.save("a.npy", vectors)
     assert encvec("ingest", "noisy", "a.npy", "--scheme", "sap", "--field", "lang=blind").code == 0
     search = ("search", "noisy", "--id", "a:0", "-k", "3", "--explain")
