@@ -9,7 +9,6 @@ from ..data.arrays import Matrix, Rows
 from ..errors import AuthenticationError, KeyUnavailableError
 from ..runtime.concurrency import offload
 from . import manifest as manifests
-from .faissing import points_of, width_of
 from .index import Opener
 from .manifest import Manifest
 from .saving import Shelf
@@ -93,6 +92,8 @@ def _disagreeing(opener: Opener, part: Indexed, metric: str) -> tuple[int, int]:
 
 
 def _far(part: Indexed, rows: Rows, vectors: Matrix, metric: str) -> npt.NDArray[np.bool_]:
+    from .faissing import points_of, width_of  # it loads FAISS
+
     exact = points_of(metric, vectors, width_of(vectors.shape[1])).astype(np.float64)
     coded = part.graph.decoded(np.searchsorted(part.rows, rows)).astype(np.float64)
     spread = 2 * exact.var(axis=0).sum()
