@@ -12,7 +12,7 @@ from .graph import Graph
 from .manifest import StoredGraph
 from .tail import Tail, smallest
 
-__all__ = ["Indexed", "Snapshot", "places_of"]
+__all__ = ["Indexed", "Snapshot", "is_among"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,11 +91,6 @@ class Snapshot:
     """Key versions that could not be read: their rows are masked."""
     parts: tuple[Indexed, ...]
     tail: Tail
-
-    @property
-    def rows(self) -> Rows:
-        """Return all living rows, in any order."""
-        return np.concatenate([self.tail.rows, *(part.living_rows for part in self.parts)])
 
     @property
     def living(self) -> int:

@@ -10,11 +10,10 @@ import numpy.typing as npt
 from ..data.arrays import Matrix, Rows
 from ..data.metrics import Metric, norms
 from ..runtime.forks import Mutex
+from .graph import Costs
 
-__all__ = ["Costs", "Positions", "Tail", "smallest"]
+__all__ = ["Tail", "smallest"]
 
-Costs = npt.NDArray[np.float32]
-Positions = npt.NDArray[np.int64]
 _LEAST = 256
 _COMFORT = 1e-12, 1e12
 """Lengths of vectors whose products stay well within the range of float32."""
