@@ -6,12 +6,13 @@ import signal
 import sys
 
 import numpy as np
+import psycopg
 import pytest
 
 from encvec_store import low_level
 from encvec_store.sealed_index import builder, index, lease, manifest
-from tests.kits.faults.common import child, records
-from tests.kits.faults.worker import DIM, SEALED_STEPS, batch, sealed
+from tests.kits.faults.common import child, records, wait_for_the_end_of_sessions
+from tests.kits.faults.worker import DIM, SEALED_STEPS, batch, dsn_of, postgres, sealed
 
 pytestmark = [
     pytest.mark.faults,
@@ -26,10 +27,21 @@ def small(monkeypatch):
         monkeypatch.setattr(module, name, value)
 
 
-@pytest.fixture
-def place(tmp_path, keyset):
+@pytest.fixture(params=["faiss", "postgresql"])
+def place(request, tmp_path, keyset):
     """A store that builds graphs, by its URL."""
-    return f"faiss:{tmp_path / 'store'}?index=hnsw"
+    if request.param == "faiss":
+        return f"faiss:{tmp_path / 'store'}?index=hnsw"
+    return postgres(request.getfixturevalue("pg_dsn"))
+
+
+def emptied(place, tmp_path):
+    """Delete the store."""
+    shutil.rmtree(tmp_path / "store", ignore_errors=True)
+    if place.startswith("postgres"):
+        wait_for_the_end_of_sessions(place)
+        with psycopg.connect(dsn_of(place)) as connection:
+            connection.execute("DROP SCHEMA IF EXISTS encvec CASCADE")
 
 
 def check(things, expected):
@@ -70,7 +82,7 @@ def test_killed_at_every_step(tmp_path, place, step, places, monkeypatch):
     monkeypatch.setattr(lease, "SECONDS", -1.0)  # that of the killed process is void
     killed = 0
     for n in places:
-        shutil.rmtree(tmp_path / "store", ignore_errors=True)
+        emptied(place, tmp_path)
         told = []
         with child("sealed_life", place, (step, n)) as (pipe, process):
             with contextlib.suppress(EOFError, ConnectionResetError):
@@ -81,6 +93,7 @@ def test_killed_at_every_step(tmp_path, place, step, places, monkeypatch):
         if told and told[-1] == "done":
             break
         assert code == -signal.SIGKILL
+        wait_for_the_end_of_sessions(place)
         killed += 1
         expected = records([number for number in told if isinstance(number, int)])
         if "deleted" in told:

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 import encvec_store as ev
+from encvec_store import low_level
 from encvec_store.schemes import growth
 from encvec_store.schemes import profile as profiles
 from encvec_store.sealed_index import builder, index, lease, saving
-from encvec_store.storage.sqlite import records
 
 DIM = 8
 SIZE = 20
@@ -194,7 +194,11 @@ def sealed_life(pipe, url, plan):
     (owner, name, when), n = plan
     small_graphs()
     left = itertools.count(n, -1)
-    real = getattr(STEPS[owner], name)
+    store, things = sealed(url)
+    owner = {"records": type(low_level.session(things).records), "index": index.SealedIndex, "shelf": saving.Shelf}[
+        owner
+    ]
+    real = getattr(owner, name)
 
     def step(*given, **how):
         last = next(left) == 0
@@ -205,8 +209,7 @@ def sealed_life(pipe, url, plan):
             os.kill(os.getpid(), signal.SIGKILL)
         return result
 
-    setattr(STEPS[owner], name, step)
-    store, things = sealed(url)
+    setattr(owner, name, step)
     for start in (0, 5):
         for number in range(start, start + 5):
             things.upsert(*batch(number))
@@ -222,7 +225,6 @@ def sealed_life(pipe, url, plan):
     pipe.send("done")
 
 
-STEPS = {"records": records.SqliteRecords, "index": index.SealedIndex, "shelf": saving.Shelf}
 # What is killed, and at which of its calls: the last one of each never comes, so that the list is known to be whole.
 SEALED_STEPS = [
     (("records", "keep", "before"), range(0, 100, 9)),

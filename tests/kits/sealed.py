@@ -1,0 +1,174 @@
+"""Sealed collections whose graphs are small, and comparisons of every vector to check their answers."""
+
+from __future__ import annotations
+
+import gc
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from encvec_store.sealed_index import builder, hnsw, index, shared
+
+DIM = 12
+
+
+def small(monkeypatch):
+    """Make graphs of a few records, so that a short life has everything that a long one has."""
+    for module, name, value in ((builder, "FIRST", 60), (builder, "LAST", 10), (index, "COARSE", 150)):
+        monkeypatch.setattr(module, name, value)
+    monkeypatch.setattr(hnsw, "_NODE", 0)  # so that links are followed, though a scan were cheaper
+
+
+def apart():
+    """Have the next opening share nothing with earlier ones, as in another process."""
+    gc.collect()
+    shared._known.clear()
+
+
+def vectors_of(n, seed, dim=DIM):
+    """Return (n, dim) vectors. A seed is a number or a generator."""
+    return np.random.default_rng(seed).normal(size=(n, dim)).astype(np.float32)
+
+
+def costs_of(metric, query, vectors):
+    """Return (n,) costs by definition, in double precision: smaller is nearer."""
+    query, vectors = query.astype(np.float64), np.asarray(vectors, np.float64)
+    if metric == "l2":
+        return ((vectors - query) ** 2).sum(1)
+    costs = -(vectors @ query)
+    return costs / np.linalg.norm(vectors, axis=1) if metric == "cosine" else costs
+
+
+@dataclass
+class Answers:
+    """Compares answers with a comparison of every vector. No hit may be wrong; `missing` counts those not found."""
+
+    metric: str
+    asked: int = 0
+    missing: int = 0
+    stored: dict[str, np.ndarray] = field(default_factory=dict)
+    """What must be there: {id: vector}."""
+
+    def check(self, hits, query, k, stored=None):
+        """Check the hits of one query."""
+        stored = self.stored if stored is None else stored
+        names = list(stored)
+        assert len(hits) == len({hit.id for hit in hits}) == min(k, len(names))
+        for hit in hits:
+            np.testing.assert_array_equal(hit.vector, stored[hit.id])
+        if names:
+            best = np.argsort(costs_of(self.metric, query, np.array(list(stored.values()))))[:k]
+            self.missing += len({names[i] for i in best} - {hit.id for hit in hits})
+            self.asked += len(best)
+
+    def search(self, things, queries, k=10, stored=None, **how):
+        """Ask each query alone, and all of them together."""
+        together = things.search(queries, k=k, include_vectors=True, **how)
+        for query, hits in zip(queries, together, strict=True):
+            self.check(hits, query, k, stored)
+        self.check(things.search(queries[0], k=k, include_vectors=True, **how), queries[0], k, stored)
+
+    def enough(self):
+        """Check the recall."""
+        assert self.asked
+        assert self.missing <= 0.01 * self.asked, f"{self.missing} of {self.asked} are missing"
+
+
+FIELDS = {"n": "blind"}
+STEPS = ["write", "write", "write", "update", "update all", "delete", "delete half", "maintain", "purge", "reopen"]
+
+
+class History:
+    """A random life of a collection in two processes, as far as the sealed index knows; answers are checked on the way.
+
+    Args:
+        connect: opens the store, with `maintenance` as given.
+        keyset: its keys.
+        metric: the collection's.
+        seed: of the randomness.
+    """
+
+    def __init__(self, connect, keyset, metric, seed):
+        self.connect, self.keyset, self.metric = connect, keyset, metric
+        self.rng = np.random.default_rng(seed)
+        self.answers = Answers(metric)
+        self.stored = self.answers.stored
+        self.versions: dict[str, int] = {}
+        self.opened = []
+
+    def open(self):
+        """Open two stores that share no memory."""
+        for store, _ in self.opened:
+            store.close()
+        self.opened = []
+        for how in ("inline", "manual"):
+            apart()
+            store = self.connect(maintenance=how)
+            things = store.collection("things", dim=DIM, metric=self.metric, scheme="sealed", fields=FIELDS)
+            self.opened.append((store, things))
+
+    def live(self, steps):
+        """Do so many steps."""
+        self.open()
+        for step in range(steps):
+            who = int(self.rng.integers(2))
+            what = self.rng.choice([*STEPS, "rotate", "disable"])
+            self.step(self.opened[who][1], what, step, 200 if step == steps // 4 else 40)
+            for _, each in self.opened:
+                self.answers.search(each, vectors_of(2, self.rng))
+            number = int(self.rng.integers(4))
+            passing = {name: vector for name, vector in self.stored.items() if _number(name) == number}
+            asked = self.opened[who][1]
+            self.answers.search(asked, vectors_of(1, self.rng), stored=passing, where={"n": number})
+        for store, things in self.opened:
+            assert things.verify().ok
+            assert things.count() == len(self.stored)
+            store.close()
+        self.answers.enough()
+
+    def step(self, things, what, step, crowd):
+        """Do one step."""
+        names = list(self.stored)
+        match what:
+            case "write":
+                self.write(things, [f"{step}-{i}" for i in range(int(self.rng.integers(1, crowd + 1)))])
+            case "update":
+                self.write(things, self.some(names, 4))
+            case "update all":
+                self.write(things, names)
+            case "delete" | "delete half":
+                gone = self.some(names, 2 if what == "delete half" else 5)
+                assert things.delete(gone) == len(gone)
+                for name in gone:
+                    del self.stored[name]
+            case "maintain" | "purge":
+                things.maintain(purge=what == "purge")
+            case "reopen":
+                self.open()
+            case "rotate":
+                self.keyset.rotate()
+            case "disable" if self.keyset.primary > 1:
+                self.blink(things, int(self.rng.integers(1, self.keyset.primary)))
+
+    def write(self, things, names):
+        if names:
+            vectors = vectors_of(len(names), self.rng)
+            things.upsert(names, vectors, [{"n": _number(name)} for name in names])
+            self.stored.update(zip(names, vectors, strict=True))
+            self.versions.update(dict.fromkeys(names, self.keyset.primary))
+
+    def some(self, names, share):
+        return self.rng.choice(names, size=-(-len(names) // share), replace=False).tolist() if names else []
+
+    def blink(self, things, version):
+        """Disable a key version for a moment: its records are not found until it is enabled again."""
+        self.keyset.disable(version)
+        readable = {name: vector for name, vector in self.stored.items() if self.versions[name] != version}
+        self.answers.search(things, vectors_of(2, self.rng), stored=readable)
+        if self.rng.integers(2):
+            things.maintain()
+        self.keyset.enable(version)
+
+
+def _number(name):
+    return int(name.rpartition("-")[2]) % 4
