@@ -105,7 +105,7 @@ def _unit(vectors: Matrix, name: str) -> Matrix:
         lengths = norms(vectors[odd])
         if (lengths == 0).any():
             row = int(np.flatnonzero(odd)[np.flatnonzero(lengths == 0)[0]])
-            raise ZeroVectorError(f"{name}[{row}] is the zero vector, which has no direction")
+            raise ZeroVectorError(f"{name}[{row}] is the zero vector: it has no cosine")
         # in double precision, because 1 / length may overflow float32
         points[odd] = vectors[odd] / lengths[:, None]
     return _unsigned(points)

@@ -218,11 +218,14 @@ class Session:
         return self._opened(rows, *kept.vectors(rows), under, strict=config is not None)
 
     def current(
-        self, rows: Rows, config: CollectionConfig
-    ) -> tuple[int, Rows, npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
-        """Do what `open_vectors` does, and return a generation that was current during the call first."""
-        generation, found, envelopes = self.records.current(rows)
-        return generation, *self._opened(rows, found, envelopes, config, strict=True)
+        self, rows: Rows, config: CollectionConfig, most: int = 0
+    ) -> tuple[int, Rows, npt.NDArray[np.float32], npt.NDArray[np.uint8], dict[int, bytes]]:
+        """Do what `open_vectors` does by one read: (a generation, *open_vectors(rows), payloads).
+
+        The generation was current during the call. Payload envelopes of at most `most` bytes come too, by row.
+        """
+        generation, found, envelopes, payloads = self.records.current(rows, most)
+        return generation, *self._opened(rows, found, envelopes, config, strict=True), payloads
 
     def nearest(
         self, probes: Probes, limit: int, predicate: Predicate | None, config: CollectionConfig

@@ -21,8 +21,9 @@ from ..sealing.keyring import Keyring
 from ..storage.protocol import Changes, Records
 from .budget import BUDGET
 from .kinds import build
+from .rowsets import is_among
 from .saving import Shelf
-from .state import Indexed, Snapshot, is_among
+from .state import Indexed, Snapshot
 from .tail import Tail
 
 __all__ = ["COARSE", "Opener", "SealedIndex"]
@@ -184,7 +185,7 @@ class SealedIndex:
             tail = tail.cleared()  # nothing of a destroyed version may stay in memory
         versions = tail.versions.copy()
         for version, rows in readable:
-            versions[np.isin(tail.rows, rows)] = version
+            versions[is_among(tail.rows, rows)] = version
         tail = tail.resealed(versions)
         return parts, tail
 

@@ -10,9 +10,10 @@ import numpy.typing as npt
 from ..data.arrays import Matrix, Rows
 from .graph import Graph
 from .manifest import StoredGraph
+from .rowsets import is_among, places_of
 from .tail import Tail, smallest
 
-__all__ = ["Indexed", "Snapshot", "is_among"]
+__all__ = ["Indexed", "Snapshot"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,26 +129,6 @@ class Snapshot:
 
 
 _NONE = np.empty(0, np.int64)
-
-
-def places_of(rows: Rows, wanted: Rows) -> npt.NDArray[np.intp]:
-    """Return the places in ascending `rows` of those `wanted` that are there."""
-    if not len(rows) or not len(wanted):
-        return np.empty(0, np.intp)
-    places = np.searchsorted(rows, wanted)
-    places[places == len(rows)] = 0
-    found: npt.NDArray[np.intp] = places[rows[places] == wanted]
-    return found
-
-
-def is_among(rows: Rows, others: Rows) -> npt.NDArray[np.bool_]:
-    """Say for each of (n,) rows whether it is among others, which ascend."""
-    if not len(others):
-        return np.zeros(len(rows), np.bool_)
-    places = np.searchsorted(others, rows)
-    places[places == len(others)] = 0
-    found: npt.NDArray[np.bool_] = others[places] == rows
-    return found
 
 
 def _merged(found: tuple[tuple[Rows, npt.NDArray[np.floating]], ...], limit: int) -> Rows:

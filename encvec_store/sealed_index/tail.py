@@ -11,6 +11,7 @@ from ..data.arrays import Matrix, Rows
 from ..data.metrics import Metric, norms
 from ..runtime.forks import Mutex
 from .graph import Costs
+from .rowsets import is_among
 
 __all__ = ["Tail", "smallest"]
 
@@ -131,14 +132,14 @@ class Tail:
     def without(self, removed: Rows) -> Tail:
         """Return a tail without these rows."""
         rows = self.buffer.rows[: self.count]
-        gone = np.isin(rows, removed) if len(removed) else np.zeros(self.count, np.bool_)
+        gone = is_among(rows, np.sort(removed))
         if not gone.any():
             return self
         return self._masked(gone if self.dead is None else gone | self.dead)
 
     def only(self, kept: Rows) -> Tail:
-        """Return a tail with only those of its rows that are in `kept`."""
-        gone = ~np.isin(self.buffer.rows[: self.count], kept)
+        """Return a tail with only those of its rows that are in `kept`, which ascends."""
+        gone = ~is_among(self.buffer.rows[: self.count], kept)
         return self._masked(gone if self.dead is None else gone | self.dead)
 
     def compact(self) -> Tail:

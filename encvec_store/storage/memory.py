@@ -226,9 +226,13 @@ class MemoryRecords:
         found, chosen = self._chosen(rows)
         return found, np.array([row.vector for row in chosen], np.uint8).reshape(-1, self.spec.envelope_size)
 
-    def current(self, rows: Rows) -> tuple[int, Rows, Bytes]:
-        """Return (a generation, *vectors(rows))."""
-        return self.generation(), *self.vectors(rows)
+    def current(self, rows: Rows, most: int = 0) -> tuple[int, Rows, Bytes, dict[int, bytes]]:
+        """Return (a generation, *vectors(rows), {row: payload of at most `most` bytes})."""
+        generation = self.generation()
+        found, chosen = self._chosen(rows)
+        vectors = np.array([row.vector for row in chosen], np.uint8).reshape(-1, self.spec.envelope_size)
+        held = zip(found.tolist(), chosen, strict=True)
+        return generation, found, vectors, {row: one.payload for row, one in held if len(one.payload) <= most}
 
     def payloads(self, rows: Rows) -> tuple[Rows, list[bytes]]:
         """Return (found rows in the order asked, sealed payloads)."""

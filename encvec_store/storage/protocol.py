@@ -205,11 +205,16 @@ class Records(Protocol):
         """Return vector envelopes of rows: (found rows in the order asked, (m, envelope_size) uint8)."""
         ...
 
-    def current(self, rows: Rows) -> tuple[int, Rows, Bytes]:
-        """Return (a generation, *vectors(rows)). The generation was current when the call began, or later.
+    def current(self, rows: Rows, most: int = 0) -> tuple[int, Rows, Bytes, dict[int, bytes]]:
+        """Return (a generation, *vectors(rows), payloads). The generation was current when the call began, or later.
 
-        The rows must be of this collection, as a follower knows them. PostgreSQL answers both by one statement. Raises
-        CollectionNotFoundError once the collection was dropped.
+        PostgreSQL answers by one statement.
+
+        Args:
+            rows: (n,) rows of this collection, as a follower knows them.
+            most: payload envelopes of at most so many bytes come too, by row.
+
+        Raises CollectionNotFoundError once the collection was dropped.
         """
         ...
 

@@ -137,18 +137,32 @@ class BlobsContract:
 
     def test_vectors_with_the_generation(self, records, other):
         nothing = np.empty(0, np.int64)
-        generation, found, vectors = records.current(nothing)
-        assert (generation, len(found), vectors.shape) == (other.generation(), 0, (0, WIDTH))
+        generation, found, vectors, payloads = records.current(nothing, 1_000)
+        assert (generation, len(found), vectors.shape, payloads) == (other.generation(), 0, (0, WIDTH), {})
         records.put(batch(range(9)), under=CONFIG)
         rows = records.rows()
         for one in (records, other):
             for asked in (rows[::-2], np.concatenate([rows[3:], [2**62], rows[:2]]), np.array([2**62]), nothing):
-                generation, found, vectors = one.current(asked)
-                assert generation == records.generation()
+                generation, found, vectors, payloads = one.current(asked)
+                assert (generation, payloads) == (records.generation(), {})
                 expected, envelopes = records.vectors(asked)
                 assert np.array_equal(found, expected)
                 assert np.array_equal(vectors, envelopes)
                 assert vectors.shape == (len(found), WIDTH)
+
+    def test_short_payloads_come_with_the_vectors(self, records, other):
+        records.put(batch(range(99)), under=CONFIG)
+        rows = records.rows()
+        found, held = records.payloads(rows)
+        assert min(map(len, held)) < 25 < max(map(len, held))
+        for most in (0, 25, 50):
+            short = {row: payload for row, payload in zip(found.tolist(), held, strict=True) if len(payload) <= most}
+            for one in (records, other):
+                asked = np.concatenate([rows[::-1], [2**62]])
+                _, there, vectors, payloads = one.current(asked, most)
+                assert payloads == (short if most else {})
+                assert np.array_equal(there, rows[::-1])
+                assert np.array_equal(vectors, records.vectors(rows[::-1])[1])
 
     def test_the_generation_follows_every_write(self, records, other):
         seen = [other.current(np.array([1]))[0]]
@@ -156,11 +170,11 @@ class BlobsContract:
         rows = records.rows()
         seen.append(other.current(rows)[0])
         records.remove(rows[:1])
-        generation, found, _ = other.current(rows)
+        generation, found, *_ = other.current(rows)
         seen.append(generation)
         assert found.tolist() == rows[1:].tolist()
         records.replace([kept(records, "b", seed=1)], CONFIG, under=CONFIG)
-        generation, found, vectors = other.current(rows)
+        generation, found, vectors, _ = other.current(rows)
         seen.append(generation)
         assert np.array_equal(vectors, records.vectors(found)[1]), "those of the new tables"
         assert seen == sorted(set(seen))

@@ -69,10 +69,10 @@ def test_vectors_and_generation_are_one_statement(pg_dsn, monkeypatch):
 def test_another_process_replaces_the_tables(pg_dsn):
     with opened(pg_dsn) as (_, first), opened(pg_dsn) as (_, second):
         first.put(batch(1, 5), under=b"settings")
-        before, rows, _ = second.current(first.rows())
+        before, rows, *_ = second.current(first.rows())
         for seed in (2, 3):
             first.replace([again(batch(seed, 5))], b"settings", under=b"settings")
-            generation, found, vectors = second.current(rows)
+            generation, found, vectors, _ = second.current(rows)
             assert generation > before
             assert found.tolist() == rows.tolist()
             assert np.array_equal(vectors, batch(seed, 5).vectors)

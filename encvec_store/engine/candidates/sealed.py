@@ -17,6 +17,9 @@ __all__ = ["SealedSource"]
 _ATTEMPTS = 8
 _QUERY = 256
 """A query of a batch takes about as long as so many records to decode."""
+_SHORT = 4_096
+"""Bytes of a payload that is fetched with its vector, although only those of the hits are needed: one read is faster
+than two. Longer ones are fetched for the hits alone."""
 
 
 class SealedSource:
@@ -27,7 +30,10 @@ class SealedSource:
 
     def ask(self, config: CollectionConfig, queries: Matrix, predicate: Predicate | None) -> Asked:
         """Check the queries. The index is brought up to date when candidates are asked for."""
-        config.metric.check(queries, None, "queries")
+        if config.metric.bounded:
+            config.metric.check(queries, None, "queries")
+        else:
+            queries = config.metric.lift_query(queries)  # checks them too
         return _Search(self._session, self._index, config, queries, predicate)
 
 
@@ -40,8 +46,8 @@ class _Search:
         queries: Matrix,
         predicate: Predicate | None,
     ) -> None:
-        self._session, self._index, self._config, self._predicate = session, index, config, predicate
-        self._queries = config.metric.lift(queries) if config.metric.name == "cosine" else queries
+        self._session, self._index, self._config = session, index, config
+        self._queries, self._predicate = queries, predicate
 
     def wanted(self, k: int, oversample: int) -> int:
         state = self._index.state
@@ -62,9 +68,10 @@ class _Search:
             allowed = None
         for _ in range(_ATTEMPTS):
             lists = self._nearest(state, self._queries, max(limit, state.needs(1)), allowed)
-            generation, rows, vectors, heads = session.current(union(lists), self._config)
+            most = _SHORT if len(lists) == 1 else 0
+            generation, rows, vectors, heads, payloads = session.current(union(lists), self._config, most)
             if generation == state.generation or self._predicate is not None:
-                return Found(lists, rows, vectors, heads)
+                return Found(lists, rows, vectors, heads, payloads)
             config = session.refresh()
             if config.index_dim or config.rewritten != self._config.rewritten:
                 raise StaleConfigError("the collection's settings were changed meanwhile")

@@ -36,10 +36,11 @@ _ROWS = (
 )
 _FETCH: LiteralString = "SELECT row, {column} FROM {records} WHERE row = ANY(%b::int8[])"
 _CURRENT: LiteralString = (
-    "SELECT r.row, r.envelope, c.generation, c.content FROM {collections} AS c"
+    "SELECT r.row, r.envelope, c.generation, c.content, {column} FROM {collections} AS c"
     " LEFT JOIN {records} AS r ON r.row = ANY(%b::int8[]) WHERE c.id = {id}"
 )
 """One line at least, while there is the collection."""
+_SHORT: LiteralString = "CASE WHEN octet_length(r.payload) <= %b::int4 THEN r.payload END"
 
 
 class RecordsReader:
@@ -203,16 +204,18 @@ class RecordsReader:
         found, parts = self._fetch("envelope", rows, size)
         return found, np.frombuffer(joined(parts, size), np.uint8).reshape(-1, size)
 
-    def current(self, rows: Rows) -> tuple[int, Rows, Bytes]:
-        """Return (a generation, *vectors(rows)), by one statement for about 64 MB."""
+    def current(self, rows: Rows, most: int = 0) -> tuple[int, Rows, Bytes, dict[int, bytes]]:
+        """Return (a generation, *vectors(rows), {row: payload of at most `most` bytes}); a statement for each 64 MB."""
         asked, size = np.asarray(rows, np.int64), self.spec.envelope_size
-        step = max(1, _AT_ONCE // max(size, 1))
-        generation, parts = 0, dict[int, bytes]()
+        step = max(1, _AT_ONCE // max(size + most, 1))
+        generation, parts, payloads = 0, dict[int, bytes](), dict[int, bytes]()
+        column: LiteralString = _SHORT if most else "NULL"
         for start in range(0, max(1, len(asked)), step):
             some = int8_array(asked[start : start + step])
 
             def work(cursor: Cursor, content: int, some: bytes = some) -> list[Any]:
-                lines = cursor.execute(self._prepared(_CURRENT, content), (some,)).fetchall()
+                values = (most, some) if most else (some,)
+                lines = cursor.execute(self._prepared(_CURRENT, content, column), values).fetchall()
                 if lines and lines[0][3] != content:  # replaced meanwhile: treat it as if its tables were gone
                     raise UndefinedTable
                 return lines
@@ -222,8 +225,9 @@ class RecordsReader:
                 raise self.gone()
             generation = lines[0][2]
             parts.update({row: envelope for row, envelope, *_ in lines if row is not None})
+            payloads.update({row: payload for row, *_, payload in lines if payload is not None})
         found, envelopes = _in_order(asked, parts)
-        return generation, found, np.frombuffer(joined(envelopes, size), np.uint8).reshape(-1, size)
+        return generation, found, np.frombuffer(joined(envelopes, size), np.uint8).reshape(-1, size), payloads
 
     def index_vectors(self, rows: Rows) -> tuple[Rows, Matrix]:
         """Return (found rows in the order asked, (m, index_dim) float32)."""
@@ -262,10 +266,11 @@ class RecordsReader:
         return _in_order(asked, parts)
 
     def _prepared(self, template: LiteralString, content: int, column: LiteralString = "") -> bytes:
-        known, at = self._fetches.get(column or template), (content, self.names.extension)
+        name, at = template + column, (content, self.names.extension)
+        known = self._fetches.get(name)
         if known is None or known[0] != at:
             sql = self.names.sql(template, content, id=self.collection, column=self.names.part(column))
-            known = self._fetches[column or template] = at, sql
+            known = self._fetches[name] = at, sql
         return known[1]
 
     def audit(self, rows: Rows) -> list[tuple[int, int, bytes, set[tuple[str, Term]]]]:

@@ -12,11 +12,12 @@ from urllib.parse import quote
 
 from ...errors import StoreUnreachableError
 from ...runtime.forks import Mutex, generation, never_freed, renew_in_child
-from .tables import PAGE_SIZE
 
-__all__ = ["CACHE", "WAL", "ConnectionPool", "SqliteFile"]
+__all__ = ["CACHE", "PAGE_SIZE", "WAL", "ConnectionPool", "SqliteFile"]
 
 WAL = "-wal"
+PAGE_SIZE = 8192
+"""Vectors of 2 kB would waste half of each page of 4 kB, which is the default of SQLite."""
 CACHE = 2_000
 """Kibibytes of pages that a connection keeps."""
 _MAPPED = 1 << 28

@@ -17,21 +17,20 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
-from sqlalchemy import create_engine, exc, inspect
-from sqlalchemy.pool import NullPool
 
 from ...data.arrays import Rows
 from ...errors import StoreClosedError, StoreLockedError, StoreReadOnlyError, StoreUnreachableError
 from ...runtime.forks import Mutex, generation, never_freed, renew_in_child
-from ..revisions import FORMAT, REVISION, VERSION_TABLE, judge
+from ..revisions import VERSION_TABLE, judge
 from ..values import integer
 from .connections import CACHE, WAL, ConnectionPool, SqliteFile
 from .files import create
-from .tables import OF_A_RECORD, metadata
 
-__all__ = ["FILE_NAME", "Database", "ascending", "first_free", "numbers"]
+__all__ = ["FILE_NAME", "OF_A_RECORD", "Database", "ascending", "first_free", "numbers"]
 
 FILE_NAME = "records.sqlite3"
+OF_A_RECORD = ("vectors", "index_vectors", "terms", "records")
+"""The tables that are keyed by row. The others refer to the last one."""
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _WRITING_CACHE = 64_000
 """Kibibytes of pages that a connection keeps during a large write. Tokens are random, so a batch changes every page of
@@ -257,16 +256,13 @@ class Database:
                 if not _is_busy(error) or time.monotonic() > deadline:
                     raise
                 time.sleep(0.01)
-        engine = create_engine("sqlite://", creator=self._connections.connect, poolclass=NullPool, hide_parameters=True)
-        with engine.connect() as connection:
-            names = set(inspect(connection).get_table_names())
+        with self._cursor() as cursor:
+            names = {name for (name,) in cursor.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        names = {name for name in names if not name.startswith("sqlite_")}
         if not names - {VERSION_TABLE} and not self.read_only:  # new, or downgraded to nothing
-            with engine.connect() as connection:
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
-                metadata.create_all(connection)
-                for name, value in (("format", FORMAT), ("revision", REVISION), ("next_row", 1)):
-                    connection.exec_driver_sql("INSERT OR IGNORE INTO meta VALUES (?, ?)", (name, value))
-                connection.commit()
+            from .creating import create_tables  # loads SQLAlchemy, which takes longer than all the rest of an opening
+
+            create_tables(self._connections.connect)
         elif "meta" not in names:
             raise StoreUnreachableError(f"{self.path} is a database of another program")
         with self._cursor() as cursor:
@@ -277,12 +273,10 @@ class Database:
     def _translated(self, doing: str) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.Error, exc.SQLAlchemyError, UnicodeDecodeError) as error:  # the last: damaged text
-            # only the message of the driver: that of SQLAlchemy quotes the statement, and `from None` hides both
-            cause = getattr(error, "orig", None) or error
-            if _is_busy(cause) and doing == "write to":
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # the last: damaged text
+            if _is_busy(error) and doing == "write to":
                 raise self._locked() from None
-            raise self._unreachable(doing, cause) from None
+            raise self._unreachable(doing, error) from None
 
     def _unreachable(self, doing: str, cause: object) -> StoreUnreachableError:
         what = str(cause) if isinstance(cause, sqlite3.Error) else type(cause).__name__

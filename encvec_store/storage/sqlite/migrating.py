@@ -14,10 +14,10 @@ from sqlalchemy.pool import NullPool
 
 from ...errors import StoreError, StoreLockedError, StoreUnreachableError
 from ..revisions import VERSION_TABLE, Migrating
+from .connections import PAGE_SIZE
 from .database import FILE_NAME
 from .files import create
 from .place import LOCK_TIMEOUT, seconds, split
-from .tables import PAGE_SIZE
 
 __all__ = ["opened"]
 

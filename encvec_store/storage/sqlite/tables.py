@@ -1,4 +1,4 @@
-"""The tables of `records.sqlite3`, in one place for SQLAlchemy and for migrations.
+"""The tables of `records.sqlite3`, in one place for SQLAlchemy and for migrations. Only a new file needs them.
 
 Row numbers come from `meta.next_row`. So they are unique within the file and never used twice. Vectors and payloads
 are in tables of their own, so that reading one does not load the pages of the other.
@@ -20,8 +20,6 @@ from sqlalchemy import (
 )
 
 __all__ = [
-    "OF_A_RECORD",
-    "PAGE_SIZE",
     "blobs",
     "changes",
     "collections",
@@ -31,12 +29,6 @@ __all__ = [
     "records",
     "terms",
 ]
-
-PAGE_SIZE = 8192
-"""Vectors of 2 kB would waste half of each page of 4 kB, which is the default of SQLite."""
-
-OF_A_RECORD = ("vectors", "index_vectors", "terms", "records")
-"""The tables that are keyed by row. The others refer to the last one."""
 
 metadata = MetaData(
     naming_convention={

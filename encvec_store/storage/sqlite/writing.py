@@ -17,8 +17,7 @@ from ..protocol import Blob, EncryptedBatch
 from ..values import integer
 from . import blobs as blob_table
 from . import changes
-from .database import Database, first_free
-from .tables import OF_A_RECORD
+from .database import OF_A_RECORD, Database, first_free
 
 __all__ = ["SqliteWriter", "with_tokens"]
 
