@@ -123,6 +123,7 @@ class Collection:
         Raises:
             InputError: wrong shape, NaN, zero query under cosine, malformed filter, unknown field.
             AuthenticationError: a candidate was altered, or the key is wrong.
+            StoreUnreachableError: candidates were written again before they could be read, each time it tried.
         """
         hits = search(
             self._session,
@@ -158,11 +159,17 @@ class Collection:
         return explain(self._session, self._sources, query, k, where, oversample=self._oversample)
 
     def get(self, ids: Sequence[Id], *, include_vectors: bool = True) -> list[Record]:
-        """Return the records with these ids, in the order of `ids`. Unknown ids are left out."""
+        """Return the records with these ids, in the order of `ids`. Unknown ids are left out.
+
+        Raises StoreUnreachableError if one of them was written again before it could be read, each time it tried.
+        """
         return read.get(self._session, ids, include_vectors=include_vectors)
 
     def delete(self, ids: Sequence[Id] | None = None, where: Mapping[str, Any] | None = None) -> int:
-        """Delete records by id or by filter, all or nothing. Returns how many. Unknown ids are no error."""
+        """Delete records by id or by filter, all or nothing. Returns how many. Unknown ids are no error.
+
+        Raises StoreUnreachableError if others write the same records again and again. It says how many were deleted.
+        """
         return read.delete(self._session, ids, where)
 
     def count(self, where: Mapping[str, Any] | None = None) -> int:

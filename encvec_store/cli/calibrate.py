@@ -171,7 +171,7 @@ def _show(found: Calibration, before: float, dry_run: bool) -> None:
             ("scheme", found.scheme),
             ("beta", f"{found.beta:g} (before: {before:g})" + (f", floor {found.floor:g}" if found.floor else "")),
             ("dimensions", found.dimensions),
-            ("gamma", found.gamma),
+            *([] if found.gamma is None else [("gamma", found.gamma)]),
             ("oversample", found.oversample),
             ("target", f"recall@{found.k} of {found.target_recall} with {found.planned_size:,} records"),
             ("found", f"{found.recall:.4f} in simulation, {found.recall_low:.4f} as the lower bound"),

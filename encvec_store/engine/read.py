@@ -11,8 +11,8 @@ from ..data.arrays import Rows
 from ..data.filters import Filter, Predicate, parse, pushdown
 from ..data.ids import Id, check_ids
 from ..data.records import Record
-from ..errors import InputError, StaleConfigError
-from ..storage.protocol import union
+from ..errors import InputError, StaleConfigError, StoreUnreachableError
+from ..storage.protocol import BUSY, union
 from . import lookup
 from .session import Session
 
@@ -37,15 +37,18 @@ def get(session: Session, ids: Sequence[Id], *, include_vectors: bool) -> list[R
     """Return the records of ids, in the order asked. See `Collection.get`."""
     session.refresh()
     names = check_ids(ids, unique=False)
-    records: dict[Id, Record] = {}
-    for _ in range(_ATTEMPTS):
+    opened: dict[int, Record] = {}
+    for _ in range(_LISTINGS):
         places = lookup.places(session, names)  # of an id under two key versions, the primary's: the other was put back
-        rows = np.unique(places[places > 0])
-        found, read = _records(session, rows, include_vectors=include_vectors)
-        records = {record.id: record for record in read}
-        if len(found) == len(rows):
-            break  # otherwise some were written again after they were found: look again
-    return [records[name] for name in names if name in records]
+        rows = np.unique(places[places > 0]).tolist()
+        new = np.array([row for row in rows if row not in opened], np.int64)  # the content of a row never changes
+        found, read = _records(session, new, include_vectors=include_vectors)
+        opened.update(zip(found.tolist(), read, strict=True))
+        if len(found) == len(new):
+            records = {record.id: record for record in map(opened.__getitem__, rows)}
+            return [records[name] for name in names if name in records]
+        # otherwise some were written again after they were found: look again
+    raise StoreUnreachableError(BUSY)
 
 
 def delete(session: Session, ids: Sequence[Id] | None, where: Mapping[str, Any] | None) -> int:
@@ -61,8 +64,9 @@ def delete(session: Session, ids: Sequence[Id] | None, where: Mapping[str, Any] 
         gone = session.records.remove(rows) if len(rows) else 0
         removed += gone
         if gone == len(rows):
-            break  # otherwise some were written or calibrated again after they were found: look again
-    return removed
+            return removed
+        # otherwise some were written or calibrated again after they were found: look again
+    raise StoreUnreachableError(f"{BUSY}. {removed} records were deleted, and others were written again each time")
 
 
 def count(session: Session, where: Mapping[str, Any] | None) -> int:
@@ -82,12 +86,17 @@ def pages(session: Session, where: Mapping[str, Any] | None, *, include_vectors:
 def index_vectors(session: Session, ids: Sequence[Id]) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     """Return the stored index vectors of ids. See `Collection.index_vectors`."""
     names = check_ids(ids)
-    found = lookup.places(session, names)
-    if not found.all():
-        raise InputError(f"no record {names[int(np.flatnonzero(found == 0)[0])]!r}")
-    if not session.config.index_dim:
-        return np.empty((len(names), 0), np.float32)
-    return session.records.index_vectors(found)[1]
+    for _ in range(_LISTINGS):
+        rows = lookup.places(session, names)
+        if not rows.all():
+            raise InputError(f"no record {names[int(np.flatnonzero(rows == 0)[0])]!r}")
+        if not session.config.index_dim:
+            return np.empty((len(names), 0), np.float32)
+        found, vectors = session.records.index_vectors(rows)
+        if len(found) == len(rows):
+            return vectors
+        # otherwise some were written again after they were found: look again
+    raise StoreUnreachableError(BUSY)
 
 
 def _matching_rows(session: Session, where: Mapping[str, Any] | None) -> Rows:
@@ -97,7 +106,7 @@ def _matching_rows(session: Session, where: Mapping[str, Any] | None) -> Rows:
     listed again and the new ones are opened. In the end, everything in one list was opened.
     """
     node = parse(where, session.config.policies)
-    rows = known = matching = np.empty(0, np.int64)
+    known = matching = np.empty(0, np.int64)
     for _ in range(_LISTINGS):
         rows = lookup.listed(session, _pushed_down(session, node))
         new = np.setdiff1d(rows, known, assume_unique=True)
@@ -107,8 +116,8 @@ def _matching_rows(session: Session, where: Mapping[str, Any] | None) -> Rows:
             known, matching = union([known, opened.found]), union([matching, opened.matching])
             gone += opened.gone
         if not gone:
-            break
-    return rows[np.isin(rows, matching, assume_unique=True)]
+            return rows[np.isin(rows, matching, assume_unique=True)]
+    raise StoreUnreachableError(BUSY)
 
 
 def _pushed_down(session: Session, node: Filter | None) -> Callable[[], Predicate | None] | None:

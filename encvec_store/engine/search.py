@@ -16,11 +16,11 @@ from ..data.arrays import Rows
 from ..data.filters import Filter, is_covered, parse, pushdown
 from ..data.metrics import as_array, as_vectors
 from ..data.records import Hit
-from ..errors import AuthenticationError, StaleConfigError
+from ..errors import AuthenticationError, StaleConfigError, StoreUnreachableError
 from ..runtime.concurrency import offload
 from ..sealing.codec import Decoded
 from ..sealing.config import CollectionConfig, check_k
-from ..storage.protocol import union
+from ..storage.protocol import BUSY, union
 from .candidates import Asked, Found, Sources
 from .rerank import best
 from .session import Session
@@ -28,7 +28,8 @@ from .session import Session
 __all__ = ["ATTEMPTS", "asked", "search"]
 
 _GROWTH = 4
-ATTEMPTS = 8
+ATTEMPTS, _LOOKS = 8, 32
+"""How often a search starts over: because the settings changed, and for any reason."""
 
 
 def search(
@@ -48,25 +49,28 @@ def search(
     single = array.ndim == 1
     matrix = as_vectors(array[None] if single else array, config.dim, name="queries")
     node = parse(where, config.policies)
-    for attempt in range(ATTEMPTS):
+    stale = 0
+    for _ in range(_LOOKS):
         try:
             ask = asked(session, sources, config, matrix, node)
             wanted = ask.wanted(k, oversample or config.oversample) if len(matrix) else 0
             run = _Search(session, config, matrix, k, node, include_vectors)
-            hits = run.hits(ask, wanted, last=attempt == ATTEMPTS - 1)
+            hits = run.hits(ask, wanted)
         except StaleConfigError:
-            if attempt == ATTEMPTS - 1:
+            stale += 1
+            if stale == ATTEMPTS:
                 raise
-            hits, config = None, session.refresh(force=True)
+            config = session.refresh(force=True)
+            continue
         if hits is None:
             continue
-        if attempt < ATTEMPTS - 1 and any(len(found) < k for found in hits):
+        if any(len(found) < k for found in hits):
             # opened records prove that their settings are current, missing ones do not
-            stale, config = config, session.refresh()
-            if config is not stale:
+            before, config = config, session.refresh()
+            if config is not before:
                 continue
         return hits[0] if single else hits
-    raise AssertionError("unreachable")
+    raise StoreUnreachableError(BUSY)
 
 
 def asked(
@@ -95,7 +99,7 @@ class _Search:
         self.sealed: dict[int, bytes] = {}  # row -> sealed payload that came with a candidate
         self.lost = False  # True if a row vanished during the search, because another writer replaced its record
 
-    def hits(self, ask: Asked, wanted: int, *, last: bool) -> list[list[Hit]] | None:
+    def hits(self, ask: Asked, wanted: int) -> list[list[Hit]] | None:
         """Return the hits; None if rows vanished meanwhile and the search should be tried again."""
         if not len(self.matrix):
             return []
@@ -106,7 +110,7 @@ class _Search:
             hits = self._ranked(self._opened(self._passing(ask, wanted))) or []
         if self.lost and self.session.refresh().rewritten != self.config.rewritten:
             raise StaleConfigError("the collection was rewritten under other settings during the search")
-        return hits if last or not self.lost else None
+        return None if self.lost else hits
 
     def _fetched(self, ask: Asked, wanted: int) -> Found:
         """Return opened candidates. The source has applied the filter."""

@@ -46,7 +46,7 @@ class Calibration:
     dimensions: int
     """Dimensions of an index vector."""
     gamma: float | None
-    """Exponent on queries; None for `sap`."""
+    """Exponent on queries; None if the scheme has none, as `sap`."""
     query_beta: float
     oversample: int
     k: int
@@ -78,8 +78,9 @@ class Calibration:
     def weakness(self) -> str:
         """Describe what is weak, with the choices that were tried."""
         tried = "; ".join(
-            f"{row['dimensions']} dimensions, gamma {row['gamma']:g}: "
-            + ("missed" if row["beta"] is None else f"beta {row['beta']:.2f}")
+            f"{row['dimensions']} dimensions"
+            + ("" if row["gamma"] is None else f", gamma {row['gamma']:g}")
+            + (": missed" if row["beta"] is None else f": beta {row['beta']:.2f}")
             for row in self.choices
         )
         return (

@@ -21,7 +21,10 @@ from ..data.arrays import Bytes, Kept, Matrix, Rows
 from ..data.fields import Term
 from ..data.filters import Predicate
 
-__all__ = ["Blob", "Changes", "CollectionSpec", "EncryptedBatch", "RecordStore", "Records", "union"]
+__all__ = ["BUSY", "Blob", "Changes", "CollectionSpec", "EncryptedBatch", "RecordStore", "Records", "union"]
+
+BUSY = "the collection is written to faster than it can be read; try again later"
+"""The error of whoever found records replaced between two reads, however often it looked again."""
 
 
 @dataclass(frozen=True)

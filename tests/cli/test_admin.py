@@ -193,6 +193,7 @@ def test_calibrate_applies_and_reports(home, encvec, vectors):
     text = encvec("calibrate", *options, "--dry-run").out
     assert "Recall@5 by noise (beta) and records re-ranked:" in text
     assert "no: dry run" in text
+    assert "gamma" not in text, "sap has none"
 
 
 def test_calibrate_never_lowers_the_noise_in_silence(home, encvec, vectors):

@@ -6,12 +6,12 @@ import numpy as np
 import psycopg
 import pytest
 from psycopg import sql
-from sqlalchemy import create_engine, func, select, text
-from sqlalchemy.exc import UnboundExecutionError
+from sqlalchemy import create_engine, event, func, select, text
+from sqlalchemy.exc import DBAPIError, UnboundExecutionError
 from sqlalchemy.orm import Session, aliased, scoped_session, sessionmaker
 
 from encvec_store import errors
-from encvec_store.integrations.sqlalchemy import bulk_insert, reencrypt, rerank
+from encvec_store.integrations.sqlalchemy import bulk, bulk_insert, reencrypt, rerank
 from tests.kits.orm import models, opened, url, vectors
 
 V = vectors(60, seed=3)
@@ -145,6 +145,59 @@ def test_autocommit(engine, made):
         session.execute(text("SET enable_seqscan = off"))
         assert len(rerank(session, select(made.Item), V[0], 20, oversample=3)) == 20
         session.execute(text("RESET enable_seqscan"))
+
+
+@pytest.fixture
+def unbound(engine, made):
+    """A connection without transactions, and 20 rows under an old key version. The server refuses row 17 twice."""
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        bulk_insert(connection, made.Item, rows(20))
+        made.keyset.rotate()
+        connection.execute(text(
+            "CREATE FUNCTION refused() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$BEGIN IF NEW.title = '17' THEN RAISE 'refused'; END IF; RETURN NEW; END$$"
+        ))  # fmt: skip
+        connection.execute(text(
+            "CREATE TRIGGER refused BEFORE INSERT OR UPDATE ON items FOR EACH ROW EXECUTE FUNCTION refused()"
+        ))  # fmt: skip
+        yield connection
+
+
+def test_autocommit_is_all_or_nothing(unbound, engine, made, monkeypatch):
+    versions = text("SELECT DISTINCT substring(embedding_sealed, 25, 4) FROM items")
+    with pytest.raises(DBAPIError, match="refused"):
+        reencrypt(unbound, made.Item.embedding)
+    assert unbound.scalars(versions).all() == [(1).to_bytes(4, "big")], "no row was rewritten"
+    for copies in (True, False):
+        monkeypatch.setattr(bulk, "can_copy", lambda connection, copies=copies: copies)
+        with pytest.raises(DBAPIError, match="refused"):
+            bulk_insert(unbound, made.Item, rows(20))
+    assert unbound.scalar(select(func.count(made.Item.id))) == 20, "no row was inserted"
+    unbound.execute(text("DROP TRIGGER refused ON items"))
+    assert reencrypt(unbound, made.Item.embedding) == 20
+    assert reencrypt(unbound, made.Item.embedding) == 0
+    assert contents(engine, made) == {str(i) for i in range(20)}
+
+
+def test_autocommit_keeps_a_vector_that_is_written_meanwhile(unbound, engine, made):
+    """Rows are not locked between the two statements of reencrypt."""
+    unbound.execute(text("DROP TRIGGER refused ON items"))
+    done = []
+
+    def write(connection, cursor, statement, parameters, context, executemany):
+        if executemany and not done:
+            done.append(statement)
+            with Session(engine) as session:
+                session.scalars(select(made.Item).where(made.Item.title == "3")).one().embedding = V[33]
+                session.commit()
+
+    event.listen(unbound, "before_cursor_execute", write)
+    assert reencrypt(unbound, made.Item.embedding) == 20
+    assert reencrypt(unbound, made.Item.embedding) == 0
+    with Session(engine) as session:
+        found = {item.title: item.embedding for item in session.scalars(select(made.Item))}
+    for title, vector in found.items():
+        np.testing.assert_array_equal(vector, V[33 if title == "3" else int(title)])
 
 
 def test_an_error_puts_the_settings_back(engine, made):

@@ -45,3 +45,13 @@ def test_a_scheme_with_nothing_else_to_choose_has_no_plot_of_it():
     assert "What else was tried" not in text
     weak = page(report(beta=1.0))
     assert "our own attacks succeed below beta 3.6" in weak
+
+
+def test_a_scheme_without_gamma_is_described_without_it():
+    """As a scheme of another package may be: it has a floor and dimensions to choose, but no exponent on queries."""
+    tried = [{"dimensions": d, "gamma": None, "beta": b} for d, b in ((20, None), (30, 1.0))]
+    found = report(scheme="own", gamma=None, beta=1.0, dimensions=30, choices=tried)
+    assert "(20 dimensions: missed; 30 dimensions: beta 1.00)" in found.weakness()
+    text = page(found)
+    assert "no noise meets the target: 20 dimensions." in text
+    assert "gamma 0" not in text

@@ -93,7 +93,9 @@ def reencrypt(bind: Bind, column: Any, *, limit: int = 1000) -> int:
     """Encrypt again the rows that are not under the primary key version, or not bound to their primary key.
 
     Use it after `keyset.rotate()`, or to bind rows whose keys the server made. Call it until it returns 0, and commit
-    after each call: it locks the rows that it rewrites. Returns the number of rows.
+    after each call: it locks the rows that it rewrites. Each call rewrites all of its rows or none. That is so under
+    AUTOCOMMIT too, where rows are not locked: one that is written meanwhile keeps its new vector. Returns the number of
+    rows.
     """
     found = column_of(column)
     table: Table = found.table

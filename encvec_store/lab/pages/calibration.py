@@ -78,7 +78,7 @@ def _choices(found: Calibration) -> str:
     legend = []
     for place, gamma in enumerate(sorted({row["gamma"] for row in met}, key=lambda gamma: gamma or 0.0)):
         kind, shape = _look(place)
-        words = "beta" if gamma is None else f"gamma {gamma:g}"
+        words = "without gamma" if gamma is None else f"gamma {gamma:g}"
         points = [
             _point(row["dimensions"], row["beta"], f"{row['dimensions']} dimensions, {words}: beta {row['beta']:.2f}")
             for row in sorted(met, key=lambda row: row["dimensions"]) if row["gamma"] == gamma
@@ -88,7 +88,10 @@ def _choices(found: Calibration) -> str:
     lines.append(Line("other", [_point(found.dimensions, found.beta, "chosen")], joined=False, shape="star"))
     drawn = plot(_linear("dimensions", wide), _linear("most noise, beta", most), lines, "Most noise by dimensions")
     missed = [row for row in found.choices if row["beta"] is None]
-    told = "; ".join(f"{row['dimensions']} dimensions, gamma {row['gamma'] or 0:g}" for row in missed)
+    told = "; ".join(
+        f"{row['dimensions']} dimensions" + ("" if row["gamma"] is None else f", gamma {row['gamma']:g}")
+        for row in missed
+    )
     return _framed(drawn, legend) + (f"<p>Not shown, because no noise meets the target: {told}.</p>" if missed else "")
 
 

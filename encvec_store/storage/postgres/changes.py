@@ -14,7 +14,7 @@ from psycopg.errors import UndefinedTable
 from ...data.arrays import Rows
 from ...data.filters import Predicate
 from ...errors import StoreUnreachableError
-from ..protocol import Changes
+from ..protocol import BUSY, Changes
 from ..ranges import ADDED, BYTES_MOST, ENTRIES_MOST, KEPT, REMOVED, unpacked
 from .reading import RecordsReader
 from .source import Cursor
@@ -103,7 +103,7 @@ def following(records: RecordsReader, since: int, content: int, predicate: Predi
         rows = records.rows(predicate)
         if records.generation() == changes.generation:
             return changes, rows
-    raise StoreUnreachableError("the collection is written to faster than it can be read; try again later")
+    raise StoreUnreachableError(BUSY)
 
 
 def _whole(cursor: Cursor, records: RecordsReader, since: int) -> Changes:

@@ -52,6 +52,8 @@ class CalibrationContract:
         )
         assert found == dry
         assert found.beta > 0.5
+        assert found.gamma is None
+        assert (found.weak, found.weakness().count("gamma")) == (False, 0)
         assert 0.9 <= found.recall_low <= found.recall <= 1
         assert sum(n for n, _ in seen) == 600
         stats = things.stats()

@@ -23,6 +23,9 @@ class Interposed:
     def ran(self):
         return not self._times
 
+    def stop(self):
+        self._times = 0
+
     def __getattr__(self, name):
         found = getattr(self._backend, name)
         if name != self._method or self.ran:
@@ -74,6 +77,7 @@ class RacesContract(SnapshotsContract):
             interposed = Interposed(getattr(session, of), method, work, **how)
             seen.append((session, of, interposed, optional))
             setattr(session, of, interposed)
+            return interposed
 
         yield interrupt
         for session, of, interposed, optional in seen:

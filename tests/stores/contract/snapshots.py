@@ -3,11 +3,35 @@
 import numpy as np
 import pytest
 
-from encvec_store import low_level
-from encvec_store.engine import read
+from encvec_store import errors, low_level
+from encvec_store.engine import read, search
+from encvec_store.engine.candidates import sealed
 from encvec_store.maintenance import rewrite as rewriting
+from encvec_store.sealed_index import index as following
 from tests.kits import oracle
 from tests.stores.contract import DIM
+
+
+def _ids(found):
+    return {item.id for item in found}
+
+
+EVERY = {f"id-{i}" for i in range(30)}
+RIGHT = {
+    "get": lambda things: _ids(things.get(["id-0", "id-2"])) == {"id-0", "id-2"},
+    "search": lambda things: _ids(things.search(np.ones(DIM), k=30)) == EVERY,
+    "search, filtered by the store": lambda things: len(_ids(things.search(np.ones(DIM), k=30, where={"n": 0}))) == 15,
+    "search, filtered here": lambda things: _ids(things.search(np.ones(DIM), k=30, where={"v": 1})) == EVERY,
+    "count": lambda things: things.count({"v": 1}) == 30,
+    "index_vectors": lambda things: len(things.index_vectors(["id-0", "id-2"])) == 2,
+    "delete by filter": lambda things: things.delete(where={"v": 1}) == 30 and things.count() == 0,
+    "delete by id": lambda things: things.delete(["id-0"]) == 1,
+}
+"""Calls, and whether their answers are right. The last ones delete."""
+STEPS = (
+    *("find", "rows", "payloads", "vectors", "index_vectors", "candidates"),
+    *("nearest", "changes", "following", "current", "remove"),
+)
 
 
 class SnapshotsContract:
@@ -84,6 +108,39 @@ class SnapshotsContract:
         assert mine.delete(["id-0", "id-1"]) == 2
         assert theirs.count() == 28
 
+    def test_a_record_updated_before_every_look(self, pair, interrupt, monkeypatch):
+        """Nobody can read it whole. That is an error, and never an answer without that record."""
+        for module, name in (
+            (read, "_LISTINGS"),
+            (search, "_LOOKS"),
+            (sealed, "_ATTEMPTS"),
+            (following, "_ATTEMPTS"),
+        ):
+            monkeypatch.setattr(module, name, 2)
+        mine, theirs = pair
+
+        def work():
+            theirs.upsert(["id-0"], oracle.vectors(1), [{"n": 0, "v": 1}], ["long " * 60])
+
+        failed = 0
+        for method in STEPS:
+            theirs.upsert(oracle.ids(30), oracle.vectors(30), [{"n": i % 2, "v": 1} for i in range(30)])
+            interrupted = interrupt(mine, method, work, times=1 << 30, optional=True)
+            for name, right in RIGHT.items():
+                work()
+                try:
+                    assert right(mine), (method, name)
+                except errors.StoreUnreachableError as error:
+                    failed += 1
+                    assert "written to faster than it can be read" in str(error)  # noqa: PT017
+            interrupted.stop()
+        assert 5 < failed < len(STEPS) * len(RIGHT) / 2
+
+    def test_a_scroll_goes_on_until_it_has_a_record_that_is_updated_again_and_again(self, pair, interrupt):
+        mine, theirs = pair
+        interrupt(mine, "payloads", lambda: theirs.upsert(["id-0"], oracle.vectors(1)), times=9)
+        assert _ids(mine.scroll()) == EVERY
+
     def test_a_deletion_beside_a_search_is_no_damage(self, pair, interrupt, caplog):
         """What was deleted between two reads has no bytes, or empty ones, in a copy. That is not a damaged copy."""
         mine, theirs = pair
@@ -100,9 +157,9 @@ class SnapshotsContract:
 
                 def read(*args):
                     read = found(*args)
-                    (read.vectors if name == "nearest" else read[1])[:1] = 0
                     rows = read.rows if name == "nearest" else read[0]
-                    if len(rows):
+                    if len(rows) and theirs.count() > 27:
+                        (read.vectors if name == "nearest" else read[1])[:1] = 0
                         theirs.delete([session.open_payloads(rows[:1])[1][0][0]])
                     return read
 
