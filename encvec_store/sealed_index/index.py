@@ -16,10 +16,9 @@ from ..data.arrays import Matrix, Rows
 from ..data.filters import Predicate
 from ..data.metrics import Metric
 from ..data.partitions import version_of
-from ..errors import StoreUnreachableError
 from ..runtime.concurrency import Lock, offload
 from ..sealing.keyring import Keyring
-from ..storage.protocol import BUSY, Changes, Records
+from ..storage.protocol import Changes, Records
 from .budget import BUDGET
 from .kinds import build
 from .rowsets import is_among
@@ -30,7 +29,7 @@ from .tail import Tail
 __all__ = ["COARSE", "Opener", "SealedIndex"]
 
 _CHUNK = 8192
-_ATTEMPTS = 32
+_ATTEMPTS = 8
 COARSE = 20_000
 """A longer tail gets a coarse index, which is quick to build."""
 
@@ -76,10 +75,7 @@ class SealedIndex:
         self._state = None
 
     def current(self, opener: Opener, predicate: Predicate | None = None) -> tuple[Snapshot, Rows | None]:
-        """Return the state, no older than this call, and the rows that satisfy a predicate, as of the same moment.
-
-        Raises StoreUnreachableError if records were updated each time, after they were listed.
-        """
+        """Return the state, no older than this call, and the rows that satisfy a predicate, as of the same moment."""
         state, dead = self._state, frozenset(opener.keyring.dead)
         if state is not None and state.dead == dead:
             allowed: Rows | None = None
@@ -91,12 +87,11 @@ class SealedIndex:
             if same:
                 return state, allowed
         with self._lock:
+            state, whole, allowed = self._update(opener, predicate)
             for _ in range(_ATTEMPTS):
-                state, whole, allowed = self._update(opener, predicate)
                 if whole:
                     break  # otherwise some records were updated after they were listed: look again
-            else:
-                raise StoreUnreachableError(BUSY)
+                state, whole, allowed = self._update(opener, predicate)
         BUDGET.make_room(self)
         return state, allowed
 
