@@ -8,10 +8,13 @@ ways of storing that leak: a blob for each list, a blob for each node, and links
 
 from __future__ import annotations
 
+import functools
 import os
+import re
 import sqlite3
 
 import numpy as np
+import psycopg
 import pytest
 
 import encvec_store as ev
@@ -19,10 +22,9 @@ from encvec_store.sealed_index import builder, index
 from encvec_store.sealed_index.saving import Shelf
 from encvec_store.storage import Blob
 
-pytestmark = pytest.mark.leakage
-
 DIM, CLUSTERS, RECORDS = 16, 6, 400
 GAMES, CONTROLS = 12, 10
+PLAYED = [("files", "hnsw", "cosine"), ("files", "ivf", "l2"), ("postgresql", "hnsw", "ip")]
 LUCK = 0.85
 """A share of right guesses, of 24, that is reached by chance once in 7,000 times."""
 
@@ -47,15 +49,69 @@ def corpus(content, rng):
     return vectors.astype(np.float32), [f"a text on topic {label}" for label in labels]
 
 
-def dump(folder):
-    """Return what a copy of the store shows: the sizes of its files, all rows of its tables, and counts of bytes."""
-    files = {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
-    with sqlite3.connect(f"file:{folder / 'records.sqlite3'}?mode=ro", uri=True) as connection:
-        names = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-        tables = {name: connection.execute(f'SELECT * FROM "{name}"').fetchall() for name in sorted(names)}
-    connection.close()
-    counts = np.bincount(np.frombuffer(b"".join(files.values()), np.uint8), minlength=256)
-    return {name: len(content) for name, content in files.items()}, tables, counts
+class Files:
+    """A store in a folder."""
+
+    def __init__(self, folder, name):
+        self.folder = folder / name
+        self.folder.mkdir()
+
+    def connect(self, kind):
+        return ev.connect(
+            f"faiss://{self.folder}?index={kind}", keyset=ev.Keyset.create("memory:"), maintenance="manual"
+        )
+
+    def dump(self):
+        """Return what a copy of the store shows: sizes, the tables, {name: {column: values}}, and all its bytes."""
+        files = {file.name: file.read_bytes() for file in sorted(self.folder.iterdir())}
+        with sqlite3.connect(f"file:{self.folder / 'records.sqlite3'}?mode=ro", uri=True) as connection:
+            names = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+            tables = {name: _columns(connection.execute(f'SELECT * FROM "{name}"')) for name in sorted(names)}
+        connection.close()
+        return {name: len(content) for name, content in files.items()}, tables, b"".join(files.values())
+
+
+class Schema:
+    """A store in a schema of a database."""
+
+    def __init__(self, place, name):
+        self.dsn, self.schema = place.dsn, f"{place.schema}_{name}"
+
+    def connect(self, kind):
+        kind = "ivfflat" if kind == "ivf" else kind
+        return ev.connect(self.dsn, schema=self.schema, index=kind, **_how())
+
+    def dump(self):
+        """Return what a copy of the database shows, rows as they lie in it, and the sizes of all that has a file."""
+        sizes, tables, content = {}, {}, []
+        with psycopg.connect(self.dsn) as connection:
+            known = connection.execute(
+                "SELECT c.oid::regclass::text, c.relname, c.relkind, pg_relation_size(c.oid),"
+                " CASE WHEN c.reltoastrelid <> 0 THEN pg_relation_size(c.reltoastrelid) ELSE 0 END"
+                " FROM pg_class AS c WHERE relnamespace = %s::regnamespace ORDER BY relname",
+                [self.schema],
+            ).fetchall()
+            for place, name, sort, *size in known:
+                name = re.sub(r"\d+", "", name)  # numbers of collections
+                sizes[name] = size
+                if sort == "r":
+                    tables[name] = _columns(connection.execute(f"SELECT * FROM {place}", binary=True))
+                    content += [cell for cells in tables[name].values() for cell in cells if isinstance(cell, bytes)]
+        return (
+            {f"{name} {n}": one for name, size in sizes.items() for n, one in enumerate(size)},
+            tables,
+            b"".join(content),
+        )
+
+
+def _how():
+    return {"keyset": ev.Keyset.create("memory:"), "maintenance": "manual"}
+
+
+def _columns(cursor):
+    names = [column[0] for column in cursor.description]
+    cells = zip(*cursor.fetchall(), strict=True)
+    return dict(zip(names, map(list, cells), strict=False)) or {name: [] for name in names}
 
 
 def sort_of(name):
@@ -64,26 +120,42 @@ def sort_of(name):
 
 def numbers(before, after):
     """Return what two copies show as numbers: sizes, orders, counts, what has changed, and bytes."""
-    sizes, tables, counts = after
+    sizes, tables, content = after
     yield "files", [len(sizes), *sizes.values()]
-    yield "tables", [len(rows) for rows in tables.values()]
-    old = {blob[1:3]: blob[-1] for blob in before[1]["blobs"]} if before else {}
-    blobs = {blob[1:3]: blob[-1] for blob in tables["blobs"]}
+    yield "tables", [len(next(iter(columns.values()))) for columns in tables.values()]
+    lengths = {}
+    for name, columns in tables.items():
+        for column, cells in columns.items():
+            numeric = [cell for cell in cells if isinstance(cell, int)]
+            if numeric and column != "stamp":  # a random number
+                yield f"{name}.{column}", _spread(numeric)
+            elif not numeric and name != "blobs":
+                lengths[f"{name}.{column}"] = [len(cell) for cell in cells if cell is not None]
+    yield "lengths", [sum(found) for name, found in lengths.items() if name != "changes.rows"]
+    for name, found in lengths.items():
+        yield f"lengths of {name}", [*_spread(found), *_first(found, 16)]
+    old, blobs = (_blobs(before[1]) if before else {}), _blobs(tables)
     order = [(sort_of(name), part, len(content)) for (name, part), content in blobs.items()]
     changed = [place for place, (key, content) in enumerate(blobs.items()) if old.get(key) != content]
     yield "blobs", [len(order), *_first(np.ravel(order), 60)]
-    lengths = sorted(size for *_, size in order)
-    yield "sizes of blobs", [*_spread(lengths), *_first(lengths, 40)]
+    sealed = sorted(size for *_, size in order)
+    yield "sizes of blobs", [*_spread(sealed), *_first(sealed, 40)]
     yield "changed blobs", [len(changed), len(old.keys() - blobs.keys()), *_spread(changed), *_first(changed, 40)]
-    rows = np.array([record[0] for record in tables["records"]])
-    previous = np.array([record[0] for record in before[1]["records"]]) if before else rows
-    yield "rows", [*_spread(rows), *_spread(np.setdiff1d(previous, rows)), *np.histogram(rows, 8)[0]]
-    yield "records", [sum(len(field) for record in tables["records"] for field in record[-2:])]
-    yield "vectors", [sum(len(vector[-1]) for vector in tables["vectors"]), len(tables["terms"])]
-    ranges = [len(change[-1]) for change in tables["changes"]]
-    yield "changes", [*_spread(ranges), *_first(ranges, 16)]
+    rows = _rows(tables)
+    previous = _rows(before[1]) if before else rows
+    yield "rows", [*_spread(rows), *_spread(np.setdiff1d(previous, rows)), *np.histogram(rows, 8)[0], *_first(rows, 16)]
+    counts = np.bincount(np.frombuffer(content, np.uint8), minlength=256)
     shares = counts / counts.sum()
     yield "bytes", [*shares.reshape(32, 8).sum(1), -(shares * np.log2(shares + 1e-12)).sum()]
+
+
+def _blobs(tables):
+    columns = tables["blobs"]
+    return dict(zip(zip(columns["name"], columns["part"], strict=True), columns["content"], strict=True))
+
+
+def _rows(tables):
+    return np.array([row for name, columns in tables.items() if name.startswith("records") for row in columns["row"]])
 
 
 def _spread(values):
@@ -94,9 +166,11 @@ def _first(values, count):
     return [*values[:count], *[-1] * (count - len(values))]
 
 
-def play(folder, kind, content, rng):
+def play(place, kind, metric, content, rng):
     """Let a store live, and return what the copies of it show: {(step, what): numbers}."""
     vectors, texts = corpus(content, rng)
+    if metric != "cosine":  # then lengths are content too
+        vectors *= np.exp(rng.normal(size=(RECORDS, 1))).astype(np.float32) if content == "uniform" else 5
     names = [f"name-{i}" for i in range(RECORDS)]
     shown, before = {}, None
 
@@ -115,28 +189,36 @@ def play(folder, kind, content, rng):
         "merged": lambda things: write(things, range(240, RECORDS)),
         "deleted": lambda things: things.delete(names[100:220]),
     }
-    url = f"faiss://{folder}?index={kind}"
-    with ev.connect(url, keyset=ev.Keyset.create("memory:"), maintenance="manual") as store:
-        things = store.collection("things", dim=DIM, metric="cosine", scheme="sealed")
+    with place.connect(kind) as store:
+        things = store.collection("things", dim=DIM, metric=metric, scheme="sealed")
         for step, work in steps.items():
             work(things)
             things.maintain(purge=step == "deleted")
-            after = dump(folder)
+            after = place.dump()
             shown |= {(step, what): np.array(values, float) for what, values in numbers(before, after)}
             before = after
     return shown
 
 
-def games(root, kind, content, count):
-    return [
-        play(_made(root / f"{kind}-{content}-{game}"), kind, content, np.random.default_rng(game))
-        for game in range(count)
-    ]
+CONTENTS = ("clustered", "uniform", "ordered")
 
 
-def _made(folder):
-    folder.mkdir()
-    return folder
+@pytest.fixture(params=["files", "postgresql"])
+def place(request, tmp_path):
+    """Return a function that makes a place for a store, by a name."""
+    if request.param == "files":
+        return functools.partial(Files, tmp_path)
+    return functools.partial(Schema, request.getfixturevalue("pg_place"))
+
+
+def games(place, kind, metric, count, contents=CONTENTS):
+    """Play so many games with each content, in turn: {content: what they show}."""
+    played = {content: [] for content in contents}
+    for game in range(count):
+        for content in contents:
+            rng = np.random.default_rng(game)
+            played[content].append(play(place(f"{kind}_{metric}_{content}_{game}"), kind, metric, content, rng))
+    return played
 
 
 def accuracy(ones, others, chosen=5):
@@ -160,19 +242,26 @@ def accuracy(ones, others, chosen=5):
     return right / len(data)
 
 
-@pytest.mark.parametrize("kind", ["hnsw", "ivf"])
-def test_the_game_is_lost(kind, tmp_path):
+@pytest.mark.leakage
+@pytest.mark.slow
+@pytest.mark.parametrize(("place", "kind", "metric"), PLAYED, indirect=["place"])
+def test_the_game_is_lost(place, kind, metric):
     """The thief guesses the content no better than chance."""
-    played = {content: games(tmp_path, kind, content, GAMES) for content in ("clustered", "uniform", "ordered")}
+    played = games(place, kind, metric, GAMES)
     for one, other in (("clustered", "uniform"), ("clustered", "ordered")):
         share = accuracy(played[one], played[other])
-        print(f"{kind}: {one} or {other}: {share:.0%}")
+        print(f"{kind}, {metric}: {one} or {other}: {share:.0%}")
         assert share < LUCK, f"{one} or {other}: {share:.0%} of the guesses are right"
-    # sizes, numbers and order of blobs, and which of them a step changes, are the same whatever the content is
-    first = played["clustered"][0]
-    for game in (game for each in played.values() for game in each):
+
+
+@pytest.mark.parametrize(("kind", "metric"), [("hnsw", "cosine"), ("ivf", "l2"), ("hnsw", "ip")])
+def test_sizes_and_orders_are_the_same_whatever_the_content(place, kind, metric):
+    """To the byte: those of blobs and of all columns, their numbers, and which blobs a step changes."""
+    first, *others = (each for (each,) in games(place, kind, metric, 1).values())
+    for game in others:
+        assert game.keys() == first.keys()
         for step, what in first:
-            if what in ("tables", "blobs", "changed blobs", "records", "vectors"):
+            if what in ("tables", "lengths", "blobs", "changed blobs"):
                 np.testing.assert_array_equal(game[step, what], first[step, what], err_msg=f"{step}: {what}")
 
 
@@ -216,6 +305,7 @@ def unpadded(part):
     yield "links", links[links >= 0].tobytes()
 
 
+@pytest.mark.leakage
 @pytest.mark.parametrize(("kind", "contents"), [("ivf", lists), ("hnsw", nodes), ("hnsw", unpadded)])
 def test_leaks_are_found(kind, contents, tmp_path, monkeypatch):
     """The same thief wins against stores that leak, so he would have found a leak of ours."""
@@ -227,7 +317,7 @@ def test_leaks_are_found(kind, contents, tmp_path, monkeypatch):
         return result
 
     monkeypatch.setattr(Shelf, "save", saved)
-    played = {content: games(tmp_path, kind, content, CONTROLS) for content in ("clustered", "uniform")}
+    played = games(functools.partial(Files, tmp_path), kind, "cosine", CONTROLS, ("clustered", "uniform"))
     share = accuracy(played["clustered"], played["uniform"])
     print(f"{contents.__name__}: {share:.0%}")
     assert share > LUCK
