@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 
-from ..data.arrays import Matrix, Rows
+from ..data.arrays import Rows
 from ..errors import StoreError, StoreLockedError, StoreUnreachableError
-from ..runtime.concurrency import Lock, in_walk, offload
+from ..runtime.concurrency import Lock, offload
 from ..runtime.forks import generation
-from .graph import Tick
+from .growth import YOUNG, WideError, from_codes, from_new_records, from_records, from_tail, grown, home, some
 from .index import COARSE, Opener, SealedIndex
-from .kinds import build, chosen
+from .kinds import chosen
 from .lease import Lease
 from .state import Indexed, Snapshot
 
@@ -31,12 +31,13 @@ FIRST = 5_000
 """A tail of more rows gets a graph. It takes less than a millisecond to compare so many vectors."""
 LAST = 500
 """When a collection is flushed, shorter tails stay as they are."""
-_YOUNG = 0.25
 _REBUILD = 0.25
 _UNSAVED = 0.2
 """A share of new vectors that makes it worth while to store the graphs again."""
 _LITTLE = 0.02
 """A share of new vectors that is left unsaved when a store is closed."""
+_LOADED = 200_000
+"""New rows put into a graph before it is stored, at least: so much is lost when a long build is interrupted."""
 _ROUNDS = 64
 _PASSING = (StoreLockedError, StoreUnreachableError)
 _PAUSE = 5.0
@@ -94,9 +95,11 @@ class Builder:
         with self._turn:
             self._builds = generation()
             try:
-                self._index.current(opener)
+                self._index.load(opener)
                 if not self._may_build(opener):
                     return []
+                done += self._load(opener, progress)
+                self._index.current(opener)
                 for _ in range(_ROUNDS):
                     tasks = self.due(thorough=thorough, purge=purge)
                     if not self._step(opener, progress, thorough=thorough, purge=purge):
@@ -170,13 +173,15 @@ class Builder:
             waiting = len(tail) + sum(part.living for part in coarse)
             wrong = [part for part in graphs if target != "flat" and part.graph.kind != target]
             if waiting > (LAST if thorough and graphs else FIRST) or (wrong and target != "flat"):
-                self._absorb(opener, state, version, graphs, coarse, wrong, tail, target, progress)
+                graphs = [part for part in graphs if part not in wrong]
+                kind = "hnsw" if target == "flat" else target
+                self._absorb(opener, state, version, graphs, [*coarse, *wrong], tail, kind, progress)
                 return True
             for part in graphs:
                 if self._worn(part, purge=purge):
-                    self._rebuild(opener, part)
+                    self._rebuild(part)
                     return True
-            if len(graphs) > 1 and (len(graphs) > 2 or len(graphs[1].rows) > _YOUNG * len(graphs[0].rows)):
+            if len(graphs) > 1 and (len(graphs) > 2 or len(graphs[1].rows) > YOUNG * len(graphs[0].rows)):
                 self._merge(opener, graphs)
                 return True
         return False
@@ -187,41 +192,67 @@ class Builder:
         state: Snapshot,
         version: int,
         graphs: list[Indexed],
-        coarse: list[Indexed],
-        wrong: list[Indexed],
+        again: list[Indexed],
         tail: Rows,
-        target: str,
+        kind: str,
         progress: Progress | None,
     ) -> None:
-        """Put the tail, what has only a coarse index, and graphs of the wrong kind into the young graph."""
-        again = [*coarse, *wrong]
-        kind = "hnsw" if target == "flat" else target
-        rows = state.tail.rows[tail]
-        order = np.argsort(rows, kind="stable")
-        rows, vectors = rows[order], state.tail.vectors_of(tail[order])
-        graphs = [part for part in graphs if part not in wrong]
-        young = graphs[-1] if len(graphs) > 1 else None
-        if again:
-            more = np.sort(np.concatenate([part.living_rows for part in again]))
-            opened = list(_opened(opener, more))
-            rows = np.concatenate([rows, *(found for found, _ in opened)])
-            vectors = np.concatenate([vectors, *(some for _, some in opened)])
-            order = np.argsort(rows, kind="stable")
-            rows, vectors = rows[order], vectors[order]
-        old: tuple[Indexed, ...] = tuple(again)
-        tick = self._ticking(progress, len(rows))
-        if young is not None and len(rows) and rows[0] > young.rows[-1]:
-            graph = offload(len(rows), young.graph.extended, vectors, tick)
-            part = Indexed(version, graph, np.concatenate([young.rows, rows]), stored=young.stored)
-            old = (*old, young)
-        else:
-            graph = offload(len(rows), build, kind, self._index.metric.name, vectors, tick=tick)
-            part = Indexed(version, graph, rows)
-        self._index.publish(old, (part,))
-        if tick is None and progress is not None:
-            progress(len(rows), len(rows))
+        """Put the tail, and all rows of the parts in `again`, into a graph."""
+        rows = np.sort(np.concatenate([state.tail.rows[tail], *(part.living_rows for part in again)]))
+        read = from_records(opener) if again else from_tail(state.tail)
+        old, into = home(graphs, rows)
+        if old:
+            rows = np.sort(np.concatenate([rows, *(part.living_rows for part in old)]))
+            read = from_records(opener)
+        part = grown(self._index.metric, into, kind, version, rows, read, self._piece(progress, len(rows)))
+        self._index.publish((*again, *old, *some(into)), (part,))
 
-    def _rebuild(self, opener: Opener, part: Indexed) -> None:
+    def _load(self, opener: Opener, progress: Progress | None) -> list[str]:
+        """Put many new rows into a graph while they are opened, so that they are never all in memory."""
+        done = []
+        for version, rows in self._index.missing(opener).items() if self._kind != "flat" else ():
+            if len(rows) <= COARSE:
+                continue
+            start = 0
+            while start < len(rows):
+                more = self._loaded(opener, version, rows[start:], progress, len(rows))
+                if not more:
+                    break
+                start += more
+                self._save(opener, thorough=False)
+            if start:
+                done.append(f"index {start:,} new records")
+        return done
+
+    def _loaded(self, opener: Opener, version: int, rows: Rows, progress: Progress | None, total: int) -> int:
+        """Put the first of these rows into a graph. Returns how many; 0 if they belong in no graph."""
+        state = self._index.state
+        if state is None or state.tail.wide:
+            return 0
+        kind = chosen(state.living + len(rows), self._index.dim, self._memory(), self._kind)
+        graphs = [part for part in state.parts if (part.version, part.kept, part.graph.kind) == (version, True, kind)]
+        every, rows = rows, rows[: max(_LOADED, len(graphs[0].rows) if graphs else 0)]
+        old, into = home(graphs, rows)
+        added = np.sort(np.concatenate([rows, *(part.living_rows for part in old)]))
+        try:
+            read = from_new_records(opener, self._index.metric)
+            part = grown(self._index.metric, into, kind, version, added, read, self._piece(progress, total), every)
+        except WideError:
+            return 0
+        self._index.adopt((*old, *some(into)), part)
+        return len(rows)
+
+    def _piece(self, progress: Progress | None, total: int) -> Callable[[int], None]:
+        """Return what is called after each piece of a build: it keeps the lease, and reports progress."""
+
+        def after(count: int) -> None:
+            self._renew()
+            if progress is not None:
+                progress(count, total)
+
+        return after
+
+    def _rebuild(self, part: Indexed) -> None:
         """Build a graph anew without the dead rows."""
         places = np.arange(len(part.rows)) if part.alive is None else np.flatnonzero(part.alive)
         graph = offload(len(places), part.graph.kept, places)
@@ -230,41 +261,15 @@ class Builder:
     def _merge(self, opener: Opener, graphs: list[Indexed]) -> None:
         """Merge the youngest graph into the one before it."""
         into, young = graphs[-2], graphs[-1]
-        rows, vectors = self._vectors_of(opener, young)
-        if len(rows) and rows[0] > into.rows[-1]:
-            graph = offload(len(rows), into.graph.extended, vectors, self._ticking())
-            part = Indexed(into.version, graph, np.concatenate([into.rows, rows]), stored=into.stored)
-        else:  # rows of the two overlap: build one graph of both
-            older, before = self._vectors_of(opener, into)
-            rows = np.concatenate([older, rows])
-            order = np.argsort(rows)
-            vectors = np.concatenate([before, vectors])[order]
-            graph = offload(len(rows), build, into.graph.kind, self._index.metric.name, vectors, tick=self._ticking())
-            part = Indexed(into.version, graph, rows[order])
+        read, rows = from_codes(young, self._index.dim), young.living_rows
+        target: Indexed | None = into
+        if rows[0] <= into.rows[-1]:  # rows of the two overlap: build one graph of both
+            target, rows = None, np.sort(np.concatenate([into.living_rows, rows]))
+        if target is None or young.graph.kind == "ivf":  # whose codes are too short to build from
+            read = from_records(opener)
+        after = self._piece(None, len(rows))
+        part = grown(self._index.metric, target, into.graph.kind, into.version, rows, read, after)
         self._index.publish((into, young), (part,))
-
-    def _vectors_of(self, opener: Opener, part: Indexed) -> tuple[Rows, Matrix]:
-        """Return the living rows of a part and their vectors: from precise codes, or from the records."""
-        if part.graph.kind == "ivf":
-            opened = list(_opened(opener, part.living_rows))
-            return np.concatenate([rows for rows, _ in opened]), np.concatenate([vectors for _, vectors in opened])
-        places = np.arange(len(part.rows)) if part.alive is None else np.flatnonzero(part.alive)
-        return part.rows[places], part.graph.decoded(places)[:, : self._index.dim]
-
-    def _ticking(self, progress: Progress | None = None, total: int = 0) -> Tick | None:
-        """Return what is called while a graph is built: it keeps the lease, and reports progress.
-
-        None in an event loop. There a worker thread builds, which can neither wait for the store nor call back.
-        """
-        if in_walk():
-            return None
-
-        def tick(count: int) -> None:
-            self._renew()
-            if progress is not None:
-                progress(count, total)
-
-        return tick
 
     # at rest
 
@@ -339,9 +344,3 @@ class Builder:
         if self._index.shelf is not None:
             self._index.shelf.refused = True
         log.info("the sealed index stays in memory, because the store cannot be written: %s", error)
-
-
-def _opened(opener: Opener, rows: Rows) -> Iterator[tuple[Rows, Matrix]]:
-    for start in range(0, len(rows), COARSE):
-        found, vectors, _ = opener.open_vectors(rows[start : start + COARSE])
-        yield found, vectors

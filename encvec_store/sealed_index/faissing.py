@@ -14,7 +14,7 @@ import numpy.typing as npt
 from ..data.arrays import Matrix
 from ..indexes.faiss import omp_threads
 from .arrays import Array
-from .graph import Bits, Costs, Found, Positions
+from .graph import Bits, Costs, Found, Graph, Growing, Positions
 
 __all__ = ["Searched", "checked", "faiss", "fill", "measure_of", "points_of", "range_of", "view", "width_of"]
 
@@ -158,6 +158,16 @@ class Searched:
     def decoded(self, positions: Positions) -> Matrix:
         """Return the vectors at some positions, as the graph has them: (n, width)."""
         raise NotImplementedError
+
+    def growing(self, more: int) -> Growing:
+        """Return a copy that takes vectors, with room for about `more`."""
+        raise NotImplementedError
+
+    def extended(self, vectors: Matrix) -> Graph:
+        """Return a new graph with (n, dim) vectors appended."""
+        grown = self.growing(len(vectors))
+        grown.add(vectors)
+        return grown.finished()
 
     def search(self, queries: Matrix, limit: int, mask: Bits | None = None, passing: int | None = None) -> Found:
         """Return up to `limit` positions for each query, and their costs. See `Graph.search`."""

@@ -10,7 +10,7 @@ import numpy as np
 from ..data.arrays import Matrix
 from .arrays import Array
 from .faissing import Searched, checked, faiss, fill, measure_of, points_of, view, width_of
-from .graph import Positions, Tick
+from .graph import Positions
 
 __all__ = ["Flat"]
 
@@ -25,13 +25,9 @@ class Flat(Searched):
         self._vectors: Matrix = view(raw, raw.codes, np.uint8).view(np.float32).reshape(-1, self.width)
 
     @classmethod
-    def build(cls, metric: str, vectors: Matrix, threads: int | None = None, tick: Tick | None = None) -> Flat:
-        """Return a graph over (n, dim) vectors."""
-        dim = vectors.shape[1]
-        made = cls(metric, dim, _raw(metric, dim, [points_of(metric, vectors, width_of(dim))]))
-        if tick is not None:
-            tick(len(vectors))
-        return made
+    def begin(cls, metric: str, sample: Matrix, count: int) -> _Growing:
+        """Begin a graph; see `kinds.begin`."""
+        return _Growing(metric, sample.shape[1], [])
 
     @classmethod
     def restored(cls, metric: str, dim: int, codes: Sequence[dict[str, Array]], structure: dict[str, Array]) -> Flat:
@@ -63,13 +59,9 @@ class Flat(Searched):
         """Return the vectors at some positions."""
         return self._vectors[positions]
 
-    def extended(self, vectors: Matrix, tick: Tick | None = None) -> Flat:
-        """Return a new graph with more vectors."""
-        points = points_of(self.metric, vectors, self.width)
-        made = Flat(self.metric, self.dim, _raw(self.metric, self.dim, [self._vectors, points]))
-        if tick is not None:
-            tick(len(vectors))
-        return made
+    def growing(self, more: int) -> _Growing:
+        """Return a copy that takes vectors."""
+        return _Growing(self.metric, self.dim, [self._vectors])
 
     def kept(self, positions: Positions) -> Flat:
         """Return a new graph over some of its vectors."""
@@ -82,6 +74,18 @@ class Flat(Searched):
     def structure(self) -> dict[str, Array]:
         """Return no arrays: nothing is left to store."""
         return {}
+
+
+class _Growing:
+    def __init__(self, metric: str, dim: int, pieces: list[Matrix]) -> None:
+        self._metric, self._dim, self._pieces = metric, dim, pieces
+
+    def add(self, vectors: Matrix) -> None:
+        points = points_of(self._metric, vectors, width_of(self._dim))
+        self._pieces.append(points.copy() if np.may_share_memory(points, vectors) else points)
+
+    def finished(self) -> Flat:
+        return Flat(self._metric, self._dim, _raw(self._metric, self._dim, self._pieces))
 
 
 def _raw(metric: str, dim: int, points: Sequence[Matrix]) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -11,7 +10,7 @@ import numpy.typing as npt
 from ..data.arrays import Matrix
 from .arrays import Array
 
-__all__ = ["Bits", "Costs", "Found", "Graph", "Positions", "Tick"]
+__all__ = ["Bits", "Costs", "Found", "Graph", "Growing", "Positions"]
 
 Positions = npt.NDArray[np.int64]
 """(n,) places of vectors in a graph, from 0."""
@@ -20,8 +19,18 @@ Costs = npt.NDArray[np.float32]
 Bits = npt.NDArray[np.uint8]
 """(ceil(count / 8),) one bit for each position, little-endian: whether it may be returned."""
 Found = list[tuple[Positions, Costs]]
-Tick = Callable[[int], None]
-"""Called while a graph is built, with the number of vectors added since the last call."""
+
+
+class Growing(Protocol):
+    """A graph that is being built. Nobody searches it, so it takes vectors piece by piece, without copies."""
+
+    def add(self, vectors: Matrix) -> None:
+        """Append (n, dim) vectors."""
+        ...
+
+    def finished(self) -> Graph:
+        """Return the graph. Nothing may be added afterwards."""
+        ...
 
 
 class Graph(Protocol):
@@ -61,11 +70,15 @@ class Graph(Protocol):
         """Return the vectors at some positions, as their codes have them; perhaps with more coordinates, all 0."""
         ...
 
-    def extended(self, vectors: Matrix, tick: Tick | None = None) -> Graph:
-        """Return a new graph with (n, dim) vectors appended. At the peak, memory holds both graphs.
+    def growing(self, more: int) -> Growing:
+        """Return a copy that takes vectors, with room for about `more`. Memory holds both.
 
-        This one does not change and can be searched meanwhile.
+        This graph does not change and can be searched meanwhile.
         """
+        ...
+
+    def extended(self, vectors: Matrix) -> Graph:
+        """Return a new graph with (n, dim) vectors appended."""
         ...
 
     def kept(self, positions: Positions) -> Graph:

@@ -16,7 +16,7 @@ from ..data.arrays import Matrix
 from ..indexes.faiss import omp_threads
 from .arrays import Array
 from .faissing import Searched, checked, faiss, fill, measure_of, points_of, range_of, view, width_of
-from .graph import Positions, Tick
+from .graph import Positions
 
 __all__ = ["Hnsw"]
 
@@ -52,14 +52,14 @@ class Hnsw(Searched):
         self._parameters: Any = None
 
     @classmethod
-    def build(cls, metric: str, vectors: Matrix, threads: int | None = None, tick: Tick | None = None) -> Hnsw:
-        """Return a graph over (n, dim) vectors, n >= 1."""
-        n, dim = vectors.shape
+    def begin(cls, metric: str, sample: Matrix, count: int) -> _Growing:
+        """Begin a graph; see `kinds.begin`."""
+        dim = sample.shape[1]
         raw = _empty(metric, width_of(dim))
-        points = points_of(metric, vectors, raw.d)
-        _train(raw, range_of(points[:: max(1, n // _SAMPLE)], _MARGIN))
-        _reserve(raw, n)
-        return cls(metric, dim, _added(raw, points, threads, tick))
+        points = points_of(metric, sample[:: max(1, len(sample) // _SAMPLE)], raw.d)
+        _train(raw, range_of(points, _MARGIN))
+        _reserve(raw, count)
+        return _Growing(metric, dim, raw)
 
     @classmethod
     def restored(cls, metric: str, dim: int, codes: Sequence[dict[str, Array]], structure: dict[str, Array]) -> Hnsw:
@@ -116,11 +116,10 @@ class Hnsw(Searched):
         vectors: Matrix = self._flat.sa_decode(self._codes[positions])
         return vectors
 
-    def extended(self, vectors: Matrix, tick: Tick | None = None) -> Hnsw:
-        """Return a new graph with more vectors."""
-        raw = _assembled(self.metric, self.width, [self._codes], **self.structure(), more=len(vectors))
-        points = points_of(self.metric, vectors, self.width)
-        return Hnsw(self.metric, self.dim, _added(raw, points, tick=tick))
+    def growing(self, more: int) -> _Growing:
+        """Return a copy that takes vectors."""
+        raw = _assembled(self.metric, self.width, [self._codes], **self.structure(), more=more)
+        return _Growing(self.metric, self.dim, raw)
 
     def kept(self, positions: Positions) -> Hnsw:
         """Return a new graph over some of its vectors, with the codes that they have."""
@@ -128,7 +127,8 @@ class Hnsw(Searched):
         _train(raw, self.structure()["ranges"])
         codes = self._codes[positions]
         _reserve(raw, len(codes))
-        raw = _added(raw, self._flat.sa_decode(codes))
+        for start in range(0, len(codes), _PIECE):
+            _add(raw, self._flat.sa_decode(codes[start : start + _PIECE]))
         fill(faiss.downcast_index(raw.storage).codes, [codes], np.uint8)  # so that they do not wander by rounding
         return Hnsw(self.metric, self.dim, raw)
 
@@ -145,6 +145,18 @@ class Hnsw(Searched):
             "entry": np.array([hnsw.entry_point, hnsw.max_level], np.int32),
             "ranges": view(self._raw, self._flat.sq.trained, np.float32),
         }
+
+
+class _Growing:
+    def __init__(self, metric: str, dim: int, raw: Any) -> None:
+        self._metric, self._dim, self._raw = metric, dim, raw
+
+    def add(self, vectors: Matrix) -> None:
+        for start in range(0, len(vectors), _PIECE):  # points are another copy of the vectors
+            _add(self._raw, points_of(self._metric, vectors[start : start + _PIECE], self._raw.d))
+
+    def finished(self) -> Hnsw:
+        return Hnsw(self._metric, self._dim, self._raw)
 
 
 def _empty(metric: str, width: int) -> Any:
@@ -168,16 +180,11 @@ def _reserve(raw: Any, n: int) -> None:
     fill(hnsw.neighbors, [], np.int32, n * _LINKS)
 
 
-def _added(raw: Any, points: Matrix, threads: int | None = None, tick: Tick | None = None) -> Any:
+def _add(raw: Any, points: Matrix) -> None:
     """Append (n, width) points. The levels of the nodes depend on their number only, not on who drew others before."""
     raw.hnsw.rng = faiss.RandomGenerator(_SEED + raw.ntotal)
-    for start in range(0, len(points), _PIECE):
-        some = points[start : start + _PIECE]
-        with omp_threads(threads):
-            raw.add(some)
-        if tick is not None:
-            tick(len(some))
-    return raw
+    with omp_threads():
+        raw.add(points)
 
 
 def _assembled(

@@ -21,10 +21,10 @@ from ..sealing.keyring import Keyring
 from ..storage.protocol import Changes, Records
 from .budget import BUDGET
 from .kinds import build
-from .rowsets import is_among
+from .rowsets import is_among, places_of
 from .saving import Shelf
 from .state import Indexed, Snapshot
-from .tail import Tail
+from .tail import Tail, is_wide
 
 __all__ = ["COARSE", "Opener", "SealedIndex"]
 
@@ -32,6 +32,8 @@ _CHUNK = 8192
 _ATTEMPTS = 8
 COARSE = 20_000
 """A longer tail gets a coarse index, which is quick to build."""
+_UNKNOWN = -1, 0, 0
+"""Generation, content and stamp of a state that must be compared with all records."""
 
 
 class Opener(Protocol):
@@ -104,10 +106,40 @@ class SealedIndex:
             tail = Tail.empty(self.metric, self.dim) if state is None else state.tail
             for part in parts:
                 tail = tail.without(part.rows)
-            self._state = Snapshot(-1, 0, 0, frozenset(), parts, tail)
+            self._state = Snapshot(*_UNKNOWN, frozenset(), parts, tail)
             for _ in range(_ATTEMPTS):
                 if self._update(opener, None)[1]:
                     break
+
+    def load(self, opener: Opener) -> None:
+        """Load what is stored, if nothing is in memory. The next use compares it with the records."""
+        with self._lock:
+            if self._state is None:
+                self._state = self._stored(opener)
+
+    def missing(self, opener: Opener) -> dict[int, Rows]:
+        """Return the rows, by key version, that are neither in a graph nor in the tail. They are not opened."""
+        with self._lock:
+            state, dead = self._state or self._stored(opener), frozenset(opener.keyring.dead)
+            since = (state.generation, state.content) if dead == state.dead else _UNKNOWN[:2]
+            changes = opener.records.changes(*since)
+            found = _by_version(changes, dead)
+            return {version: rows[~_held(rows, state.parts, state.tail)] for version, rows in found}
+
+    def adopt(self, old: tuple[Indexed, ...], part: Indexed) -> None:
+        """Put a part that was made from records in the place of old parts. The next use compares it with the records.
+
+        If searches have opened its rows meanwhile, these leave the tail, and a coarse index that holds them is dropped.
+        """
+        with self._lock:
+            state = self._state
+            if state is None or not _are_all_in(old, state.parts):
+                return  # see `publish`
+            others = _others(state.parts, old)
+            parts = tuple(each for each in others if each.kept or not len(places_of(each.rows, part.rows)))
+            tail = offload(state.tail.count, state.tail.without, part.rows)
+            self._state = Snapshot(*_UNKNOWN, state.dead, _in_order((*parts, part)), tail)
+        BUDGET.make_room(self)
 
     def noted(self, saved: Snapshot) -> None:
         """Note where the parts of a state lie in the store."""
@@ -128,10 +160,10 @@ class SealedIndex:
             state = self._state
             if state is None:  # it was dropped meanwhile, to make room for another one
                 return
-            gone = [part for part in state.parts if any(part.graph is other.graph for other in old)]
-            if {(id(part.graph), part.version) for part in gone} != {(id(part.graph), part.version) for part in old}:
+            if not _are_all_in(old, state.parts):
                 return  # they were dropped, and loaded again, or their records were sealed anew: build from these
-            kept = tuple(part for part in state.parts if not any(part.graph is other.graph for other in old))
+            kept = _others(state.parts, old)
+            gone = [part for part in state.parts if part not in kept]
             here = np.sort(np.concatenate([state.tail.rows, *(part.living_rows for part in gone)]))
             parts = tuple(offload(len(part.rows), part.only, here) for part in new)
             held = np.sort(np.concatenate([part.rows for part in parts])) if parts else np.empty(0, np.int64)
@@ -143,13 +175,12 @@ class SealedIndex:
         """Follow the records once: (state, False if rows vanished before they were opened, the allowed rows)."""
         dead, state, allowed = frozenset(opener.keyring.dead), self._state, None
         if state is None:
-            parts = self.shelf.load(opener.records, opener.keyring) if self.shelf is not None else ()
-            state = Snapshot(-1, 0, 0, dead, parts, Tail.empty(self.metric, self.dim))
+            state = self._stored(opener)
         elif self.shelf is not None and state.dead - dead:  # key versions were enabled again
             held = {part.version for part in state.parts}
             back = self.shelf.load(opener.records, opener.keyring, state.dead - dead - held)
             state = replace(state, parts=state.parts + back)
-        since = (state.generation, state.content) if dead == state.dead else (-1, 0)
+        since = (state.generation, state.content) if dead == state.dead else _UNKNOWN[:2]
         if predicate is None:
             changes = opener.records.changes(*since)
         else:
@@ -159,13 +190,17 @@ class SealedIndex:
             return state, True, allowed
         if changes.index_dim is None:
             opener.records.generation()  # says that the collection is gone
-        added = [(version_of(partition), rows) for partition, rows in changes.added.items()]
-        readable = [(version, rows) for version, rows in added if version not in dead]
+        readable = _by_version(changes, dead)
         parts, tail = self._kept(state, changes, readable, opener)
         new = [(version, rows[~_held(rows, parts, tail)]) for version, rows in readable]
         parts, tail, whole = self._opened(opener, new, parts, tail)
         self._state = Snapshot(changes.generation, changes.content, changes.stamp, dead, _in_order(parts), tail)
         return self._state, whole, allowed
+
+    def _stored(self, opener: Opener) -> Snapshot:
+        parts = self.shelf.load(opener.records, opener.keyring) if self.shelf is not None else ()
+        dead = frozenset(opener.keyring.dead)
+        return Snapshot(*_UNKNOWN, dead, parts, Tail.empty(self.metric, self.dim))
 
     def _kept(
         self, state: Snapshot, changes: Changes, readable: list[tuple[int, Rows]], opener: Opener
@@ -203,7 +238,7 @@ class SealedIndex:
                 whole &= len(found) == len(asked)
                 if not len(found):
                     continue
-                if many:
+                if many and not is_wide(self.metric, vectors):
                     coarse = offload(len(found), self._coarser, coarse, version, found, vectors)
                 else:
                     tail = offload(len(found), tail.with_more, found, np.full(len(found), version), vectors)
@@ -215,6 +250,25 @@ class SealedIndex:
         if coarse is None:
             return Indexed(version, build("ivf", self.metric.name, vectors), rows, kept=False)
         return replace(coarse, graph=coarse.graph.extended(vectors), rows=np.concatenate([coarse.rows, rows]))
+
+
+def _by_version(changes: Changes | None, dead: frozenset[int]) -> list[tuple[int, Rows]]:
+    """Return the added rows of each key version that can be read."""
+    added = {} if changes is None else changes.added
+    versions = [(version_of(partition), rows) for partition, rows in added.items()]
+    return [(version, rows) for version, rows in versions if version not in dead]
+
+
+def _are_all_in(some: tuple[Indexed, ...], parts: tuple[Indexed, ...]) -> bool:
+    """Return True if all of some parts are among others, under the same key version."""
+    known = {(id(part.graph), part.version) for part in parts}
+    return all((id(part.graph), part.version) in known for part in some)
+
+
+def _others(parts: tuple[Indexed, ...], some: tuple[Indexed, ...]) -> tuple[Indexed, ...]:
+    """Return the parts that are not among some."""
+    graphs = {id(part.graph) for part in some}
+    return tuple(part for part in parts if id(part.graph) not in graphs)
 
 
 def _held(rows: Rows, parts: tuple[Indexed, ...], tail: Tail) -> npt.NDArray[np.bool_]:

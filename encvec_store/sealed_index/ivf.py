@@ -13,7 +13,7 @@ from ..data.arrays import Matrix
 from ..indexes.faiss import omp_threads
 from .arrays import Array
 from .faissing import Searched, checked, faiss, fill, measure_of, points_of, range_of, view, width_of
-from .graph import Positions, Tick
+from .graph import Positions
 
 __all__ = ["Ivf"]
 
@@ -37,13 +37,14 @@ class Ivf(Searched):
         self._lists = int(raw.nlist)
 
     @classmethod
-    def build(cls, metric: str, vectors: Matrix, threads: int | None = None, tick: Tick | None = None) -> Ivf:
-        """Return a graph over (n, dim) vectors, n >= 1."""
-        dim = vectors.shape[1]
-        with omp_threads(threads):
-            points = points_of(metric, vectors, width_of(dim))
-            raw = _empty(metric, _centroids(metric, points), _ranges(metric, points[:: max(1, len(points) // _SAMPLE)]))
-            return cls(metric, dim, _filled(raw, [_coded(raw, points, tick)]))
+    def begin(cls, metric: str, sample: Matrix, count: int) -> _Growing:
+        """Begin a graph; see `kinds.begin`."""
+        dim = sample.shape[1]
+        with omp_threads():
+            points = points_of(metric, sample, width_of(dim))
+            centroids = _centroids(metric, points, count)
+            raw = _empty(metric, centroids, _ranges(metric, points[:: max(1, len(points) // _SAMPLE)]))
+        return _Growing(metric, dim, raw, [])
 
     @classmethod
     def restored(cls, metric: str, dim: int, codes: Sequence[dict[str, Array]], structure: dict[str, Array]) -> Ivf:
@@ -97,19 +98,17 @@ class Ivf(Searched):
             vectors: Matrix = self._raw.sq.decode(codes)
         return vectors
 
-    def extended(self, vectors: Matrix, tick: Tick | None = None) -> Ivf:
-        """Return a new graph with more vectors, in the same lists."""
+    def growing(self, more: int) -> _Growing:
+        """Return a copy that takes vectors, in the same lists."""
         raw = _empty(self.metric, **self.structure())
-        with omp_threads():
-            more = _coded(raw, points_of(self.metric, vectors, self.width), tick)
-            return Ivf(self.metric, self.dim, _filled(raw, [self._gathered(0, self.count), more]))
+        return _Growing(self.metric, self.dim, raw, [self._gathered(0, self.count)])
 
     def kept(self, positions: Positions) -> Ivf:
         """Return a new graph over some of its vectors, in new lists, with the codes that they have."""
         codes = self._gathered(0, self.count)[1][positions]
         with omp_threads():
             points = self._raw.sq.decode(codes)
-            raw = _empty(self.metric, _centroids(self.metric, points), self.structure()["ranges"])
+            raw = _empty(self.metric, _centroids(self.metric, points, len(points)), self.structure()["ranges"])
             lists = _lists_of(raw, points)
             return Ivf(self.metric, self.dim, _filled(raw, [(lists, codes)]))
 
@@ -139,12 +138,27 @@ class Ivf(Searched):
         return lists, codes
 
 
+class _Growing:
+    def __init__(self, metric: str, dim: int, raw: Any, pieces: list[tuple[Lists, Array]]) -> None:
+        self._metric, self._dim, self._raw, self._pieces = metric, dim, raw, pieces
+
+    def add(self, vectors: Matrix) -> None:
+        for start in range(0, len(vectors), _PIECE):  # points are another copy of the vectors
+            points = points_of(self._metric, vectors[start : start + _PIECE], self._raw.d)
+            with omp_threads():
+                self._pieces.append((_lists_of(self._raw, points), self._raw.sq.compute_codes(points)))
+
+    def finished(self) -> Ivf:
+        return Ivf(self._metric, self._dim, _filled(self._raw, self._pieces))
+
+
 def _lists_for(count: int) -> int:
     return max(1, min(int(4 * math.sqrt(count)), count // 30, 8_192))
 
 
-def _centroids(metric: str, points: Matrix) -> Matrix:
-    lists = _lists_for(len(points))
+def _centroids(metric: str, points: Matrix, count: int) -> Matrix:
+    """Return the centroids of lists for `count` vectors, of which some are given as (n, width) points."""
+    lists = min(_lists_for(count), len(points))
     most = max(_PER_LIST * lists, 1)
     clustering = faiss.Kmeans(
         points.shape[1],
@@ -195,18 +209,6 @@ def _ranges(metric: str, sample: Matrix) -> Matrix:
     rest = deviation.mean() if deviation.any() else np.abs(sample).mean()
     deviation = np.where((mean == 0) & (deviation == 0), 0, np.maximum(deviation, rest / 10))
     return np.concatenate([mean - 3 * deviation, 6 * deviation]).astype(np.float32)
-
-
-def _coded(raw: Any, points: Matrix, tick: Tick | None = None) -> tuple[Lists, Array]:
-    """Return the list and the code of each point."""
-    lists, codes = np.empty(len(points), np.int32), np.empty((len(points), raw.code_size), np.uint8)
-    for start in range(0, len(points), _PIECE):
-        some = slice(start, start + _PIECE)
-        lists[some] = _lists_of(raw, points[some])
-        codes[some] = raw.sq.compute_codes(points[some])
-        if tick is not None:
-            tick(len(points[some]))
-    return lists, codes
 
 
 def _filled(raw: Any, pieces: Sequence[tuple[Lists, Array]]) -> Any:

@@ -7,17 +7,19 @@ from typing import TYPE_CHECKING
 
 from ..data.arrays import Matrix
 from .arrays import Array
-from .graph import Graph, Tick
+from .graph import Graph, Growing
 
 if TYPE_CHECKING:
     from .flat import Flat
     from .hnsw import Hnsw
     from .ivf import Ivf
 
-__all__ = ["KINDS", "build", "chosen", "memory_of", "restored"]
+__all__ = ["KINDS", "SAMPLE", "begin", "build", "chosen", "memory_of", "restored"]
 
 KINDS = ("flat", "hnsw", "ivf")
 _FLAT_MOST = 5_000
+SAMPLE = 100_000
+"""Vectors at most from which ranges and centroids are taken."""
 
 
 def _class_of(kind: str) -> type[Flat | Hnsw | Ivf]:
@@ -30,17 +32,24 @@ def _class_of(kind: str) -> type[Flat | Hnsw | Ivf]:
     return classes[kind]
 
 
-def build(kind: str, metric: str, vectors: Matrix, threads: int | None = None, tick: Tick | None = None) -> Graph:
-    """Return a graph over (n, dim) vectors, n >= 1.
+def begin(kind: str, metric: str, sample: Matrix, count: int) -> Growing:
+    """Begin a graph.
 
     Args:
         kind: one of KINDS.
         metric: the collection's.
-        vectors: (n, dim).
-        threads: threads of OpenMP that build it; None means as many as allowed.
-        tick: called after each piece of the work.
+        sample: (s, dim), s >= 1, vectors like those that come, from which ranges and centroids are taken.
+        count: about how many come.
     """
-    return _class_of(kind).build(metric, vectors, threads, tick)
+    return _class_of(kind).begin(metric, sample, count)
+
+
+def build(kind: str, metric: str, vectors: Matrix) -> Graph:
+    """Return a graph over (n, dim) vectors, n >= 1."""
+    n = len(vectors)
+    growing = begin(kind, metric, vectors[:: max(1, n // SAMPLE)], n)
+    growing.add(vectors)
+    return growing.finished()
 
 
 def restored(kind: str, metric: str, dim: int, codes: Sequence[dict[str, Array]], structure: dict[str, Array]) -> Graph:

@@ -257,7 +257,8 @@ class Shelf:
         if before is not None and before.parts == entries:
             return True
         number = 1 + max(self._highest.get(version, 0), before.number if before else 0)
-        listed = Manifest(version, number, self.dim, self.metric, state.generation, state.content, state.stamp, entries)
+        covered = max(0, state.generation), state.content, state.stamp
+        listed = Manifest(version, number, self.dim, self.metric, *covered, entries)
         name, blob = manifests.name_of(version), manifests.seal(keyring, listed)
         named = {segment.name for segment in listed.segments}
         theirs = [other for other in self._segments_of(records, version) if other not in named]

@@ -13,7 +13,7 @@ from ..runtime.forks import Mutex
 from .graph import Costs
 from .rowsets import is_among
 
-__all__ = ["Tail", "smallest"]
+__all__ = ["Tail", "is_wide", "smallest"]
 
 _LEAST = 256
 _COMFORT = 1e-12, 1e12
@@ -121,9 +121,7 @@ class Tail:
         if not buffer.claim(self.count, need):
             buffer = self._copied(max(_LEAST, need + need // 2))
             buffer.used = need
-        lengths = norms(vectors)
-        far = not (_COMFORT[0] < lengths.min() and lengths.max() < _COMFORT[1])
-        wide = self.wide or (far and buffer.metric.name != "cosine")
+        wide = self.wide or is_wide(buffer.metric, vectors)
         buffer.write(self.count, rows, versions, vectors)
         if dead is not None:
             dead = np.concatenate([dead, np.zeros(len(rows), np.bool_)])
@@ -215,6 +213,14 @@ class Tail:
         for name in ("rows", "versions", "vectors", "squares"):
             getattr(made, name)[: self.count] = getattr(old, name)[: self.count]
         return made
+
+
+def is_wide(metric: Metric, vectors: Matrix) -> bool:
+    """Return True if products of (n, dim) vectors may leave float32's range."""
+    if metric.name == "cosine" or not len(vectors):
+        return False
+    lengths = norms(vectors)
+    return not (_COMFORT[0] < lengths.min() and lengths.max() < _COMFORT[1])
 
 
 def smallest(costs: npt.NDArray[np.floating], limit: int) -> npt.NDArray[np.intp]:

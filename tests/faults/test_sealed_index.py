@@ -23,7 +23,8 @@ pytestmark = [
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     """Make graphs of a few records."""
-    for module, name, value in ((builder, "FIRST", 60), (builder, "LAST", 10), (index, "COARSE", 150)):
+    monkeypatch.setattr(index, "COARSE", 150)
+    for module, name, value in ((builder, "FIRST", 60), (builder, "LAST", 10), (builder, "COARSE", 150)):
         monkeypatch.setattr(module, name, value)
 
 

@@ -14,7 +14,8 @@ DIM = 12
 
 def small(monkeypatch):
     """Make graphs of a few records, so that a short life has everything that a long one has."""
-    for module, name, value in ((builder, "FIRST", 60), (builder, "LAST", 10), (index, "COARSE", 150)):
+    monkeypatch.setattr(index, "COARSE", 150)
+    for module, name, value in ((builder, "FIRST", 60), (builder, "LAST", 10), (builder, "COARSE", 150)):
         monkeypatch.setattr(module, name, value)
     monkeypatch.setattr(hnsw, "_NODE", 0)  # so that links are followed, though a scan were cheaper
 

@@ -5,7 +5,7 @@ import pytest
 
 import encvec_store as ev
 from encvec_store.maintenance import indexing
-from encvec_store.sealed_index import builder, hnsw, ivf, kinds, lease
+from encvec_store.sealed_index import builder, growth, hnsw, ivf, kinds, lease
 
 DIM = 8
 
@@ -16,6 +16,7 @@ def small(monkeypatch):
     monkeypatch.setattr(indexing, "FIRST", 50)
     monkeypatch.setattr(hnsw, "_PIECE", 64)
     monkeypatch.setattr(ivf, "_PIECE", 64)
+    monkeypatch.setattr(growth, "_PIECE", 64)
 
 
 def vectors(n, seed=0):
@@ -30,13 +31,16 @@ def filled(url, n=200, **how):
 
 
 @pytest.mark.parametrize("kind", kinds.KINDS)
-def test_graphs_tick_for_each_piece(small, kind):
-    ticks = []
-    graph = kinds.build(kind, "cosine", vectors(150), tick=ticks.append)
-    assert ticks == ([150] if kind == "flat" else [64, 64, 22])
-    ticks.clear()
-    assert graph.extended(vectors(70, 1), ticks.append).count == 220
-    assert ticks == ([70] if kind == "flat" else [64, 6])
+def test_graphs_take_vectors_in_pieces(small, kind):
+    given = vectors(220)
+    growing = kinds.begin(kind, "l2", given, 220)
+    for start in range(0, 150, 70):
+        growing.add(given[start : min(start + 70, 150)])
+    graph = growing.finished()
+    whole = graph.extended(given[150:])
+    assert (graph.count, whole.count) == (150, 220)
+    for position in (0, 69, 70, 149, 150, 219):
+        assert whole.search(given[position : position + 1], 1)[0][0][0] == position
 
 
 @pytest.mark.parametrize("kind", kinds.KINDS)
@@ -99,7 +103,7 @@ def test_a_failed_build_is_in_the_stats(small, monkeypatch, tmp_path):
     def broken(*given, **named):
         raise MemoryError("no room")
 
-    monkeypatch.setattr(builder, "build", broken)
+    monkeypatch.setattr(growth, "begin", broken)
     store, things = filled(f"faiss://{tmp_path}?index=hnsw", maintenance="inline")
     with store:
         index = things.stats()["sealed_index"]

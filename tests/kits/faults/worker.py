@@ -180,7 +180,7 @@ def fill_the_disk(pipe, url, start):
 
 def small_graphs():
     """Have a sealed index make graphs of a few records, so that little data goes through every step."""
-    builder.FIRST, builder.LAST, index.COARSE = 60, 10, 150
+    builder.FIRST, builder.LAST, builder.COARSE, index.COARSE = 60, 10, 150, 150
 
 
 def sealed(url):
