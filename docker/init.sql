@@ -1,5 +1,5 @@
--- By psql, as a superuser, in the database for encvec: the extension, a role without privileges, a schema of its own.
--- May be run again: it sets the password anew and brings the extension up to date.
+-- Run this with psql, as a superuser, in the database for encvec. It creates the extension, a role without privileges,
+-- and a schema that the role owns. You can run it again: it sets the password and updates the extension.
 --
 --   ENCVEC_PASSWORD_FILE=... psql -v ON_ERROR_STOP=1 -f init.sql
 
@@ -15,7 +15,7 @@ SELECT :'password' = '' AS missing \gset
   DO $$ BEGIN RAISE EXCEPTION 'the file that ENCVEC_PASSWORD_FILE names has no password in it'; END $$;
 \endif
 
--- the statement that sets the password must not be in the server's log
+-- Keep the statement that sets the password out of the server's log.
 SET log_statement = 'none';
 SET log_min_duration_statement = -1;
 SET log_min_error_statement = 'panic';
@@ -38,10 +38,10 @@ ALTER ROLE encvec LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPA
 REVOKE ALL ON DATABASE :"DBNAME" FROM PUBLIC;
 GRANT CONNECT, TEMPORARY ON DATABASE :"DBNAME" TO encvec;
 REVOKE ALL ON SCHEMA public FROM PUBLIC;
-GRANT USAGE ON SCHEMA public TO encvec; -- the type vector is there
+GRANT USAGE ON SCHEMA public TO encvec; -- it has the type vector
 CREATE SCHEMA IF NOT EXISTS encvec AUTHORIZATION encvec;
 
--- and this is how it is now
+-- Check the result.
 DO $$
 BEGIN
   IF NOT EXISTS (SELECT FROM pg_authid WHERE rolname = 'encvec' AND rolpassword LIKE 'SCRAM-SHA-256$%') THEN

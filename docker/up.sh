@@ -12,6 +12,7 @@ die() { printf 'up.sh: %s\n' "$*" >&2; exit 1; }
 
 command -v docker >/dev/null || die "docker is not installed; without it: encvec db up"
 docker compose version >/dev/null 2>&1 || die "docker has no compose plugin: install docker-compose-plugin"
+command -v openssl >/dev/null || die "openssl is not installed; it makes the certificate of the database"
 
 uid=$(id -u) gid=$(id -g)
 if [ "$uid" = 0 ]; then uid=10001 gid=10001; fi
@@ -24,8 +25,47 @@ new_secret() { # 256 bits, as hexadecimal digits without a line break
 password_file() { # a role's password in the form that libpq reads
     printf '*:*:*:%s:%s\n' "$1" "$(cat "secrets/$1_password")" >"secrets/$1_pgpass"
 }
+certificate() { # of the database, for ten years, under an authority of its own, whose key is then deleted
+    local tls
+    tls=$(mktemp -d secrets/tls.XXXXXX)
+    cat >"$tls/settings" <<'END'
+[req]
+distinguished_name = subject
+prompt = no
+[subject]
+CN = encvec database
+[authority]
+basicConstraints = critical, CA:TRUE
+keyUsage = critical, keyCertSign
+subjectKeyIdentifier = hash
+[server]
+basicConstraints = critical, CA:FALSE
+keyUsage = critical, digitalSignature
+extendedKeyUsage = serverAuth
+subjectAltName = DNS:db, DNS:localhost, IP:127.0.0.1
+subjectKeyIdentifier = hash
+authorityKeyIdentifier = keyid
+END
+    new_key() { openssl ecparam -genkey -noout -name prime256v1 -out "$tls/$1"; }
+    new_key authority.key
+    new_key server.key
+    openssl req -new -x509 -sha256 -days 3650 -config "$tls/settings" -extensions authority \
+        -key "$tls/authority.key" -out "$tls/ca.crt"
+    openssl req -new -sha256 -config "$tls/settings" -key "$tls/server.key" -out "$tls/request"
+    openssl x509 -req -sha256 -days 3650 -in "$tls/request" -CA "$tls/ca.crt" -CAkey "$tls/authority.key" \
+        -set_serial "0x$(od -An -vtx1 -N16 /dev/urandom | tr -d ' \n')" \
+        -extfile "$tls/settings" -extensions server -out "$tls/server.crt" 2>/dev/null
+    mv "$tls/ca.crt" "$tls/server.key" "$tls/server.crt" secrets/
+    rm -r "$tls"
+}
 for name in postgres_password encvec_password passphrase; do new_secret "$name"; done
 for role in postgres encvec; do password_file "$role"; done
+recreate=()
+if [ ! -s secrets/ca.crt ] || [ ! -s secrets/server.key ] || [ ! -s secrets/server.crt ]; then
+    say "making a certificate for the database: secrets/server.crt"
+    certificate
+    recreate=(--force-recreate) # a running server still has the one before
+fi
 own() { [ "$(id -u)" != 0 ] || chown -R "$uid:$gid" secrets; }
 own
 
@@ -38,7 +78,7 @@ if [ ! -s secrets/keys.json ]; then
 fi
 
 say "starting PostgreSQL"
-docker compose up --detach --wait db
+docker compose up --detach --wait "${recreate[@]}" db
 docker compose run --rm init
 
 say "a first search"

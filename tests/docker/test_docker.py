@@ -5,9 +5,12 @@ import json
 import os
 import re
 import shutil
+import socket
+import ssl
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from urllib.parse import quote
 
@@ -17,6 +20,7 @@ import yaml
 from psycopg.conninfo import conninfo_to_dict
 
 from encvec_store.localpg import LocalServerError, find_installation
+from tests.kits.faults.proxy import Proxy
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="shell scripts")
 
@@ -56,15 +60,42 @@ def test_secrets_are_files_and_nobody_gets_another_s():
         name: f"./secrets/{name}" for name in COMPOSE["secrets"]
     }
     assert {name: set(service["secrets"]) for name, service in SERVICES.items()} == {
-        "db": {"postgres_password"},
-        "init": {"postgres_pgpass", "encvec_password"},
-        "encvec": {"encvec_pgpass", "keys.json", "passphrase"},
+        "db": {"postgres_password", "server.crt", "server.key"},
+        "init": {"postgres_pgpass", "encvec_password", "ca.crt"},
+        "encvec": {"encvec_pgpass", "keys.json", "passphrase", "ca.crt"},
     }
     ignored = subprocess.run(["git", "check-ignore", "docker/secrets/x", "docker/.env"], cwd=ROOT, check=False)
     assert ignored.returncode == 0
     for service in SERVICES.values():
         for name, value in service["environment"].items():
             assert "/run/secrets/" in value or not re.search("PASS|SECRET|KEY", name), name
+
+
+def test_clients_check_who_the_database_is():
+    init, encvec = SERVICES["init"]["environment"], SERVICES["encvec"]["environment"]["ENCVEC_STORE"]
+    asked = conninfo_to_dict(encvec)
+    assert (asked["host"], asked["sslmode"], asked["sslrootcert"]) == ("db", "verify-full", "/run/secrets/ca.crt")
+    assert (init["PGHOST"], init["PGSSLMODE"], init["PGSSLROOTCERT"]) == ("db", "verify-full", "/run/secrets/ca.crt")
+    assert "sslmode=verify-full&sslrootcert=" in (DOCKER / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_server_gets_a_key_of_its_own_user():
+    """The script of its container, with the programs of this machine in the place of the image's."""
+    db = SERVICES["db"]
+    assert db["entrypoint"][:2] == ["bash", "-euc"]
+    assert "install -o postgres -g postgres -m 0600 /run/secrets/server.key" in db["entrypoint"][2]
+    settings = dict(word[2:].split("=") for word in db["command"][1:])
+    (folder,) = {os.path.dirname(settings[name]) for name in ("ssl_cert_file", "ssl_key_file")}
+    assert settings["ssl"] == "on"
+    assert any(mount.startswith(f"{folder}:") for mount in db["tmpfs"])
+    script = db["entrypoint"][2].replace("$$", "$").partition("exec ")
+    done = subprocess.run(
+        ["bash", "-euc", f'install() {{ :; }}; exec() {{ shift; echo "$@"; }}; {"".join(script)}', "--", "a", "b c"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "a b c\n"
 
 
 def test_shared_memory_holds_an_index_build():
@@ -175,6 +206,65 @@ def test_up_makes_secrets_sets_up_the_database_and_searches(machine, tmp_path):
     (folder / "secrets" / "encvec_password").unlink()
     assert up(folder).returncode == 0, "a new password reaches the role"
     assert (folder / "secrets" / "encvec_password").read_text() != secrets["encvec_password"]
+
+
+def test_the_certificate_is_good_for_its_names_and_no_others(machine):
+    """Made by up.sh, shown to libpq, which checks it."""
+    if not shutil.which("openssl"):
+        pytest.skip("no openssl here")
+    folder, dsn, _here = machine
+    done = up(folder)
+    assert done.returncode == 0, done.stderr
+    secrets = folder / "secrets"
+    with served_by_tls(secrets, dsn) as port:
+        known = {**conninfo_to_dict(dsn), "hostaddr": "127.0.0.1", "port": port}
+        ours = {**known, "sslmode": "verify-full", "sslrootcert": str(secrets / "ca.crt")}
+        for host in ("db", "localhost", "127.0.0.1"):
+            with psycopg.connect(**{**ours, "host": host}) as connection:
+                assert connection.pgconn.ssl_in_use
+        with pytest.raises(psycopg.OperationalError, match="does not match host name"):
+            psycopg.connect(**{**ours, "host": "elsewhere"})
+        before = (secrets / "ca.crt").read_bytes()
+        (secrets / "server.crt").unlink()
+        assert up(folder).returncode == 0
+        assert (secrets / "ca.crt").read_bytes() != before, "its key is gone, so there is a new authority"
+        with pytest.raises(psycopg.OperationalError, match="certificate verify failed"):
+            psycopg.connect(**{**ours, "host": "localhost"})
+
+
+@contextlib.contextmanager
+def served_by_tls(secrets, dsn):
+    """Speak TLS before a PostgreSQL that was built without it; yields the port."""
+    opened = []
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(secrets / "server.crt", secrets / "server.key")
+
+    def forward(source, sink):
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 16):
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_RDWR)
+
+    def serve():
+        with Proxy(dsn) as plain, contextlib.suppress(OSError):
+            while True:
+                client, _ = listener.accept()
+                opened.append(client)
+                client.recv(8)  # SSLRequest
+                client.sendall(b"S")
+                with contextlib.suppress(ssl.SSLError):
+                    client = context.wrap_socket(client, server_side=True)
+                    server = socket.create_connection(("127.0.0.1", int(conninfo_to_dict(plain.dsn)["port"])))
+                    opened.extend([client, server])
+                    for ends in ((client, server), (server, client)):
+                        threading.Thread(target=forward, args=ends, daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, daemon=True).start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
+    for each in opened:
+        each.close()
 
 
 def test_init_says_what_is_wrong(machine, tmp_path):
