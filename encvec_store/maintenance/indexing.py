@@ -7,6 +7,7 @@ from typing import Any
 
 from ..engine.session import Session
 from ..errors import EncvecError
+from ..runtime.concurrency import Lock
 from ..sealed_index import FIRST, Index
 from .jobs import Job
 from .rewrite import Progress
@@ -28,6 +29,7 @@ class Indexing:
 
     def __init__(self, session: Session, index: Index, job: Job, mode: str) -> None:
         self._session, self._index, self._job, self._mode = session, index, job, mode
+        self._turn = Lock()
         self._written = 0
         """Records written since the index was last built."""
         self._wrote = False
@@ -52,19 +54,23 @@ class Indexing:
         return [] if builder is None else builder.due()
 
     def run(self, progress: Progress | None = None, *, thorough: bool = False, purge: bool = False) -> list[str]:
-        """Build and store what is due, in the calling thread. Returns what was done, in words."""
+        """Build and store what is due. Returns what was done, in words.
+
+        If the calling task is cancelled, this goes on: the next caller would have to begin it again.
+        """
         builder = self._index.builder
         if builder is None:
             return []
         self._written = 0
-        return builder.run(self._session, progress, thorough=thorough, purge=purge)
+        return self._turn.during(builder.run, self._session, progress, thorough=thorough, purge=purge)
 
     def close(self) -> None:
         """Store what was built, if it is much. In manual mode, say how many records are not indexed, if many."""
         builder = self._index.builder
         if builder is None:
             return
-        builder.close(self._session)
+        with self._turn:  # a build whose caller was cancelled uses the store
+            builder.close(self._session)
         if self._mode == "manual" and (self._wrote or builder.waiting > FIRST):
             left = self._left()
             if left > FIRST:

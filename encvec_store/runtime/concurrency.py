@@ -29,6 +29,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _INLINE = 256
+_going_on: set[asyncio.Task[Any]] = set()
+"""Tasks that outlive their callers: the event loop itself keeps no strong reference."""
 _walk: ContextVar[Any] = ContextVar("encvec_store_walk", default=None)
 """The greenlet of the walk that this task runs. Its worker threads inherit the variable, but run no greenlet."""
 
@@ -163,6 +165,39 @@ class Lock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._release()
+
+    def during(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call a function while the lock is held. It goes on, and keeps the lock, if the calling task is cancelled.
+
+        Args:
+            fn: a function that may wait.
+            args: its arguments.
+            kwargs: its keyword arguments.
+        """
+        if not in_walk():
+            with self:
+                return fn(*args, **kwargs)
+        self.__enter__()
+        loop = asyncio.get_running_loop()
+        told: asyncio.Future[T] = loop.create_future()
+        task = loop.create_task(spawn(fn, *args, **kwargs))
+        _going_on.add(task)
+
+        def ended(task: asyncio.Task[T]) -> None:
+            _going_on.discard(task)
+            self._release()
+            error = None if task.cancelled() else task.exception()
+            if told.done():  # nobody waits for it any more
+                return
+            if task.cancelled():
+                told.cancel()
+            elif error is not None:
+                told.set_exception(error)
+            else:
+                told.set_result(task.result())
+
+        task.add_done_callback(ended)
+        return wait_for(told)
 
     def _release(self) -> None:
         with self._guard:

@@ -88,12 +88,8 @@ class SealedIndex:
                 same = changes is None
             if same:
                 return state, allowed
-        with self._lock:
-            state, whole, allowed = self._update(opener, predicate)
-            for _ in range(_ATTEMPTS):
-                if whole:
-                    break  # otherwise some records were updated after they were listed: look again
-                state, whole, allowed = self._update(opener, predicate)
+        # a caller with a time limit must not stop the load: the next one would begin it again
+        state, allowed = self._lock.during(self._updated, opener, predicate)
         BUDGET.make_room(self)
         return state, allowed
 
@@ -170,6 +166,14 @@ class SealedIndex:
             tail = offload(state.tail.count, state.tail.without, held)
             self._state = replace(state, parts=_in_order(kept + parts), tail=tail)
         BUDGET.make_room(self)
+
+    def _updated(self, opener: Opener, predicate: Predicate | None) -> tuple[Snapshot, Rows | None]:
+        state, whole, allowed = self._update(opener, predicate)
+        for _ in range(_ATTEMPTS):
+            if whole:
+                break  # otherwise some records were updated after they were listed: look again
+            state, whole, allowed = self._update(opener, predicate)
+        return state, allowed
 
     def _update(self, opener: Opener, predicate: Predicate | None) -> tuple[Snapshot, bool, Rows | None]:
         """Follow the records once: (state, False if rows vanished before they were opened, the allowed rows)."""

@@ -196,3 +196,40 @@ def test_lock_is_handed_on_by_who_was_cancelled_just_then():
         assert await asyncio.wait_for(spawn(take), 5)
 
     asyncio.run(main())
+
+
+def test_what_a_lock_is_held_during_goes_on_when_its_caller_is_cancelled():
+    lock, done = Lock(), []
+
+    def work(name, error=None):
+        sleep(0.02)
+        done.append(name)
+        if error:
+            raise error
+        return name
+
+    async def main():
+        call = asyncio.create_task(spawn(lock.during, work, "a"))
+        failing = asyncio.create_task(spawn(lock.during, work, "b", KeyError("b")))
+        await asyncio.sleep(0.01)
+        for task in (call, failing):
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        assert not done
+        assert await spawn(lock.during, work, "c") == "c"
+        assert done == ["a", "c"], "who only waits for the lock gives up"
+        with pytest.raises(KeyError):
+            await spawn(lock.during, work, "d", KeyError("d"))
+        failing = asyncio.create_task(spawn(lock.during, work, "e", KeyError("e")))
+        await asyncio.sleep(0.01)
+        failing.cancel()
+        await spawn(lock.during, work, "f")
+
+    asyncio.run(main())
+    assert done == [*"acdef"]
+    assert lock.during(work, "g") == "g"
+    with pytest.raises(KeyError):
+        lock.during(work, "h", KeyError("h"))
+    with lock:
+        pass
