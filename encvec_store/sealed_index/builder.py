@@ -8,6 +8,7 @@ search asks at most two graphs and the tail. Graphs that are searched are never 
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable
 
@@ -60,6 +61,7 @@ class Builder:
         self._index, self._kind, self._memory = index, kind, memory
         self._turn = Lock()
         self._lease: Lease | None = None
+        self._holder = os.urandom(12)
         self._builds: int | None = None
         """While it builds, how often this process was forked then: a child does not build on."""
         self.failed: str | None = None
@@ -278,7 +280,7 @@ class Builder:
         shelf = self._index.shelf
         if shelf is None or shelf.refused:
             return True
-        self._lease = Lease(opener.records, opener.keyring)
+        self._lease = Lease(opener.records, opener.keyring, self._holder)
         try:
             free = self._lease.taken()
             if free:

@@ -11,6 +11,7 @@ import struct
 import time
 
 from ..errors import AuthenticationError, KeyUnavailableError
+from ..runtime.forks import generation
 from ..sealing.keyring import INDEX, Keyring
 from ..storage.protocol import Records
 
@@ -27,11 +28,18 @@ def lease_name(version: int) -> str:
 
 
 class Lease:
-    """The right to build the index of one collection. Use it in one thread at a time."""
+    """The right to build the index of one collection. Use it in one thread at a time.
 
-    def __init__(self, records: Records, keyring: Keyring) -> None:
+    Args:
+        records: of the collection.
+        keyring: of the collection.
+        holder: 12 bytes. A lease of the same holder, in the same process, does not stop him: perhaps it could not be
+            given back.
+    """
+
+    def __init__(self, records: Records, keyring: Keyring, holder: bytes | None = None) -> None:
         self._records, self._keyring = records, keyring
-        self._holder = os.urandom(16)
+        self._holder = (holder or os.urandom(12)) + generation().to_bytes(4, "big")
         self._version = keyring.primary
         self._name = lease_name(self._version)
         self._held: bytes | None = None
@@ -68,7 +76,7 @@ class Lease:
     def _busy(self, sealed: bytes, now: float) -> bool:
         try:
             content = bytes(self._keyring.open_segment(self._name, 0, 1, 0, sealed))
-            _, until = _FORM.unpack(content[: _FORM.size])
+            holder, until = _FORM.unpack(content[: _FORM.size])
         except (AuthenticationError, KeyUnavailableError, struct.error):
             return False  # not ours: it must not stop builders
-        return bool(now < until <= now + 2 * SECONDS)
+        return holder != self._holder and bool(now < until <= now + 2 * SECONDS)

@@ -5,7 +5,8 @@ import sys
 import pytest
 
 from tests.kits.faults.common import check, child, open_again, records
-from tests.kits.faults.worker import SIZE, batch
+from tests.kits.faults.worker import DIM, SIZE, batch, sealed
+from tests.kits.sealed import Answers, named_and_there, vectors_of
 
 pytestmark = [
     pytest.mark.faults,
@@ -33,4 +34,24 @@ def test_a_full_disk(keyset, faiss_url):
     check(things, records(range(len(acknowledged) + 1)))
     things.upsert(*batch(1000))
     assert things.verify().ok
+    store.close()
+
+
+@pytest.mark.parametrize("room", [0, 20_000, 90_000])
+def test_a_disk_that_is_full_when_an_index_is_stored(keyset, tmp_path, room):
+    """It stays in memory, answers are right, and the next run stores it. The lease, or some segments, still fit."""
+    url = f"faiss:{tmp_path / 'store'}?index=hnsw"
+    told = []
+    with child("fill_the_disk_with_an_index", url, room) as (pipe, _):
+        while not told or told[-1] != "done":
+            assert pipe.poll(60)
+            told.append(pipe.recv())
+    assert told == [(10 * SIZE, 0, True), (10 * SIZE, 10 * SIZE, True), "done"]
+    store, things = sealed(url)
+    assert things.verify().ok
+    named, there = named_and_there(things)
+    assert named == there, "something is left over"
+    answers = Answers("cosine", stored={id: vector for id, (vector, *_) in records(range(10)).items()})
+    answers.search(things, vectors_of(4, 1, DIM))
+    answers.enough()
     store.close()

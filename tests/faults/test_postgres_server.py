@@ -32,8 +32,10 @@ from tests.kits.faults.common import (
     wait_for_the_end_of_sessions,
 )
 from tests.kits.faults.gates import Running, gate
-from tests.kits.faults.worker import SIZE, WRITES, batch, dsn_of, postgres
+from tests.kits.faults.worker import DIM, SIZE, WRITES, batch, dsn_of, postgres, sealed
 from tests.kits.postgres_store import ask
+from tests.kits.sealed import Answers, named_and_there, vectors_of
+from tests.kits.sealed import small as small_graphs
 
 pytestmark = pytest.mark.faults
 
@@ -259,3 +261,31 @@ def test_no_partition_left(keyset, server, small, url, kind):
 def large_upsert(things):
     """Pages that are not full would take a small one."""
     things.upsert(*batch(20)[:3], ["x" * 20_000] * SIZE)
+
+
+def test_no_room_for_a_sealed_index(keyset, server, small, url, monkeypatch):
+    """It stays in memory, answers are right, and the next run stores it."""
+    small_graphs(monkeypatch)
+    name = conninfo_to_dict(dsn_of(url))["dbname"]
+    ask(server.dsn(), f"ALTER DATABASE {name} SET default_tablespace = small")
+    store, things = sealed(url)
+    try:
+        fill(things, range(10))
+        answers = Answers("cosine", stored={id: vector for id, (vector, *_) in BEFORE.items()})
+        ballast = small / "ballast"
+        free = os.statvfs(small)
+        ballast.write_bytes(bytes(free.f_bavail * free.f_frsize))
+        for stored in (0, 10 * SIZE):
+            things.maintain()
+            index = things.stats()["sealed_index"]
+            assert (index["rows"], index["stored_rows"]) == (10 * SIZE, stored)
+            answers.search(things, vectors_of(4, 0, DIM))
+            assert things.verify().ok
+            ballast.unlink(missing_ok=True)
+        answers.enough()
+        named, there = named_and_there(things)
+        assert named == there, "something is left over"
+        until(url, f"SELECT ({LEFT_BEHIND}) IS NULL")
+    finally:
+        store.close()
+        ask(server.dsn(), f"DROP DATABASE {name} WITH (FORCE)")

@@ -9,10 +9,10 @@ import numpy as np
 import psycopg
 import pytest
 
-from encvec_store import low_level
-from encvec_store.sealed_index import builder, index, lease, manifest
+from encvec_store.sealed_index import builder, index, lease
 from tests.kits.faults.common import child, records, wait_for_the_end_of_sessions
 from tests.kits.faults.worker import DIM, SEALED_STEPS, batch, dsn_of, postgres, sealed
+from tests.kits.sealed import Answers, named_and_there, vectors_of
 
 pytestmark = [
     pytest.mark.faults,
@@ -49,33 +49,9 @@ def check(things, expected):
     """Verify, and compare answers with a comparison of every vector."""
     assert things.verify().ok
     assert things.count() == len(expected)
-    vectors = {id: vector for id, (vector, _, _) in expected.items()}
-    right(things, vectors)
-
-
-def right(things, vectors, k=10):
-    ids, matrix = list(vectors), np.array(list(vectors.values()))
-    matrix = matrix / np.linalg.norm(matrix, axis=1)[:, None]
-    missed = 0
-    for query in np.random.default_rng(0).standard_normal((8, DIM)).astype(np.float32):
-        hits = things.search(query, k=k, include_vectors=True)
-        assert len({hit.id for hit in hits}) == min(k, len(ids))
-        for hit in hits:
-            np.testing.assert_array_equal(hit.vector, vectors[hit.id])
-        best = {ids[i] for i in np.argsort(-(matrix @ query))[:k]}
-        missed += len(best - {hit.id for hit in hits})
-    assert missed <= 1
-
-
-def stored(things):
-    """Return the names that manifests name, and those of all blobs of the index."""
-    session = low_level.session(things)
-    named = set()
-    for version in session.keyring.live:
-        found = manifest.read(session.records, session.keyring, version)
-        if found is not None:
-            named |= {manifest.name_of(version), *(segment.name for segment in found[0].segments)}
-    return named, set(session.records.blobs("index."))
+    answers = Answers("cosine", stored={id: vector for id, (vector, _, _) in expected.items()})
+    answers.search(things, vectors_of(8, 0, DIM))
+    answers.enough()
 
 
 @pytest.mark.parametrize(("step", "places"), SEALED_STEPS)
@@ -108,7 +84,7 @@ def test_killed_at_every_step(tmp_path, place, step, places, monkeypatch):
         things.upsert(*batch(53))
         things.maintain()
         check(things, expected | records(range(50, 54)))
-        named, there = stored(things)
+        named, there = named_and_there(things)
         assert named == there
         assert named, "there was nothing to save"
         store.close()
@@ -133,7 +109,7 @@ def test_two_builders_at_once(place):
                 said = pipe.recv()
     check(things, records([*range(4), 200]))
     things.maintain(purge=True)
-    named, there = stored(things)
+    named, there = named_and_there(things)
     assert named
     assert named <= there
     check(things, records([*range(4), 200]))

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from encvec_store.sealed_index import builder, hnsw, index, shared
+from encvec_store import low_level
+from encvec_store.sealed_index import builder, hnsw, index, manifest, shared
 
 DIM = 12
 
@@ -38,6 +39,17 @@ def costs_of(metric, query, vectors):
         return ((vectors - query) ** 2).sum(1)
     costs = -(vectors @ query)
     return costs / np.linalg.norm(vectors, axis=1) if metric == "cosine" else costs
+
+
+def named_and_there(things):
+    """Return the names of blobs of the index that manifests name, and of those that are in the store."""
+    session = low_level.session(things)
+    named = set()
+    for version in session.keyring.live:
+        found = manifest.read(session.records, session.keyring, version)
+        if found is not None:
+            named |= {manifest.name_of(version), *(segment.name for segment in found[0].segments)}
+    return named, set(session.records.blobs("index."))
 
 
 @dataclass

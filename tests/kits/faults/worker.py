@@ -14,6 +14,7 @@ from encvec_store import low_level
 from encvec_store.schemes import growth
 from encvec_store.schemes import profile as profiles
 from encvec_store.sealed_index import builder, index, lease, saving
+from tests.kits.sealed import Answers, vectors_of
 
 DIM = 8
 SIZE = 20
@@ -175,6 +176,34 @@ def fill_the_disk(pipe, url, start):
         store.close()
     except Exception as error:
         pipe.send(("close", type(error).__name__, str(error)))
+    pipe.send("done")
+
+
+def fill_the_disk_with_an_index(pipe, url, room):
+    """Build an index where no file may grow by more than `room` bytes; tell what is stored then, and with room again.
+
+    Answers are checked in both states.
+    """
+    logging.disable()
+    small_graphs()
+    store, things = sealed(url)
+    stored = {}
+    for n in range(10):
+        ids, vectors, *rest = batch(n)
+        things.upsert(ids, vectors, *rest)
+        stored.update(zip(ids, vectors, strict=True))
+    answers = Answers("cosine", stored=stored)
+    folder = Path(url.removeprefix("faiss:").partition("?")[0])
+    largest = max(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for limit in (largest + room, hard):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+        things.maintain()
+        answers.search(things, vectors_of(4, 0, DIM))
+        index = things.stats()["sealed_index"]
+        pipe.send((index["rows"], index["stored_rows"], things.verify().ok))
+    answers.enough()
+    store.close()
     pipe.send("done")
 
 
