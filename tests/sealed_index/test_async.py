@@ -14,7 +14,7 @@ import pytest
 import encvec_store as ev
 from encvec_store import low_level
 from encvec_store.runtime import concurrency
-from encvec_store.sealed_index import builder, saving
+from encvec_store.sealed_index import builder, growth, saving
 from encvec_store.sealed_index.lease import lease_name
 from tests.kits import sealed
 from tests.kits.async_store import OURS, counted, run
@@ -126,7 +126,7 @@ def test_a_cancelled_maintain_does_not_cancel_the_build(connect, monkeypatch, cl
     """The graph is built and stored, and the lease given back, also if the store is closed at once."""
     vectors, begun, builds = vectors_of(FEW, 0), threading.Event(), []
     stored = dict(zip(map(str, range(FEW)), vectors, strict=True))
-    real = builder.build
+    real = growth.begin
 
     def slow(*given, **how):
         builds.append(1)
@@ -134,7 +134,7 @@ def test_a_cancelled_maintain_does_not_cancel_the_build(connect, monkeypatch, cl
         time.sleep(0.1)
         return real(*given, **how)
 
-    monkeypatch.setattr(builder, "build", slow)
+    monkeypatch.setattr(growth, "begin", slow)
 
     async def main():
         store = await connect()
