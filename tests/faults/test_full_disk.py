@@ -52,6 +52,6 @@ def test_a_disk_that_is_full_when_an_index_is_stored(keyset, tmp_path, room):
     named, there = named_and_there(things)
     assert named == there, "something is left over"
     answers = Answers("cosine", stored={id: vector for id, (vector, *_) in records(range(10)).items()})
-    answers.search(things, vectors_of(4, 1, DIM))
+    answers.search(things, vectors_of(40, 1, DIM))
     answers.enough()
     store.close()

@@ -279,7 +279,7 @@ def test_no_room_for_a_sealed_index(keyset, server, small, url, monkeypatch):
             things.maintain()
             index = things.stats()["sealed_index"]
             assert (index["rows"], index["stored_rows"]) == (10 * SIZE, stored)
-            answers.search(things, vectors_of(4, 0, DIM))
+            answers.search(things, vectors_of(40, 0, DIM))
             assert things.verify().ok
             ballast.unlink(missing_ok=True)
         answers.enough()

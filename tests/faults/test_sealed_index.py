@@ -50,7 +50,7 @@ def check(things, expected):
     assert things.verify().ok
     assert things.count() == len(expected)
     answers = Answers("cosine", stored={id: vector for id, (vector, _, _) in expected.items()})
-    answers.search(things, vectors_of(8, 0, DIM))
+    answers.search(things, vectors_of(40, 0, DIM))
     answers.enough()
 
 

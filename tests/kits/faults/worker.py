@@ -199,7 +199,7 @@ def fill_the_disk_with_an_index(pipe, url, room):
     for limit in (largest + room, hard):
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
         things.maintain()
-        answers.search(things, vectors_of(4, 0, DIM))
+        answers.search(things, vectors_of(40, 0, DIM))
         index = things.stats()["sealed_index"]
         pipe.send((index["rows"], index["stored_rows"], things.verify().ok))
     answers.enough()
