@@ -103,7 +103,7 @@ def watched(contest: Contest, databases: Databases, system: System, local: bool)
     name, rows = databases.of(system), list(range(min(COUNTED, contest.job.queries)))
     row = contest.row("server", system, "warm")
     with Worker(system, contest.job.files[2], contest.timeout) as worker:
-        libraries = worker.ask("tell")["rss_mb"]
+        libraries = worker.ask("tell")["own_mb"]
         worker.open(contest.job.data.vectors.dim)
         worker.ask("set", setting=contest.settings[system.name])
         worker.ask("search", rows=rows, k=contest.job.k, together=False)
@@ -114,7 +114,7 @@ def watched(contest: Contest, databases: Databases, system: System, local: bool)
             row["statements"], row["transactions"] = (
                 float(last - first) / len(rows) for first, last in zip(before, after, strict=True)
             )
-        mine = worker.ask("tell")["rss_mb"]
+        mine = worker.ask("tell")["own_mb"]
         row["client_mb"] = None if mine is None else mine - libraries
         server = None
         if local:

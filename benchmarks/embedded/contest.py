@@ -180,7 +180,7 @@ class Contest:
                 for system in systems:
                     try:
                         worker = workers[system.name]
-                        libraries[system.name] = worker.ask("tell")["rss_mb"]
+                        libraries[system.name] = worker.ask("tell")["own_mb"]
                         opened = worker.open(dim)
                         self.versions[system.name] = opened["version"]
                         shift = SHIFT if shifted and system not in copies else 0
@@ -221,7 +221,7 @@ class Contest:
             row["recall@10" if k == 10 else f"recall@{k}"] = self._recall(found[name], 0, moved)
             row["batch_ms"] = 1e3 * float(np.median(together[name])) / len(some)
             row |= {"rss_mb": told[name]["rss_mb"], "library_mb": libraries[name]}
-            row["memory_mb"] = _less(told[name]["rss_mb"], libraries[name])
+            row["memory_mb"] = _less(told[name]["own_mb"], libraries[name])
             made.append({**row, "process_threads": told[name]["threads"], "bytes": told[name]["disk"]})
         return made
 

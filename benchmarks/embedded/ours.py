@@ -40,6 +40,7 @@ class Ours:
         self._docs.upsert([str(i) for i in ids], vectors, documents=documents)
 
     def finish(self) -> None:
+        self._docs.maintain()
         self._docs.flush()
 
     def set(self, setting: Setting) -> None:

@@ -9,7 +9,8 @@ Each input line {"do": ..., ...} gives one output line, {"error": ...} if it fai
     write    vectors, documents, first, shift, batch -> write_s, finish_s; record i gets vector and document i + shift
     set      setting                               -> (nothing)
     search   rows, k, together                     -> seconds, cpu, ids, documents (CRC-32 of each)
-    tell                                           -> disk, rss_mb, peak_mb, written_mb, threads
+    tell                                           -> disk, rss_mb, own_mb (without mapped files), peak_mb,
+                                                      written_mb, threads
     close                                          -> (nothing)
 """
 
@@ -43,6 +44,7 @@ class Server:
             importlib.import_module(IMPORTS[name])
             self._make: Callable[..., Store] = PEERS[name]
         else:
+            importlib.import_module("faiss")  # a store loads it when it is opened: this counts as import
             ours: Any = importlib.import_module("benchmarks.embedded.ours")
             self._make = {"encvec": ours.Ours, "pgvector": ours.Pgvector}[name]
         self.import_s = time.perf_counter() - start
@@ -98,11 +100,11 @@ class Server:
             lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text("ascii").splitlines())
             written = dict(line.split(": ") for line in Path("/proc/self/io").read_text("ascii").splitlines())
         except OSError:  # only Linux tells
-            return {**told, "rss_mb": None, "peak_mb": None, "written_mb": None, "threads": None}
-        rss, peak = (int(lines[name].split()[0]) / _KIB for name in ("VmRSS", "VmHWM"))
+            return {**told, "rss_mb": None, "own_mb": None, "peak_mb": None, "written_mb": None, "threads": None}
+        rss, own, peak = (int(lines[name].split()[0]) / _KIB for name in ("VmRSS", "RssAnon", "VmHWM"))
         count = int(lines["Threads"])
-        return {**told, "rss_mb": rss, "peak_mb": peak, "written_mb": int(written["write_bytes"]) / _KIB**2,
-                "threads": count}  # fmt: skip
+        out = int(written["write_bytes"]) / _KIB**2
+        return {**told, "rss_mb": rss, "own_mb": own, "peak_mb": peak, "written_mb": out, "threads": count}
 
     def close(self) -> dict[str, Any]:
         self._store.close()

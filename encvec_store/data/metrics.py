@@ -13,6 +13,7 @@ The second is the reduction of Neyshabur and Srebro (ICML 2015); the third appli
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,6 +74,8 @@ def as_vectors(vectors: Any, dim: int, *, name: str = "vectors") -> Matrix:
     if array.dtype != np.float32 or not array.flags.c_contiguous:
         with np.errstate(over="ignore"):
             array = np.ascontiguousarray(array, dtype=np.float32)
+    if len(array) == 1 and math.isfinite(np.vdot(array, array)):
+        return array  # the common case of a search, in a tenth of the time
     # one pass if all is well: a NaN or an infinity makes the sum of its row NaN or infinite
     with np.errstate(over="ignore", invalid="ignore"):
         suspect = ~np.isfinite(np.einsum("ij->i", array))
@@ -86,6 +89,8 @@ def as_vectors(vectors: Any, dim: int, *, name: str = "vectors") -> Matrix:
 
 def norms(vectors: Matrix) -> npt.NDArray[np.float64]:
     """Euclidean lengths, (n,). Right even if the squares overflow or underflow float32."""
+    if len(vectors) == 1 and _TINY < (square := float(np.vdot(vectors, vectors))) < 1 / _TINY:
+        return np.array([math.sqrt(square)])
     with np.errstate(over="ignore", under="ignore"):
         squares = np.einsum("ij,ij->i", vectors, vectors).astype(np.float64)
     odd = ~((squares > _TINY) & (squares < 1 / _TINY))

@@ -10,6 +10,8 @@ from ..data.metrics import Metric
 __all__ = ["best"]
 
 _CHUNK = 8192
+_FEW = 64
+"""So few vectors are all scored exactly."""
 
 
 def best(
@@ -29,6 +31,10 @@ def best(
         k: how many.
     """
     compared = vectors if places is None else vectors[places]
+    if len(compared) <= _FEW:
+        scores = metric.scores(query, compared)
+        order = np.argsort(metric.order(scores), kind="stable")[:k]
+        return (order if places is None else places[order]), scores[order]
     found = []
     for start in range(0, max(1, len(compared)), _CHUNK):  # in chunks: scores need vectors in double precision
         part = compared[start : start + _CHUNK]

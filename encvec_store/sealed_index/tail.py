@@ -173,11 +173,13 @@ class Tail:
     def costs(self, query: Matrix) -> Costs | npt.NDArray[np.float64]:
         """Return the cost of each row for a (dim,) query, smaller is nearer; infinite for rows that were removed.
 
-        The query has length 1 under cosine. Costs compare with those of graphs.
+        Costs compare with those of graphs.
         """
         vectors, squares = self.buffer.vectors[: self.count], self.buffer.squares[: self.count]
         costs: Costs | npt.NDArray[np.float64]
-        if self.wide:
+        if self.buffer.metric.name == "cosine":
+            costs = vectors @ -self.buffer.metric.lift_query(query[None])[0]
+        elif self.wide:
             costs = self._wide_costs(query)
         elif self.buffer.metric.name == "l2":
             query = query if self.buffer.centre is None else query - self.buffer.centre

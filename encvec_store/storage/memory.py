@@ -231,7 +231,7 @@ class MemoryRecords:
         generation = self.generation()
         found, chosen = self._chosen(rows)
         vectors = np.array([row.vector for row in chosen], np.uint8).reshape(-1, self.spec.envelope_size)
-        held = zip(found.tolist(), chosen, strict=True)
+        held = zip(found.tolist(), chosen if most else (), strict=bool(most))
         return generation, found, vectors, {row: one.payload for row, one in held if len(one.payload) <= most}
 
     def payloads(self, rows: Rows) -> tuple[Rows, list[bytes]]:

@@ -30,10 +30,7 @@ class SealedSource:
 
     def ask(self, config: CollectionConfig, queries: Matrix, predicate: Predicate | None) -> Asked:
         """Check the queries. The index is brought up to date when candidates are asked for."""
-        if config.metric.bounded:
-            config.metric.check(queries, None, "queries")
-        else:
-            queries = config.metric.lift_query(queries)  # checks them too
+        config.metric.check(queries, None, "queries")
         return _Search(self._session, self._index, config, queries, predicate)
 
 

@@ -179,16 +179,20 @@ class Database:
         for table in ("partitions", "changes"):
             cursor.execute(f"DELETE FROM {table} WHERE collection = ?", (collection,))  # noqa: S608
 
+    def require_in_place(self) -> None:
+        """Raise StoreUnreachableError if the path names another file, or one that must not have changed and did."""
+        self._connections.require_in_place()
+        if self._unchanged is not None and _state(self.path) != self._unchanged:
+            raise StoreUnreachableError(
+                f"{self.path} was written to after it was opened in a read-only folder; open the store again"
+            )
+
     def data_version(self) -> int:
         """Return a number that changes whenever anybody has committed anything. Takes microseconds."""
         with self._watching:
             if self._closed:
                 raise StoreClosedError("the store is closed")
-            self._connections.require_in_place()
-            if self._unchanged is not None and _state(self.path) != self._unchanged:
-                raise StoreUnreachableError(
-                    f"{self.path} was written to after it was opened in a read-only folder; open the store again"
-                )
+            self.require_in_place()
             try:  # no context manager: every search comes here several times
                 if self._watch is None:
                     self._watch = self._connections.connect()

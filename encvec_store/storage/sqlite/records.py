@@ -41,11 +41,12 @@ _ENVELOPES = f"SELECT row, envelope FROM vectors WHERE row IN (SELECT row {_THES
 # A row is one of the whole file, so those that a follower of this collection knows need not be looked up in records.
 _KNOWN = "SELECT row, envelope FROM vectors WHERE row IN (SELECT value FROM json_each(?)) AND ?"
 _WITH_PAYLOADS = (
-    "SELECT v.row, v.envelope, CASE WHEN length(r.payload) <= ? THEN r.payload END"
+    "SELECT v.row, v.envelope, CASE WHEN length(r.payload) <= ? THEN r.payload END,"
+    " (SELECT generation FROM collections WHERE id = ?)"
     " FROM vectors v LEFT JOIN records r ON r.row = v.row WHERE v.row IN ({})"
 )
 _FEW = 64
-"""So many rows are named one by one in a statement, which is faster than JSON."""
+"""At most so many rows are named one by one in a statement, which is faster than JSON."""
 _INDEX_VECTORS = f"SELECT row, vector FROM index_vectors WHERE row IN (SELECT row {_THESE})"  # noqa: S608
 _ROWS = """SELECT group_concat(row) FROM (
     SELECT row FROM records WHERE collection = ? AND row > ? ORDER BY row LIMIT ?)"""
@@ -195,21 +196,25 @@ class SqliteRecords:
 
     def current(self, rows: Rows, most: int = 0) -> tuple[int, Rows, Bytes, dict[int, bytes]]:
         """Return (a generation, *vectors(rows), {row: payload of at most `most` bytes})."""
-        generation, payloads = self.generation(), dict[int, bytes]()
-        with self._database.read() as cursor:
-            if not most:
+        if not most:
+            generation = self.generation()
+            with self._database.read() as cursor:
                 found, envelopes = self._fetch(cursor, _KNOWN, rows)
-                return generation, found, _matrix(envelopes, self.spec.envelope_size), payloads
-            asked, lines = rows.tolist(), list[tuple[int, Any, Any]]()
+            return generation, found, _matrix(envelopes, self.spec.envelope_size), {}
+        asked, lines = rows.tolist(), list[tuple[int, Any, Any, Any]]()
+        self._database.require_in_place()
+        with self._database.read() as cursor:
             for start in range(0, len(asked), _FEW):
                 some = asked[start : start + _FEW]
                 sql = _WITH_PAYLOADS.format(",".join("?" * len(some)))
-                lines += cursor.execute(sql, (most, *some)).fetchall()
-        payloads = {row: _blob(payload) for row, _, payload in lines if payload is not None}
-        held = {row: _blob(envelope) for row, envelope, _ in lines}
+                lines += cursor.execute(sql, (most, self.collection, *some)).fetchall()
+        first = lines[0][3] if lines else None  # None: all rows are gone, or the collection is
+        generation = self.generation() if first is None else integer(first, "the generation of a collection")
+        held = {row: _blob(envelope) for row, envelope, *_ in lines}
         present = [row for row in asked if row in held]
-        envelopes = [held[row] for row in present]
-        return generation, np.array(present, np.int64), _matrix(envelopes, self.spec.envelope_size), payloads
+        vectors = _matrix([held[row] for row in present], self.spec.envelope_size)
+        payloads = {row: _blob(payload) for row, _, payload, _ in lines if payload is not None}
+        return generation, np.array(present, np.int64), vectors, payloads
 
     def payloads(self, rows: Rows) -> tuple[Rows, list[bytes]]:
         """Return (found rows in the order asked, sealed payloads)."""
