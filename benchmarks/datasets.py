@@ -85,7 +85,7 @@ def load(name_or_path: str | Path, *, limit: int | None = None, metric: Metric |
     is cosine, and l2 for ``.fvecs`` and ``.bvecs``. Raises :class:`DatasetError`, a ``ValueError``.
     """
     if limit is not None and limit < 1:
-        raise DatasetError(f"limit must be at least 1, not {limit}")
+        raise DatasetError(f"limit must be an integer >= 1, got {limit}")
     name = str(name_or_path)
     path = Path(name_or_path)
     if name.startswith("synthetic"):
@@ -94,7 +94,9 @@ def load(name_or_path: str | Path, *, limit: int | None = None, metric: Metric |
         found = _load_npz(name, DATA / SHIPPED[name])
     elif path.suffix not in (*MAPPED, ".npz"):
         known = ", ".join([*SHIPPED, "synthetic:NxD"])
-        raise DatasetError(f"unknown data set {name!r}: not {known}, nor a file of {', '.join((*MAPPED, '.npz'))}")
+        raise DatasetError(
+            f"data set must be {known} or a file ({', '.join((*MAPPED, '.npz'))}), got the unknown data set {name!r}"
+        )
     elif not path.is_file():
         raise DatasetError(f"no such file: {path}")
     elif path.suffix == ".npz":
@@ -115,7 +117,7 @@ def synthetic(n: int, d: int, *, queries: int = HELD_OUT, seed: int = 0) -> Data
     20 * d * (n + queries) bytes of memory.
     """
     if n < 1 or d < 2 or queries < 1:
-        raise DatasetError(f"synthetic data needs n >= 1, d >= 2, queries >= 1, not {n}, {d}, {queries}")
+        raise DatasetError(f"synthetic data must have n >= 1, d >= 2 and queries >= 1, got {n}, {d} and {queries}")
     rng = np.random.default_rng(np.random.SeedSequence([seed, n, d, queries]))
     total = n + queries
     intents = max(77, total // INTENT)
@@ -137,9 +139,9 @@ def _synthetic_by_name(name: str, limit: int | None) -> Dataset:
         n, d = (int(part) for part in size.lower().split("x"))
         (seed,) = [int(part) for part in rest] or [0]
     except ValueError:
-        raise DatasetError(f"{name!r} is not synthetic:NxD or synthetic:NxD:SEED") from None
+        raise DatasetError(f"synthetic data must be named synthetic:NxD or synthetic:NxD:SEED, got {name!r}") from None
     if kind not in ("synthetic", "synthetic-clustered") or seed < 0:
-        raise DatasetError(f"{name!r} is not synthetic:NxD or synthetic:NxD:SEED")
+        raise DatasetError(f"synthetic data must be named synthetic:NxD or synthetic:NxD:SEED, got {name!r}")
     return synthetic(n if limit is None else min(n, limit), d, seed=seed)
 
 
@@ -167,11 +169,11 @@ def _root(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _load_npz(name: str, path: Path) -> Dataset:
     if not path.is_file():
-        raise DatasetError(f"{path.name} is not there; benchmarks/data/README.md says how to make it")
+        raise DatasetError(f"{path.name} is missing; benchmarks/data/README.md says how to make it")
     with np.load(path, allow_pickle=False) as stored:
         arrays: dict[str, NDArray[Any]] = dict(stored)
     if not {"vectors", "labels"} <= arrays.keys():
-        raise DatasetError(f"{path}: needs vectors and labels, has {', '.join(arrays)}")
+        raise DatasetError(f"{path}: must have the arrays vectors and labels, got {', '.join(arrays)}")
     vectors = _matrix(arrays["vectors"], path)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)  # undo the rounding to float16
     labels = arrays["labels"].astype(np.int64)
@@ -210,5 +212,5 @@ def _from_file(path: Path, limit: int | None) -> Dataset:
 
 def _matrix(array: NDArray[Any], path: Path) -> Floats:
     if array.ndim != 2 or array.dtype.kind not in "fiu":
-        raise DatasetError(f"{path}: expected numbers of shape (n, d), got {array.dtype} {array.shape}")
+        raise DatasetError(f"{path}: must hold numbers of shape (n, d), got {array.dtype} {array.shape}")
     return np.array(array, np.float32, order="C")

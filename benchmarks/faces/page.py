@@ -53,8 +53,8 @@ FIGURES = {
     "ari": "adjusted Rand index",
     "nmi": "mutual information",
     "knn_accuracy": "k-NN accuracy",
-    "stranger_auc": "a stranger, AUC",
-    "misnamed_auc": "a wrong name, AUC",
+    "stranger_auc": "strangers told apart, AUC",
+    "misnamed_auc": "wrong names found, AUC",
 }
 
 
@@ -257,7 +257,7 @@ def _ordered(details: Mapping[str, Any]) -> list[tuple[str, Any]]:
 def _text(text: Mapping[str, Any]) -> str:
     if not text:
         return ""
-    heads = ["From", "intent told", "words among 8 guessed", "nearest sentence: same intent", "words shared"]
+    heads = ["From", "intent recognised", "words found with 8 guesses", "nearest sentence: same intent", "words shared"]
     rows = [
         [", ".join(part for part in (NAMES | FLOORS).get(name, (name, "")) if part)]
         + [f"{100 * value:.1f}" for value in figures.values()]

@@ -34,22 +34,22 @@ _SUBJECTS = {
 }
 _SHORT = ("plaintext", "encrypted", "encrypted_normalised", "wrong_key", "aligned_0", "ironcore")
 _TASKS = {
-    "identification": {"rank_1": "identification, rank 1", "rank_5": "rank 5"},
+    "identification": {"rank_1": "identification, rank 1", "rank_5": "identification, rank 5"},
     "verification": {
         "tar_at_far_1e-2": "verification, TAR at FAR 1e-2",
-        "tar_at_far_1e-3": "TAR at FAR 1e-3",
-        "eer": "EER",
-        "accuracy_10_fold": "accuracy, ten folds",
+        "tar_at_far_1e-3": "verification, TAR at FAR 1e-3",
+        "eer": "verification, equal error rate",
+        "accuracy_10_fold": "verification, accuracy, ten folds",
     },
-    "clustering": {"ari": "clusters, ARI", "nmi": "NMI"},
+    "clustering": {"ari": "clusters, ARI", "nmi": "clusters, NMI"},
     "classification": {"knn_accuracy": "k-NN accuracy"},
-    "anomaly": {"stranger_auc": "a stranger, AUC", "misnamed_auc": "a wrong name, AUC"},
+    "anomaly": {"stranger_auc": "strangers told apart, AUC", "misnamed_auc": "wrong names found, AUC"},
 }
 _SENTENCES = {
     **{name: words for name, words in _SUBJECTS.items() if not name.startswith(("sap", "ironcore"))},
     "plaintext": "plaintext",
     "chance": "chance: embeddings of other sentences",
-    "nothing": "nothing stolen: the mean embedding, so the commonest words",
+    "nothing": "nothing stolen: the most common words are guessed",
 }
 _JUDGES = ("facenet", "face-api")
 
@@ -153,7 +153,12 @@ def _tasks(tasks: Mapping[str, Any]) -> str:
 
 
 def _sentences(text: Mapping[str, Any]) -> str:
-    heads = ["embeddings stolen", "intent told", "words among 8 guessed", "nearest sentence of the same intent"]
+    heads = [
+        "embeddings stolen",
+        "intent recognised",
+        "words found with 8 guesses",
+        "nearest sentence of the same intent",
+    ]
     keys = ("intent_accuracy", "word_recall_at_8", "nearest_sentence_same_intent", "nearest_sentence_shared_words")
     body = [
         [title, *(f"{100 * text['figures'][name][key]:.1f}%" for key in keys)]

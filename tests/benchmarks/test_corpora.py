@@ -79,7 +79,7 @@ def test_nothing_is_downloaded_unasked(tmp_path, monkeypatch):
     monkeypatch.setenv("ENCVEC_DATA", str(tmp_path))
     monkeypatch.delenv("ENCVEC_DOWNLOAD", raising=False)
     monkeypatch.setattr(corpora.urllib.request, "urlopen", lambda url: pytest.fail("it went out"))
-    with pytest.raises(DatasetError, match="ENCVEC_DOWNLOAD=1 lets it be fetched"):
+    with pytest.raises(DatasetError, match="Set ENCVEC_DOWNLOAD=1 to download"):
         find("glove-100-angular")
     with pytest.raises(DatasetError, match="unknown data set"):
         find("glove-1000")
