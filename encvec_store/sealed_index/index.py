@@ -16,9 +16,10 @@ from ..data.arrays import Matrix, Rows
 from ..data.filters import Predicate
 from ..data.metrics import Metric
 from ..data.partitions import version_of
+from ..errors import StoreUnreachableError
 from ..runtime.concurrency import Lock, offload
 from ..sealing.keyring import Keyring
-from ..storage.protocol import Changes, Records
+from ..storage.protocol import BUSY, Changes, Records
 from .budget import BUDGET
 from .kinds import build
 from .rowsets import is_among, places_of
@@ -29,7 +30,7 @@ from .tail import Tail, is_wide
 __all__ = ["COARSE", "Opener", "SealedIndex"]
 
 _CHUNK = 8192
-_ATTEMPTS = 8
+_ATTEMPTS = 32
 COARSE = 20_000
 """A longer tail gets a coarse index, which is quick to build."""
 _UNKNOWN = -1, 0, 0
@@ -77,7 +78,10 @@ class SealedIndex:
         self._state = None
 
     def current(self, opener: Opener, predicate: Predicate | None = None) -> tuple[Snapshot, Rows | None]:
-        """Return the state, no older than this call, and the rows that satisfy a predicate, as of the same moment."""
+        """Return the state, no older than this call, and the rows that satisfy a predicate, as of the same moment.
+
+        Raises StoreUnreachableError if records were updated each time, after they were listed.
+        """
         state, dead = self._state, frozenset(opener.keyring.dead)
         if state is not None and state.dead == dead:
             allowed: Rows | None = None
@@ -168,12 +172,12 @@ class SealedIndex:
         BUDGET.make_room(self)
 
     def _updated(self, opener: Opener, predicate: Predicate | None) -> tuple[Snapshot, Rows | None]:
-        state, whole, allowed = self._update(opener, predicate)
         for _ in range(_ATTEMPTS):
-            if whole:
-                break  # otherwise some records were updated after they were listed: look again
             state, whole, allowed = self._update(opener, predicate)
-        return state, allowed
+            if whole:
+                return state, allowed
+            # otherwise some records were updated after they were listed: look again
+        raise StoreUnreachableError(BUSY)
 
     def _update(self, opener: Opener, predicate: Predicate | None) -> tuple[Snapshot, bool, Rows | None]:
         """Follow the records once: (state, False if rows vanished before they were opened, the allowed rows)."""
