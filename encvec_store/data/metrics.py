@@ -209,13 +209,6 @@ class Metric:
         points /= np.where(lengths == 0, 1, lengths)  # ip: a zero query scores 0 with everything
         return _unsigned(points)
 
-    def unlift(self, points: Matrix, max_norm: float | None = None) -> Matrix:
-        """Undo `lift`: (n, dim + extra) -> (n, dim). Under cosine the length is lost."""
-        if not self.bounded:
-            return points
-        scale = _given(max_norm) * (np.sqrt(2) if self.name == "l2" else 1)
-        return (points[:, : -self.extra] * scale).astype(np.float32)
-
     def scores(self, query: Matrix, vectors: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
         """Return the exact scores of (n, dim) vectors for a (dim,) query: (n,), in double precision."""
         wide, q = vectors.astype(np.float64), query.astype(np.float64)
