@@ -16,7 +16,18 @@ from ..indexes.faiss import omp_threads
 from .arrays import Array
 from .graph import Bits, Costs, Found, Graph, Growing, Positions
 
-__all__ = ["Searched", "checked", "faiss", "fill", "measure_of", "points_of", "range_of", "view", "width_of"]
+__all__ = [
+    "Searched",
+    "checked",
+    "faiss",
+    "fill",
+    "found_by",
+    "measure_of",
+    "points_of",
+    "range_of",
+    "view",
+    "width_of",
+]
 
 faiss: Any = _faiss  # its stubs do not know what its Python wrappers add
 _LANES = 16
@@ -189,7 +200,7 @@ class Searched:
                 labels, costs = self._scan(points, limit, mask, available)
             else:
                 selector = None if mask is None else faiss.IDSelectorBitmap(mask)
-                labels, costs = _found(self._raw, points, limit, self.parameters(effort, selector))
+                labels, costs = found_by(self._raw, points, limit, self.parameters(effort, selector))
                 if labels[:, -1].min(initial=0) < 0:
                     short = np.flatnonzero(labels[:, -1] < 0)
                     labels[short], costs[short] = self._scan(points[short], limit, mask, available)
@@ -200,19 +211,20 @@ class Searched:
     def _scan(self, points: Matrix, limit: int, mask: Bits | None, passing: int) -> tuple[Positions, Costs]:
         """Compare the queries with every vector that passes: (q, limit) positions and FAISS's distances."""
         if mask is None:
-            return _found(self._flat, points, limit, self.everywhere(None))
+            return found_by(self._flat, points, limit, self.everywhere(None))
         if self.gathers and passing <= min(_GATHERED, self.count * _BIT):
             positions = _positions(mask, self.count)
             costs, places = faiss.knn(points, self.decoded(positions), limit, self._raw.metric_type)
             return positions[places], costs
-        return _found(self._flat, points, limit, self.everywhere(faiss.IDSelectorBitmap(mask)))
+        return found_by(self._flat, points, limit, self.everywhere(faiss.IDSelectorBitmap(mask)))
 
     def everywhere(self, selector: Any) -> Any:
         """Return FAISS's parameters for a scan of all vectors."""
         return None if selector is None else faiss.SearchParameters(sel=selector)
 
 
-def _found(raw: Any, points: Matrix, limit: int, parameters: Any) -> tuple[Positions, Costs]:
+def found_by(raw: Any, points: Matrix, limit: int, parameters: Any) -> tuple[Positions, Costs]:
+    """Search a FAISS index for (q, width) points: (q, limit) positions, -1 where there are no more, and distances."""
     shape = (len(points), limit)
     costs, labels = np.empty(shape, np.float32), np.empty(shape, np.int64)
     raw.search_c(len(points), _floats(points), limit, _floats(costs), faiss.swig_ptr(labels), parameters)

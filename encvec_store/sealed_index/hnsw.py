@@ -15,7 +15,7 @@ import numpy as np
 from ..data.arrays import Matrix
 from ..indexes.faiss import omp_threads
 from .arrays import Array
-from .faissing import Searched, checked, faiss, fill, measure_of, points_of, range_of, view, width_of
+from .faissing import Searched, checked, faiss, fill, found_by, measure_of, points_of, range_of, view, width_of
 from .graph import Positions
 
 __all__ = ["Hnsw"]
@@ -33,6 +33,13 @@ _NODE = 50
 """Cost of one more node in the list of a search, in units of one distance that a scan computes."""
 _BIT = 1 / 20
 _SEED = 12_345
+_ROUNDING = 1e-5
+_BOOSTS = (1, 2, 4, 8)
+"""How many times longer the list of a search may become, if the graph does not find enough with a shorter one."""
+_FEW, _MANY = 10, 100
+"""Hits for which that is measured."""
+_ASKED, _ENOUGH = 48, 0.99
+"""By so many of the graph's own vectors, evenly spread, and so large a share of their exact neighbours."""
 _LINKS = 2 * _M + 4
 """A little more than the links of a node on average, on all levels."""
 _PIECE = 5_000
@@ -44,12 +51,14 @@ class Hnsw(Searched):
 
     kind = "hnsw"
 
-    def __init__(self, metric: str, dim: int, raw: Any) -> None:
+    def __init__(self, metric: str, dim: int, raw: Any, boosts: tuple[int, int] | None = None) -> None:
         storage = faiss.downcast_index(raw.storage)
         super().__init__(metric, dim, raw, storage)
         self._codes = view(raw, storage.codes, np.uint8).reshape(-1, self.width)
         self._links = int(raw.hnsw.neighbors.size())
         self._parameters: Any = None
+        self._boosts = (1, 1)
+        self._boosts = self._measured() if boosts is None else boosts
 
     @classmethod
     def begin(cls, metric: str, sample: Matrix, count: int) -> _Growing:
@@ -67,14 +76,18 @@ class Hnsw(Searched):
         width = width_of(dim)
         pieces = [checked(some, codes=("|u1", (None, width)))[0] for some in codes]
         n = sum(map(len, pieces))
-        levels, neighbors, entry, ranges = checked(
+        levels, neighbors, entry, ranges, boosts = checked(
             structure,
             levels=("<i4", (n,)),
             neighbors=("<i4", (None,)),
             entry=("<i4", (2,)),
             ranges=("<f4", (2 * width,)),
+            boosts=("|u1", (2,)),
         )
-        return cls(metric, dim, _assembled(metric, width, pieces, levels, neighbors, entry, ranges))
+        few, many = boosts.tolist()
+        if not {few, many} <= {0, *_BOOSTS}:
+            raise ValueError(f"boosts must be of {(0, *_BOOSTS)}, got {few} and {many}")
+        return cls(metric, dim, _assembled(metric, width, pieces, levels, neighbors, entry, ranges), (few, many))
 
     @staticmethod
     def memory(count: int, dim: int) -> int:
@@ -98,7 +111,8 @@ class Hnsw(Searched):
         least = _EF_LEAST * math.pow(max(1.0, self.count / _EF_COUNT), 0.25)
         ef = math.ceil(max(least, limit + 4 * math.sqrt(limit * (1 - share))) / share)
         scan = passing + (self.count * _BIT if share < 1 else 0)
-        if 3 * limit >= passing or scan <= _NODE * ef:
+        ef *= self._boosts[limit > 2 * self.needs(_FEW)]
+        if 3 * limit >= passing or scan <= _NODE * ef or not ef:
             return 0
         return min(ef, max(_EF_MOST, limit))
 
@@ -118,7 +132,9 @@ class Hnsw(Searched):
 
     def growing(self, more: int) -> _Growing:
         """Return a copy that takes vectors."""
-        raw = _assembled(self.metric, self.width, [self._codes], **self.structure(), more=more)
+        arrays = self.structure()
+        del arrays["boosts"]
+        raw = _assembled(self.metric, self.width, [self._codes], **arrays, more=more)
         return _Growing(self.metric, self.dim, raw)
 
     def kept(self, positions: Positions) -> Hnsw:
@@ -137,14 +153,44 @@ class Hnsw(Searched):
         return {"codes": self._codes[start:stop]}
 
     def structure(self) -> dict[str, Array]:
-        """Return levels, links, the entry point with its level, and the range of each coordinate."""
+        """Return levels, links, the entry point with its level, the range of each coordinate, and the boosts."""
         hnsw = self._raw.hnsw
         return {
             "levels": view(self._raw, hnsw.levels, np.int32),
             "neighbors": view(self._raw, hnsw.neighbors, np.int32),
             "entry": np.array([hnsw.entry_point, hnsw.max_level], np.int32),
             "ranges": view(self._raw, self._flat.sq.trained, np.float32),
+            "boosts": np.array(self._boosts, np.uint8),
         }
+
+    def _measured(self) -> tuple[int, int]:
+        """Return how many times longer lists must be for few and for many hits; 0 if only a scan finds enough.
+
+        A walk along links can miss much where vectors of very different lengths are ranked by inner products, or where
+        most of them lie close together and the others far away. Nothing in the graph tells, so it is tried.
+        """
+        if not self.count:
+            return 1, 1
+        asked = self.decoded(np.linspace(0, self.count - 1, min(_ASKED, self.count)).astype(np.int64))
+        boosts = []
+        for k in (_FEW, _MANY):
+            limit, least = min(self.needs(k), self.count), self.effort(self.needs(k), self.count)
+            if not least:  # a scan is cheaper
+                boosts.append(1)
+                continue
+            with omp_threads():
+                sign = -1 if self._descending else 1
+                farthest = sign * self._scan(asked, k, None, self.count)[1][:, -1:]
+                farthest += np.abs(farthest) * _ROUNDING
+                for boost in _BOOSTS:
+                    costs = sign * found_by(self._raw, asked, limit, self.parameters(least * boost, None))[1]
+                    # equal costs count, so that a vector that is stored many times is not missed
+                    if np.minimum((costs <= farthest).sum(axis=1), k).mean() >= _ENOUGH * k:
+                        boosts.append(boost)
+                        break
+                else:
+                    boosts.append(0)
+        return boosts[0], boosts[1]
 
 
 class _Growing:

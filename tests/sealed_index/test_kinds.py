@@ -74,6 +74,30 @@ def test_long_vectors_do_not_spoil_inner_products(text, kind):
     assert recall(kinds.build(kind, "ip", base), "ip", base, queries) >= 0.98
 
 
+def clusters(n, dim, seed, spread=0.6):
+    rng, centres = np.random.default_rng(seed), np.random.default_rng(99).standard_normal((200, dim))
+    return (centres[rng.integers(200, size=n)] + spread * rng.standard_normal((n, dim))).astype(np.float32)
+
+
+def test_links_that_miss_neighbours_are_found_out():
+    """Then searches keep longer lists, or compare everything."""
+    queries = clusters(50, 64, 4)
+    lengths = np.exp(np.random.default_rng(5).standard_normal((20_000, 1)) * 0.3).astype(np.float32)
+    even, uneven = clusters(20_000, 64, 1), clusters(20_000, 64, 1) * lengths
+    ball = np.concatenate([clusters(8_000, 64, 1), clusters(8_000, 64, 3) / 10])
+    for metric, base, k in (("l2", even, 10), ("ip", uneven, 100), ("l2", ball, 10)):
+        graph = kinds.build("hnsw", metric, base)
+        assert (graph.structure()["boosts"] == 1).all() == (base is even)
+        assert recall(graph, metric, base, queries, k) >= 0.98
+        assert recall(graph.extended(base[:100]), metric, np.concatenate([base, base[:100]]), queries, k) >= 0.98
+
+
+def test_a_vector_that_is_stored_many_times_hides_nothing(monkeypatch):
+    monkeypatch.setattr("encvec_store.sealed_index.hnsw._NODE", 0)
+    same = np.repeat(clusters(40, 16, 1), 50, axis=0)
+    assert kinds.build("hnsw", "l2", same).structure()["boosts"][0]
+
+
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("kind", kinds.KINDS)
 def test_costs_are_close_to_exact_ones(graphs, text, kind, metric):
@@ -193,6 +217,7 @@ def damaged():
         "links cut off": cut("neighbors"),
         "levels cut off": cut("levels"),
         "ranges cut off": cut("ranges"),
+        "an impossible boost": put("boosts", 1, 3),
         "a missing array": lambda arrays: arrays.pop("entry"),
         "another type": lambda arrays: arrays.update(levels=arrays["levels"].astype(np.int64)),
     }
