@@ -45,10 +45,12 @@ class _Search:
     ) -> None:
         self._session, self._index, self._config = session, index, config
         self._queries, self._predicate = queries, predicate
+        self._hits = 1
 
     def wanted(self, k: int, oversample: int) -> int:
-        state = self._index.state
-        return k if state is None else state.needs(k)
+        self._hits = k
+        state = self._index.state or self._index.current(self._session)[0]
+        return state.needs(k)
 
     def candidates(self, limit: int, positions: list[int] | None = None) -> list[Rows]:
         state, allowed = self._index.current(self._session, self._predicate)
@@ -64,7 +66,7 @@ class _Search:
         else:
             allowed = None
         for _ in range(_ATTEMPTS):
-            lists = self._nearest(state, self._queries, max(limit, state.needs(1)), allowed)
+            lists = self._nearest(state, self._queries, max(limit, state.needs(self._hits)), allowed)
             most = _SHORT if len(lists) == 1 else 0
             generation, rows, vectors, heads, payloads = session.current(union(lists), self._config, most)
             if generation == state.generation or self._predicate is not None:
