@@ -13,7 +13,7 @@ from ..errors import StaleConfigError, StoreUnreachableError
 from ..runtime.concurrency import offload
 from .session import Session
 
-__all__ = ["find", "listed", "pages", "places", "portions"]
+__all__ = ["find", "listed", "looks", "pages", "places", "portions"]
 
 _ATTEMPTS = 4
 PAGE_BYTES = 64 << 20
@@ -111,3 +111,15 @@ def _under_one_key(
         if complete(rows) or (session.refresh().rewritten, session.keyring.live) == before:
             return rows
     raise StaleConfigError("the collection was encrypted anew again and again meanwhile; try again")
+
+
+def looks(session: Session, most: int) -> Iterator[None]:
+    """Yield for each look at rows that may vanish before they are read.
+
+    Raises what `Session.never_whole` returns, after `most` looks.
+    """
+    yield
+    since = session.records.generation()
+    for _ in range(most - 1):
+        yield
+    raise session.never_whole(since)

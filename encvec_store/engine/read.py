@@ -38,7 +38,7 @@ def get(session: Session, ids: Sequence[Id], *, include_vectors: bool) -> list[R
     session.refresh()
     names = check_ids(ids, unique=False)
     opened: dict[int, Record] = {}
-    for _ in range(_LISTINGS):
+    for _ in lookup.looks(session, _LISTINGS):
         places = lookup.places(session, names)  # of an id under two key versions, the primary's: the other was put back
         rows = np.unique(places[places > 0]).tolist()
         new = np.array([row for row in rows if row not in opened], np.int64)  # the content of a row never changes
@@ -48,7 +48,7 @@ def get(session: Session, ids: Sequence[Id], *, include_vectors: bool) -> list[R
             records = {record.id: record for record in map(opened.__getitem__, rows)}
             return [records[name] for name in names if name in records]
         # otherwise some were written again after they were found: look again
-    raise StoreUnreachableError(BUSY)
+    raise AssertionError("unreachable")
 
 
 def delete(session: Session, ids: Sequence[Id] | None, where: Mapping[str, Any] | None) -> int:
@@ -86,7 +86,7 @@ def pages(session: Session, where: Mapping[str, Any] | None, *, include_vectors:
 def index_vectors(session: Session, ids: Sequence[Id]) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     """Return the stored index vectors of ids. See `Collection.index_vectors`."""
     names = check_ids(ids)
-    for _ in range(_LISTINGS):
+    for _ in lookup.looks(session, _LISTINGS):
         rows = lookup.places(session, names)
         if not rows.all():
             raise InputError(f"no record {names[int(np.flatnonzero(rows == 0)[0])]!r}")
@@ -96,7 +96,7 @@ def index_vectors(session: Session, ids: Sequence[Id]) -> np.ndarray[tuple[int, 
         if len(found) == len(rows):
             return vectors
         # otherwise some were written again after they were found: look again
-    raise StoreUnreachableError(BUSY)
+    raise AssertionError("unreachable")
 
 
 def _matching_rows(session: Session, where: Mapping[str, Any] | None) -> Rows:
@@ -107,7 +107,7 @@ def _matching_rows(session: Session, where: Mapping[str, Any] | None) -> Rows:
     """
     node = parse(where, session.config.policies)
     known = matching = np.empty(0, np.int64)
-    for _ in range(_LISTINGS):
+    for _ in lookup.looks(session, _LISTINGS):
         rows = lookup.listed(session, _pushed_down(session, node))
         new = np.setdiff1d(rows, known, assume_unique=True)
         gone = 0
@@ -117,7 +117,7 @@ def _matching_rows(session: Session, where: Mapping[str, Any] | None) -> Rows:
             gone += opened.gone
         if not gone:
             return rows[np.isin(rows, matching, assume_unique=True)]
-    raise StoreUnreachableError(BUSY)
+    raise AssertionError("unreachable")
 
 
 def _pushed_down(session: Session, node: Filter | None) -> Callable[[], Predicate | None] | None:

@@ -16,11 +16,12 @@ from ..data.arrays import Rows
 from ..data.filters import Filter, is_covered, parse, pushdown
 from ..data.metrics import as_array, as_vectors
 from ..data.records import Hit
-from ..errors import AuthenticationError, StaleConfigError, StoreUnreachableError
+from ..errors import AuthenticationError, StaleConfigError
 from ..runtime.concurrency import offload
 from ..sealing.codec import Decoded
 from ..sealing.config import CollectionConfig, check_k
-from ..storage.protocol import BUSY, union
+from ..storage.protocol import union
+from . import lookup
 from .candidates import Asked, Found, Sources
 from .rerank import best
 from .session import Session
@@ -50,7 +51,7 @@ def search(
     matrix = as_vectors(array[None] if single else array, config.dim, name="queries")
     node = parse(where, config.policies)
     stale = 0
-    for _ in range(_LOOKS):
+    for _ in lookup.looks(session, _LOOKS):
         try:
             ask = asked(session, sources, config, matrix, node)
             wanted = ask.wanted(k, oversample or config.oversample) if len(matrix) else 0
@@ -70,7 +71,7 @@ def search(
             if config is not before:
                 continue
         return hits[0] if single else hits
-    raise StoreUnreachableError(BUSY)
+    raise AssertionError("unreachable")
 
 
 def asked(

@@ -21,9 +21,11 @@ from ..data.filters import Predicate
 from ..data.partitions import by_version, version_of
 from ..errors import (
     AuthenticationError,
+    EncvecError,
     KeyUnavailableError,
     ReplicaLagError,
     StaleConfigError,
+    StoreUnreachableError,
 )
 from ..indexes.protocol import BringsEnvelopes, KeepsEnvelopes, KeepsFiles, Nearest, Probes, VectorIndex
 from ..runtime.concurrency import offload, sleep
@@ -32,7 +34,7 @@ from ..schemes.drift import Drift
 from ..sealing.codec import Decoded, of_one_write
 from ..sealing.config import CollectionConfig
 from ..sealing.keyring import PROFILE, Keyring
-from ..storage.protocol import Records, union
+from ..storage.protocol import BUSY, Records, union
 
 __all__ = ["Session"]
 
@@ -172,6 +174,12 @@ class Session:
         raise StaleConfigError("the collection's settings kept changing while they were read; try again")
 
     # rows
+
+    def never_whole(self, since: int) -> EncvecError:
+        """Return the error for a reading of which rows were missing at every look since a generation."""
+        if self.records.generation() == since:
+            return AuthenticationError("a part of a record is missing in the store, which was damaged: run verify")
+        return StoreUnreachableError(BUSY)
 
     def without(self, rows: Rows, versions: set[int]) -> Rows:
         """Leave out rows that belong to these key versions. Rows that do not exist stay in."""

@@ -77,13 +77,17 @@ class SealedIndex:
         """Drop everything in memory. It is loaded again at the next use."""
         self._state = None
 
-    def current(self, opener: Opener, predicate: Predicate | None = None) -> tuple[Snapshot, Rows | None]:
+    def current(
+        self, opener: Opener, predicate: Predicate | None = None, *, stale: bool = False
+    ) -> tuple[Snapshot, Rows | None]:
         """Return the state, no older than this call, and the rows that satisfy a predicate, as of the same moment.
+
+        If the caller knows that the state is `stale`, nobody asks again whether it is.
 
         Raises StoreUnreachableError if records were updated each time, after they were listed.
         """
         state, dead = self._state, frozenset(opener.keyring.dead)
-        if state is not None and state.dead == dead:
+        if state is not None and state.dead == dead and not stale:
             allowed: Rows | None = None
             if predicate is None:
                 same = opener.records.generation() == state.generation

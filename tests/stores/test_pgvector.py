@@ -180,8 +180,8 @@ class Contract(CelledContract, MovingContract, PrecisionContract, RacesContract,
         assert {hit.document for hit in mine.search(vectors[1], where=where)} == {"long " * 100}
         assert len(asked) == 2
 
-    def test_a_sealed_search_is_two_statements(self, place, make, monkeypatch):
-        """The first brings candidates and tells whether somebody wrote, the second brings payloads."""
+    def test_a_sealed_search_is_one_statement(self, place, make, monkeypatch):
+        """It brings candidates with short payloads, and tells whether somebody wrote; another one brings long ones."""
         mine = make("small", scheme="sealed")
         names, vectors = [f"id-{i}" for i in range(40)], np.random.default_rng(0).standard_normal((40, mine.dim))
         mine.upsert(names, vectors)
@@ -189,8 +189,15 @@ class Contract(CelledContract, MovingContract, PrecisionContract, RacesContract,
         read, asked = Source.read, []
         monkeypatch.setattr(Source, "read", lambda self, *more: asked.append(1) or read(self, *more))
         assert mine.search(vectors[1])[0].id == "id-1"
-        assert len(asked) == 2
+        assert len(asked) == 1
         with place.connect() as other:
+            other.collection("small").upsert(["id-1"], vectors[1:2], documents=["long " * 1_000])
+            asked.clear()
+            assert mine.search(vectors[1])[0].document == "long " * 1_000
+            assert len(asked) == 5, "the candidates twice, the change table, the new vector, the payload"
+            asked.clear()
+            assert mine.search(vectors[1])[0].document == "long " * 1_000
+            assert len(asked) == 2
             other.collection("small").delete(["id-1"])
         assert mine.search(vectors[1])[0].id != "id-1"
 

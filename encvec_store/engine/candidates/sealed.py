@@ -71,10 +71,12 @@ class _Search:
             generation, rows, vectors, heads, payloads = session.current(union(lists), self._config, most)
             if generation == state.generation or self._predicate is not None:
                 return Found(lists, rows, vectors, heads, payloads)
-            config = session.refresh()
-            if config.index_dim or config.rewritten != self._config.rewritten:
-                raise StaleConfigError("the collection's settings were changed meanwhile")
-            state, allowed = self._index.current(session, None)
+            before = state.content
+            state, allowed = self._index.current(session, None, stale=True)
+            if state.content != before:  # everything was replaced; other writes leave the settings as they are
+                config = session.refresh()
+                if config.index_dim or config.rewritten != self._config.rewritten:
+                    raise StaleConfigError("the collection's settings were changed meanwhile")
         return None
 
     def explain(self, k: int, oversample: int) -> list[str]:

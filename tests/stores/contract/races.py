@@ -5,6 +5,7 @@ import pytest
 
 from encvec_store import errors, low_level
 from encvec_store.engine import ATTEMPTS
+from encvec_store.engine.candidates import sealed
 from encvec_store.maintenance import verify
 from tests.kits import oracle
 from tests.kits.oracle import assert_hits
@@ -111,7 +112,8 @@ class RacesContract(SnapshotsContract):
     @pytest.mark.parametrize(
         "where", [None, {"n": 0}, {"n": 0, "v": {"ne": 2}}], ids=["all", "filtered", "filtered here too"]
     )
-    def test_writes_in_the_middle_of_search(self, pair, interrupt, method, where):
+    def test_writes_in_the_middle_of_search(self, pair, interrupt, method, where, monkeypatch):
+        monkeypatch.setattr(sealed, "_SHORT", 0)  # otherwise one read brings all that an answer needs
         mine, theirs = pair
         # where the store filters alone, candidates come with their vectors
         whole = method == "vectors" and (where is None or "v" not in where)
@@ -132,6 +134,16 @@ class RacesContract(SnapshotsContract):
         assert_hits(hits, "cosine", query, names, stored[[int(name[3:]) for name in names]], 30)
         for hit in hits:
             np.testing.assert_array_equal(hit.vector, stored[int(hit.id[3:])])
+
+    def test_a_write_after_the_only_read_of_a_search(self, pair, interrupt):
+        mine, theirs = pair
+        if mine.index_vectors(["id-0"]).size:
+            pytest.skip("it reads payloads by a statement of their own")
+        interrupt(mine, "current", lambda: theirs.delete(oracle.ids(6)), after=True)
+        for names in (oracle.ids(30), oracle.ids(24, 6)):  # all before the write, then all after it
+            query = np.ones(DIM, np.float32)
+            hits = mine.search(query, k=30, include_vectors=True)
+            assert_hits(hits, "cosine", query, names, oracle.vectors(30)[[int(name[3:]) for name in names]], 30)
 
     @pytest.mark.parametrize("method", ["vectors", "payloads", "index_vectors"])
     def test_writes_in_the_middle_of_verify(self, pair, interrupt, method):
