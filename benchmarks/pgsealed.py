@@ -26,6 +26,7 @@ import psycopg
 from benchmarks.datasets import DatasetError
 from benchmarks.embedded.__main__ import keyset, measured, pairs, tables, value
 from benchmarks.embedded.contest import RECALL, Contest, prepared
+from benchmarks.embedded.during import during_ingest
 from benchmarks.embedded.worker import TIMEOUT, System, Worker
 from benchmarks.report import Row, Show, Target, one_thread, options, publish
 from encvec_store.errors import InputError
@@ -49,6 +50,7 @@ COLUMNS = {
     "server": ["what", "statements", "transactions", "client_mb", "server_mb", "both_mb"],
     "updated": ["what", "setting", "p50_ms", "p99_ms", "recall@10", "p50_over_fresh", "bytes"],
     "other writer": ["what", "p50_ms", "next_ms", "extra_ms", "seen"],
+    "during ingest": ["what", "per_s", "searches", "p50_ms", "idle_p50_ms", "p99_ms", "idle_p99_ms", "p99_over_idle"],
 }
 COLUMNS["update"] = COLUMNS["ingest"]
 _STATEMENTS = """SELECT coalesce(sum(calls), 0), coalesce(sum(calls) FILTER (
@@ -163,6 +165,8 @@ def targets(rows: list[Row], updated: bool, other_writer: bool) -> list[Target]:
         if other_writer:
             more = value(here, "other writer", "extra_ms")
             told.append(Target(f"{size}search after another process wrote, ms more", more, "<=", 5.0))
+            busy = value(here, "during ingest", "p99_over_idle")
+            told.append(Target(f"{size}p99 while another process writes, over idle", busy, "<=", 5.0))
     return told
 
 
@@ -247,7 +251,7 @@ def main(
                 if updated:
                     rows += contest.updated(copied)
                 if other_writer:
-                    rows += contest.other_writer()
+                    rows += contest.other_writer() + during_ingest(contest, contest.systems)
                 (buffers,) = databases.run("SELECT current_setting('shared_buffers')")
                 return [{**row, **db.versions, "shared_buffers": buffers} for row in rows]
             finally:

@@ -22,7 +22,7 @@ from encvec_store.data import metric
 from encvec_store.lab.bench.source import Data
 from encvec_store.lab.bench.truth import Truth
 
-__all__ = ["RECALL", "Contest", "Job", "prepared"]
+__all__ = ["BLOCK", "RECALL", "WARM_UP", "Contest", "Job", "prepared"]
 
 RECALL = 0.99
 BATCH, BLOCK, WARM_UP, TUNING, TOGETHER = 5_000, 10, 50, 100, 100

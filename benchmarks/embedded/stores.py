@@ -18,7 +18,7 @@ import numpy.typing as npt
 Matrix = npt.NDArray[np.float32]
 Hits = list[tuple[int, str]]
 Setting = dict[str, int]
-EFS = (16, 24, 40, 64, 100, 200, 400)
+EFS = (16, 24, 40, 64, 100, 200, 400, 800, 1600)
 
 
 class Store(Protocol):

@@ -114,6 +114,8 @@ def test_ours_beside_the_floor():
     assert rows["updated", "encvec"]["recall@10"] == 1.0
     assert rows["other writer", "encvec"]["seen"] == 1.0, "a write is searchable at once, in every process"
     assert rows["other writer", "faiss"]["seen"] == 0.0
+    assert rows["during ingest", "encvec"]["searches"] > 0
+    assert ("during ingest", "faiss") not in rows
     assert "p50_over_chroma" not in rows["search", "encvec"]
 
 
