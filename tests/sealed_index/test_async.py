@@ -207,9 +207,9 @@ def test_tasks_cancelled_at_random(connect, maintenance):
             assert (await things.verify()).ok
             assert state_of(things).tail.living <= builder.LAST
 
-    before = descriptors()
+    before, threads = descriptors(), threading.active_count()
     keyset, kept = run(disturbed)  # calls in worker threads go on when their tasks are cancelled, and end here
-    assert threading.active_count() == 1
+    assert threading.active_count() <= threads
     assert descriptors() <= before
     if connect.url.startswith("postgres"):
         assert counted(connect.url, OURS) == 0
