@@ -32,15 +32,14 @@ def best(
     """
     compared = vectors if places is None else vectors[places]
     if len(compared) <= _FEW:
-        scores = metric.scores(query, compared)
-        order = np.argsort(metric.order(scores), kind="stable")[:k]
-        return (order if places is None else places[order]), scores[order]
-    found = []
-    for start in range(0, max(1, len(compared)), _CHUNK):  # in chunks: scores need vectors in double precision
-        part = compared[start : start + _CHUNK]
-        near = metric.contenders(query, part, k)
-        found.append((start + near, metric.scores(query, part[near])))
-    chosen, scores = found[0] if len(found) == 1 else map(np.concatenate, zip(*found, strict=True))
+        chosen, scores = np.arange(len(compared)), metric.scores(query, compared)
+    else:
+        found = []
+        for start in range(0, len(compared), _CHUNK):  # in chunks: scores need vectors in double precision
+            part = compared[start : start + _CHUNK]
+            near = metric.contenders(query, part, k)
+            found.append((start + near, metric.scores(query, part[near])))
+        chosen, scores = map(np.concatenate, zip(*found, strict=True))
     order = np.argsort(metric.order(scores), kind="stable")[:k]
     chosen = chosen[order]
     return (chosen if places is None else places[chosen]), scores[order]

@@ -261,8 +261,8 @@ class Database:
                     raise
                 time.sleep(0.01)
         with self._cursor() as cursor:
-            names = {name for (name,) in cursor.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        names = {name for name in names if not name.startswith("sqlite_")}
+            tables = cursor.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+        names = {name for (name,) in tables if not name.startswith("sqlite_")}
         if not names - {VERSION_TABLE} and not self.read_only:  # new, or downgraded to nothing
             from .creating import create_tables  # loads SQLAlchemy, which takes longer than all the rest of an opening
 
