@@ -217,7 +217,7 @@ class Store:
         if connection.shared:
             proof = session.keyring.tag(b"one index in a process")  # who has other keys gets an index of their own
             place = connection.store.url, spec.tenant, spec.name, config.incarnation, proof, connection.kind
-        builds = not config.scheme.needs_profile
+        builds = not (config.index_dim or config.scheme.needs_profile)  # index vectors have an index of their own
         return index_of(place, config.metric, config.dim, connection.kind, builds=builds, stored=connection.lasting)
 
     def _forget(self, tenant: str, name: str) -> None:

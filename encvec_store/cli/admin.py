@@ -168,6 +168,9 @@ def _show_reports(reports: list[dict[str, Any]]) -> None:
         damage += [[label(report), "", "", finding] for finding in findings]
     if damage:
         table(["collection", "row", "id", "damaged part"], damage)
+    for report in reports:
+        for line in report["notes"]:
+            note(f"{label(report)}: {line}")
 
 
 def chosen(store: Store, names: tuple[str, ...], tenant: str | None) -> list[tuple[str, str]]:
@@ -183,7 +186,7 @@ def chosen(store: Store, names: tuple[str, ...], tenant: str | None) -> list[tup
 
 def _verified(store: Store, tenant: str, name: str) -> dict[str, Any]:
     place = {"tenant": tenant, "collection": name}
-    nothing: dict[str, Any] = {"checked": 0, "damaged": [], "unreadable": 0}
+    nothing: dict[str, Any] = {"checked": 0, "damaged": [], "unreadable": 0, "notes": []}
     try:
         found = store.collection(name, tenant=tenant)
     except AuthenticationError as error:

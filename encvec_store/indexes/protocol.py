@@ -33,6 +33,7 @@ __all__ = [
     "VectorIndex",
     "first",
     "share",
+    "width",
 ]
 
 Probes = Mapping[int, Matrix]
@@ -138,6 +139,10 @@ class KeepsFiles(Protocol):
         """Set what checks cached index files. Called once after opening, before any search."""
         ...
 
+    def saved(self) -> tuple[int, int, int] | None:
+        """Return generation, content and stamp of the records that the files belong to; None without files."""
+        ...
+
 
 @dataclass(frozen=True)
 class Connection:
@@ -153,6 +158,11 @@ class Connection:
     """False if the records go with the connection, so that nothing needs to be kept beside them."""
     shared: bool = True
     """True if connections to the same URL see the same records, so that they may share what is in memory."""
+
+
+def width(probes: Probes) -> int:
+    """Return the coordinates of a probe."""
+    return int(next(iter(probes.values())).shape[1])
 
 
 def share(limit: int, parts: int) -> int:

@@ -18,8 +18,9 @@ from ..data.partitions import version_of
 from ..engine.lookup import pages
 from ..engine.session import Session
 from ..errors import AuthenticationError, KeyUnavailableError
+from ..indexes.protocol import KeepsFiles
 from ..runtime.concurrency import offload
-from ..sealed_index import check
+from ..sealed_index import check, saved
 from ..sealing.codec import RecordCodec, of_one_write
 from .repeats import RepeatedIds
 
@@ -51,6 +52,8 @@ class VerifyReport:
     them is shown; those under a destroyed one cannot be checked."""
     store: list[str] = field(default_factory=list)
     """Damage that the store finds itself, without keys, and of the index over opened vectors."""
+    notes: list[str] = field(default_factory=list)
+    """What is no damage, but good to know: kept indexes that are older than their records."""
 
     @property
     def ok(self) -> bool:
@@ -71,6 +74,7 @@ def verify(session: Session, progress: Callable[[int, int], None] | None = None)
     report = VerifyReport(store=session.records.check() + session.index.check() + session.check())
     if not session.config.index_dim:
         report.store += check(session, session.config.metric.name, session.config.dim)
+    report.notes = _older(session)
     total, names = session.records.count(), RepeatedIds(session)
     for rows in pages(session, _CHUNK):
         damaged = _look(session, rows, report, names)
@@ -86,6 +90,27 @@ def verify(session: Session, progress: Callable[[int, int], None] | None = None)
             progress(len(rows), total)
     report.damaged += [Damage(row, id, "id given twice") for row, id in names.repeated()]
     return report
+
+
+def _older(session: Session) -> list[str]:
+    """Return a line for each kept index that does not belong to the newest state of the records."""
+    kept = {}
+    if isinstance(session.index, KeepsFiles) and (state := session.index.saved()) is not None:
+        kept["cached index"] = state
+    if not session.config.index_dim:
+        kept |= {f"index of key version {version}": state for version, state in saved(session).items()}
+    found = []
+    for which, (generation, content, stamp) in kept.items():
+        changes = session.records.changes(generation, content, stamp=stamp)
+        if changes is None:
+            continue
+        writes = changes.generation - generation
+        if generation < 0 or writes <= 0 or changes.content != content:
+            age = "of another state of the records"
+        else:
+            age = f"{writes:,} {'write' if writes == 1 else 'writes'} older than the records"
+        found.append(f"{which}: {age}; the next search brings it up to date")
+    return found
 
 
 @dataclass

@@ -23,7 +23,7 @@ from typing import Any, ParamSpec, TypeVar
 from ..errors import StoreUnreachableError
 from .forks import renew_in_child
 
-__all__ = ["Lock", "each", "entered", "in_walk", "offload", "result", "sleep", "spawn", "wait_for"]
+__all__ = ["Lock", "caller", "each", "entered", "in_walk", "offload", "result", "sleep", "spawn", "wait_for"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -67,6 +67,11 @@ def in_walk() -> bool:
     from greenlet import getcurrent
 
     return mine is getcurrent()
+
+
+def caller() -> object:
+    """Return what stands for the running walk or, outside of any, for the running thread. Compare it by `is`."""
+    return _walk.get() if in_walk() else threading.current_thread()
 
 
 def wait_for(awaitable: Awaitable[T]) -> T:

@@ -30,7 +30,8 @@ class Sealed(Fixed):
     noise: ClassVar[float] = 0.0
     cells: ClassVar[None] = None
     leakage: ClassVar[str] = (
-        "The number and padded sizes of records. Searches read every vector, so a server learns nothing more from them."
+        "The number and padded sizes of records, and the size of the index over them. A server that watches searches"
+        " also sees which records are read together: those of one search are near each other."
     )
 
     def parameters(self) -> Mapping[str, Any]:

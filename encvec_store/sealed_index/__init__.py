@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from .budget import BUDGET
 from .builder import FIRST, Builder
-from .checking import check
+from .checking import check, saved
 from .index import Opener, SealedIndex
 from .shared import Index, index_of
 from .state import Snapshot
 
-__all__ = ["BUDGET", "FIRST", "Builder", "Index", "Opener", "SealedIndex", "Snapshot", "check", "index_of"]
+__all__ = ["BUDGET", "FIRST", "Builder", "Index", "Opener", "SealedIndex", "Snapshot", "check", "index_of", "saved"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import numpy as np
 import numpy.typing as npt
 
@@ -15,7 +17,7 @@ from .saving import Shelf
 from .segments import MissingSegmentError
 from .state import Indexed
 
-__all__ = ["check"]
+__all__ = ["check", "saved"]
 
 _SAMPLE = 1_000
 """Records of each graph whose codes are compared."""
@@ -50,6 +52,17 @@ def check(opener: Opener, metric: str, dim: int) -> list[str]:
                 break
         found += [f"index of key version {version}: {fault}; {_CURE}" for fault in faults]
     return found
+
+
+def saved(opener: Opener) -> dict[int, tuple[int, int, int]]:
+    """Return by key version generation, content and stamp of the records that the stored index belongs to."""
+    states = {}
+    for version in opener.keyring.live:
+        with suppress(AuthenticationError, KeyUnavailableError):
+            found = manifests.read(opener.records, opener.keyring, version)
+            if found is not None:
+                states[version] = found[0].generation, found[0].content, found[0].stamp
+    return states
 
 
 def _faults(opener: Opener, shelf: Shelf, version: int) -> list[str]:

@@ -102,7 +102,7 @@ class Shelf:
     def outdated(self, state: Snapshot) -> bool:
         """Say whether the stored manifests differ from the state."""
         return any(
-            listed.parts != tuple(part.stored for part in state.parts if part.kept and part.version == version)
+            _differs(listed, tuple(part.stored for part in state.parts if part.kept and part.version == version), state)
             for version, (listed, _) in self._known.items()
         )
 
@@ -254,7 +254,7 @@ class Shelf:
             if raw is not None and raw not in self._broken and self._read(records, keyring, version) is not None:
                 return False  # another process was faster
         entries = tuple(part.stored for part in parts if part.stored is not None)
-        if before is not None and before.parts == entries:
+        if before is not None and not _differs(before, entries, state):
             return True
         number = 1 + max(self._highest.get(version, 0), before.number if before else 0)
         covered = max(0, state.generation), state.content, state.stamp
@@ -267,3 +267,8 @@ class Shelf:
         self._known[version] = listed, blob.content
         self._highest[version] = number
         return True
+
+
+def _differs(listed: Manifest, parts: tuple[StoredGraph | None, ...], state: Snapshot) -> bool:
+    """Say whether a manifest must be stored anew: for other parts, or because nobody knew yet of which state it is."""
+    return listed.parts != parts or listed.generation <= 0 < state.generation

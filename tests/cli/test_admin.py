@@ -8,6 +8,7 @@ import pytest
 from encvec_store import Calibration
 from encvec_store.cli.calibrate import _sample
 from encvec_store.lab.leakage.data import text_like
+from encvec_store.maintenance import verify
 from tests.stores.contract import hasten
 
 pytestmark = pytest.mark.usefixtures("docs")
@@ -53,7 +54,7 @@ def test_drop(encvec):
 
 def test_verify_of_a_sound_store(encvec):
     answer = encvec("verify", "--json")
-    sound = {"checked": 60, "damaged": [], "unreadable": 0, "store": []}
+    sound = {"checked": 60, "damaged": [], "unreadable": 0, "store": [], "notes": []}
     assert answer.code == 0
     assert answer.document == {"ok": True, "collections": [{"tenant": "", "collection": "docs", "ok": True, **sound}]}
     assert encvec("verify", "docs").out.split()[:4] == ["collection", "checked", "damaged", "unreadable"]
@@ -70,6 +71,14 @@ def test_verify_finds_damage_and_exits_1(encvec, tamper):
     plain = encvec("verify")
     assert plain.code == 1
     assert "damaged part" in plain.out
+
+
+def test_verify_notes_what_is_no_damage(encvec, monkeypatch):
+    monkeypatch.setattr(verify, "_older", lambda session: ["cached index: 3 writes older than the records"])
+    answer = encvec("verify", "docs")
+    assert answer.code == 0
+    assert "encvec: docs: cached index: 3 writes older than the records" in answer.err
+    assert encvec("verify", "docs", "--json").document["collections"][0]["notes"]
 
 
 def test_verify_goes_on_past_a_collection_that_does_not_open(home, encvec, vectors, tamper):

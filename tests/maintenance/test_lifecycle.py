@@ -10,7 +10,7 @@ import encvec_store as ev
 from encvec_store import errors, low_level
 from encvec_store.maintenance import fitting, lifecycle
 from encvec_store.maintenance.rewrite import settle
-from tests.kits import oracle
+from tests.kits import oracle, sealed
 from tests.stores.contract.opened import EVERYTHING, hasten
 
 DIM = 16
@@ -204,3 +204,14 @@ def test_unknown_modes():
     for mode in ("never", "", None, 1):
         with pytest.raises(errors.InputError, match="maintenance must be one of background, inline, manual, got"):
             ev.connect("memory:", keyset=ev.Keyset.create("memory:"), maintenance=mode)
+
+
+@pytest.mark.parametrize("scheme", [None, "sap", "sketch"])
+def test_index_vectors_need_no_graph(opened, monkeypatch, scheme):
+    """They have an index of their own. A graph beside it would be built, and stored, for nobody."""
+    sealed.small(monkeypatch)
+    things = opened("inline", **({} if scheme is None else {"scheme": scheme}))
+    write(things, 100)
+    assert things.maintain() == []
+    assert things.stats()["sealed_index"] is None
+    assert not low_level.session(things).records.blobs("index.")

@@ -87,27 +87,64 @@ EXHAUSTED = {
 }
 
 
-@pytest.mark.parametrize("given", EXHAUSTED)
-def test_an_exhausted_pool(pg_dsn, given):
+@contextlib.contextmanager
+def one_connection(dsn, given):
+    """Open a collection in a store that has one connection: of its own, of a pool or of an engine."""
     with contextlib.ExitStack() as stack:
         options = {"pool_size": 1, "pool_timeout": 0.5}
         if given == "pool":
-            options["pool"] = stack.enter_context(ConnectionPool(pg_dsn, min_size=1, max_size=1, open=True))
+            options["pool"] = stack.enter_context(ConnectionPool(dsn, min_size=1, max_size=1, open=True))
         if given == "engine":
-            target = pg_dsn.replace("postgresql:", "postgresql+psycopg:")
+            target = dsn.replace("postgresql:", "postgresql+psycopg:")
             options["engine"] = create_engine(target, pool_size=1, max_overflow=0, pool_timeout=0.5)
             stack.callback(options["engine"].dispose)
-        _, collection = stack.enter_context(opened(pg_dsn, **options))
+        yield stack.enter_context(opened(dsn, **options))[1]
 
-        def batches():
+
+@pytest.mark.parametrize("given", EXHAUSTED)
+def test_an_exhausted_pool(pg_dsn, given):
+    with one_connection(pg_dsn, given) as collection:
+
+        def more():
             for _ in range(2):
                 with pytest.raises(errors.StoreUnreachableError, match=EXHAUSTED[given]):
                     collection.count()
-            yield again(batch(1, 5))
+            yield batch(2, 5)
+
+        collection.put(batch(1, 5), under=b"settings", more=more())
+        assert collection.count() == 10
+
+
+@pytest.mark.parametrize("given", EXHAUSTED)
+def test_a_replacement_needs_one_connection(pg_dsn, given):
+    """Its batches are made of what is read meanwhile, and writers that wait for it may hold all the others."""
+    with one_connection(pg_dsn, given) as collection:
+        seen = []
+
+        def batches():
+            for first in (1, 3):
+                seen.append((collection.count(), collection.rows(after=first - 1, limit=2).tolist()))
+                yield again(batch(first, 2), first)
 
         collection.put(batch(1, 5), under=b"settings")
         collection.replace(batches(), b"new", under=b"settings")
-        assert collection.count() == 5
+        assert seen == [(5, [1, 2]), (5, [3, 4])]
+        assert collection.count() == 4
+
+
+def test_a_replacement_reads_the_tables_in_use(pg_dsn):
+    with opened(pg_dsn) as (_, mine), opened(pg_dsn) as (_, theirs):
+        mine.put(batch(1, 5), under=b"settings")
+        theirs.replace([again(batch(2, 3), 1)], b"settings", under=b"settings")
+        seen = []
+
+        def batches():
+            seen.append(mine.count())
+            yield again(batch(3, 2), 1)
+
+        mine.replace(batches(), b"settings", under=b"settings")
+        assert seen == [3]
+        assert mine.count() == theirs.count() == 2
 
 
 def test_a_statement_timeout(pg_dsn):

@@ -12,7 +12,7 @@ import logging
 import secrets
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,9 @@ from .locks import FileLock
 from .options import FaissOptions
 from .partition import Partition
 from .row_runs import RowRuns
+from .saved import Loaded, SavedPartition, Saving, State
 
-__all__ = ["Cache", "State"]
+__all__ = ["Cache"]
 
 FORMAT = 3
 """1 had one hash for each file. 2 did not say to which content it belonged."""
@@ -42,46 +43,6 @@ _STATE = ("generation", "content", "stamp", "index_dim")
 _DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, MemoryError, RecursionError)
 _ROWS_AT_ONCE, _MANIFEST_MOST = 100_000, 1 << 26  # the latter: bytes that are read of a manifest
 _log = logging.getLogger("encvec_store")
-
-
-@dataclass(frozen=True)
-class State:
-    """A state of the records; see `storage.protocol.Changes`."""
-
-    generation: int = -1
-    """-1 if the index lacked some rows even then."""
-    content: int = 0
-    stamp: int = 0
-    index_dim: int = 0
-
-
-@dataclass
-class Loaded:
-    """An index that was loaded, the state it belongs to, and what changed since."""
-
-    partitions: dict[int, Partition]
-    state: State
-    changes: Changes | None
-
-
-@dataclass
-class _SavedPartition:
-    """A copy of what a partition was when a save began."""
-
-    source: Partition
-    ann: AnnIndex
-    rows: RowRuns
-    live: bytes
-    file: EnvelopeFile | None
-    entry: dict[str, Any]
-
-
-@dataclass
-class Saving:
-    """A save that has begun."""
-
-    document: dict[str, Any]
-    partitions: dict[int, _SavedPartition]
 
 
 class Cache:
@@ -212,6 +173,15 @@ class Cache:
             return [f"cached index: {error} (only a cache: it is rebuilt from the records)"]
         return []
 
+    def saved(self) -> State | None:
+        """Return the state of the records that the saved index belongs to; None without an authentic one."""
+        text = self._read_manifest()
+        try:
+            document = None if text is None or self.authenticator is None else self._checked(text)
+            return None if document is None else State(*(document[name] for name in _STATE))
+        except _DAMAGE:
+            return None
+
     def sizes(self) -> dict[str, int]:
         """Return bytes on disk by part."""
         sizes = {"index": 0, "vectors": 0}
@@ -223,7 +193,7 @@ class Cache:
                     continue
         return sizes
 
-    def _begun(self, number: int, partition: Partition) -> _SavedPartition | None:
+    def _begun(self, number: int, partition: Partition) -> SavedPartition | None:
         ann, n = partition.ann, partition.indexed
         if ann is None:
             return None
@@ -233,9 +203,9 @@ class Cache:
         # continue the file only if its readers and this index agree on its content
         file = partition.file if self._ours is not None else None
         entry = {"kind": ann.kind, "storage": ann.storage, "m": ann.m, "count": n, "index": index}
-        return _SavedPartition(partition, ann, partition.rows, partition.live[:n].tobytes(), file, entry)
+        return SavedPartition(partition, ann, partition.rows, partition.live[:n].tobytes(), file, entry)
 
-    def _write_rest(self, number: int, partition: _SavedPartition, fetch: Callable[[Rows], tuple[Rows, Bytes]]) -> None:
+    def _write_rest(self, number: int, partition: SavedPartition, fetch: Callable[[Rows], tuple[Rows, Bytes]]) -> None:
         sync(self.folder / partition.entry["index"]["name"])
         rows, n = partition.rows, partition.entry["count"]
 

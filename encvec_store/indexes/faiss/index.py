@@ -19,11 +19,12 @@ from ...data.filters import Predicate
 from ...errors import CollectionNotFoundError, StaleConfigError
 from ...runtime.forks import Mutex, renew_in_child
 from ...storage.protocol import Changes, Records, union
-from ..protocol import CacheAuthenticator, Nearest, Probes
-from .cache import Cache, State
+from ..protocol import CacheAuthenticator, Nearest, Probes, width
+from .cache import Cache
 from .locks import ReadWriteLock
 from .options import FaissOptions
 from .partition import Chosen, Partition, choose, mapped, stale, together
+from .saved import State
 
 __all__ = ["FaissIndex"]
 
@@ -72,12 +73,12 @@ class FaissIndex:
 
     def candidates(self, probes: Probes, limit: int, predicate: Predicate | None = None) -> list[Rows]:
         """Return up to `limit` rows for each query, nearest first."""
-        with self._fitted(probes, _dim(probes), predicate) as chosen:
+        with self._fitted(probes, width(probes), predicate) as chosen:
             return self._lists(chosen, probes, limit)
 
     def nearest(self, probes: Probes, limit: int, predicate: Predicate | None = None) -> Nearest:
         """Return `candidates` with their vector envelopes."""
-        with self._fitted(probes, _dim(probes), predicate) as chosen:
+        with self._fitted(probes, width(probes), predicate) as chosen:
             lists = self._lists(chosen, probes, limit)
             rows = union(lists)
             held = mapped(self._partitions.values(), rows, self._records.spec.envelope_size)
@@ -144,6 +145,11 @@ class FaissIndex:
     def check(self) -> list[str]:
         """Return descriptions of damaged files."""
         return [] if self._cache is None else self._cache.check()
+
+    def saved(self) -> tuple[int, int, int] | None:
+        """Return generation, content and stamp of the records that the files belong to; None without files."""
+        state = self._cache.saved() if self._cache else None
+        return None if state is None else (state.generation, state.content, state.stamp)
 
     def stats(self) -> dict[str, Any]:
         """Describe the index."""
@@ -222,7 +228,7 @@ class FaissIndex:
             if not self._loaded:
                 self._load()
             if predicate is None:
-                changes = self._changes(self._state)
+                changes = self._state.changes(self._records)
             else:
                 changes, matching = self._records.following(self._state.generation, self._state.content, predicate)
             self._apply(changes)
@@ -271,11 +277,8 @@ class FaissIndex:
             self._reset()
             raise
 
-    def _changes(self, state: State, *, stamped: bool = False) -> Changes | None:
-        return self._records.changes(state.generation, state.content, stamp=state.stamp if stamped else None)
-
     def _load(self) -> None:
-        saved = self._cache.load(lambda state: self._changes(state, stamped=True)) if self._cache else None
+        saved = self._cache.load(lambda state: state.changes(self._records, stamped=True)) if self._cache else None
         if saved is not None:
             self._partitions, self._state = saved.partitions, saved.state
             self._apply(saved.changes)
@@ -315,7 +318,7 @@ class FaissIndex:
                     whole &= partition.fit(self._index_vectors, self._state.index_dim, self.options)
                     self._unsaved += partition.indexed - before if partition.ann is ann else partition.indexed
             # rows keep their numbers when all content is replaced, so we may have read a mixture
-            changes = self._changes(self._state)
+            changes = self._state.changes(self._records)
             if changes is not None and changes.content != self._state.content:
                 raise _ReplacedError
         except _ReplacedError:
@@ -344,7 +347,3 @@ class FaissIndex:
                     self._cache.adopt(kept)
                     self._unsaved = max(0, self._unsaved - unsaved)
                     self._tried = 0
-
-
-def _dim(probes: Probes) -> int:
-    return int(next(iter(probes.values())).shape[1])

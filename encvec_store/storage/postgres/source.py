@@ -12,13 +12,14 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any, LiteralString, TypeVar
 
 import psycopg
 
 from ...errors import OutcomeUnknownError, StoreError
-from ...runtime.concurrency import sleep
+from ...runtime.concurrency import caller, sleep
 from .connections import Connections
 from .driver import Cursor
 from .faults import READS, explained, is_conflict, is_lost
@@ -34,6 +35,8 @@ _PAUSE = 0.05
 """Seconds to wait before a read is repeated that failed because of other writes; longer each time."""
 _NUMBER = "CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_current_xact_id()::text END"
 """The number of the transaction, for `pg_xact_status`; a standby gives none and cannot write."""
+_lent: ContextVar[tuple[object, Source, Cursor] | None] = ContextVar("encvec_store_lent", default=None)
+"""A cursor in an open transaction through which a caller reads, and who that is."""
 
 
 class Source:
@@ -70,10 +73,15 @@ class Source:
     def read(self, work: Callable[[Cursor], T], settings: Mapping[str, str] | None = None) -> T:
         """Run `work` on a cursor, in a transaction if there are `settings`; repeat it if the connection was lost.
 
+        In `reading_through`, a read without settings runs once, on the cursor given there.
+
         Raises:
             StoreUnreachableError: no connection, or the statement failed.
             psycopg.Error: for instance, a table was dropped meanwhile; see `faults.is_outdated`.
         """
+        lent = _lent.get()
+        if lent is not None and lent[0] is caller() and lent[1] is self and not settings:
+            return work(lent[2])
         limit = self.options.statement_timeout
         local = {**self._local, **(settings or {})}
         if limit:
@@ -122,6 +130,20 @@ class Source:
         except psycopg.Error as error:
             if not (number and self._was_committed(number)):
                 raise explained(error, "write to", self.place) from None
+
+    @contextmanager
+    def reading_through(self, cursor: Cursor) -> Iterator[None]:
+        """Let the caller's reads take no other connection than that of its open transaction.
+
+        Otherwise a long write waits for a connection of the pool while writers that wait for it hold them all.
+        The transaction must have changed nothing yet of what is read.
+        """
+        before = _lent.get()
+        _lent.set((caller(), self, cursor))
+        try:
+            yield
+        finally:
+            _lent.set(before)
 
     def _begin(self, stack: ExitStack) -> tuple[Cursor, str]:
         """Return a cursor in a transaction and the transaction's number."""

@@ -137,16 +137,18 @@ class PostgresWriter:
         with self._records.source.write() as cursor:
             state = self._lock(cursor, under, replacing=True)
             old = state.content
+            self._records.follow(old, state.index_dim)  # others may have replaced the tables that we knew
             state.content = next_content(cursor, self._names)
             state.index_dim = state.index_dim if index_dim is None else index_dim
             records = self._records
             create_content(cursor, records.source, records.server, state.content, self._spec, state.index_dim)
-            for batch in batches:
-                rows = _kept_rows(batch, state.next_row)
-                if state.counts:
-                    tokens = byte_arrays([*_listed(batch.tokens), *batch.retired])
-                    self._delete(cursor, state, "token = ANY(%b::bytea[])", tokens)
-                self._insert(cursor, state, batch, rows)
+            with records.source.reading_through(cursor):
+                for batch in batches:
+                    rows = _kept_rows(batch, state.next_row)
+                    if state.counts:
+                        tokens = byte_arrays([*_listed(batch.tokens), *batch.retired])
+                        self._delete(cursor, state, "token = ANY(%b::bytea[])", tokens)
+                    self._insert(cursor, state, batch, rows)
             if index is not None:
                 index(cursor, state.content, state.counts, state.index_dim)
             for table in ("{partitions}", "{changes}"):
