@@ -285,8 +285,9 @@ class Collection:
         """Describe the collection in JSON values: settings, sizes, key versions, what its scheme leaks.
 
         With scheme "sealed", `sealed_index` describes the index: `kind`, `graphs` in memory with their `rows`, how many
-        of these are `dead`, the `tail` that is compared one by one, `memory_bytes` and `memory_limit`, stored
-        `segments` with their `stored_rows` and `stored_bytes`, whether it is `building`, and why that `failed`.
+        of these are `dead`, how many GPUs search (`on_gpu`), the `tail` that is compared one by one, `memory_bytes` and
+        `memory_limit`, stored `segments` with their `stored_rows` and `stored_bytes`, whether it is `building`, and why
+        that `failed`.
         """
         config = (session := self._session).refresh()
         return {

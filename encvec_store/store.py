@@ -216,9 +216,11 @@ class Store:
         place = None
         if connection.shared:
             proof = session.keyring.tag(b"one index in a process")  # who has other keys gets an index of their own
-            place = connection.store.url, spec.tenant, spec.name, config.incarnation, proof, connection.kind
+            kept = connection.kind, connection.device
+            place = connection.store.url, spec.tenant, spec.name, config.incarnation, proof, *kept
         builds = not (config.index_dim or config.scheme.needs_profile)  # index vectors have an index of their own
-        return index_of(place, config.metric, config.dim, connection.kind, builds=builds, stored=connection.lasting)
+        given = {"builds": builds, "stored": connection.lasting}
+        return index_of(place, config.metric, config.dim, connection.kind, device=connection.device, **given)
 
     def _forget(self, tenant: str, name: str) -> None:
         """Release a collection that was dropped."""

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..data.arrays import Matrix
-from ..indexes.faiss import omp_threads
+from ..indexes.faiss import GpuCopy, gpu_copy, omp_threads, suits
 from .arrays import Array
 from .graph import Bits, Costs, Found, Graph, Growing, Positions
 
@@ -149,8 +149,12 @@ class Searched:
     """A search of a FAISS index, which subclasses say how to reach: `effort`, `parameters` and `decoded`."""
 
     kind: str
+    storage: str
+    """How vectors are kept, as FAISS's GPU kernels know it."""
     gathers = True
     """Whether `decoded` is quick for a few positions."""
+    lists = 0
+    """Lists that a scan reads, if vectors are in lists."""
 
     def __init__(self, metric: str, dim: int, raw: Any, flat: Any) -> None:
         self.metric, self.dim = metric, dim
@@ -166,6 +170,10 @@ class Searched:
         """Return FAISS's parameters for a search."""
         raise NotImplementedError
 
+    def copied(self) -> GpuCopy:
+        """Return a copy that GPUs search."""
+        return gpu_copy(self._raw, self.kind)
+
     def decoded(self, positions: Positions) -> Matrix:
         """Return the vectors at some positions, as the graph has them: (n, width)."""
         raise NotImplementedError
@@ -180,7 +188,14 @@ class Searched:
         grown.add(vectors)
         return grown.finished()
 
-    def search(self, queries: Matrix, limit: int, mask: Bits | None = None, passing: int | None = None) -> Found:
+    def search(
+        self,
+        queries: Matrix,
+        limit: int,
+        mask: Bits | None = None,
+        passing: int | None = None,
+        copy: GpuCopy | None = None,
+    ) -> Found:
         """Return up to `limit` positions for each query, and their costs. See `Graph.search`."""
         if mask is None:
             available = self.count
@@ -195,8 +210,11 @@ class Searched:
             return [(np.empty(0, np.int64), np.empty(0, np.float32)) for _ in queries]
         points = points_of(self.metric, queries, self.width)
         effort = self.effort(limit, available)
+        on_gpu = None if copy is None or mask is not None else self._on_gpu(copy, points, limit, effort)
         with omp_threads(1 if len(points) == 1 else None):
-            if not effort:
+            if on_gpu is not None:
+                labels, costs = on_gpu
+            elif not effort:
                 labels, costs = self._scan(points, limit, mask, available)
             else:
                 selector = None if mask is None else faiss.IDSelectorBitmap(mask)
@@ -207,6 +225,16 @@ class Searched:
         if self._descending:
             np.negative(costs, out=costs)
         return list(zip(labels, costs, strict=True))
+
+    def _on_gpu(self, copy: GpuCopy, points: Matrix, limit: int, effort: int) -> tuple[Positions, Costs] | None:
+        """Search a copy: (q, limit) positions and FAISS's distances; None where the CPU must search."""
+        if copy.kind == "hnsw" and not effort:
+            return None  # of only a few vectors, CAGRA makes no graph
+        probes = effort or self.lists if copy.kind == self.kind else 0
+        if not suits(copy.kind, self.storage, limit, probes):
+            return None
+        labels, costs = copy.search(points, limit, probes)
+        return None if (labels < 0).any() else (labels, costs)
 
     def _scan(self, points: Matrix, limit: int, mask: Bits | None, passing: int) -> tuple[Positions, Costs]:
         """Compare the queries with every vector that passes: (q, limit) positions and FAISS's distances."""

@@ -19,6 +19,7 @@ class Flat(Searched):
     """See `Graph`. The vectors are kept in single precision."""
 
     kind = "flat"
+    storage = "float32"
 
     def __init__(self, metric: str, dim: int, raw: Any) -> None:
         super().__init__(metric, dim, raw, raw)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from ..data.arrays import Matrix
 from .arrays import Array
+
+if TYPE_CHECKING:
+    from ..indexes.faiss import GpuCopy
 
 __all__ = ["Bits", "Costs", "Found", "Graph", "Growing", "Positions"]
 
@@ -52,7 +55,14 @@ class Graph(Protocol):
         """Return how many candidates to ask for, so that .99 of the k nearest are among them."""
         ...
 
-    def search(self, queries: Matrix, limit: int, mask: Bits | None = None, passing: int | None = None) -> Found:
+    def search(
+        self,
+        queries: Matrix,
+        limit: int,
+        mask: Bits | None = None,
+        passing: int | None = None,
+        copy: GpuCopy | None = None,
+    ) -> Found:
         """Return up to `limit` positions for each query, nearest first, and their costs.
 
         Costs of different graphs can be compared, also with those of an exact scan. Never fewer than
@@ -63,7 +73,12 @@ class Graph(Protocol):
             limit: at most so many positions for each query.
             mask: the positions that may be returned; None means all.
             passing: how many bits of the mask are set; None means that they are counted here.
+            copy: what `copied` returned, to be searched instead where there is no mask and GPUs can do it.
         """
+        ...
+
+    def copied(self) -> GpuCopy:
+        """Return a copy that GPUs search."""
         ...
 
     def decoded(self, positions: Positions) -> Matrix:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..data.arrays import Matrix
-from ..indexes.faiss import omp_threads
+from ..indexes.faiss import GpuCopy, gpu_copy, omp_threads
 from .arrays import Array
 from .faissing import Searched, checked, faiss, fill, found_by, measure_of, points_of, range_of, view, width_of
 from .graph import Positions
@@ -50,6 +50,7 @@ class Hnsw(Searched):
     """See `Graph`."""
 
     kind = "hnsw"
+    storage = "sq8"
 
     def __init__(self, metric: str, dim: int, raw: Any, boosts: tuple[int, int] | None = None) -> None:
         storage = faiss.downcast_index(raw.storage)
@@ -124,6 +125,15 @@ class Hnsw(Searched):
         if parameters is None or parameters.efSearch != effort:
             parameters = self._parameters = faiss.SearchParametersHNSW(efSearch=effort)
         return parameters
+
+    def copied(self) -> GpuCopy:
+        """Return a copy that GPUs search: a graph, or a scan where links do not lead everywhere."""
+        if self._boosts == (1, 1):
+            return gpu_copy(self._raw, self.kind)
+        flat = faiss.IndexFlat(self.width, self._raw.metric_type)
+        for start in range(0, self.count, _PIECE):
+            flat.add(self._flat.sa_decode(self._codes[start : start + _PIECE]))
+        return gpu_copy(flat, "flat")
 
     def decoded(self, positions: Positions) -> Matrix:
         """Return the vectors at some positions, as their codes have them."""

@@ -21,6 +21,7 @@ from ..runtime.concurrency import Lock, offload
 from ..sealing.keyring import Keyring
 from ..storage.protocol import BUSY, Changes, Records
 from .budget import BUDGET
+from .gpu import Gpus
 from .kinds import build
 from .rowsets import is_among, places_of
 from .saving import Shelf
@@ -55,9 +56,11 @@ class SealedIndex:
         metric: the collection's.
         dim: coordinates of a vector.
         shelf: keeps it in the record store; None for an index that lives in memory only.
+        device: `cpu`, `cuda` or `auto`: where graphs are searched.
     """
 
-    def __init__(self, metric: Metric, dim: int, shelf: Shelf | None = None) -> None:
+    def __init__(self, metric: Metric, dim: int, shelf: Shelf | None = None, device: str = "cpu") -> None:
+        self.gpus = Gpus(device)
         self.metric, self.dim, self.shelf = metric, dim, shelf
         self._state: Snapshot | None = None
         self._lock = Lock()

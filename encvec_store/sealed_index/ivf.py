@@ -30,11 +30,12 @@ class Ivf(Searched):
     """See `Graph`."""
 
     kind = "ivf"
+    storage = "sq4"
     gathers = False
 
     def __init__(self, metric: str, dim: int, raw: Any) -> None:
         super().__init__(metric, dim, raw, raw)
-        self._lists = int(raw.nlist)
+        self.lists = int(raw.nlist)
 
     @classmethod
     def begin(cls, metric: str, sample: Matrix, count: int) -> _Growing:
@@ -67,7 +68,7 @@ class Ivf(Searched):
     @property
     def bytes(self) -> int:
         """Memory held, in bytes."""
-        return self.count * (self.width // 2 + 8) + 4 * self.width * self._lists
+        return self.count * (self.width // 2 + 8) + 4 * self.width * self.lists
 
     def needs(self, k: int) -> int:
         """Return how many candidates hold .99 of the k nearest."""
@@ -78,10 +79,10 @@ class Ivf(Searched):
         share = passing / self.count
         if 3 * limit >= passing or passing <= 1_000:
             return 0
-        wanted = max(_PROBES_LEAST, self._lists * _PROBED) * math.sqrt(max(1.0, limit / 30))
+        wanted = max(_PROBES_LEAST, self.lists * _PROBED) * math.sqrt(max(1.0, limit / 30))
         if self.metric == "ip":  # products rank lists less well than distances do
             wanted *= 2
-        return min(self._lists, math.ceil(wanted / math.sqrt(share)))
+        return min(self.lists, math.ceil(wanted / math.sqrt(share)))
 
     def parameters(self, effort: int, selector: Any) -> Any:
         """Return FAISS's parameters for a search."""
@@ -89,7 +90,7 @@ class Ivf(Searched):
 
     def everywhere(self, selector: Any) -> Any:
         """Return FAISS's parameters for a scan of all vectors."""
-        return self.parameters(self._lists, selector)
+        return self.parameters(self.lists, selector)
 
     def decoded(self, positions: Positions) -> Matrix:
         """Return the vectors at some positions, as their codes have them."""
@@ -121,7 +122,7 @@ class Ivf(Searched):
         """Return the centroids of the lists, and the range of each coordinate."""
         centroids = view(self._raw, faiss.downcast_index(self._raw.quantizer).codes, np.uint8).view(np.float32)
         return {
-            "centroids": centroids.reshape(self._lists, self.width),
+            "centroids": centroids.reshape(self.lists, self.width),
             "ranges": view(self._raw, self._raw.sq.trained, np.float32),
         }
 

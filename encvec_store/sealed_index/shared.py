@@ -39,6 +39,7 @@ class Index:
             "rows": sum(len(part.rows) for part in graphs),
             "dead": sum(part.dead for part in graphs),
             "tail": 0 if state is None else state.tail.living,
+            "on_gpu": sum(len(part.rows) for part in graphs if self.sealed.gpus.holds(part.graph)),
             "memory_bytes": self.sealed.bytes,
             "memory_limit": BUDGET.limit,
             "segments": sum(len(each.segments) for each in stored),
@@ -54,7 +55,14 @@ _lock = Mutex()
 
 
 def index_of(
-    place: Hashable | None, metric: Metric, dim: int, kind: str, *, builds: bool, stored: bool = True
+    place: Hashable | None,
+    metric: Metric,
+    dim: int,
+    kind: str,
+    *,
+    builds: bool,
+    stored: bool = True,
+    device: str = "cpu",
 ) -> Index:
     """Return the index of a collection; the one that another opening in this process has, if there is one.
 
@@ -65,11 +73,12 @@ def index_of(
         kind: the kind of graph wanted, or "auto".
         builds: False if only the tail is wanted, because the collection gets index vectors later.
         stored: False to keep the index in memory only.
+        device: `cpu`, `cuda` or `auto`: where it is searched.
     """
     with _lock:
         found = _known.get(place) if place is not None else None
         if found is None:
-            sealed = SealedIndex(metric, dim, Shelf(metric.name, dim) if builds and stored else None)
+            sealed = SealedIndex(metric, dim, Shelf(metric.name, dim) if builds and stored else None, device)
             found = Index(sealed, Builder(sealed, kind, lambda: BUDGET.limit) if builds else None)
             if place is not None:
                 _known[place] = found

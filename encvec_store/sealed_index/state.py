@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from ..data.arrays import Matrix, Rows
-from .graph import Graph
+from .gpu import Gpus
+from .graph import Found, Graph
 from .manifest import StoredGraph
 from .rowsets import is_among, places_of
 from .tail import Tail, smallest
+
+if TYPE_CHECKING:
+    from ..indexes.faiss import GpuCopy
 
 __all__ = ["Indexed", "Snapshot"]
 
@@ -64,7 +69,9 @@ class Indexed:
         alive = is_among(self.rows, kept)
         return replace(self, alive=None if alive.all() else alive)
 
-    def nearest(self, queries: Matrix, limit: int, allowed: Rows | None) -> list[tuple[Rows, npt.NDArray[np.floating]]]:
+    def nearest(
+        self, queries: Matrix, limit: int, allowed: Rows | None, gpus: Gpus | None = None
+    ) -> list[tuple[Rows, npt.NDArray[np.floating]]]:
         """Return (rows, costs) of each query, nearest first."""
         mask, passing = self.bits, self.living
         if allowed is not None:
@@ -77,8 +84,21 @@ class Indexed:
         if not passing:
             nothing = np.empty(0, np.int64), np.empty(0, np.float32)
             return [nothing for _ in queries]
-        found = self.graph.search(queries, min(limit, passing), mask, passing)
+        limit = min(limit, passing)
+        copy = None if gpus is None or allowed is not None else gpus.copy_of(self.graph)
+        found = None if copy is None else self._by_copy(copy, queries, limit)
+        if found is None:
+            found = self.graph.search(queries, limit, mask, passing)
         return [(self.rows[positions], costs) for positions, costs in found]
+
+    def _by_copy(self, copy: GpuCopy, queries: Matrix, limit: int) -> Found | None:
+        """Search a copy, which takes no mask: ask for more, and leave out the dead. None if too few are left."""
+        found = self.graph.search(queries, min(limit + min(self.dead, limit), len(self.rows)), copy=copy)
+        if self.alive is not None:
+            found = [
+                (positions[alive], costs[alive]) for positions, costs in found for alive in [self.alive[positions]]
+            ]
+        return [(p[:limit], c[:limit]) for p, c in found] if all(len(p) >= limit for p, _ in found) else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,9 +128,9 @@ class Snapshot:
         """Return the number of candidates that k hits need."""
         return max([k, *(part.graph.needs(k) for part in self.parts)])
 
-    def nearest(self, queries: Matrix, limit: int, allowed: Rows | None = None) -> list[Rows]:
+    def nearest(self, queries: Matrix, limit: int, allowed: Rows | None = None, gpus: Gpus | None = None) -> list[Rows]:
         """Return up to `limit` rows for each of (q, dim) queries, nearest first; only rows of `allowed` if given."""
-        lists = [part.nearest(queries, limit, allowed) for part in self.parts]
+        lists = [part.nearest(queries, limit, allowed, gpus) for part in self.parts]
         if not self.tail.count:
             if len(lists) == 1:
                 return [rows for rows, _ in lists[0]]

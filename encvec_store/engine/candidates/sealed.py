@@ -83,6 +83,7 @@ class _Search:
         state, allowed = self._index.current(self._session, self._predicate)
         lines = [
             f"index: {part.graph.kind} of {part.living:,} opened vectors in memory, {part.graph.bytes / 1e6:,.1f} MB"
+            + (", searched on a GPU" if allowed is None and self._index.gpus.holds(part.graph) else "")
             for part in state.parts
         ]
         if state.tail.living or not lines:
@@ -93,4 +94,4 @@ class _Search:
 
     def _nearest(self, state: Snapshot, queries: Matrix, limit: int, allowed: Rows | None) -> list[Rows]:
         size = _QUERY * len(queries) + state.tail.count // 16 if len(queries) > 1 else state.tail.count // 16
-        return offload(size, state.nearest, queries, limit, allowed)
+        return offload(size, state.nearest, queries, limit, allowed, self._index.gpus)

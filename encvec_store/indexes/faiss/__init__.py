@@ -8,7 +8,7 @@ from ...storage.protocol import Records
 from ...storage.sqlite import SqliteRecords, SqliteStore
 from ..protocol import Connection
 from .ann import AnnIndex, empty_ivf, lists_for, training_size
-from .device import gpu_copy, suits, uses_gpu
+from .device import GpuCopy, gpu_copy, suits, uses_gpu
 from .index import FaissIndex
 from .openmp import omp_threads
 from .options import INDEX_KINDS, STORAGES, FaissOptions, parse_url
@@ -19,6 +19,7 @@ __all__ = [
     "AnnIndex",
     "FaissIndex",
     "FaissOptions",
+    "GpuCopy",
     "connect",
     "empty_ivf",
     "gpu_copy",

@@ -139,9 +139,10 @@ class AnnIndex:
         queries = _filled(queries, self.dim)
         effort = self.effort(k, options, matching, masked=mask is not None)
         worth = bool(effort) or self.kind != "hnsw"  # CAGRA makes no graph of only a few vectors
-        able = suits(self.kind, self.storage, k) and not forks.generation()  # CUDA does not work in a forked child
+        probes = effort or self._lists
+        able = suits(self.kind, self.storage, k, probes) and not forks.generation()  # CUDA fails in a forked child
         if worth and mask is None and able and uses_gpu(options.device):
-            labels, products = self._on_gpu().search(queries, k, effort or self._lists)
+            labels, products = self._on_gpu().search(queries, k, probes)
             if not (labels < 0).any():
                 return labels, products
         if not effort:

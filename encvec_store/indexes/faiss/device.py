@@ -24,6 +24,8 @@ faiss: Any = _faiss
 Found = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]
 _MOST_K = {"flat": 2_048, "ivf": 2_048, "hnsw": 512}
 """Neighbours that FAISS's GPU kernels return at most, by kind of index."""
+_MOST_PROBES = 2_048
+"""Lists that they probe at most."""
 _PIECE = 65_536
 """Vectors turned to float32 at a time."""
 
@@ -39,9 +41,18 @@ def uses_gpu(device: str) -> bool:
     return not why
 
 
-def suits(kind: str, storage: str, k: int) -> bool:
-    """Whether FAISS can search such an index for k neighbours on a GPU. It supports only some product quantisers."""
-    return k <= _MOST_K[kind] and storage != "pq" and (kind != "hnsw" or hasattr(faiss, "GpuIndexCagra"))
+def suits(kind: str, storage: str, k: int, effort: int = 0) -> bool:
+    """Whether FAISS can search such an index on a GPU. It supports only some product quantisers.
+
+    Args:
+        kind: flat, ivf or hnsw.
+        storage: see `FaissOptions`.
+        k: the number of neighbours.
+        effort: the number of IVF lists to probe.
+    """
+    if k > _MOST_K[kind] or storage == "pq" or (kind == "ivf" and effort > _MOST_PROBES):
+        return False
+    return kind != "hnsw" or hasattr(faiss, "GpuIndexCagra")
 
 
 def _missing() -> str:
@@ -57,6 +68,7 @@ def _missing() -> str:
 class GpuCopy(Protocol):
     """A copy of a CPU index on GPUs. Searches of several threads take turns, because FAISS needs that."""
 
+    kind: str
     count: int
     """Number of vectors."""
 
@@ -70,11 +82,12 @@ class GpuCopy(Protocol):
 
 def gpu_copy(raw: Any, kind: str) -> GpuCopy:
     """Copy a CPU index. `suits` must be true for it."""
-    return _Graph(raw) if kind == "hnsw" else _Clone(raw)
+    return _Graph(raw) if kind == "hnsw" else _Clone(raw, kind)
 
 
 class _Clone:
-    def __init__(self, raw: Any) -> None:
+    def __init__(self, raw: Any, kind: str) -> None:
+        self.kind = kind
         options = faiss.GpuMultipleClonerOptions()
         options.shard = True
         self.count = int(raw.ntotal)
@@ -92,6 +105,8 @@ class _Clone:
 
 
 class _Graph:
+    kind = "hnsw"
+
     def __init__(self, raw: Any) -> None:
         self.count = int(raw.ntotal)
         self._resources = faiss.StandardGpuResources()
