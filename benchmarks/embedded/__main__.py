@@ -7,6 +7,7 @@ Usage: python -m benchmarks.embedded [--n 100000] [--dim 384] [--updated] [--oth
     qdrant             plaintext; its local mode compares all vectors, meant for small collections
     encvec             `faiss:` with the scheme "sealed", everything encrypted
     encvec-sap         `faiss:` with the scheme "sap", if you name it
+    encvec-records     "sealed" without an index, if you name it: what it writes are the records alone
 
 Each runs in its own process; chroma, lancedb and qdrant in an environment of their own, made on first use. Each uses
 the cheapest setting that finds 99% of the nearest records; LanceDB keeps several threads for reading. A store that
@@ -42,6 +43,7 @@ SYSTEMS: dict[str, tuple[str, dict[str, Any]]] = {
     "faiss": ("faiss", {"storage": "float32"}),
     "faiss-sq8": ("faiss", {"storage": "sq8"}),
     "encvec": ("encvec", {"scheme": {"name": "sealed"}}),
+    "encvec-records": ("encvec", {"scheme": {"name": "sealed"}, "connect": {"maintenance": "manual"}, "build": False}),
     "encvec-sap": ("encvec", {"scheme": {"name": "sap", "beta": 2.0}}),
     "chroma": ("chromadb", {}),
     "lancedb": ("lancedb", {}),
@@ -88,7 +90,7 @@ def available(names: Sequence[str], folder: Path, show: Show, connect: dict[str,
         place = folder / name
         place.mkdir()
         interpreter = python(PEERS[name]) if name in PEERS else Path(sys.executable)
-        more = {"connect": connect} if store == "encvec" else {}
+        more = {"connect": {**how.get("connect", {}), **connect}} if store == "encvec" else {}
         found.append(System(name, store, interpreter, str(place), {**how, **more}))
     return found
 

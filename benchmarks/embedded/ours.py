@@ -31,7 +31,7 @@ class Ours:
     def __init__(self, place: str, dim: int, *, create: bool, shared: bool, options: dict[str, Any]) -> None:
         scheme, more = options["scheme"], options.get("connect", {})
         self.version = f"encvec-store {__version__}, {scheme['name']}"
-        self._place = place
+        self._place, self._builds = place, options.get("build", True)
         url = place if place.startswith("postgresql:") else f"faiss:{place}"
         self._store = connect(url, keyset=Keyset.open(f"env:{KEYS}"), **more)
         self._docs = self._store.collection("docs", dim, "cosine", scheme) if create else self._store.collection("docs")
@@ -40,8 +40,9 @@ class Ours:
         self._docs.upsert([str(i) for i in ids], vectors, documents=documents)
 
     def finish(self) -> None:
-        self._docs.maintain()
-        self._docs.flush()
+        if self._builds:
+            self._docs.maintain()
+            self._docs.flush()
 
     def set(self, setting: Setting) -> None:
         """Nothing to set: it chooses for itself."""
