@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .data.records import Hit, Record
     from .keys.keyset import Keyset
     from .maintenance.calibrate import Calibration
+    from .maintenance.scheme import SchemeChange
     from .maintenance.verify import VerifyReport
     from .store import Store, connect
 
@@ -31,6 +32,7 @@ __all__ = [
     "Hit",
     "Keyset",
     "Record",
+    "SchemeChange",
     "Store",
     "VerifyReport",
     "__version__",
@@ -45,6 +47,7 @@ _MODULES = {
     "Hit": "data.records",
     "Keyset": "keys.keyset",
     "Record": "data.records",
+    "SchemeChange": "maintenance.scheme",
     "Store": "store",
     "VerifyReport": "maintenance.verify",
     "connect": "store",

@@ -116,6 +116,7 @@ class AsyncCollection:
     index_vectors = _coroutine(Collection.index_vectors)
     calibrate = _coroutine(Collection.calibrate)
     refit = _coroutine(Collection.refit)
+    change = _coroutine(Collection.change)
     maintain = _coroutine(Collection.maintain)
     watch_recall = _coroutine(Collection.watch_recall)
     verify = _coroutine(Collection.verify)

@@ -21,6 +21,8 @@ from .maintenance import calibrate as calibration
 from .maintenance.lifecycle import Lifecycle
 from .maintenance.recall import RecallWatch
 from .maintenance.rewrite import Progress
+from .maintenance.scheme import SchemeChange
+from .maintenance.statistics import statistics
 from .maintenance.verify import VerifyReport, verify
 
 __all__ = ["Collection", "Shared"]
@@ -261,6 +263,34 @@ class Collection:
         """
         self._lifecycle.fit(progress=progress)
 
+    def change(
+        self,
+        *,
+        scheme: str | Mapping[str, Any],
+        max_norm: float | None = None,
+        progress: Progress | None = None,
+    ) -> SchemeChange:
+        """Encrypt all records again under another scheme, in place. All else stays: ids, metadata, documents, fields.
+
+        This is one transaction. Readers see the old content until it commits; after a crash, run it again. Nothing of
+        the old scheme stays in the store. The result says where old ciphertexts may still lie, and what to run. With
+        the scheme that the collection has, nothing is done; a bare name means it with any parameters.
+
+        Args:
+            scheme: as for `Store.collection`. A sketch is fitted at once if there are records enough.
+            max_norm: for l2 and ip, the longest allowed vector. By default it stays as it is. If it is not set and the
+                scheme needs it, it is 1.25 times the length of the longest record.
+            progress: called while records are encrypted again.
+
+        Raises:
+            SchemeError: the scheme cannot be understood, or does not fit the collection's dimension.
+            NormError: a record is longer than max_norm.
+            ProfileError: the vectors vary in too few directions for a sketch.
+            StaleConfigError: another process changed the settings meanwhile.
+            StoreUnreachableError: the server would have to rank, and lacks pgvector.
+        """
+        return self._lifecycle.change(scheme, max_norm=max_norm, progress=progress)
+
     def maintain(self, *, purge: bool = False, progress: Progress | None = None) -> list[str]:
         """Do the work that is due: index new records, or fit the profile, use more cells, take more candidates.
 
@@ -289,29 +319,7 @@ class Collection:
         `memory_limit`, stored `segments` with their `stored_rows` and `stored_bytes`, whether it is `building`, and why
         that `failed`.
         """
-        config = (session := self._session).refresh()
-        return {
-            "name": self.name,
-            "tenant": self.tenant,
-            "count": session.records.count(),
-            "dim": config.dim,
-            "metric": config.metric.name,
-            "precision": str(config.precision),
-            "max_norm": config.max_norm,
-            "scheme": {"name": config.scheme.name, **config.scheme.parameters()},
-            "leakage": config.scheme.leakage,
-            "profile": self._lifecycle.stats(),
-            "recall": None if self._watch is None else self._watch.stats(),
-            "fields": config.policies and {name: policy.value for name, policy in config.policies.items()},
-            "oversample": (self._oversample or self._session.config.oversample),
-            "calibration": config.calibration,
-            "key_versions": session.key_versions(),
-            "cells": self._lifecycle.cells(),
-            "sealed_index": self._lifecycle.index_stats(),
-            "primary": session.keyring.primary,
-            "maintenance": {"mode": self._lifecycle.mode, "due": self._lifecycle.due()},
-            "store": _merged(session.records.stats(), session.index.stats()),
-        }
+        return statistics(self._session, self._lifecycle, self._watch, self._oversample)
 
     def flush(self) -> None:
         """Save the index, so that the next opening is fast. Records are durable without this."""
@@ -326,8 +334,3 @@ class Collection:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Collection cannot be pickled: connect where it is needed, or fork after connecting")
-
-
-def _merged(records: Mapping[str, Any], index: Mapping[str, Any]) -> dict[str, Any]:
-    """Describe store and index together."""
-    return {**records, **index, "bytes": {**records["bytes"], **index["bytes"]}}

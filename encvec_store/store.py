@@ -12,7 +12,7 @@ from .data.precision import Precision
 from .data.values import text
 from .engine.candidates import Sources
 from .engine.session import Session
-from .errors import CollectionNotFoundError, InputError, StoreClosedError
+from .errors import AuthenticationError, CollectionNotFoundError, InputError, StoreClosedError
 from .indexes.protocol import Connection
 from .indexes.registry import open_connection
 from .keys.keyset import Keyset
@@ -20,10 +20,10 @@ from .maintenance.lifecycle import MODES, Lifecycle
 from .maintenance.rewrite import reseal
 from .runtime.concurrency import Lock
 from .schemes.device import device
-from .sealed_index import BUDGET, Index, index_of
+from .sealed_index import BUDGET, Index, Indexes, index_of
 from .sealing.config import CollectionConfig, check_oversample
 from .sealing.keyring import Keyring
-from .storage.protocol import CollectionSpec
+from .storage.protocol import CollectionSpec, Records
 
 __all__ = ["Store", "connect", "open_store"]
 
@@ -200,26 +200,37 @@ class Store:
             keyring = Keyring(self._keyset, tenant, name, config.incarnation, at)
             half = config.precision is Precision.HALF
             size = envelope_size(config.dim, config.precision)
-            ranked = config.index_dim > 0 or config.scheme.needs_profile
-            spec = CollectionSpec(tenant, name, config.index_dim, size, half=half, ranked=ranked)
+            spec = CollectionSpec(tenant, name, config.index_dim, size, half=half, ranked=config.ranked)
             records = self._records.create(spec, keyring.seal_config(config))
         sealed = records.config()
         if keyring is None or not keyring.is_of(sealed):  # another process may have created it first
             keyring = Keyring.of_settings(sealed, self._keyset, tenant, name, at)
-        session = Session(records, self._connection.index(records), keyring, replica=self._replica)
-        index = self._index_of(session)
-        return created, Shared(session, Sources(session, index.sealed), Lifecycle(session, index, self._maintenance))
+        session = self._session_of(records, keyring)
+        if not session.config.index_dim:
+            session.index.forget()  # files of an earlier scheme, if its change was interrupted
+        indexes = Indexes(session, lambda config: self._index_of(session, config))
+        return created, Shared(session, Sources(session, indexes), Lifecycle(session, indexes, self._maintenance))
 
-    def _index_of(self, session: Session) -> Index:
+    def _session_of(self, records: Records, keyring: Keyring) -> Session:
+        spec = records.spec
+        try:
+            return Session(records, self._connection.index(records), keyring, replica=self._replica)
+        except AuthenticationError:  # perhaps the scheme was changed while we read: then the number of coordinates was
+            again = self._records.open(spec.tenant, spec.name)
+            if again is None or again.spec.index_dim == spec.index_dim:
+                raise
+        return Session(again, self._connection.index(again), keyring, replica=self._replica)
+
+    def _index_of(self, session: Session, config: CollectionConfig) -> Index:
         """Return the index over opened vectors of a collection, which all its openings in this process share."""
-        connection, config, spec = self._connection, session.config, session.records.spec
+        connection, spec = self._connection, session.records.spec
         place = None
         if connection.shared:
             proof = session.keyring.tag(b"one index in a process")  # who has other keys gets an index of their own
             kept = connection.kind, connection.device
-            place = connection.store.url, spec.tenant, spec.name, config.incarnation, proof, *kept
-        builds = not (config.index_dim or config.scheme.needs_profile)  # index vectors have an index of their own
-        given = {"builds": builds, "stored": connection.lasting}
+            written = config.incarnation, config.rewritten
+            place = connection.store.url, spec.tenant, spec.name, *written, proof, *kept
+        given = {"builds": not config.ranked, "stored": connection.lasting}  # index vectors have an index of their own
         return index_of(place, config.metric, config.dim, connection.kind, device=connection.device, **given)
 
     def _forget(self, tenant: str, name: str) -> None:

@@ -30,6 +30,7 @@ from .ingest import ingest
 from .leakage import leakage
 from .maintain import maintain, refit
 from .output import note, printable
+from .scheme import scheme
 
 __all__ = ["cli", "run", "warnings_as_notes"]
 
@@ -108,6 +109,7 @@ for command in (
     calibrate,
     maintain,
     refit,
+    scheme,
     admin.verify,
     admin.drop,
     bench,

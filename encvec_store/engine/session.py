@@ -19,6 +19,7 @@ from ..crypto.envelope import PREFIX, envelope_size, is_of, revisions
 from ..data.arrays import Rows
 from ..data.filters import Predicate
 from ..data.partitions import by_version, version_of
+from ..data.precision import Precision
 from ..errors import (
     AuthenticationError,
     EncvecError,
@@ -74,6 +75,8 @@ class Session:
             fixed and records.spec.index_dim != self.config.index_dim
         ):
             raise AuthenticationError("the collection's settings could not be authenticated")
+        # a store cannot tell this of records without index vectors, and it matters once they get some
+        records.spec = replace(records.spec, half=self.config.precision is Precision.HALF)
         self._check_newest()
         if isinstance(index, KeepsFiles):
             index.authenticate(keyring)

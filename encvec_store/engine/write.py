@@ -26,7 +26,7 @@ from ..sealing.config import CollectionConfig
 from ..storage.protocol import EncryptedBatch
 from .session import Session
 
-__all__ = ["WRITE_CHUNK", "stored_settings", "upsert"]
+__all__ = ["WRITE_CHUNK", "stored_settings", "upsert", "warn_of_noise"]
 
 WRITE_CHUNK = 1024
 """Records encrypted at once: enough for numpy, few enough for the processor's cache, and the store gets the first
@@ -105,12 +105,12 @@ def _settings_for(session: Session, config: CollectionConfig, matrix: Matrix) ->
     """
     if config.bounded and config.max_norm is None:
         fresh = config.bounded_by(float(norms(matrix).max()))
-        _warn_of_noise(fresh, matrix)
+        warn_of_noise(fresh, matrix)
         return fresh
     return config if session.keyring.is_current(config.sealed) else config.changed()
 
 
-def _warn_of_noise(config: CollectionConfig, matrix: Matrix) -> None:
+def warn_of_noise(config: CollectionConfig, matrix: Matrix) -> None:
     """Warn if the noise of a scheme without a profile hides what is near, measured on a first (n, dim) batch."""
     if not config.scheme.noisy or config.scheme.needs_profile or len(matrix) < _MEASURED[0]:
         return

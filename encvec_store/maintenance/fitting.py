@@ -6,11 +6,13 @@ import datetime as dt
 from dataclasses import replace
 
 from ..data.arrays import Matrix
+from ..engine.session import Session
+from ..errors import CalibrationError, ProfileError
 from ..runtime.concurrency import offload
 from ..sealing.config import CollectionConfig
 from .calibrate import enough
 
-__all__ = ["SAMPLE", "fitted", "grown", "sized"]
+__all__ = ["SAMPLE", "fitted", "fitted_again", "grown", "sized"]
 
 SAMPLE = 20_000
 """Vectors looked at, at most, unless a profile takes more."""
@@ -38,14 +40,37 @@ def fitted(config: CollectionConfig, vectors: Matrix, count: int) -> CollectionC
     centre = config.metric.centre_of(vectors)
     points = config.metric.lift(vectors, config.max_norm, centre)
     found = offload(len(vectors), config.scheme.fit, points, count, centre)
-    at = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+    at, before = dt.datetime.now(dt.UTC).isoformat(timespec="seconds"), config.fitted or {}
     fresh = replace(
         config,
         scheme=found.scheme,
         profile=found.profile,
-        fitted={"at": at, "records": count, "chosen": found.chosen, "undrifted": found.undrifted},
+        fitted={
+            "at": at,
+            "records": count,
+            "chosen": found.chosen,
+            "undrifted": found.undrifted,
+            "asked": before.get("asked", config.oversample),
+        },
     )
     return fresh if config.calibration is not None else sized(fresh, vectors, count)
+
+
+def fitted_again(session: Session, config: CollectionConfig) -> CollectionConfig:
+    """Fit the scheme to the vectors of a collection. What an earlier fit chose is chosen again.
+
+    Raises:
+        CalibrationError: the scheme has no profile.
+        ProfileError: too few records, or they vary in too few directions.
+    """
+    scheme = config.scheme.renewed((config.fitted or {}).get("chosen", ()))
+    if not scheme.needs_profile:
+        raise CalibrationError(f"scheme {scheme.name!r} has no profile to fit")
+    least = scheme.least_records
+    vectors = session.sample(max(SAMPLE, least), seed=0)
+    if len(vectors) < least:
+        raise ProfileError(f"a profile needs at least {least} readable records, got {len(vectors)}")
+    return fitted(replace(config, scheme=scheme), vectors, session.records.count())
 
 
 def sized(config: CollectionConfig, vectors: Matrix, count: int) -> CollectionConfig:

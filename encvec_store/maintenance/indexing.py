@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from typing import Any
 
 from ..engine.session import Session
-from ..errors import EncvecError
+from ..errors import EncvecError, StoreError
 from ..runtime.concurrency import Lock
-from ..sealed_index import FIRST, Index
+from ..sealed_index import FIRST, Index, Indexes
+from ..sealing.keyring import INDEX
 from .jobs import Job
 from .rewrite import Progress
 
@@ -22,14 +24,15 @@ class Indexing:
 
     Args:
         session: the collection.
-        index: its index.
+        indexes: its index, which is another one after each rewrite.
         job: runs one piece of work at a time.
         mode: "background", "inline" or "manual".
     """
 
-    def __init__(self, session: Session, index: Index, job: Job, mode: str) -> None:
-        self._session, self._index, self._job, self._mode = session, index, job, mode
-        self._turn = Lock()
+    def __init__(self, session: Session, indexes: Indexes, job: Job, mode: str) -> None:
+        self._session, self._indexes, self._job, self._mode = session, indexes, job, mode
+        self.turn = Lock()
+        """Whoever builds the index holds it."""
         self._written = 0
         """Records written since the index was last built."""
         self._wrote = False
@@ -58,18 +61,29 @@ class Indexing:
 
         If the calling task is cancelled, this goes on: the next caller would have to begin it again.
         """
-        builder = self._index.builder
-        if builder is None:
-            return []
-        self._written = 0
-        return self._turn.during(builder.run, self._session, progress, thorough=thorough, purge=purge)
+        builder, done = self._index.builder, list[str]()
+        if builder is not None:
+            self._written = 0
+            done = self.turn.during(builder.run, self._session, progress, thorough=thorough, purge=purge)
+        self._tidy()
+        return done
+
+    def _tidy(self) -> None:
+        """Delete what a builder has stored although the scheme was changed meanwhile, and nobody will read."""
+        session = self._session
+        if not session.refresh().ranked:
+            return
+        with suppress(StoreError):  # it may only be read
+            names = session.records.blobs(f"{INDEX}.")
+            if names:
+                session.records.keep(drop=names)
 
     def close(self) -> None:
         """Store what was built, if it is much. In manual mode, say how many records are not indexed, if many."""
         builder = self._index.builder
         if builder is None:
             return
-        with self._turn:  # a build whose caller was cancelled uses the store
+        with self.turn:  # a build whose caller was cancelled uses the store
             builder.close(self._session)
         if self._mode == "manual" and (self._wrote or builder.waiting > FIRST):
             left = self._left()
@@ -78,8 +92,9 @@ class Indexing:
 
     def _left(self) -> int:
         """Count the records in no stored graph."""
-        session, shelf = self._session, self._index.sealed.shelf
-        if shelf is None or self._index.builder is None or self._index.builder.exact:
+        session, index = self._session, self._index
+        shelf = index.sealed.shelf
+        if shelf is None or index.builder is None or index.builder.exact:
             return 0
         try:
             stored = shelf.listed(session.records, session.keyring)
@@ -94,9 +109,12 @@ class Indexing:
 
     def stats(self) -> dict[str, Any] | None:
         """Describe the index; None if there is none that is built."""
-        if self._index.builder is None:
-            return None
-        return self._index.stats(self._session.records, self._session.keyring)
+        index = self._index
+        return None if index.builder is None else index.stats(self._session.records, self._session.keyring)
+
+    @property
+    def _index(self) -> Index:
+        return self._indexes.current
 
     def _start(self) -> None:
         self._written = 0

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 from contextlib import nullcontext
-from dataclasses import replace
 from operator import length_hint
 from typing import Any
 
@@ -19,17 +18,18 @@ import numpy.typing as npt
 from ..data.arrays import Matrix
 from ..data.metrics import as_vectors, norms
 from ..engine.session import Session
-from ..errors import CalibrationError, InputError, ProfileError, StaleConfigError, StoreLockedError
+from ..errors import CalibrationError, InputError, StaleConfigError, StoreLockedError
 from ..runtime.concurrency import offload
 from ..schemes.simulation import MAX_QUERIES
 from ..schemes.strategy import NEVER, Standing, Task
-from ..sealed_index import Index
+from ..sealed_index import Indexes
 from ..sealing.config import CollectionConfig
 from . import calibrate as calibration
-from .fitting import SAMPLE, fitted, grown, sized
+from .fitting import SAMPLE, fitted_again, grown, sized
 from .indexing import Indexing
 from .jobs import Job
 from .rewrite import Progress, rewrite, settle
+from .scheme import SchemeChange, with_scheme
 
 __all__ = ["MODES", "Lifecycle"]
 
@@ -49,17 +49,17 @@ class Lifecycle:
 
     Args:
         session: the collection.
-        index: the index over its opened vectors.
+        indexes: the index over its opened vectors.
         mode: one of MODES.
     """
 
-    def __init__(self, session: Session, index: Index, mode: str = "background") -> None:
+    def __init__(self, session: Session, indexes: Indexes, mode: str = "background") -> None:
         if mode not in MODES:
             raise InputError(f"maintenance must be one of {', '.join(MODES)}, got {mode!r}")
         self.mode = mode
         self._session = session
         self._job = Job("encvec-maintenance")
-        self._indexing = Indexing(session, index, self._job, mode)
+        self._indexing = Indexing(session, indexes, self._job, mode)
         self._not_before = 0
         """After a failure, nothing is tried again automatically until there are this many records."""
         self._failed: str | None = None
@@ -239,16 +239,8 @@ class Lifecycle:
                     rewrite(self._session, fresh)
 
     def _fit(self, config: CollectionConfig, progress: Progress | None) -> CollectionConfig:
-        session, before = self._session, config.fitted or {}
-        scheme = config.scheme.renewed(before.get("chosen", ()))  # parameters that the user left open are chosen again
-        if not scheme.needs_profile:
-            raise CalibrationError(f"scheme {scheme.name!r} has no profile to fit")
-        least = scheme.least_records
-        vectors = session.sample(max(SAMPLE, least), seed=0)
-        if len(vectors) < least:
-            raise ProfileError(f"a profile needs at least {least} readable records, got {len(vectors)}")
-        fresh = fitted(replace(config, scheme=scheme), vectors, session.records.count())
-        rewrite(session, fresh, progress)
+        fresh = fitted_again(self._session, config)
+        rewrite(self._session, fresh, progress)
         return fresh
 
     def _widen(self, config: CollectionConfig) -> None:
@@ -307,11 +299,25 @@ class Lifecycle:
 
     def _take_over(self, fresh: CollectionConfig, progress: Progress | None) -> None:
         """Encrypt everything anew. If there are too few records for a profile yet, keep the choice for later."""
-        scheme = fresh.scheme
-        if scheme.needs_profile and self._session.records.count() >= scheme.least_records:
+        if any(task.fits and task.missing <= 0 for task in fresh.scheme.after_write(self._standing(fresh))):
             self._fit(fresh, progress)
         else:
             rewrite(self._session, fresh, progress)
+
+    def change(self, scheme: Any, *, max_norm: float | None, progress: Progress | None) -> SchemeChange:
+        """Encrypt everything anew under another scheme. See `Collection.change`."""
+        session = self._session
+        with self._job.turn, self._indexing.turn:
+            before = session.refresh()
+            fresh = with_scheme(session, before, scheme, max_norm)
+            if fresh is not before:
+                self._take_over(fresh, progress)
+        count, changed = session.records.count(), fresh is not before
+        if changed:
+            self._counted, self._failed, self._not_before = (None, 0), None, 0
+            self.wrote(count)
+        remains = session.records.remains if changed else ""
+        return SchemeChange(before.scheme.name, fresh.scheme.name, changed, count, remains)
 
     # stats
 

@@ -14,10 +14,11 @@ from ..data.records import encode_payload
 from ..engine.lookup import pages
 from ..engine.session import Session
 from ..engine.write import stored_settings
-from ..errors import AuthenticationError, StoreError
+from ..errors import AuthenticationError, StaleConfigError, StoreError
 from ..runtime.concurrency import offload
 from ..sealing.codec import Decoded
 from ..sealing.config import CollectionConfig
+from ..sealing.keyring import INDEX
 from ..storage.protocol import EncryptedBatch
 
 __all__ = ["REWRITE_CHUNK", "Progress", "reseal", "rewrite", "settle"]
@@ -33,24 +34,32 @@ def rewrite(session: Session, config: CollectionConfig, progress: Progress | Non
 
     It is one transaction: readers see the old content until it commits, and after a crash nothing has changed.
     Records keep their rows. Records under a destroyed key version are dropped; one under a disabled version raises
-    KeyUnavailableError.
+    KeyUnavailableError. If `config` has another scheme, nothing of the old one stays.
+
+    Raises:
+        StaleConfigError: other settings were stored since `config` was read.
+        NormError: a record is longer than the new settings allow.
     """
-    fresh = config.changed(rewritten=session.keyring.primary)
+    fresh, stored = config.changed(rewritten=session.keyring.primary), session.config
+    if stored.sealed != config.sealed:
+        raise StaleConfigError("the collection's settings were changed meanwhile")
 
     def batches() -> Iterator[EncryptedBatch]:
         total = session.records.count()
         for rows in pages(session, REWRITE_CHUNK):
             kept = session.without(rows, session.keyring.destroyed)
-            found, vectors, heads = session.open_vectors(kept, config)
+            found, vectors, heads = session.open_vectors(kept, stored)
             _, records, prefixes = session.open_payloads(found)
             if len(found) != len(kept):
                 raise AuthenticationError("a record could not be authenticated")
-            session.require_whole(heads, prefixes, config)
+            session.require_whole(heads, prefixes, stored)
             yield offload(len(kept), again, found, vectors, records)
             if progress is not None:
                 progress(len(rows), total)
 
     def again(rows: Rows, vectors: Any, records: list[Decoded]) -> EncryptedBatch:
+        if fresh.bounded:
+            fresh.metric.check(vectors, fresh.max_norm, "records")
         payloads = [encode_payload(*record) for record in records]
         metadata = [fields for _, fields, _ in records]
         batch = session.keyring.seal(fresh, [id for id, _, _ in records], vectors, payloads, metadata)
@@ -59,9 +68,16 @@ def rewrite(session: Session, config: CollectionConfig, progress: Progress | Non
         return batch
 
     session.records.replace(
-        batches(), under=config.sealed, index_dim=fresh.index_dim, **stored_settings(session, fresh)
+        batches(),
+        under=config.sealed,
+        index_dim=fresh.index_dim,
+        ranked=fresh.ranked,
+        drop=f"{INDEX}." if fresh.ranked else None,  # with index vectors, no index over opened vectors is kept
+        **stored_settings(session, fresh),
     )
     session.refresh()
+    if not fresh.index_dim:
+        session.index.forget()  # its files hold index vectors
 
 
 def settle(session: Session, config: CollectionConfig) -> None:

@@ -6,7 +6,19 @@ from .budget import BUDGET
 from .builder import FIRST, Builder
 from .checking import check, saved
 from .index import Opener, SealedIndex
-from .shared import Index, index_of
+from .shared import Index, Indexes, index_of
 from .state import Snapshot
 
-__all__ = ["BUDGET", "FIRST", "Builder", "Index", "Opener", "SealedIndex", "Snapshot", "check", "index_of", "saved"]
+__all__ = [
+    "BUDGET",
+    "FIRST",
+    "Builder",
+    "Index",
+    "Indexes",
+    "Opener",
+    "SealedIndex",
+    "Snapshot",
+    "check",
+    "index_of",
+    "saved",
+]

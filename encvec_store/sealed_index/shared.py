@@ -1,14 +1,19 @@
-"""One index and one builder for a collection in a process, whoever opens it."""
+"""One index and one builder for a collection in a process, whoever opens it.
+
+Each rewrite of a collection begins another index: it may have changed the scheme, and deleted what is stored of the old
+one.
+"""
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from ..data.metrics import Metric
 from ..runtime.forks import Mutex
+from ..sealing.config import CollectionConfig
 from ..sealing.keyring import Keyring
 from ..storage.protocol import Records
 from .budget import BUDGET
@@ -16,7 +21,7 @@ from .builder import Builder
 from .index import SealedIndex
 from .saving import Shelf
 
-__all__ = ["Index", "index_of"]
+__all__ = ["Index", "Indexes", "index_of"]
 
 
 @dataclass(eq=False)
@@ -83,3 +88,35 @@ def index_of(
             if place is not None:
                 _known[place] = found
         return found
+
+
+class Settled(Protocol):
+    """Something with the current settings of a collection: a session."""
+
+    config: CollectionConfig
+
+
+class Indexes:
+    """The index of one session. After a rewrite, it is another one.
+
+    Args:
+        session: of the collection.
+        make: makes an index for settings.
+    """
+
+    def __init__(self, session: Settled, make: Callable[[CollectionConfig], Index]) -> None:
+        self._session, self._make, self._lock = session, make, Mutex()
+        config = session.config
+        self._held = config.rewritten, make(config)
+
+    @property
+    def current(self) -> Index:
+        """The index for the newest settings that the session has seen."""
+        held = self._held
+        if held[0] == self._session.config.rewritten:
+            return held[1]
+        with self._lock:
+            config = self._session.config  # `rewritten` only grows
+            if self._held[0] != config.rewritten:
+                self._held = config.rewritten, self._make(config)
+            return self._held[1]

@@ -57,7 +57,8 @@ class CollectionConfig:
     calibration: dict[str, Any] | None = None
     """The report of the last `calibrate`."""
     fitted: dict[str, Any] | None = None
-    """When the profile was fitted (`at`, UTC), on how many records, and which parameters were chosen then."""
+    """When the profile was fitted (`at`, UTC), on how many records, and which parameters were chosen then. `asked` is
+    the oversample before fits chose more."""
     needs: tuple[str, ...] = ()
     """Names of what a reader must know to open the collection."""
     extra: dict[str, Any] = field(default_factory=dict)
@@ -89,7 +90,7 @@ class CollectionConfig:
             metric=measure,
             scheme=chosen,
             policies=parse_policies(fields),
-            max_norm=_check_max_norm(max_norm, measure),
+            max_norm=check_max_norm(max_norm, measure),
             oversample=check_oversample(oversample),
             precision=precision(precision_name),
             incarnation=os.urandom(INCARNATION),
@@ -106,9 +107,14 @@ class CollectionConfig:
         return self.scheme.index_dim(self.point_dim)
 
     @property
+    def ranked(self) -> bool:
+        """True if records have index vectors, or will have them once the scheme is fitted."""
+        return self.index_dim > 0 or self.scheme.needs_profile
+
+    @property
     def bounded(self) -> bool:
         """True if vectors must not be longer than max_norm, because they are or will be lifted for an index."""
-        return self.metric.bounded and (bool(self.index_dim) or self.scheme.needs_profile)
+        return self.metric.bounded and self.ranked
 
     @property
     def centre(self) -> Centre | None:
@@ -182,22 +188,24 @@ class CollectionConfig:
             differing.append(f"dim is {self.dim}, not {dim}")
         if metric_name is not None and metric(metric_name) is not self.metric:
             differing.append(f"metric is {self.metric.name}, not {metric_name}")
-        if scheme_spec is not None and not self._same_scheme(scheme_spec):
+        other = scheme_spec is not None and not self.has_scheme(scheme_spec)
+        if other:
             differing.append(f"scheme is {_describe(self.scheme)}, not {_describe(scheme(scheme_spec))}")
         if fields is not None and parse_policies(fields) != self.policies:
             policies = {name: policy.value for name, policy in (self.policies or {}).items()}
             differing.append(f"fields are {policies}, not {dict(fields)}")
-        if max_norm is not None and _check_max_norm(max_norm, self.metric) != self.max_norm:
+        if max_norm is not None and check_max_norm(max_norm, self.metric) != self.max_norm:
             mine = "set by the first write" if self.max_norm is None else f"{self.max_norm:g}"
             differing.append(f"max_norm is {mine}, not {max_norm:g}")
         if precision_name is not None and precision(precision_name) is not self.precision:
             differing.append(f"precision is {self.precision}, not {precision_name}")
         if differing:
-            raise ConfigMismatchError(f"the collection exists with other settings: {'; '.join(differing)}")
+            cure = "; to change the scheme in place, call change(scheme=...)" if other else ""
+            raise ConfigMismatchError(f"the collection exists with other settings: {'; '.join(differing)}{cure}")
         return self if oversample is None else replace(self, oversample=check_oversample(oversample))
 
-    def _same_scheme(self, spec: Any) -> bool:
-        # a bare name means that scheme with any parameters: calibration may have chosen them
+    def has_scheme(self, spec: Any) -> bool:
+        """Say whether the collection has this scheme. A bare name means it with any parameters. Raises SchemeError."""
         wanted = scheme(spec)
         return wanted.name == self.scheme.name and (isinstance(spec, str) or self.scheme.accepts(wanted))
 
@@ -277,7 +285,8 @@ def check_oversample(oversample: int | None) -> int:
     return checked
 
 
-def _check_max_norm(max_norm: float | None, measure: Metric) -> float | None:
+def check_max_norm(max_norm: float | None, measure: Metric) -> float | None:
+    """Return the longest allowed length of a vector. Raises InputError."""
     if max_norm is None:
         return None
     if not measure.bounded:

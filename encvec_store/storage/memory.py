@@ -71,6 +71,8 @@ class MemoryStore:
 class MemoryRecords:
     """Implements `Records`."""
 
+    remains = ""
+
     def __init__(self, spec: CollectionSpec, config: bytes, lock_timeout: float = 5.0) -> None:
         self.spec = spec
         self._config = config
@@ -168,7 +170,9 @@ class MemoryRecords:
         *,
         under: bytes,
         index_dim: int | None = None,
+        ranked: bool | None = None,
         blobs: Mapping[str, Blob | None] | None = None,
+        drop: str | None = None,
     ) -> None:
         """Replace everything. Others read the old content until the end."""
         with self._writing(under):
@@ -185,7 +189,11 @@ class MemoryRecords:
             with self._looking():
                 if index_dim is not None:
                     self.spec = replace(self.spec, index_dim=index_dim)
+                if ranked is not None:
+                    self.spec = replace(self.spec, ranked=ranked)
                 self._held = fresh
+                if drop is not None:
+                    self._blobs = {place: blob for place, blob in self._blobs.items() if not place[0].startswith(drop)}
                 self._keep(config, blobs)
                 self._generation += 1
                 self._content += 1

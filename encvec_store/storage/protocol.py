@@ -104,6 +104,9 @@ class Records(Protocol):
     """
 
     spec: CollectionSpec
+    remains: str
+    """Where content that was replaced may still lie, and what to run against that. Plain sentences for people; empty
+    if nothing remains."""
 
     def config(self) -> bytes:
         """Return the sealed settings. Raises CollectionNotFoundError once the collection was dropped."""
@@ -174,13 +177,24 @@ class Records(Protocol):
         *,
         under: bytes,
         index_dim: int | None = None,
+        ranked: bool | None = None,
         blobs: Mapping[str, Blob | None] | None = None,
+        drop: str | None = None,
     ) -> None:
         """Replace all content and the settings in one durable transaction; `under` and `blobs` as in `put`.
 
         Batches have `rows`, which the records keep; rows in no batch are deleted. The write lock is taken before the
         first batch is asked for. The old content can be read while batches are made. If the iterable raises, nothing
-        changes. If `index_dim` is given, index vectors have that many coordinates from then on, in every process.
+        changes.
+
+        Args:
+            batches: the new content.
+            config: the new settings.
+            under: the settings that must be stored now.
+            index_dim: coordinates of index vectors from then on, in every process; None keeps the number.
+            ranked: as in `CollectionSpec`, from then on; None keeps it.
+            blobs: new blobs by name.
+            drop: all blobs whose names begin with this are removed, also those that were stored since the call began.
         """
         ...
 

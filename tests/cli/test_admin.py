@@ -140,6 +140,35 @@ def test_refit(sketched, encvec, home, vectors):
     assert "has no profile" in answer.error["message"]
 
 
+def test_scheme(encvec, home, docs, vectors, monkeypatch):
+    hasten(monkeypatch)
+
+    def found():
+        answer = encvec("search", "docs", "--id", "r3", "--oversample", 100, "--json").document
+        return [{**hit, "score": pytest.approx(hit["score"])} for hit in answer["hits"]]
+
+    before = found()
+    for scheme, was, options in (
+        ("sealed", "sketch", ()),
+        ("sap", "sealed", ("--beta", 1)),
+        ("sketch", "sap", ("--threat", "watching-server")),
+    ):
+        answer = encvec("scheme", "docs", scheme, *options, "--json").document
+        assert answer.pop("remains").startswith("Backups, snapshots and copies of the folder")
+        assert answer == {
+            "collection": "docs", "tenant": "", "before": was, "scheme": scheme, "changed": True, "records": 60
+        }  # fmt: skip
+        assert found() == before
+        assert encvec("verify", "docs").code == 0
+    assert encvec("stats", "docs", "--json").document["scheme"]["gamma"] == -0.5
+    answer = encvec("scheme", "docs", "sketch")
+    assert (answer.code, "changed     no" in answer.out, "VACUUM" in answer.out) == (0, True, False)
+    assert "run `sqlite3 records.sqlite3 VACUUM` there" in encvec("scheme", "docs", "sealed").out
+    for given, kind in ((("docs", "magic"), "SchemeError"), (("none", "sap"), "CollectionNotFoundError")):
+        answer = encvec("scheme", *given, "--json")
+        assert (answer.code, answer.error["type"]) == (2, kind)
+
+
 def test_stats_have_the_same_keys_in_every_state(encvec, home, vectors, monkeypatch):
     def keys(name):
         return {"/".join(path) for path in _paths(encvec("stats", name, "--json").document)}

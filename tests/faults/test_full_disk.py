@@ -37,6 +37,24 @@ def test_a_full_disk(keyset, faiss_url):
     store.close()
 
 
+def test_a_scheme_changed_on_a_full_disk(keyset, faiss_url):
+    store, things = open_again(faiss_url, keyset)
+    for n in range(10):
+        things.upsert(*batch(n))
+    store.close()
+    told = []
+    with child("change_on_a_full_disk", faiss_url) as (pipe, _):
+        while not told or told[-1] != "done":
+            assert pipe.poll(60)
+            told.append(pipe.recv())
+    failure, *states = told
+    assert failure[0] == "StoreUnreachableError", failure
+    assert states == [("sap", 10 * SIZE, True), ("sketch", 10 * SIZE, True), "done"]
+    store, things = open_again(faiss_url, keyset)
+    check(things, records(range(10)))
+    store.close()
+
+
 @pytest.mark.parametrize("room", [0, 20_000, 90_000])
 def test_a_disk_that_is_full_when_an_index_is_stored(keyset, tmp_path, room):
     """It stays in memory, answers are right, and the next run stores it. The lease, or some segments, still fit."""

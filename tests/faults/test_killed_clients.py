@@ -1,13 +1,24 @@
 """Clients killed with SIGKILL at random moments: what was acknowledged is there, and nothing is half."""
 
 import random
+import signal
 import sys
 
+import numpy as np
 import pytest
 
 import encvec_store as ev
 from encvec_store import low_level
-from tests.kits.faults.common import check, fill, kill_in_the_middle, open_again, records, settled
+from tests.kits.faults.common import (
+    check,
+    child,
+    fill,
+    kill_in_the_middle,
+    open_again,
+    records,
+    settled,
+    wait_for_the_end_of_sessions,
+)
 from tests.kits.faults.worker import DIM, FIELDS, PASSPHRASE, SIZE
 
 pytestmark = [
@@ -103,6 +114,50 @@ def test_killed_while_moving(keyset, url):
         )
         store.close()
     assert "sketch" in states, "it never got that far"
+
+
+def test_killed_while_changing_the_scheme(keyset, url):
+    """Settings, index vectors, profile and index are all of one scheme."""
+    rng, last = random.Random(8), 0
+    store, things = open_again(url, keyset)
+    fill(things, range(14))
+    store.close()
+    for _ in range(3):
+        last = kill_in_the_middle("change", url, last, rng)[-1] + 1
+        store, things = open_again(url, keyset)
+        check(things, records(range(14)))
+        of_one_scheme(things)
+        store.close()
+
+
+@pytest.mark.parametrize("step", ["middle", "end", "after"])
+def test_killed_at_a_step_of_a_change(keyset, url, step):
+    """The last one comes after the commit, and leaves files of the old index behind: the next opening removes them."""
+    store, things = open_again(url, keyset)
+    fill(things, range(14))
+    things.search(np.ones(DIM))
+    things.flush()
+    store.close()
+    with child("change_and_die", url, step) as (_, process):
+        process.join(30)
+        assert process.exitcode == -signal.SIGKILL
+    wait_for_the_end_of_sessions(url)
+    store, things = open_again(url, keyset)
+    assert things.stats()["scheme"]["name"] == ("sealed" if step == "after" else "sap")
+    check(things, records(range(14)))
+    of_one_scheme(things)
+    store.close()
+
+
+def of_one_scheme(things):
+    """Check that what is stored belongs to the scheme of the settings."""
+    name, stored = things.stats()["scheme"]["name"], low_level.records(things)
+    blobs = {blob.partition(".")[0] for blob in stored.blobs("")}
+    assert blobs <= {"sealed": {"index"}, "sap": set(), "sketch": {"profile"}}[name]
+    if hasattr(stored, "collection") and name == "sealed":
+        folder = getattr(things._session.index, "_cache", None)  # noqa: SLF001
+        files = [] if folder is None or not folder.folder.is_dir() else list(folder.folder.iterdir())
+        assert [file for file in files if file.name != "writer.lock"] == []
 
 
 def test_killed_while_writing_a_key_file(tmp_path):

@@ -14,7 +14,7 @@ from tests.kits.faults.worker import WRITES, batch, postgres
 pytestmark = pytest.mark.faults
 
 BEFORE = records(range(10))
-AFTER = {"upsert": records([*range(10), 20]), "delete": records(range(9)), "calibrate": BEFORE}
+AFTER = {"upsert": records([*range(10), 20]), "delete": records(range(9)), "calibrate": BEFORE, "change": BEFORE}
 COMMITTED = sorted(AFTER)
 READS = {
     "get": lambda things: things.get(batch(3)[0]),
@@ -64,7 +64,7 @@ def test_but_not_for_ever(proxy, things):
 @pytest.mark.parametrize("kind", COMMITTED)
 def test_a_write_is_not(proxy, things, kind):
     """A connection cut before the COMMIT: nothing was written, and that is said."""
-    word = {"upsert": b"PGCOPY", "delete": b"WITH gone AS", "calibrate": b"PGCOPY"}[kind]
+    word = {"upsert": b"PGCOPY", "delete": b"WITH gone AS", "calibrate": b"PGCOPY", "change": b"PGCOPY"}[kind]
     proxy.cut(word)
     proxy.seen.clear()
     with pytest.raises(errors.StoreUnreachableError, match="nothing was written"):

@@ -101,6 +101,7 @@ def test_it_reads_and_refuses_writes(keyset, dsns):
             assert things.search(query, k=20, where=where) == ours.search(query, k=20, where=where)
             for write in (
                 *map(WRITES.get, ("upsert", "delete")),
+                lambda things: things.change(scheme="sap" if things.name == "sealed" else "sealed"),
                 lambda things: (
                     things.calibrate(k=2, target_recall=0.5, max_candidates=100)
                     if things.name == "sap"

@@ -7,6 +7,7 @@ import pytest
 
 import encvec_store as ev
 from encvec_store import errors
+from encvec_store.schemes import profile as profiles
 from tests.kits.faults.common import check, child, open_again, records
 from tests.kits.faults.worker import DIM, SIZE, batch
 
@@ -65,4 +66,36 @@ def test_while_another_process_holds_the_lock(keyset, url):
     check(things, records(range(10)))
     things.upsert(*batch(10))
     check(things, records(range(11)))
+    store.close()
+
+
+def test_another_process_goes_on_when_the_scheme_is_changed(keyset, url, monkeypatch):
+    """It notices at its next search or write, whichever comes first."""
+    for name, value in (("LEAST_RECORDS", 2 * SIZE), ("PER_DIMENSION", 2), ("LEAST_DIMENSIONS", 2)):
+        monkeypatch.setattr(profiles, name, value)
+    store, things = open_again(url, keyset)
+    for n in range(5):
+        things.upsert(*batch(n))
+    with child("serve", url) as (pipe, _):
+
+        def ask(what):
+            pipe.send(what)
+            assert pipe.poll(30)
+            return pipe.recv()
+
+        assert pipe.poll(30)
+        pipe.recv()
+        query = np.ones(DIM, np.float32)
+        for n, scheme in enumerate(("sealed", "sap", "sealed", "sketch", "sealed"), 5):
+            ask(query)
+            things.change(scheme=scheme)
+            if n % 2:
+                assert ask(n) == "written"
+            ids, ok, name = ask(query)
+            assert ids == [hit.id for hit in things.search(query, k=10)]
+            assert (ok, name) == (True, scheme)
+            if not n % 2:
+                assert ask(n) == "written"
+            check(things, records(range(n + 1)))
+        assert ask(None) == "done"
     store.close()

@@ -98,6 +98,21 @@ class BlobsContract:
         assert other.blobs("") == {"index": (2, 8), "profile": (1, 3)}
         assert (other.blob("index"), other.blob("index", 1)) == (b"other", b"two")
 
+    def test_replace_drops_blobs_by_the_beginning_of_their_names(self, records, other):
+        records.put(batch("a"), under=CONFIG)
+        names = ["index.1", "index.1.lease", "index%", "index", "profile"]
+        records.keep(blob for name in names for blob in parts(name, b"one", b"two"))
+        records.replace([kept(records, "a")], CONFIG, under=CONFIG, blobs={"index.2": Blob(1, b"new")}, drop="index.")
+        assert other.blobs("") == {"index%": (2, 6), "index": (2, 6), "profile": (2, 6), "index.2": (1, 3)}
+
+        def batches():
+            yield kept(records, "a")
+            raise KeyError("no such thing")
+
+        with pytest.raises(KeyError):
+            records.replace(batches(), CONFIG, under=CONFIG, drop="")
+        assert len(other.blobs("")) == 4
+
     def test_replace_keeps_others_from_storing_blobs(self, records, other):
         records.put(batch("a"), under=CONFIG)
 

@@ -12,6 +12,7 @@ from encvec_store.storage import CollectionSpec
 from encvec_store.storage.postgres import PostgresStore, server
 from tests.kits.postgres import role
 from tests.kits.postgres_store import ask, spec
+from tests.stores.contract import EVERYTHING, hasten
 
 DIM, N = 8, 30
 NAMES = [f"id-{i}" for i in range(N)]
@@ -87,6 +88,44 @@ def test_one_that_is_installed_later(theirs, keyset, pg_plain, scheme):
             assert things.verify().ok
         assert quiet.stats()["store"]["pgvector"] == things.stats()["store"]["pgvector"] is not None
         assert quiet.search(VECTORS[7], k=1)[0].id == "id-7"
+
+
+@RANKED
+@pytest.mark.parametrize("precision", ["single", "half"])
+def test_a_change_of_the_scheme(theirs, keyset, pg_plain, scheme, precision, monkeypatch):
+    """Refused before anything is written; once the extension is there, stores that were open before go on."""
+    hasten(monkeypatch)
+    with ev.connect(theirs, keyset=keyset) as store, ev.connect(theirs, keyset=keyset) as other:
+        things = store.collection("things", dim=DIM, scheme="sealed", precision=precision, oversample=EVERYTHING)
+        things.upsert(NAMES, VECTORS)
+        everywhere = [other.collection("things", oversample=EVERYTHING), things]
+        for create in (True, False):
+            with ev.connect(theirs, keyset=keyset, create=create) as plain:
+                mine = plain.collection("things")
+                with pytest.raises(errors.StoreUnreachableError, match="'things' needs the extension pgvector, which"):
+                    mine.change(scheme=scheme)
+        assert things.stats()["scheme"]["name"] == "sealed"
+        tables = "SELECT count(*) FROM pg_tables WHERE schemaname = 'encvec' AND tablename ~ '_[0-9]'"
+        assert ask(theirs, tables) == [(2,)]
+        ask(pg_plain, "CREATE SCHEMA extensions")
+        ask(pg_plain, "GRANT USAGE ON SCHEMA extensions TO public")
+        ask(pg_plain, "CREATE EXTENSION vector SCHEMA extensions")
+        things.change(scheme=scheme)
+        columns = "SELECT attname::text FROM pg_attribute WHERE attrelid = (SELECT format('encvec.records_%s', content)"
+        columns += "::regclass FROM encvec.collections) AND attname LIKE 'index%'"
+        assert ask(pg_plain, columns) == [("index_half" if precision == "half" else "index_vector",)]
+        for each in everywhere:
+            for queries in (VECTORS[7:8], VECTORS[7:9]):
+                assert each.search(queries, k=1)[0][0].id == "id-7"
+            assert each.index_vectors(NAMES[:3]).any()
+            each.upsert(NAMES[:1], VECTORS[:1])
+            assert each.verify().ok
+        things.change(scheme="sealed")
+        assert ask(pg_plain, columns) == []
+        ask(pg_plain, "DROP EXTENSION vector")
+        for each in everywhere:
+            assert each.search(VECTORS[7], k=1)[0].id == "id-7"
+            assert each.verify().ok
 
 
 def test_whoever_may_creates_it_for_the_first_that_needs_it(pg_plain, keyset):

@@ -12,6 +12,7 @@ import encvec_store as ev
 from tests.kits import oracle
 from tests.stores.contract import Opened, StoreContract, machine
 from tests.stores.contract.celled import CelledContract
+from tests.stores.contract.changing import ChangingContract
 from tests.stores.contract.forgery import ForgeryContract
 from tests.stores.contract.moving import MovingContract
 from tests.stores.contract.precision import PrecisionContract
@@ -109,6 +110,7 @@ class FaissBurglar(Burglar):
 
 class TestFaiss(
     CelledContract,
+    ChangingContract,
     ForgeryContract,
     MovingContract,
     PrecisionContract,

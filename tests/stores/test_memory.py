@@ -11,6 +11,7 @@ from encvec_store.indexes import open_connection
 from encvec_store.storage import Blob
 from tests.stores.contract import Opened, StoreContract, machine, scheme_of
 from tests.stores.contract.celled import CelledContract
+from tests.stores.contract.changing import ChangingContract
 from tests.stores.contract.forgery import ForgeryContract
 from tests.stores.contract.moving import MovingContract
 from tests.stores.contract.precision import PrecisionContract
@@ -99,6 +100,7 @@ class MemoryBurglar(Burglar):
 
 class TestMemory(
     CelledContract,
+    ChangingContract,
     ForgeryContract,
     MovingContract,
     PrecisionContract,

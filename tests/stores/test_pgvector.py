@@ -12,6 +12,7 @@ from encvec_store.storage.postgres import Raw, RawDumper, Source, split_value, t
 from tests.kits.postgres import role
 from tests.stores.contract import Fixtures, Opened, SameStoreContract, StoreContract, machine
 from tests.stores.contract.celled import CelledContract
+from tests.stores.contract.changing import ChangingContract
 from tests.stores.contract.forgery import ForgeryContract
 from tests.stores.contract.moving import MovingContract
 from tests.stores.contract.precision import PrecisionContract
@@ -149,7 +150,15 @@ class Apart(OpenedPostgres):
         return sorted(found for tenant in tenants for found in store.collections(tenant))
 
 
-class Contract(CelledContract, MovingContract, PrecisionContract, RacesContract, RefitContract, StoreContract):
+class Contract(
+    CelledContract,
+    ChangingContract,
+    MovingContract,
+    PrecisionContract,
+    RacesContract,
+    RefitContract,
+    StoreContract,
+):
     @pytest.fixture
     def opening(self, pg_place):
         """Return what makes an `Opened` of a keyset and a schema."""

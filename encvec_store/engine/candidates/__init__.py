@@ -6,7 +6,7 @@ one source of several.
 
 from __future__ import annotations
 
-from ...sealed_index import SealedIndex
+from ...sealed_index import Indexes
 from ..session import Session
 from .base import Asked, CandidateSource, Found
 from .encrypted import EncryptedIndex
@@ -19,9 +19,9 @@ __all__ = ["Asked", "CandidateSource", "EncryptedIndex", "Found", "Fused", "Seal
 class Sources:
     """The sources of one session."""
 
-    def __init__(self, session: Session, sealed: SealedIndex) -> None:
+    def __init__(self, session: Session, indexes: Indexes) -> None:
         self._encrypted = EncryptedIndex(session)
-        self._sealed = SealedSource(session, sealed)
+        self._sealed = SealedSource(session, indexes)
 
     def source_of(self, index_dim: int) -> CandidateSource:
         """Return the source for index vectors of so many coordinates; 0 means that there are no index vectors."""

@@ -6,7 +6,7 @@ from ...data.arrays import Matrix, Rows
 from ...data.filters import Predicate
 from ...errors import StaleConfigError
 from ...runtime.concurrency import offload
-from ...sealed_index import SealedIndex, Snapshot
+from ...sealed_index import Indexes, SealedIndex, Snapshot
 from ...sealing.config import CollectionConfig
 from ...storage.protocol import union
 from ..session import Session
@@ -25,13 +25,16 @@ than two. Longer ones are fetched for the hits alone."""
 class SealedSource:
     """Names the records nearest to the queries, from vectors that are open in memory."""
 
-    def __init__(self, session: Session, index: SealedIndex) -> None:
-        self._session, self._index = session, index
+    def __init__(self, session: Session, indexes: Indexes) -> None:
+        self._session, self._indexes = session, indexes
 
     def ask(self, config: CollectionConfig, queries: Matrix, predicate: Predicate | None) -> Asked:
         """Check the queries. The index is brought up to date when candidates are asked for."""
         config.metric.check(queries, None, "queries")
-        return _Search(self._session, self._index, config, queries, predicate)
+        index = self._indexes.current.sealed
+        if index.state is None and self._session.refresh().index_dim:  # do not open all vectors for a search in vain
+            raise StaleConfigError("the collection's settings were changed meanwhile")
+        return _Search(self._session, index, config, queries, predicate)
 
 
 class _Search:

@@ -133,12 +133,13 @@ class Cache:
                     source.saved_index = partition.entry["index"]
 
     def forget(self) -> None:
-        """Delete the manifest, so that nobody loads these files."""
+        """Delete the manifest, so that nobody loads these files, and the files. Whoever is saving finds them gone."""
         self._ours = None
-        if self._read_only:
+        if self._read_only or not self.folder.is_dir():
             return
         try:
             (self.folder / _MANIFEST).unlink(missing_ok=True)
+            self._clean({"partitions": {}})
         except OSError as error:
             _log.warning("the index of collection %r was not removed: %s", self._spec.name, error.strerror)
 

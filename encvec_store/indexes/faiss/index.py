@@ -318,8 +318,7 @@ class FaissIndex:
                     whole &= partition.fit(self._index_vectors, self._state.index_dim, self.options)
                     self._unsaved += partition.indexed - before if partition.ann is ann else partition.indexed
             # rows keep their numbers when all content is replaced, so we may have read a mixture
-            changes = self._state.changes(self._records)
-            if changes is not None and changes.content != self._state.content:
+            if self._state.outdated(self._records):
                 raise _ReplacedError
         except _ReplacedError:
             self._reset()
@@ -337,13 +336,15 @@ class FaissIndex:
             return
         with self._saving:
             with self._lock.shared():
-                if not self._loaded or not self._state.index_dim:
+                if not self._loaded or not self._state.index_dim or self._state.outdated(self._records):
                     return
                 kept = self._cache.begin(self._partitions, self._state)
                 unsaved = self._tried = self._unsaved
             # envelopes are copied without the lock, because that is slow
             if kept is not None and self._cache.finish(kept, self._records.vectors):
                 with self._lock.exclusive():
+                    if self._state.outdated(self._records):  # then these index vectors must not stay on disk
+                        return self._cache.forget()
                     self._cache.adopt(kept)
                     self._unsaved = max(0, self._unsaved - unsaved)
                     self._tried = 0

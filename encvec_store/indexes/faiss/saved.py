@@ -28,6 +28,11 @@ class State:
         """Return what changed since; `stamped` if the state was kept on disk."""
         return records.changes(self.generation, self.content, stamp=self.stamp if stamped else None)
 
+    def outdated(self, records: Records) -> bool:
+        """Return True if all content was replaced since."""
+        changes = self.changes(records)
+        return changes is not None and changes.content != self.content
+
 
 @dataclass
 class Loaded:

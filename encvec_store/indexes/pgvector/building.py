@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import LiteralString
@@ -19,8 +19,8 @@ from psycopg.sql import SQL, Identifier
 
 from ...storage.postgres.names import kept
 from ...storage.postgres.options import PostgresOptions
-from ...storage.postgres.server import Server
-from ...storage.postgres.source import Cursor, Source
+from ...storage.postgres.records import PostgresRecords
+from ...storage.postgres.source import Cursor
 
 __all__ = ["IndexState", "Indexer"]
 
@@ -61,13 +61,17 @@ class IndexState:
 class Indexer:
     """Builds the indexes of one collection."""
 
-    def __init__(self, source: Source, server: Server, dim_of: Callable[[int], int], *, half: bool) -> None:
-        self._source = source
-        self._server = server
-        self._names = server.names
-        self._options: PostgresOptions = source.options
-        self._dim_of = dim_of
-        self._half = half
+    def __init__(self, records: PostgresRecords) -> None:
+        self._records = records
+        self._source = records.source
+        self._server = records.server
+        self._names = records.names
+        self._options: PostgresOptions = records.source.options
+        self._dim_of = records.dim_of
+
+    @property
+    def _half(self) -> bool:
+        return self._records.spec.half
 
     def states(self, cursor: Cursor, content: int, counts: dict[int, int]) -> dict[int, IndexState]:
         """Return how each partition is indexed."""

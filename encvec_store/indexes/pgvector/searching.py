@@ -60,7 +60,7 @@ class Searcher:
     def __init__(self, records: PostgresRecords) -> None:
         self._records = records
         self._options = records.source.options
-        self._indexer = Indexer(records.source, records.server, records.dim_of, half=records.spec.half)
+        self._indexer = Indexer(records)
         self._states: dict[int, IndexState] = {}
         self._seen = -_LOOK_AGAIN
         self._warned = self._told = False
@@ -89,6 +89,8 @@ class Searcher:
             predicate,
             whole,
         )
+        if self._records.server.pgvector is None:  # others created it since, for the index vectors of a new scheme
+            self._records.find_extension()
         if ask.dim != self._records.dim_of(self._records.content):
             self._records.catch_up()  # another process has encrypted the collection anew
             self.look_again()

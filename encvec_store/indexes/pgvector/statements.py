@@ -123,7 +123,6 @@ class Statements:
     def __init__(self, records: PostgresRecords) -> None:
         self._records = records
         self._names = records.names
-        self._column, self._type, self._number = kept(records.spec.half)
         self._kept: dict[tuple[Any, ...], tuple[bytes, ...]] = {}
 
     def search(self, content: int, ask: Ask, way: Way) -> tuple[bytes, dict[str, Any]]:
@@ -169,10 +168,10 @@ class Statements:
         return {"query": self._vector(queries[0])} if ask.whole else {"queries": self._vectors(queries)}
 
     def _vector(self, query: Matrix) -> Raw:
-        return vector(query, self._number)
+        return vector(query, kept(self._records.spec.half)[2])
 
     def _vectors(self, queries: Matrix) -> Raw:
-        return vector_array(queries, self._records.index_oid, self._number)
+        return vector_array(queries, self._records.index_oid, kept(self._records.spec.half)[2])
 
     def _many(self, ask: Ask, way: Way) -> dict[str, Any]:
         parameters: dict[str, Any] = {
@@ -191,7 +190,7 @@ class Statements:
 
     def _compose_cells(self, content: int, ask: Ask, way: Way) -> Composed:
         names, narrow = self._names, way.kind == "narrow"
-        column: LiteralString = f"r.{self._column}"
+        column: LiteralString = f"r.{kept(self._records.spec.half)[0]}"
         exact = names.measure("exact", ask.dim, column, "p.v")
         distance = SQL(" ").join([exact["on"], exact["operator"], exact["query"]])
         where = SQL(" AND r.row = ANY(few.rows)" if narrow else f" AND {_HOLE}" if ask.predicate is not None else "")
@@ -211,11 +210,11 @@ class Statements:
             asked: LiteralString = (
                 "%(query{partition})b::{type}" if ask.whole else "(%(query{partition})b::{type}[])[q.n]"
             )
-            query = names.part(asked, partition=SQL(str(partition)), type=names.part(self._type))
+            query = names.part(asked, partition=SQL(str(partition)), type=names.part(kept(self._records.spec.half)[1]))
             branches.append(names.part(_BRANCH, query=query, inner=inner))
         if way.scanned:
             listed = columns("r.ctid AS place")
-            parts |= {"limit": ask.limit, "type": names.part(self._type)}
+            parts |= {"limit": ask.limit, "type": names.part(kept(self._records.spec.half)[1])}
             branches.append(names.part(_SCANNED, content, columns=listed, **parts))
         inner = names.part(_CELLS, branches=SQL(" UNION ALL ").join(branches), limit=ask.limit)
         if ask.whole:
@@ -236,7 +235,7 @@ class Statements:
         joined = ask.whole and way.storage == "exact"
         ((partition, queries),) = ask.probes.items()
         dim = queries.shape[1]
-        column: LiteralString = f"r.{self._column}"
+        column: LiteralString = f"r.{kept(self._records.spec.half)[0]}"
         exact = names.measure("exact", dim, column, "q.v")
         distance = SQL(" ").join([exact["on"], exact["operator"], exact["query"]])
         columns = (
@@ -246,7 +245,7 @@ class Statements:
         parts: dict[str, Composable | int] = {**names.measure(way.storage, dim, column, "q.v")}
         parts |= {"columns": columns, "partition": partition, "where": SQL(where), "limit": ask.limit}
         parts |= {"distance": distance, "wide": way.wide}
-        type_ = names.part(self._type)
+        type_ = names.part(kept(self._records.spec.half)[1])
         inner = names.part(_SIGNS if way.kind == "bit" else _INNER, content, **parts)
         if joined:
             inner = names.part(_AFTERWARDS, content, columns=SQL(_COLUMNS), inner=inner)

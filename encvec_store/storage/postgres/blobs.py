@@ -12,7 +12,7 @@ from .names import Names
 from .reading import RecordsReader
 from .source import Cursor
 
-__all__ = ["delete_blobs", "insert_blobs", "keep"]
+__all__ = ["delete_blobs", "drop_blobs", "insert_blobs", "keep"]
 
 # A blob refers to its collection, so inserting one locks the collection's row FOR KEY SHARE, which `put` does not wait
 # for. Two that compare must wait for each other, also if there is no blob yet that could be locked.
@@ -22,6 +22,7 @@ _EXPECTED: LiteralString = (
     "SELECT name, content FROM {blobs} WHERE collection = {id} AND name = ANY(%s::text[]) AND part = 0"
 )
 _DELETE: LiteralString = "DELETE FROM {blobs} WHERE collection = {id} AND name = ANY(%s::text[])"
+_DROP: LiteralString = "DELETE FROM {blobs} WHERE collection = {id} AND starts_with(name, %s::text)"
 _INSERT: LiteralString = (
     "INSERT INTO {blobs} (collection, name, part, key_version, content)"
     " VALUES ({id}, %s, %s::int4, %s::int8, %b::bytea)"
@@ -59,6 +60,11 @@ def delete_blobs(cursor: Cursor, names: Names, collection: int, gone: Iterable[s
     """Delete all parts of blobs."""
     if listed := list(gone):
         cursor.execute(names.sql(_DELETE, id=collection), (listed,))
+
+
+def drop_blobs(cursor: Cursor, names: Names, collection: int, prefix: str) -> None:
+    """Delete all blobs whose names begin with a prefix."""
+    cursor.execute(names.sql(_DROP, id=collection), (prefix,))
 
 
 def insert_blobs(cursor: Cursor, names: Names, collection: int, blobs: Iterable[tuple[str, int, Blob]]) -> None:

@@ -48,7 +48,7 @@ def check_content(cursor: Cursor, content: int, records: RecordsReader) -> list[
     """Return descriptions of damage; empty if there is none."""
     spec, dim = records.spec, records.dim_of(content)
     wrong: Composable = SQL("")
-    if spec.ranked or dim:
+    if dim:
         wrong = records.names.part(
             " OR coalesce({vector_dims}({column}), 0) <> {dim}", column=SQL(kept(spec.half)[0]), dim=dim
         )

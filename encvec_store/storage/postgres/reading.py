@@ -231,11 +231,12 @@ class RecordsReader:
 
     def index_vectors(self, rows: Rows) -> tuple[Rows, Matrix]:
         """Return (found rows in the order asked, (m, index_dim) float32)."""
-        sent: LiteralString = "{halfvec_send}(index_half)" if self.spec.half else "{vector_send}(index_vector)"
-        if not (self.spec.ranked or self.dim_of(self.content)):
-            found, _ = self._fetch("NULL", rows, 1)
-            return found, np.empty((len(found), 0), np.float32)
-        found, parts = self._fetch(f"coalesce({sent}, '')", rows, 4 * self.dim_of(self.content))
+
+        def sent(content: int) -> LiteralString:  # tables without index vectors may have no column for them
+            column: LiteralString = "{halfvec_send}(index_half)" if self.spec.half else "{vector_send}(index_vector)"
+            return f"coalesce({column}, '')" if self.dim_of(content) else "''::bytea"
+
+        found, parts = self._fetch(sent, rows, 4 * self.dim_of(self.content))
         dim, number = self.dim_of(self.content), kept(self.spec.half)[-1]
         if not dim:
             return found, np.empty((len(found), 0), np.float32)
@@ -250,8 +251,16 @@ class RecordsReader:
         found, sizes = self._fetch("octet_length(payload)", rows, 1)
         return found, np.array(sizes, np.int64)
 
-    def _fetch(self, column: LiteralString, rows: Rows, size: int) -> tuple[Rows, list[Any]]:
-        """Return (found rows in the order asked, a column of theirs), read in chunks of about 64 MB."""
+    def _fetch(
+        self, column: LiteralString | Callable[[int], LiteralString], rows: Rows, size: int
+    ) -> tuple[Rows, list[Any]]:
+        """Return (found rows in the order asked, a column of theirs), read in chunks of about 64 MB.
+
+        Args:
+            column: what to read, or a function that says it for the tables of a number.
+            rows: (n,) rows.
+            size: about so many bytes come for a row.
+        """
         asked = np.asarray(rows, np.int64)
         step = max(1, _AT_ONCE // max(size, 1))
         parts: dict[int, Any] = {}
@@ -260,7 +269,8 @@ class RecordsReader:
 
             # a line for each row: aggregated by the server, they would take twice the time
             def work(cursor: Cursor, content: int, some: bytes = some) -> list[Any]:
-                return cursor.execute(self._prepared(_FETCH, content, column), (some,)).fetchall()
+                read = column(content) if callable(column) else column
+                return cursor.execute(self._prepared(_FETCH, content, read), (some,)).fetchall()
 
             parts.update(self.on_content(work))
         return _in_order(asked, parts)

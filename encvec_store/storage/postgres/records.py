@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
@@ -25,6 +26,11 @@ IndexNew = Callable[[Cursor, int, dict[int, int], int], None]
 
 class PostgresRecords(RecordsReader):
     """Implements `Records`."""
+
+    remains = (
+        "Dumps, base backups, archived WAL and replicas made before still hold the old ciphertexts, and so may free"
+        " pages of the database. Run VACUUM FULL, make a new base backup, and delete the old backups, dumps and WAL."
+    )
 
     def __init__(self, source: Source, server: Server, collection: int, content: int, spec: CollectionSpec) -> None:
         super().__init__(source, server, collection, content, spec)
@@ -63,9 +69,13 @@ class PostgresRecords(RecordsReader):
         *,
         under: bytes,
         index_dim: int | None = None,
+        ranked: bool | None = None,
         blobs: Mapping[str, Blob | None] | None = None,
+        drop: str | None = None,
     ) -> None:
-        self._writer.replace(batches, under, config, index_dim, blobs or {}, self.on_replace)
+        spec = self.spec if ranked is None else replace(self.spec, ranked=ranked)
+        self._writer.replace(batches, under, config, spec, index_dim, blobs or {}, drop, self.on_replace)
+        self.spec = spec
 
     def changes(self, since: int, content: int, *, stamp: int | None = None) -> Changes | None:
         return changed(self, since, content, stamp)

@@ -11,7 +11,7 @@ import psycopg
 from psycopg import errors as pg
 from psycopg.sql import SQL, Composable, Identifier
 
-from ...errors import StoreUnreachableError
+from ...errors import InputError, StoreUnreachableError
 from ..protocol import CollectionSpec
 from ..revisions import FORMAT, REVISION, judge
 from .faults import explained
@@ -33,6 +33,7 @@ log = logging.getLogger("encvec_store")
 
 _OLDEST = 15
 """The oldest major version of PostgreSQL that works."""
+_MOST_DIM = 16_000
 _PAGE = 8160
 """`toast_tuple_target`: a record stays whole on its page if it fits, because it is read as a whole."""
 
@@ -158,8 +159,11 @@ def create_content(
     """Create the tables of a number, which belong to no collection yet.
 
     Raises:
+        InputError: the extension takes no vectors of so many coordinates.
         StoreUnreachableError: they need the extension pgvector, which is missing or too old.
     """
+    if index_dim > _MOST_DIM:
+        raise InputError(f"an index vector must have at most {_MOST_DIM} coordinates, got {index_dim}")
     names, ranked = server.names, spec.ranked or index_dim > 0
     if ranked:
         server.require(cursor, source, spec.name)

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncPostgresStore", "PostgresStore"]
 
-_MOST_DIM = 16_000
 _TENANTS: LiteralString = (
     "SELECT tenant, count(*), coalesce(sum(n), 0)::int8, coalesce(sum(pg_total_relation_size(to_regclass(format("
     "'%%I.%%I', %(schema)s::text, 'records_' || content))) + pg_total_relation_size(to_regclass(format('%%I.%%I',"
@@ -131,8 +130,6 @@ class PostgresStore:
 
     def create(self, spec: CollectionSpec, config: bytes) -> PostgresRecords:
         """Create a collection, or open the one that another process created meanwhile."""
-        if spec.index_dim > _MOST_DIM:
-            raise InputError(f"an index vector must have at most {_MOST_DIM} coordinates, got {spec.index_dim}")
         with self._of(spec.tenant).write() as cursor, queued(self._source.place):
             content = next_content(cursor, self._names)
             made = cursor.execute(

@@ -18,9 +18,9 @@ from psycopg.sql import SQL
 from ...data.arrays import Bytes, Rows
 from ...errors import StaleConfigError
 from ...runtime.concurrency import each
-from ..protocol import Blob, EncryptedBatch, union
+from ..protocol import Blob, CollectionSpec, EncryptedBatch, union
 from ..ranges import KEPT, entries
-from .blobs import delete_blobs, insert_blobs
+from .blobs import delete_blobs, drop_blobs, insert_blobs
 from .changes import forget
 from .faults import queued
 from .names import kept
@@ -82,7 +82,6 @@ class PostgresWriter:
     def __init__(self, records: RecordsReader) -> None:
         self._records = records
         self._names = records.names
-        self._spec = records.spec
         self._collection = records.collection
 
     def put(
@@ -129,8 +128,10 @@ class PostgresWriter:
         batches: Iterable[EncryptedBatch],
         under: bytes,
         config: bytes,
+        spec: CollectionSpec,
         index_dim: int | None,
         blobs: Mapping[str, Blob | None],
+        drop: str | None,
         index: Callable[[Cursor, int, dict[int, int], int], None] | None,
     ) -> None:
         """Replace everything by new tables, which `index` may index. Others read the old ones meanwhile."""
@@ -141,7 +142,7 @@ class PostgresWriter:
             state.content = next_content(cursor, self._names)
             state.index_dim = state.index_dim if index_dim is None else index_dim
             records = self._records
-            create_content(cursor, records.source, records.server, state.content, self._spec, state.index_dim)
+            create_content(cursor, records.source, records.server, state.content, spec, state.index_dim)
             with records.source.reading_through(cursor):
                 for batch in batches:
                     rows = _kept_rows(batch, state.next_row)
@@ -154,6 +155,8 @@ class PostgresWriter:
             for table in ("{partitions}", "{changes}"):
                 statement = "DELETE FROM {table} WHERE collection = {id}"
                 cursor.execute(self._names.sql(statement, id=self._collection, table=self._names.part(table)))
+            if drop is not None:
+                drop_blobs(cursor, self._names, self._collection, drop)
             self._keep(cursor, blobs)
             self._finish(cursor, state, config, replaced=True)
             with queued(self._records.source.place):
@@ -196,7 +199,7 @@ class PostgresWriter:
             insert_batch(cursor, self._names, state.content, batch, rows, self._records.index_oid)
             return
         with_vector = bool(state.index_dim)
-        column = SQL(f", {kept(self._spec.half)[0]}" if with_vector else "")
+        column = SQL(f", {kept(self._records.spec.half)[0]}" if with_vector else "")
         with cursor.copy(self._names.sql(_RECORDS, state.content, vector=column)) as copy:
             for chunk in each(n, copy_records(batch, rows, with_vector=with_vector)):
                 copy.write(chunk)

@@ -23,7 +23,7 @@ from . import blobs as blob_table
 from . import changes
 from .blobs import content as _blob
 from .check import check_records
-from .database import Database, ascending
+from .database import FILE_NAME, Database, ascending
 from .predicates import matching_rows
 from .writing import SqliteWriter, with_tokens
 
@@ -62,6 +62,12 @@ _BYTES = (
 
 class SqliteRecords:
     """Implements `Records`. Every write is one durable transaction."""
+
+    remains = (
+        "Backups, snapshots and copies of the folder made before still hold the old ciphertexts, and so do free pages"
+        f" of its file. Close the store everywhere, run `sqlite3 {FILE_NAME} VACUUM` there, make a new backup, and"
+        " delete the old ones."
+    )
 
     def __init__(self, database: Database, collection: int, spec: CollectionSpec) -> None:
         self.spec = spec
@@ -142,11 +148,15 @@ class SqliteRecords:
         *,
         under: bytes,
         index_dim: int | None = None,
+        ranked: bool | None = None,
         blobs: Mapping[str, Blob | None] | None = None,
+        drop: str | None = None,
     ) -> None:
         """Replace everything. Others read the old content until the end."""
         with self._database.write() as cursor:
             writer = self._writer(cursor, under)
+            if drop is not None:
+                blob_table.delete(cursor, self.collection, blob_table.sizes(cursor, self.collection, drop))
             writer.keep(config, blobs)
             writer.clear(index_dim)
             for batch in batches:

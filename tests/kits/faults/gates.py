@@ -14,6 +14,7 @@ TABLES = {
     "upsert": ("terms_1", "SHARE"),
     "delete": ("terms_1", "SHARE"),
     "calibrate": ("records", "SHARE UPDATE EXCLUSIVE"),
+    "change": ("records", "SHARE UPDATE EXCLUSIVE"),
     "flush": ("records_1", "ROW EXCLUSIVE"),
 }
 

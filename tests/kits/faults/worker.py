@@ -11,6 +11,7 @@ import numpy as np
 
 import encvec_store as ev
 from encvec_store import low_level
+from encvec_store.maintenance import rewrite
 from encvec_store.schemes import growth
 from encvec_store.schemes import profile as profiles
 from encvec_store.sealed_index import builder, index, lease, saving
@@ -46,6 +47,7 @@ WRITES = {
     "upsert": lambda things: things.upsert(*batch(20)),
     "delete": lambda things: things.delete(batch(9)[0]),
     "calibrate": lambda things: things.calibrate(k=2, target_recall=0.5, max_candidates=100),
+    "change": lambda things: things.change(scheme="sealed"),
     "flush": lambda things: things.flush(),
 }
 
@@ -109,6 +111,77 @@ def calibrate(pipe, url, start):
     for n in itertools.count(start):
         things.calibrate(k=2, target_recall=0.5 + 0.001 * (n % 100), max_candidates=100)
         pipe.send(n)
+
+
+def quick_sketches():
+    """Have a sketch fitted on few records of few dimensions."""
+    profiles.LEAST_RECORDS, profiles.PER_DIMENSION, profiles.LEAST_DIMENSIONS = 2 * SIZE, 2, 2
+
+
+def change(pipe, url, start):
+    """Change the scheme, over and over."""
+    quick_sketches()
+    _, things = opened(url)
+    pipe.send(start)
+    for n in itertools.count(start):
+        things.change(scheme=("sealed", "sketch", "sap")[n % 3])
+        pipe.send(n)
+
+
+def change_and_die(pipe, url, step):
+    """Be killed at a step of a change from a saved index to `sealed`: in the middle, at the end, or just after it."""
+    rewrite.REWRITE_CHUNK = 3 * SIZE
+    _, things = opened(url)
+    session = low_level.session(things)
+    real = session.records.replace
+
+    def replace(batches, *given, **how):
+        def dying():
+            for n, each in enumerate(batches):
+                if step == "middle" and n == 1:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                yield each
+            if step == "end":
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        real(dying(), *given, **how)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    session.records.replace = replace
+    things.change(scheme="sealed")
+
+
+def change_on_a_full_disk(pipe, url, start):
+    """Change the scheme where no file may get long; tell what comes of it, then change it with room again."""
+    logging.disable()
+    quick_sketches()
+    store, things = opened(url)
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for limit in (60_000, hard):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+        try:
+            things.change(scheme="sketch")
+        except Exception as error:
+            pipe.send((type(error).__name__, str(error)))
+        pipe.send((things.stats()["scheme"]["name"], things.count(), things.verify().ok))
+    store.close()
+    pipe.send("done")
+
+
+def serve(pipe, url, start):
+    """Answer a search or do a write whenever asked, until told to stop."""
+    quick_sketches()
+    store, things = opened(url)
+    pipe.send("ready")
+    while (asked := pipe.recv()) is not None:
+        if isinstance(asked, int):
+            things.upsert(*batch(asked))
+            pipe.send("written")
+        else:
+            hits = things.search(asked, k=10)
+            pipe.send(([hit.id for hit in hits], things.verify().ok, things.stats()["scheme"]["name"]))
+    store.close()
+    pipe.send("done")
 
 
 def move(pipe, url, start):

@@ -1,0 +1,58 @@
+"""`encvec scheme`: change the scheme of a collection in place."""
+# ruff: noqa: D301 - for click, a line of \b keeps the next lines as they are
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from .common import Place, finish, open_collection, open_store, place_options, tenant_option
+from .output import emit, facts, progress
+
+__all__ = ["scheme"]
+
+
+@click.command()
+@click.argument("collection")
+@click.argument("scheme")
+@click.option("--beta", type=float, help="Noise of sketch or sap. `encvec calibrate` finds it, also later.")
+@click.option("--threat", metavar="NAME", help="For a sketch: stolen-data [default] or watching-server.")
+@click.option("--max-norm", type=float, help="l2 or ip: longest length of a vector [default: as it is].")
+@tenant_option
+@place_options
+def scheme(
+    collection: str,
+    scheme: str,
+    beta: float | None,
+    threat: str | None,
+    max_norm: float | None,
+    tenant: str,
+    place: Place,
+    as_json: bool,
+) -> None:
+    """Encrypt COLLECTION anew under SCHEME: sealed, sketch or sap.
+
+    Ids, metadata and documents stay. It is one transaction: searches go on meanwhile, and if it is interrupted nothing
+    has changed. Then the index is built. The answer says where old ciphertexts may still lie, and what to run.
+
+    \b
+    Examples:
+      encvec scheme docs sealed
+      encvec scheme docs sketch --beta 5
+    """
+    given = {name: value for name, value in (("beta", beta), ("threat", threat)) if value is not None}
+    spec: Any = {"name": scheme, **given} if given else scheme
+    with open_store(place) as store:
+        target = open_collection(store, collection, tenant)
+        with progress(f"encrypting {collection} anew", target.count()) as advance:
+            found = target.change(scheme=spec, max_norm=max_norm, progress=advance)
+        if found.changed:
+            finish(target, index=True)
+    answer = {"collection": collection, "tenant": tenant, **found.to_dict()}
+    if as_json:
+        emit(answer)
+        return
+    facts((name, value) for name, value in answer.items() if name != "remains" and (name != "tenant" or value))
+    if found.changed and found.remains:
+        click.echo(f"\n{found.remains}")
