@@ -172,11 +172,11 @@ class Collection:
 
         Raises StoreUnreachableError if others write the same records again and again. It says how many were deleted.
         """
-        return read.delete(self._session, ids, where)
+        return read.delete(self._session, self._sources, ids, where)
 
     def count(self, where: Mapping[str, Any] | None = None) -> int:
         """Count records. With a filter, count the readable records that satisfy it."""
-        return read.count(self._session, where)
+        return read.count(self._session, self._sources, where)
 
     def scroll(self, where: Mapping[str, Any] | None = None, *, include_vectors: bool = True) -> Iterator[Record]:
         """Iterate over readable records in the order of their last write, with little memory.

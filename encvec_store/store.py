@@ -228,7 +228,7 @@ class Store:
         if connection.shared:
             proof = session.keyring.tag(b"one index in a process")  # who has other keys gets an index of their own
             kept = connection.kind, connection.device
-            written = config.incarnation, config.rewritten
+            written = config.incarnation, config.ranked
             place = connection.store.url, spec.tenant, spec.name, *written, proof, *kept
         given = {"builds": not config.ranked, "stored": connection.lasting}  # index vectors have an index of their own
         return index_of(place, config.metric, config.dim, connection.kind, device=connection.device, **given)

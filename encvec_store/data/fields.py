@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
@@ -26,6 +26,7 @@ __all__ = [
     "kind",
     "order_key",
     "parse_policies",
+    "paths",
     "plain_term",
 ]
 
@@ -104,6 +105,14 @@ def field_value(metadata: Mapping[str, Any], name: str) -> Any:
                 return value
         dot = name.find(".", dot + 1)
     return MISSING
+
+
+def paths(name: str) -> Iterator[str]:
+    """Yield a field's name, and the names of the fields that it may be nested in."""
+    yield name
+    while "." in name:
+        name = name.rpartition(".")[0]
+        yield name
 
 
 def kind(value: Any) -> str:

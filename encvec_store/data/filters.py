@@ -14,7 +14,7 @@ from typing import Any
 
 from ..errors import FilterError, MetadataError, UnknownFieldError
 from .conditions import And, Condition, Filter, Not, Or, simplified
-from .fields import MAX_DEPTH, WILDCARD, Policy, Term, canonical, order_key, plain_term
+from .fields import MAX_DEPTH, WILDCARD, Policy, Term, canonical, order_key, paths, plain_term
 from .values import exact, listed, text
 
 __all__ = [
@@ -47,18 +47,10 @@ def parse(where: Mapping[str, Any] | None, policies: Mapping[str, Policy] | None
     node = _parse(where)
     if policies is not None and WILDCARD not in policies:
         for name in sorted(_fields(node)):
-            if not any(known in policies for known in _paths(name)):
+            if not any(known in policies for known in paths(name)):
                 declared = ", ".join(sorted(policies)) or "none"
                 raise UnknownFieldError(f"filter on unknown field {name!r}; the collection declares: {declared}")
     return simplified(node)
-
-
-def _paths(name: str) -> Iterator[str]:
-    """Yield a field's name, and the names of the fields that it may be nested in."""
-    yield name
-    while "." in name:
-        name = name.rpartition(".")[0]
-        yield name
 
 
 def _parse(where: Any, depth: int = 0) -> Filter:

@@ -35,9 +35,11 @@ def explain(
     node = parse(where, config.policies)
     ask = asked(session, sources, config, matrix, node)
     lines = []
-    if node is not None and pushdown(node, config.policies, session.keyring.blind_terms) is None:
+    if node is None or not config.index_dim:
+        pass  # an index in memory says itself how it filters
+    elif pushdown(node, config.policies, session.keyring.blind_terms) is None:
         lines.append("filter: checked here, on opened records; the store is asked for more until enough of them pass")
-    elif node is not None:
+    else:
         lines.append(
             "filter: the store checks blind and plain fields; the whole filter is checked here, on opened records"
         )

@@ -14,6 +14,7 @@ from ..data.records import Record
 from ..errors import InputError, StaleConfigError, StoreUnreachableError
 from ..storage.protocol import BUSY, union
 from . import lookup
+from .candidates import Sources
 from .session import Session
 
 __all__ = ["count", "delete", "get", "index_vectors", "pages"]
@@ -51,7 +52,7 @@ def get(session: Session, ids: Sequence[Id], *, include_vectors: bool) -> list[R
     raise AssertionError("unreachable")
 
 
-def delete(session: Session, ids: Sequence[Id] | None, where: Mapping[str, Any] | None) -> int:
+def delete(session: Session, sources: Sources, ids: Sequence[Id] | None, where: Mapping[str, Any] | None) -> int:
     """Delete records by id or by filter, all or nothing. See `Collection.delete`."""
     if (ids is None) == (where is None):
         raise InputError("delete takes either ids or where, not both and not neither")
@@ -60,7 +61,7 @@ def delete(session: Session, ids: Sequence[Id] | None, where: Mapping[str, Any] 
         raise InputError("where must not be empty: it would delete every record. Drop the collection instead")
     names, removed = None if ids is None else check_ids(ids, unique=False), 0
     for _ in range(_LISTINGS):
-        rows = _matching_rows(session, where) if names is None else lookup.find(session, names)
+        rows = _matching_rows(session, sources, where) if names is None else lookup.find(session, names)
         gone = session.records.remove(rows) if len(rows) else 0
         removed += gone
         if gone == len(rows):
@@ -69,11 +70,11 @@ def delete(session: Session, ids: Sequence[Id] | None, where: Mapping[str, Any] 
     raise StoreUnreachableError(f"{BUSY}. {removed} records were deleted, and others were written again each time")
 
 
-def count(session: Session, where: Mapping[str, Any] | None) -> int:
+def count(session: Session, sources: Sources, where: Mapping[str, Any] | None) -> int:
     """Count records. See `Collection.count`."""
     if parse(where, session.refresh().policies) is None:
         return session.records.count()
-    return len(_matching_rows(session, where))
+    return len(_matching_rows(session, sources, where, sure=False))
 
 
 def pages(session: Session, where: Mapping[str, Any] | None, *, include_vectors: bool) -> Iterator[list[Record]]:
@@ -99,16 +100,20 @@ def index_vectors(session: Session, ids: Sequence[Id]) -> np.ndarray[tuple[int, 
     raise AssertionError("unreachable")
 
 
-def _matching_rows(session: Session, where: Mapping[str, Any] | None) -> Rows:
+def _matching_rows(session: Session, sources: Sources, where: Mapping[str, Any] | None, *, sure: bool = True) -> Rows:
     """Return the rows that satisfy a filter, as of one moment, ascending.
 
     The content of a row never changes, so each row is opened once. If rows vanish before they are opened, all rows are
-    listed again and the new ones are opened. In the end, everything in one list was opened.
+    listed again and the new ones are opened. In the end, everything in one list was opened. If columns in memory say
+    which rows match, only these are opened; none but the unreadable unless the caller must be `sure`.
     """
     node = parse(where, session.config.policies)
     known = matching = np.empty(0, np.int64)
     for _ in lookup.looks(session, _LISTINGS):
-        rows = lookup.listed(session, _pushed_down(session, node))
+        listed = None if node is None else sources.matching(session.config, node)
+        if listed is not None and not sure:
+            known = matching = listed.known
+        rows = lookup.listed(session, _pushed_down(session, node)) if listed is None else listed.rows
         new = np.setdiff1d(rows, known, assume_unique=True)
         gone = 0
         for part in lookup.portions(session, new, _CHUNK):

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..data.arrays import Rows
-from ..data.filters import Filter, is_covered, parse, pushdown
+from ..data.filters import Filter, parse, pushdown
 from ..data.metrics import as_array, as_vectors
 from ..data.records import Hit
 from ..errors import AuthenticationError, StaleConfigError
@@ -79,7 +79,7 @@ def asked(
 ) -> Asked:
     """Pass (q, dim) checked queries and a filter to the collection's source. `explain` does the same."""
     predicate = pushdown(node, config.policies, session.keyring.blind_terms)
-    return sources.source_of(config.index_dim).ask(config, queries, predicate)
+    return sources.source_of(config.index_dim).ask(config, queries, node, predicate)
 
 
 class _Search:
@@ -105,7 +105,7 @@ class _Search:
         if not len(self.matrix):
             return []
         hits = None
-        if is_covered(self.node, self.config.policies):
+        if ask.covers:
             hits = self._ranked(self._fetched(ask, wanted))
         if hits is None:  # some candidates fail the filter, so each of them is checked
             hits = self._ranked(self._opened(self._passing(ask, wanted))) or []

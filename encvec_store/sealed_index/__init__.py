@@ -5,16 +5,21 @@ from __future__ import annotations
 from .budget import BUDGET
 from .builder import FIRST, Builder
 from .checking import check, saved
+from .columns import Filtered
 from .index import Opener, SealedIndex
 from .shared import Index, Indexes, index_of
-from .state import Snapshot
+from .state import Allowed, Listed, Looked, Snapshot
 
 __all__ = [
     "BUDGET",
     "FIRST",
+    "Allowed",
     "Builder",
+    "Filtered",
     "Index",
     "Indexes",
+    "Listed",
+    "Looked",
     "Opener",
     "SealedIndex",
     "Snapshot",

@@ -21,6 +21,7 @@ from ..runtime.concurrency import Lock, offload
 from ..sealing.keyring import Keyring
 from ..storage.protocol import BUSY, Changes, Records
 from .budget import BUDGET
+from .columns import FieldColumns
 from .gpu import Gpus
 from .kinds import build
 from .rowsets import is_among, places_of
@@ -61,6 +62,7 @@ class SealedIndex:
 
     def __init__(self, metric: Metric, dim: int, shelf: Shelf | None = None, device: str = "cpu") -> None:
         self.gpus = Gpus(device)
+        self.columns, self.filling = FieldColumns(), Lock()
         self.metric, self.dim, self.shelf = metric, dim, shelf
         self._state: Snapshot | None = None
         self._lock = Lock()
@@ -74,11 +76,12 @@ class SealedIndex:
     def bytes(self) -> int:
         """The memory held."""
         state = self._state
-        return 0 if state is None else state.bytes
+        return self.columns.bytes + (0 if state is None else state.bytes)
 
     def forget(self) -> None:
         """Drop everything in memory. It is loaded again at the next use."""
         self._state = None
+        self.columns.forget()
 
     def current(
         self, opener: Opener, predicate: Predicate | None = None, *, stale: bool = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,33 @@ from .tail import Tail, smallest
 if TYPE_CHECKING:
     from ..indexes.faiss import GpuCopy
 
-__all__ = ["Indexed", "Snapshot"]
+__all__ = ["Allowed", "Indexed", "Listed", "Looked", "Snapshot"]
+
+Lists = list[tuple[Rows, npt.NDArray[np.floating]]]
+"""Rows and costs of each query, nearest first."""
+
+
+class Allowed(Protocol):
+    """The rows that a search may return."""
+
+    def among(self, rows: Rows, graph: Graph | None = None) -> npt.NDArray[np.bool_]:
+        """Say for each of (n,) rows whether it is one of them. Those of a graph ascend."""
+        ...
+
+
+class Listed:
+    """Rows that somebody has listed, ascending. Implements `Allowed`."""
+
+    def __init__(self, rows: Rows) -> None:
+        self.rows = rows
+
+    def among(self, rows: Rows, graph: Graph | None = None) -> npt.NDArray[np.bool_]:
+        """Say for each of (n,) rows whether it was listed."""
+        if graph is None:
+            return is_among(rows, self.rows)
+        found = np.zeros(len(rows), np.bool_)
+        found[places_of(rows, self.rows)] = True  # mostly the shorter list
+        return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,17 +95,20 @@ class Indexed:
         alive = is_among(self.rows, kept)
         return replace(self, alive=None if alive.all() else alive)
 
-    def nearest(
-        self, queries: Matrix, limit: int, allowed: Rows | None, gpus: Gpus | None = None
-    ) -> list[tuple[Rows, npt.NDArray[np.floating]]]:
+    def still(self, found: Lists | None) -> Lists | None:
+        """Return rows and costs that were found before; None if one of the rows is not there any more."""
+        if found is None or self.alive is None:
+            return found
+        rows = np.concatenate([rows for rows, _ in found])
+        return found if self.alive[places_of(self.rows, rows)].all() else None
+
+    def nearest(self, queries: Matrix, limit: int, allowed: Allowed | None, gpus: Gpus | None = None) -> Lists:
         """Return (rows, costs) of each query, nearest first."""
         mask, passing = self.bits, self.living
         if allowed is not None:
-            places = places_of(self.rows, allowed)
-            chosen = np.zeros(len(self.rows), np.bool_)
-            chosen[places] = True
+            chosen = allowed.among(self.rows, self.graph)
             if self.alive is not None:
-                chosen &= self.alive
+                chosen = chosen & self.alive
             mask, passing = np.packbits(chosen, bitorder="little"), int(np.count_nonzero(chosen))
         if not passing:
             nothing = np.empty(0, np.int64), np.empty(0, np.float32)
@@ -99,6 +128,15 @@ class Indexed:
                 (positions[alive], costs[alive]) for positions, costs in found for alive in [self.alive[positions]]
             ]
         return [(p[:limit], c[:limit]) for p, c in found] if all(len(p) >= limit for p, _ in found) else None
+
+
+@dataclass(frozen=True, eq=False)
+class Looked:
+    """What each graph gave in a search."""
+
+    limit: int
+    dead: frozenset[int]
+    lists: dict[Graph, Lists]
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,27 +166,60 @@ class Snapshot:
         """Return the number of candidates that k hits need."""
         return max([k, *(part.graph.needs(k) for part in self.parts)])
 
-    def nearest(self, queries: Matrix, limit: int, allowed: Rows | None = None, gpus: Gpus | None = None) -> list[Rows]:
-        """Return up to `limit` rows for each of (q, dim) queries, nearest first; only rows of `allowed` if given."""
-        lists = [part.nearest(queries, limit, allowed, gpus) for part in self.parts]
-        if not self.tail.count:
-            if len(lists) == 1:
-                return [rows for rows, _ in lists[0]]
-        else:
-            lists.append([self._in_tail(query, limit, allowed) for query in queries])
-        return [_merged(each, limit) for each in zip(*lists, strict=True)] if lists else [_NONE for _ in queries]
+    def nearest(
+        self,
+        queries: Matrix,
+        limit: int,
+        allowed: Allowed | None = None,
+        gpus: Gpus | None = None,
+        before: Looked | None = None,
+    ) -> tuple[list[Rows], Looked]:
+        """Return up to `limit` rows for each of (q, dim) queries, nearest first, and what each graph gave.
 
-    def _in_tail(self, query: Matrix, limit: int, allowed: Rows | None) -> tuple[Rows, npt.NDArray[np.floating]]:
+        Args:
+            queries: (q, dim).
+            limit: at most so many rows for each query.
+            allowed: the rows that may be returned; None means all.
+            gpus: copies of graphs to search instead.
+            before: what the graphs of an older state gave for the same queries and the same filter. A graph that is
+                still here, with every row that it gave, is not searched again.
+        """
+        known = {} if before is None or (before.limit, before.dead) != (limit, self.dead) else before.lists
+        lists = {
+            part.graph: part.still(known.get(part.graph)) or part.nearest(queries, limit, allowed, gpus)
+            for part in self.parts
+        }
+        looked, found = Looked(limit, self.dead, lists), list(lists.values())
+        if not self.tail.count:
+            if len(found) == 1:
+                return [rows for rows, _ in found[0]], looked
+        else:
+            found.append([self._in_tail(query, limit, allowed) for query in queries])
+        if not found:
+            return [_NONE for _ in queries], looked
+        return [_merged(each, limit) for each in zip(*found, strict=True)], looked
+
+    def matching(self, allowed: Allowed) -> Rows:
+        """Return the living rows that are allowed, ascending."""
+        found = [part.living_rows[allowed.among(part.rows, part.graph)[_alive(part)]] for part in self.parts]
+        rows = self.tail.rows
+        return np.sort(np.concatenate([*found, rows[allowed.among(rows)]]))
+
+    def _in_tail(self, query: Matrix, limit: int, allowed: Allowed | None) -> tuple[Rows, npt.NDArray[np.floating]]:
         tail = self.tail
         costs = tail.costs(query)
         rows = tail.buffer.rows[: tail.count]
         if allowed is not None:
-            costs[~is_among(rows, allowed)] = np.inf
+            costs[~allowed.among(rows)] = np.inf
         places = smallest(costs, limit)
         return rows[places], costs[places]
 
 
 _NONE = np.empty(0, np.int64)
+
+
+def _alive(part: Indexed) -> npt.NDArray[np.bool_] | slice:
+    return slice(None) if part.alive is None else part.alive
 
 
 def _merged(found: tuple[tuple[Rows, npt.NDArray[np.floating]], ...], limit: int) -> Rows:

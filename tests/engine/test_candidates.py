@@ -16,6 +16,8 @@ LISTS = st.lists(st.lists(st.integers(1, 30), unique=True, max_size=8), min_size
 class Asked:
     """Gives rows of a list, with or without what is behind them."""
 
+    covers = True
+
     def __init__(self, lists, *, opens=True, factor=1):
         self.lists, self.opens, self.factor = [np.array(rows, np.int64) for rows in lists], opens, factor
 
@@ -75,7 +77,7 @@ def test_a_search_knows_no_kind_of_source(monkeypatch):
         def __init__(self, session):
             self.session = session
 
-        def ask(self, config, queries, predicate):
+        def ask(self, config, queries, node, predicate):
             rows = self.session.records.rows(predicate)[-5:]
             return Asked([rows] * len(queries), opens=False)
 

@@ -6,9 +6,11 @@ one source of several.
 
 from __future__ import annotations
 
+from ...data.filters import Filter
 from ...sealed_index import Indexes
+from ...sealing.config import CollectionConfig
 from ..session import Session
-from .base import Asked, CandidateSource, Found
+from .base import Asked, CandidateSource, Found, Matching
 from .encrypted import EncryptedIndex
 from .fusion import Fused, fused
 from .sealed import SealedSource
@@ -26,3 +28,7 @@ class Sources:
     def source_of(self, index_dim: int) -> CandidateSource:
         """Return the source for index vectors of so many coordinates; 0 means that there are no index vectors."""
         return self._encrypted if index_dim else self._sealed
+
+    def matching(self, config: CollectionConfig, node: Filter) -> Matching | None:
+        """Return the rows that satisfy a filter; None if that is not in memory. See `SealedSource.matching`."""
+        return None if config.index_dim else self._sealed.matching(config, node)

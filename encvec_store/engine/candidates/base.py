@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from ...data.arrays import Matrix, Rows
-from ...data.filters import Predicate
+from ...data.filters import Filter, Predicate
 from ...sealing.config import CollectionConfig
 
-__all__ = ["Asked", "CandidateSource", "Found"]
+__all__ = ["Asked", "CandidateSource", "Found", "Matching"]
 
 
 @dataclass
@@ -31,22 +31,35 @@ class Found:
     """Payload envelopes by row, for the rows whose payload was fetched too."""
 
 
+class Matching(NamedTuple):
+    """The rows that satisfy a filter, ascending, as of one moment."""
+
+    rows: Rows
+    """Among them those that nobody could open."""
+    known: Rows
+    """Without those."""
+
+
 class CandidateSource(Protocol):
     """Names records that may be near a query. Exact scores of opened vectors decide later."""
 
-    def ask(self, config: CollectionConfig, queries: Matrix, predicate: Predicate | None) -> Asked:
+    def ask(self, config: CollectionConfig, queries: Matrix, node: Filter | None, predicate: Predicate | None) -> Asked:
         """Prepare a search.
 
         Args:
             config: the settings to search under.
             queries: (q, dim), checked.
-            predicate: the part of a filter that the store can check; None if there is none.
+            node: the filter; None if there is none.
+            predicate: the part of it that the store can check; None if there is none.
         """
         ...
 
 
 class Asked(Protocol):
     """A prepared search. The queries are encrypted once, however often more candidates are asked for."""
+
+    covers: bool
+    """True if its candidates satisfy the whole filter, but for a few."""
 
     def wanted(self, k: int, oversample: int) -> int:
         """Return the number of candidates that a query needs for k hits."""
@@ -55,7 +68,7 @@ class Asked(Protocol):
     def candidates(self, limit: int, positions: list[int] | None = None) -> list[Rows]:
         """Return up to `limit` rows for each query, nearest first.
 
-        Fewer come only if no more records satisfy the predicate.
+        Fewer come only if no more records satisfy the filter, as far as this source checks it.
 
         Args:
             limit: how many.
@@ -68,5 +81,5 @@ class Asked(Protocol):
         ...
 
     def explain(self, k: int, oversample: int) -> list[str]:
-        """Describe, in lines of text, how the first query would be answered."""
+        """Describe, in lines of text, how the filter is checked and how the first query would be answered."""
         ...

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...data.arrays import Matrix, Rows
-from ...data.filters import Predicate
+from ...data.filters import Filter, Predicate, is_covered
 from ...data.partitions import by_version
 from ...indexes.protocol import Probes, share
 from ...runtime.concurrency import offload
@@ -23,7 +23,7 @@ class EncryptedIndex:
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    def ask(self, config: CollectionConfig, queries: Matrix, predicate: Predicate | None) -> Asked:
+    def ask(self, config: CollectionConfig, queries: Matrix, node: Filter | None, predicate: Predicate | None) -> Asked:
         """Encrypt the queries under every key version that has records."""
         keyring = self._session.keyring
         points = config.lift_query(queries)
@@ -31,22 +31,30 @@ class EncryptedIndex:
         if len(versions) > 1:
             present = by_version(self._session.records.partitions())
             versions = tuple(version for version in versions if version in present) or versions[:1]
-        return fused([self._under(version, config, points, predicate) for version in versions])
+        covers = is_covered(node, config.policies)
+        return fused([self._under(version, config, points, predicate, covers) for version in versions])
 
     def _under(
-        self, version: int, config: CollectionConfig, points: Matrix, predicate: Predicate | None
+        self, version: int, config: CollectionConfig, points: Matrix, predicate: Predicate | None, covers: bool
     ) -> _UnderOneKey:
         codec = self._session.keyring.codec(version, config)
         probes = offload(len(points), codec.encrypt_queries, points)
-        return _UnderOneKey(self._session, config, version, probes, predicate)
+        return _UnderOneKey(self._session, config, version, probes, predicate, covers)
 
 
 class _UnderOneKey:
     """Queries under one key version. Inner products compare only within one."""
 
     def __init__(
-        self, session: Session, config: CollectionConfig, version: int, probes: Probes, predicate: Predicate | None
+        self,
+        session: Session,
+        config: CollectionConfig,
+        version: int,
+        probes: Probes,
+        predicate: Predicate | None,
+        covers: bool,
     ) -> None:
+        self.covers = covers
         self._session, self._config, self._version = session, config, version
         self._probes, self._predicate = probes, predicate
 

@@ -22,6 +22,7 @@ class Fused:
 
     def __init__(self, parts: Sequence[Asked]) -> None:
         self._parts = parts
+        self.covers = all(part.covers for part in parts)
 
     def wanted(self, k: int, oversample: int) -> int:
         """Return the largest number that a source needs."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from ...data.arrays import Matrix, Rows
-from ...data.filters import Predicate
+from ...data.filters import Filter, Predicate, is_covered
 from ...errors import StaleConfigError
 from ...runtime.concurrency import offload
-from ...sealed_index import Indexes, SealedIndex, Snapshot
+from ...sealed_index import Allowed, Indexes, Listed, Looked, SealedIndex, Snapshot
 from ...sealing.config import CollectionConfig
 from ...storage.protocol import union
 from ..session import Session
-from .base import Asked, Found
+from .base import Asked, Found, Matching
+from .columns import passing
 
 __all__ = ["SealedSource"]
 
@@ -28,13 +29,30 @@ class SealedSource:
     def __init__(self, session: Session, indexes: Indexes) -> None:
         self._session, self._indexes = session, indexes
 
-    def ask(self, config: CollectionConfig, queries: Matrix, predicate: Predicate | None) -> Asked:
+    def ask(self, config: CollectionConfig, queries: Matrix, node: Filter | None, predicate: Predicate | None) -> Asked:
         """Check the queries. The index is brought up to date when candidates are asked for."""
         config.metric.check(queries, None, "queries")
         index = self._indexes.current.sealed
         if index.state is None and self._session.refresh().index_dim:  # do not open all vectors for a search in vain
             raise StaleConfigError("the collection's settings were changed meanwhile")
-        return _Search(self._session, index, config, queries, predicate)
+        if _by_columns(index, config, node):
+            return _Search(self._session, index, config, queries, node, None)
+        return _Search(self._session, index, config, queries, None, predicate)
+
+    def matching(self, config: CollectionConfig, node: Filter) -> Matching | None:
+        """Return the rows that satisfy a filter; None if no index is in memory."""
+        index = self._indexes.current.sealed
+        if index.state is None or not _by_columns(index, config, node):
+            return None
+        state, _ = index.current(self._session)
+        allowed = passing(self._session, index, state, node)
+        rows = offload(state.living, state.matching, allowed)
+        return Matching(rows, allowed.known(rows))
+
+
+def _by_columns(index: SealedIndex, config: CollectionConfig, node: Filter | None) -> bool:
+    """Say whether a filter is checked in memory. What the store can check needs no columns to be made."""
+    return node is not None and (bool(index.columns.count) or not is_covered(node, config.policies))
 
 
 class _Search:
@@ -44,11 +62,13 @@ class _Search:
         index: SealedIndex,
         config: CollectionConfig,
         queries: Matrix,
+        node: Filter | None,
         predicate: Predicate | None,
     ) -> None:
         self._session, self._index, self._config = session, index, config
-        self._queries, self._predicate = queries, predicate
+        self._queries, self._node, self._predicate = queries, node, predicate
         self._hits = 1
+        self.covers = True
 
     def wanted(self, k: int, oversample: int) -> int:
         self._hits = k
@@ -56,26 +76,29 @@ class _Search:
         return state.needs(k)
 
     def candidates(self, limit: int, positions: list[int] | None = None) -> list[Rows]:
-        state, allowed = self._index.current(self._session, self._predicate)
+        state, allowed = self._current()
         chosen = self._queries if positions is None else self._queries[positions]
-        return self._nearest(state, chosen, limit, allowed)
+        return self._nearest(state, chosen, limit, allowed)[0]
 
     def opened(self, limit: int) -> Found | None:
         """Return the candidates with their vectors. The statement that reads these tells whether the state is new."""
         session = self._session
         state = self._index.state
         if state is None or self._predicate is not None or state.dead != session.keyring.dead:
-            state, allowed = self._index.current(session, self._predicate)
+            state, allowed = self._current()
         else:
-            allowed = None
+            allowed = self._passing(state)
+        looked: Looked | None = None
         for _ in range(_ATTEMPTS):
-            lists = self._nearest(state, self._queries, max(limit, state.needs(self._hits)), allowed)
-            most = _SHORT if len(lists) == 1 else 0
-            generation, rows, vectors, heads, payloads = session.current(union(lists), self._config, most)
+            most = max(limit, state.needs(self._hits))
+            lists, looked = self._nearest(state, self._queries, most, allowed, looked)
+            short = _SHORT if len(lists) == 1 else 0
+            generation, rows, vectors, heads, payloads = session.current(union(lists), self._config, short)
             if generation == state.generation or self._predicate is not None:
                 return Found(lists, rows, vectors, heads, payloads)
             before = state.content
-            state, allowed = self._index.current(session, None, stale=True)
+            state, _ = self._index.current(session, None, stale=True)
+            allowed = self._passing(state)
             if state.content != before:  # everything was replaced; other writes leave the settings as they are
                 config = session.refresh()
                 if config.index_dim or config.rewritten != self._config.rewritten:
@@ -83,18 +106,31 @@ class _Search:
         return None
 
     def explain(self, k: int, oversample: int) -> list[str]:
-        state, allowed = self._index.current(self._session, self._predicate)
-        lines = [
+        state, allowed = self._current()
+        lines = []
+        if allowed is not None:
+            passing = len(state.matching(allowed))
+            how = "by columns in memory" if self._node is not None else "as the store says"
+            lines.append(f"filter: {passing:,} of {state.living:,} records pass, {how}, before the search")
+        lines += [
             f"index: {part.graph.kind} of {part.living:,} opened vectors in memory, {part.graph.bytes / 1e6:,.1f} MB"
             + (", searched on a GPU" if allowed is None and self._index.gpus.holds(part.graph) else "")
             for part in state.parts
         ]
-        if state.tail.living or not lines:
+        if state.tail.living or not state.parts:
             lines.append(f"compared one by one: {state.tail.living:,} opened vectors in memory")
-        if allowed is not None:
-            lines.append(f"filter: {len(allowed):,} records pass before the search")
         return lines
 
-    def _nearest(self, state: Snapshot, queries: Matrix, limit: int, allowed: Rows | None) -> list[Rows]:
+    def _current(self) -> tuple[Snapshot, Allowed | None]:
+        """Return the state of the index, and what passes the filter."""
+        state, rows = self._index.current(self._session, self._predicate)
+        return state, self._passing(state) if rows is None else Listed(rows)
+
+    def _passing(self, state: Snapshot) -> Allowed | None:
+        return None if self._node is None else passing(self._session, self._index, state, self._node)
+
+    def _nearest(
+        self, state: Snapshot, queries: Matrix, limit: int, allowed: Allowed | None, before: Looked | None = None
+    ) -> tuple[list[Rows], Looked]:
         size = _QUERY * len(queries) + state.tail.count // 16 if len(queries) > 1 else state.tail.count // 16
-        return offload(size, state.nearest, queries, limit, allowed, self._index.gpus)
+        return offload(size, state.nearest, queries, limit, allowed, self._index.gpus, before)

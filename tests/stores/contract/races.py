@@ -115,9 +115,9 @@ class RacesContract(SnapshotsContract):
     def test_writes_in_the_middle_of_search(self, pair, interrupt, method, where, monkeypatch):
         monkeypatch.setattr(sealed, "_SHORT", 0)  # otherwise one read brings all that an answer needs
         mine, theirs = pair
-        # where the store filters alone, candidates come with their vectors
-        whole = method == "vectors" and (where is None or "v" not in where)
         indexed = bool(mine.index_vectors(["id-0"]).size)
+        # where the filter is checked before the search, candidates come with their vectors
+        whole = method == "vectors" and (where is None or "v" not in where or not indexed)
         new = oracle.vectors(6, seed=3)
 
         def work():

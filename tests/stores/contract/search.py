@@ -156,9 +156,11 @@ class SearchContract:
         assert ("3 cells" if "cells" in scheme else "30") in plain
         assert "filter" not in plain
         pushed = things.explain(np.ones(DIM), 5, {"n": 1, "s": {"lt": 9}})
-        assert "the store checks blind and plain fields" in pushed
-        assert "10" in pushed
-        assert "checked here, on opened records" in things.explain(np.ones(DIM), 5, {"s": 1})
+        by_columns = not things.index_vectors(["id-0"]).size
+        assert ("3 of 30 records pass" if by_columns else "the store checks blind and plain fields") in pushed
+        assert by_columns or "10" in pushed
+        how = "by columns in memory" if by_columns else "checked here, on opened records"
+        assert how in things.explain(np.ones(DIM), 5, {"s": 1})
         for wrong in (
             lambda: things.explain(np.ones((2, DIM))),
             lambda: things.explain(np.ones(DIM + 1)),
