@@ -13,6 +13,7 @@ only counted if pg_stat_statements is loaded there).
 
 from __future__ import annotations
 
+import math
 import sys
 import tempfile
 from contextlib import suppress
@@ -167,7 +168,7 @@ def targets(rows: list[Row], updated: bool, other_writer: bool) -> list[Target]:
             told.append(Target(f"{size}search after another process wrote, ms more", more, "<=", 5.0))
             busy = value(here, "during ingest", "p99_over_idle")
             told.append(Target(f"{size}p99 while another process writes, over idle", busy, "<=", 5.0))
-    return told
+    return [target for target in told if not math.isnan(target.measured)]  # of stores that were not asked for
 
 
 @click.command()
