@@ -9,6 +9,7 @@ from contextlib import closing
 import pytest
 
 import encvec_store as ev
+from encvec_store import errors
 from tests.kits import oracle
 from tests.stores.contract import Opened, StoreContract, machine
 from tests.stores.contract.celled import CelledContract
@@ -197,3 +198,26 @@ class TestFaiss(
                     self.check_found(openings)
             burglar.ask(f"UPDATE {table} SET {name} = ? WHERE row = ?", whole, row)
         assert stock["things"].verify().ok
+
+    @pytest.mark.parametrize("saved", [False, True])
+    def test_files_of_the_old_scheme_are_removed(self, both, place, saved):
+        """Also by another opening that has them in memory, and saves when it is closed."""
+        mine, theirs = both({"name": "sap", "beta": 1.0})
+        theirs.search(oracle.vectors(1, 16)[0])
+        mine.flush()
+        folder = place.folder / "index" / "1"
+        assert len(list(folder.glob("rows-*"))) == 1
+        if saved:
+            theirs.upsert(["more"], oracle.vectors(1, 16))
+            theirs.flush()
+        mine.change(scheme="sealed")
+        place.close()
+        assert [path.name for path in folder.iterdir()] == ["writer.lock"]
+
+    def test_a_scheme_is_not_changed_where_nothing_may_be_written(self, both, place, keyset):
+        both("sap")
+        with ev.connect(f"faiss:{place.folder}?mode=ro", keyset=keyset) as store:
+            things = store.collection("things", oversample=1000)
+            with pytest.raises(errors.StoreReadOnlyError):
+                things.change(scheme="sealed")
+            self.works(things)

@@ -1,11 +1,14 @@
 """The contract, kept by the PostgreSQL store, on a real server."""
 
+import asyncio
+import contextlib
 import itertools
 from contextlib import closing
 
 import numpy as np
 import psycopg
 import pytest
+from sqlalchemy import create_engine
 
 import encvec_store as ev
 from encvec_store.storage.postgres import Raw, RawDumper, Source, split_value, term_from, typed_kind, vector
@@ -219,6 +222,44 @@ class TestPgvector(ForgeryContract, ReplayContract, TamperingContract, Contract)
     @pytest.fixture
     def opening(self, pg_place):
         return lambda keyset, schema: OpenedPostgres(keyset, pg_place.dsn, schema)
+
+
+@pytest.mark.parametrize("stop", [False, True])
+def test_a_scheme_changed_over_an_engine_that_commits_each_statement(pg_dsn, stop):
+    """It is one transaction all the same."""
+    keyset, stored = ev.Keyset.create("memory:"), np.random.default_rng(0).normal(size=(50, 8))
+    engine = create_engine(pg_dsn.replace("postgresql:", "postgresql+psycopg:"), isolation_level="AUTOCOMMIT")
+
+    def progress(done, total):
+        if stop:
+            raise KeyboardInterrupt
+
+    with ev.connect("postgresql://", keyset=keyset, engine=engine) as store:
+        things = store.collection("things", dim=8, scheme="sap", oversample=100)
+        things.upsert(list(range(50)), stored)
+        with pytest.raises(KeyboardInterrupt) if stop else contextlib.nullcontext():
+            things.change(scheme="sealed", progress=progress)
+        assert things.stats()["scheme"]["name"] == ("sap" if stop else "sealed")
+        assert things.search(stored[7], k=1)[0].id == 7
+        assert things.verify().ok
+    engine.dispose()
+
+
+def test_a_scheme_changed_in_the_event_loop(pg_dsn):
+    async def main():
+        keyset, stored = ev.Keyset.create("memory:"), np.random.default_rng(0).normal(size=(50, 8))
+        async with ev.aio.connect(pg_dsn, keyset=keyset) as store:
+            things = await store.collection("things", dim=8, scheme="sap", oversample=100)
+            await things.upsert(list(range(50)), stored)
+            for scheme in ("sealed", "sap", "sketch"):
+                seen = []
+                found = await things.change(scheme=scheme, progress=lambda n, total, seen=seen: seen.append(n))
+                assert (found.scheme, found.changed, sum(seen)) == (scheme, True, 50)
+                assert "VACUUM FULL" in found.remains
+                assert (await things.search(stored[7], k=1))[0].id == 7
+                assert (await things.verify()).ok
+
+    asyncio.run(main())
 
 
 class TestRowSecurity(SameStoreContract, Contract):

@@ -1,6 +1,8 @@
 """The scheme of a collection changed in place, on every store: all records stay, and nothing of the old scheme."""
 
+import gc
 import logging
+import weakref
 
 import numpy as np
 import pytest
@@ -22,11 +24,11 @@ WIDTHS = {"sealed": 0, "sap": {"cosine": DIM, "ip": DIM + 1, "l2": DIM + 2}, "sk
 
 
 def states(things):
-    """Return what is stored of each record but its bytes: (row, id, metadata, document, vector)."""
-    rows = low_level.records(things).rows().tolist()
-    found = list(things.scroll())
+    """Return what is stored of each record but its bytes: (row, token, terms, id, metadata, document, vector)."""
+    records = low_level.records(things)
     return [
-        (row, one.id, one.metadata, one.document, one.vector.tobytes()) for row, one in zip(rows, found, strict=True)
+        (row, token, terms, one.id, one.metadata, one.document, one.vector.tobytes())
+        for (row, _, token, terms), one in zip(records.audit(records.rows()), things.scroll(), strict=True)
     ]
 
 
@@ -74,7 +76,7 @@ class ChangingContract(SketchPlaces):
         mine, theirs = both(QUIET, metric=metric, precision=precision)
         before, now, total = states(mine), "sap", []
         stored = np.array([np.frombuffer(vector, np.float32) for *_, vector in before])
-        stored = stored[np.argsort([metadata["i"] for _, _, metadata, *_ in before])]
+        stored = stored[np.argsort([metadata["i"] for *_, metadata, _, _ in before])]
         mine.search(QUERY)
         for scheme in ("sealed", "sap", SKETCH, "sealed", SKETCH, "sap"):
             name = scheme if isinstance(scheme, str) else scheme["name"]
@@ -104,9 +106,13 @@ class ChangingContract(SketchPlaces):
             for things in (theirs, mine):
                 self.works(things)
             theirs.flush()
+            held = [weakref.ref(low_level.lifecycle(each)._indexing._index.sealed) for each in (mine, theirs)]  # noqa: SLF001
             theirs.change(scheme=SKETCH)
             self.works(mine)
             self.holds(place, mine, "sketch")
+            self.works(theirs)
+            gc.collect()
+            assert [index() for index in held] == [None, None], "opened vectors stay in memory"
             mine.change(scheme="sap")
             self.works(theirs)
 
