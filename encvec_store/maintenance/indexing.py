@@ -24,7 +24,7 @@ class Indexing:
 
     Args:
         session: the collection.
-        indexes: its index, which is another one after each rewrite.
+        indexes: its index.
         job: runs one piece of work at a time.
         mode: "background", "inline" or "manual".
     """

@@ -87,6 +87,9 @@ class Shelf:
         for version in keyring.live:
             raw = records.blob(manifests.name_of(version))
             known, held = self._known.get(version, (None, None))
+            if raw is None and known is not None:  # deleted with its segments: the scheme was changed, and changed back
+                del self._known[version]
+                continue
             if raw is not None and raw != held and raw not in self._broken:
                 found = self._read(records, keyring, version)
                 if found is not None and found[0].number >= self._highest.get(version, 0):
@@ -101,6 +104,8 @@ class Shelf:
 
     def outdated(self, state: Snapshot) -> bool:
         """Say whether the stored manifests differ from the state."""
+        if any(part.kept and part.stored is not None and part.version not in self._known for part in state.parts):
+            return True
         return any(
             _differs(listed, tuple(part.stored for part in state.parts if part.kept and part.version == version), state)
             for version, (listed, _) in self._known.items()
@@ -116,7 +121,7 @@ class Shelf:
         Raises:
             StoreError: the store cannot be written.
         """
-        parts = list(state.parts)
+        parts = [part if part.version in self._known else replace(part, stored=None) for part in state.parts]
         for version in keyring.live:
             mine = [place for place, part in enumerate(parts) if part.kept and part.version == version]
             if not mine and version not in self._known:

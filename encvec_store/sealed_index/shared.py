@@ -1,8 +1,4 @@
-"""One index and one builder for a collection in a process, whoever opens it.
-
-Each rewrite of a collection begins another index: it may have changed the scheme, and deleted what is stored of the old
-one.
-"""
+"""One index and one builder for a collection in a process, whoever opens it."""
 
 from __future__ import annotations
 
@@ -97,7 +93,9 @@ class Settled(Protocol):
 
 
 class Indexes:
-    """The index of one session. After a rewrite, it is another one.
+    """The index of one session: another one when the collection gets index vectors, or loses them.
+
+    It outlives every other rewrite, because rows keep their numbers and their vectors.
 
     Args:
         session: of the collection.
@@ -107,16 +105,16 @@ class Indexes:
     def __init__(self, session: Settled, make: Callable[[CollectionConfig], Index]) -> None:
         self._session, self._make, self._lock = session, make, Mutex()
         config = session.config
-        self._held = config.rewritten, make(config)
+        self._held = config.ranked, make(config)
 
     @property
     def current(self) -> Index:
         """The index for the newest settings that the session has seen."""
         held = self._held
-        if held[0] == self._session.config.rewritten:
+        if held[0] is self._session.config.ranked:
             return held[1]
         with self._lock:
-            config = self._session.config  # `rewritten` only grows
-            if self._held[0] != config.rewritten:
-                self._held = config.rewritten, self._make(config)
+            config = self._session.config
+            if self._held[0] is not config.ranked:
+                self._held = config.ranked, self._make(config)
             return self._held[1]

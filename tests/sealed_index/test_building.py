@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import encvec_store as ev
+from encvec_store import low_level
 from encvec_store.maintenance import indexing
 from encvec_store.sealed_index import builder, growth, hnsw, ivf, kinds, lease
 
@@ -109,3 +110,17 @@ def test_a_failed_build_is_in_the_stats(small, monkeypatch, tmp_path):
         index = things.stats()["sealed_index"]
         assert (index["failed"], index["building"]) == ("MemoryError: no room", False)
         assert things.search(vectors(1)[0], k=1)[0].id == "0"
+
+
+def test_an_index_that_was_deleted_is_stored_again(small, tmp_path):
+    """As when another process changed the scheme, and changed it back."""
+    store, things = filled(f"faiss://{tmp_path}?index=hnsw", maintenance="manual")
+    with store:
+        things.flush()
+        session = low_level.session(things)
+        there = session.records.blobs("index.")
+        session.records.keep(drop=there)
+        things.flush()
+        assert len(session.records.blobs("index.")) == len(there)
+        assert things.verify().ok
+        assert things.stats()["sealed_index"]["stored_rows"] == 200
