@@ -9,7 +9,7 @@ from typing import Any
 from ..engine.session import Session
 from ..errors import EncvecError, StoreError
 from ..runtime.concurrency import Lock
-from ..sealed_index import FIRST, Index, Indexes
+from ..sealed_index import FIRST, Builder, Index, Indexes
 from ..sealing.keyring import INDEX
 from .jobs import Job
 from .rewrite import Progress
@@ -36,6 +36,7 @@ class Indexing:
         self._written = 0
         """Records written since the index was last built."""
         self._wrote = False
+        self._closed = False
         self._hinted = False
 
     def wrote(self, records: int) -> None:
@@ -64,9 +65,16 @@ class Indexing:
         builder, done = self._index.builder, list[str]()
         if builder is not None:
             self._written = 0
-            done = self.turn.during(builder.run, self._session, progress, thorough=thorough, purge=purge)
+            done = self.turn.during(self._build, builder, progress, thorough=thorough, purge=purge)
         self._tidy()
         return done
+
+    def _build(self, builder: Builder, progress: Progress | None, *, thorough: bool, purge: bool) -> list[str]:
+        """Let the builder run, unless the collection was closed while this waited for its turn.
+
+        The store may close at any moment then, and the builder's lease could not be given back.
+        """
+        return [] if self._closed else builder.run(self._session, progress, thorough=thorough, purge=purge)
 
     def _tidy(self) -> None:
         """Delete what a builder has stored although the scheme was changed meanwhile, and nobody will read."""
@@ -84,6 +92,7 @@ class Indexing:
         if builder is None:
             return
         with self.turn:  # a build whose caller was cancelled uses the store
+            self._closed = True
             builder.close(self._session)
         if self._mode == "manual" and (self._wrote or builder.waiting > FIRST):
             left = self._left()
