@@ -8,7 +8,7 @@ from typing import Any
 
 from .fields import MISSING, canonical, field_value, kind, order_key
 
-__all__ = ["And", "Condition", "Filter", "Not", "Or", "simplified"]
+__all__ = ["And", "Condition", "Filter", "Not", "Or", "fields_of", "simplified"]
 
 _TRUE = {canonical(True): True}
 
@@ -84,6 +84,16 @@ class Not:
 
 
 Filter = Condition | And | Or | Not
+
+
+def fields_of(node: Filter) -> set[str]:
+    """Return the names of the fields that a filter asks for."""
+    match node:
+        case Condition():
+            return {node.field}
+        case Not():
+            return fields_of(node.child)
+    return set().union(*map(fields_of, node.children))
 
 
 def simplified(node: Filter, *, negated: bool = False) -> Filter:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import FilterError, MetadataError, UnknownFieldError
-from .conditions import And, Condition, Filter, Not, Or, simplified
+from .conditions import And, Condition, Filter, Not, Or, fields_of, simplified
 from .fields import MAX_DEPTH, WILDCARD, Policy, Term, canonical, order_key, paths, plain_term
 from .values import exact, listed, text
 
@@ -46,7 +46,7 @@ def parse(where: Mapping[str, Any] | None, policies: Mapping[str, Policy] | None
         return None
     node = _parse(where)
     if policies is not None and WILDCARD not in policies:
-        for name in sorted(_fields(node)):
+        for name in sorted(fields_of(node)):
             if not any(known in policies for known in paths(name)):
                 declared = ", ".join(sorted(policies)) or "none"
                 raise UnknownFieldError(f"filter on unknown field {name!r}; the collection declares: {declared}")
@@ -120,16 +120,6 @@ def _condition(field: str, operator: str, operand: Any) -> Condition:
 def _kind(value: Any) -> str:
     """Name a value's type. Errors do not show what is compared: it may be as secret as what is stored."""
     return "NaN" if isinstance(value, float) and value != value else type(value).__name__
-
-
-def _fields(node: Filter) -> set[str]:
-    match node:
-        case Condition():
-            return {node.field}
-        case Not():
-            return _fields(node.child)
-        case _:
-            return set().union(*(_fields(child) for child in node.children))
 
 
 # What a store can check: conditions on tokens (blind) and on plain values. A predicate may let too many records pass.

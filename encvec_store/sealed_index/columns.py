@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..data.arrays import Rows
-from ..data.conditions import And, Condition, Filter, Not
+from ..data.conditions import And, Condition, Filter, Not, fields_of
 from ..data.fields import MISSING, canonical, field_value, kind, order_key, paths
 from ..runtime.forks import Mutex
 from .graph import Graph
@@ -311,16 +311,6 @@ class FieldColumns:
         """Return the fields of a filter that some record may have, and for which there is no column."""
         names = fields_of(node) - self._columns.keys()
         return {name for name in names if name in self._left_out or self._nested & set(paths(name))}
-
-
-def fields_of(node: Filter) -> set[str]:
-    """Return the names of the fields that a filter asks for."""
-    match node:
-        case Condition():
-            return {node.field}
-        case Not():
-            return fields_of(node.child)
-    return set().union(*map(fields_of, node.children))
 
 
 def _is_short(value: Any) -> bool:
