@@ -50,6 +50,15 @@ def test_cells_quickly():
 
 
 @pytest.mark.slow
+def test_filters_quickly():
+    lines = [json.loads(line) for line in python("benchmarks.filters", "--quick", "--json").stdout.splitlines()]
+    rows = {line["what"]: line for line in lines if line["kind"] == "row"}
+    assert rows["no filter"]["p50_ratio"] == 1.0
+    assert rows["far 1.00%"]["records"] == rows["near 1.00%"]["records"] == 30
+    assert all(row["recall@10"] == 1 for row in rows.values() if "recall@10" in row)
+
+
+@pytest.mark.slow
 def test_demo_in_json():
     found = json.loads(python("benchmarks.demo", "--limit", "5000", "--json").stdout)
     plain, first, whole = found["text"]
