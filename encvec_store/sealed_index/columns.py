@@ -33,6 +33,8 @@ Mask = npt.NDArray[np.bool_]
 _NONE = np.empty(0, np.int64)
 _NUMBERS = ("number", "instant", "datetime", "date")
 _LEAST = 1_024
+_VALUE = 300
+"""Bytes that a distinct value takes in the three places that know it."""
 _ABSENT = 0
 """The number of a missing value."""
 
@@ -48,13 +50,13 @@ class _Column:
         self._codes: npt.NDArray[np.unsignedinteger[Any]] = np.zeros(_LEAST, np.uint8)
         self._keys: dict[str, tuple[npt.NDArray[np.int64], npt.NDArray[np.float64] | list[Any]]] = {}
         """By kind: numbers of its values in the order of their keys, and the keys; made when needed."""
-        self._sorted = 0
-        """How many values `_keys` knows."""
+        self._sorted = 1
+        """How many values `_keys` knows; the first is the missing one."""
 
     @property
     def bytes(self) -> int:
-        """About the memory held: 100 bytes for a distinct value."""
-        return self._codes.nbytes + 100 * len(self._values)
+        """About the memory held."""
+        return self._codes.nbytes + _VALUE * len(self._values)
 
     def reorder(self, order: npt.NDArray[np.intp]) -> None:
         """Put the rows in another order."""
@@ -69,7 +71,7 @@ class _Column:
         dtype = np.promote_types(self._codes.dtype, np.min_scalar_type(most))
         if stop > len(self._codes) or dtype != self._codes.dtype:
             grown = np.zeros(max(len(self._codes), stop + stop // 2), dtype)
-            grown[:start] = self._codes[:start]
+            grown[: len(self._codes)] = self._codes  # a field that appears late begins with fewer than `start`
             self._codes = grown  # masks that are being made see the old one
         self._codes[start:stop] = numbers
 
@@ -123,20 +125,23 @@ class _Column:
         return np.concatenate([sure, np.array(close, np.int64)])
 
     def _sort(self) -> None:
+        """Put the values that came since into order."""
         by_kind: dict[str, list[tuple[Any, int]]] = {}
-        for number, value in enumerate(self._values):
-            key = None if value is MISSING else order_key(value)
+        for number, value in enumerate(self._values[self._sorted :], self._sorted):
+            key = order_key(value)
             if key is not None:
                 by_kind.setdefault(kind(value), []).append((key, number))
-        self._keys = {}
         for name, pairs in by_kind.items():
+            numbers, keys = self._keys.get(name, (np.empty(0, np.int64), []))
             if name in _NUMBERS:
-                keys = np.array([_rounded(key) for key, _ in pairs], np.float64)
-                order = np.argsort(keys, kind="stable")
-                self._keys[name] = np.array([number for _, number in pairs], np.int64)[order], keys[order]
+                held, more = np.asarray(keys, np.float64), np.array([_rounded(key) for key, _ in pairs], np.float64)
+                order = np.argsort(more, kind="stable")
+                at = np.searchsorted(held, more[order], "right")
+                new = np.array([number for _, number in pairs], np.int64)[order]
+                self._keys[name] = np.insert(numbers, at, new), np.insert(held, at, more[order])
             else:
-                pairs.sort()
-                self._keys[name] = np.array([number for _, number in pairs], np.int64), [key for key, _ in pairs]
+                both = sorted([*zip(keys, numbers.tolist(), strict=True), *pairs])
+                self._keys[name] = np.array([number for _, number in both], np.int64), [key for key, _ in both]
         self._sorted = len(self._values)
 
 

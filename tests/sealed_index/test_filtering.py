@@ -26,6 +26,8 @@ def test_columns_say_what_the_filter_says(first, more, filters):
     for where in filters:  # named before: fields of any kind of value get a column
         held.want(parse_filter(where))
     held.add(np.arange(1, len(first) + 1), first)
+    for where in filters:
+        assert passing(held, where, np.arange(1, len(first) + 1)) == [accepts(where, each) for each in first]
     held.add(np.arange(100, 100 + len(more)), more)
     rows = np.array([*range(1, len(first) + 1), *range(100, 100 + len(more))])
     for where in filters:
@@ -51,6 +53,15 @@ def test_more_values_than_a_byte_holds():
     assert sum(passing(held, {"n": {"lt": 1_000}}, rows)) == 1_000
     assert sum(passing(held, {"s": {"gt": "299"}}, rows)) == sum(f"{i % 300}" > "299" for i in range(70_000))
     assert np.flatnonzero(passing(held, {"n": 69_999}, rows)).tolist() == [69_999]
+
+
+def test_a_field_that_appears_late():
+    held = FieldColumns()
+    held.add(np.arange(1, 5_001), [{"n": i % 7} for i in range(5_000)])
+    assert passing(held, {"late": {"exists": False}}, np.array([3])) == [True]
+    held.add(np.array([6_000, 6_001]), [{"late": "a"}, {"late": "b", "n": 1}])
+    assert passing(held, {"late": {"gte": "b"}}, np.array([3, 5_000, 6_000, 6_001])) == [False, False, False, True]
+    assert passing(held, {"n": {"exists": True}}, np.array([3, 5_000, 6_000, 6_001])) == [True, True, False, True]
 
 
 def test_which_fields_become_columns(monkeypatch):
