@@ -92,7 +92,8 @@ class RecordsReader:
             try:
                 return self.source.read(lambda cursor, content=content: work(cursor, content), settings)  # type: ignore[misc]
             except psycopg.Error as error:
-                if not (is_outdated(error) or is_moved(error)) or attempt == _ATTEMPTS - 1:
+                again = is_outdated(error) or is_moved(error)
+                if not again or attempt == _ATTEMPTS - 1 or self.source.once:
                     raise explained(error, "read", self.source.place) from None
                 if is_moved(error):
                     self.find_extension()

@@ -79,9 +79,9 @@ class Source:
             StoreUnreachableError: no connection, or the statement failed.
             psycopg.Error: for instance, a table was dropped meanwhile; see `faults.is_outdated`.
         """
-        lent = _lent.get()
-        if lent is not None and lent[0] is caller() and lent[1] is self and not settings:
-            return work(lent[2])
+        lent = self._lent()
+        if lent is not None and not settings:
+            return work(lent)
         limit = self.options.statement_timeout
         local = {**self._local, **(settings or {})}
         if limit:
@@ -144,6 +144,15 @@ class Source:
             yield
         finally:
             _lent.set(before)
+
+    @property
+    def once(self) -> bool:
+        """True if the caller is in `reading_through`, where nothing can be read after an error."""
+        return self._lent() is not None
+
+    def _lent(self) -> Cursor | None:
+        lent = _lent.get()
+        return lent[2] if lent is not None and lent[0] is caller() and lent[1] is self else None
 
     def _begin(self, stack: ExitStack) -> tuple[Cursor, str]:
         """Return a cursor in a transaction and the transaction's number."""
