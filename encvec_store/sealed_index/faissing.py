@@ -26,6 +26,7 @@ __all__ = [
     "points_of",
     "range_of",
     "view",
+    "wanted_of",
     "width_of",
 ]
 
@@ -36,6 +37,8 @@ _GATHERED = 65_536
 """Vectors at most that are decoded for one scan."""
 _TINY = 1e-30
 """Squares between this and its inverse are sure to be normal numbers of single precision."""
+_SPARE = 2
+"""How many times more vectors are searched for than pass on average."""
 _BIT = 1 / 20
 """Cost of reading one bit of a mask, in units of one distance that a scan computes."""
 
@@ -217,14 +220,31 @@ class Searched:
             elif not effort:
                 labels, costs = self._scan(points, limit, mask, available)
             else:
-                selector = None if mask is None else faiss.IDSelectorBitmap(mask)
-                labels, costs = found_by(self._raw, points, limit, self.parameters(effort, selector))
+                if mask is None:
+                    labels, costs = found_by(self._raw, points, limit, self.parameters(effort, None))
+                else:
+                    labels, costs = self._passing(points, limit, mask, available)
                 if labels[:, -1].min(initial=0) < 0:
                     short = np.flatnonzero(labels[:, -1] < 0)
                     labels[short], costs[short] = self._scan(points[short], limit, mask, available)
         if self._descending:
             np.negative(costs, out=costs)
         return list(zip(labels, costs, strict=True))
+
+    def _passing(self, points: Matrix, limit: int, mask: Bits, passing: int) -> tuple[Positions, Costs]:
+        """Search without the mask for more, and keep what passes: (q, limit), -1 where that was not enough.
+
+        A walk that goes by the mask misses vectors where those that pass lie apart from the query.
+        """
+        more = min(self.count, wanted_of(limit, passing / self.count))
+        effort = self.effort(more, self.count)
+        if not effort:
+            return np.full((len(points), limit), -1), np.zeros((len(points), limit), np.float32)
+        labels, costs = found_by(self._raw, points, more, self.parameters(effort, None))
+        keep = (labels >= 0) & ((mask[labels >> 3] >> (labels & 7).astype(np.uint8)) & 1).astype(np.bool_)
+        order = np.argsort(~keep, axis=1, kind="stable")[:, :limit]
+        kept = np.take_along_axis(keep, order, axis=1)
+        return np.where(kept, np.take_along_axis(labels, order, axis=1), -1), np.take_along_axis(costs, order, axis=1)
 
     def _on_gpu(self, copy: GpuCopy, points: Matrix, limit: int, effort: int) -> tuple[Positions, Costs] | None:
         """Search a copy: (q, limit) positions and FAISS's distances; None where the CPU must search."""
@@ -249,6 +269,11 @@ class Searched:
     def everywhere(self, selector: Any) -> Any:
         """Return FAISS's parameters for a scan of all vectors."""
         return None if selector is None else faiss.SearchParameters(sel=selector)
+
+
+def wanted_of(limit: int, share: float) -> int:
+    """Return how many of all vectors to search for, so that `limit` of them pass a mask, if that is drawn by chance."""
+    return math.ceil(_SPARE * limit / share) if share < 1 else limit
 
 
 def found_by(raw: Any, points: Matrix, limit: int, parameters: Any) -> tuple[Positions, Costs]:

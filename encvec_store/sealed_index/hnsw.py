@@ -15,7 +15,19 @@ import numpy as np
 from ..data.arrays import Matrix
 from ..indexes.faiss import GpuCopy, gpu_copy, omp_threads
 from .arrays import Array
-from .faissing import Searched, checked, faiss, fill, found_by, measure_of, points_of, range_of, view, width_of
+from .faissing import (
+    Searched,
+    checked,
+    faiss,
+    fill,
+    found_by,
+    measure_of,
+    points_of,
+    range_of,
+    view,
+    wanted_of,
+    width_of,
+)
 from .graph import Positions
 
 __all__ = ["Hnsw"]
@@ -32,6 +44,8 @@ _EF_COUNT = 50_000
 _NODE = 50
 """Cost of one more node in the list of a search, in units of one distance that a scan computes."""
 _BIT = 1 / 20
+_SCATTERED = 0.4
+"""A distance of a scan costs more where a mask leaves out most vectors, so that memory is read in leaps."""
 _SEED = 12_345
 _ROUNDING = 1e-5
 _BOOSTS = (1, 2, 4, 8)
@@ -108,12 +122,10 @@ class Hnsw(Searched):
     def effort(self, limit: int, passing: int) -> int:
         """Return how many nodes a search keeps in its list; 0 if a scan is cheaper."""
         share = passing / self.count
-        # nodes that the mask rejects take places in the list as well; four standard deviations cover chance
         least = _EF_LEAST * math.pow(max(1.0, self.count / _EF_COUNT), 0.25)
-        ef = math.ceil(max(least, limit + 4 * math.sqrt(limit * (1 - share))) / share)
-        scan = passing + (self.count * _BIT if share < 1 else 0)
-        ef *= self._boosts[limit > 2 * self.needs(_FEW)]
-        if 3 * limit >= passing or scan <= _NODE * ef or not ef:
+        ef = math.ceil(max(least, wanted_of(limit, share))) * self._boosts[limit > 2 * self.needs(_FEW)]
+        scan, node = (passing, _NODE) if share == 1 else (passing + self.count * _BIT, _NODE * _SCATTERED)
+        if 3 * limit >= passing or scan <= node * ef or not ef:
             return 0
         return min(ef, max(_EF_MOST, limit))
 
