@@ -169,8 +169,8 @@ class Searched:
         """Return how hard to search; 0 if a scan of the vectors that pass is cheaper."""
         raise NotImplementedError
 
-    def parameters(self, effort: int, selector: Any) -> Any:
-        """Return FAISS's parameters for a search."""
+    def parameters(self, effort: int) -> Any:
+        """Return FAISS's parameters for a search of all vectors."""
         raise NotImplementedError
 
     def copied(self) -> GpuCopy:
@@ -221,7 +221,7 @@ class Searched:
                 labels, costs = self._scan(points, limit, mask, available)
             else:
                 if mask is None:
-                    labels, costs = found_by(self._raw, points, limit, self.parameters(effort, None))
+                    labels, costs = found_by(self._raw, points, limit, self.parameters(effort))
                 else:
                     labels, costs = self._passing(points, limit, mask, available)
                 if labels[:, -1].min(initial=0) < 0:
@@ -240,7 +240,7 @@ class Searched:
         effort = self.effort(more, self.count)
         if not effort:
             return np.full((len(points), limit), -1), np.zeros((len(points), limit), np.float32)
-        labels, costs = found_by(self._raw, points, more, self.parameters(effort, None))
+        labels, costs = found_by(self._raw, points, more, self.parameters(effort))
         keep = (labels >= 0) & ((mask[labels >> 3] >> (labels & 7).astype(np.uint8)) & 1).astype(np.bool_)
         order = np.argsort(~keep, axis=1, kind="stable")[:, :limit]
         kept = np.take_along_axis(keep, order, axis=1)

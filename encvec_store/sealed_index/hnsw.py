@@ -129,10 +129,8 @@ class Hnsw(Searched):
             return 0
         return min(ef, max(_EF_MOST, limit))
 
-    def parameters(self, effort: int, selector: Any) -> Any:
-        """Return FAISS's parameters for a search."""
-        if selector is not None:
-            return faiss.SearchParametersHNSW(efSearch=effort, sel=selector)
+    def parameters(self, effort: int) -> Any:
+        """Return FAISS's parameters for a search of all vectors."""
         parameters = self._parameters  # kept, because a new one costs as much as a hundred distances
         if parameters is None or parameters.efSearch != effort:
             parameters = self._parameters = faiss.SearchParametersHNSW(efSearch=effort)
@@ -205,7 +203,7 @@ class Hnsw(Searched):
                 farthest = sign * self._scan(asked, k, None, self.count)[1][:, -1:]
                 farthest += np.abs(farthest) * _ROUNDING
                 for boost in _BOOSTS:
-                    costs = sign * found_by(self._raw, asked, limit, self.parameters(least * boost, None))[1]
+                    costs = sign * found_by(self._raw, asked, limit, self.parameters(least * boost))[1]
                     # equal costs count, so that a vector that is stored many times is not missed
                     if np.minimum((costs <= farthest).sum(axis=1), k).mean() >= _ENOUGH * k:
                         boosts.append(boost)

@@ -75,22 +75,21 @@ class Ivf(Searched):
         return k + max(20, k // 2)
 
     def effort(self, limit: int, passing: int) -> int:
-        """Return how many lists a search reads."""
-        share = passing / self.count
+        """Return how many lists a search of all vectors reads; 0 if a scan is cheaper."""
         if 3 * limit >= passing or passing <= 1_000:
             return 0
         wanted = max(_PROBES_LEAST, self.lists * _PROBED) * math.sqrt(max(1.0, limit / 30))
         if self.metric == "ip":  # products rank lists less well than distances do
             wanted *= 2
-        return min(self.lists, math.ceil(wanted / math.sqrt(share)))
+        return min(self.lists, math.ceil(wanted))
 
-    def parameters(self, effort: int, selector: Any) -> Any:
-        """Return FAISS's parameters for a search."""
-        return faiss.SearchParametersIVF(nprobe=effort, sel=selector)
+    def parameters(self, effort: int) -> Any:
+        """Return FAISS's parameters for a search of all vectors."""
+        return faiss.SearchParametersIVF(nprobe=effort)
 
     def everywhere(self, selector: Any) -> Any:
         """Return FAISS's parameters for a scan of all vectors."""
-        return self.parameters(self.lists, selector)
+        return faiss.SearchParametersIVF(nprobe=self.lists, sel=selector)
 
     def decoded(self, positions: Positions) -> Matrix:
         """Return the vectors at some positions, as their codes have them."""
