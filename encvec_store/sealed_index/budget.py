@@ -6,13 +6,14 @@ An index that was not used for the longest time is dropped when there is no room
 from __future__ import annotations
 
 import os
-import time
 import weakref
+from collections import OrderedDict, deque
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
 from ..errors import InputError
-from ..runtime.forks import Mutex
+from ..runtime.forks import Mutex, renew_in_child
 
 __all__ = ["BUDGET", "Budget", "available"]
 
@@ -38,12 +39,25 @@ class Holder(Protocol):
 
 
 class Budget:
-    """Keeps the memory of all holders together below a limit, as far as it can: the one in use always stays."""
+    """Keeps the memory of all holders together below a limit, as far as it can: the one in use always stays.
+
+    A use costs the same however many holders there are: their sizes are noted, and only those that are dropped are
+    looked at.
+    """
 
     def __init__(self, limit: int | None = None) -> None:
         self._limit = limit
-        self._used: weakref.WeakKeyDictionary[Holder, float] = weakref.WeakKeyDictionary()
+        self._held: OrderedDict[weakref.ref[Holder], int] = OrderedDict()
+        """The bytes of each holder when it was last noted, the one unused for the longest time first."""
+        self._total = 0
+        self._gone: deque[weakref.ref[Holder]] = deque()
+        """Holders that were freed. The garbage collector may run in the middle of a note, so it takes no lock."""
         self._lock = Mutex()
+        renew_in_child(self)
+
+    def renew(self) -> None:
+        """Count again: another thread of the parent may have been in the middle of a note."""
+        self._total = sum(self._held.values())
 
     @property
     def limit(self) -> int:
@@ -58,25 +72,37 @@ class Budget:
             raise InputError(f"index_memory must be a number of bytes >= 1, got {limit!r}")
         self._limit = limit
 
+    @property
+    def total(self) -> int:
+        """The bytes that all holders take."""
+        with self._lock:
+            self._bury()
+            return self._total
+
     def used(self, holder: Holder) -> None:
         """Note that a holder was used just now."""
-        self._used[holder] = time.monotonic()
+        with self._lock, suppress(KeyError):
+            self._held.move_to_end(weakref.ref(holder))
 
     def make_room(self, holder: Holder) -> None:
-        """Drop other holders, the one unused for the longest time first, until all are within the limit."""
+        """Note the size of a holder, and drop others, the one unused for the longest time first, until all fit."""
+        size, mine, dropped = holder.bytes, weakref.ref(holder, self._gone.append), list[Holder]()
         with self._lock:
-            self.used(holder)
-            others = sorted(((at, other) for other, at in list(self._used.items()) if other is not holder), key=_first)
-        total = holder.bytes + sum(other.bytes for _, other in others)
-        for _, other in others:
-            if total <= self.limit:
-                return
-            total -= other.bytes
+            self._bury()
+            self._total += size - self._held.pop(mine, 0)
+            self._held[mine] = size
+            while self._total > self.limit and len(self._held) > 1:
+                oldest, held = self._held.popitem(last=False)
+                self._total -= held
+                other = oldest()
+                if other is not None:
+                    dropped.append(other)
+        for other in dropped:
             other.forget()
 
-
-def _first(item: tuple[float, Holder]) -> float:
-    return item[0]
+    def _bury(self) -> None:
+        while self._gone:
+            self._total -= self._held.pop(self._gone.popleft(), 0)
 
 
 BUDGET = Budget()

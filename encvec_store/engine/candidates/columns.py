@@ -10,7 +10,7 @@ from ...data.arrays import Rows
 from ...data.filters import Filter
 from ...errors import AuthenticationError, KeyUnavailableError
 from ...runtime.concurrency import offload
-from ...sealed_index import Filtered, SealedIndex, Snapshot
+from ...sealed_index import BUDGET, Filtered, SealedIndex, Snapshot
 from ...storage.protocol import union
 from .. import lookup
 from ..session import Session
@@ -30,6 +30,7 @@ def passing(session: Session, index: SealedIndex, state: Snapshot, node: Filter)
     if len(columns.missing(state)):
         # a caller with a time limit must not stop it: the next one would begin it again
         index.filling.during(_fill, session, index, state)
+        BUDGET.make_room(index)
     columns.cover(state)
     return offload(columns.count, columns.passing, node)
 

@@ -6,7 +6,7 @@ from ...data.arrays import Matrix, Rows
 from ...data.filters import Filter, Predicate, is_covered
 from ...errors import StaleConfigError
 from ...runtime.concurrency import offload
-from ...sealed_index import Allowed, Indexes, Listed, Looked, SealedIndex, Snapshot
+from ...sealed_index import BUDGET, Allowed, Indexes, Listed, Looked, SealedIndex, Snapshot
 from ...sealing.config import CollectionConfig
 from ...storage.protocol import union
 from ..session import Session
@@ -35,6 +35,7 @@ class SealedSource:
         index = self._indexes.current.sealed
         if index.state is None and self._session.refresh().index_dim:  # do not open all vectors for a search in vain
             raise StaleConfigError("the collection's settings were changed meanwhile")
+        BUDGET.used(index)
         if _by_columns(index, config, node):
             return _Search(self._session, index, config, queries, node, None)
         return _Search(self._session, index, config, queries, None, predicate)
