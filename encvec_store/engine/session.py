@@ -210,7 +210,7 @@ class Session:
     # opened parts
 
     def open_vectors(
-        self, rows: Rows, config: CollectionConfig | None = None
+        self, rows: Rows, config: CollectionConfig | None = None, sent: tuple[Rows, npt.NDArray[np.uint8]] | None = None
     ) -> tuple[Rows, npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
         """Fetch and open exact vectors: (found rows in order, (m, dim) float32, (m, PREFIX) token and header).
 
@@ -219,12 +219,16 @@ class Session:
         Args:
             rows: (n,) rows.
             config: the settings under which the rows were found; by default the current ones.
+            sent: what `records.vectors` has given for these rows and others, ascending. Without it they are fetched.
 
         Raises:
             AuthenticationError: the key is wrong, a record was altered, or older settings were put back.
             StaleConfigError: the records were rewritten under other settings meanwhile; search again.
         """
         under = config or self.config  # taken first: what is read afterwards may be newer, never older
+        if sent is not None and np.isin(rows, sent[0]).all():
+            envelopes = sent[1][np.searchsorted(sent[0], rows)]
+            return self._opened(rows, rows, envelopes, under, strict=config is not None)
         kept = cast(KeepsEnvelopes, self.index) if self._keeps else self.records
         return self._opened(rows, *kept.vectors(rows), under, strict=config is not None)
 

@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ..data.arrays import Matrix, Rows
+from ..data.arrays import Bytes, Matrix, Rows
 from ..data.filters import Predicate
 from ..data.metrics import Metric
 from ..data.partitions import version_of
@@ -45,8 +45,15 @@ class Opener(Protocol):
     records: Records
     keyring: Keyring
 
-    def open_vectors(self, rows: Rows) -> tuple[Rows, Matrix, npt.NDArray[np.uint8]]:
-        """Fetch and open exact vectors: (found rows in order, (m, dim) vectors, tokens and headers)."""
+    def open_vectors(
+        self, rows: Rows, *, sent: tuple[Rows, Bytes] | None = None
+    ) -> tuple[Rows, Matrix, npt.NDArray[np.uint8]]:
+        """Fetch and open exact vectors: (found rows in order, (m, dim) vectors, tokens and headers).
+
+        Args:
+            rows: (n,) rows.
+            sent: what `records.vectors` has given for these rows and others, ascending.
+        """
         ...
 
 
@@ -211,7 +218,7 @@ class SealedIndex:
         readable = _by_version(changes, dead)
         parts, tail = self._kept(state, changes, readable, opener)
         new = [(version, rows[~_held(rows, parts, tail)]) for version, rows in readable]
-        parts, tail, whole = self._opened(opener, new, parts, tail)
+        parts, tail, whole = self._opened(opener, new, changes.sent, parts, tail)
         self._state = Snapshot(changes.generation, changes.content, changes.stamp, dead, _in_order(parts), tail)
         return self._state, whole, allowed
 
@@ -243,7 +250,12 @@ class SealedIndex:
         return parts, tail
 
     def _opened(
-        self, opener: Opener, new: list[tuple[int, Rows]], parts: tuple[Indexed, ...], tail: Tail
+        self,
+        opener: Opener,
+        new: list[tuple[int, Rows]],
+        sent: tuple[Rows, Bytes] | None,
+        parts: tuple[Indexed, ...],
+        tail: Tail,
     ) -> tuple[tuple[Indexed, ...], Tail, bool]:
         """Open new rows, for the tail, or for a coarse index where they are many."""
         whole = True
@@ -252,7 +264,7 @@ class SealedIndex:
             many = len(rows) > COARSE and not tail.wide
             for start in range(0, len(rows), COARSE if many else _CHUNK):
                 asked = rows[start : start + (COARSE if many else _CHUNK)]
-                found, vectors, _ = opener.open_vectors(asked)
+                found, vectors, _ = opener.open_vectors(asked, sent=sent)
                 whole &= len(found) == len(asked)
                 if not len(found):
                     continue

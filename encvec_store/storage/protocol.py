@@ -95,6 +95,8 @@ class Changes:
     """Rows from this number on were never given out, as far as the store knows."""
     index_dim: int | None = None
     """Coordinates of an index vector; None if the collection was dropped."""
+    sent: tuple[Rows, Bytes] | None = None
+    """What `vectors` returns for the first added rows, ascending, where a store sends it along."""
 
 
 class Records(Protocol):

@@ -42,7 +42,7 @@ class Contract(RecordsContract):
     examples = 10
 
     def test_only_what_changed_is_read(self, records, other, monkeypatch):
-        """Nothing new costs a follower one statement, something new two."""
+        """One statement says whether there is something new, and what."""
         records.put(batch(range(50)), under=CONFIG)
         one = Follower()
         one.follow(other)
@@ -53,6 +53,14 @@ class Contract(RecordsContract):
         records.put(batch([1, 2]), under=CONFIG)
         told = one.follow(other)
         assert (told.whole, len(asked)) == (False, 2)
+        rows, envelopes = told.sent
+        np.testing.assert_array_equal(rows, told.added[1])
+        np.testing.assert_array_equal(envelopes, records.vectors(rows)[1])
+        records.put(batch(range(40)), under=CONFIG)
+        rows, envelopes = one.follow(other).sent
+        np.testing.assert_array_equal(rows, np.sort(records.rows())[-40:][: len(rows)])
+        np.testing.assert_array_equal(envelopes, records.vectors(rows)[1])
+        assert 0 < len(rows) < 40, "many are fetched by whoever needs them"
 
 
 class TestPostgres(Contract):

@@ -27,22 +27,29 @@ _NEVER = 1 << 62
 _ATTEMPTS = 32
 _NOTHING = np.empty(0, np.int64)
 
-# One statement, so one snapshot: the generation is that of the last change in the answer.
+# One statement, so one snapshot: the generation is that of the last change in the answer, and the rows are those that
+# are there at that moment. From the first new row on, the caller has seen nothing; its number is the first eight bytes
+# of the ranges. The upper bound is for the planner: an open range would seem to be a third of the table.
 _HEAD: LiteralString = (
-    "SELECT c.generation, c.content, c.stamp, c.purged, c.next_row, c.index_dim, d.* FROM {collections} AS c"
+    "SELECT c.generation, c.content, c.stamp, c.purged, c.next_row, c.index_dim, d.*, r.partition, r.rows, e.*"
+    " FROM {collections} AS c"
     " CROSS JOIN LATERAL (SELECT count(DISTINCT generation),"
-    " string_agg(rows, ''::bytea ORDER BY generation) FILTER (WHERE kind = {added}),"
+    " string_agg(rows, ''::bytea ORDER BY generation) FILTER (WHERE kind = {added}) AS added,"
     " string_agg(rows, ''::bytea ORDER BY generation) FILTER (WHERE kind = {removed})"
-    " FROM {changes} WHERE collection = {id} AND generation > %s::int8) AS d WHERE c.id = {id}"
+    " FROM {changes} WHERE collection = {id} AND generation > %s::int8) AS d"
+    " CROSS JOIN LATERAL (SELECT ('x' || encode(substr(d.added, 1, 8), 'hex'))::bit(64)::int8 AS first) AS f"
+    " LEFT JOIN LATERAL (SELECT partition, string_agg(int8send(row), ''::bytea ORDER BY row) AS rows FROM {records}"
+    " WHERE row BETWEEN f.first AND c.next_row GROUP BY partition) AS r ON d.added <> ''"
+    " LEFT JOIN LATERAL (SELECT array_agg(row), array_agg(envelope) FROM (SELECT row, envelope FROM {records}"
+    " WHERE row BETWEEN f.first AND c.next_row ORDER BY row LIMIT {few}) AS new) AS e ON d.added <> ''"
+    " WHERE c.id = {id}"
 )
+_FEW = 32
+"""The sealed vectors of so many new rows come with the changes: a follower opens them next."""
 _WHOLE: LiteralString = (
     "SELECT c.generation, c.content, c.stamp, c.next_row, c.index_dim, r.partition, r.rows FROM {collections} AS c"
     " LEFT JOIN (SELECT partition, string_agg(int8send(row), ''::bytea ORDER BY row) AS rows FROM {records}"
     " GROUP BY partition) AS r ON true WHERE c.id = {id}"
-)
-_BETWEEN: LiteralString = (
-    "SELECT partition, string_agg(int8send(row), ''::bytea ORDER BY row) FROM {records}"
-    " WHERE row BETWEEN %s::int8 AND %s::int8 GROUP BY partition"
 )
 _COUNT: LiteralString = (
     "SELECT count(*), coalesce(sum(octet_length(rows)), 0)::int8 FROM {changes} WHERE collection = {id}"
@@ -60,31 +67,29 @@ _FORGET: LiteralString = (
 def changed(records: RecordsReader, since: int, content: int, stamp: int | None) -> Changes | None:
     """Return what `Records.changes` returns."""
 
-    def work(cursor: Cursor, _: int) -> Changes | None:
-        sql = records.names.sql(_HEAD, id=records.collection, added=ADDED, removed=REMOVED)
-        head = cursor.execute(sql, (_NEVER if since < 0 else since,)).fetchone()
-        if head is None:
+    def work(cursor: Cursor, tables: int) -> Changes | None:
+        sql = records.prepared(_HEAD, tables, added=ADDED, removed=REMOVED, few=_FEW)
+        lines = cursor.execute(sql, (_NEVER if since < 0 else since,)).fetchall()
+        if not lines:
             return _gone(since, content)
-        generation, now, current, purged, next_row, index_dim, n, added, removed = head
+        generation, now, current, purged, next_row, index_dim, n, added, removed, _, _, some, sealed = lines[0]
         if (generation, now) == (since, content) and stamp in (None, current):
             return None
         records.follow(now, index_dim)
         # the stamps of earlier generations are not kept
         if now != content or stamp is not None or not purged <= since < generation or n != generation - since:
             return _whole(cursor, records, since)
+        if now != tables:  # replaced meanwhile: treat it as if its tables were gone
+            raise UndefinedTable
         try:
             came, went = unpacked(added or b""), unpacked(removed or b"")
         except ValueError:  # damaged: list all rows
             return _whole(cursor, records, since)
-        partitions = {}
         if len(came):
-            # from the first new row on, the caller has seen nothing
-            sql = records.names.sql(_BETWEEN, now)
-            found = cursor.execute(sql, (int(came[0]), int(came[-1]))).fetchall()
-            # rows that another write has removed meanwhile are missing here; that change comes next
-            partitions = {partition: rows_from(listed) for partition, listed in found}
-            went = went[: np.searchsorted(went, came[0])]
-        return Changes(generation, now, current, partitions, went, False, next_row, index_dim)
+            went = went[: np.searchsorted(went, came[0])]  # the caller has never seen the others
+        partitions = {line[9]: rows_from(line[10]) for line in lines if line[9] is not None}
+        sent = (np.array(some, np.int64), records.envelopes(sealed)) if some else None
+        return Changes(generation, now, current, partitions, went, False, next_row, index_dim, sent)
 
     return records.on_content(work)
 

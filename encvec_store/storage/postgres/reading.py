@@ -54,7 +54,7 @@ class RecordsReader:
         self.spec = spec
         self._content = content
         self._fetches: dict[str, tuple[tuple[int, str], bytes]] = {}
-        """Statements that each search needs, by template or column, with the tables and the extension they are for."""
+        """Statements that are needed often, by template and column, with the tables and the extension they are for."""
         self._dims = {content: spec.index_dim}
 
     @property
@@ -201,9 +201,13 @@ class RecordsReader:
 
     def vectors(self, rows: Rows) -> tuple[Rows, Bytes]:
         """Return (found rows in the order asked, (m, envelope_size) uint8)."""
+        found, parts = self._fetch("envelope", rows, self.spec.envelope_size)
+        return found, self.envelopes(parts)
+
+    def envelopes(self, parts: Sequence[bytes]) -> Bytes:
+        """Return n sealed vectors as (n, envelope_size) uint8."""
         size = self.spec.envelope_size
-        found, parts = self._fetch("envelope", rows, size)
-        return found, np.frombuffer(joined(parts, size), np.uint8).reshape(-1, size)
+        return np.frombuffer(joined(parts, size), np.uint8).reshape(-1, size)
 
     def current(self, rows: Rows, most: int = 0) -> tuple[int, Rows, Bytes, dict[int, bytes]]:
         """Return (a generation, *vectors(rows), {row: payload of at most `most` bytes}); a statement for each 64 MB."""
@@ -216,7 +220,7 @@ class RecordsReader:
 
             def work(cursor: Cursor, content: int, some: bytes = some) -> list[Any]:
                 values = (most, some) if most else (some,)
-                lines = cursor.execute(self._prepared(_CURRENT, content, column), values).fetchall()
+                lines = cursor.execute(self.prepared(_CURRENT, content, column), values).fetchall()
                 if lines and lines[0][3] != content:  # replaced meanwhile: treat it as if its tables were gone
                     raise UndefinedTable
                 return lines
@@ -228,7 +232,7 @@ class RecordsReader:
             parts.update({row: envelope for row, envelope, *_ in lines if row is not None})
             payloads.update({row: payload for row, *_, payload in lines if payload is not None})
         found, envelopes = _in_order(asked, parts)
-        return generation, found, np.frombuffer(joined(envelopes, size), np.uint8).reshape(-1, size), payloads
+        return generation, found, self.envelopes(envelopes), payloads
 
     def index_vectors(self, rows: Rows) -> tuple[Rows, Matrix]:
         """Return (found rows in the order asked, (m, index_dim) float32)."""
@@ -271,16 +275,18 @@ class RecordsReader:
             # a line for each row: aggregated by the server, they would take twice the time
             def work(cursor: Cursor, content: int, some: bytes = some) -> list[Any]:
                 read = column(content) if callable(column) else column
-                return cursor.execute(self._prepared(_FETCH, content, read), (some,)).fetchall()
+                return cursor.execute(self.prepared(_FETCH, content, read), (some,)).fetchall()
 
             parts.update(self.on_content(work))
         return _in_order(asked, parts)
 
-    def _prepared(self, template: LiteralString, content: int, column: LiteralString = "") -> bytes:
+    def prepared(self, template: LiteralString, content: int, column: LiteralString = "", **numbers: int) -> bytes:
+        """Return a statement that is needed often. `names.sql` takes longer than many a search."""
         name, at = template + column, (content, self.names.extension)
         known = self._fetches.get(name)
         if known is None or known[0] != at:
-            sql = self.names.sql(template, content, id=self.collection, column=self.names.part(column))
+            part = self.names.part(column)
+            sql = self.names.sql(template, content, id=self.collection, column=part, **numbers)
             known = self._fetches[name] = at, sql
         return known[1]
 
