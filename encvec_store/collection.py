@@ -36,6 +36,11 @@ class Shared:
     sources: Sources
     lifecycle: Lifecycle
 
+    def close(self) -> None:
+        """Wait for the running job, and store what was built."""
+        self.lifecycle.close()
+        self.session.index.close()
+
 
 class Collection:
     """A named set of encrypted records. `Store.collection` returns it.
@@ -44,6 +49,7 @@ class Collection:
     """
 
     def __init__(self, shared: Shared, oversample: int | None = None) -> None:
+        self._use = shared  # while somebody holds it, the store keeps the collection open
         self._session, self._sources, self._lifecycle = shared.session, shared.sources, shared.lifecycle
         self._oversample = oversample
         self._watch: RecallWatch | None = None
@@ -187,7 +193,11 @@ class Collection:
         return (record for page in self._pages(where, include_vectors=include_vectors) for record in page)
 
     def _pages(self, where: Mapping[str, Any] | None, *, include_vectors: bool) -> Iterator[list[Record]]:
-        return read.pages(self._session, where, include_vectors=include_vectors)
+        return self._kept_open(read.pages(self._session, where, include_vectors=include_vectors))
+
+    def _kept_open(self, pages: Iterator[list[Record]]) -> Iterator[list[Record]]:
+        """Hold the collection until the last page was read."""
+        yield from pages
 
     def index_vectors(self, ids: Sequence[Id]) -> npt.NDArray[np.float32]:
         """Return the index vectors of these ids, as a thief would read them from the store: (n, index_dim).

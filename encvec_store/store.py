@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, NoReturn
@@ -12,12 +13,13 @@ from .data.precision import Precision
 from .data.values import text
 from .engine.candidates import Sources
 from .engine.session import Session
-from .errors import AuthenticationError, CollectionNotFoundError, InputError, StoreClosedError
+from .errors import AuthenticationError, CollectionNotFoundError, EncvecError, InputError, StoreClosedError
 from .indexes.protocol import Connection
 from .indexes.registry import open_connection
 from .keys.keyset import Keyset
 from .maintenance.lifecycle import MODES, Lifecycle
 from .maintenance.rewrite import reseal
+from .openings import Openings
 from .runtime.concurrency import Lock
 from .schemes.device import device
 from .sealed_index import BUDGET, Index, Indexes, index_of
@@ -28,6 +30,8 @@ from .storage.protocol import CollectionSpec, Records
 __all__ = ["Store", "connect", "open_store"]
 
 MAX_NAME_BYTES = 255
+
+log = logging.getLogger("encvec_store")
 
 
 def connect(
@@ -94,8 +98,8 @@ class Store:
         self._keyset = keyset
         self._maintenance = maintenance
         self._replica = replica
-        self._shared: dict[tuple[str, str], Shared] = {}
-        """Open collections by (tenant, name): opened twice, a collection shares keys, settings and index."""
+        self._openings = Openings()
+        """Opened twice, a collection shares keys, settings and index."""
         self._lock = Lock()
         self._closed = False
 
@@ -168,16 +172,17 @@ class Store:
                     created, shared = self._opened(tenant, name, dim, given)
                     if created:
                         oversample = None
-                    self._shared[tenant, name] = shared
+                    shared = self._openings.add((tenant, name), shared)
         shared.session.config.check_same(dim=dim, **given)
         reseal(shared.session)
+        self._close_unused()
         return shared, None if oversample is None else check_oversample(oversample)
 
     def _known(self, tenant: str, name: str) -> Shared | None:
         """Return a collection that is open already, with current settings; None if it is not open."""
         if self._closed:
             raise StoreClosedError("the store is closed")
-        shared = self._shared.get((tenant, name))
+        shared = self._openings.get((tenant, name))
         if shared is None:
             return None
         try:
@@ -235,10 +240,18 @@ class Store:
 
     def _forget(self, tenant: str, name: str) -> None:
         """Release a collection that was dropped."""
-        shared = self._shared.pop((tenant, name), None)
+        shared = self._openings.pop((tenant, name))
         if shared is not None:
             shared.lifecycle.drop()
             shared.session.index.remove()
+
+    def _close_unused(self) -> None:
+        """Close collections that nobody has used for a long time, if many are open."""
+        for each in self._openings.unused():
+            try:
+                each.close()
+            except EncvecError as error:  # it was dropped, perhaps; the records are stored in any case
+                log.info("an index was not stored when its collection was closed: %s", error)
 
     def collections(self, tenant: str | None = None) -> list[tuple[str, str]]:
         """List the collections as (tenant, name), of all tenants or of one.
@@ -266,11 +279,9 @@ class Store:
     def close(self) -> None:
         """Save indexes and release files and connections. A second call does nothing."""
         self._closed = True
-        shared, self._shared = list(self._shared.values()), {}
         try:
-            for each in shared:
-                each.lifecycle.close()
-                each.session.index.close()
+            for each in self._openings.clear():
+                each.close()
         finally:
             self._records.close()
 

@@ -75,6 +75,12 @@ class Job:
             self._ended(running)
             log.warning("maintenance could not start: %s", error)
 
+    @property
+    def running(self) -> bool:
+        """True while the function runs."""
+        self.turn  # noqa: B018 - checks for a fork
+        return self._running is not None
+
     def wait(self) -> None:
         """Wait until no job is running."""
         self.turn  # noqa: B018 - checks for a fork

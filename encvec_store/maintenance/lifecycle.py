@@ -58,8 +58,8 @@ class Lifecycle:
             raise InputError(f"maintenance must be one of {', '.join(MODES)}, got {mode!r}")
         self.mode = mode
         self._session = session
-        self._job = Job("encvec-maintenance")
-        self._indexing = Indexing(session, indexes, self._job, mode)
+        self.job = Job("encvec-maintenance")
+        self._indexing = Indexing(session, indexes, self.job, mode)
         self._not_before = 0
         """After a failure, nothing is tried again automatically until there are this many records."""
         self._failed: str | None = None
@@ -92,9 +92,9 @@ class Lifecycle:
             return
         match self.mode:
             case "inline":
-                self._job.run(self._quietly)
+                self.job.run(self._quietly)
             case "background":
-                self._job.start(self._quietly)
+                self.job.start(self._quietly)
             case _:
                 self._hint(tasks)
 
@@ -104,7 +104,7 @@ class Lifecycle:
 
     def flush(self) -> None:
         """Index what is missing and store the index over opened vectors, so that the next opening is fast."""
-        with self._job.turn:
+        with self.job.turn:
             self._indexing.run(thorough=True)
 
     def due(self) -> list[str]:
@@ -126,7 +126,7 @@ class Lifecycle:
         """
         done: list[str] = []
         before = None
-        with self._job.turn:
+        with self.job.turn:
             done += self._indexing.run(progress, thorough=True, purge=purge)
             for _ in range(_ROUNDS):
                 config = self._session.refresh()
@@ -144,12 +144,12 @@ class Lifecycle:
 
     def close(self) -> None:
         """Wait for the running job, start no other, and store what was built."""
-        self._job.close()
+        self.job.close()
         self._indexing.close()
 
     def drop(self) -> None:
         """Wait for the running job, and start no other: the collection was dropped."""
-        self._job.close()
+        self.job.close()
         self._indexing.drop()
 
     def _standing(self, config: CollectionConfig) -> Standing:
@@ -210,7 +210,7 @@ class Lifecycle:
             ProfileError: too few records, or they vary in too few directions.
             CalibrationError: the scheme has no profile.
         """
-        with self._job.turn:
+        with self.job.turn:
             return self._fit(self._session.refresh() if config is None else config, progress)
 
     def plans(self, count: int) -> bool:
@@ -230,7 +230,7 @@ class Lifecycle:
         Raises:
             ProfileError: they vary in too few directions.
         """
-        with self._job.turn:
+        with self.job.turn:
             config = self._session.refresh()
             ready = config.max_norm is not None or not config.metric.bounded
             if ready and self.plans(count) and not self._session.records.count():
@@ -268,7 +268,7 @@ class Lifecycle:
         The result holds the chosen candidates per hit; the caller applies them to its own opening.
         """
         # no job may change the settings meanwhile
-        with self._job.turn if apply else nullcontext():
+        with self.job.turn if apply else nullcontext():
             session = self._session
             config = session.refresh()
             vectors = (
@@ -307,7 +307,7 @@ class Lifecycle:
     def change(self, scheme: Any, *, max_norm: float | None, progress: Progress | None) -> SchemeChange:
         """Encrypt everything anew under another scheme. See `Collection.change`."""
         session = self._session
-        with self._job.turn, self._indexing.turn:
+        with self.job.turn, self._indexing.turn:
             before = session.refresh()
             fresh = with_scheme(session, before, scheme, max_norm)
             if fresh is not before:

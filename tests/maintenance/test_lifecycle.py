@@ -96,9 +96,9 @@ def test_a_write_beside_the_job_is_not_lost(opened, gate):
     assert gate.began.wait(20)
     write(things, 5, 30)
     gate.opened.set()
-    low_level.lifecycle(things)._job.wait()
+    low_level.lifecycle(things).job.wait()
     write(things, 1, 35)
-    low_level.lifecycle(things)._job.wait()
+    low_level.lifecycle(things).job.wait()
     assert state(things) == "sketch"
     assert things.count() == 36
     assert things.verify().ok
@@ -182,7 +182,7 @@ def test_what_fails_is_raised_to_whom_asked_and_told_to_the_others(opened, caplo
     same = np.repeat(oracle.vectors(1, DIM), 30, axis=0)
     things = opened("background")
     things.upsert(oracle.ids(30), same)
-    low_level.lifecycle(things)._job.wait()
+    low_level.lifecycle(things).job.wait()
     assert "ProfileError: the vectors of the sample are all the same" in caplog.text
     assert things.stats()["profile"]["failed"].startswith("ProfileError")
     with pytest.raises(errors.ProfileError, match="all the same"):

@@ -1,0 +1,74 @@
+"""The open collections of a store. Each is opened once, and kept open for a while after its last use."""
+
+from __future__ import annotations
+
+import weakref
+from collections import OrderedDict
+from dataclasses import replace
+
+from .collection import Shared
+from .runtime.forks import Mutex
+
+__all__ = ["KEPT", "Openings"]
+
+KEPT = 1_000
+"""Collections that a store keeps open. Programs that open one for each request find its keys and index again."""
+_LOOKS = 8
+"""Collections looked at when there are too many. Those in use stay."""
+
+Place = tuple[str, str]
+
+
+class Openings:
+    """Open collections by (tenant, name), the one opened longest ago first.
+
+    What is handed out stands for a use: `Collection` objects hold it, and while they do the collection stays open.
+    """
+
+    def __init__(self) -> None:
+        self._held: OrderedDict[Place, tuple[Shared, weakref.ref[Shared]]] = OrderedDict()
+        """The collection, and what was handed out of it last."""
+        self._lock = Mutex()
+
+    def get(self, place: Place) -> Shared | None:
+        """Return an open collection; None if it is not open."""
+        with self._lock:
+            found = self._held.get(place)
+            return None if found is None else self._used(place, found[0], found[1]())
+
+    def add(self, place: Place, shared: Shared) -> Shared:
+        """Keep a collection. Use what is returned."""
+        with self._lock:
+            return self._used(place, shared, None)
+
+    def pop(self, place: Place) -> Shared | None:
+        """Take out a collection, also one in use."""
+        with self._lock:
+            found = self._held.pop(place, None)
+            return None if found is None else found[0]
+
+    def unused(self) -> list[Shared]:
+        """Take out collections that nobody uses, if there are too many. The caller closes them."""
+        gone = []
+        with self._lock:
+            for _ in range(_LOOKS):
+                if len(self._held) <= KEPT:
+                    break
+                place, (shared, used) = next(iter(self._held.items()))
+                if used() is not None or shared.lifecycle.job.running:
+                    self._held.move_to_end(place)
+                else:
+                    gone.append(self._held.pop(place)[0])
+        return gone
+
+    def clear(self) -> list[Shared]:
+        """Take out all collections."""
+        with self._lock:
+            found, self._held = [shared for shared, _ in self._held.values()], OrderedDict()
+            return found
+
+    def _used(self, place: Place, shared: Shared, handed: Shared | None) -> Shared:
+        use = replace(shared) if handed is None else handed
+        self._held[place] = shared, weakref.ref(use)
+        self._held.move_to_end(place)
+        return use
