@@ -11,17 +11,16 @@ from ..data.filters import Predicate
 from ..data.ids import Id
 from ..errors import StaleConfigError, StoreUnreachableError
 from ..runtime.concurrency import offload
+from ..storage.portions import portions
 from .session import Session
 
-__all__ = ["find", "listed", "looks", "pages", "places", "portions"]
+__all__ = ["find", "listed", "looks", "pages", "places"]
 
 _ATTEMPTS = 4
-PAGE_BYTES = 64 << 20
-"""Bytes of payloads that are read at once, unless a single one has more."""
 
 
 def pages(session: Session, size: int, predicate: Callable[[], Predicate | None] | None = None) -> Iterator[Rows]:
-    """Yield rows, ascending, up to `size` at a time, and only as many as have `PAGE_BYTES` of payloads.
+    """Yield rows, ascending, up to `size` at a time, and only as many as `portions` allows.
 
     Raises StoreUnreachableError if they do not ascend.
 
@@ -33,22 +32,7 @@ def pages(session: Session, size: int, predicate: Callable[[], Predicate | None]
     after = 0
     while len(rows := listed(session, predicate, after=after, limit=size)):
         after = int(rows[-1])
-        yield from portions(session, rows, size)
-
-
-def portions(session: Session, rows: Rows, size: int) -> Iterator[Rows]:
-    """Cut rows into parts as `pages` does: documents may have megabytes, and a thousand of them fill the memory."""
-    for start in range(0, len(rows), size):
-        part = rows[start : start + size]
-        found, sizes = session.records.payload_sizes(part)
-        costs = np.zeros(len(part), np.int64)  # rows that are gone by now cost nothing
-        costs[np.searchsorted(part, found)] = sizes
-        ends, first = np.cumsum(costs), 0
-        while first < len(part):
-            done = ends[first - 1] if first else 0
-            last = max(first + 1, int(np.searchsorted(ends, done + PAGE_BYTES, "right")))
-            yield part[first:last]
-            first = last
+        yield from portions(session.records, rows, size)
 
 
 def listed(

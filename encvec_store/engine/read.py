@@ -12,6 +12,7 @@ from ..data.filters import Filter, Predicate, parse, pushdown
 from ..data.ids import Id, check_ids
 from ..data.records import Record
 from ..errors import InputError, StaleConfigError, StoreUnreachableError
+from ..storage.portions import portions
 from ..storage.protocol import BUSY, union
 from . import lookup
 from .candidates import Sources
@@ -116,7 +117,7 @@ def _matching_rows(session: Session, sources: Sources, where: Mapping[str, Any] 
         rows = lookup.listed(session, _pushed_down(session, node)) if listed is None else listed.rows
         new = np.setdiff1d(rows, known, assume_unique=True)
         gone = 0
-        for part in lookup.portions(session, new, _CHUNK):
+        for part in portions(session.records, new, _CHUNK):
             opened = _matching(session, node, part, include_vectors=False)
             known, matching = union([known, opened.found]), union([matching, opened.matching])
             gone += opened.gone

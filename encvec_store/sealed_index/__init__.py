@@ -6,6 +6,7 @@ from .budget import BUDGET
 from .builder import FIRST, Builder
 from .checking import check, saved
 from .columns import Filtered
+from .filling import fill
 from .index import Opener, SealedIndex
 from .shared import Index, Indexes, index_of
 from .state import Allowed, Listed, Looked, Snapshot
@@ -24,6 +25,7 @@ __all__ = [
     "SealedIndex",
     "Snapshot",
     "check",
+    "fill",
     "index_of",
     "saved",
 ]

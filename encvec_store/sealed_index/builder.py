@@ -18,6 +18,7 @@ from ..data.arrays import Rows
 from ..errors import StoreError, StoreLockedError, StoreUnreachableError
 from ..runtime.concurrency import Lock, offload
 from ..runtime.forks import generation
+from .filling import Source
 from .growth import YOUNG, WideError, from_codes, from_new_records, from_records, from_tail, grown, home, some
 from .index import COARSE, Opener, SealedIndex
 from .kinds import chosen
@@ -323,7 +324,8 @@ class Builder:
         if not thorough and unsaved < max(FIRST, _UNSAVED * indexed):
             return
         try:
-            saved, whole = shelf.save(opener.records, opener.keyring, state)
+            source = Source(opener, self._index.columns)
+            saved, whole = shelf.save(opener.records, opener.keyring, state, source)
         except StoreError as error:
             self._refuse(error)
             return

@@ -1,13 +1,12 @@
 """Metadata of the records in memory, a column for each field: a filter then says at once which rows pass.
 
-The content of a row never changes, so a column only grows. A distinct value is kept once, and has a number.
+The content of a row never changes, so a column only grows.
 """
 
 from __future__ import annotations
 
-import bisect
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -17,132 +16,21 @@ import numpy.typing as npt
 
 from ..data.arrays import Rows
 from ..data.conditions import And, Condition, Filter, Not, fields_of
-from ..data.fields import MISSING, canonical, field_value, kind, order_key, paths
+from ..data.fields import MISSING, field_value, paths
 from ..runtime.forks import Mutex
+from .column import Column, Values
 from .graph import Graph
 from .rowsets import is_among
 from .state import Snapshot
 
-__all__ = ["FieldColumns", "Filtered"]
+__all__ = ["Block", "FieldColumns", "Filtered"]
 
 MOST = 64
 """Fields that become columns by themselves. A field that a filter names always becomes one."""
 _LONG = 256
-"""Characters or bytes of a value that keep its field from becoming a column by itself."""
+"""Characters or bytes of values, on average, that keep their field from becoming a column by itself."""
 Mask = npt.NDArray[np.bool_]
 _NONE = np.empty(0, np.int64)
-_NUMBERS = ("number", "instant", "datetime", "date")
-_LEAST = 1_024
-_VALUE = 300
-"""Bytes that a distinct value takes in the three places that know it."""
-_ABSENT = 0
-"""The number of a missing value."""
-
-
-class _Column:
-    """One field. Not thread-safe: `FieldColumns` guards it."""
-
-    def __init__(self, field: str) -> None:
-        self._field = field
-        self._known: dict[Any, int] = {}
-        self._numbers: dict[bytes, int] = {}
-        self._values: list[Any] = [MISSING]
-        self._codes: npt.NDArray[np.unsignedinteger[Any]] = np.zeros(_LEAST, np.uint8)
-        self._keys: dict[str, tuple[npt.NDArray[np.int64], npt.NDArray[np.float64] | list[Any]]] = {}
-        """By kind: numbers of its values in the order of their keys, and the keys; made when needed."""
-        self._sorted = 1
-        """How many values `_keys` knows; the first is the missing one."""
-
-    @property
-    def bytes(self) -> int:
-        """About the memory held."""
-        return self._codes.nbytes + _VALUE * len(self._values)
-
-    def reorder(self, order: npt.NDArray[np.intp]) -> None:
-        """Put the rows in another order."""
-        self._codes = self._codes[order]
-
-    def write(self, start: int, metadata: Sequence[Mapping[str, Any]]) -> None:
-        """Take the field's values of more rows, which begin at a place."""
-        numbers = np.fromiter(
-            (self._number(field_value(each, self._field)) for each in metadata), np.int64, len(metadata)
-        )
-        stop, most = start + len(numbers), len(self._values) - 1
-        dtype = np.promote_types(self._codes.dtype, np.min_scalar_type(most))
-        if stop > len(self._codes) or dtype != self._codes.dtype:
-            grown = np.zeros(max(len(self._codes), stop + stop // 2), dtype)
-            grown[: len(self._codes)] = self._codes  # a field that appears late begins with fewer than `start`
-            self._codes = grown  # masks that are being made see the old one
-        self._codes[start:stop] = numbers
-
-    def _number(self, value: Any) -> int:
-        if value is MISSING:
-            return _ABSENT
-        try:
-            # 1, 1.0 and True are equal to Python, and only the first two to a filter
-            quick = type(value), value
-            number = self._known.get(quick)
-        except TypeError:  # a list or a dict
-            quick, number = None, None
-        if number is None:
-            number = self._numbers.setdefault(canonical(value), len(self._values))
-            if number == len(self._values):
-                self._values.append(value)
-            if quick is not None and value == value:  # not NaN, which would be another key each time
-                self._known[quick] = number
-        return number
-
-    def mask(self, condition: Condition, count: int) -> Mask:
-        """Return (count,) which of the rows satisfy a condition on the field."""
-        codes, passing = self._codes[:count], np.zeros(len(self._values), np.bool_)
-        match condition.operator:
-            case "exists":
-                passing[_ABSENT], opposite = True, bool(condition.values)
-            case "in" | "nin":
-                numbers = [number for value in condition.values if (number := self._numbers.get(value)) is not None]
-                passing[numbers], opposite = True, condition.operator == "nin"
-            case _:
-                passing[self._in_order(condition)], opposite = True, False
-        if opposite:
-            passing = ~passing
-        found: Mask = passing[codes]
-        return found
-
-    def _in_order(self, condition: Condition) -> npt.NDArray[np.int64]:
-        """Return the numbers of the values that satisfy an operator of order."""
-        (operand,) = condition.values.values()
-        if self._sorted != len(self._values):
-            self._sort()
-        numbers, keys = self._keys.get(kind(operand), (np.empty(0, np.int64), []))
-        want = order_key(operand)
-        if isinstance(keys, list):
-            low, high = bisect.bisect_left(keys, want), bisect.bisect_right(keys, want)
-        else:  # keys are rounded: values that round as the operand does are compared themselves
-            at = _rounded(want)
-            low, high = int(np.searchsorted(keys, at, "left")), int(np.searchsorted(keys, at, "right"))
-        sure = numbers[:low] if condition.operator in ("lt", "lte") else numbers[high:]
-        close = [n for n in numbers[low:high].tolist() if condition({condition.field: self._values[n]})]
-        return np.concatenate([sure, np.array(close, np.int64)])
-
-    def _sort(self) -> None:
-        """Put the values that came since into order."""
-        by_kind: dict[str, list[tuple[Any, int]]] = {}
-        for number, value in enumerate(self._values[self._sorted :], self._sorted):
-            key = order_key(value)
-            if key is not None:
-                by_kind.setdefault(kind(value), []).append((key, number))
-        for name, pairs in by_kind.items():
-            numbers, keys = self._keys.get(name, (np.empty(0, np.int64), []))
-            if name in _NUMBERS:
-                held, more = np.asarray(keys, np.float64), np.array([_rounded(key) for key, _ in pairs], np.float64)
-                order = np.argsort(more, kind="stable")
-                at = np.searchsorted(held, more[order], "right")
-                new = np.array([number for _, number in pairs], np.int64)[order]
-                self._keys[name] = np.insert(numbers, at, new), np.insert(held, at, more[order])
-            else:
-                both = sorted([*zip(keys, numbers.tolist(), strict=True), *pairs])
-                self._keys[name] = np.array([number for _, number in both], np.int64), [key for key, _ in both]
-        self._sorted = len(self._values)
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,12 +71,26 @@ class Filtered:
         return rows[is_among(rows, self._table.rows)]
 
 
+@dataclass(frozen=True, eq=False)
+class Block:
+    """The columns of some rows, as they are stored."""
+
+    rows: Rows
+    """(n,), ascending."""
+    columns: dict[str, Values]
+    left_out: frozenset[str]
+    """Fields that some of the rows have, and that are no columns."""
+    nested: frozenset[str]
+    """Fields that hold dicts."""
+
+
 class FieldColumns:
     """The columns of one collection. Several threads may use them."""
 
     def __init__(self) -> None:
         self._guard = Mutex()
         self._named: set[str] = set()
+        self._dead: frozenset[int] = frozenset()
         self._begin()
 
     def forget(self) -> None:
@@ -198,18 +100,24 @@ class FieldColumns:
 
     def _begin(self) -> None:
         self._table = _Table(_NONE)
-        self._columns: dict[str, _Column] = {}
+        self._columns: dict[str, Column] = {}
         self._left_out: set[str] = set()
         self._nested: set[str] = set()
         """Fields that hold dicts: others may lie in them."""
         self._unreadable: Rows = _NONE
         self._covered: Callable[[], Snapshot | None] = _nothing
-        self._dead: frozenset[int] = frozenset()
+        self.seen: set[str] = set()
+        """Names of stored blocks that were tried."""
 
     @property
     def bytes(self) -> int:
         """About the memory held."""
         return self._table.rows.nbytes + sum(column.bytes for column in list(self._columns.values()))
+
+    @property
+    def rows(self) -> Rows:
+        """The rows known, ascending."""
+        return self._table.rows
 
     @property
     def count(self) -> int:
@@ -225,6 +133,13 @@ class FieldColumns:
                 self._named |= lacking
                 self._begin()
 
+    def follow(self, dead: frozenset[int]) -> None:
+        """Drop everything if other key versions are dead than before."""
+        if dead != self._dead:
+            with self._guard:
+                self._begin()
+                self._dead = dead
+
     def missing(self, state: Snapshot) -> Rows:
         """Return the living rows of a state that are not known yet, ascending.
 
@@ -232,9 +147,7 @@ class FieldColumns:
         """
         if self._covered() is state:
             return _NONE
-        if state.dead != self._dead:
-            self.forget()
-            self._dead = state.dead
+        self.follow(state.dead)
         table = self._table
         graphs = [part.living_rows for part in state.parts if part.graph not in table.places]
         rows = np.concatenate([*graphs, state.tail.rows])
@@ -261,18 +174,46 @@ class FieldColumns:
                 rows, metadata = rows[new], [each for each, is_new in zip(metadata, new, strict=True) if is_new]
             if not len(rows):
                 return
-            for name in self._names(metadata):
-                self._columns.setdefault(name, _Column(name))
-            for column in self._columns.values():
-                column.write(len(table.rows), metadata)
-            every = np.concatenate([table.rows, rows])
-            if (np.diff(every[max(0, len(table.rows) - 1) :]) > 0).all():
-                self._table = _Table(every, table.places)
-            else:
-                order = np.argsort(every)
-                for column in self._columns.values():
-                    column.reorder(order)
-                self._table = _Table(every[order])
+            self._nested |= {name for each in metadata for name, value in each.items() if isinstance(value, dict)}
+            self._choose(metadata)
+            for name, column in self._columns.items():
+                column.write(len(table.rows), _values(metadata, name))
+            self._extend(rows)
+
+    def adopt(self, block: Block, wanted: Rows) -> None:
+        """Take those of the wanted rows, ascending, that are in a block.
+
+        None are taken if the block lacks a field that a filter has named.
+        """
+        with self._guard:
+            lost = block.left_out - self._named
+            hidden = {name for name in self._named - block.columns.keys() if block.nested & set(paths(name))}
+            if lost != block.left_out or hidden:
+                return
+            table = self._table
+            places = np.flatnonzero(is_among(block.rows, wanted) & ~is_among(block.rows, table.rows))
+            if not len(places):
+                return
+            for name in lost & self._columns.keys():
+                del self._columns[name]
+            self._left_out |= lost
+            self._nested |= block.nested
+            for name in block.columns:
+                if name not in self._columns and name not in self._left_out:
+                    self._add_column(name)
+            for name, column in self._columns.items():
+                if name in block.columns:
+                    column.adopt(len(table.rows), block.columns[name], places)
+            self._extend(block.rows[places])
+
+    def block(self, rows: Rows) -> Block:
+        """Return the columns of those of ascending rows that are known."""
+        with self._guard:
+            table = self._table
+            rows = rows[is_among(rows, table.rows)]
+            places = np.searchsorted(table.rows, rows)
+            columns = {name: column.taken(places) for name, column in self._columns.items()}
+            return Block(rows, columns, frozenset(self._left_out), frozenset(self._nested))
 
     def skip(self, rows: Rows) -> None:
         """Note that these rows cannot be opened, or are gone. They pass, so that whoever needs them finds out."""
@@ -297,20 +238,34 @@ class FieldColumns:
         found: Mask = np.logical_and.reduce(masks) if isinstance(node, And) else np.logical_or.reduce(masks)
         return found
 
-    def _names(self, metadata: Sequence[Mapping[str, Any]]) -> list[str]:
-        """Return the names of the fields that these records add to the columns, and leave others out."""
-        found = dict.fromkeys(self._named)
-        for each in metadata:
-            for name, value in each.items():
-                if isinstance(value, dict):
-                    self._nested.add(name)
-                if name in found or name in self._columns or name in self._left_out:
-                    continue
-                if len(self._columns) + len(found) >= MOST or not _is_short(value):
-                    self._left_out.add(name)
+    def _extend(self, rows: Rows) -> None:
+        """Note the rows that the columns have taken at their end."""
+        table = self._table
+        every = np.concatenate([table.rows, rows])
+        if (np.diff(every[max(0, len(table.rows) - 1) :]) > 0).all():
+            self._table = _Table(every, table.places)
+        else:
+            order = np.argsort(every)
+            for column in self._columns.values():
+                column.reorder(order)
+            self._table = _Table(every[order])
+
+    def _choose(self, metadata: Sequence[Mapping[str, Any]]) -> None:
+        """Begin the columns that these records add, and leave other fields out."""
+        for name in self._named - self._columns.keys():
+            self._columns[name] = Column()
+        for name in dict.fromkeys(name for each in metadata for name in each):
+            if name not in self._columns and name not in self._left_out:
+                if len(self._columns) < MOST and _are_short(_values(metadata, name)):
+                    self._columns[name] = Column()
                 else:
-                    found[name] = None
-        return list(found)
+                    self._left_out.add(name)
+
+    def _add_column(self, name: str) -> None:
+        if name in self._named or len(self._columns) < MOST:
+            self._columns[name] = Column()
+        else:
+            self._left_out.add(name)
 
     def _lacking(self, node: Filter) -> set[str]:
         """Return the fields of a filter that some record may have, and for which there is no column."""
@@ -318,16 +273,19 @@ class FieldColumns:
         return {name for name in names if name in self._left_out or self._nested & set(paths(name))}
 
 
-def _is_short(value: Any) -> bool:
-    return not isinstance(value, list | tuple | dict) and not (isinstance(value, str | bytes) and len(value) > _LONG)
+def _values(metadata: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
+    if "." in name:
+        return [field_value(each, name) for each in metadata]
+    return [each.get(name, MISSING) for each in metadata]
+
+
+def _are_short(values: Iterable[Any]) -> bool:
+    """Return True if values are scalars, and not long on average."""
+    there = [value for value in values if value is not MISSING]
+    if any(isinstance(value, list | tuple | dict) for value in there):
+        return False
+    return sum(len(value) for value in there if isinstance(value, str | bytes)) <= _LONG * len(there)
 
 
 def _nothing() -> None:
     return None
-
-
-def _rounded(key: Any) -> float:
-    try:
-        return float(key)
-    except OverflowError:
-        return float("inf") if key > 0 else float("-inf")

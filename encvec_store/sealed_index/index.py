@@ -18,6 +18,7 @@ from ..data.metrics import Metric
 from ..data.partitions import version_of
 from ..errors import StoreUnreachableError
 from ..runtime.concurrency import Lock, offload
+from ..sealing.codec import Decoded
 from ..sealing.keyring import Keyring
 from ..storage.protocol import BUSY, Changes, Records
 from .budget import BUDGET
@@ -54,6 +55,10 @@ class Opener(Protocol):
             rows: (n,) rows.
             sent: what `records.vectors` has given for these rows and others, ascending.
         """
+        ...
+
+    def open_payloads(self, rows: Rows) -> tuple[Rows, list[Decoded], list[bytes]]:
+        """Fetch and open payloads: (found rows, their contents, tokens and headers)."""
         ...
 
 
@@ -199,6 +204,7 @@ class SealedIndex:
     def _update(self, opener: Opener, predicate: Predicate | None) -> tuple[Snapshot, bool, Rows | None]:
         """Follow the records once: (state, False if rows vanished before they were opened, the allowed rows)."""
         dead, state, allowed = frozenset(opener.keyring.dead), self._state, None
+        self.columns.follow(dead)
         if state is None:
             state = self._stored(opener)
         elif self.shelf is not None and state.dead - dead:  # key versions were enabled again

@@ -23,7 +23,7 @@ __all__ = ["Manifest", "StoredGraph", "name_of", "read", "seal"]
 
 log = logging.getLogger("encvec_store")
 
-FORMAT = 1
+FORMAT = 2
 _STEP = 4096
 """The content is padded with blanks to a multiple of this, so that its size hides the digits of its numbers."""
 _KIND = re.compile(r"[a-z][a-z0-9_]{0,15}", re.ASCII)
@@ -75,6 +75,8 @@ class Manifest:
     stamp: int
     """The collection's stamp at that generation."""
     parts: tuple[StoredGraph, ...]
+    columns: tuple[Segment, ...] = ()
+    """Columns of metadata: each row of the parts is in one of them, unless its payload cannot be opened."""
 
     def __post_init__(self) -> None:
         limits = {
@@ -97,13 +99,17 @@ class Manifest:
 
     @property
     def segments(self) -> tuple[Segment, ...]:
-        """All segments of all graphs."""
-        return tuple(segment for part in self.parts for segment in part.segments)
+        """All segments of all graphs, and of columns."""
+        return (*(segment for part in self.parts for segment in part.segments), *self.columns)
 
 
 def seal(keyring: Keyring, manifest: Manifest) -> Blob:
     """Seal a manifest under its key version. Raises KeyUnavailableError."""
-    fields = vars(manifest) | {"format": FORMAT, "parts": [_listed(part) for part in manifest.parts]}
+    fields = vars(manifest) | {
+        "format": FORMAT,
+        "parts": [_listed(part) for part in manifest.parts],
+        "columns": [list(astuple(segment)) for segment in manifest.columns],
+    }
     content = json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()
     content = content.ljust(-(-len(content) // _STEP) * _STEP)
     return keyring.seal_segment(manifest.version, name_of(manifest.version), 0, 1, 0, content)
@@ -132,7 +138,8 @@ def _parsed(content: bytes, version: int) -> Manifest:
     fields = json.loads(content)
     if fields.pop("format") != FORMAT:
         raise ValueError("another format")
-    manifest = Manifest(**fields | {"parts": tuple(map(_graph, fields["parts"]))})
+    columns = tuple(Segment(*segment) for segment in fields["columns"])
+    manifest = Manifest(**fields | {"parts": tuple(map(_graph, fields["parts"])), "columns": columns})
     if manifest.version != version:
         raise ValueError("the manifest of another key version")
     return manifest

@@ -11,7 +11,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -23,6 +25,10 @@ from ..sealing.keyring import INDEX, Keyring
 from ..storage.protocol import Records
 from . import manifest as manifests
 from . import segments
+from .arrays import Array
+from .column_shelf import ColumnShelf
+from .columns import FieldColumns
+from .filling import Source
 from .kinds import restored
 from .lease import lease_name
 from .manifest import Manifest, StoredGraph
@@ -59,6 +65,7 @@ class Shelf:
         """Manifests that could not be read, or whose segments could not: they are replaced."""
         self._cleared: set[int] = set()
         """Destroyed key versions of which nothing is left in the store."""
+        self.columns = ColumnShelf()
         self.refused = False
         """True once the store refused a write: this role, or this process, may only read."""
 
@@ -108,6 +115,7 @@ class Shelf:
             return True
         return any(
             _differs(listed, tuple(part.stored for part in state.parts if part.kept and part.version == version), state)
+            or not self.columns.broken.isdisjoint(segment.name for segment in listed.columns)
             for version, (listed, _) in self._known.items()
         )
 
@@ -115,8 +123,14 @@ class Shelf:
         """Count vectors of graphs that are not stored."""
         return sum(part.graph.count - (part.stored.count if part.stored else 0) for part in state.parts if part.kept)
 
-    def save(self, records: Records, keyring: Keyring, state: Snapshot) -> tuple[Snapshot, bool]:
+    def save(self, records: Records, keyring: Keyring, state: Snapshot, source: Source) -> tuple[Snapshot, bool]:
         """Store what is new. Returns the state with its parts as stored; False if another process stored meanwhile.
+
+        Args:
+            records: the collection's.
+            keyring: seals the segments.
+            state: what is stored.
+            source: of the metadata.
 
         Raises:
             StoreError: the store cannot be written.
@@ -127,7 +141,10 @@ class Shelf:
             if not mine and version not in self._known:
                 continue
             made = [self._stored(records, keyring, parts[place]) for place in mine]
-            swapped = self._swapped(records, keyring, version, made, state)
+            old = self._known[version][0].columns if version in self._known else ()
+            write = partial(self._write, records, keyring, version)
+            columns = self.columns.saved(records, keyring, old, made, source, write)
+            swapped = self._swapped(records, keyring, version, made, columns, state)
             for place, part in zip(mine, made, strict=True):
                 # if another process was faster, it may have deleted any segment that its manifest does not name
                 parts[place] = part if swapped else replace(part, stored=None)
@@ -135,6 +152,21 @@ class Shelf:
                 self._known.pop(version, None)
                 return replace(state, parts=tuple(parts)), False
         return replace(state, parts=tuple(parts)), True
+
+    def fill(self, records: Records, keyring: Keyring, columns: FieldColumns, wanted: Rows) -> None:
+        """Add to columns what is stored of some rows, which ascend. What cannot be read is left out."""
+        for version in keyring.live:
+            listed: tuple[Segment, ...] = ()
+            for _ in range(_ATTEMPTS):
+                found = self._read(records, keyring, version)
+                if found is None or found[0].generation > records.generation():  # see `_loaded`
+                    break
+                listed = found[0].columns
+                with suppress(MissingSegmentError):  # another process stored a newer manifest meanwhile
+                    self.columns.fill(records, keyring, listed, columns, wanted)
+                    break
+            else:
+                self.columns.give_up(listed, "a segment is missing")
 
     def accept(self, records: Records, keyring: Keyring) -> None:
         """Take note of the manifests that others stored, so that the next save may replace them."""
@@ -245,25 +277,33 @@ class Shelf:
         structure = self._write(records, keyring, part.version, part.graph.structure(), count)
         return replace(part, stored=StoredGraph(part.graph.kind, tuple(codes), structure, count))
 
-    def _write(self, records: Records, keyring: Keyring, version: int, arrays: Mapping[str, Rows], n: int) -> Segment:
+    def _write(self, records: Records, keyring: Keyring, version: int, arrays: Mapping[str, Array], n: int) -> Segment:
         segment, parts = segments.sealed(keyring, version, arrays, n)
         for _ in range(0, segment.parts, _PARTS_AT_ONCE):
             records.keep(islice(parts, _PARTS_AT_ONCE))
         return segment
 
-    def _swapped(self, records: Records, keyring: Keyring, version: int, parts: list[Indexed], state: Snapshot) -> bool:
-        """Store a manifest that names these parts, and delete segments that it does not name."""
+    def _swapped(
+        self,
+        records: Records,
+        keyring: Keyring,
+        version: int,
+        parts: list[Indexed],
+        columns: tuple[Segment, ...],
+        state: Snapshot,
+    ) -> bool:
+        """Store a manifest that names these parts and columns, and delete segments that it does not name."""
         before, raw = self._known.get(version, (None, None))
         if before is None:
             raw = records.blob(manifests.name_of(version))
             if raw is not None and raw not in self._broken and self._read(records, keyring, version) is not None:
                 return False  # another process was faster
         entries = tuple(part.stored for part in parts if part.stored is not None)
-        if before is not None and not _differs(before, entries, state):
+        if before is not None and before.columns == columns and not _differs(before, entries, state):
             return True
         number = 1 + max(self._highest.get(version, 0), before.number if before else 0)
         covered = max(0, state.generation), state.content, state.stamp
-        listed = Manifest(version, number, self.dim, self.metric, *covered, entries)
+        listed = Manifest(version, number, self.dim, self.metric, *covered, entries, columns)
         name, blob = manifests.name_of(version), manifests.seal(keyring, listed)
         named = {segment.name for segment in listed.segments}
         theirs = [other for other in self._segments_of(records, version) if other not in named]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from encvec_store import low_level
-from encvec_store.sealed_index import builder, hnsw, index, manifest, shared
+from encvec_store.sealed_index import builder, filling, hnsw, index, manifest, shared
 
 DIM = 12
 
@@ -18,6 +18,7 @@ def small(monkeypatch):
     monkeypatch.setattr(index, "COARSE", 150)
     for module, name, value in ((builder, "FIRST", 60), (builder, "LAST", 10), (builder, "COARSE", 150)):
         monkeypatch.setattr(module, name, value)
+    monkeypatch.setattr(filling, "_FEW", 20)
     monkeypatch.setattr(hnsw, "_NODE", 0)  # so that links are followed, though a scan were cheaper
 
 

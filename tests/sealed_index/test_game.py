@@ -311,8 +311,8 @@ def test_leaks_are_found(kind, contents, tmp_path, monkeypatch):
     """The same thief wins against stores that leak, so he would have found a leak of ours."""
     save, leaky = Shelf.save, {}
 
-    def saved(shelf, records, keyring, state):
-        result = save(shelf, records, keyring, state)
+    def saved(shelf, records, keyring, state, *columns):
+        result = save(shelf, records, keyring, state, *columns)
         leaky.setdefault(id(shelf), (shelf, Leaky(contents)))[1].save(records, state)
         return result
 

@@ -108,7 +108,7 @@ def _fields(keys):
 
 
 CHANGES = {
-    "format": lambda fields: fields.update(format=2),
+    "format": lambda fields: fields.update(format=1),
     "no format": lambda fields: fields.pop("format"),
     "more": lambda fields: fields.update(more=1),
     "less": lambda fields: fields.pop("dim"),

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from encvec_store import errors, low_level
-from encvec_store.engine import lookup, read
+from encvec_store.engine import read
 from encvec_store.engine import write as writing
 from encvec_store.sealing import Keyring
+from encvec_store.storage import portions
 from tests.kits import oracle
 from tests.stores.contract.opened import DIM, QUIET
 
@@ -264,7 +265,7 @@ class RecordContract:
 
     def test_large_documents_are_read_a_few_at_a_time(self, make, monkeypatch):
         """Pages are cut by bytes too, whatever reads them; a single larger document is a page of its own."""
-        monkeypatch.setattr(lookup, "PAGE_BYTES", 60_000)
+        monkeypatch.setattr(portions, "PAGE_BYTES", 60_000)
         things = make()
         names, sizes = oracle.ids(40), [80_000 if i == 20 else 10_000 if i > 20 else 10 for i in range(40)]
         things.upsert(names, oracle.vectors(40), [{"n": i % 2} for i in range(40)], ["x" * size for size in sizes])

@@ -1,0 +1,33 @@
+"""Cuts rows into parts whose payloads fit into memory together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from ..data.arrays import Rows
+from .protocol import Records
+
+__all__ = ["PAGE_BYTES", "portions"]
+
+PAGE_BYTES = 64 << 20
+"""Bytes of payloads that are read at once, unless a single one has more."""
+
+
+def portions(records: Records, rows: Rows, size: int) -> Iterator[Rows]:
+    """Yield up to `size` rows at a time, and only as many as have `PAGE_BYTES` of payloads.
+
+    Documents may have megabytes, and a thousand of them fill the memory.
+    """
+    for start in range(0, len(rows), size):
+        part = rows[start : start + size]
+        found, sizes = records.payload_sizes(part)
+        costs = np.zeros(len(part), np.int64)  # rows that are gone by now cost nothing
+        costs[np.searchsorted(part, found)] = sizes
+        ends, first = np.cumsum(costs), 0
+        while first < len(part):
+            done = ends[first - 1] if first else 0
+            last = max(first + 1, int(np.searchsorted(ends, done + PAGE_BYTES, "right")))
+            yield part[first:last]
+            first = last
