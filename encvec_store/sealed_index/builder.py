@@ -18,7 +18,7 @@ from ..data.arrays import Rows
 from ..errors import StoreError, StoreLockedError, StoreUnreachableError
 from ..runtime.concurrency import Lock, offload
 from ..runtime.forks import generation
-from .filling import Source
+from .filling import RowSource
 from .growth import YOUNG, WideError, from_codes, from_new_records, from_records, from_tail, grown, home, some
 from .index import COARSE, Opener, SealedIndex
 from .kinds import chosen
@@ -324,7 +324,7 @@ class Builder:
         if not thorough and unsaved < max(FIRST, _UNSAVED * indexed):
             return
         try:
-            source = Source(opener, self._index.columns)
+            source = RowSource(opener, self._index.columns)
             saved, whole = shelf.save(opener.records, opener.keyring, state, source)
         except StoreError as error:
             self._refuse(error)

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from ..data.conditions import Condition
 from ..data.fields import MISSING, canonical, kind, order_key
 
-__all__ = ["FIRST", "Column", "Values"]
+__all__ = ["FIRST", "FieldColumn", "Values"]
 
 Mask = npt.NDArray[np.bool_]
 Codes = npt.NDArray[np.unsignedinteger[Any]]
@@ -48,7 +48,7 @@ class Values:
     """The values with the codes from `FIRST` on, all different."""
 
 
-class Column:
+class FieldColumn:
     """One field. Not thread-safe: `FieldColumns` guards it."""
 
     def __init__(self) -> None:

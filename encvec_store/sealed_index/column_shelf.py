@@ -20,7 +20,7 @@ from . import segments
 from .arrays import Array
 from .column_blocks import LEAST, arrays_of, block_of, rows_of, width_of
 from .columns import Block, FieldColumns
-from .filling import Source
+from .filling import RowSource
 from .rowsets import is_among
 from .segments import MissingSegmentError, Segment
 from .state import Indexed
@@ -66,7 +66,7 @@ class ColumnShelf:
         keyring: Keyring,
         old: tuple[Segment, ...],
         parts: list[Indexed],
-        source: Source,
+        source: RowSource,
         write: Writing,
     ) -> tuple[Segment, ...]:
         """Return segments that cover the rows of these parts, and no others; new ones are written.
@@ -117,7 +117,7 @@ class ColumnShelf:
             self._rows.pop(segment.name, None)
         log.warning("stored columns of metadata are built anew from the records: %s", reason)
 
-    def _made(self, records: Records, keyring: Keyring, rows: Rows, again: list[Segment], source: Source) -> Block:
+    def _made(self, records: Records, keyring: Keyring, rows: Rows, again: list[Segment], source: RowSource) -> Block:
         """Return the columns of some rows, from segments and from their source."""
         columns = FieldColumns()
         for block in self._read(records, keyring, again):

@@ -18,7 +18,7 @@ from ..data.arrays import Rows
 from ..data.conditions import And, Condition, Filter, Not, fields_of
 from ..data.fields import MISSING, field_value, paths
 from ..runtime.forks import Mutex
-from .column import Column, Values
+from .column import FieldColumn, Values
 from .graph import Graph
 from .rowsets import is_among
 from .state import Snapshot
@@ -100,7 +100,7 @@ class FieldColumns:
 
     def _begin(self) -> None:
         self._table = _Table(_NONE)
-        self._columns: dict[str, Column] = {}
+        self._columns: dict[str, FieldColumn] = {}
         self._left_out: set[str] = set()
         self._nested: set[str] = set()
         """Fields that hold dicts: others may lie in them."""
@@ -253,17 +253,17 @@ class FieldColumns:
     def _choose(self, metadata: Sequence[Mapping[str, Any]]) -> None:
         """Begin the columns that these records add, and leave other fields out."""
         for name in self._named - self._columns.keys():
-            self._columns[name] = Column()
+            self._columns[name] = FieldColumn()
         for name in dict.fromkeys(name for each in metadata for name in each):
             if name not in self._columns and name not in self._left_out:
                 if len(self._columns) < MOST and _are_short(_values(metadata, name)):
-                    self._columns[name] = Column()
+                    self._columns[name] = FieldColumn()
                 else:
                     self._left_out.add(name)
 
     def _add_column(self, name: str) -> None:
         if name in self._named or len(self._columns) < MOST:
-            self._columns[name] = Column()
+            self._columns[name] = FieldColumn()
         else:
             self._left_out.add(name)
 

@@ -20,7 +20,7 @@ from .state import Snapshot
 if TYPE_CHECKING:
     from .index import Opener, SealedIndex
 
-__all__ = ["Source", "fill"]
+__all__ = ["RowSource", "fill"]
 
 _AT_ONCE = 4_096
 _FEW = 256
@@ -28,7 +28,7 @@ _FEW = 256
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
+class RowSource:
     """Where the metadata of rows comes from, for columns that are stored."""
 
     opener: Opener

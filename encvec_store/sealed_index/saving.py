@@ -28,7 +28,7 @@ from . import segments
 from .arrays import Array
 from .column_shelf import ColumnShelf
 from .columns import FieldColumns
-from .filling import Source
+from .filling import RowSource
 from .kinds import restored
 from .lease import lease_name
 from .manifest import Manifest, StoredGraph
@@ -123,7 +123,7 @@ class Shelf:
         """Count vectors of graphs that are not stored."""
         return sum(part.graph.count - (part.stored.count if part.stored else 0) for part in state.parts if part.kept)
 
-    def save(self, records: Records, keyring: Keyring, state: Snapshot, source: Source) -> tuple[Snapshot, bool]:
+    def save(self, records: Records, keyring: Keyring, state: Snapshot, source: RowSource) -> tuple[Snapshot, bool]:
         """Store what is new. Returns the state with its parts as stored; False if another process stored meanwhile.
 
         Args:

@@ -28,6 +28,11 @@ def apart():
     shared._known.clear()
 
 
+def index_of(things):
+    """Return the sealed index in memory."""
+    return low_level.lifecycle(things)._indexing._index.sealed
+
+
 def vectors_of(n, seed, dim=DIM):
     """Return (n, dim) vectors. A seed is a number or a generator."""
     return np.random.default_rng(seed).normal(size=(n, dim)).astype(np.float32)

@@ -7,12 +7,11 @@ import pytest
 
 import encvec_store as ev
 from encvec_store import low_level
-from encvec_store.engine.session import Session
 from encvec_store.errors import AuthenticationError
 from encvec_store.sealed_index import arrays as containers
 from encvec_store.sealed_index import column_shelf, manifest
 from encvec_store.sealed_index.columns import FieldColumns
-from encvec_store.sealed_index.filling import Source
+from encvec_store.sealed_index.filling import RowSource
 from encvec_store.storage import Blob
 from tests.kits import sealed
 from tests.kits.sealed import apart, vectors_of
@@ -55,15 +54,15 @@ def found(things, where, k=N * 2):
 class Counted:
     """Counts the payloads that are opened."""
 
-    def __init__(self, monkeypatch):
-        self.rows = 0
-        inner = Session.open_payloads
+    def __init__(self, things, monkeypatch):
+        self.rows, kind = 0, type(low_level.session(things))
+        inner = kind.open_payloads
 
         def counting(session, rows, *rest):
             self.rows += len(rows)
             return inner(session, rows, *rest)
 
-        monkeypatch.setattr(Session, "open_payloads", counting)
+        monkeypatch.setattr(kind, "open_payloads", counting)
 
 
 def test_a_fresh_process_opens_no_payloads(tmp_path, keyset, monkeypatch):
@@ -75,7 +74,7 @@ def test_a_fresh_process_opens_no_payloads(tmp_path, keyset, monkeypatch):
     assert segment.count == N
     store.close()
     store, things = opened(url, keyset)
-    counted = Counted(monkeypatch)
+    counted = Counted(things, monkeypatch)
     assert found(things, {"n": {"lt": 3}}) == [0, 1, 2]
     assert found(things, {"text": "t2", "n": {"gte": 100}}) == list(range(102, N, 5))
     assert things.count(where={"text": {"gte": "t3"}}) == N * 2 // 5
@@ -133,12 +132,12 @@ def test_key_versions(tmp_path, keyset, monkeypatch):
     keyset.disable(1)
     assert found(things, {"n": {"gte": 190}}) == list(range(200, 300))
     keyset.enable(1)
-    counted = Counted(monkeypatch)
+    counted = Counted(things, monkeypatch)
     assert found(things, {"n": {"gte": 198}}) == list(range(198, 300))
     assert counted.rows < N
     keyset.destroy(1)
     things.search(vectors_of(1, 0)[0], k=1)
-    columns = low_level.lifecycle(things)._indexing._index.sealed.columns
+    columns = sealed.index_of(things).columns
     assert not columns.count, "they are dropped at the next search, also of one without a filter"
     assert found(things, {"n": {"gte": 190}}) == list(range(200, 300))
     things.maintain()
@@ -183,7 +182,7 @@ def test_damage(tmp_path, keyset, caplog, monkeypatch, what):
     assert first.name not in {segment.name for segment in listed(things)}
     store.close()
     store, things = opened(url, keyset)
-    counted = Counted(monkeypatch)
+    counted = Counted(things, monkeypatch)
     assert found(things, {"n": {"lt": 3}}) == [0, 1, 2]
     assert counted.rows < 10
     store.close()
@@ -229,6 +228,6 @@ def test_a_payload_that_does_not_open_is_in_no_segment(tmp_path, keyset):
             return inner(rows)
 
     columns = FieldColumns()
-    Source(Damaged(), FieldColumns()).add(columns, known)
+    RowSource(Damaged(), FieldColumns()).add(columns, known)
     assert columns.rows.tolist() == [row for row in known.tolist() if row != bad]
     store.close()
