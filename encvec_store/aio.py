@@ -221,6 +221,7 @@ def connect(
     maintenance: str = "background",
     replica: bool = False,
     index_memory: int | None = None,
+    reads: str | None = None,
     **options: Any,
 ) -> Opening:
     """Open a store for asyncio. Await the result, or use it in an `async with` statement.
@@ -231,6 +232,7 @@ def connect(
         maintenance: as for `encvec_store.connect`.
         replica: as for `encvec_store.connect`.
         index_memory: as for `encvec_store.connect`.
+        reads: as for `encvec_store.connect`.
         options: those of the store. `pool` is an open `psycopg_pool.AsyncConnectionPool`, `engine` an `AsyncEngine`
             over psycopg 3; neither is ever closed by us.
 
@@ -238,4 +240,5 @@ def connect(
         UriError: the kind of store or an option is unknown.
         StoreUnreachableError: the store could not be opened.
     """
-    return Opening(url, keyset, options, maintenance=maintenance, replica=replica, index_memory=index_memory)
+    how: dict[str, Any] = {"maintenance": maintenance, "replica": replica, "index_memory": index_memory, "reads": reads}
+    return Opening(url, keyset, options, **how)

@@ -11,7 +11,7 @@ from .collection import Collection, Shared
 from .crypto.envelope import envelope_size
 from .data.precision import Precision
 from .data.values import text
-from .engine.candidates import Sources
+from .engine.candidates import Reading, Sources
 from .engine.session import Session
 from .errors import AuthenticationError, CollectionNotFoundError, EncvecError, InputError, StoreClosedError
 from .indexes.protocol import Connection
@@ -41,6 +41,7 @@ def connect(
     maintenance: str = "background",
     replica: bool = False,
     index_memory: int | None = None,
+    reads: str | None = None,
     **options: Any,
 ) -> Store:
     """Open a store.
@@ -55,13 +56,16 @@ def connect(
         index_memory: bytes that the indexes of all sealed collections of this process may take together; by default a
             quarter of the memory. An index that does not fit gets shorter codes, and those unused for the longest
             time are dropped.
+        reads: which rows of sealed collections a search reads, as a server that watches sees: "candidates", or only
+            the "hits" that it returns, for which the index keeps vectors in half precision in memory.
         options: options of the store, as in its URL.
 
     Raises:
         UriError: unknown kind of store or option.
         StoreUnreachableError: it could not be opened.
     """
-    return open_store(url, keyset, options, maintenance=maintenance, replica=replica, index_memory=index_memory)
+    how: dict[str, Any] = {"maintenance": maintenance, "replica": replica, "index_memory": index_memory, "reads": reads}
+    return open_store(url, keyset, options, **how)
 
 
 def open_store(
@@ -72,6 +76,7 @@ def open_store(
     maintenance: str = "background",
     replica: bool = False,
     index_memory: int | None = None,
+    reads: str | None = None,
     in_loop: bool = False,
 ) -> Store:
     """Do what `connect` does; with `in_loop`, the store waits in an event loop."""
@@ -81,23 +86,31 @@ def open_store(
         )
     if maintenance not in MODES:
         raise InputError(f"maintenance must be one of {', '.join(MODES)}, got {maintenance!r}")
+    reading = Reading() if reads is None else Reading(reads)
     if index_memory is not None:
         BUDGET.set(index_memory)
     connection = open_connection(url, in_loop=in_loop, **options)
-    return Store(connection, keyset, maintenance=maintenance, replica=replica)
+    return Store(connection, keyset, maintenance=maintenance, replica=replica, reading=reading)
 
 
 class Store:
     """The collections at one URL, under one keyset. Close it, or use it in a `with` statement."""
 
     def __init__(
-        self, connection: Connection, keyset: Keyset, *, maintenance: str = "background", replica: bool = False
+        self,
+        connection: Connection,
+        keyset: Keyset,
+        *,
+        maintenance: str = "background",
+        replica: bool = False,
+        reading: Reading | None = None,
     ) -> None:
         self._connection = connection
         self._records = connection.store
         self._keyset = keyset
         self._maintenance = maintenance
         self._replica = replica
+        self._reading = reading or Reading()
         self._openings = Openings()
         """Opened twice, a collection shares keys, settings and index."""
         self._lock = Lock()
@@ -214,7 +227,8 @@ class Store:
         if not session.config.index_dim:
             session.index.forget()  # files of an earlier scheme, if its change was interrupted
         indexes = Indexes(session, lambda config: self._index_of(session, config))
-        return created, Shared(session, Sources(session, indexes), Lifecycle(session, indexes, self._maintenance))
+        sources = Sources(session, indexes, self._reading)
+        return created, Shared(session, sources, Lifecycle(session, indexes, self._maintenance))
 
     def _session_of(self, records: Records, keyring: Keyring) -> Session:
         spec = records.spec

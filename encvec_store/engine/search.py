@@ -23,6 +23,7 @@ from ..sealing.config import CollectionConfig, check_k
 from ..storage.protocol import union
 from . import lookup
 from .candidates import Asked, Found, Sources
+from .parts import Parts
 from .rerank import best
 from .session import Session
 
@@ -98,6 +99,7 @@ class _Search:
         self.k, self.node, self.include_vectors = k, node, include_vectors
         self.decoded: dict[int, tuple[Decoded, bytes]] = {}  # row -> payload, its token and header
         self.sealed: dict[int, bytes] = {}  # row -> sealed payload that came with a candidate
+        self.parts: Parts | None = None  # where sealed parts are read, if not in the store
         self.lost = False  # True if a row vanished during the search, because another writer replaced its record
 
     def hits(self, ask: Asked, wanted: int) -> list[list[Hit]] | None:
@@ -108,6 +110,7 @@ class _Search:
         if ask.covers:
             hits = self._ranked(self._fetched(ask, wanted))
         if hits is None:  # some candidates fail the filter, so each of them is checked
+            self.parts = ask.parts
             hits = self._ranked(self._opened(self._passing(ask, wanted))) or []
         if self.lost and self.session.refresh().rewritten != self.config.rewritten:
             raise StaleConfigError("the collection was rewritten under other settings during the search")
@@ -116,6 +119,7 @@ class _Search:
     def _fetched(self, ask: Asked, wanted: int) -> Found:
         """Return opened candidates. The source has applied the filter."""
         found = ask.opened(wanted)
+        self.parts = ask.parts
         if found is None:
             return self._opened(ask.candidates(wanted))
         self.sealed.update(found.payloads)
@@ -125,7 +129,7 @@ class _Search:
     def _opened(self, lists: list[Rows]) -> Found:
         """Open the vectors of candidates."""
         wanted = union(lists)
-        rows, vectors, heads = self.session.open_vectors(wanted, self.config)
+        rows, vectors, heads = self.session.open_vectors(wanted, self.config, parts=self.parts)
         self.lost |= len(rows) < len(wanted)
         return Found(lists, rows, vectors, heads)
 
@@ -156,7 +160,7 @@ class _Search:
         missing = np.array([row for row in rows.tolist() if row not in self.decoded], np.int64)
         if not len(missing):
             return
-        found, payloads, prefixes = self.session.open_payloads(missing, self.sealed)
+        found, payloads, prefixes = self.session.open_payloads(missing, self.sealed, self.parts)
         self.lost |= len(found) < len(missing)
         self.decoded.update(zip(found.tolist(), zip(payloads, prefixes, strict=True), strict=True))
 

@@ -15,7 +15,7 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 
-from ..crypto.envelope import PREFIX, envelope_size, is_of, revisions
+from ..crypto.envelope import PREFIX, envelope_size
 from ..data.arrays import Rows
 from ..data.filters import Predicate
 from ..data.partitions import by_version, version_of
@@ -36,6 +36,8 @@ from ..sealing.codec import Decoded, of_one_write
 from ..sealing.config import CollectionConfig
 from ..sealing.keyring import PROFILE, Keyring
 from ..storage.protocol import BUSY, Records, union
+from .envelopes import are_covered, differ, refusal
+from .parts import Parts
 
 __all__ = ["Session"]
 
@@ -155,8 +157,8 @@ class Session:
             self.keyring.open_vectors(envelopes)
         except (AuthenticationError, KeyUnavailableError):
             return
-        if not _covers(self.refresh(force=True), envelopes):
-            raise AuthenticationError(_refused(self.config, envelopes))
+        if not are_covered(self.refresh(force=True), envelopes):
+            raise AuthenticationError(refusal(self.config, envelopes))
 
     def _open_config(self, sealed: bytes) -> CollectionConfig:
         """Open settings and the profile they name. The profile may be replaced between the two reads."""
@@ -210,7 +212,11 @@ class Session:
     # opened parts
 
     def open_vectors(
-        self, rows: Rows, config: CollectionConfig | None = None, sent: tuple[Rows, npt.NDArray[np.uint8]] | None = None
+        self,
+        rows: Rows,
+        config: CollectionConfig | None = None,
+        sent: tuple[Rows, npt.NDArray[np.uint8]] | None = None,
+        parts: Parts | None = None,
     ) -> tuple[Rows, npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
         """Fetch and open exact vectors: (found rows in order, (m, dim) float32, (m, PREFIX) token and header).
 
@@ -220,6 +226,7 @@ class Session:
             rows: (n,) rows.
             config: the settings under which the rows were found; by default the current ones.
             sent: what `records.vectors` has given for these rows and others, ascending. Without it they are fetched.
+            parts: reads sealed parts instead of the store.
 
         Raises:
             AuthenticationError: the key is wrong, a record was altered, or older settings were put back.
@@ -229,18 +236,18 @@ class Session:
         if sent is not None and np.isin(rows, sent[0]).all():
             envelopes = sent[1][np.searchsorted(sent[0], rows)]
             return self._opened(rows, rows, envelopes, under, strict=config is not None)
-        kept = cast(KeepsEnvelopes, self.index) if self._keeps else self.records
-        return self._opened(rows, *kept.vectors(rows), under, strict=config is not None)
+        kept = parts or (cast(KeepsEnvelopes, self.index) if self._keeps else self.records)
+        return self._opened(rows, *kept.vectors(rows), under, strict=config is not None, parts=parts)
 
     def current(
-        self, rows: Rows, config: CollectionConfig, most: int = 0
+        self, rows: Rows, config: CollectionConfig, most: int = 0, parts: Parts | None = None
     ) -> tuple[int, Rows, npt.NDArray[np.float32], npt.NDArray[np.uint8], dict[int, bytes]]:
         """Do what `open_vectors` does by one read: (a generation, *open_vectors(rows), payloads).
 
         The generation was current during the call. Payload envelopes of at most `most` bytes come too, by row.
         """
-        generation, found, envelopes, payloads = self.records.current(rows, most)
-        return generation, *self._opened(rows, found, envelopes, config, strict=True), payloads
+        generation, found, envelopes, payloads = (parts or self.records).current(rows, most)
+        return generation, *self._opened(rows, found, envelopes, config, strict=True, parts=parts), payloads
 
     def nearest(
         self, probes: Probes, limit: int, predicate: Predicate | None, config: CollectionConfig
@@ -258,17 +265,30 @@ class Session:
         return found, vectors, heads
 
     def _opened(
-        self, rows: Rows, found: Rows, envelopes: npt.NDArray[np.uint8], under: CollectionConfig, *, strict: bool
+        self,
+        rows: Rows,
+        found: Rows,
+        envelopes: npt.NDArray[np.uint8],
+        under: CollectionConfig,
+        *,
+        strict: bool,
+        parts: Parts | None = None,
     ) -> tuple[Rows, npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
         try:
             return found, self._open(envelopes, under, strict=strict), envelopes[:, :PREFIX]
         except AuthenticationError:
+            if parts is not None:
+                parts.forget(rows)
+            if parts is not None and parts.hides:  # reading these rows again would show which ones a query needs
+                if self.refresh(force=True).rewritten != under.rewritten:
+                    raise StaleConfigError("the collection was rewritten under other settings meanwhile") from None
+                raise
             again, fresh = self.records.vectors(rows)
             opened = self._open(fresh, self.config, strict=False)
         if self.refresh(force=True).rewritten != under.rewritten:
             if strict:
                 raise StaleConfigError("the collection was rewritten under other settings meanwhile")
-        elif _differ(found, envelopes, again, fresh):
+        elif differ(found, envelopes, again, fresh):
             log.warning("a cached sealed vector was damaged; the index cache is dropped and rebuilt from the records")
             self.index.forget()
         return again, opened, fresh[:, :PREFIX]
@@ -279,17 +299,17 @@ class Session:
         """Open envelopes that were found under some settings; unless `strict`, the current settings will do too."""
         if not len(envelopes):
             return np.empty((0, under.dim), np.float32)
-        if not _covers(under, envelopes):
+        if not are_covered(under, envelopes):
             now = self.refresh(force=True)
-            if not _covers(now, envelopes):
-                raise AuthenticationError(_refused(now, envelopes))
+            if not are_covered(now, envelopes):
+                raise AuthenticationError(refusal(now, envelopes))
             if strict and now.rewritten != under.rewritten:
                 raise StaleConfigError("the collection was rewritten under other settings meanwhile")
         return offload(len(envelopes), self.keyring.open_vectors, envelopes)
 
     def covers(self, envelopes: npt.NDArray[np.uint8]) -> bool:
         """Say whether (n, size) envelopes name a revision that the current settings cover."""
-        return _covers(self.config, envelopes)
+        return are_covered(self.config, envelopes)
 
     def require_whole(self, heads: npt.NDArray[np.uint8], prefixes: Sequence[bytes], under: CollectionConfig) -> None:
         """Check that the vector and the payload of each of n records were sealed by the same write.
@@ -310,41 +330,20 @@ class Session:
         raise AuthenticationError("a record could not be authenticated")
 
     def open_payloads(
-        self, rows: Rows, have: Mapping[int, bytes] | None = None
+        self, rows: Rows, have: Mapping[int, bytes] | None = None, parts: Parts | None = None
     ) -> tuple[Rows, list[Decoded], list[bytes]]:
         """Fetch and open payloads: (found rows, their contents, PREFIX bytes of token and header each).
 
         Args:
             rows: (n,) rows.
             have: envelopes that were fetched before, by row.
+            parts: reads sealed parts instead of the store.
         """
         known = have or {}
         here = [row for row in rows.tolist() if row in known]
         found, envelopes = np.array(here, np.int64), [known[row] for row in here]
         if len(here) < len(rows):
-            more, fetched = self.records.payloads(np.setdiff1d(rows, found) if here else rows)
+            more, fetched = (parts or self.records).payloads(np.setdiff1d(rows, found) if here else rows)
             found, envelopes = np.concatenate([found, more]), envelopes + fetched
         opened = offload(len(envelopes), self.keyring.open_payloads, envelopes)
         return found, opened, [envelope[:PREFIX] for envelope in envelopes]
-
-
-def _differ(rows: Rows, envelopes: npt.NDArray[np.uint8], others: Rows, fresh: npt.NDArray[np.uint8]) -> bool:
-    """Say whether a row had other bytes when it was read again. A row that vanished in between does not count."""
-    _, first, second = np.intersect1d(rows, others, return_indices=True)
-    return not np.array_equal(envelopes[first], fresh[second])
-
-
-def _refused(config: CollectionConfig, envelopes: npt.NDArray[np.uint8]) -> str:
-    """Say why (n, size) envelopes cannot have been written under these settings."""
-    newest = revisions(envelopes)[1]
-    if newest <= config.revision or not is_of(envelopes, config.scheme.number, config.precision):
-        return "a record could not be authenticated"
-    return (
-        f"a record names revision {newest} of the settings, and the store has revision {config.revision}: older"
-        " settings were put back, or the record was altered"
-    )
-
-
-def _covers(config: CollectionConfig, envelopes: npt.NDArray[np.uint8]) -> bool:
-    """Say whether (n, size) envelopes can all have been written under these settings, or earlier ones they cover."""
-    return is_of(envelopes, config.scheme.number, config.precision) and config.covers(*revisions(envelopes))

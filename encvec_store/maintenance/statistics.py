@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..engine.candidates import Sources
 from ..engine.session import Session
 from .lifecycle import Lifecycle
 from .recall import RecallWatch
@@ -12,13 +13,14 @@ __all__ = ["statistics"]
 
 
 def statistics(
-    session: Session, lifecycle: Lifecycle, watch: RecallWatch | None, oversample: int | None
+    session: Session, lifecycle: Lifecycle, sources: Sources, watch: RecallWatch | None, oversample: int | None
 ) -> dict[str, Any]:
     """Return what `Collection.stats` returns.
 
     Args:
         session: of the collection.
         lifecycle: of the collection.
+        sources: of the collection.
         watch: what estimates recall, if anything does.
         oversample: that of this opening; None if it has none of its own.
     """
@@ -34,6 +36,7 @@ def statistics(
         "max_norm": config.max_norm,
         "scheme": {"name": config.scheme.name, **config.scheme.parameters()},
         "leakage": config.scheme.leakage,
+        **sources.stats(config.index_dim),
         "profile": lifecycle.stats(),
         "recall": None if watch is None else watch.stats(),
         "fields": config.policies and {name: policy.value for name, policy in config.policies.items()},

@@ -7,6 +7,7 @@ from .builder import FIRST, Builder
 from .checking import check, saved
 from .columns import Filtered
 from .filling import fill
+from .halves import Filling, Halves
 from .index import Opener, SealedIndex
 from .shared import Index, Indexes, index_of
 from .state import Allowed, Listed, Looked, Snapshot
@@ -16,7 +17,9 @@ __all__ = [
     "FIRST",
     "Allowed",
     "Builder",
+    "Filling",
     "Filtered",
+    "Halves",
     "Index",
     "Indexes",
     "Listed",

@@ -24,6 +24,7 @@ from ..storage.protocol import BUSY, Changes, Records
 from .budget import BUDGET
 from .columns import FieldColumns
 from .gpu import Gpus
+from .halves import Halves
 from .kinds import build
 from .rowsets import is_among, places_of
 from .saving import Shelf
@@ -74,7 +75,7 @@ class SealedIndex:
 
     def __init__(self, metric: Metric, dim: int, shelf: Shelf | None = None, device: str = "cpu") -> None:
         self.gpus = Gpus(device)
-        self.columns, self.filling = FieldColumns(), Lock()
+        self.columns, self.halves, self.filling = FieldColumns(), Halves(metric, dim), Lock()
         self.metric, self.dim, self.shelf = metric, dim, shelf
         self._state: Snapshot | None = None
         self._lock = Lock()
@@ -88,12 +89,13 @@ class SealedIndex:
     def bytes(self) -> int:
         """The memory held."""
         state = self._state
-        return self.columns.bytes + (0 if state is None else state.bytes)
+        return self.columns.bytes + self.halves.bytes + (0 if state is None else state.bytes)
 
     def forget(self) -> None:
         """Drop everything in memory. It is loaded again at the next use."""
         self._state = None
         self.columns.forget()
+        self.halves.forget()
 
     def current(
         self, opener: Opener, predicate: Predicate | None = None, *, stale: bool = False
@@ -189,6 +191,7 @@ class SealedIndex:
             here = np.sort(np.concatenate([state.tail.rows, *(part.living_rows for part in gone)]))
             parts = tuple(offload(len(part.rows), part.only, here) for part in new)
             held = np.sort(np.concatenate([part.rows for part in parts])) if parts else np.empty(0, np.int64)
+            offload(state.tail.count, self.halves.take, state.tail, held)
             tail = offload(state.tail.count, state.tail.without, held)
             self._state = replace(state, parts=_in_order(kept + parts), tail=tail)
         BUDGET.make_room(self)
@@ -205,6 +208,7 @@ class SealedIndex:
         """Follow the records once: (state, False if rows vanished before they were opened, the allowed rows)."""
         dead, state, allowed = frozenset(opener.keyring.dead), self._state, None
         self.columns.follow(dead)
+        self.halves.follow(dead)
         if state is None:
             state = self._stored(opener)
         elif self.shelf is not None and state.dead - dead:  # key versions were enabled again

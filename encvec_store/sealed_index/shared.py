@@ -42,6 +42,7 @@ class Index:
             "tail": 0 if state is None else state.tail.living,
             "on_gpu": sum(len(part.rows) for part in graphs if self.sealed.gpus.holds(part.graph)),
             "memory_bytes": self.sealed.bytes,
+            "half_bytes": self.sealed.halves.bytes,
             "memory_limit": BUDGET.limit,
             "segments": sum(len(each.segments) for each in stored),
             "stored_rows": sum(each.count for each in stored),

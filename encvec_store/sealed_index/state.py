@@ -18,7 +18,7 @@ from .tail import Tail, smallest
 if TYPE_CHECKING:
     from ..indexes.faiss import GpuCopy
 
-__all__ = ["Allowed", "Indexed", "Listed", "Looked", "Snapshot"]
+__all__ = ["Allowed", "Indexed", "Listed", "Lists", "Looked", "Ranks", "Snapshot"]
 
 Lists = list[tuple[Rows, npt.NDArray[np.floating]]]
 """Rows and costs of each query, nearest first."""
@@ -29,6 +29,14 @@ class Allowed(Protocol):
 
     def among(self, rows: Rows, graph: Graph | None = None) -> npt.NDArray[np.bool_]:
         """Say for each of (n,) rows whether it is one of them. Those of a graph ascend."""
+        ...
+
+
+class Ranks(Protocol):
+    """Knows costs of rows better than codes do."""
+
+    def ranked(self, queries: Matrix, lists: Lists) -> Lists:
+        """Return rows and costs of each of (q, dim) queries, with better costs. They compare with those of graphs."""
         ...
 
 
@@ -173,6 +181,8 @@ class Snapshot:
         allowed: Allowed | None = None,
         gpus: Gpus | None = None,
         before: Looked | None = None,
+        ranks: Ranks | None = None,
+        most: int | None = None,
     ) -> tuple[list[Rows], Looked]:
         """Return up to `limit` rows for each of (q, dim) queries, nearest first, and what each graph gave.
 
@@ -183,6 +193,8 @@ class Snapshot:
             gpus: copies of graphs to search instead.
             before: what the graphs of an older state gave for the same queries and the same filter. A graph that is
                 still here, with every row that it gave, is not searched again.
+            ranks: ranks what graphs gave.
+            most: return so many rows of `limit`; None for all.
         """
         known = {} if before is None or (before.limit, before.dead) != (limit, self.dead) else before.lists
         lists = {
@@ -190,14 +202,16 @@ class Snapshot:
             for part in self.parts
         }
         looked, found = Looked(limit, self.dead, lists), list(lists.values())
-        if not self.tail.count:
-            if len(found) == 1:
-                return [rows for rows, _ in found[0]], looked
-        else:
+        most = limit if most is None else most
+        if ranks is not None:
+            found = [ranks.ranked(queries, each) for each in found]
+        elif not self.tail.count and len(found) == 1:
+            return [rows[:most] for rows, _ in found[0]], looked
+        if self.tail.count:
             found.append([self._in_tail(query, limit, allowed) for query in queries])
         if not found:
             return [_NONE for _ in queries], looked
-        return [_merged(each, limit) for each in zip(*found, strict=True)], looked
+        return [_merged(each, most) for each in zip(*found, strict=True)], looked
 
     def matching(self, allowed: Allowed) -> Rows:
         """Return the living rows that are allowed, ascending."""

@@ -16,7 +16,7 @@ LISTS = st.lists(st.lists(st.integers(1, 30), unique=True, max_size=8), min_size
 class Asked:
     """Gives rows of a list, with or without what is behind them."""
 
-    covers = True
+    covers, parts = True, None
 
     def __init__(self, lists, *, opens=True, factor=1):
         self.lists, self.opens, self.factor = [np.array(rows, np.int64) for rows in lists], opens, factor

@@ -25,11 +25,29 @@ def test_in_files(tmp_path, metric, kind):
     History(connect, keyset, metric, 0).live(40)
 
 
-@pytest.mark.parametrize(("kind", "metric"), [("hnsw", "ip"), ("ivfflat", "cosine"), ("none", "l2")])
-def test_on_postgresql(pg_place, metric, kind):
+@pytest.mark.parametrize(("kind", "metric"), [("hnsw", "cosine"), ("ivf", "l2")])
+def test_hits_alone_are_read(tmp_path, metric, kind):
     keyset = ev.Keyset.create("memory:")
 
     def connect(**how):
-        return ev.connect(pg_place.dsn, keyset=keyset, schema=pg_place.schema, index=kind, **how)
+        return ev.connect(f"faiss://{tmp_path}?index={kind}", keyset=keyset, reads="hits", **how)
+
+    History(connect, keyset, metric, 1).live(40)
+
+
+@pytest.mark.parametrize(
+    ("kind", "metric", "reads"),
+    [
+        ("hnsw", "ip", "candidates"),
+        ("ivfflat", "cosine", "candidates"),
+        ("none", "l2", "candidates"),
+        ("hnsw", "l2", "hits"),
+    ],
+)
+def test_on_postgresql(pg_place, metric, kind, reads):
+    keyset = ev.Keyset.create("memory:")
+
+    def connect(**how):
+        return ev.connect(pg_place.dsn, keyset=keyset, schema=pg_place.schema, index=kind, reads=reads, **how)
 
     History(connect, keyset, metric, 0).live(40)

@@ -6,6 +6,8 @@ one source of several.
 
 from __future__ import annotations
 
+from typing import Any
+
 from ...data.filters import Filter
 from ...sealed_index import Indexes
 from ...sealing.config import CollectionConfig
@@ -13,21 +15,44 @@ from ..session import Session
 from .base import Asked, CandidateSource, Found, Matching
 from .encrypted import EncryptedIndex
 from .fusion import Fused, fused
+from .reading import Reading
 from .sealed import SealedSource
 
-__all__ = ["Asked", "CandidateSource", "EncryptedIndex", "Found", "Fused", "SealedSource", "Sources", "fused"]
+__all__ = [
+    "Asked",
+    "CandidateSource",
+    "EncryptedIndex",
+    "Found",
+    "Fused",
+    "Reading",
+    "SealedSource",
+    "Sources",
+    "fused",
+]
+
+_RANKED = "every search: its encrypted query, and the rows of its candidates in the order of their distances"
 
 
 class Sources:
-    """The sources of one session."""
+    """The sources of one session.
 
-    def __init__(self, session: Session, indexes: Indexes) -> None:
+    Args:
+        session: an open collection.
+        indexes: its sealed index.
+        reading: what a store that watches sees of searches in it.
+    """
+
+    def __init__(self, session: Session, indexes: Indexes, reading: Reading) -> None:
         self._encrypted = EncryptedIndex(session)
-        self._sealed = SealedSource(session, indexes)
+        self._sealed = SealedSource(session, indexes, reading)
 
     def source_of(self, index_dim: int) -> CandidateSource:
         """Return the source for index vectors of so many coordinates; 0 means that there are no index vectors."""
         return self._encrypted if index_dim else self._sealed
+
+    def stats(self, index_dim: int) -> dict[str, Any]:
+        """Say what a store that watches sees of searches. See `Collection.stats`."""
+        return {"server_sees": _RANKED} if index_dim else self._sealed.stats()
 
     def matching(self, config: CollectionConfig, node: Filter) -> Matching | None:
         """Return the rows that satisfy a filter; None if that is not in memory. See `SealedSource.matching`."""

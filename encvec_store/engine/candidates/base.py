@@ -11,6 +11,7 @@ import numpy.typing as npt
 from ...data.arrays import Matrix, Rows
 from ...data.filters import Filter, Predicate
 from ...sealing.config import CollectionConfig
+from ..parts import Parts
 
 __all__ = ["Asked", "CandidateSource", "Found", "Matching"]
 
@@ -60,6 +61,8 @@ class Asked(Protocol):
 
     covers: bool
     """True if its candidates satisfy the whole filter, but for a few."""
+    parts: Parts | None
+    """Reads sealed parts of candidates; None for the store itself."""
 
     def wanted(self, k: int, oversample: int) -> int:
         """Return the number of candidates that a query needs for k hits."""

@@ -10,6 +10,7 @@ from ...data.partitions import by_version
 from ...indexes.protocol import Probes, share
 from ...runtime.concurrency import offload
 from ...sealing.config import CollectionConfig
+from ..parts import Parts
 from ..session import Session
 from .base import Asked, Found
 from .fusion import fused
@@ -55,6 +56,7 @@ class _UnderOneKey:
         covers: bool,
     ) -> None:
         self.covers = covers
+        self.parts: Parts | None = None
         self._session, self._config, self._version = session, config, version
         self._probes, self._predicate = probes, predicate
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ...data.arrays import Rows
+from ..parts import Parts
 from .base import Asked, Found
 
 __all__ = ["Fused", "fused", "interleaved"]
@@ -23,6 +24,7 @@ class Fused:
     def __init__(self, parts: Sequence[Asked]) -> None:
         self._parts = parts
         self.covers = all(part.covers for part in parts)
+        self.parts: Parts | None = None
 
     def wanted(self, k: int, oversample: int) -> int:
         """Return the largest number that a source needs."""

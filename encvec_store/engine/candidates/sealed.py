@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ...data.arrays import Matrix, Rows
 from ...data.filters import Filter, Predicate, is_covered
 from ...errors import StaleConfigError
 from ...runtime.concurrency import offload
-from ...sealed_index import BUDGET, Allowed, Indexes, Listed, Looked, SealedIndex, Snapshot
+from ...sealed_index import BUDGET, Allowed, Halves, Indexes, Listed, Looked, SealedIndex, Snapshot
 from ...sealing.config import CollectionConfig
 from ...storage.protocol import union
+from ..parts import Parts, Recent
 from ..session import Session
 from .base import Asked, Found, Matching
 from .columns import passing
+from .halves import halves_of
+from .reading import Reading
 
 __all__ = ["SealedSource"]
 
@@ -26,8 +31,9 @@ than two. Longer ones are fetched for the hits alone."""
 class SealedSource:
     """Names the records nearest to the queries, from vectors that are open in memory."""
 
-    def __init__(self, session: Session, indexes: Indexes) -> None:
-        self._session, self._indexes = session, indexes
+    def __init__(self, session: Session, indexes: Indexes, reading: Reading) -> None:
+        self._session, self._indexes, self._reading = session, indexes, reading
+        self._recent = Recent(session.records) if reading.reads == "hits" else None
 
     def ask(self, config: CollectionConfig, queries: Matrix, node: Filter | None, predicate: Predicate | None) -> Asked:
         """Check the queries. The index is brought up to date when candidates are asked for."""
@@ -37,8 +43,15 @@ class SealedSource:
             raise StaleConfigError("the collection's settings were changed meanwhile")
         BUDGET.used(index)
         if _by_columns(index, config, node):
-            return _Search(self._session, index, config, queries, node, None)
-        return _Search(self._session, index, config, queries, None, predicate)
+            predicate = None
+        else:
+            node = None
+        return _Search(self._session, index, config, queries, node, predicate, self._reading, self._recent)
+
+    def stats(self) -> dict[str, Any]:
+        """Describe how searches read the store."""
+        recent = 0 if self._recent is None else self._recent.bytes
+        return {"reads": self._reading.reads, "server_sees": self._reading.sees, "remembered_bytes": recent}
 
     def matching(self, config: CollectionConfig, node: Filter) -> Matching | None:
         """Return the rows that satisfy a filter; None if no index is in memory."""
@@ -65,10 +78,14 @@ class _Search:
         queries: Matrix,
         node: Filter | None,
         predicate: Predicate | None,
+        reading: Reading,
+        recent: Recent | None,
     ) -> None:
         self._session, self._index, self._config = session, index, config
         self._queries, self._node, self._predicate = queries, node, predicate
         self._hits = 1
+        self._reading, self._recent = reading, recent
+        self.parts: Parts | None = None
         self.covers = True
 
     def wanted(self, k: int, oversample: int) -> int:
@@ -92,9 +109,10 @@ class _Search:
         looked: Looked | None = None
         for _ in range(_ATTEMPTS):
             most = max(limit, state.needs(self._hits))
-            lists, looked = self._nearest(state, self._queries, most, allowed, looked)
-            short = _SHORT if len(lists) == 1 else 0
-            generation, rows, vectors, heads, payloads = session.current(union(lists), self._config, short)
+            ranks = self._ranks(state)
+            lists, looked = self._nearest(state, self._queries, most, allowed, looked, ranks)
+            short = _SHORT if len(lists) == 1 or ranks is not None else 0
+            generation, rows, vectors, heads, payloads = session.current(union(lists), self._config, short, self.parts)
             if generation == state.generation or self._predicate is not None:
                 return Found(lists, rows, vectors, heads, payloads)
             before = state.content
@@ -108,7 +126,10 @@ class _Search:
 
     def explain(self, k: int, oversample: int) -> list[str]:
         state, allowed = self._current()
-        lines = []
+        sees = self._reading.sees
+        if self._recent is not None and self._ranks(state) is None:
+            sees = f"{Reading().sees}. Vectors in half precision do not fit in index_memory"
+        lines = [f"the store sees {sees}"]
         if allowed is not None:
             passing = len(state.matching(allowed))
             how = "by columns in memory" if self._node is not None else "as the store says"
@@ -130,8 +151,26 @@ class _Search:
     def _passing(self, state: Snapshot) -> Allowed | None:
         return None if self._node is None else passing(self._session, self._index, state, self._node)
 
+    def _ranks(self, state: Snapshot) -> Halves | None:
+        """Return what ranks candidates, so that only hits are read; None if candidates are read."""
+        self.parts = None
+        if self._recent is None:
+            return None
+        ranks = halves_of(self._session, self._index, state)
+        if ranks is not None:
+            self._recent.follow(state)
+            self.parts = self._recent
+        return ranks
+
     def _nearest(
-        self, state: Snapshot, queries: Matrix, limit: int, allowed: Allowed | None, before: Looked | None = None
+        self,
+        state: Snapshot,
+        queries: Matrix,
+        limit: int,
+        allowed: Allowed | None,
+        before: Looked | None = None,
+        ranks: Halves | None = None,
     ) -> tuple[list[Rows], Looked]:
         size = _QUERY * len(queries) + state.tail.count // 16 if len(queries) > 1 else state.tail.count // 16
-        return offload(size, state.nearest, queries, limit, allowed, self._index.gpus, before)
+        most = None if ranks is None else self._hits
+        return offload(size, state.nearest, queries, limit, allowed, self._index.gpus, before, ranks, most)
