@@ -28,7 +28,7 @@ from encvec_store.lab.bench.timing import interleave
 K, RECALL, SLOWER = 10, 0.99, 1.0
 QUERIES, BATCH, QUICK = 500, 10_000, (6_000, 64)
 READS = ("candidates", "hits")
-COLUMNS = ["what", "open_s", "p50_ms", "p99_ms", "recall@10", "memory_mb", "half_mb", "stored_mb"]
+COLUMNS = ["what", "open_s", "p50_ms", "p99_ms", "recall@10", "index_mb", "half_mb", "stored_mb"]
 
 
 def filled(store: Store, vectors: Floats, metric: str, show: Show) -> None:
@@ -90,7 +90,7 @@ def measured(place: str, url: str, keys: Keyset, n: int, dim: int, show: Show) -
                 "open_s": opening[reads] if name == reads else None,
                 **row,
                 "recall@10": recall(vectors, queries, times.answers),
-                "memory_mb": (index["memory_bytes"] - index["half_bytes"] + half) / 1e6,
+                "index_mb": (index["memory_bytes"] - index["half_bytes"] + half) / 1e6,
                 "half_mb": half / 1e6,
                 "stored_mb": index["stored_bytes"] / 1e6,
             }

@@ -84,6 +84,8 @@ _COLUMNS: dict[str, tuple[str, int]] = {
     "ingest_peak_mb": ("ingest RSS MiB", 0),
     "bytes": ("bytes", 0),
     "index_mb": ("index MB", 1),
+    "half_mb": ("of it half-precision", 1),
+    "stored_mb": ("stored MB", 1),
     "index_private_mb": ("private MiB", 1),
     "peak_mb": ("peak RSS MiB", 1),
     "library_mb": ("of it libraries", 1),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from random import SystemRandom
 from typing import Protocol
 
 import numpy as np
@@ -21,6 +22,7 @@ _SHARE, _MOST = 16, 64 << 20
 """Share of the memory for indexes that one collection's sealed parts take, and the most they take."""
 _MANY = 1_024
 """Rows of one read, from which on it is not looked at what is remembered."""
+_CHANCE = SystemRandom()
 _ROW = 400
 """Bytes that Python takes for what is remembered of a row."""
 
@@ -54,7 +56,9 @@ class Parts(Protocol):
 
 def shuffled(rows: Rows) -> Rows:
     """Return rows in random order, so that it does not tell which is the nearest."""
-    return np.random.default_rng().permutation(rows)
+    if len(rows) > _MANY:
+        return np.random.default_rng().permutation(rows)
+    return np.array(_CHANCE.sample(rows.tolist(), len(rows)), np.int64)
 
 
 class Recent:

@@ -177,36 +177,45 @@ class Halves:
 
         Costs compare with those of graphs. A row that is not here keeps the cost it has.
         """
+        points = queries
+        if self.metric.name == "cosine":
+            wide = queries.astype(np.float64)
+            points = (wide / np.linalg.norm(wide, axis=1, keepdims=True)).astype(np.float32)
+        if len(lists) == 1:
+            rows, costs = lists[0][0], lists[0][1].astype(np.float32)
+            self._rank(points[0], rows, costs)
+            return [(rows, costs)]
         sizes = [len(rows) for rows, _ in lists]
         rows = np.concatenate([_NONE, *(rows for rows, _ in lists)])
-        costs = np.concatenate([np.empty(0, np.float32), *(costs for _, costs in lists)]).astype(np.float32)
-        points = self.metric.lift_query(queries) if self.metric.name == "cosine" else queries
+        costs = np.concatenate([_NONE, *(costs for _, costs in lists)]).astype(np.float32)
         which = np.repeat(np.arange(len(queries)), sizes)
         for start in range(0, len(rows), _CHUNK):
             part = slice(start, start + _CHUNK)
-            self._rank(points, which[part], rows[part], costs[part])
+            self._rank(points[which[part]], rows[part], costs[part])
         ends = np.cumsum(sizes)[:-1]
         return list(zip(np.split(rows, ends), np.split(costs, ends), strict=True))
 
-    def _rank(self, points: Matrix, which: Rows, rows: Rows, costs: Costs) -> None:
-        """Write the costs of rows for their points, where they are here."""
+    def _rank(self, points: Matrix, rows: Rows, costs: Costs) -> None:
+        """Write the costs of (n,) rows, where they are here, for one point or for (n, dim) points."""
         centre, blocks = self._centre, self._blocks
-        for block in blocks if centre is not None else ():
+        if centre is None:
+            return
+        for block in blocks:
             places = np.searchsorted(block.rows, rows)
             places[places == len(block.rows)] = 0
-            here = block.rows[places] == rows
-            at = np.flatnonzero(here)
-            if not len(at) or centre is None:
+            at = np.flatnonzero(block.rows[places] == rows)
+            if not len(at):
                 continue
             places = places[at]
             vectors = block.halves[places].astype(np.float32)
             vectors *= block.scales[places, None]
-            asked = points[which[at]]
+            vectors += centre
+            asked = points if points.ndim == 1 else points[at]
             if self.metric.name == "l2":
-                vectors -= asked - centre
+                vectors -= asked
                 costs[at] = np.einsum("ij,ij->i", vectors, vectors)
             else:
-                costs[at] = -(np.einsum("ij,ij->i", vectors, asked) + asked @ centre)
+                costs[at] = -(vectors @ asked if asked.ndim == 1 else np.einsum("ij,ij->i", vectors, asked))
 
     def _holds(self, rows: Rows) -> npt.NDArray[np.bool_]:
         held = is_among(rows, self._skipped)

@@ -59,6 +59,16 @@ def test_filters_quickly():
 
 
 @pytest.mark.slow
+def test_reads_quickly():
+    lines = [json.loads(line) for line in python("benchmarks.reads", "--quick", "--json").stdout.splitlines()]
+    rows = {line["what"]: line for line in lines if line["kind"] == "row"}
+    for place in ("faiss:", "postgresql:"):
+        candidates, hits = rows[f"{place} candidates"], rows[f"{place} hits"]
+        assert hits["recall@10"] >= candidates["recall@10"] - 0.005
+        assert hits["half_mb"] > candidates["half_mb"] == 0
+
+
+@pytest.mark.slow
 def test_demo_in_json():
     found = json.loads(python("benchmarks.demo", "--limit", "5000", "--json").stdout)
     plain, first, whole = found["text"]
