@@ -20,6 +20,7 @@ __all__ = ["Parts", "Recent", "shuffled"]
 
 _SHARE, _MOST = 16, 64 << 20
 """Share of the memory for indexes that one collection's sealed parts take, and the most they take."""
+_NOTED = 1 << 20
 _MANY = 1_024
 """Rows of one read, from which on it is not looked at what is remembered."""
 _CHANCE = SystemRandom()
@@ -75,12 +76,20 @@ class Recent:
         self._records, self._guard = records, Mutex()
         self._of: object = None
         self._held: OrderedDict[int, tuple[Sealed, Sealed | None]] = OrderedDict()
-        self._size = 0
+        self._size = self._noted = 0
 
     @property
     def bytes(self) -> int:
         """About the memory held."""
         return self._size
+
+    def swollen(self) -> bool:
+        """Say whether much was remembered or dropped since the last call, so that memory must be counted again."""
+        size = self._size
+        swollen = abs(size - self._noted) > _NOTED
+        if swollen:
+            self._noted = size
+        return swollen
 
     @property
     def limit(self) -> int:
@@ -157,7 +166,6 @@ class Recent:
                 return
             for row, envelope in zip(rows.tolist(), envelopes, strict=True):
                 self._put(row, envelope.tobytes(), payloads.get(row))
-        BUDGET.used(self)
 
     def _put(self, row: int, envelope: Sealed, payload: Sealed | None) -> None:
         self._drop(row)

@@ -15,7 +15,7 @@ from typing import Protocol
 from ..errors import InputError
 from ..runtime.forks import Mutex, renew_in_child
 
-__all__ = ["BUDGET", "Budget", "available"]
+__all__ = ["BUDGET", "Budget", "Holder", "available"]
 
 _SHARE = 4
 _CGROUPS = (

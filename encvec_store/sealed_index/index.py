@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from typing import Protocol
+from weakref import WeakSet
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +22,7 @@ from ..runtime.concurrency import Lock, offload
 from ..sealing.codec import Decoded
 from ..sealing.keyring import Keyring
 from ..storage.protocol import BUSY, Changes, Records
-from .budget import BUDGET
+from .budget import BUDGET, Holder
 from .columns import FieldColumns
 from .gpu import Gpus
 from .halves import Halves
@@ -76,6 +77,8 @@ class SealedIndex:
     def __init__(self, metric: Metric, dim: int, shelf: Shelf | None = None, device: str = "cpu") -> None:
         self.gpus = Gpus(device)
         self.columns, self.halves, self.filling = FieldColumns(), Halves(metric, dim), Lock()
+        self.beside: WeakSet[Holder] = WeakSet()
+        """What searches keep in memory beside the index. It counts as the index's."""
         self.metric, self.dim, self.shelf = metric, dim, shelf
         self._state: Snapshot | None = None
         self._lock = Lock()
@@ -89,13 +92,16 @@ class SealedIndex:
     def bytes(self) -> int:
         """The memory held."""
         state = self._state
-        return self.columns.bytes + self.halves.bytes + (0 if state is None else state.bytes)
+        more = self.columns.bytes + self.halves.bytes + sum(each.bytes for each in self.beside)
+        return more + (0 if state is None else state.bytes)
 
     def forget(self) -> None:
         """Drop everything in memory. It is loaded again at the next use."""
         self._state = None
         self.columns.forget()
         self.halves.forget()
+        for each in list(self.beside):
+            each.forget()
 
     def current(
         self, opener: Opener, predicate: Predicate | None = None, *, stale: bool = False

@@ -42,6 +42,8 @@ class SealedSource:
         if index.state is None and self._session.refresh().index_dim:  # do not open all vectors for a search in vain
             raise StaleConfigError("the collection's settings were changed meanwhile")
         BUDGET.used(index)
+        if self._recent is not None:
+            index.beside.add(self._recent)
         if _by_columns(index, config, node):
             predicate = None
         else:
@@ -113,6 +115,8 @@ class _Search:
             lists, looked = self._nearest(state, self._queries, most, allowed, looked, ranks)
             short = _SHORT if len(lists) == 1 or ranks is not None else 0
             generation, rows, vectors, heads, payloads = session.current(union(lists), self._config, short, self.parts)
+            if self._recent is not None and self._recent.swollen():
+                BUDGET.make_room(self._index)
             if generation == state.generation or self._predicate is not None:
                 return Found(lists, rows, vectors, heads, payloads)
             before = state.content
