@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 
 from encvec_store import store as stores
-from encvec_store.indexes.registry import open_connection
 
 
 class Records:
@@ -48,10 +47,10 @@ class Store:
 
 def watch(monkeypatch):
     """Have stores that are opened from now on watched. Returns the log."""
-    log = []
+    log, connect = [], stores.open_connection
 
     def opened(*given, **how):
-        connection = open_connection(*given, **how)
+        connection = connect(*given, **how)
         return replace(connection, store=Store(connection.store, log))
 
     monkeypatch.setattr(stores, "open_connection", opened)
