@@ -27,7 +27,7 @@ from ..keys.keyset import Keyset
 from ..keys.wrappers.passphrase_source import PASSPHRASE_FILE_VARIABLE, PASSPHRASE_VARIABLE, given
 from ..runtime.urls import holds_password
 from ..store import Store, connect
-from .output import note, printable, progress
+from .output import printable
 
 __all__ = [
     "LIMIT",
@@ -214,21 +214,6 @@ def open_store(place: Place, *, create: bool = False) -> Iterator[Store]:
     # `finish` does the maintenance that is due at the end of a command, with a progress bar
     with connect(place.store_url, keyset=open_keyset(place), maintenance="manual") as store:
         yield store
-
-
-def finish(target: Collection, *, index: bool) -> None:
-    """Do the maintenance that is due after a load, and build the index if asked. A failure loses no records."""
-    sealed = target.stats()["scheme"]["name"] == "sealed"
-    if sealed and not index:
-        return
-    try:
-        with progress("building the index" if sealed else "encrypting anew", target.count()) as advance:
-            target.maintain(progress=advance)
-    except EncvecError as error:
-        note(f"not done now: {error}; `encvec maintain` tries it again")
-    if index:
-        with progress("building the index"):
-            target.flush()
 
 
 def _folder_of(url: str) -> Path | None:

@@ -47,7 +47,9 @@ def export(
     vectors.parquet   columns id, vector, document, and a column a metadata key
     vectors.faiss     a FAISS index; the rest in vectors.jsonl
 
-    A file or table gets its name only when it is complete. If the command is killed, run it again.
+    The export is of one moment, when it begins. Others may write meanwhile; only what replaces the whole collection
+    must wait, in PostgreSQL. A file or table gets its name only when it is complete. If the command is killed, run it
+    again: it begins anew, with a new moment.
     `encvec import DEST COLLECTION --verify-only` compares a table, an array or an index with the collection.
 
     \b

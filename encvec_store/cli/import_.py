@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ from ..transfer.batch import sound
 from ..transfer.load import BATCH, refuse
 from ..transfer.trial import faults_of
 from ..transfer.vectorfile import NAMELESS, VectorFile
+from .building import Indexing, finish
 from .columns import Columns, text_id
-from .common import Failure, Interrupted, Place, finish, open_collection, open_store, place_options, tenant_option
+from .common import Failure, Interrupted, Place, open_collection, open_store, place_options, tenant_option
 from .intake import open_or_make
 from .output import emit, facts, note, progress, snippet, table
 from .plaintext import checked_table, is_url, remains
@@ -96,6 +98,8 @@ def import_(
     Records that exist and are equal bit for bit are left alone. So after an error, Ctrl-C or a kill the same command
     goes on where it stopped, and later it brings what has changed. A batch is written completely or not at all.
 
+    A sealed collection is indexed as it grows, and at the end the index is stored: the next search finds it ready.
+
     Then every record is read back, decrypted and compared with the source, and searches are compared with exact ones.
     The exit code is 1 if anything differs, a row was skipped, or recall@10 is below --min-recall.
 
@@ -110,7 +114,7 @@ def import_(
     sourcing = ("table_name", "id_column", "vector_column", "metadata_columns", "document_column", "flatten")
     reading = _source(source, {name: options.pop(name) for name in (*sourcing, "ids_file", "metadata_file")})
     settings = new_settings(options)
-    done, report = LoadResult(), None
+    done, report, indexing = LoadResult(), None, Indexing(wanted=not no_index)
     answer: dict[str, Any] = {"collection": collection, "tenant": tenant, "source": reading.name}
     with closing(reading), open_store(place, create=not (dry_run or verify_only)) as store:
         if reading.lossy and not as_json:
@@ -129,6 +133,7 @@ def import_(
                         dry_run=dry_run,
                         progress=advance,
                         loaded=done,
+                        wrote=partial(indexing.wrote, target),
                     )
                 if not dry_run:
                     finish(target, index=not no_index)

@@ -8,10 +8,10 @@ from typing import Any
 
 import click
 
-from ..collection import Collection
 from ..errors import EncvecError, InputError
+from .building import Indexing, finish
 from .columns import Columns, listed
-from .common import Failure, Interrupted, Place, finish, open_store, place_options, tenant_option
+from .common import Failure, Interrupted, Place, open_store, place_options, tenant_option
 from .intake import Intake, Tally, open_or_make
 from .order import batches_of, shuffled
 from .output import emit, facts, note, progress
@@ -98,6 +98,7 @@ def ingest(
     A record whose id exists is replaced, but the file must not hold an id twice. Rows without an id get the id
     FILE-STEM:ROW, with rows counted from 0. The file is streamed, and a batch is written completely or not at all.
     After an error or Ctrl-C the same command with --resume goes on where it stopped; it compares ids, not contents.
+    A sealed collection is indexed as it grows, and at the end the index is stored: the next search finds it ready.
     With --on-error skip, rows that cannot be stored are left out and listed, and the exit code is 1.
 
     A store shows the order in which records were written. --shuffle hides the file's order; it takes memory for the
@@ -127,7 +128,7 @@ def ingest(
     with open_store(place, create=True) as store:
         tally = Tally()
         intake = Intake(reader, tally, on_error, resume)
-        target: Collection | None = None
+        indexing, target = Indexing(wanted=not no_index), None
         total = reader.total if limit is None or reader.total is None else min(limit, reader.total)
         batches = shuffled(reader, batch_size, limit, seed) if shuffle else batches_of(reader, batch_size, limit)
         try:
@@ -139,7 +140,8 @@ def ingest(
                             skip = on_error == "skip"
                             made = open_or_make(store, collection, tenant, settings, reader, good, skip=skip)
                             target, tally.created = made
-                        intake.write(target, good)
+                        written = intake.write(target, good)
+                        indexing.wrote(target, len(written.ids))
                     advance(len(batch.ids) + len(batch.faults), None)
             tally.seconds = time.perf_counter() - tally.started
             if target is not None:

@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from .common import Place, finish, open_collection, open_store, place_options, tenant_option
+from .building import finish
+from .common import Place, open_collection, open_store, place_options, tenant_option
 from .output import emit, facts, progress
 
 __all__ = ["scheme"]

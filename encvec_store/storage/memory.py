@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,9 +14,9 @@ import numpy as np
 from ..data.arrays import Bytes, Matrix, Rows
 from ..data.fields import Term
 from ..data.filters import Predicate
-from ..errors import CollectionNotFoundError, StaleConfigError, StoreClosedError, StoreLockedError
+from ..errors import CollectionNotFoundError, StaleConfigError, StoreClosedError, StoreLockedError, StoreReadOnlyError
 from ..runtime.forks import Mutex
-from .memory_content import Content, Row, changed, passes, sizes
+from .memory_content import Content, Row, by_partition, changed, matching, sizes
 from .protocol import Blob, Changes, CollectionSpec, EncryptedBatch
 from .ranges import KEPT
 
@@ -88,6 +89,7 @@ class MemoryRecords:
         self._lock = Mutex()
         """Held for a moment during each lookup or change."""
         self._ended: Exception | None = None
+        self._frozen = False
 
     def end(self, reason: Exception) -> None:
         """Raise this error on every later call."""
@@ -208,12 +210,7 @@ class MemoryRecords:
     def rows(self, predicate: Predicate | None = None, *, after: int = 0, limit: int | None = None) -> Rows:
         """Return rows above `after`, ascending."""
         with self._looking():
-            return self._matching(predicate, after)[:limit]
-
-    def _matching(self, predicate: Predicate | None, after: int = 0) -> Rows:
-        passed = passes(predicate)
-        found = [n for n, row in self._held.rows.items() if n > after and passed(row.terms)]
-        return np.array(sorted(found), np.int64)
+            return matching(self._held, predicate, after)[:limit]
 
     def count(self) -> int:
         """Count all rows."""
@@ -280,7 +277,7 @@ class MemoryRecords:
     def following(self, since: int, content: int, predicate: Predicate) -> tuple[Changes | None, Rows]:
         """Return the changes, and the rows that satisfy a predicate, both as of the same moment."""
         with self._looking():
-            return self._changed(since, content), self._matching(predicate)
+            return self._changed(since, content), matching(self._held, predicate)
 
     def _changed(self, since: int, content: int) -> Changes | None:
         behind = self._generation - since
@@ -291,13 +288,17 @@ class MemoryRecords:
         for added, removed in [] if whole else list(self._changes)[-behind:]:
             went.update(row for row in removed.tolist() if row not in came)
             came.update(added.tolist())
-        partitions: dict[int, list[int]] = {}
-        for row in sorted(self._held.rows if whole else came & self._held.rows.keys()):
-            partitions.setdefault(self._held.rows[row].partition, []).append(row)
-        added_now = {partition: np.array(rows, np.int64) for partition, rows in sorted(partitions.items())}
+        added_now = by_partition(self._held, self._held.rows if whole else came & self._held.rows.keys())
         gone = np.array(sorted(went), np.int64)
         index_dim = self.spec.index_dim
         return Changes(self._generation, self._content, 0, added_now, gone, whole, self._next, index_dim)
+
+    @contextmanager
+    def frozen(self) -> Iterator[MemoryRecords]:
+        with self._looking():  # rows never change, so that only dictionaries are copied
+            made, held = copy.copy(self), Content(self._held.rows.copy(), self._held.tokens.copy())
+            vars(made).update(_held=held, _changes=self._changes.copy(), _frozen=True)
+        yield made
 
     def check(self) -> list[str]:
         """Return an empty list: nothing here can be damaged."""
@@ -314,6 +315,8 @@ class MemoryRecords:
 
     @contextmanager
     def _writing(self, under: bytes | None = None) -> Iterator[None]:
+        if self._frozen:
+            raise StoreReadOnlyError("records as of a moment in the past cannot be written")
         if not self._writer.acquire(timeout=self._timeout):
             raise StoreLockedError("another thread is writing to the collection; nothing was written, try again")
         try:

@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 
-from ..data.arrays import Bytes, Kept
+import numpy as np
+
+from ..data.arrays import Bytes, Kept, Rows
 from ..data.fields import Term
 from ..data.filters import AllOf, AnyOf, Match, Predicate, Present, Range
 from .protocol import Blob, EncryptedBatch
 
-__all__ = ["Content", "Row", "changed", "passes", "sizes"]
+__all__ = ["Content", "Row", "by_partition", "changed", "matching", "passes", "sizes"]
 
 Blobs = dict[tuple[str, int], Blob]
 """Blobs by name and part."""
@@ -100,3 +102,17 @@ def sizes(blobs: Blobs, prefix: str) -> dict[str, tuple[int, int]]:
             parts, size = found.get(name, (0, 0))
             found[name] = parts + 1, size + len(blob.content)
     return found
+
+
+def matching(content: Content, predicate: Predicate | None, after: int = 0) -> Rows:
+    """Return the rows above `after` that satisfy a predicate, ascending."""
+    passed = passes(predicate)
+    return np.array(sorted(n for n, row in content.rows.items() if n > after and passed(row.terms)), np.int64)
+
+
+def by_partition(content: Content, rows: Iterable[int]) -> dict[int, Rows]:
+    """Return rows by their partitions, ascending."""
+    found: dict[int, list[int]] = {}
+    for row in sorted(rows):
+        found.setdefault(content.rows[row].partition, []).append(row)
+    return {partition: np.array(some, np.int64) for partition, some in sorted(found.items())}

@@ -12,6 +12,7 @@ A *partition* is an opaque number, up to 2^44. Only index vectors of one partiti
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -273,6 +274,15 @@ class Records(Protocol):
 
     def following(self, since: int, content: int, predicate: Predicate) -> tuple[Changes | None, Rows]:
         """Return `changes(since, content)` and `rows(predicate)`, both as of the same moment."""
+        ...
+
+    def frozen(self) -> AbstractContextManager[Records]:
+        """Give the records as they are at this moment, to be read for as long as the block runs. Others may write.
+
+        What is given is for one thread, and writes nothing: that raises StoreReadOnlyError. It takes a connection. What
+        others replace meanwhile stays in the store until the end. In PostgreSQL, `replace` and `drop` wait for it, as
+        they do for any reader, and give up after the lock timeout.
+        """
         ...
 
     def check(self) -> list[str]:

@@ -69,6 +69,7 @@ def load(
     dry_run: bool = False,
     progress: Callable[[int, int | None], None] | None = None,
     loaded: LoadResult | None = None,
+    wrote: Callable[[int], None] | None = None,
 ) -> LoadResult:
     """Copy the source into the collection. Records of other ids stay as they are.
 
@@ -80,6 +81,7 @@ def load(
         dry_run: write nothing, and count what would be done.
         progress: called with (rows done since the last call, rows in all).
         loaded: the counts go here, so that the caller has them after an error.
+        wrote: called after each write with its number of records.
 
     Raises:
         RowError: with `stop`; it names the rows. Earlier batches are written.
@@ -106,6 +108,8 @@ def load(
                 names = {fault.id for fault in bad}
                 wanted = wanted.take([place for place, id in enumerate(wanted.ids) if id not in names])
                 _write(None if dry_run else collection, wanted, there, done)
+            if wrote is not None and wanted.ids and not dry_run:
+                wrote(len(wanted.ids))
             done.seconds = time.perf_counter() - started
             if progress is not None:
                 progress(len(batch.ids) + len(batch.faults), source.total)

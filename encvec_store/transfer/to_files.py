@@ -23,7 +23,7 @@ from ..collection import Collection
 from ..data.records import Record
 from ..errors import InputError
 from .typed import record_to_json
-from .unload import Progress, chunks
+from .unload import Moment, Progress, moment
 
 __all__ = ["SUFFIXES", "to_file"]
 
@@ -41,7 +41,7 @@ def to_file(
     replace: bool = False,
     progress: Progress | None = None,
 ) -> int:
-    """Write a collection, in clear, to a file: `.npy`, `.parquet`, or `.faiss`.
+    """Write a collection, in clear, to a file: `.npy`, `.parquet`, or `.faiss`. It is written as it is at one moment.
 
     Arrays and indexes get a second file beside, `.jsonl`: id, metadata and document of each vector, a line each.
 
@@ -67,14 +67,14 @@ def to_file(
     for file in (target, beside):
         if file is not None and file.exists() and not replace:
             raise InputError(f"{file} exists already: name another file, or add --replace")
-    if kind == "parquet":
-        with _fresh(target) as whole:
-            return _parquet(collection, whole, progress)
     with ExitStack() as stack:
+        now = stack.enter_context(moment(collection))
+        if kind == "parquet":
+            return _parquet(now, stack.enter_context(_fresh(target)), progress)
         main = stack.enter_context(_fresh(target))
         lines = stack.enter_context(_fresh(target.with_suffix(".jsonl")))
         write = _npy if kind == "npy" else _faiss(index)
-        return write(collection, main, lines, progress)
+        return write(now, main, lines, progress)
 
 
 @contextmanager
@@ -100,14 +100,14 @@ def _stacked(chunk: list[Record]) -> npt.NDArray[np.float32]:
     return np.stack([record.vector for record in chunk if record.vector is not None])
 
 
-def _npy(collection: Collection, main: IO[bytes], lines: IO[bytes], progress: Progress | None) -> int:
+def _npy(now: Moment, main: IO[bytes], lines: IO[bytes], progress: Progress | None) -> int:
     def header(n: int) -> int:
-        shape = {"descr": "<f4", "fortran_order": False, "shape": (n, collection.dim)}
+        shape = {"descr": "<f4", "fortran_order": False, "shape": (n, now.dim)}
         np.lib.format.write_array_header_1_0(main, shape)
         return main.tell()
 
     begin, n = header(0), 0
-    for chunk in chunks(collection, progress):
+    for chunk in now.chunks(progress):
         main.write(_stacked(chunk).astype("<f4").tobytes())
         lines.writelines(map(_line, chunk))
         n += len(chunk)
@@ -117,13 +117,13 @@ def _npy(collection: Collection, main: IO[bytes], lines: IO[bytes], progress: Pr
 
 
 def _faiss(kind: str) -> Any:
-    def write(collection: Collection, main: IO[bytes], lines: IO[bytes], progress: Progress | None) -> int:
+    def write(now: Moment, main: IO[bytes], lines: IO[bytes], progress: Progress | None) -> int:
         import faiss
 
-        metric = faiss.METRIC_L2 if collection.metric == "l2" else faiss.METRIC_INNER_PRODUCT
-        index: Any = faiss.index_factory(collection.dim, "HNSW32,Flat" if kind == "hnsw" else "Flat", metric)
+        metric = faiss.METRIC_L2 if now.metric == "l2" else faiss.METRIC_INNER_PRODUCT
+        index: Any = faiss.index_factory(now.dim, "HNSW32,Flat" if kind == "hnsw" else "Flat", metric)
         mapped, labels = faiss.IndexIDMap(index), []
-        for chunk in chunks(collection, progress):
+        for chunk in now.chunks(progress):
             index.add(_stacked(chunk))
             lines.writelines(map(_line, chunk))
             texts = [record.id for record in chunk if isinstance(record.id, str)]
@@ -141,15 +141,15 @@ def _faiss(kind: str) -> Any:
 # ------------------------------------------------------------------------------------------- Parquet
 
 
-def _parquet(collection: Collection, main: IO[bytes], progress: Progress | None) -> int:
+def _parquet(now: Moment, main: IO[bytes], progress: Progress | None) -> int:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    vector = pa.list_(pa.float32(), collection.dim)
-    schema = pa.schema([("id", pa.string()), ("vector", vector), ("document", pa.string()), *_columns(collection)])
+    vector = pa.list_(pa.float32(), now.dim)
+    schema = pa.schema([("id", pa.string()), ("vector", vector), ("document", pa.string()), *_columns(now)])
     n = 0
     with pq.ParquetWriter(main, schema) as writer:
-        for chunk in chunks(collection, progress, as_text=True):
+        for chunk in now.chunks(progress, as_text=True):
             rows = [
                 {"id": str(record.id), "vector": record.vector, "document": record.document, **record.metadata}
                 for record in chunk
@@ -174,10 +174,10 @@ def _formless(rows: list[dict[str, Any]], schema: Any) -> str:
     return "the records have no form in Parquet"
 
 
-def _columns(collection: Collection) -> list[tuple[str, Any]]:
+def _columns(now: Moment) -> list[tuple[str, Any]]:
     """Read all metadata once for the type of each column."""
     found: dict[str, Any] = {}
-    for chunk in chunks(collection, vectors=False):
+    for chunk in now.chunks(vectors=False):
         for record in chunk:
             for name, value in record.metadata.items():
                 if value is None:

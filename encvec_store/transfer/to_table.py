@@ -18,7 +18,7 @@ from ..storage.postgres.options import database_of
 from ..storage.postgres.transport import parameters_for
 from .catalog import extension_schema
 from .typed import to_json
-from .unload import Progress, chunks
+from .unload import Moment, Progress, moment
 
 __all__ = ["to_table"]
 
@@ -32,7 +32,8 @@ def to_table(
 ) -> int:
     """Write a collection, in clear, to a table (id text, embedding vector, metadata jsonb, document text).
 
-    The table appears, or replaces the old one, when it is complete. Types that JSON lacks carry tags, as in files.
+    It is written as it is at one moment. The table appears, or replaces the old one, when it is complete. Types that
+    JSON lacks carry tags, as in files.
 
     Args:
         collection: what to write.
@@ -57,7 +58,8 @@ def to_table(
             **{"connect_timeout": 10, **parameters_for(target, place)},
         )
         try:
-            n = _write(connection, collection, table, replace, progress)
+            with moment(collection) as now:
+                n = _write(connection, now, table, replace, progress)
             connection.commit()
         finally:
             connection.close()
@@ -65,7 +67,7 @@ def to_table(
 
 
 def _write(
-    connection: psycopg.Connection[Any], collection: Collection, table: str, replace: bool, progress: Progress | None
+    connection: psycopg.Connection[Any], now: Moment, table: str, replace: bool, progress: Progress | None
 ) -> int:
     cursor = connection.cursor()
     cursor.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
@@ -81,12 +83,12 @@ def _write(
     cursor.execute(
         sql.SQL(
             "CREATE TABLE {} (id text NOT NULL, embedding {}({}) NOT NULL, metadata jsonb NOT NULL, document text)"
-        ).format(fresh, sql.Identifier(extension, "vector"), sql.Literal(collection.dim))
+        ).format(fresh, sql.Identifier(extension, "vector"), sql.Literal(now.dim))
     )
     n = 0
     with cursor.copy(sql.SQL("COPY {} FROM STDIN (FORMAT BINARY)").format(fresh)) as copy:
         copy.write(_HEAD)
-        for chunk in chunks(collection, progress, as_text=True):
+        for chunk in now.chunks(progress, as_text=True):
             copy.write(b"".join(map(_packed, chunk)))
             n += len(chunk)
         copy.write(_TAIL)

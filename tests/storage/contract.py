@@ -12,9 +12,10 @@ from tests.kits import histories
 from tests.kits.records import CONFIG, DIM, SPEC, WIDTH, batch, content, kept, of_batch, token, tokens
 from tests.storage.blobs import BlobsContract
 from tests.storage.changes import ChangesContract
+from tests.storage.frozen import FrozenContract
 
 
-class RecordsContract(BlobsContract, ChangesContract):
+class RecordsContract(BlobsContract, ChangesContract, FrozenContract):
     """Subclasses define the fixture `fresh`.
 
     It is a function that returns a context manager of an empty place: a function that opens a store there, as another

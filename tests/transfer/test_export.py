@@ -250,19 +250,6 @@ def test_files_are_not_replaced_unasked(home, encvec, vectors_stored):
     assert len((home / "a.npy").read_bytes()) == len(before) - 4 * DIM
 
 
-def test_a_record_that_is_written_meanwhile_stops_the_export(docs, tmp_path, monkeypatch):
-    scroll = type(docs).scroll
-
-    def twice(self, *args, **more):
-        yield from scroll(self, *args, **more)
-        yield from self.get(["r/3"])
-
-    monkeypatch.setattr(type(docs), "scroll", twice)
-    with pytest.raises(errors.StoreError, match="was written while it was exported"):
-        to_file(docs, tmp_path / "a.npy")
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.parametrize(
     ("args", "said"),
     [
@@ -293,4 +280,5 @@ def test_long_documents_are_exported_a_few_at_a_time(store, monkeypatch):
     things = store.collection("long", dim=DIM)
     things.upsert([str(i) for i in range(20)], vectors(20), None, ["x" * 10_000] * 20)
     monkeypatch.setattr(unload, "_BYTES", 35_000)
-    assert [len(chunk) for chunk in unload.chunks(things)] == [4] * 5
+    with unload.moment(things) as now:
+        assert [len(chunk) for chunk in now.chunks()] == [4] * 5

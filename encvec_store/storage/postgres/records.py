@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from itertools import chain
-from typing import Any
+from typing import Any, LiteralString
+
+from psycopg.errors import UndefinedTable
 
 from ...data.arrays import Rows
 from ...data.filters import Predicate
-from ..protocol import Blob, Changes, CollectionSpec, EncryptedBatch
+from ...errors import StoreUnreachableError
+from ..protocol import BUSY, Blob, Changes, CollectionSpec, EncryptedBatch
 from .blobs import keep
 from .changes import changed, following, purge
 from .check import check_content, sizes
+from .faults import translated
 from .reading import RecordsReader
 from .server import Server
 from .source import Cursor, Source
@@ -22,6 +28,8 @@ __all__ = ["IndexNew", "PostgresRecords"]
 
 IndexNew = Callable[[Cursor, int, dict[int, int], int], None]
 """Indexes tables before others can see them: (cursor, number of the tables, records by partition, index_dim)."""
+_TOUCH: LiteralString = "SELECT FROM {records} LIMIT 0"
+_ATTEMPTS = 5
 
 
 class PostgresRecords(RecordsReader):
@@ -82,6 +90,27 @@ class PostgresRecords(RecordsReader):
 
     def following(self, since: int, content: int, predicate: Predicate) -> tuple[Changes | None, Rows]:
         return following(self, since, content, predicate)
+
+    @contextmanager
+    def frozen(self) -> Iterator[PostgresRecords]:
+        with ExitStack() as stack:
+            yield self._as_now(stack)
+
+    def _as_now(self, stack: ExitStack) -> PostgresRecords:
+        for _ in range(_ATTEMPTS):
+            with translated("read", self.source.place), ExitStack() as trial:
+                made = copy.copy(self)
+                made.source = trial.enter_context(self.source.frozen())
+                made._writer, made.on_replace = PostgresWriter(made), None  # noqa: SLF001
+                made.catch_up()
+                touch = made.names.sql(_TOUCH, made.content)
+                try:  # from then on nobody can drop the table
+                    made.source.read(lambda cursor, touch=touch: cursor.execute(touch))  # type: ignore[misc]
+                except UndefinedTable:  # replaced after the snapshot was taken
+                    continue
+                stack.push(trial.pop_all())
+                return made
+        raise StoreUnreachableError(BUSY)
 
     def check(self) -> list[str]:
         return self.on_content(lambda cursor, content: check_content(cursor, content, self))

@@ -18,7 +18,7 @@ from typing import Any, LiteralString, TypeVar
 
 import psycopg
 
-from ...errors import OutcomeUnknownError, StoreError
+from ...errors import OutcomeUnknownError, StoreError, StoreReadOnlyError
 from ...runtime.concurrency import caller, sleep
 from .connections import Connections
 from .driver import Cursor
@@ -46,6 +46,8 @@ class Source:
         self.place = connections.place
         self._connections = connections
         self._local: Mapping[str, str] = {}
+        self._held: Cursor | None = None
+        """A cursor in a transaction, through which everything is read."""
 
     @property
     def options(self) -> PostgresOptions:
@@ -122,6 +124,8 @@ class Source:
             OutcomeUnknownError: the connection was lost while it was committed, and it cannot be told whether it was.
         """
         number = ""
+        if self._held is not None:
+            raise StoreReadOnlyError("records as of a moment in the past cannot be written")
         try:
             with ExitStack() as stack:
                 cursor, begun = self._begin(stack)
@@ -145,12 +149,47 @@ class Source:
         finally:
             _lent.set(before)
 
+    @contextmanager
+    def frozen(self) -> Iterator[Source]:
+        """Give a source whose reads all see the database as it is now, in one transaction. Use it in one thread.
+
+        Raises:
+            StoreUnreachableError: no connection.
+        """
+        limit = self.options.statement_timeout
+        local = {**self._local, "idle_in_transaction_session_timeout": "0"}
+        if limit:
+            local["statement_timeout"] = f"{round(limit * 1000)}ms"
+        with ExitStack() as stack:
+            other = copy.copy(self)
+            other._held = self._as_now(stack, local)  # noqa: SLF001
+            yield other
+
+    def _as_now(self, stack: ExitStack, local: Mapping[str, str]) -> Cursor:
+        """Return a cursor in a transaction that sees the database as it is now."""
+        attempt = 0
+        while True:
+            try:
+                with ExitStack() as trial:
+                    cursor = trial.enter_context(self._cursor())
+                    trial.enter_context(cursor.connection.transaction())
+                    cursor.execute(b"SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+                    self.set_local(cursor, local)
+                    stack.push(trial.pop_all())
+                    return cursor
+            except psycopg.Error as error:
+                attempt += 1
+                if not self._again(error, attempt):
+                    raise
+
     @property
     def once(self) -> bool:
-        """True if the caller is in `reading_through`, where nothing can be read after an error."""
+        """True in `reading_through` and in `frozen`, where nothing can be read after an error."""
         return self._lent() is not None
 
     def _lent(self) -> Cursor | None:
+        if self._held is not None:
+            return self._held
         lent = _lent.get()
         return lent[2] if lent is not None and lent[0] is caller() and lent[1] is self else None
 

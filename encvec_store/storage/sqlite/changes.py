@@ -12,7 +12,8 @@ from ...errors import StoreUnreachableError
 from ..protocol import Changes, union
 from ..ranges import ADDED, BYTES_MOST, ENTRIES_MOST, KEPT, REMOVED, entries, unpacked
 from ..values import COUNT, WIDTH, integer
-from .database import ascending, first_free, numbers
+from .database import first_free
+from .packing import ascending, numbers
 
 __all__ = ["Done", "forget_all", "forget_some", "listed", "many", "note"]
 

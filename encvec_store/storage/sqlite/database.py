@@ -6,6 +6,7 @@ driver, because the row processing of SQLAlchemy doubles the time to read a hund
 
 from __future__ import annotations
 
+import copy
 import errno
 import logging
 import os
@@ -16,9 +17,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import numpy as np
-
-from ...data.arrays import Rows
 from ...errors import StoreClosedError, StoreLockedError, StoreReadOnlyError, StoreUnreachableError
 from ...runtime.forks import Mutex, generation, never_freed, renew_in_child
 from ..revisions import VERSION_TABLE, judge
@@ -26,7 +24,7 @@ from ..values import integer
 from .connections import CACHE, WAL, ConnectionPool, SqliteFile
 from .files import create
 
-__all__ = ["FILE_NAME", "OF_A_RECORD", "Database", "ascending", "first_free", "numbers"]
+__all__ = ["FILE_NAME", "OF_A_RECORD", "Database", "first_free"]
 
 FILE_NAME = "records.sqlite3"
 OF_A_RECORD = ("vectors", "index_vectors", "terms", "records")
@@ -55,6 +53,8 @@ class Database:
         self._timeout = lock_timeout
         self._writer, self._watching = Mutex(), Mutex()
         self._closed = False
+        self._held: sqlite3.Connection | None = None
+        """A connection in a snapshot, through which everything is read."""
         self._watch: sqlite3.Connection | None = None
         """Never writes: SQLite does not count the commits of a connection itself."""
         self._size, self._cut = 0, False
@@ -106,11 +106,23 @@ class Database:
     def snapshot(self) -> Iterator[sqlite3.Cursor]:
         """Give a cursor whose reads all see the same state."""
         with self._translated("read"), self._cursor() as cursor:
+            if self._held is not None:
+                yield cursor
+                return
             cursor.execute("BEGIN")
             try:
                 yield cursor
             finally:
                 cursor.execute("ROLLBACK")
+
+    @contextmanager
+    def frozen(self) -> Iterator[Database]:
+        """Give the database as it is now, for reading in one thread. The write-ahead log grows until the end."""
+        with self.snapshot() as cursor:
+            cursor.execute("SELECT count(*) FROM meta").fetchone()  # a snapshot begins at its first read
+            held = copy.copy(self)
+            held._held, held.read_only = cursor.connection, True  # noqa: SLF001
+            yield held
 
     @contextmanager
     def write(self) -> Iterator[sqlite3.Cursor]:
@@ -189,6 +201,8 @@ class Database:
 
     def data_version(self) -> int:
         """Return a number that changes whenever anybody has committed anything. Takes microseconds."""
+        if self._held is not None:
+            return 0
         with self._watching:
             if self._closed:
                 raise StoreClosedError("the store is closed")
@@ -230,6 +244,9 @@ class Database:
     def _cursor(self) -> Iterator[sqlite3.Cursor]:
         if self._closed:
             raise StoreClosedError("the store is closed")
+        if self._held is not None:
+            yield self._held.cursor()
+            return
         with self._connections.cursor() as cursor:
             if self._was_cut():
                 cursor.execute("PRAGMA mmap_size = 0")
@@ -323,19 +340,3 @@ def first_free(cursor: sqlite3.Cursor) -> int:
     """Return the first row number that was never given out."""
     found = cursor.execute("SELECT value FROM meta WHERE name = 'next_row'").fetchone()
     return integer(None if found is None else found[0], "the next row number", least=1)
-
-
-def numbers(text: str | None) -> Rows:
-    """Return the numbers of a `group_concat`. For many rows this is three times as fast as fetching each.
-
-    Raises StoreUnreachableError if they are no integers.
-    """
-    try:
-        return np.fromstring(text or "", np.int64, sep=",")
-    except (ValueError, DeprecationWarning):
-        raise StoreUnreachableError("the store is damaged: a number must be an integer") from None
-
-
-def ascending(text: str | None) -> Rows:
-    """Return the numbers of a `group_concat`, sorted."""
-    return np.sort(numbers(text), kind="stable")

@@ -13,7 +13,7 @@ import numpy as np
 
 from ...data.arrays import Rows
 from ...data.filters import AllOf, AnyOf, Match, Predicate, Present, Range, breadth
-from .database import ascending
+from .packing import ascending
 
 __all__ = ["matching_rows"]
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ...data.arrays import Bytes, Matrix, Rows
 from ...data.fields import Term
@@ -23,7 +23,8 @@ from . import blobs as blob_table
 from . import changes
 from .blobs import content as _blob
 from .check import check_records
-from .database import FILE_NAME, Database, ascending
+from .database import FILE_NAME, Database
+from .packing import as_json, ascending, matrix
 from .predicates import matching_rows
 from .writing import SqliteWriter, with_tokens
 
@@ -134,7 +135,7 @@ class SqliteRecords:
         if not len(rows):
             return 0
         with self._database.write() as cursor:
-            gone = cursor.execute(f"SELECT row, partition {_THESE}", (_as_json(rows), self.collection)).fetchall()
+            gone = cursor.execute(f"SELECT row, partition {_THESE}", (as_json(rows), self.collection)).fetchall()
             if gone:
                 writer = self._writer(cursor)
                 writer.delete(gone)
@@ -202,7 +203,7 @@ class SqliteRecords:
         """Return (found rows in the order asked, (m, envelope_size) uint8)."""
         with self._database.read() as cursor:
             found, envelopes = self._fetch(cursor, _ENVELOPES, rows)
-        return found, _matrix(envelopes, self.spec.envelope_size)
+        return found, matrix(envelopes, self.spec.envelope_size)
 
     def current(self, rows: Rows, most: int = 0) -> tuple[int, Rows, Bytes, dict[int, bytes]]:
         """Return (a generation, *vectors(rows), {row: payload of at most `most` bytes})."""
@@ -210,7 +211,7 @@ class SqliteRecords:
             generation = self.generation()
             with self._database.read() as cursor:
                 found, envelopes = self._fetch(cursor, _KNOWN, rows)
-            return generation, found, _matrix(envelopes, self.spec.envelope_size), {}
+            return generation, found, matrix(envelopes, self.spec.envelope_size), {}
         asked, lines = rows.tolist(), list[tuple[int, Any, Any, Any]]()
         self._database.require_in_place()
         with self._database.read() as cursor:
@@ -222,7 +223,7 @@ class SqliteRecords:
         generation = self.generation() if first is None else integer(first, "the generation of a collection")
         held = {row: _blob(envelope) for row, envelope, *_ in lines}
         present = [row for row in asked if row in held]
-        vectors = _matrix([held[row] for row in present], self.spec.envelope_size)
+        vectors = matrix([held[row] for row in present], self.spec.envelope_size)
         payloads = {row: _blob(payload) for row, _, payload, _ in lines if payload is not None}
         return generation, np.array(present, np.int64), vectors, payloads
 
@@ -237,7 +238,7 @@ class SqliteRecords:
         sizes: dict[int, int] = {}
         with self._database.read() as cursor:
             for i in range(0, len(asked), _ROWS_AT_ONCE):
-                sizes.update(cursor.execute(_SIZES, (_as_json(asked[i : i + _ROWS_AT_ONCE]), self.collection)))
+                sizes.update(cursor.execute(_SIZES, (as_json(asked[i : i + _ROWS_AT_ONCE]), self.collection)))
         found = [row for row in asked.tolist() if row in sizes]
         return np.array(found, np.int64), np.array([sizes[row] for row in found], np.int64)
 
@@ -250,7 +251,7 @@ class SqliteRecords:
             return found, np.empty((len(found), 0), np.float32)
         # a collection has one precision: most lengths tell which, and other lengths are damage
         kind = "<f2" if 2 * sum(len(vector) == 2 * dim for vector in vectors) > len(vectors) else "<f4"
-        return found, _matrix(vectors, np.dtype(kind).itemsize * dim).view(kind).astype(np.float32, copy=False)
+        return found, matrix(vectors, np.dtype(kind).itemsize * dim).view(kind).astype(np.float32, copy=False)
 
     def audit(self, rows: Rows) -> list[tuple[int, int, bytes, set[tuple[str, Term]]]]:
         """Return (row, partition, token, {(field, term)}) of the rows found, in the order asked."""
@@ -259,7 +260,7 @@ class SqliteRecords:
         terms: defaultdict[int, set[tuple[str, Term]]] = defaultdict(set)
         with self._database.snapshot() as cursor:
             for i in range(0, len(asked), _ROWS_AT_ONCE):
-                numbers = _as_json(asked[i : i + _ROWS_AT_ONCE])
+                numbers = as_json(asked[i : i + _ROWS_AT_ONCE])
                 for row, partition, token in cursor.execute(_AUDIT, (numbers, self.collection)):
                     known[row] = (partition if type(partition) is int else -1, _blob(token))
                 for row, field, kind, value in cursor.execute(_TERMS, (numbers, self.collection)):
@@ -290,6 +291,14 @@ class SqliteRecords:
         with self._database.snapshot() as cursor:
             changed = changes.listed(cursor, self.collection, since, content, None)
             return changed, matching_rows(cursor, self.collection, predicate)
+
+    @contextmanager
+    def frozen(self) -> Iterator[SqliteRecords]:
+        """Give the records as they are now."""
+        with self._database.frozen() as database:
+            made = SqliteRecords(database, self.collection, self.spec)
+            made.generation()  # reads the number of coordinates, too
+            yield made
 
     def check(self) -> list[str]:
         """Look for damage in the whole file, and in the records of this collection."""
@@ -335,14 +344,3 @@ class SqliteRecords:
         found = [row for row in asked if row in held]
         values = [held[row] for row in found]
         return np.array(found, np.int64), values if set(map(type, values)) <= {bytes} else list(map(_blob, values))
-
-
-def _as_json(rows: npt.ArrayLike) -> str:
-    return json.dumps(np.asarray(rows, np.int64).tolist())
-
-
-def _matrix(blobs: list[bytes], width: int) -> Bytes:
-    """Stack blobs of one width. A blob of another length is damaged: it becomes zeros, which are never authentic."""
-    if any(len(blob) != width for blob in blobs):
-        blobs = [blob if len(blob) == width else bytes(width) for blob in blobs]
-    return np.frombuffer(bytearray().join(blobs), np.uint8).reshape(len(blobs), width)
