@@ -9,7 +9,7 @@ from ..errors import EncvecError
 from ..low_level import records
 from .output import note, progress
 
-__all__ = ["Indexing", "finish"]
+__all__ = ["Building", "finish"]
 
 _STEP = 20_000
 _SHARE = 0.25
@@ -19,7 +19,7 @@ _PATIENCE = 150
 """Seconds. A process that was killed while it built keeps others from building for two minutes."""
 
 
-class Indexing:
+class Building:
     """Builds the index of a sealed collection while records are loaded, so that little is left to do at the end.
 
     Each step puts the records since the last one into the graph. It is due when they are a quarter of what the graph

@@ -21,7 +21,7 @@ from ..transfer.batch import sound
 from ..transfer.load import BATCH, refuse
 from ..transfer.trial import faults_of
 from ..transfer.vectorfile import NAMELESS, VectorFile
-from .building import Indexing, finish
+from .building import Building, finish
 from .columns import Columns, text_id
 from .common import Failure, Interrupted, Place, open_collection, open_store, place_options, tenant_option
 from .intake import open_or_make
@@ -114,7 +114,7 @@ def import_(
     sourcing = ("table_name", "id_column", "vector_column", "metadata_columns", "document_column", "flatten")
     reading = _source(source, {name: options.pop(name) for name in (*sourcing, "ids_file", "metadata_file")})
     settings = new_settings(options)
-    done, report, indexing = LoadResult(), None, Indexing(wanted=not no_index)
+    done, report, building = LoadResult(), None, Building(wanted=not no_index)
     answer: dict[str, Any] = {"collection": collection, "tenant": tenant, "source": reading.name}
     with closing(reading), open_store(place, create=not (dry_run or verify_only)) as store:
         if reading.lossy and not as_json:
@@ -133,7 +133,7 @@ def import_(
                         dry_run=dry_run,
                         progress=advance,
                         loaded=done,
-                        wrote=partial(indexing.wrote, target),
+                        wrote=partial(building.wrote, target),
                     )
                 if not dry_run:
                     finish(target, index=not no_index)

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from ..errors import EncvecError, InputError
-from .building import Indexing, finish
+from .building import Building, finish
 from .columns import Columns, listed
 from .common import Failure, Interrupted, Place, open_store, place_options, tenant_option
 from .intake import Intake, Tally, open_or_make
@@ -128,7 +128,7 @@ def ingest(
     with open_store(place, create=True) as store:
         tally = Tally()
         intake = Intake(reader, tally, on_error, resume)
-        indexing, target = Indexing(wanted=not no_index), None
+        building, target = Building(wanted=not no_index), None
         total = reader.total if limit is None or reader.total is None else min(limit, reader.total)
         batches = shuffled(reader, batch_size, limit, seed) if shuffle else batches_of(reader, batch_size, limit)
         try:
@@ -141,7 +141,7 @@ def ingest(
                             made = open_or_make(store, collection, tenant, settings, reader, good, skip=skip)
                             target, tally.created = made
                         written = intake.write(target, good)
-                        indexing.wrote(target, len(written.ids))
+                        building.wrote(target, len(written.ids))
                     advance(len(batch.ids) + len(batch.faults), None)
             tally.seconds = time.perf_counter() - tally.started
             if target is not None:
