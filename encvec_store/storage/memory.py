@@ -46,8 +46,7 @@ class MemoryStore:
 
     def create(self, spec: CollectionSpec, config: bytes) -> MemoryRecords:
         """Create a collection, or return the existing one."""
-        made = MemoryRecords(spec, config, self._timeout)
-        return self._open_collections().setdefault((spec.tenant, spec.name), made)
+        return self._open_collections().setdefault((spec.tenant, spec.name), MemoryRecords(spec, config, self._timeout))
 
     def drop(self, tenant: str, name: str) -> bool:
         """Forget a collection."""
