@@ -4,7 +4,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from tests.kits.orm import models, opened
+from tests.kits.orm import KINDS, models, opened
 
 
 @pytest.fixture
@@ -16,10 +16,10 @@ def orm_dsn(pg_place):
     return f"{pg_place.dsn}{join}options=-csearch_path%3D{pg_place.schema},public"
 
 
-@pytest.fixture
-def made():
-    """The mapped classes of a test. A module whose tests need others has its own fixture of this name."""
-    return models()
+@pytest.fixture(params=["sealed", "sap"])
+def made(request):
+    """The mapped classes of a test, once for each kind of column. A module whose tests need others has its own."""
+    return models(**KINDS[request.param])
 
 
 @pytest.fixture

@@ -12,6 +12,9 @@ import encvec_store as ev
 from encvec_store.integrations.sqlalchemy import EncryptedVector, hnsw_index
 
 DIM = 24
+SAP = {"name": "sap", "beta": 2.0}
+KINDS = {"sealed": {}, "sap": {"scheme": SAP}}
+"""Options of the two kinds of columns: one sealed `bytea`, and the pair that the server ranks by."""
 
 
 def vectors(n, seed=0, dim=DIM):
@@ -19,7 +22,10 @@ def vectors(n, seed=0, dim=DIM):
 
 
 def models(keyset=None, dim=DIM, **options):
-    """Return Item, with a key made by Python; Auto, with one made by the server; Tag, many to an item."""
+    """Return Item, with a key made by Python; Auto, with one made by the server; Tag, many to an item.
+
+    Vectors are sealed, unless `scheme` says otherwise.
+    """
     keyset = keyset or ev.Keyset.create("memory:")
     options = {"keyset": keyset, **options}
 
@@ -44,11 +50,12 @@ def models(keyset=None, dim=DIM, **options):
         id: Mapped[int] = mapped_column(primary_key=True)
         item_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("items.id"))
 
-    hnsw_index(Item.embedding)
+    if options.get("scheme") is not None:
+        hnsw_index(Item.embedding)
     return SimpleNamespace(Base=Base, Item=Item, Auto=Auto, Tag=Tag, keyset=keyset)
 
 
-def pages(keyset=None):
+def pages(keyset=None, **options):
     """Return Page, with a key made by Python and another unique column; Auto, with a key made by the server."""
     keyset = keyset or ev.Keyset.create("memory:")
 
@@ -60,14 +67,14 @@ def pages(keyset=None):
         __table_args__ = (UniqueConstraint("url"),)
         id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
         url: Mapped[str | None]
-        vec: Mapped[np.ndarray | None] = mapped_column("vector", EncryptedVector(DIM, keyset=keyset))
+        vec: Mapped[np.ndarray | None] = mapped_column("vector", EncryptedVector(DIM, keyset=keyset, **options))
 
     class Auto(Base):
         __tablename__ = "autos"
         id: Mapped[int] = mapped_column(primary_key=True)
         url: Mapped[str | None] = mapped_column(unique=True)
         owner: Mapped[uuid.UUID | None] = mapped_column(Uuid(native_uuid=False))
-        vec: Mapped[np.ndarray | None] = mapped_column(EncryptedVector(DIM, keyset=keyset))
+        vec: Mapped[np.ndarray | None] = mapped_column(EncryptedVector(DIM, keyset=keyset, **options))
 
     return SimpleNamespace(Base=Base, Page=Page, Auto=Auto, keyset=keyset)
 

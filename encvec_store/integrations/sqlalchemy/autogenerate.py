@@ -21,6 +21,7 @@ from sqlalchemy import Index, text
 
 from ...storage.postgres.tables import build_metadata, is_content_table
 from ...storage.revisions import VERSION_TABLE
+from .ranked import RankedVector
 from .types import EncryptedVector
 from .values import SealedVector
 
@@ -47,10 +48,10 @@ _THERE = text(
 
 def render_item(kind: str, item: Any, context: Any) -> str | Literal[False]:
     """Write both types in a migration as the database has them, so that it needs no keys."""
-    if kind == "type" and isinstance(item, EncryptedVector):
+    if kind == "type" and isinstance(item, RankedVector):
         context.imports.add("import pgvector.sqlalchemy")
         return f"pgvector.sqlalchemy.VECTOR({item.index_dim})"
-    if kind == "type" and isinstance(item, SealedVector):
+    if kind == "type" and isinstance(item, SealedVector | EncryptedVector):
         return "sa.LargeBinary()"
     return False
 

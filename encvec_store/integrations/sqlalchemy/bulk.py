@@ -7,19 +7,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from sqlalchemy import Column, Connection, LargeBinary, Table, bindparam, cast, insert, inspect
 from sqlalchemy.orm import Mapper
 from sqlalchemy.sql.elements import ClauseElement, ColumnElement
 
-from ...errors import InputError, ShapeError
+from ...errors import InputError
 from .cipher import plain_array
 from .columns import column_of, encrypted_columns, table_of
 from .context import Bind, connection_of
 from .copying import BYTEA, can_copy, copied, copy
 from .identity import identity_of, namer
-from .types import SUFFIX, EncryptedVector
-from .values import IndexText, IndexVector, text_of
+from .ranked import SUFFIX, RankedVector
+from .sealing import NeedsStatementError, made_by, stacked
+from .types import EncryptedVector
+from .values import Cell, IndexText, IndexVector, Unsealed, text_of
 
 __all__ = ["bulk_insert", "ciphertexts"]
 
@@ -58,12 +59,12 @@ def bulk_insert(bind: Bind, model: Any, rows: Sequence[Mapping[str, Any]]) -> in
     if columns is None:
         _insert(connection, table, given)
         return len(rows)
-    made = dict(_encrypted(table, columns, len(rows)))
+    made = dict(_encrypted(connection, table, columns, len(rows)))
     plain = {column: values for column, values in columns.items() if column not in made}
     sent = copied(connection, table, plain) if can_copy(connection) else None
     if sent is None:
-        pairs = {column: [_text(column, value) for value in values] for column, values in made.items()}
-        _insert(connection, table, plain | pairs)
+        encrypted = {column: [_sendable(column, value) for value in values] for column, values in made.items()}
+        _insert(connection, table, plain | encrypted)
     else:
         copy(connection, table, sent | {column: (BYTEA, values) for column, values in made.items()})
     return len(rows)
@@ -89,7 +90,7 @@ def _columns(rows: list[Mapping[str, Any]], names: dict[str, Column[Any]]) -> di
 
 def _check_values(table: Table, given: dict[Column[Any], list[Any]]) -> None:
     for column in encrypted_columns(table):
-        if table.c[column.key + SUFFIX] in given:
+        if isinstance(column.type, RankedVector) and table.c[column.key + SUFFIX] in given:
             raise InputError(f"{column.key + SUFFIX!r} must be left out: it is made from the vector")
     for column, values in given.items():
         if any(isinstance(value, ClauseElement) for value in values):
@@ -109,41 +110,28 @@ def _from_mapper(model: Any, table: Table, n: int) -> dict[Column[Any], list[Any
     return added
 
 
-class _NoContext:
-    """Stands for the context of a statement that does not exist yet."""
-
-    def __getattr__(self, name: str) -> Any:
-        raise _NeedsContextError
-
-
-class _NeedsContextError(Exception):
-    """A default looks at the other values of its row."""
-
-
 def _with_defaults(table: Table, given: dict[Column[Any], list[Any]], n: int) -> dict[Column[Any], list[Any]] | None:
     """Add the defaults that Python makes; None if one of them needs a statement: SQL, or the rest of the row."""
     columns = dict(given)
-    companions = {table.c[column.key + SUFFIX] for column in encrypted_columns(table)}
+    pairs = [column for column in encrypted_columns(table) if isinstance(column.type, RankedVector)]
+    companions = {table.c[column.key + SUFFIX] for column in pairs}
     for column in table.c:
         default: Any = column.default
         if default is None or column in companions or column in given:
             continue
-        if default.is_callable:
-            try:
-                columns[column] = [default.arg(_NoContext()) for _ in range(n)]
-            except _NeedsContextError:
-                return None
-        elif default.is_scalar:
-            columns[column] = [default.arg] * n
-        else:
+        if not (default.is_callable or default.is_scalar):
+            return None
+        try:
+            columns[column] = [made_by(default, None) for _ in range(n)]
+        except NeedsStatementError:
             return None
     return columns
 
 
 def _encrypted(
-    table: Table, columns: dict[Column[Any], list[Any]], n: int
+    connection: Connection, table: Table, columns: dict[Column[Any], list[Any]], n: int
 ) -> Iterator[tuple[Column[Any], list[bytes | None]]]:
-    """Yield the index vectors, in pgvector's binary form, and the envelopes of every encrypted column given."""
+    """Yield what COPY sends for every encrypted column given, index vectors in pgvector's binary form."""
     identity = namer(table)
     identities = [identity(lambda key, i=i: columns[key][i] if key in columns else None) for i in range(n)]  # type: ignore[misc]
     for column in encrypted_columns(table):
@@ -156,29 +144,28 @@ def _encrypted(
         sealed: list[bytes | None] = [None] * n
         for start in range(0, len(there), _BATCH):
             places = there[start : start + _BATCH]
-            vectors = _stacked(kind, column, [values[i] for i in places])
-            one, two = kind.sealed_many(vectors, [identities[i] for i in places])
-            head = np.frombuffer(struct.pack(">HH", kind.index_dim, 0), np.uint8)
-            packed = np.hstack([np.broadcast_to(head, (len(places), 4)), one.astype(">f4").view(np.uint8)])
-            for i, left, right in zip(places, packed, two, strict=True):
-                index[i], sealed[i] = left.tobytes(), right.tobytes()
-        yield column, index
-        yield table.c[column.key + SUFFIX], sealed
+            vectors = stacked(kind, column, [values[i] for i in places])
+            named = [identities[i] for i in places]
+            if isinstance(kind, RankedVector):
+                points, envelopes = kind.pairs(vectors, named)
+                head = np.frombuffer(struct.pack(">HH", kind.index_dim, 0), np.uint8)
+                packed = np.hstack([np.broadcast_to(head, (len(places), 4)), points.astype(">f4").view(np.uint8)])
+                for i, one in zip(places, packed, strict=True):
+                    index[i] = one.tobytes()
+            else:
+                envelopes = kind.sealed_many(vectors, named, connection)
+            for i, one in zip(places, envelopes, strict=True):
+                sealed[i] = one.tobytes()
+        if kind.paired:
+            yield column, index
+        yield (table.c[column.key + SUFFIX] if kind.paired else column), sealed
 
 
-def _stacked(kind: EncryptedVector, column: Column[Any], vectors: list[Any]) -> npt.NDArray[np.float32]:
-    arrays = [plain_array(vector, column.key) for vector in vectors]
-    wrong = next((array.shape for array in arrays if array.shape != (kind.dim,)), None)
-    if wrong is not None:
-        raise ShapeError(f"{column.key}: expected shape ({kind.dim},), got {wrong}")
-    return kind.cipher.checked(np.stack(arrays), column.key)
-
-
-def _text(column: Column[Any], value: bytes | None) -> IndexText | bytes | None:
-    """Return an index vector as an INSERT takes it; envelopes stay as they are."""
+def _sendable(column: Column[Any], value: bytes | None) -> IndexText | bytes | None:
+    """Return ciphertext as an INSERT takes it."""
     if value is None or not isinstance(column.type, EncryptedVector):
         return value
-    return text_of(np.frombuffer(value, ">f4", offset=4))
+    return text_of(np.frombuffer(value, ">f4", offset=4)) if column.type.paired else Cell(value)
 
 
 def ciphertexts(column: Any, vector: Any, key: Any = None) -> dict[str, ColumnElement[Any]]:
@@ -190,19 +177,24 @@ def ciphertexts(column: Any, vector: Any, key: Any = None) -> dict[str, ColumnEl
         key: primary key of the row: a value, or a tuple of values. Without it the vector is not bound to the row.
 
     Returns:
-        The values of both columns, by name.
+        The values by name: of the column, or of both columns of a pair. A sealed vector is encrypted when the
+        statement runs.
     """
     found = column_of(column)
     table: Table = found.table
     kind: EncryptedVector = found.type  # type: ignore[assignment]
-    index = sealed = None
+    checked, identity = None, None
     if vector is not None:
         parts = key if isinstance(key, tuple) else (key,) * (key is not None)
         keys = dict(zip(table.primary_key.columns, parts, strict=bool(parts)))
-        index, sealed = kind.sealed(
-            kind.cipher.checked(plain_array(vector, found.key)[None], found.key), identity_of(table, keys.get)
-        )
+        identity = identity_of(table, keys.get)
+        checked = kind.cipher.checked(plain_array(vector, found.key)[None], found.key)
+        kind.require_known([identity])
     # The ORM cannot evaluate casts, so it expires what a session holds of the row.
+    if not isinstance(kind, RankedVector):
+        cell = None if checked is None else Unsealed(checked, identity)
+        return {found.key: cast(bindparam(None, cell, type_=LargeBinary(), unique=True), LargeBinary())}
+    index, sealed = (None, None) if checked is None else kind.pair(checked, identity)
     return {
         found.key: cast(bindparam(None, index, type_=IndexVector(), unique=True), IndexVector()),
         found.key + SUFFIX: cast(bindparam(None, sealed, type_=LargeBinary(), unique=True), LargeBinary()),

@@ -1,8 +1,8 @@
 """The cipher of one mapped column: from vectors to index vectors and envelopes, and back.
 
-Each column has its own root key, derived from the keyset's; from there its keys are made as those of a collection
-without an incarnation. The record header is authenticated, and its name kind says what the record token is: `BOUND`
-for the PMAC of the row's primary key, `FREE` for 16 random bytes.
+Each column has its own root key, derived from the keyset's; from there its keys are made as those of a collection. A
+sealed column has an incarnation, as a collection has; a pair has none. The record header is authenticated, and its name
+kind says what the record token is: `BOUND` for the PMAC of the row's primary key, `FREE` for 16 random bytes.
 """
 
 from __future__ import annotations
@@ -16,14 +16,13 @@ from typing import Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from ...crypto.envelope import NAME_KIND, TOKEN, envelope_size, key_versions
+from ...crypto.envelope import INCARNATION, NAME_KIND, TOKEN, envelope_size, key_versions
 from ...crypto.labels import Purpose, derive
 from ...data.arrays import Bytes, Matrix
 from ...data.metrics import as_vectors
 from ...errors import AuthenticationError, ShapeError
 from ...keys.keyset import Keyset, KeyVersion
 from ...runtime.forks import Mutex
-from ...sealing.codec import RecordCodec
 from ...sealing.config import CollectionConfig
 from ...sealing.keyring import Keyring
 from .identity import shown
@@ -33,6 +32,8 @@ __all__ = ["BOUND", "FREE", "ColumnCipher", "KeysetSource", "plain_array"]
 KeysetSource = Keyset | Callable[[], Keyset]
 
 BOUND, FREE = 1, 2
+_LIVES = 64
+"""Keyrings that are kept, one for each incarnation."""
 
 
 class _Roots:
@@ -74,7 +75,8 @@ class ColumnCipher:
         self._tenant = tenant
         self.place = place
         self.config = config
-        self._opened: Keyring | None = None
+        self._roots: _Roots | None = None
+        self._keyrings: dict[bytes, Keyring] = {}
         self._lock = Mutex()
 
     def __repr__(self) -> str:
@@ -86,25 +88,32 @@ class ColumnCipher:
     def __deepcopy__(self, memo: dict[int, Any]) -> ColumnCipher:
         return self
 
-    @property
-    def _keyring(self) -> Keyring:
-        """The keys, fetched at first use: a program declares its models before it asks for a passphrase."""
+    def keyring(self, incarnation: bytes = b"") -> Keyring:
+        """Return the keys of the column in one life of its table.
+
+        They are fetched at first use: a program declares its models before it asks for a passphrase.
+        """
         with self._lock:
-            if self._opened is None:
+            if self._roots is None:
                 keyset = self._source() if callable(self._source) else self._source
-                roots = _Roots(keyset, self._tenant, self.place)
-                self._opened = Keyring(roots, self._tenant, self.place, b"")
-            return self._opened
+                self._roots = _Roots(keyset, self._tenant, self.place)
+            found = self._keyrings.pop(incarnation, None)
+            if found is None:
+                found = Keyring(self._roots, self._tenant, self.place, incarnation)
+                if len(self._keyrings) >= _LIVES:
+                    del self._keyrings[next(iter(self._keyrings))]
+            self._keyrings[incarnation] = found
+            return found
 
     @property
     def live(self) -> tuple[int, ...]:
         """The key versions that can open rows, the primary one first."""
-        return self._keyring.live
+        return self.keyring().live
 
     @property
     def versions(self) -> tuple[KeyVersion, ...]:
         """All key versions, without their root keys."""
-        return self._keyring.versions
+        return self.keyring().versions
 
     def checked(self, vectors: Any, name: str = "vectors") -> Matrix:
         """Return vectors as (n, dim) float32, checked for the column. Raises InputError."""
@@ -112,17 +121,19 @@ class ColumnCipher:
         self.config.metric.check(array, self.config.max_norm, name)
         return array
 
-    def seal(self, vectors: Matrix, identities: Sequence[str | None]) -> tuple[Matrix, Bytes]:
+    def seal(self, vectors: Matrix, identities: Sequence[str | None], incarnation: bytes = b"") -> tuple[Matrix, Bytes]:
         """Encrypt n checked vectors.
 
         Args:
             vectors: (n, dim), from `checked`.
             identities: of the n rows; None where the primary key is not known.
+            incarnation: of the table; empty for a pair.
 
         Returns:
             (n, index_dim) float32 index vectors and (n, size) uint8 envelopes.
         """
-        codec = self._codec(self._keyring.primary)
+        keyring = self.keyring(incarnation)
+        codec = keyring.codec(keyring.primary, self.config)
         known = np.array([identity is not None for identity in identities], bool)
         tokens = np.frombuffer(os.urandom(TOKEN * len(vectors)), np.uint8).reshape(-1, TOKEN).copy()
         if known.any():
@@ -130,15 +141,12 @@ class ColumnCipher:
         sealed = codec.seal_vectors(tokens, vectors, np.where(known, BOUND, FREE).astype(np.uint16))
         return sealed.index_vectors, sealed.envelopes
 
-    def _codec(self, version: int) -> RecordCodec:
-        return self._keyring.codec(version, self.config)
-
     def open(self, rows: Sequence[bytes], *, bound: bool = False) -> Matrix:
         """Open n rows -> (n, dim) float32.
 
         Args:
-            rows: of each row the length of its identity (4 bytes), identity, envelope, and index vector as pgvector
-                sends it.
+            rows: of each row the length of its identity (4 bytes) and the identity. Then, in a sealed column, the
+                table's incarnation and the envelope; in a pair, the envelope and the index vector as pgvector sends it.
             bound: refuse rows that are not bound to their primary key.
 
         Raises:
@@ -163,22 +171,17 @@ class ColumnCipher:
         return True
 
     def _opened_parts(self, parts: Sequence[bytes], identities: Sequence[str], bound: bool) -> Matrix:
-        size, dim = envelope_size(self.config.dim), self.config.index_dim
-        start, end = size + 4, size + 4 + 4 * dim
-        head = struct.pack(">HH", dim, 0)
-        if any(len(part) != end or part[size:start] != head for part in parts):
-            _refuse()
-        joined = np.frombuffer(b"".join(parts), np.uint8).reshape(-1, end)
-        envelopes = np.ascontiguousarray(joined[:, :size])
-        index = np.ascontiguousarray(joined[:, start:]).view(">f4").astype(np.float32)
-        vectors: Matrix = self._keyring.open_vectors(envelopes)
+        split = self._split_pairs if self.config.index_dim else self._split_cells
+        incarnation, envelopes, index = split(parts)
+        keyring = self.keyring(incarnation)
+        vectors: Matrix = keyring.open_vectors(envelopes)
         # The headers are authentic now. Next: do index vector and primary key belong to them?
         versions = key_versions(envelopes)
         kinds = np.ascontiguousarray(envelopes[:, NAME_KIND]).view(">u2").ravel()
         if not ((kinds == BOUND) | ((kinds == FREE) & (not bound))).all():
             _refuse()
         for version in np.unique(versions):
-            codec = self._codec(int(version))
+            codec = keyring.codec(int(version), self.config)
             chosen = np.flatnonzero(versions == version)
             if not codec.are_bound(envelopes[chosen], vectors[chosen], index[chosen]).all():
                 _refuse()
@@ -186,6 +189,25 @@ class ColumnCipher:
             if len(known) and not codec.are_named([identities[i] for i in known], envelopes[known, :TOKEN]).all():
                 _refuse()
         return vectors
+
+    def _split_pairs(self, parts: Sequence[bytes]) -> tuple[bytes, Bytes, Matrix]:
+        size, dim = envelope_size(self.config.dim), self.config.index_dim
+        start, end = size + 4, size + 4 + 4 * dim
+        head = struct.pack(">HH", dim, 0)
+        if any(len(part) != end or part[size:start] != head for part in parts):
+            _refuse()
+        joined = np.frombuffer(b"".join(parts), np.uint8).reshape(-1, end)
+        index = np.ascontiguousarray(joined[:, start:]).view(">f4").astype(np.float32)
+        return b"", np.ascontiguousarray(joined[:, :size]), index
+
+    def _split_cells(self, parts: Sequence[bytes]) -> tuple[bytes, Bytes, Matrix]:
+        end = INCARNATION + envelope_size(self.config.dim)
+        lives = {part[:INCARNATION] for part in parts}
+        if len(lives) > 1 or any(len(part) != end for part in parts):
+            _refuse()
+        joined = np.frombuffer(b"".join(parts), np.uint8).reshape(-1, end)
+        nothing = np.empty((len(parts), 0), np.float32)
+        return next(iter(lives), b""), np.ascontiguousarray(joined[:, INCARNATION:]), nothing
 
     def query(self, query: Any, version: int | None = None) -> Matrix:
         """Encrypt a query (dim,) -> (index_dim,). Raises InputError.
@@ -196,7 +218,8 @@ class ColumnCipher:
         """
         config = self.config
         checked = as_vectors(plain_array(query, "query")[None], config.dim, name="query")
-        codec = self._codec(self._keyring.primary if version is None else version)
+        keyring = self.keyring()
+        codec = keyring.codec(keyring.primary if version is None else version, config)
         points = config.metric.lift_query(checked, config.max_norm)
         encrypted: Matrix = next(iter(codec.encrypt_queries(points).values()))[0]
         return encrypted

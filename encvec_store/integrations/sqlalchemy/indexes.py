@@ -8,14 +8,14 @@ from pgvector.sqlalchemy import HALFVEC, VECTOR
 from sqlalchemy import Column, Index, cast, type_coerce
 
 from ...errors import InputError
-from .columns import column_of
+from .columns import column_of, ranked_kind
 from .values import HALF_FROM, HALF_TO
 
 __all__ = ["hnsw_index"]
 
 
 def hnsw_index(column: Any, name: str | None = None, *, m: int = 16, ef_construction: int = 64) -> Index:
-    """Make the HNSW index of an encrypted column. It ranks by inner product, as ciphertexts of every metric do.
+    """Make the HNSW index of a column with scheme="sap". It ranks by inner product, as ciphertexts of every metric do.
 
     pgvector indexes vectors of up to 2,000 dimensions. From there to 4,000 the index holds them in half precision, and
     the distances of the column rank in half precision too; `rerank` is exact all the same.
@@ -27,10 +27,10 @@ def hnsw_index(column: Any, name: str | None = None, *, m: int = 16, ef_construc
         ef_construction: candidates while the index is built.
 
     Raises:
-        InputError: more dimensions than pgvector can index.
+        InputError: more dimensions than pgvector can index, or a sealed column.
     """
     found: Column[Any] = column_of(column)
-    dim = found.type.index_dim  # type: ignore[attr-defined]
+    dim = ranked_kind(found, "`nearest` has an index of its own").index_dim
     if dim > HALF_TO:
         raise InputError(
             f"{found.table.name}.{found.name}: pgvector's HNSW takes at most {HALF_TO} dimensions, and the index"

@@ -1,6 +1,6 @@
 """Mapped classes with encrypted vectors: values are checked when they are set, and encrypted before an UPDATE.
 
-An INSERT needs nothing here: the column default of the companion encrypts it, from the ORM and from Core.
+An INSERT needs nothing here: it is encrypted when the statement runs, from the ORM and from Core.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from ...errors import InputError
 from .cipher import plain_array
 from .columns import encrypted_columns
 from .identity import check_key, identity_of
-from .types import SUFFIX, EncryptedVector
-from .values import PlainVector
+from .ranked import SUFFIX, RankedVector
+from .types import EncryptedVector
+from .values import Cell, IndexText, PlainVector
 
 __all__ = ["listen"]
 
@@ -57,31 +58,37 @@ def _before_update(prop: ColumnProperty[Any], mapper: Mapper[Any], connection: C
     kind: EncryptedVector = column.type  # type: ignore[assignment]
     table: Table = column.table  # type: ignore[assignment]
     state = inspect(target)
-    companion = mapper.get_property_by_column(table.c[column.key + SUFFIX]).key
+    companion = mapper.get_property_by_column(table.c[column.key + SUFFIX]).key if kind.paired else None
     keys = [mapper.get_property_by_column(key).key for key in table.primary_key.columns]
     # The key of an expired object has no history. So the key changed only if it was set.
     moved = any(state.attrs[key].history.deleted for key in keys)
     if not (state.attrs[prop.key].history.added or moved):
         # `merge` may have set an envelope here. It is not written without its vector.
-        if state.attrs[companion].history.added:
+        if companion is not None and state.attrs[companion].history.added:
             set_committed_value(target, companion, None)
         return
     vector = getattr(target, prop.key)
-    sealed = None
+    envelope = None
     if vector is not None:
         plain = PlainVector.of(vector)
         identity = identity_of(table, lambda key: getattr(target, mapper.get_property_by_column(key).key))
-        plain.text, sealed = kind.sealed(plain.view(np.ndarray)[None], identity)
+        checked = plain.view(np.ndarray)[None]
+        sealed: IndexText | Cell
+        if isinstance(kind, RankedVector):
+            sealed, envelope = kind.pair(checked, identity)
+        else:
+            sealed = kind.sealed(checked, identity, connection)
         set_attribute(target, prop.key, plain)
         # the `set` event made a copy, which has no ciphertext yet
-        state.dict[prop.key].text = plain.text
+        state.dict[prop.key].sealed = sealed
     flag_modified(target, prop.key)
-    set_attribute(target, companion, sealed)
-    flag_modified(target, companion)
+    if companion is not None:
+        set_attribute(target, companion, envelope)
+        flag_modified(target, companion)
 
 
 def _after_update(name: str, mapper: Mapper[Any], connection: Connection, target: Any) -> None:
     """Drop the ciphertext: the vector may be used for another row next."""
     vector = inspect(target).dict.get(name)
     if isinstance(vector, PlainVector):
-        vector.text = None
+        vector.sealed = None

@@ -14,11 +14,12 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from ...errors import InputError
 from .cipher import BOUND, plain_array
-from .columns import column_of
+from .columns import column_of, ranked_kind
 from .context import Bind, connection_of
 from .identity import namer
-from .types import SUFFIX, EncryptedVector
-from .values import distance, text_of
+from .ranked import SUFFIX, RankedVector
+from .types import EncryptedVector
+from .values import Cell, distance, text_of
 
 __all__ = ["Ranked", "reencrypt", "rerank"]
 
@@ -64,7 +65,7 @@ def rerank(
     if k < 1 or oversample < 1:
         raise InputError(f"k and oversample must be integers >= 1, got {k} and {oversample}")
     target = _element(_target(statement) if column is None else column)
-    kind: EncryptedVector = column_of(target).type  # type: ignore[assignment]
+    kind = ranked_kind(column_of(target), "use nearest(session, statement, Model.column, query, k)")
     cipher, metric = kind.cipher, kind.cipher.config.metric
     queries = {version: cipher.query(query, version) for version in cipher.live}
     sealed, _ = kind.sibling(target)
@@ -101,11 +102,11 @@ def reencrypt(bind: Bind, column: Any, *, limit: int = 1000) -> int:
     table: Table = found.table
     kind: EncryptedVector = found.type  # type: ignore[assignment]
     keys = list(table.primary_key.columns)
-    sealed, identity = kind.sibling(found)
+    sealed: Any = kind.sibling(found)[0] if isinstance(kind, RankedVector) else found
     cipher = kind.cipher
     version = cipher.live[0].to_bytes(4, "big")
     stale = _bytes(sealed, *_VERSION) != version
-    if identity is not None:
+    if keys:
         stale = or_(stale, _bytes(sealed, *_KIND) != BOUND.to_bytes(2, "big"))
     envelope = type_coerce(sealed, LargeBinary())
     chosen = select(*keys, envelope, kind.packed(found)).where(stale).order_by(*keys).limit(limit).with_for_update()
@@ -114,19 +115,22 @@ def reencrypt(bind: Bind, column: Any, *, limit: int = 1000) -> int:
     if not rows:
         return 0
     identities = list(map(namer(table), (dict(zip(keys, row, strict=False)).get for row in rows)))
-    index, envelopes = kind.sealed_many(cipher.open([bytes(row[-1]) for row in rows]), identities)
+    vectors = cipher.open([bytes(row[-1]) for row in rows])
+    into: dict[Any, Any] = {found: bindparam("to_sealed")}
+    new: list[dict[str, Any]]
+    if isinstance(kind, RankedVector):
+        pairs = zip(*kind.pairs(vectors, identities), strict=True)
+        new = [{"to_index": text_of(index), "to_sealed": envelope.tobytes()} for index, envelope in pairs]
+        into = {found: bindparam("to_index"), table.c[found.key + SUFFIX]: bindparam("to_sealed")}
+    else:
+        cells = kind.sealed_many(vectors, identities, connection)
+        new = [{"to_sealed": Cell(cell.tobytes())} for cell in cells]
     values = [
-        {
-            **{f"at_{i}": value for i, value in enumerate(row[:-2])},
-            "from_sealed": row[-2],
-            "to_index": text_of(one),
-            "to_sealed": two.tobytes(),
-        }
-        for row, one, two in zip(rows, index, envelopes, strict=True)
+        {**{f"at_{i}": value for i, value in enumerate(row[:-2])}, "from_sealed": row[-2], **made}
+        for row, made in zip(rows, new, strict=True)
     ]
     # With AUTOCOMMIT nothing is locked: a row that was written meanwhile keeps its new vector.
     place = [envelope == bindparam("from_sealed"), *(key == bindparam(f"at_{i}") for i, key in enumerate(keys))]
-    into: Any = {found: bindparam("to_index"), table.c[found.key + SUFFIX]: bindparam("to_sealed")}
     connection.execute(update(table).where(*place).values(into), values)
     return len(rows)
 

@@ -1,8 +1,9 @@
-"""What every INSERT and UPDATE passes before it runs: vectors are hidden, and half of a pair is never written.
+"""What every INSERT and UPDATE passes before it runs: vectors are sealed or hidden, and no half of a pair is written.
 
-The two columns of an encrypted vector are written together or not at all, and only with the key of their row. A
-statement that says enough is completed; any other is refused. Statements on tables without encrypted vectors are left
-alone. Plaintext in the parameters is put into `Hidden`, as SQLAlchemy's errors print parameters.
+A sealed vector is written only with the key of its row: `sealing` encrypts it here. The two columns of a pair are
+written together or not at all. A statement that says enough is completed; any other is refused. Statements on tables
+without encrypted vectors are left alone. Plaintext vectors of pairs are put into `Hidden` in the parameters, as
+SQLAlchemy's errors print parameters.
 """
 
 from __future__ import annotations
@@ -11,15 +12,16 @@ import logging
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from sqlalchemy import Column, Connection, Engine, Insert, LargeBinary, Table, Update, event, inspect, null, type_coerce
+from sqlalchemy import Column, Connection, Engine, Insert, LargeBinary, Table, Update, event, null, type_coerce
 from sqlalchemy.dialects.postgresql.dml import OnConflictDoUpdate
 from sqlalchemy.sql.elements import BindParameter, Cast, ClauseElement, Null, TypeCoerce
 
 from ...errors import InputError
 from .columns import encrypted_columns
 from .errors import unwrapped
-from .types import SUFFIX
-from .values import Hidden, IndexText, PlainVector, refuse_plaintext
+from .ranked import SUFFIX
+from .sealing import given_by_key, resealed, sealed_insert
+from .values import Cell, Hidden, IndexText, PlainVector, Unsealed, refuse_plaintext
 
 __all__ = ["listen"]
 
@@ -45,12 +47,16 @@ def _checked(connection: Connection, statement: Any, multiparams: Any, params: A
             " columns do not: create_engine(..., hide_parameters=True)"
         )
     rows = [dict(row) for row in multiparams or ([params] if params else [])]
+    pairs = [column for column in columns if column.type.paired]  # type: ignore[attr-defined]
+    sealed = [column for column in columns if column not in pairs]
+    names = _names_of_vectors(statement, columns)
     checked: Any
     if isinstance(statement, Insert):
         checked = _checked_insert(statement, columns, rows)
+        checked = sealed_insert(checked, sealed, rows, connection) if sealed else checked
     else:
         checked = _checked_update(statement, columns, rows)
-    names = _names_of_vectors(statement, columns)
+    checked = resealed(checked, sealed, connection) if sealed else checked
     for row in rows:
         _hide(row, names)
     return (checked, rows, {}) if len(rows) > 1 else (checked, [], rows[0] if rows else {})
@@ -58,7 +64,7 @@ def _checked(connection: Connection, statement: Any, multiparams: Any, params: A
 
 def _names_of_vectors(statement: Insert | Update, columns: list[Column[Any]]) -> set[str]:
     """Return the names of parameters that may hold a vector: those of columns, and of `bindparam`s set to them."""
-    given = _by_key(statement, statement._values or {})
+    given = given_by_key(statement, statement._values or {})
     binds = [given[column.key] for column in columns if isinstance(given.get(column.key), BindParameter)]
     return {column.key for column in columns} | {bind.key for bind in binds}
 
@@ -66,19 +72,19 @@ def _names_of_vectors(statement: Insert | Update, columns: list[Column[Any]]) ->
 def _hide(row: dict[str, Any], names: set[str]) -> None:
     for name in names & row.keys():
         value = row[name]
-        if isinstance(value, PlainVector) and value.text is not None:
-            row[name] = value.text
-        elif value is not None and not isinstance(value, IndexText | Hidden):
+        if isinstance(value, PlainVector) and value.sealed is not None:
+            row[name] = value.sealed
+        elif value is not None and not isinstance(value, IndexText | Cell | Hidden):
             row[name] = Hidden(value)
 
 
 def _checked_update(statement: Update, columns: list[Column[Any]], rows: list[dict[str, Any]]) -> Update:
-    given = _by_key(statement, statement._values or {})
+    given = given_by_key(statement, statement._values or {})
     missing = {}
     for column in columns:
         sealed = column.key + SUFFIX
         for row in rows:
-            if _complete(column, {**given, **row}):
+            if _complete(column, {**given, **row}):  # never for a sealed column
                 row[sealed] = None
         if (column.key in given or sealed in given) and _complete(column, given):
             missing[column.table.c[sealed]] = type_coerce(null(), LargeBinary())
@@ -92,17 +98,17 @@ def _checked_update(statement: Update, columns: list[Column[Any]], rows: list[di
 
 def _checked_insert(statement: Insert, columns: list[Column[Any]], rows: list[dict[str, Any]]) -> Insert:
     names = set(statement._select_names or ())
-    given = [_by_key(statement, statement._values or {})]
-    given += [_by_key(statement, row) for part in statement._multi_values for row in part]  # type: ignore[arg-type]
+    given = [given_by_key(statement, statement._values or {})]
+    given += [given_by_key(statement, row) for part in statement._multi_values for row in part]  # type: ignore[arg-type]
     for column in columns:
         vector, sealed = column.key, column.key + SUFFIX
-        if {vector, sealed} & names:
+        if _parts(column) & names:
             _refuse(column, "an INSERT from a SELECT cannot copy it: its ciphertext belongs to another row")
         for row in [*given, *({**given[0], **row} for row in rows)]:
-            if vector in row and sealed not in row:
-                if isinstance(row[vector], ClauseElement) and not isinstance(row[vector], BindParameter | Null):
+            if vector in row and not (_is_pair(column) and sealed in row):
+                if _is_sql(row[vector]):
                     _refuse(column, "give it a vector, not a SQL expression")
-            elif sealed in row:
+            elif _is_pair(column) and sealed in row:
                 _complete(column, row)
     clause = statement._post_values_clause
     if not isinstance(clause, OnConflictDoUpdate):
@@ -120,11 +126,11 @@ def _checked_conflict(
     statement: Insert, clause: OnConflictDoUpdate, columns: list[Column[Any]], known: set[str]
 ) -> OnConflictDoUpdate:
     table: Table = statement.table  # type: ignore[assignment]
-    given = _by_key(statement, clause.update_values_to_set)
+    given = given_by_key(statement, clause.update_values_to_set)
     missing: dict[Any, Any] = {}
     excluded = {key for key, value in given.items() if _is_excluded(value, key)}
     for column in columns:
-        pair = {column.key, column.key + SUFFIX}
+        pair = _parts(column)
         if pair & excluded:
             if pair & given.keys() - excluded:
                 _refuse(column, "set both columns from `excluded`, or neither")
@@ -164,8 +170,12 @@ def _is_excluded(value: Any, key: str) -> bool:
 
 
 def _complete(column: Column[Any], given: Mapping[str, Any]) -> bool:
-    """Check the pair of a column in an UPDATE. Returns True if the companion is to be NULL and is not said yet."""
+    """Check a column in an UPDATE. Returns True if it is a pair whose companion is to be NULL and is not said yet."""
     vector, sealed = column.key, column.key + SUFFIX
+    if not _is_pair(column):
+        if vector in given:
+            _check_sealed(column, given[vector])
+        return False
     if vector not in given and sealed not in given:
         return False
     if vector not in given:
@@ -180,6 +190,32 @@ def _complete(column: Column[Any], given: Mapping[str, Any]) -> bool:
     if (one is None) is not (_value(column, given[sealed]) is None):
         _refuse(column, f"it and {sealed!r} must both be NULL, or neither")
     return False
+
+
+def _check_sealed(column: Column[Any], given: Any) -> None:
+    """Refuse a value of a sealed column that nobody has encrypted, or will encrypt."""
+    value = _value(column, given)
+    if isinstance(value, BindParameter):  # its value comes with the rows
+        return
+    plain = isinstance(value, PlainVector) and value.sealed is None
+    if plain or (value is not None and not isinstance(value, Cell | Unsealed | PlainVector)):
+        refuse_plaintext()
+
+
+def _is_pair(column: Column[Any]) -> bool:
+    return column.type.paired  # type: ignore[attr-defined, no-any-return]
+
+
+def _parts(column: Column[Any]) -> set[str]:
+    """Return the keys of the columns that a vector is stored in."""
+    return {column.key, column.key + SUFFIX} if _is_pair(column) else {column.key}
+
+
+def _is_sql(value: Any) -> bool:
+    """Return True for SQL other than a value, NULL, and what `ciphertexts` gives."""
+    while isinstance(value, Cast | TypeCoerce):
+        value = value.clause
+    return isinstance(value, ClauseElement) and not isinstance(value, BindParameter | Null)
 
 
 def _value(column: Column[Any], value: Any) -> Any:
@@ -199,22 +235,12 @@ def _check_moved(columns: list[Column[Any]], keys: set[str]) -> None:
     """Refuse a new primary key for a vector that stays as it is."""
     moved = keys & {key.key for key in columns[0].table.primary_key.columns}
     for column in columns:
-        if moved and not {column.key, column.key + SUFFIX} <= keys:
+        if moved and not _parts(column) <= keys:
             _refuse(
                 column,
                 "its ciphertext is bound to the primary key, which this statement changes. Set the key on a mapped"
                 " object, or give `ciphertexts(Model.column, vector, new_key)` too",
             )
-
-
-def _by_key(statement: Insert | Update, values: Mapping[Any, Any]) -> dict[str, Any]:
-    """Return the values of a statement by the keys of their columns; a mapped class may name them by attribute."""
-    subject = statement._propagate_attrs.get("plugin_subject")
-    named = {}
-    if subject is not None:
-        named = {prop.key: prop.columns[0].key for prop in inspect(subject).mapper.column_attrs}
-    keys = {name: named.get(name, name) if isinstance(name, str) else name.key for name in values}
-    return {keys[name]: value for name, value in values.items()}
 
 
 def _refuse(column: Column[Any], why: str) -> NoReturn:

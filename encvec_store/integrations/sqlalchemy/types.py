@@ -1,10 +1,9 @@
-"""The column type `EncryptedVector` and its companion column.
+"""The column type `EncryptedVector`: one `bytea`, the sealed vector.
 
-One declared column becomes two in the table: `embedding vector(n)`, which the server ranks by, and `embedding_sealed
-bytea`, which holds the header and the exact vector. The type adds the second column by itself. To read `embedding`, the
-query selects primary key, `embedding_sealed` and `vector_send(embedding)` as one value; it is checked and opened here.
-To insert, the companion has a column default: it sees the values of the row, encrypts the vector, and puts ciphertext
-in its place. The bind processor refuses every vector that was encrypted neither there nor by the mapper.
+A cell is the vector envelope of docs/formats.md. To read it, the query selects primary key, incarnation of the table
+and cell as one value; it is checked and opened here. Vectors are encrypted before an INSERT runs (`statements`) and
+before the ORM's UPDATE (`mapping`). The bind processor refuses every other vector.
+Under a scheme that the server ranks by, the type is a `RankedVector` (`ranked`), which has two columns.
 """
 
 from __future__ import annotations
@@ -12,43 +11,45 @@ from __future__ import annotations
 import itertools
 import weakref
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 import numpy.typing as npt
-from pgvector.sqlalchemy import VECTOR
 from sqlalchemy import (
     Column,
+    Connection,
     Dialect,
     LargeBinary,
-    MetaData,
     Table,
     case,
     event,
     func,
     literal_column,
-    or_,
+    select,
     type_coerce,
 )
-from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.sql import operators
 from sqlalchemy.sql.elements import ClauseElement, ColumnElement, Label
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from ...data.arrays import Matrix
-from ...errors import EncvecError, InputError, MetricError, NormError, SchemeError
+from ...errors import InputError, NormError, SchemeError
 from ...sealing.config import CollectionConfig
-from .cipher import ColumnCipher, KeysetSource, plain_array
+from .cipher import ColumnCipher, KeysetSource
+from .companions import INCARNATION_NAME, Companions, declared
 from .errors import unwrapped
-from .identity import check_key, identity_expression, identity_of
-from .values import Hidden, IndexText, SealedVector, distance, sendable, text_of
+from .identity import check_key, identity_expression
+from .incarnations import incarnation_of
+from .triggers import listen_to
+from .values import Cell, opened, sendable_cell
 
-__all__ = ["SUFFIX", "EncryptedVector"]
+__all__ = ["OPERATORS", "EncryptedVector"]
 
-SUFFIX = "_sealed"
 OPERATORS = {"cosine": "cosine_distance", "l2": "l2_distance", "ip": "max_inner_product"}
 _numbers: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
 _count = itertools.count(1)
+_made: weakref.WeakSet[Table] = weakref.WeakSet()
+"""Tables that are whole: a column that is added now comes after the primary key."""
 
 
 class EncryptedVector(TypeDecorator[Matrix]):
@@ -56,9 +57,10 @@ class EncryptedVector(TypeDecorator[Matrix]):
 
         embedding: Mapped[npt.NDArray[np.float32]] = mapped_column(EncryptedVector(384, keyset=keyset))
 
-    Values are (dim,) lists or arrays of numbers. They come back exactly, as read-only float32 arrays. The type adds a
-    second column, `embedding_sealed`. The primary key may have Integer, String, Text and Uuid columns. Loading raises
-    AuthenticationError, with the row's key, if the keys are wrong or the data was altered, swapped or moved.
+    Values are (dim,) lists or arrays of numbers. They come back exactly, as read-only float32 arrays. The column is a
+    `bytea`; `nearest` searches it. Two companion tables come with it. The primary key may have Integer, String, Text
+    and Uuid columns. Loading raises AuthenticationError, with the row's key, if the keys are wrong or the data was
+    altered, swapped or moved.
 
     Args:
         dim: coordinates of a vector.
@@ -66,14 +68,26 @@ class EncryptedVector(TypeDecorator[Matrix]):
         tenant: each tenant has keys of its own.
         collection: each column has keys of its own, under this name. The default is "table.column"; after you rename
             a table or column, give the old name.
-        metric: cosine, l2 or ip. The column then has `cosine_distance`, `l2_distance` or `max_inner_product`.
-        scheme: of the index vectors, such as {"name": "sap", "beta": 2.0}.
-        max_norm: the largest length of a vector; needed for l2 and ip.
+        metric: cosine, l2 or ip.
+        scheme: `sealed`, the default; or `sap`, such as {"name": "sap", "beta": 2.0}, for a second column that the
+            server ranks by. It falls to who has similar data: see docs/threat-model.md.
+        max_norm: the largest length of a vector; `sap` needs it for l2 and ip.
         require_identity: refuse to write or read a row that is not bound to its primary key.
     """
 
-    impl = VECTOR
+    impl = LargeBinary
     cache_ok = True
+    paired: ClassVar[bool] = False
+    """True if the server ranks by a second column."""
+
+    def __new__(cls, dim: int = 0, keyset: Any = None, *given: Any, **named: Any) -> EncryptedVector:
+        """Return a `RankedVector` for a scheme that the server ranks by."""
+        scheme = named.get("scheme", given[3] if len(given) > 3 else None)
+        if cls is EncryptedVector and scheme is not None and _name_of(scheme) != "sealed":
+            from .ranked import RankedVector
+
+            return super().__new__(RankedVector)
+        return super().__new__(cls)
 
     def __init__(
         self,
@@ -90,25 +104,25 @@ class EncryptedVector(TypeDecorator[Matrix]):
         config = CollectionConfig.build(
             dim=dim,
             metric_name=metric,
-            scheme_spec={"name": "sap", "beta": 2.0} if scheme is None else scheme,
+            scheme_spec="sealed" if scheme is None else scheme,
             fields=None,
             max_norm=max_norm,
             oversample=None,
         )
-        if not config.index_dim:
-            raise SchemeError(f"the scheme of a column must have index vectors, and {config.scheme.name!r} has none")
+        if config.ranked is not self.paired or (config.ranked and not config.index_dim):
+            raise SchemeError(f"the scheme of a column must be 'sealed' or 'sap', got {config.scheme.name!r}")
         if config.cells > 1:
             raise SchemeError(
                 f"cells must be 1 for a column, got {config.cells}: only collections search several cells"
             )
-        if config.metric.bounded and config.max_norm is None:
+        if config.bounded and config.max_norm is None:
             raise NormError(f"metric {metric!r} needs max_norm, the largest length of a vector")
-        super().__init__(config.index_dim)
+        super().__init__(*self._impl_arguments(config))
         self._config = config
         self._source = keyset
         self._given = collection
-        self._companion = True
         self._column: Column[Any] | None = None
+        self._companions: Companions | None = None
         self._cipher = None if collection is None else ColumnCipher(keyset, tenant, collection, config)
         # SQLAlchemy makes its cache keys of these attributes. A number stands for the keyset, and is never used again.
         self.dim = dim
@@ -120,8 +134,17 @@ class EncryptedVector(TypeDecorator[Matrix]):
         self.max_norm = config.max_norm
         self.require_identity = require_identity
 
+    def _impl_arguments(self, config: CollectionConfig) -> tuple[Any, ...]:
+        return ()
+
     def __repr__(self) -> str:
         return f"EncryptedVector({self.dim}, metric={self.metric!r}, collection={self.collection!r})"
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Return the type in the database. Raises InputError for a database other than PostgreSQL."""
+        if dialect.name not in ("postgresql", "default"):
+            raise unwrapped(InputError(f"EncryptedVector needs PostgreSQL, got {dialect.name}: use a store there"))
+        return dialect.type_descriptor(self.impl_instance)
 
     @property
     def python_type(self) -> type[Any]:
@@ -135,19 +158,19 @@ class EncryptedVector(TypeDecorator[Matrix]):
             raise InputError("this EncryptedVector has no keys: put it in a table, or give it a collection")
         return self._cipher
 
-    # -- the table
+    @property
+    def companions(self) -> Companions:
+        """The companion tables of the column. Raises InputError if the type is in no table yet."""
+        if self._companions is None:
+            raise InputError("this EncryptedVector is in no table")
+        return self._companions
 
-    def copy(self, **kw: Any) -> EncryptedVector:
-        """Copy for another column. If this column has a companion, the copy adds none: SQLAlchemy copies that too."""
-        made: EncryptedVector = super().copy(**kw)
-        made._companion = self._companion and self._column is None
-        return made
+    # -- the table
 
     def fresh(self) -> EncryptedVector:
         """Copy for another column, with keys of its own."""
-        made = self.copy()
-        made._companion = self._companion
-        made._column = None
+        made: EncryptedVector = self.copy()
+        made._column = made._companions = None
         if made._given is None:
             made._cipher = made.collection = None
         return made
@@ -158,50 +181,51 @@ class EncryptedVector(TypeDecorator[Matrix]):
 
     def _attached(self, column: Column[Any], table: Table) -> None:
         self._column = column
-        event.listen(table, "after_parent_attach", _check_key)
         if self._cipher is None:
             self.collection = f"{table.fullname}.{column.name}"
             self._cipher = ColumnCipher(self._source, self.tenant, self.collection, self._config)
-        name = column.name + SUFFIX
-        if self._companion and name not in table.c:
-            sealed: Column[Any] = Column(
-                name, SealedVector(), key=column.key + SUFFIX, default=_sealed_default, nullable=column.nullable
-            )
-            table.append_column(sealed)
 
-    @property
-    def index_dim(self) -> int:
-        """Coordinates of an index vector: the dimension in the database."""
-        return self._config.index_dim
+    def _table_made(self, column: Column[Any], table: Table) -> None:
+        """Do what needs the primary key of the table."""
+        check_key(table, complete=False)
+        if self._companions is None:
+            self._companions = declared(table, column)
+            listen_to(self._companions)
 
-    def sibling(self, column: Any) -> tuple[ColumnElement[Any], ColumnElement[Any] | None]:
-        """Return the companion and the identity of a column in a table, alias or subquery. Raises InputError."""
+    def keys_of(self, column: Any) -> list[ColumnElement[Any]]:
+        """Return the primary key of a column's table, alias or subquery. Raises InputError."""
         while isinstance(column, Label):
             column = column.element
         mine, place = self._column, getattr(column, "table", None)
         if mine is not None and place is not None:
-            table: Table = mine.table
-            sealed = place.corresponding_column(table.c[mine.key + SUFFIX])
-            keys = [place.corresponding_column(key) for key in table.primary_key.columns]
-            if sealed is not None and all(key is not None for key in keys):
-                return sealed, identity_expression(table, keys)
+            keys = [place.corresponding_column(key) for key in mine.table.primary_key.columns]
+            if all(key is not None for key in keys):
+                return keys
         raise InputError(
-            "an encrypted vector can only be read from its table, an alias, or a subquery that also has its "
-            f"{SUFFIX!r} column and the primary key"
+            "an encrypted vector can only be read from its table, an alias, or a subquery that also has"
+            f" {self._needs(mine)}"
         )
+
+    def _needs(self, mine: Column[Any] | None) -> str:
+        return "the primary key"
 
     # -- values
 
-    def sealed(self, checked: Matrix, identity: str | None) -> tuple[IndexText, bytes]:
-        """Encrypt the checked vector (1, dim) of a row: the values of its two columns. Raises InputError."""
-        index, envelopes = self.sealed_many(checked, [identity])
-        return text_of(index[0]), envelopes.tobytes()
+    def sealed(self, checked: Matrix, identity: str | None, connection: Connection) -> Cell:
+        """Encrypt the checked vector (1, dim) of a row. Raises InputError."""
+        return Cell(self.sealed_many(checked, [identity], connection)[0].tobytes())
 
-    def sealed_many(self, checked: Matrix, identities: Sequence[str | None]) -> tuple[Matrix, npt.NDArray[np.uint8]]:
-        """Encrypt n checked vectors: (n, index_dim) index vectors and (n, size) envelopes. Raises InputError."""
+    def sealed_many(
+        self, checked: Matrix, identities: Sequence[str | None], connection: Connection
+    ) -> npt.NDArray[np.uint8]:
+        """Encrypt n checked vectors: (n, size) cells. Raises InputError."""
+        self.require_known(identities)
+        return self.cipher.seal(checked, identities, incarnation_of(connection, self.companions))[1]
+
+    def require_known(self, identities: Sequence[str | None]) -> None:
+        """Raise InputError if a primary key must be known, and is not."""
         if self.require_identity and None in identities:
             raise InputError("the primary key must be known before the row is written (require_identity)")
-        return self.cipher.seal(checked, identities)
 
     def coerce_compared_value(self, op: Any, value: Any) -> TypeEngine[Any]:
         """Keep this type for compared values, so that its bind processor refuses them."""
@@ -215,10 +239,10 @@ class EncryptedVector(TypeDecorator[Matrix]):
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
         """Return ciphertext as it is. Raises InputError for a plaintext vector."""
-        return sendable(value)
+        return sendable_cell(value)
 
     def bind_processor(self, dialect: Dialect) -> Any:
-        """Return the check alone: ciphertext is text already."""
+        """Return the check alone: ciphertext is in its form already."""
         return lambda value: self.process_bind_param(value, dialect)
 
     def column_expression(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
@@ -226,22 +250,15 @@ class EncryptedVector(TypeDecorator[Matrix]):
         return type_coerce(self.packed(column), self)
 
     def packed(self, column: ColumnElement[Any]) -> ColumnElement[bytes]:
-        """Select what `ColumnCipher.open` takes, as one bytea; NULL if both columns are NULL."""
-        sealed, identity = self.sibling(column)
-        vector, envelope = type_coerce(column, VECTOR()), type_coerce(sealed, LargeBinary())
-        # Half a pair is not NULL: it was tampered with. It is sent without the missing part, and refused when opened.
-        nothing = literal_column("''::bytea", LargeBinary())
-        name: Any = nothing
-        if identity is not None:
-            name = func.convert_to(identity, literal_column("'UTF8'"), type_=LargeBinary())
-        packed: ColumnElement[Any] = func.int4send(func.octet_length(name), type_=LargeBinary())
-        for part in (
-            name,
-            func.coalesce(envelope, nothing),
-            func.coalesce(func.vector_send(vector, type_=LargeBinary()), nothing),
-        ):
-            packed = packed.op("||")(part)
-        return type_coerce(case((or_(envelope.is_not(None), vector.is_not(None)), packed)), LargeBinary())
+        """Select what `ColumnCipher.open` takes, as one bytea; NULL if the column is NULL."""
+        keys = self.keys_of(column)
+        blobs, cell = self.companions.blobs, type_coerce(column, LargeBinary())
+        life = select(blobs.c.content).where(blobs.c.name == INCARNATION_NAME, blobs.c.part == 0).correlate(None)
+        # zeros where there is none: no cell opens under that
+        nothing = literal_column("decode(repeat('00', 16), 'hex')", LargeBinary())
+        joined = named(identity_expression(self.companions.table, keys))
+        joined = joined.op("||")(func.coalesce(life.scalar_subquery(), nothing)).op("||")(cell)
+        return type_coerce(case((cell.is_not(None), joined)), LargeBinary())
 
     def result_processor(self, dialect: Dialect, coltype: Any) -> Any:
         """Return a function that opens a selected value. It raises AuthenticationError."""
@@ -250,40 +267,43 @@ class EncryptedVector(TypeDecorator[Matrix]):
         def process(value: Any) -> Matrix | None:
             if value is None:
                 return None
-            vector: Matrix = cipher.open([bytes(value)], bound=bound)[0]
-            vector.setflags(write=False)  # SQLAlchemy would not notice a change in it
+            packed = bytes(value)
+            vector: Matrix | None = opened.get().get((cipher, packed))
+            if vector is None:
+                vector = cipher.open([packed], bound=bound)[0]
+                vector.setflags(write=False)  # SQLAlchemy would not notice a change in it
             return vector
 
         return process
 
     class Comparator(TypeDecorator.Comparator[Any]):
-        """Distances to a query, which is encrypted at once. Smaller is nearer; the value means nothing else."""
-
-        def _distance(self, name: str, query: Any) -> ColumnElement[float]:
-            kind: EncryptedVector = self.expr.type  # type: ignore[assignment]
-            if OPERATORS[kind.metric] != name:
-                raise MetricError(f"a column of metric {kind.metric} has {OPERATORS[kind.metric]}, not {name}")
-            return distance(self.expr, kind.cipher.query(query))
+        """Refuses what would send a vector, or compare ciphertexts. IS NULL and column = column remain."""
 
         def cosine_distance(self, query: Any) -> ColumnElement[float]:
-            """Rank by cosine distance to a (dim,) query, in a column of metric cosine."""
-            return self._distance("cosine_distance", query)
+            """Raise InputError: the server cannot rank a sealed column."""
+            self._refuse("cosine_distance")
 
         def l2_distance(self, query: Any) -> ColumnElement[float]:
-            """Rank by Euclidean distance to a (dim,) query, in a column of metric l2."""
-            return self._distance("l2_distance", query)
+            """Raise InputError: the server cannot rank a sealed column."""
+            self._refuse("l2_distance")
 
         def max_inner_product(self, query: Any) -> ColumnElement[float]:
-            """Rank by the negative inner product with a (dim,) query, in a column of metric ip."""
-            return self._distance("max_inner_product", query)
+            """Raise InputError: the server cannot rank a sealed column."""
+            self._refuse("max_inner_product")
+
+        def _refuse(self, name: str) -> NoReturn:
+            raise InputError(
+                f"{self.expr} is sealed, so the server has no {name} for it: use nearest(session, select(...),"
+                " Model.column, query, k), or declare the column with scheme='sap'"
+            )
 
         def operate(self, op: Any, *other: Any, **kwargs: Any) -> ColumnElement[Any]:
-            """Refuse operators that would send a vector, or compare ciphertexts. IS NULL and column = column remain."""
+            """Refuse all other operators."""
             if op not in (operators.is_, operators.is_not) and not (
                 op in (operators.eq, operators.ne) and (other[0] is None or isinstance(other[0], ClauseElement))
             ):
                 raise InputError(
-                    f"an encrypted vector has no operator {getattr(op, '__name__', op)}: rank by its distances"
+                    f"an encrypted vector has no operator {getattr(op, '__name__', op)}: rank with `nearest`"
                 )
             return super().operate(op, *other, **kwargs)
 
@@ -294,8 +314,21 @@ class EncryptedVector(TypeDecorator[Matrix]):
     comparator_factory = Comparator
 
 
+def named(identity: ColumnElement[Any] | None) -> Any:
+    """Return SQL for the length of an identity, 4 bytes, and the identity."""
+    name: Any = literal_column("''::bytea", LargeBinary())
+    if identity is not None:
+        name = func.convert_to(identity, literal_column("'UTF8'"), type_=LargeBinary())
+    length: ColumnElement[Any] = func.int4send(func.octet_length(name), type_=LargeBinary())
+    return length.op("||")(name)
+
+
+def _name_of(scheme: Any) -> Any:
+    return scheme.get("name") if isinstance(scheme, Mapping) else scheme
+
+
 def _attach(column: Column[Any], table: Any) -> None:
-    """Give a column in a table its companion. A type object that another column already uses is copied."""
+    """Give a column in a table its keys. A type object that another column already uses is copied."""
     kind = column.type
     if isinstance(kind, EncryptedVector) and isinstance(table, Table):
         if kind._column is not None:
@@ -303,32 +336,15 @@ def _attach(column: Column[Any], table: Any) -> None:
                 return
             kind = column.type = kind.fresh()
         kind._attached(column, table)
+        if table in _made:
+            kind._table_made(column, table)
 
 
-def _check_key(table: Table, metadata: MetaData) -> None:
-    check_key(table, complete=False)
+def _whole(table: Table, _: Any) -> None:
+    _made.add(table)
+    for column in list(table.c):
+        if isinstance(column.type, EncryptedVector):
+            column.type._table_made(column, table)
 
 
-def _sealed_default(context: DefaultExecutionContext) -> bytes | None:
-    """Return the envelope of the row that is inserted, and put its index vector in the place of the vector."""
-    column: Any = context.current_column
-    suffix, parameters = "", context.get_current_parameters(isolate_multiinsert_groups=False)  # type: ignore[no-untyped-call]
-    state: Any = context.compiled.compile_state  # type: ignore[union-attr]
-    if getattr(state, "_has_multi_parameters", False):  # INSERT ... VALUES (...), (...)
-        many = column._is_multiparam_column
-        suffix, column = (f"_m{column.index + 1}", column.original) if many else ("_m0", column)
-    table: Table = column.table
-    name = column.key.removesuffix(SUFFIX) + suffix
-    vector = Hidden.taken(parameters.get(name))
-    if vector is None:
-        return None
-    kind: EncryptedVector = table.c[column.key.removesuffix(SUFFIX)].type
-    try:
-        identity = identity_of(table, lambda key: parameters.get(key.key + suffix))
-        checked = kind.cipher.checked(plain_array(vector, name)[None], name)
-        parameters[name], sealed = kind.sealed(checked, identity)
-    except EncvecError as error:
-        failed: EncvecError = error
-    else:
-        return sealed
-    raise unwrapped(failed)
+event.listen(Table, "after_parent_attach", _whole)

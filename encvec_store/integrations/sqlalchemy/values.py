@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextvars import ContextVar
 from typing import Any, NoReturn
 
 import numpy as np
@@ -18,20 +20,34 @@ from .errors import unwrapped
 __all__ = [
     "HALF_FROM",
     "HALF_TO",
+    "Cell",
     "Hidden",
     "IndexText",
     "IndexVector",
     "PlainVector",
     "Rank",
     "SealedVector",
+    "Unsealed",
     "distance",
+    "opened",
     "refuse_plaintext",
     "sendable",
+    "sendable_cell",
     "text_of",
 ]
 
 HALF_FROM, HALF_TO = 2000, 4000
 """pgvector indexes `vector` up to the first dimension, and `halfvec` up to the second."""
+
+
+opened: ContextVar[Mapping[tuple[Any, bytes], Matrix]] = ContextVar("encvec_store_opened", default={})  # noqa: B039
+"""Vectors that a search has opened already, by cipher and selected value: those of its hits are not opened twice."""
+
+
+class Cell(bytes):
+    """A sealed vector. Only this type may be sent to a sealed column."""
+
+    __slots__ = ()
 
 
 class IndexText(str):
@@ -46,9 +62,9 @@ def text_of(index: Matrix) -> IndexText:
 
 
 class PlainVector(np.ndarray[Any, np.dtype[np.float32]]):
-    """The plaintext vector of a mapped object. Just before an UPDATE its ciphertext stands in `text`."""
+    """The plaintext vector of a mapped object. Just before an UPDATE its ciphertext stands in `sealed`."""
 
-    text: IndexText | None = None
+    sealed: IndexText | Cell | None = None
 
     @classmethod
     def of(cls, vector: Matrix) -> PlainVector:
@@ -78,6 +94,16 @@ class Hidden:
         return value.__vector if isinstance(value, Hidden) else value
 
 
+class Unsealed(Hidden):
+    """A checked vector (1, dim) and the identity of its row, until the statement runs: then its table is known."""
+
+    __slots__ = ("identity",)
+
+    def __init__(self, vector: Any = None, identity: str | None = None) -> None:
+        super().__init__(vector)
+        self.identity = identity
+
+
 class IndexVector(UserDefinedType[Any]):
     """The type of an encrypted query. It holds no keys."""
 
@@ -97,6 +123,13 @@ def sendable(value: Any) -> str | None:
     if value is not None and type(value) is not IndexText:
         refuse_plaintext()
     return value
+
+
+def sendable_cell(value: Any) -> bytes | None:
+    """Return a sealed vector and NULL as they are. Raises InputError for anything else."""
+    if value is not None and type(value) is not Cell:
+        refuse_plaintext()
+    return None if value is None else bytes(value)
 
 
 def refuse_plaintext() -> NoReturn:

@@ -1,0 +1,292 @@
+"""Searches of a sealed column, in this process: candidates from a shared index, ranked by what the session sees.
+
+One statement ranks the candidates and every entry that is newer than the index, in the session's own transaction. So
+rows that it flushed count, rows that it deleted do not, and row-level security and the statement's WHERE decide.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, NamedTuple
+
+import numpy as np
+from sqlalchemy import Connection, LargeBinary, Select, any_, func, or_, tuple_, type_coerce
+from sqlalchemy.orm import Session, scoped_session
+
+from ...data.arrays import Matrix, Rows
+from ...data.metrics import as_vectors
+from ...errors import StoreUnreachableError
+from ...runtime.concurrency import offload, spawn
+from ...sealed_index import BUDGET, Listed, Snapshot
+from ...sealing.config import check_k
+from ...storage.protocol import BUSY
+from .cipher import plain_array
+from .columns import column_of
+from .context import Bind, connection_of
+from .following import array_of, joined
+from .search import Ranked, rerank
+from .sharing import Shared
+from .types import EncryptedVector
+from .values import opened
+
+__all__ = ["nearest", "nearest_async"]
+
+_log = logging.getLogger("encvec_store")
+_told: set[str] = set()
+_ATTEMPTS = 16
+_FEW = 2_000
+"""A filter that so few rows pass runs first."""
+_MORE = 4
+"""With a filter that many rows pass, so many times the candidates are ranked."""
+_CHUNK = 2_000
+_VERSION = 25, 4
+"""Position of the key version in a cell, from 1, and its size."""
+
+
+def nearest(bind: Bind, statement: Select[Any], column: Any, query: Any, k: int) -> list[Ranked]:
+    """Return the k rows of a statement whose vectors are nearest to a query, with exact scores, nearest first.
+
+        nearest(session, select(Item).where(Item.title != "draft"), Item.embedding, query, k=10)
+
+    An index in this process, shared by all sessions, gives the candidates. It follows the table: commits of every
+    client count, and what this session has flushed, also before it commits. With an async session: `nearest_async`.
+
+    Args:
+        bind: a session or connection.
+        statement: a select, with any WHERE; its ORDER BY, LIMIT and OFFSET are replaced.
+        column: `Model.embedding`, or that of an alias or table.
+        query: (dim,).
+        k: number of rows to return.
+
+    Raises:
+        InputError: a bad query or k.
+        AuthenticationError: a vector was altered or moved, or the keys are wrong.
+        StoreUnreachableError: rows were replaced faster than they could be read.
+    """
+    kind: EncryptedVector = column_of(column).type  # type: ignore[assignment]
+    k = check_k(k)
+    if kind.paired:
+        return rerank(bind, statement, query, k, column=column)
+    asked = as_vectors(plain_array(query, "query")[None], kind.dim, name="query")
+    kind.cipher.config.metric.check(asked, None, "query")
+    connection = connection_of(bind, statement)
+    session = bind() if isinstance(bind, scoped_session) else bind
+    if isinstance(session, Session) and session.autoflush:
+        session.flush()
+    search = _Search(session, connection, statement, column, asked[0], k)
+    for attempt in range(_ATTEMPTS):
+        hits = search.hits(attempt)
+        if hits is not None:
+            return hits
+    raise StoreUnreachableError(BUSY)
+
+
+async def nearest_async(session: Any, statement: Select[Any], column: Any, query: Any, k: int) -> list[Ranked]:
+    """Return what `nearest` returns, for an `AsyncSession`. Long computations run in a thread.
+
+    If the task is cancelled, the session is not used any more when this returns.
+    """
+    return await to_the_end(nearest, session.sync_session, statement, column, query, k)
+
+
+async def to_the_end(fn: Any, *args: Any, **kwargs: Any) -> Any:
+    """Await a function that may wait. If the task is cancelled, wait until it has left the connection alone."""
+    import asyncio
+
+    task = asyncio.ensure_future(spawn(fn, *args, **kwargs))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # it is nobody's any more
+        raise
+
+
+class _Ranking(NamedTuple):
+    """The best rows: their keys, scores, and the values they were opened from."""
+
+    keys: list[tuple[Any, ...]]
+    scores: dict[bytes, float]
+    vectors: dict[bytes, Matrix]
+    candidates: int
+    """How many rows of the index were among those compared."""
+
+
+class _Search:
+    def __init__(
+        self,
+        bind: Session | Connection,
+        connection: Connection,
+        statement: Select[Any],
+        column: Any,
+        query: Matrix,
+        k: int,
+    ) -> None:
+        self.bind, self.connection, self.statement, self.query, self.k = bind, connection, statement, query, k
+        found = column_of(column)
+        self.kind: EncryptedVector = found.type  # type: ignore[assignment]
+        self.companions = self.kind.companions
+        element = column.__clause_element__() if hasattr(column, "__clause_element__") else column
+        self.element = element
+        self.keys = self.kind.keys_of(element)
+        self.loaded = _loaded_keys(element, self.keys)
+        self.packed = self.kind.packed(element)
+        self.entries = self.companions.rows.alias("encvec_rows")
+
+    def hits(self, attempt: int) -> list[Ranked] | None:
+        """Search once. Returns None if rows were replaced meanwhile."""
+        shared = Shared(self.kind, self.connection, self.statement)
+        if not shared.followed:
+            _tell(self.kind, "row-level security applies" if shared.head.hidden else "the table has no triggers")
+            return self._loaded(self._scanned())
+        state = shared.state()
+        if state is None:
+            return self._loaded(self._scanned())
+        BUDGET.used(shared.index.sealed)
+        ranking = self._by_index(shared, state, attempt)
+        return None if ranking is None else self._loaded(ranking)
+
+    def _by_index(self, shared: Shared, state: Snapshot, attempt: int) -> _Ranking | None:
+        filtered = self.statement.whereclause is not None or bool(self.statement._with_options)
+        wanted = state.needs(self.k)
+        limit = wanted + shared.head.gone
+        allowed: Listed | None = None
+        if filtered or attempt > 1:
+            passing = self._passing(_FEW + 1 if attempt <= 1 else None)
+            if len(passing) <= _FEW or attempt > 1:
+                allowed = Listed(passing)
+            else:
+                limit *= _MORE
+        for _ in range(2):
+            queries = self.query[None]
+            size = state.tail.count // 16
+            (rows,), _ = offload(size, state.nearest, queries, limit, allowed, shared.index.sealed.gpus)
+            ranking = self._ranked(rows, state.generation)
+            if ranking.candidates >= min(wanted, len(rows)) or (allowed is None and len(rows) < limit):
+                return ranking
+            if allowed is not None or (not filtered and attempt == 0):
+                return None if attempt + 1 < _ATTEMPTS else ranking
+            allowed, limit = Listed(self._passing(None)), wanted + shared.head.gone
+        return None
+
+    # statements
+
+    def _asked(self, *columns: Any) -> Any:
+        """Return the statement with other columns, without order and limits, and joined with the entries."""
+        asked: Any = self.statement.with_only_columns(*columns, maintain_column_froms=True)
+        asked = asked.order_by(None).limit(None).offset(None)
+        asked._with_options = tuple(
+            option for option in asked._with_options if getattr(option, "_is_criteria_option", False)
+        )
+        return asked
+
+    def _entries(self, *columns: Any) -> Any:
+        live = self.kind.cipher.live
+        return self._asked(*columns).where(
+            joined(self.companions, self.entries, self.keys), ~self.entries.c.gone, self.entries.c.version.in_(live)
+        )
+
+    def _passing(self, limit: int | None) -> Rows:
+        """Return the rows that the statement selects, ascending."""
+        found = self.bind.execute(self._entries(self.entries.c.row, self.loaded[0]).limit(limit)).all()
+        return np.unique(np.array([row[0] for row in found], np.int64))
+
+    def _ranked(self, rows: Rows, since: int) -> _Ranking:
+        """Compare those of the rows that the session sees, and all entries that are newer than the index."""
+        entries = self.entries
+        asked = self._entries(entries.c.row, *self.loaded, self.packed).where(
+            or_(entries.c.row == any_(array_of(rows)), entries.c.xid >= since)
+        )
+        found = [row for row in self.bind.execute(asked).all() if row[-1] is not None]
+        best = _Best(self)
+        best.add([tuple(row[1:-1]) for row in found], [bytes(row[-1]) for row in found])
+        known = set(rows.tolist())
+        return best.ranking(sum(row[0] in known for row in found))
+
+    def _scanned(self) -> _Ranking:
+        """Compare all vectors that the statement selects."""
+        cell = type_coerce(self.element, LargeBinary())
+        live = [version.to_bytes(4, "big") for version in self.kind.cipher.live]
+        asked = self._asked(*self.loaded, self.packed)
+        asked = asked.where(func.substring(cell, *_VERSION, type_=LargeBinary()).in_(live))
+        best = _Best(self)
+        for some in self.bind.execute(asked).partitions(_CHUNK):
+            best.add([tuple(row[:-1]) for row in some], [bytes(row[-1]) for row in some])
+        return best.ranking(0)
+
+    def _loaded(self, ranking: _Ranking) -> list[Ranked] | None:
+        """Select the best rows; None if one was replaced or deleted since it was ranked."""
+        if not ranking.keys:
+            return []
+        keys: Any = self.keys
+        chosen = keys[0].in_([key[0] for key in ranking.keys]) if len(keys) == 1 else tuple_(*keys).in_(ranking.keys)
+        asked = self.statement.add_columns(self.packed).order_by(None).limit(None).offset(None).where(chosen)
+        token = opened.set({(self.kind.cipher, packed): vector for packed, vector in ranking.vectors.items()})
+        try:
+            rows = self.bind.execute(asked).all()
+        finally:
+            opened.reset(token)
+        scored = [(ranking.scores.get(bytes(row[-1] or b"")), row) for row in rows]
+        if any(score is None for score, _ in scored) or len({bytes(row[-1]) for row in rows}) < len(ranking.keys):
+            return None
+        metric = self.kind.cipher.config.metric
+        order = np.argsort(metric.order(np.array([score for score, _ in scored])), kind="stable")[: self.k]
+        hits = [scored[i] for i in order]
+        return [Ranked(row[0] if len(row) == 2 else tuple(row[:-1]), float(score or 0.0)) for score, row in hits]
+
+
+class _Best:
+    """Keeps the k nearest of all vectors that it is given."""
+
+    def __init__(self, search: _Search) -> None:
+        self._search = search
+        self._rows: list[tuple[float, float, tuple[Any, ...], bytes, Matrix]] = []
+        """Order, score, key, selected value and vector of the nearest so far."""
+
+    def add(self, keys: list[tuple[Any, ...]], packed: list[bytes]) -> None:
+        if not keys:
+            return
+        kind = self._search.kind
+        first = {key: place for place, key in reversed(list(enumerate(keys)))}  # a join may repeat a row
+        places = sorted(first.values())
+        cells = [packed[place] for place in places]
+        metric = kind.cipher.config.metric
+        vectors: Matrix = offload(len(cells), kind.cipher.open, cells, bound=kind.require_identity)
+        scores = metric.scores(self._search.query, vectors)
+        order = metric.order(scores)
+        known = {row[2] for row in self._rows}
+        for i in np.argsort(order, kind="stable")[: self._search.k]:
+            key = keys[places[i]]
+            if key not in known:
+                self._rows.append((float(order[i]), float(scores[i]), key, cells[i], vectors[i]))
+        self._rows = sorted(self._rows, key=lambda row: row[0])[: self._search.k]
+
+    def ranking(self, candidates: int) -> _Ranking:
+        for *_, vector in self._rows:
+            vector.setflags(write=False)
+        return _Ranking(
+            [key for _, _, key, _, _ in self._rows],
+            {packed: score for _, score, _, packed, _ in self._rows},
+            {packed: vector for *_, packed, vector in self._rows},
+            candidates,
+        )
+
+
+def _loaded_keys(element: Any, keys: list[Any]) -> list[Any]:
+    """Return the key columns as the mapped class has them, so that its criteria count: those of a subclass."""
+    entity = element._annotations.get("parententity")
+    if entity is None:
+        return keys
+    columns = column_of(element).table.primary_key.columns
+    properties = [entity.mapper.get_property_by_column(key) for key in columns]
+    return [getattr(entity.entity, prop.key) for prop in properties]
+
+
+def _tell(kind: EncryptedVector, why: str) -> None:
+    place = kind.cipher.place
+    if place not in _told:
+        _told.add(place)
+        _log.warning(
+            "searches of %s open all vectors, because %s: see `follow` in the guide's part on SQLAlchemy", place, why
+        )
