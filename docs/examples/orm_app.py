@@ -1,10 +1,10 @@
-"""A notes app on SQLAlchemy and pgvector whose embeddings the database never sees.
+"""A notes app on SQLAlchemy and PostgreSQL whose embeddings the database never sees.
 
     python docs/examples/orm_app.py postgresql+psycopg://user@host/db file:keys.json
 
-The passphrase of a `file:` keyset comes from NOTES_PASSPHRASE. The database needs the extension `vector`. `embed` is
-a toy, so that this runs without a model; put your own in its place. The text of a note is not encrypted here:
-EncryptedVector is for the vectors, which are as good as the text to whoever can invert them.
+The passphrase of a `file:` keyset comes from NOTES_PASSPHRASE. The database needs no extension. `embed` is a toy, so
+that this runs without a model; put your own in its place. The text of a note is not encrypted here: EncryptedVector is
+for the vectors, which are as good as the text to whoever can invert them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 import encvec_store as ev
 from encvec_store.errors import KeysetError
-from encvec_store.integrations.sqlalchemy import EncryptedVector, bulk_insert, hnsw_index, rerank
+from encvec_store.integrations.sqlalchemy import EncryptedVector, bulk_insert, nearest
 
 DIM = 256
 keys: dict[str, ev.Keyset] = {}
@@ -42,9 +42,6 @@ class Note(Base):
     text: Mapped[str]
     # was: mapped_column(Vector(DIM)). The keyset is a function, as this is declared before it is opened.
     embedding: Mapped[npt.NDArray[np.float32]] = mapped_column(EncryptedVector(DIM, keyset=lambda: keys["app"]))
-
-
-hnsw_index(Note.embedding)
 
 
 def embed(text: str) -> npt.NDArray[np.float32]:
@@ -74,7 +71,7 @@ def opened(url: str, keyset: str) -> Iterator[Engine]:
 def search(session: Session, text: str, k: int = 3, author: str | None = None) -> list[tuple[float, str]]:
     """Return the k notes nearest to a text, with exact cosines."""
     notes = select(Note) if author is None else select(Note).where(Note.author == author)
-    return [(round(hit.score, 3), hit.item.text) for hit in rerank(session, notes, embed(text), k)]
+    return [(round(hit.score, 3), hit.item.text) for hit in nearest(session, notes, Note.embedding, embed(text), k)]
 
 
 NOTES = {
@@ -96,8 +93,8 @@ def main(url: str, keyset: str) -> list[str]:
         session.commit()
         said += [f"{score:.3f} {text}" for score, text in search(session, "letters on flowers")]
         said += [f"{score:.3f} {text}" for score, text in search(session, "machines and programs", 1, "grace")]
-        nearest = select(Note.text).order_by(Note.embedding.cosine_distance(embed("the analytical engine"))).limit(1)
-        said.append(f"by ciphertexts alone: {session.scalars(nearest).one()}")
+        session.delete(note)  # not committed yet: this session does not find it any more
+        said += [f"{score:.3f} {text}" for score, text in search(session, "letters on flowers", 1)]
     print("\n".join(said))
     return said
 

@@ -10,7 +10,7 @@ from sqlalchemy import BigInteger, Column, Index, MetaData, Table, cast, create_
 import encvec_store as ev
 from encvec_store.integrations.sqlalchemy import hnsw_index
 from encvec_store.integrations.sqlalchemy.autogenerate import include_name, leave_out_stores, render_item
-from tests.kits.orm import DIM, models, url
+from tests.kits.orm import DIM, SAP, models, url
 
 
 @pytest.fixture
@@ -49,13 +49,13 @@ def definitions(connection):
 
 
 def test_nothing_to_do_after_create_all(connection, context):
-    made = models()
+    made = models(scheme=SAP)
     made.Base.metadata.create_all(connection)
     assert compare_metadata(context, made.Base.metadata) == []
 
 
 def test_the_migration_makes_the_same_and_holds_no_keys(connection, context):
-    made = models()
+    made = models(scheme=SAP)
     script = produce_migrations(context, made.Base.metadata)
     imports = set()
     code = render_python_code(script.upgrade_ops, render_item=render_item, imports=imports, migration_context=context)
@@ -72,8 +72,8 @@ def test_the_migration_makes_the_same_and_holds_no_keys(connection, context):
 
 
 def test_another_dimension_is_a_difference(connection, context):
-    models().Base.metadata.create_all(connection)
-    other = models(metric="l2", max_norm=3.0)  # lifted: two coordinates more
+    models(scheme=SAP).Base.metadata.create_all(connection)
+    other = models(metric="l2", max_norm=3.0, scheme=SAP)  # lifted: two coordinates more
     changes = [change for group in compare_metadata(context, other.Base.metadata) for change in group]
     assert {change[0] for change in changes} == {"modify_type"}
     assert {change[3] for change in changes} == {"embedding"}
@@ -160,8 +160,8 @@ def test_a_changed_index_is_made_anew_and_back_again(connection, context, case):
 
 
 def test_a_changed_option_of_an_encrypted_column(connection, context):
-    models().Base.metadata.create_all(connection)
-    other = models()
+    models(scheme=SAP).Base.metadata.create_all(connection)
+    other = models(scheme=SAP)
     (index,) = other.Item.__table__.indexes
     other.Item.__table__.indexes.remove(index)
     hnsw_index(other.Item.embedding, m=24, ef_construction=96)
@@ -201,7 +201,7 @@ def test_an_index_on_an_expression(connection, context):
 def test_the_tables_of_a_store_are_not_dropped(pg_dsn, connection, where):
     """The store is in its own schema, or beside the application's tables in the default one."""
     join = "&" if "?" in pg_dsn else "?"
-    made = models()
+    made = models(scheme=SAP)
     made.Base.metadata.create_all(connection)
     Table("mine", MetaData(), Column("id", BigInteger, primary_key=True)).create(connection)
     connection.commit()

@@ -22,10 +22,15 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 import encvec_store as ev
 from encvec_store import errors
-from encvec_store.integrations.sqlalchemy import EncryptedVector, SealedVector
-from tests.kits.orm import DIM, models, opened, same, vectors
+from encvec_store.integrations.sqlalchemy import EncryptedVector, SealedVector, nearest
+from tests.kits.orm import DIM, KINDS, SAP, models, opened, same, vectors
 
 V = vectors(20)
+
+
+@pytest.fixture
+def made():
+    return models(scheme=SAP)
 
 
 def test_refused_where_it_is_said(made):
@@ -46,9 +51,9 @@ def test_refused_where_it_is_said(made):
         (lambda: Item.embedding.cosine_distance(V[0][:-1])): errors.ShapeError,
         (lambda: Item.embedding.cosine_distance(np.zeros(DIM))): errors.ZeroVectorError,
         (lambda: EncryptedVector(0, keyset=made.keyset)): errors.ShapeError,
-        (lambda: EncryptedVector(DIM, keyset=made.keyset, metric="l2")): errors.NormError,
+        (lambda: EncryptedVector(DIM, keyset=made.keyset, metric="l2", scheme="sap")): errors.NormError,
         (lambda: EncryptedVector(DIM, keyset=made.keyset, metric="l1")): errors.MetricError,
-        (lambda: EncryptedVector(DIM, keyset=made.keyset, scheme="sealed")): errors.SchemeError,
+        (lambda: EncryptedVector(DIM, keyset=made.keyset, scheme="sketch")): errors.SchemeError,
         (lambda: EncryptedVector(DIM, keyset=made.keyset, scheme={"name": "sap", "cells": 2})): errors.SchemeError,
         (lambda: EncryptedVector(DIM, keyset=made.keyset).cipher): errors.InputError,
     }.items():
@@ -93,7 +98,7 @@ def test_both_columns_wherever_tables_are_made(made):
     assert copied.c.keys() == table.c.keys()
     assert copied.c.embedding.type.collection == "other.items.embedding"
     assert table.c.embedding.type.collection == "items.embedding"
-    kind = EncryptedVector(DIM, keyset=made.keyset)
+    kind = EncryptedVector(DIM, keyset=made.keyset, scheme="sap")
     shared = Table("t", MetaData(), Column("id", Integer, primary_key=True), Column("a", kind), Column("b", kind))
     assert shared.c.keys() == ["id", "a", "a_sealed", "b", "b_sealed"]
     assert (shared.c.a.type.collection, shared.c.b.type.collection) == ("t.a", "t.b")
@@ -101,14 +106,17 @@ def test_both_columns_wherever_tables_are_made(made):
     assert EncryptedVector(DIM, keyset=made.keyset, collection="old").cipher.place == "old"
 
 
-def test_mixins_inheritance_and_renamed_attributes(orm_dsn):
+@pytest.mark.parametrize("column", KINDS)
+def test_mixins_inheritance_and_renamed_attributes(orm_dsn, column):
     keyset = ev.Keyset.create("memory:")
 
     class Base(DeclarativeBase):
         pass
 
     class Embedded:
-        embedding: Mapped[np.ndarray | None] = mapped_column("vec", EncryptedVector(DIM, keyset=lambda: keyset))
+        embedding: Mapped[np.ndarray | None] = mapped_column(
+            "vec", EncryptedVector(DIM, keyset=lambda: keyset, scheme=SAP)
+        )
 
     class Page(Embedded, Base):
         __tablename__ = "pages"
@@ -142,7 +150,9 @@ def test_mixins_inheritance_and_renamed_attributes(orm_dsn):
         session.commit()
         for i, thing in enumerate([*objects, note]):
             same(thing.embedding, V[10 + i])
-        assert session.scalars(select(Page).order_by(Page.embedding.cosine_distance(V[11]))).first().id == "c"
+        assert nearest(session, select(Page), Page.embedding, V[11], 1)[0].item.id == "c"
+        for model, count in ((Page, 3), (Cover, 1), (Poster, 1), (Note, 1)):
+            assert len(nearest(session, select(model), model.embedding, V[11], 5)) == count
 
 
 def test_columns_in_the_database(orm_dsn, made):
@@ -150,11 +160,12 @@ def test_columns_in_the_database(orm_dsn, made):
         columns = {c["name"]: str(c["type"]) for c in inspect(session.get_bind()).get_columns("items")}
         assert columns["embedding"] == f"VECTOR({DIM})"
         assert columns["embedding_sealed"] == "BYTEA"
-    made = models(metric="l2", max_norm=9.0)
+    made = models(metric="l2", max_norm=9.0, scheme=SAP)
     assert made.Item.__table__.c.embedding.type.index_dim == DIM + 2
 
 
-def test_keys_are_asked_for_at_first_use(orm_dsn):
+@pytest.mark.parametrize("kind", KINDS)
+def test_keys_are_asked_for_at_first_use(orm_dsn, kind):
     asked = []
     keyset = ev.Keyset.create("memory:")
 
@@ -162,7 +173,7 @@ def test_keys_are_asked_for_at_first_use(orm_dsn):
         asked.append(1)
         return keyset
 
-    made = models(later)
+    made = models(later, **KINDS[kind])
     engine = create_engine("postgresql+psycopg://")
     str(select(made.Item).compile(engine))
     assert asked == []

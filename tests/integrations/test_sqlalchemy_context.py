@@ -11,8 +11,8 @@ from sqlalchemy.exc import DBAPIError, UnboundExecutionError
 from sqlalchemy.orm import Session, aliased, scoped_session, sessionmaker
 
 from encvec_store import errors
-from encvec_store.integrations.sqlalchemy import bulk, bulk_insert, reencrypt, rerank
-from tests.kits.orm import models, opened, url, vectors
+from encvec_store.integrations.sqlalchemy import bulk, bulk_insert, nearest, reencrypt, rerank
+from tests.kits.orm import SAP, cell_of, models, opened, url, vectors
 
 V = vectors(60, seed=3)
 
@@ -50,8 +50,8 @@ def use_all(session, made, alias=False):
     """Use every helper that runs statements, and check that it sees the right rows."""
     Item = aliased(made.Item) if alias else made.Item
     assert bulk_insert(session, made.Item, rows(20, 40)) == 20
-    assert [hit.item.title for hit in rerank(session, select(Item), V[45], 1)] == ["45"]
-    assert [hit.item for hit in rerank(session, select(Item.title), V[45], 1)] == ["45"]
+    assert [hit.item.title for hit in nearest(session, select(Item), Item.embedding, V[45], 1)] == ["45"]
+    assert [hit.item for hit in nearest(session, select(Item.title), Item.embedding, V[45], 1)] == ["45"]
     made.keyset.rotate()
     assert reencrypt(session, Item.embedding) == 20
     assert reencrypt(session, Item.embedding) == 0
@@ -90,8 +90,8 @@ def test_options_of_a_statement(engine, made, other):
         session.commit()
     with Session(engine) as session:
         there = select(made.Item.title).execution_options(schema_translate_map={None: other})
-        assert [hit.item for hit in rerank(session, there, V[3], 1)] == ["3"]
-        assert rerank(session, select(made.Item.title), V[3], 1) == []
+        assert [hit.item for hit in nearest(session, there, made.Item.embedding, V[3], 1)] == ["3"]
+        assert nearest(session, select(made.Item.title), made.Item.embedding, V[3], 1) == []
 
 
 @pytest.mark.parametrize("bound", ["class", "base", "table", "alias"])
@@ -106,7 +106,7 @@ def test_binds(engine, made, other, bound):
     with Session(binds={made.Tag: there}) as session:
         for call in (
             lambda: bulk_insert(session, made.Item, rows(1)),
-            lambda: rerank(session, select(made.Item), V[0], 1),
+            lambda: nearest(session, select(made.Item), made.Item.embedding, V[0], 1),
             lambda: reencrypt(session, made.Item.embedding),
         ):
             with pytest.raises(UnboundExecutionError):
@@ -117,7 +117,7 @@ def test_tables_and_columns_in_the_place_of_classes(engine, made, other):
     table = made.Item.__table__
     with Session(binds={table: engine.execution_options(schema_translate_map={None: other})}) as session:
         bulk_insert(session, table, rows(5))
-        assert rerank(session, select(table.c.title), V[3], 1)[0].item == "3"
+        assert nearest(session, select(table.c.title), table.c.embedding, V[3], 1)[0].item == "3"
         made.keyset.rotate()
         assert reencrypt(session, table.c.embedding) == 5
         session.commit()
@@ -139,12 +139,25 @@ def test_what_is_pending_is_written_first(engine, made):
 
 
 def test_autocommit(engine, made):
-    """Settings of a transaction have no effect there, so the index may give too few rows. Then all are compared."""
     with Session(engine.execution_options(isolation_level="AUTOCOMMIT")) as session:
         use_all(session, made)
+
+
+def test_autocommit_of_ranked_columns(ranked, made):
+    """Settings of a transaction have no effect there, so the index may give too few rows. Then all are compared."""
+    with Session(ranked.execution_options(isolation_level="AUTOCOMMIT")) as session:
+        bulk_insert(session, made.Item, rows(20))
         session.execute(text("SET enable_seqscan = off"))
         assert len(rerank(session, select(made.Item), V[0], 20, oversample=3)) == 20
         session.execute(text("RESET enable_seqscan"))
+
+
+@pytest.fixture
+def ranked(engine, made):
+    """The engine, where columns are ranked by the server."""
+    if not made.Item.__table__.c.embedding.type.paired:
+        pytest.skip("the server ranks pairs only")
+    return engine
 
 
 @pytest.fixture
@@ -164,7 +177,7 @@ def unbound(engine, made):
 
 
 def test_autocommit_is_all_or_nothing(unbound, engine, made, monkeypatch):
-    versions = text("SELECT DISTINCT substring(embedding_sealed, 25, 4) FROM items")
+    versions = text(f"SELECT DISTINCT substring({cell_of(made)}, 25, 4) FROM items")
     with pytest.raises(DBAPIError, match="refused"):
         reencrypt(unbound, made.Item.embedding)
     assert unbound.scalars(versions).all() == [(1).to_bytes(4, "big")], "no row was rewritten"
@@ -200,8 +213,8 @@ def test_autocommit_keeps_a_vector_that_is_written_meanwhile(unbound, engine, ma
         np.testing.assert_array_equal(vector, V[33 if title == "3" else int(title)])
 
 
-def test_an_error_puts_the_settings_back(engine, made):
-    with Session(engine) as session:
+def test_an_error_puts_the_settings_back(ranked, made):
+    with Session(ranked) as session:
         bulk_insert(session, made.Item, rows(3))
         session.execute(text("UPDATE items SET embedding_sealed = NULL"))
         with pytest.raises(errors.AuthenticationError):
@@ -212,8 +225,9 @@ def test_an_error_puts_the_settings_back(engine, made):
 # ------------------------------------------------------------------------------------------ what an index gives
 
 
-def test_rerank_compares_all_rows_where_the_index_gives_too_few(orm_dsn, made, caplog):
+def test_rerank_compares_all_rows_where_the_index_gives_too_few(orm_dsn, caplog):
     """HNSW stops after a number of rows, so it may find none that pass a rare filter."""
+    made = models(scheme=SAP)
     with opened(orm_dsn, made) as session:
         many = vectors(600, seed=4)
         bulk_insert(session, made.Item, [{"title": str(i), "embedding": row} for i, row in enumerate(many)])
@@ -233,7 +247,7 @@ def test_rerank_compares_all_rows_where_the_index_gives_too_few(orm_dsn, made, c
 @pytest.mark.parametrize("dim", [2000, 2001, 4000])
 def test_an_index_of_many_dimensions(orm_dsn, dim):
     """Above 2,000 the index has half precision. It is used, and the scores of rerank are exact."""
-    made = models(dim=dim)
+    made = models(dim=dim, scheme=SAP)
     data = vectors(30, seed=5, dim=dim)
     with opened(orm_dsn, made) as session:
         bulk_insert(session, made.Item, [{"title": str(i), "embedding": row} for i, row in enumerate(data)])
@@ -258,4 +272,4 @@ def shown(statement, session):
 
 def test_more_dimensions_than_an_index_takes():
     with pytest.raises(errors.InputError, match=r"at most 4000 dimensions, and .* have 4001"):
-        models(dim=4001)
+        models(dim=4001, scheme=SAP)

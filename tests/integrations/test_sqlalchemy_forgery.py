@@ -12,10 +12,15 @@ import encvec_store as ev
 from encvec_store import errors
 from encvec_store.integrations.sqlalchemy import EncryptedVector
 from encvec_store.sealing import Keyring
-from tests.kits.orm import DIM, ask, models, opened, vectors
+from tests.kits.orm import DIM, SAP, ask, models, opened, vectors
 
 V = vectors(10)
 PAIR = ("embedding", "embedding_sealed")
+
+
+@pytest.fixture
+def made():
+    return models(scheme=SAP)
 
 
 @pytest.fixture
@@ -64,8 +69,8 @@ def test_what_is_not_bound_until_the_row_is_written_again(session, made):
 
 
 def test_unbound_pairs_where_identity_is_required(orm_dsn):
-    loose = models()
-    strict = models(loose.keyset, require_identity=True)
+    loose = models(scheme=SAP)
+    strict = models(loose.keyset, require_identity=True, scheme=SAP)
     with opened(orm_dsn, loose) as session:
         session.add(loose.Auto(embedding=V[0]))
         session.commit()
@@ -134,7 +139,7 @@ def test_altered_parts(session, made, change):
     ids=lambda other: next(iter(other)),
 )
 def test_other_keys(session, made, other):
-    theirs = models(**{"keyset": made.keyset, **other})
+    theirs = models(**{"keyset": made.keyset, "scheme": SAP, **other})
     refused(session, theirs.Item)
     np.testing.assert_array_equal(session.scalars(select(made.Item.embedding).limit(1)).one(), V[0])
 
@@ -143,7 +148,7 @@ def test_a_renamed_table_is_read_under_its_old_name(orm_dsn, made):
     with opened(orm_dsn, made) as session:
         session.add(item := made.Item(embedding=V[0]))
         session.commit()
-        moved = models(made.keyset, collection="items.embedding")
+        moved = models(made.keyset, collection="items.embedding", scheme=SAP)
         np.testing.assert_array_equal(session.get(moved.Item, item.id).embedding, V[0])
 
 
@@ -181,7 +186,7 @@ def leaves(thing, seen=None):
 
 
 def test_cached_statements_hold_no_key_and_no_plaintext(orm_dsn):
-    made = models()
+    made = models(scheme=SAP)
     cache = {}
     with opened(orm_dsn, made, execution_options={"compiled_cache": cache}) as session:
         session.add(made.Item(embedding=V[0]))
@@ -229,7 +234,7 @@ def test_cache_keys_tell_keysets_and_tenants_apart():
 
 def test_two_tenants_on_one_engine_share_no_ciphertext(orm_dsn):
     keyset = ev.Keyset.create("memory:")
-    one, two = models(keyset, tenant="one"), models(keyset, tenant="two")
+    one, two = models(keyset, tenant="one", scheme=SAP), models(keyset, tenant="two", scheme=SAP)
     sent = []
     with opened(orm_dsn, one) as session:
         event.listen(session.get_bind(), "before_cursor_execute", lambda *a: sent.append(a[3]))

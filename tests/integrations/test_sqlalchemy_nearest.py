@@ -5,14 +5,14 @@ import logging
 
 import numpy as np
 import pytest
-from sqlalchemy import create_engine, func, select, text
+from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session, aliased
 
 from encvec_store import errors
 from encvec_store.data import METRICS
 from encvec_store.integrations.sqlalchemy import bulk_insert, nearest, nearest_async
-from tests.kits.orm import DIM, ask, models, opened, url, vectors
+from tests.kits.orm import ask, models, opened, url, vectors
 
 V = vectors(300, seed=21)
 
@@ -128,8 +128,9 @@ def test_filters(session, made):
 
 def test_a_filter_that_passes_only_what_is_far(session, made, monkeypatch):
     """The walk over the index finds nothing that passes, so all that passes is listed."""
-    from encvec_store.integrations.sqlalchemy import nearest as module  # noqa: F401
     import sys
+
+    from encvec_store.integrations.sqlalchemy import nearest as module  # noqa: F401
 
     monkeypatch.setattr(sys.modules["encvec_store.integrations.sqlalchemy.nearest"], "_FEW", 5)
     bulk_insert(session, made.Item, rows(300))

@@ -18,14 +18,14 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from encvec_store import errors
 from encvec_store.integrations.sqlalchemy import ciphertexts, rerank
-from tests.kits.orm import ask, pages, vectors
+from tests.kits.orm import SAP, ask, pages, vectors
 
 V = vectors(20, seed=11)
 
 
 @pytest.fixture
 def made():
-    return pages()
+    return pages(scheme=SAP)
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def half_written(made):
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", half_written(pages()))
+@pytest.mark.parametrize("case", half_written(pages(scheme=SAP)))
 def test_half_a_pair_is_refused(session, made, case):
     before = read(session, made.Page)
     with pytest.raises(errors.InputError) as caught:

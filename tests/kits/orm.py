@@ -95,6 +95,11 @@ def opened(dsn, made, **options):
         engine.dispose()
 
 
+def cell_of(made):
+    """Return the name of the column of `items` and `autos` that holds exact vectors."""
+    return "embedding_sealed" if made.Item.__table__.c.embedding.type.paired else "embedding"
+
+
 def ask(session, statement, **values):
     """Run SQL without any types. Returns its rows, if there are any."""
     result = session.execute(text(statement), values)

@@ -86,7 +86,9 @@ async def nearest_async(session: Any, statement: Select[Any], column: Any, query
 
     If the task is cancelled, the session is not used any more when this returns.
     """
-    return await to_the_end(nearest, session.sync_session, statement, column, query, k)
+    found: list[Ranked] = await to_the_end(nearest, session.sync_session, statement, column, query, k)
+
+    return found
 
 
 async def to_the_end(fn: Any, *args: Any, **kwargs: Any) -> Any:
