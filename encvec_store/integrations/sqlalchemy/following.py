@@ -17,7 +17,7 @@ from sqlalchemy import ARRAY, BigInteger, Connection, Text, and_, any_, bindpara
 from sqlalchemy.dialects.postgresql import aggregate_order_by, insert
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from ...data.arrays import Matrix, Rows
+from ...data.arrays import Bytes, Matrix, Rows
 from ...data.partitions import partition_of
 from ...errors import StoreError, StoreUnreachableError
 from ...runtime.concurrency import offload
@@ -62,7 +62,7 @@ def _parsed(snapshot: str) -> tuple[int, set[int]]:
 
 
 @dataclass(eq=False)
-class Seen:
+class LastRead:
     """The snapshot in which the shared index last read what changed."""
 
     snapshot: str | None = None
@@ -78,7 +78,7 @@ class TableRecords:
         seen: is told which snapshot was read.
     """
 
-    def __init__(self, companions: Companions, run: Run[Any], options: Mapping[str, Any], seen: Seen) -> None:
+    def __init__(self, companions: Companions, run: Run[Any], options: Mapping[str, Any], seen: LastRead) -> None:
         self._companions, self._run, self._options, self._seen = companions, run, dict(options), seen
 
     def rows_of(self, statement: Any) -> list[Any]:
@@ -180,7 +180,9 @@ class Follower:
         self.keyring = keyring
         self._table, self._kind = table, kind
 
-    def open_vectors(self, rows: Rows) -> tuple[Rows, Matrix, npt.NDArray[np.uint8]]:
+    def open_vectors(
+        self, rows: Rows, *, sent: tuple[Rows, Bytes] | None = None
+    ) -> tuple[Rows, Matrix, npt.NDArray[np.uint8]]:
         """Fetch and open exact vectors: (found rows in order, (m, dim) vectors, nothing)."""
         companions, kind = self._kind.companions, self._kind
         entries = companions.rows.alias("encvec_rows")

@@ -25,7 +25,7 @@ from .columns import column_of
 from .context import Bind, connection_of
 from .following import array_of, joined
 from .search import Ranked, rerank
-from .sharing import Shared
+from .sharing import SharedIndex
 from .types import EncryptedVector
 from .values import opened
 
@@ -138,7 +138,7 @@ class _Search:
 
     def hits(self, attempt: int) -> list[Ranked] | None:
         """Search once. Returns None if rows were replaced meanwhile."""
-        shared = Shared(self.kind, self.connection, self.statement)
+        shared = SharedIndex(self.kind, self.connection, self.statement)
         if not shared.followed:
             _tell(self.kind, "row-level security applies" if shared.head.hidden else "the table has no triggers")
             return self._loaded(self._scanned())
@@ -149,7 +149,7 @@ class _Search:
         ranking = self._by_index(shared, state, attempt)
         return None if ranking is None else self._loaded(ranking)
 
-    def _by_index(self, shared: Shared, state: Snapshot, attempt: int) -> _Ranking | None:
+    def _by_index(self, shared: SharedIndex, state: Snapshot, attempt: int) -> _Ranking | None:
         filtered = self.statement.whereclause is not None or bool(self.statement._with_options)
         wanted = state.needs(self.k)
         limit = wanted + shared.head.gone

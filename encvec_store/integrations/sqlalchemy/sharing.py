@@ -12,16 +12,16 @@ from sqlalchemy.dialects.postgresql import OID
 
 from ...sealed_index import Index, Snapshot, index_of
 from .companions import INCARNATION_NAME
-from .following import HORIZON, SNAPSHOT, Follower, Run, Seen, TableRecords, covers
+from .following import HORIZON, SNAPSHOT, Follower, LastRead, Run, TableRecords, covers
 from .triggers import KINDS
 from .types import EncryptedVector
 
-__all__ = ["Head", "Shared", "head_of", "options_of"]
+__all__ = ["Head", "SharedIndex", "head_of", "options_of"]
 
 _TRIGGERS = table("pg_trigger", column("tgrelid"), column("tgname"), column("tgenabled"), schema="pg_catalog")
 _held: weakref.WeakKeyDictionary[Any, dict[Hashable, Index]] = weakref.WeakKeyDictionary()
 """By connection pool: indexes stay as long as somebody can connect to their database."""
-_seen: weakref.WeakKeyDictionary[Index, Seen] = weakref.WeakKeyDictionary()
+_seen: weakref.WeakKeyDictionary[Index, LastRead] = weakref.WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def head_of(kind: EncryptedVector, run: Run[Any], options: Mapping[str, Any], si
     return Head(place, life, count == len(KINDS), bool(hidden), snapshot, generation, gone)
 
 
-class Shared:
+class SharedIndex:
     """The shared index, as one session uses it.
 
     Args:
@@ -113,7 +113,7 @@ class Shared:
         self.head = self._read(0 if state is None else state.generation)
         self.index = indexes.get(self.head.place) or self._made()
         indexes[self._hint] = indexes[self.head.place] = self.index
-        self._seen = _seen.setdefault(self.index, Seen())
+        self._seen = _seen.setdefault(self.index, LastRead())
         records = TableRecords(kind.companions, self._run, self._options, self._seen)
         self.follower = Follower(records, kind.cipher.keyring(self.head.incarnation), kind)
 
