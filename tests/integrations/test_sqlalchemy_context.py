@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError, UnboundExecutionError
 from sqlalchemy.orm import Session, aliased, scoped_session, sessionmaker
 
 from encvec_store import errors
-from encvec_store.integrations.sqlalchemy import bulk, bulk_insert, nearest, reencrypt, rerank
+from encvec_store.integrations.sqlalchemy import bulk, bulk_insert, nearest, reencrypt, rerank, search
 from tests.kits.orm import SAP, cell_of, models, opened, url, vectors
 
 V = vectors(60, seed=3)
@@ -225,9 +225,10 @@ def test_an_error_puts_the_settings_back(ranked, made):
 # ------------------------------------------------------------------------------------------ what an index gives
 
 
-def test_rerank_compares_all_rows_where_the_index_gives_too_few(orm_dsn, caplog):
+def test_rerank_compares_all_rows_where_the_index_gives_too_few(orm_dsn, caplog, monkeypatch):
     """HNSW stops after a number of rows, so it may find none that pass a rare filter."""
     made = models(scheme=SAP)
+    monkeypatch.setattr(search, "_told", set())
     with opened(orm_dsn, made) as session:
         many = vectors(600, seed=4)
         bulk_insert(session, made.Item, [{"title": str(i), "embedding": row} for i, row in enumerate(many)])

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import sys
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from encvec_store.integrations.sqlalchemy import bulk_insert, nearest, nearest_a
 from tests.kits.orm import ask, models, opened, url, vectors
 
 V = vectors(300, seed=21)
+searching = sys.modules["encvec_store.integrations.sqlalchemy.nearest"]  # the package has a function of that name
 
 
 @pytest.fixture
@@ -153,7 +155,8 @@ def test_bad_arguments(session, made):
     assert nearest(session, select(made.Item), made.Item.embedding, V[0], 3) == []
 
 
-def test_without_triggers_everything_is_scanned_and_said_once(session, made, caplog):
+def test_without_triggers_everything_is_scanned_and_said_once(session, made, caplog, monkeypatch):
+    monkeypatch.setattr(searching, "_told", set())
     bulk_insert(session, made.Item, rows(20))
     session.commit()
     assert titles(session, made, V[3], 1) == ["3"]
