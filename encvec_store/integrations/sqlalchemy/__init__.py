@@ -15,6 +15,7 @@ Needs the extra `postgres`: psycopg and pgvector.
 from __future__ import annotations
 
 from . import mapping, statements
+from .building import follow, maintain
 from .bulk import bulk_insert, ciphertexts
 from .indexes import hnsw_index
 from .nearest import nearest, nearest_async
@@ -28,7 +29,9 @@ __all__ = [
     "SealedVector",
     "bulk_insert",
     "ciphertexts",
+    "follow",
     "hnsw_index",
+    "maintain",
     "nearest",
     "nearest_async",
     "reencrypt",

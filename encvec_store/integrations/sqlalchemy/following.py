@@ -21,6 +21,7 @@ from ...data.arrays import Bytes, Matrix, Rows
 from ...data.partitions import partition_of
 from ...errors import StoreError, StoreUnreachableError
 from ...runtime.concurrency import offload
+from ...sealing.codec import Decoded
 from ...sealing.keyring import Keyring
 from ...storage.protocol import Blob, Changes, Records
 from .companions import INCARNATION_NAME, Companions
@@ -118,6 +119,8 @@ class TableRecords:
             else:
                 added[partition_of(int(version))] = listed
         self._seen.snapshot = found[0][-1] if found else self._seen.snapshot
+        if since >= 0 and any((rows == 0).any() for rows in removed):  # what was gone was forgotten meanwhile
+            return self.changes(-1, content)
         generation = max([0, since, *(int(row[2]) + 1 for row in found)])
         whole = since < 0
         gone_rows = np.empty(0, np.int64) if whole else np.sort(np.concatenate(removed))
@@ -199,6 +202,10 @@ class Follower:
         cells = [bytes(found[i][1] or b"") for i in order]
         bound = kind.require_identity
         return numbers[order], offload(len(cells), _opened, kind, cells, bound), nothing
+
+    def open_payloads(self, rows: Rows) -> tuple[Rows, list[Decoded], list[bytes]]:
+        """Return nothing: rows of a table have no payloads."""
+        return np.empty(0, np.int64), [], []
 
 
 def _opened(kind: EncryptedVector, cells: list[bytes], bound: bool) -> Matrix:

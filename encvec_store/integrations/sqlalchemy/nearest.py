@@ -20,6 +20,7 @@ from ...runtime.concurrency import offload, spawn
 from ...sealed_index import BUDGET, Listed, Snapshot
 from ...sealing.config import check_k
 from ...storage.protocol import BUSY
+from .building import build_soon
 from .cipher import plain_array
 from .columns import column_of
 from .context import Bind, connection_of
@@ -147,6 +148,7 @@ class _Search:
             return self._loaded(self._scanned())
         BUDGET.used(shared.index.sealed)
         ranking = self._by_index(shared, state, attempt)
+        build_soon(shared, self.connection, self.kind)
         return None if ranking is None else self._loaded(ranking)
 
     def _by_index(self, shared: SharedIndex, state: Snapshot, attempt: int) -> _Ranking | None:

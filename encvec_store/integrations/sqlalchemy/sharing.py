@@ -16,7 +16,7 @@ from .following import HORIZON, SNAPSHOT, Follower, LastRead, Run, TableRecords,
 from .triggers import KINDS
 from .types import EncryptedVector
 
-__all__ = ["Head", "SharedIndex", "head_of", "options_of"]
+__all__ = ["Head", "SharedIndex", "address_of", "head_of", "last_read", "options_of"]
 
 _TRIGGERS = table("pg_trigger", column("tgrelid"), column("tgname"), column("tgenabled"), schema="pg_catalog")
 _held: weakref.WeakKeyDictionary[Any, dict[Hashable, Index]] = weakref.WeakKeyDictionary()
@@ -103,18 +103,18 @@ class SharedIndex:
 
     def __init__(self, kind: EncryptedVector, connection: Connection, statement: Any) -> None:
         self._kind, self._connection = kind, connection
-        self._options = options_of(connection, statement)
-        self._address = _address_of(connection)
+        self.options = options_of(connection, statement)
+        self._address = address_of(connection)
         schema = kind.companions.table.schema
-        translated = (self._options.get("schema_translate_map") or {}).get(schema, schema)
+        translated = (self.options.get("schema_translate_map") or {}).get(schema, schema)
         indexes, self._hint = _held.setdefault(connection.engine.pool, {}), (kind.cipher, translated)
         before = indexes.get(self._hint)
         state = None if before is None else before.sealed.state
         self.head = self._read(0 if state is None else state.generation)
         self.index = indexes.get(self.head.place) or self._made()
         indexes[self._hint] = indexes[self.head.place] = self.index
-        self._seen = _seen.setdefault(self.index, LastRead())
-        records = TableRecords(kind.companions, self._run, self._options, self._seen)
+        self._seen = last_read(self.index)
+        records = TableRecords(kind.companions, self._run, self.options, self._seen)
         self.follower = Follower(records, kind.cipher.keyring(self.head.incarnation), kind)
 
     def _made(self) -> Index:
@@ -147,9 +147,15 @@ class SharedIndex:
         return work(self._connection)
 
     def _read(self, since: int) -> Head:
-        return head_of(self._kind, self._run, self._options, since, self._address)
+        return head_of(self._kind, self._run, self.options, since, self._address)
 
 
-def _address_of(connection: Connection) -> Hashable:
+def address_of(connection: Connection) -> Hashable:
+    """Return what tells the databases of a process apart."""
     url = connection.engine.url
     return url.host, url.port, tuple(sorted(url.query.items()))
+
+
+def last_read(index: Index) -> LastRead:
+    """Return what is noted of the last reading of an index."""
+    return _seen.setdefault(index, LastRead())
