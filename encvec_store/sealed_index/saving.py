@@ -53,9 +53,11 @@ class Shelf:
     Args:
         metric: the collection's.
         dim: coordinates of a vector.
+        fields: False if records have no metadata.
     """
 
-    def __init__(self, metric: str, dim: int) -> None:
+    def __init__(self, metric: str, dim: int, *, fields: bool = True) -> None:
+        self._fields = fields
         self.metric, self.dim = metric, dim
         self._known: dict[int, tuple[Manifest, bytes]] = {}
         """By key version, the manifest that memory agrees with, and its stored bytes."""
@@ -143,7 +145,7 @@ class Shelf:
             made = [self._stored(records, keyring, parts[place]) for place in mine]
             old = self._known[version][0].columns if version in self._known else ()
             write = partial(self._write, records, keyring, version)
-            columns = self.columns.saved(records, keyring, old, made, source, write)
+            columns = self.columns.saved(records, keyring, old, made, source, write) if self._fields else ()
             swapped = self._swapped(records, keyring, version, made, columns, state)
             for place, part in zip(mine, made, strict=True):
                 # if another process was faster, it may have deleted any segment that its manifest does not name

@@ -64,6 +64,7 @@ def index_of(
     *,
     builds: bool,
     stored: bool = True,
+    fields: bool = True,
     device: str = "cpu",
 ) -> Index:
     """Return the index of a collection; the one that another opening in this process has, if there is one.
@@ -75,12 +76,15 @@ def index_of(
         kind: the kind of graph wanted, or "auto".
         builds: False if only the tail is wanted, because the collection gets index vectors later.
         stored: False to keep the index in memory only.
+        fields: False if records have no metadata.
         device: `cpu`, `cuda` or `auto`: where it is searched.
     """
     with _lock:
         found = _known.get(place) if place is not None else None
         if found is None:
-            sealed = SealedIndex(metric, dim, Shelf(metric.name, dim) if builds and stored else None, device)
+            sealed = SealedIndex(
+                metric, dim, Shelf(metric.name, dim, fields=fields) if builds and stored else None, device
+            )
             found = Index(sealed, Builder(sealed, kind, lambda: BUDGET.limit) if builds else None)
             if place is not None:
                 _known[place] = found

@@ -94,7 +94,7 @@ def test_graphs_are_built_stored_and_loaded(session, made, monkeypatch, caplog):
     """With small limits: a graph, a young graph, a purge; and a process that loads what was stored."""
     monkeypatch.setattr(builder, "FIRST", 100)
     Item = made.Item
-    rows = [{"title": str(i), "embedding": V[i]} for i in range(1500)]
+    rows = [{"title": str(i), "embedding": V[i]} for i in range(1700)]
     bulk_insert(session, Item, rows[:1000])
     session.commit()
 
@@ -114,29 +114,29 @@ def test_graphs_are_built_stored_and_loaded(session, made, monkeypatch, caplog):
     session.execute(text("DELETE FROM items WHERE title::int < 400"))
     bulk_insert(session, Item, rows[1000:])
     session.commit()
-    check(1500, range(400))
+    check(1700, range(400))
     done = maintain(session, Item.embedding, purge=True)
     assert "forget 400 deleted rows" in done
-    assert ask(session, "SELECT count(*) FROM items_embedding_rows")[0][0] == 1101
+    assert ask(session, "SELECT count(*) FROM items_embedding_rows")[0][0] == 1301
     session.rollback()
-    check(1500, range(400))
+    check(1700, range(400))
     # a process that begins
     sharing._held.clear()
     with caplog.at_level(logging.WARNING, logger="encvec_store"):
-        check(1500, range(400))
+        check(1700, range(400))
     assert caplog.text == ""
     (index,) = {*next(iter(sharing._held.values())).values()}
-    assert sum(part.living for part in index.sealed.state.parts) == 1100
+    assert sum(part.living for part in index.sealed.state.parts) == 1300
     assert index.sealed.state.tail.count == 0
     made.keyset.rotate()
     while reencrypt(session, Item.embedding):
         session.commit()
     session.commit()
-    check(1500, range(400))
+    check(1700, range(400))
     maintain(session, Item.embedding)
-    check(1500, range(400))
+    check(1700, range(400))
     made.keyset.destroy(1)
-    check(1500, range(400))
+    check(1700, range(400))
 
 
 def test_a_follower_that_is_behind_when_entries_are_forgotten(session, made):

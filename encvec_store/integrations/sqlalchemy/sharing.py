@@ -119,7 +119,7 @@ class SharedIndex:
 
     def _made(self) -> Index:
         kind = self._kind
-        return index_of(self.head.place, kind.cipher.config.metric, kind.dim, "auto", builds=True)
+        return index_of(self.head.place, kind.cipher.config.metric, kind.dim, "auto", builds=True, fields=False)
 
     @property
     def followed(self) -> bool:
