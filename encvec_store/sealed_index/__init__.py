@@ -10,7 +10,7 @@ from .filling import fill
 from .halves import Filling, Halves
 from .index import Opener, SealedIndex
 from .shared import Index, Indexes, index_of
-from .state import Allowed, Listed, Looked, Snapshot
+from .state import Allowed, Indexed, Listed, Looked, Snapshot
 
 __all__ = [
     "BUDGET",
@@ -21,6 +21,7 @@ __all__ = [
     "Filtered",
     "Halves",
     "Index",
+    "Indexed",
     "Indexes",
     "Listed",
     "Looked",

@@ -38,6 +38,14 @@ class Holder(Protocol):
         ...
 
 
+class Shrinking(Holder, Protocol):
+    """A holder of which a part is quickly made again."""
+
+    def shrink(self, excess: int) -> None:
+        """Give up about so many bytes of that part, if it has so many."""
+        ...
+
+
 class Budget:
     """Keeps the memory of all holders together below a limit, as far as it can: the one in use always stays.
 
@@ -52,6 +60,8 @@ class Budget:
         self._total = 0
         self._gone: deque[weakref.ref[Holder]] = deque()
         """Holders that were freed. The garbage collector may run in the middle of a note, so it takes no lock."""
+        self._caches: weakref.WeakSet[Shrinking] = weakref.WeakSet()
+        """Those that shrink before anything is dropped."""
         self._lock = Mutex()
         renew_in_child(self)
 
@@ -84,13 +94,34 @@ class Budget:
         with self._lock, suppress(KeyError):
             self._held.move_to_end(weakref.ref(holder))
 
-    def make_room(self, holder: Holder) -> None:
-        """Note the size of a holder, and drop others, the one unused for the longest time first, until all fit."""
-        size, mine, dropped = holder.bytes, weakref.ref(holder, self._gone.append), list[Holder]()
+    def others(self, holder: Holder) -> int:
+        """Return the bytes that all other holders take."""
+        with self._lock:
+            self._bury()
+            return self._total - self._held.get(weakref.ref(holder), 0)
+
+    def grow(self, cache: Shrinking) -> None:
+        """Note the size of a holder that keeps to `others`, and that it shrinks before others are dropped."""
+        size, mine = cache.bytes, self._place(cache)
         with self._lock:
             self._bury()
             self._total += size - self._held.pop(mine, 0)
             self._held[mine] = size
+            self._caches.add(cache)
+
+    def make_room(self, holder: Holder) -> None:
+        """Note the size of a holder, and drop others, the one unused for the longest time first, until all fit."""
+        size, mine, dropped = holder.bytes, self._place(holder), list[Holder]()
+        with self._lock:
+            self._bury()
+            self._total += size - self._held.pop(mine, 0)
+            self._held[mine] = size
+            for cache in list(self._caches) if self._total > self.limit else ():
+                place: weakref.ref[Holder] = weakref.ref(cache)
+                if cache is not holder and place in self._held:
+                    cache.shrink(self._total - self.limit)
+                    self._total += cache.bytes - self._held[place]
+                    self._held[place] = cache.bytes
             while self._total > self.limit and len(self._held) > 1:
                 oldest, held = self._held.popitem(last=False)
                 self._total -= held
@@ -99,6 +130,9 @@ class Budget:
                     dropped.append(other)
         for other in dropped:
             other.forget()
+
+    def _place(self, holder: Holder) -> weakref.ref[Holder]:
+        return weakref.ref(holder, self._gone.append)
 
     def _bury(self) -> None:
         while self._gone:

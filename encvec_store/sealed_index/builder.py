@@ -11,19 +11,23 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
 from ..data.arrays import Rows
 from ..errors import StoreError, StoreLockedError, StoreUnreachableError
-from ..runtime.concurrency import Lock, offload
+from ..runtime.concurrency import Lock
 from ..runtime.forks import generation
 from .filling import RowSource
-from .growth import YOUNG, WideError, from_codes, from_new_records, from_records, from_tail, grown, home, some
+from .growth import YOUNG, WideError, from_new_records, grown, home, some
 from .index import COARSE, Opener, SealedIndex
 from .kinds import chosen
 from .lease import Lease
+from .levels import done, loaded, work_of
+from .ondemand import fetches
 from .state import Indexed, Snapshot
+from .steps import absorb, merge, rebuild
 
 __all__ = ["FIRST", "Builder", "Progress"]
 
@@ -168,47 +172,36 @@ class Builder:
         state = self._index.state
         if state is None or self._kind == "flat" or state.tail.wide:
             return False
+        pieces = partial(self._piece, progress)
         target = chosen(state.living, self._index.dim, self._memory(), self._kind)
         for version in sorted({*state.tail.versions.tolist(), *(part.version for part in state.parts)}):
             graphs = [part for part in state.parts if part.version == version and part.kept]
             coarse = [part for part in state.parts if part.version == version and not part.kept]
             tail = np.flatnonzero(state.tail.versions == version)
             waiting = len(tail) + sum(part.living for part in coarse)
-            wrong = [part for part in graphs if target != "flat" and part.graph.kind != target]
-            if waiting > (LAST if thorough and graphs else FIRST) or (wrong and target != "flat"):
+            first = LAST if thorough and graphs else FIRST
+            if target == "lists" and self._stores:
+                worn = [part for part in graphs if self._worn(part, purge=purge)]
+                work = work_of(state, version, waiting, first, worn, self._memory())
+                if work is not None:
+                    done(opener, self._index, state, version, work, tail, pieces, self._memory())
+                    return True
+            if target == "lists":
+                graphs = [part for part in graphs if part.graph.kind != target]
+            kind = {"flat": "hnsw", "lists": "ivf"}.get(target, target)
+            wrong = [part for part in graphs if fetches(part) or (target != "flat" and part.graph.kind != kind)]
+            if waiting > first or wrong:
                 graphs = [part for part in graphs if part not in wrong]
-                kind = "hnsw" if target == "flat" else target
-                self._absorb(opener, state, version, graphs, [*coarse, *wrong], tail, kind, progress)
+                absorb(opener, self._index, state, version, graphs, [*coarse, *wrong], tail, kind, pieces)
                 return True
             for part in graphs:
                 if self._worn(part, purge=purge):
-                    self._rebuild(part)
+                    rebuild(self._index, part)
                     return True
             if len(graphs) > 1 and (len(graphs) > 2 or len(graphs[1].rows) > YOUNG * len(graphs[0].rows)):
-                self._merge(opener, graphs)
+                merge(opener, self._index, graphs, partial(self._piece, None))
                 return True
         return False
-
-    def _absorb(
-        self,
-        opener: Opener,
-        state: Snapshot,
-        version: int,
-        graphs: list[Indexed],
-        again: list[Indexed],
-        tail: Rows,
-        kind: str,
-        progress: Progress | None,
-    ) -> None:
-        """Put the tail, and all rows of the parts in `again`, into a graph."""
-        rows = np.sort(np.concatenate([state.tail.rows[tail], *(part.living_rows for part in again)]))
-        read = from_records(opener) if again else from_tail(state.tail)
-        old, into = home(graphs, rows)
-        if old:
-            rows = np.sort(np.concatenate([rows, *(part.living_rows for part in old)]))
-            read = from_records(opener)
-        part = grown(self._index.metric, into, kind, version, rows, read, self._piece(progress, len(rows)))
-        self._index.publish((*again, *old, *some(into)), (part,))
 
     def _load(self, opener: Opener, progress: Progress | None) -> list[str]:
         """Put many new rows into a graph while they are opened, so that they are never all in memory."""
@@ -234,16 +227,23 @@ class Builder:
             return 0
         kind = chosen(state.living + len(rows), self._index.dim, self._memory(), self._kind)
         graphs = [part for part in state.parts if (part.version, part.kept, part.graph.kind) == (version, True, kind)]
+        read, after = from_new_records(opener, self._index.metric), self._piece(progress, total)
         every, rows = rows, rows[: max(_LOADED, len(graphs[0].rows) if graphs else 0)]
         old, into = home(graphs, rows)
         added = np.sort(np.concatenate([rows, *(part.living_rows for part in old)]))
         try:
-            read = from_new_records(opener, self._index.metric)
-            part = grown(self._index.metric, into, kind, version, added, read, self._piece(progress, total), every)
+            if kind == "lists" and self._stores:
+                loaded(opener, self._index, state, version, rows, every, read, after, self._memory())
+                return len(rows)
+            part = grown(self._index.metric, into, kind, version, added, read, after, every)
         except WideError:
             return 0
         self._index.adopt((*old, *some(into)), part)
         return len(rows)
+
+    @property
+    def _stores(self) -> bool:
+        return self._index.shelf is not None and not self._index.shelf.refused
 
     def _piece(self, progress: Progress | None, total: int) -> Callable[[int], None]:
         """Return what is called after each piece of a build: it keeps the lease, and reports progress."""
@@ -254,25 +254,6 @@ class Builder:
                 progress(count, total)
 
         return after
-
-    def _rebuild(self, part: Indexed) -> None:
-        """Build a graph anew without the dead rows."""
-        places = np.arange(len(part.rows)) if part.alive is None else np.flatnonzero(part.alive)
-        graph = offload(len(places), part.graph.kept, places)
-        self._index.publish((part,), (Indexed(part.version, graph, part.rows[places]),))
-
-    def _merge(self, opener: Opener, graphs: list[Indexed]) -> None:
-        """Merge the youngest graph into the one before it."""
-        into, young = graphs[-2], graphs[-1]
-        read, rows = from_codes(young, self._index.dim), young.living_rows
-        target: Indexed | None = into
-        if rows[0] <= into.rows[-1]:  # rows of the two overlap: build one graph of both
-            target, rows = None, np.sort(np.concatenate([into.living_rows, rows]))
-        if target is None or young.graph.kind == "ivf":  # whose codes are too short to build from
-            read = from_records(opener)
-        after = self._piece(None, len(rows))
-        part = grown(self._index.metric, target, into.graph.kind, into.version, rows, read, after)
-        self._index.publish((into, young), (part,))
 
     # at rest
 
@@ -321,7 +302,8 @@ class Builder:
         unsaved, indexed = shelf.unsaved(state), sum(len(part.rows) for part in state.parts if part.kept)
         if not unsaved and not shelf.outdated(state):
             return
-        if not thorough and unsaved < max(FIRST, _UNSAVED * indexed):
+        pressing = thorough or any(part.stored is None and fetches(part) for part in state.parts)
+        if not pressing and unsaved < max(FIRST, _UNSAVED * indexed):
             return
         try:
             source = RowSource(opener, self._index.columns)
@@ -333,7 +315,8 @@ class Builder:
         self._index.noted(saved)
         if whole:
             return
-        if shelf.better(opener.records, opener.keyring, saved):
+        gone = any(part.stored is None and fetches(part) for part in saved.parts)
+        if gone or shelf.better(opener.records, opener.keyring, saved):
             self._index.reload(opener)
         else:
             shelf.accept(opener.records, opener.keyring)

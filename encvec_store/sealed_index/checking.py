@@ -13,6 +13,7 @@ from ..runtime.concurrency import offload
 from . import manifest as manifests
 from .index import Opener
 from .manifest import Manifest
+from .ondemand import fetches, read_whole
 from .saving import Shelf
 from .segments import MissingSegmentError
 from .state import Indexed
@@ -84,10 +85,10 @@ def _of_graphs(opener: Opener, shelf: Shelf, listed: Manifest) -> list[str]:
     for number, entry in enumerate(listed.parts, 1):
         try:
             part = shelf.part(opener.records, opener.keyring, listed.version, entry)
+            wrong, compared = _disagreeing(opener, part, shelf.metric)
         except (AuthenticationError, ValueError) as error:
             faults.append(f"graph {number} of {len(listed.parts)} is damaged ({error})")
             continue
-        wrong, compared = _disagreeing(opener, part, shelf.metric)
         if wrong > _WRONG * compared:
             faults.append(f"graph {number} of {len(listed.parts)}: {wrong} of {compared} codes are of other vectors")
     return faults
@@ -100,15 +101,22 @@ def _disagreeing(opener: Opener, part: Indexed, metric: str) -> tuple[int, int]:
     rows, vectors, _ = opener.open_vectors(part.rows[places])
     if not len(rows):
         return 0, 0
-    far = offload(len(rows), _far, part, rows, vectors, metric)
+    coded = _coded(opener, part, np.searchsorted(part.rows, rows))
+    far = offload(len(rows), _far, coded, vectors, metric)
     return int(far.sum()), len(rows)
 
 
-def _far(part: Indexed, rows: Rows, vectors: Matrix, metric: str) -> npt.NDArray[np.bool_]:
+def _coded(opener: Opener, part: Indexed, places: Rows) -> Matrix:
+    """Return the vectors at some places, as their codes have them. Raises what `segments.opened` does."""
+    if fetches(part):
+        return read_whole(opener, part, places)
+    return offload(len(places), part.graph.decoded, places)
+
+
+def _far(coded: Matrix, vectors: Matrix, metric: str) -> npt.NDArray[np.bool_]:
     from .faissing import points_of, width_of  # it loads FAISS
 
     exact = points_of(metric, vectors, width_of(vectors.shape[1])).astype(np.float64)
-    coded = part.graph.decoded(np.searchsorted(part.rows, rows)).astype(np.float64)
-    spread = 2 * exact.var(axis=0).sum()
-    far: npt.NDArray[np.bool_] = ((exact - coded) ** 2).sum(axis=1) > _FAR * spread + 0.01 * (exact**2).sum(axis=1)
+    spread, wrong = 2 * exact.var(axis=0).sum(), ((exact - coded) ** 2).sum(axis=1)
+    far: npt.NDArray[np.bool_] = wrong > _FAR * spread + 0.01 * (exact**2).sum(axis=1)
     return far

@@ -16,7 +16,9 @@ from .state import Indexed
 from .tail import Tail, is_wide
 
 __all__ = [
+    "PIECE",
     "YOUNG",
+    "Pieces",
     "Reader",
     "WideError",
     "from_codes",
@@ -25,15 +27,20 @@ __all__ = [
     "from_tail",
     "grown",
     "home",
+    "sampled",
     "some",
 ]
 
 YOUNG = 0.25
 """A young graph with this share of the main graph's rows is merged into it."""
-_PIECE = 5_000
+PIECE = 5_000
 """Rows read and added at a time."""
 Reader = Callable[[Rows], tuple[Rows, Matrix]]
 """Returns those of the rows that are still there, and their vectors."""
+
+
+Pieces = Callable[[int], Callable[[int], None]]
+"""Returns, for a number of rows, what is called after each piece of them, with its size."""
 
 
 class WideError(ValueError):
@@ -83,10 +90,10 @@ def from_codes(part: Indexed, dim: int) -> Reader:
     return read
 
 
-def _sampled(read: Reader, rows: Rows, most: int) -> Matrix:
+def sampled(read: Reader, rows: Rows, most: int) -> Matrix:
     """Return the vectors of about `most` of the rows, evenly spread."""
     some = rows[:: -(-len(rows) // most)]
-    return np.concatenate([read(some[start : start + _PIECE])[1] for start in range(0, len(some), _PIECE)])
+    return np.concatenate([read(some[start : start + PIECE])[1] for start in range(0, len(some), PIECE)])
 
 
 def grown(
@@ -113,15 +120,15 @@ def grown(
     """
     if into is None:
         expected = rows if like is None else like
-        sample = _sampled(read, expected, SAMPLE)
+        sample = sampled(read, expected, SAMPLE)
         if not len(sample):  # deleted a moment ago
             sample = np.zeros((1, sample.shape[1]), np.float32)
         growing = offload(len(sample), begin, kind, metric.name, sample, len(expected))
     else:
         growing = offload(into.graph.count, into.graph.growing, len(rows))
     held = [] if into is None else [into.rows]
-    for start in range(0, len(rows), _PIECE):
-        asked = rows[start : start + _PIECE]
+    for start in range(0, len(rows), PIECE):
+        asked = rows[start : start + PIECE]
         found, vectors = read(asked)
         if len(found):
             offload(len(found), growing.add, vectors)

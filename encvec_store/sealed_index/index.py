@@ -22,14 +22,16 @@ from ..runtime.concurrency import Lock, offload
 from ..sealing.codec import Decoded
 from ..sealing.keyring import Keyring
 from ..storage.protocol import BUSY, Changes, Records
+from .blocks import BlockCache
 from .budget import BUDGET, Holder
 from .columns import FieldColumns
 from .gpu import Gpus
 from .halves import Halves
 from .kinds import build
+from .ondemand import blocks_of
 from .rowsets import is_among, places_of
 from .saving import Shelf
-from .state import Indexed, Snapshot
+from .state import Indexed, Snapshot, resealed
 from .tail import Tail, is_wide
 
 __all__ = ["COARSE", "Opener", "SealedIndex"]
@@ -38,6 +40,8 @@ _CHUNK = 8192
 _ATTEMPTS = 32
 COARSE = 20_000
 """A longer tail gets a coarse index, which is quick to build."""
+_BLOCKS = 16
+"""Opened blocks may take at least this part of all memory."""
 _UNKNOWN = -1, 0, 0
 """Generation, content and stamp of a state that must be compared with all records."""
 
@@ -79,6 +83,7 @@ class SealedIndex:
         self.columns, self.halves, self.filling = FieldColumns(), Halves(metric, dim), Lock()
         self.beside: WeakSet[Holder] = WeakSet()
         """What searches keep in memory beside the index. It counts as the index's."""
+        self.blocks = BlockCache()
         self.metric, self.dim, self.shelf = metric, dim, shelf
         self._state: Snapshot | None = None
         self._lock = Lock()
@@ -92,8 +97,17 @@ class SealedIndex:
     def bytes(self) -> int:
         """The memory held."""
         state = self._state
-        more = self.columns.bytes + self.halves.bytes + sum(each.bytes for each in self.beside)
+        more = self.columns.bytes + self.halves.bytes + self.blocks.bytes + sum(each.bytes for each in self.beside)
         return more + (0 if state is None else state.bytes)
+
+    @property
+    def room(self) -> int:
+        """The memory that blocks may take."""
+        return max(BUDGET.limit // _BLOCKS, BUDGET.limit - BUDGET.others(self) - self.bytes + self.blocks.bytes)
+
+    def shrink(self, excess: int) -> None:
+        """Drop blocks, which are quickly fetched again."""
+        self.blocks.shrink(max(0, self.blocks.bytes - excess))
 
     def forget(self) -> None:
         """Drop everything in memory. It is loaded again at the next use."""
@@ -102,6 +116,7 @@ class SealedIndex:
         self.halves.forget()
         for each in list(self.beside):
             each.forget()
+        self.blocks.shrink(0)
 
     def current(
         self, opener: Opener, predicate: Predicate | None = None, *, stale: bool = False
@@ -142,8 +157,10 @@ class SealedIndex:
                     break
 
     def load(self, opener: Opener) -> None:
-        """Load what is stored, if nothing is in memory. The next use compares it with the records."""
+        """Load what is stored, if nothing is in memory or it is damaged. The next use compares it with the records."""
         with self._lock:
+            if self.shelf is not None and self.shelf.damaged:
+                self.shelf.damaged, self._state = False, None
             if self._state is None:
                 self._state = self._stored(opener)
 
@@ -236,6 +253,8 @@ class SealedIndex:
         new = [(version, rows[~_held(rows, parts, tail)]) for version, rows in readable]
         parts, tail, whole = self._opened(opener, new, changes.sent, parts, tail)
         self._state = Snapshot(changes.generation, changes.content, changes.stamp, dead, _in_order(parts), tail)
+        opened = (blocks_of(part) for part in parts if part.version not in dead)
+        self.blocks.keep_only({blocks.name for blocks in opened if blocks is not None})
         return self._state, whole, allowed
 
     def _stored(self, opener: Opener) -> Snapshot:
@@ -254,7 +273,7 @@ class SealedIndex:
             return tuple(part.without(changes.removed) for part in parts), tail.without(changes.removed)
         here = np.sort(np.concatenate([np.empty(0, np.int64), *(rows for _, rows in readable)]))
         destroyed = opener.keyring.destroyed
-        parts = tuple(_resealed(part, readable) for part in parts)
+        parts = tuple(resealed(part, readable) for part in parts)
         parts = tuple(offload(len(part.rows), part.only, here) for part in parts if part.version not in destroyed)
         tail = offload(tail.count, tail.only, here)
         if destroyed:
@@ -323,18 +342,6 @@ def _held(rows: Rows, parts: tuple[Indexed, ...], tail: Tail) -> npt.NDArray[np.
     for part in parts:
         held |= is_among(rows, part.rows)
     return held
-
-
-def _resealed(part: Indexed, readable: list[tuple[int, Rows]]) -> Indexed:
-    """Return a part whose records were all sealed anew under another key version as one of that version.
-
-    Rows keep their vectors, so the graph stays right. Its segments do not: they are under the old version.
-    """
-    for version, rows in readable:
-        here = is_among(part.rows, rows)
-        if here.any():
-            return part if version == part.version else replace(part, version=version, stored=None)
-    return part
 
 
 def _in_order(parts: tuple[Indexed, ...]) -> tuple[Indexed, ...]:

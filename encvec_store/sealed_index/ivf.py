@@ -15,7 +15,7 @@ from .arrays import Array
 from .faissing import Searched, checked, faiss, fill, measure_of, points_of, range_of, view, width_of
 from .graph import Positions
 
-__all__ = ["Ivf"]
+__all__ = ["Ivf", "centroids_of", "lists_for", "lists_of", "quantizer_of", "ranges_of"]
 
 _PER_LIST = 50
 _PROBES_LEAST, _PROBED = 32, 0.1
@@ -43,8 +43,8 @@ class Ivf(Searched):
         dim = sample.shape[1]
         with omp_threads():
             points = points_of(metric, sample, width_of(dim))
-            centroids = _centroids(metric, points, count)
-            raw = _empty(metric, centroids, _ranges(metric, points[:: max(1, len(points) // _SAMPLE)]))
+            centroids = centroids_of(metric, points, count)
+            raw = quantizer_of(metric, centroids, ranges_of(metric, points))
         return _Growing(metric, dim, raw, [])
 
     @classmethod
@@ -58,12 +58,12 @@ class Ivf(Searched):
             if len(lists) != len(packed) or (len(lists) and not (lists.min() >= 0 and lists.max() < len(centroids))):
                 raise ValueError("each code must be in a list")
             pieces.append((lists, packed))
-        return cls(metric, dim, _filled(_empty(metric, centroids, ranges), pieces))
+        return cls(metric, dim, _filled(quantizer_of(metric, centroids, ranges), pieces))
 
     @staticmethod
     def memory(count: int, dim: int) -> int:
         """Return about how many bytes a graph takes."""
-        return count * (width_of(dim) // 2 + 8) + 4 * width_of(dim) * _lists_for(count)
+        return count * (width_of(dim) // 2 + 8) + 4 * width_of(dim) * lists_for(count)
 
     @property
     def bytes(self) -> int:
@@ -100,7 +100,7 @@ class Ivf(Searched):
 
     def growing(self, more: int) -> _Growing:
         """Return a copy that takes vectors, in the same lists."""
-        raw = _empty(self.metric, **self.structure())
+        raw = quantizer_of(self.metric, **self.structure())
         return _Growing(self.metric, self.dim, raw, [self._gathered(0, self.count)])
 
     def kept(self, positions: Positions) -> Ivf:
@@ -108,8 +108,8 @@ class Ivf(Searched):
         codes = self._gathered(0, self.count)[1][positions]
         with omp_threads():
             points = self._raw.sq.decode(codes)
-            raw = _empty(self.metric, _centroids(self.metric, points, len(points)), self.structure()["ranges"])
-            lists = _lists_of(raw, points)
+            raw = quantizer_of(self.metric, centroids_of(self.metric, points, len(points)), self.structure()["ranges"])
+            lists = lists_of(raw, points)
             return Ivf(self.metric, self.dim, _filled(raw, [(lists, codes)]))
 
     def codes(self, start: int, stop: int) -> dict[str, Array]:
@@ -146,19 +146,20 @@ class _Growing:
         for start in range(0, len(vectors), _PIECE):  # points are another copy of the vectors
             points = points_of(self._metric, vectors[start : start + _PIECE], self._raw.d)
             with omp_threads():
-                self._pieces.append((_lists_of(self._raw, points), self._raw.sq.compute_codes(points)))
+                self._pieces.append((lists_of(self._raw, points), self._raw.sq.compute_codes(points)))
 
     def finished(self) -> Ivf:
         return Ivf(self._metric, self._dim, _filled(self._raw, self._pieces))
 
 
-def _lists_for(count: int) -> int:
+def lists_for(count: int) -> int:
+    """Return the number of lists for so many vectors."""
     return max(1, min(int(4 * math.sqrt(count)), count // 30, 8_192))
 
 
-def _centroids(metric: str, points: Matrix, count: int) -> Matrix:
+def centroids_of(metric: str, points: Matrix, count: int) -> Matrix:
     """Return the centroids of lists for `count` vectors, of which some are given as (n, width) points."""
-    lists = min(_lists_for(count), len(points))
+    lists = min(lists_for(count), len(points))
     most = max(_PER_LIST * lists, 1)
     clustering = faiss.Kmeans(
         points.shape[1],
@@ -174,7 +175,8 @@ def _centroids(metric: str, points: Matrix, count: int) -> Matrix:
     return centroids
 
 
-def _empty(metric: str, centroids: Array, ranges: Array) -> Any:
+def quantizer_of(metric: str, centroids: Array, ranges: Array) -> Any:
+    """Return FAISS's index with these centroids and ranges, and without vectors."""
     width = centroids.shape[1]
     quantizer = faiss.IndexFlat(width, measure_of(metric))
     quantizer.add(np.ascontiguousarray(centroids))
@@ -186,7 +188,7 @@ def _empty(metric: str, centroids: Array, ranges: Array) -> Any:
     return raw
 
 
-def _lists_of(raw: Any, points: Matrix) -> Lists:
+def lists_of(raw: Any, points: Matrix) -> Lists:
     """Return the list of each point: that of the centroid at the least distance, also where products rank.
 
     Otherwise long centroids would take nearly all points.
@@ -196,12 +198,13 @@ def _lists_of(raw: Any, points: Matrix) -> Lists:
     return lists
 
 
-def _ranges(metric: str, sample: Matrix) -> Matrix:
+def ranges_of(metric: str, sample: Matrix) -> Matrix:
     """Return the range of each coordinate: (2 width,) least values, then spans.
 
     Where all vectors are equally long, three standard deviations: steps are smaller, and the few coordinates beyond
     lose less than that gains. Elsewhere the longest vectors are those that inner products rank first.
     """
+    sample = sample[:: max(1, len(sample) // _SAMPLE)]
     if metric != "cosine":
         return range_of(sample, 0.05)
     mean, deviation = sample.mean(axis=0), sample.std(axis=0)

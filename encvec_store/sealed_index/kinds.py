@@ -10,14 +10,17 @@ from .arrays import Array
 from .graph import Graph, Growing
 
 if TYPE_CHECKING:
+    from .blocks import Blocks
     from .flat import Flat
     from .hnsw import Hnsw
     from .ivf import Ivf
 
 __all__ = ["KINDS", "SAMPLE", "begin", "build", "chosen", "memory_of", "restored"]
 
-KINDS = ("flat", "hnsw", "ivf")
+KINDS = ("flat", "hnsw", "ivf", "lists")
 _FLAT_MOST = 5_000
+_ROW = 9
+"""Bytes of a row number and its bits, beside a graph."""
 SAMPLE = 100_000
 """Vectors at most from which ranges and centroids are taken."""
 
@@ -52,26 +55,47 @@ def build(kind: str, metric: str, vectors: Matrix) -> Graph:
     return growing.finished()
 
 
-def restored(kind: str, metric: str, dim: int, codes: Sequence[dict[str, Array]], structure: dict[str, Array]) -> Graph:
-    """Return a graph from the arrays of its `codes` and `structure`, which are copied.
+def restored(
+    kind: str,
+    metric: str,
+    dim: int,
+    codes: Sequence[dict[str, Array]],
+    structure: dict[str, Array],
+    blocks: Blocks | None = None,
+) -> Graph:
+    """Return a graph from the arrays of its `codes` and `structure`, which are copied, or from its blocks.
 
     Raises:
         ValueError: they do not fit together.
     """
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
+    if kind == "lists":
+        from .lists import Lists
+
+        return Lists.restored(metric, dim, structure, blocks)
     return _class_of(kind).restored(metric, dim, codes, structure)
 
 
 def memory_of(kind: str, count: int, dim: int) -> int:
     """Return about how many bytes such a graph takes."""
+    if kind == "lists":
+        from .lists import Lists
+
+        return Lists.memory(count, dim)
     return _class_of(kind).memory(count, dim)
 
 
 def chosen(count: int, dim: int, budget: int, wanted: str = "auto") -> str:
-    """Return the kind for `count` vectors: exact while they are few, HNSW while it fits `budget` bytes, else IVF."""
+    """Return the kind for `count` vectors.
+
+    Exact while they are few, HNSW while it fits `budget` bytes, then IVF, and lists in the store if nothing else fits.
+    """
     if wanted != "auto":
         return wanted
     if count <= _FLAT_MOST:
         return "flat"
-    return "hnsw" if memory_of("hnsw", count, dim) <= budget else "ivf"
+    for kind in ("hnsw", "ivf"):
+        if memory_of(kind, count, dim) + _ROW * count <= budget:
+            return kind
+    return "lists"

@@ -17,6 +17,7 @@ from ..data.metrics import METRICS
 from ..sealing.config import MAX_DIM
 from ..sealing.keyring import INDEX, Keyring
 from ..storage.protocol import Blob
+from .blocks import Blocks
 from .segments import BlobReader, Segment
 
 __all__ = ["Manifest", "StoredGraph", "name_of", "read", "seal"]
@@ -45,17 +46,22 @@ class StoredGraph:
     """Everything else of the graph."""
     count: int
     """The first `count` rows of the codes are in the graph."""
+    blocks: Blocks | None = None
+    """Codes that are fetched when a search needs them. The segments of `codes` then have row numbers only."""
 
     def __post_init__(self) -> None:
         if type(self.kind) is not str or not _KIND.fullmatch(self.kind):
             raise ValueError("a graph must have a kind")
         if type(self.count) is not int or not 0 <= self.count <= sum(codes.count for codes in self.codes):
             raise ValueError("a graph must have codes for each of its rows")
+        if self.blocks is not None and self.blocks.count != self.count:
+            raise ValueError("a graph must have a code in its blocks for each of its rows")
 
     @property
-    def segments(self) -> tuple[Segment, ...]:
+    def segments(self) -> tuple[Segment | Blocks, ...]:
         """All segments of the graph."""
-        return (*self.codes, self.structure)
+        segments = (*self.codes, self.structure)
+        return segments if self.blocks is None else (*segments, self.blocks)
 
 
 @dataclass(frozen=True)
@@ -98,7 +104,7 @@ class Manifest:
             raise ValueError("segments must have distinct names, all of the manifest's key version")
 
     @property
-    def segments(self) -> tuple[Segment, ...]:
+    def segments(self) -> tuple[Segment | Blocks, ...]:
         """All segments of all graphs, and of columns."""
         return (*(segment for part in self.parts for segment in part.segments), *self.columns)
 
@@ -147,9 +153,11 @@ def _parsed(content: bytes, version: int) -> Manifest:
 
 def _listed(graph: StoredGraph) -> dict[str, Any]:
     codes = [list(astuple(segment)) for segment in graph.codes]
-    return vars(graph) | {"codes": codes, "structure": list(astuple(graph.structure))}
+    blocks = None if graph.blocks is None else list(astuple(graph.blocks))
+    return vars(graph) | {"codes": codes, "structure": list(astuple(graph.structure)), "blocks": blocks}
 
 
 def _graph(fields: dict[str, Any]) -> StoredGraph:
     codes = tuple(Segment(*segment) for segment in fields["codes"])
-    return StoredGraph(**fields | {"codes": codes, "structure": Segment(*fields["structure"])})
+    blocks = None if fields["blocks"] is None else Blocks(*fields["blocks"])
+    return StoredGraph(**fields | {"codes": codes, "structure": Segment(*fields["structure"]), "blocks": blocks})

@@ -26,12 +26,14 @@ from ..storage.protocol import Records
 from . import manifest as manifests
 from . import segments
 from .arrays import Array
+from .blocks import Blocks
 from .column_shelf import ColumnShelf
 from .columns import FieldColumns
 from .filling import RowSource
 from .kinds import restored
 from .lease import lease_name
 from .manifest import Manifest, StoredGraph
+from .ondemand import blocks_of, is_moved
 from .segments import MissingSegmentError, Segment
 from .state import Indexed, Snapshot
 
@@ -68,6 +70,8 @@ class Shelf:
         self._cleared: set[int] = set()
         """Destroyed key versions of which nothing is left in the store."""
         self.columns = ColumnShelf()
+        self.damaged = False
+        """True if a block is damaged of a graph that is in memory."""
         self.refused = False
         """True once the store refused a write: this role, or this process, may only read."""
 
@@ -138,9 +142,16 @@ class Shelf:
             StoreError: the store cannot be written.
         """
         parts = [part if part.version in self._known else replace(part, stored=None) for part in state.parts]
+        moved = [blocks_of(part) for part in parts if is_moved(part)]  # until they are written anew
         for version in keyring.live:
-            mine = [place for place, part in enumerate(parts) if part.kept and part.version == version]
-            if not mine and version not in self._known:
+            mine = [
+                place
+                for place, part in enumerate(parts)
+                if part.kept and part.version == version and not is_moved(part)
+            ]
+            if (not mine and version not in self._known) or any(
+                blocks and blocks.version == version for blocks in moved
+            ):
                 continue
             made = [self._stored(records, keyring, parts[place]) for place in mine]
             old = self._known[version][0].columns if version in self._known else ()
@@ -227,6 +238,15 @@ class Shelf:
         self._give_up(raw, "a segment is missing")
         return None
 
+    def give_up(self, records: Records, keyring: Keyring) -> None:
+        """Have the stored graphs whose codes are in blocks built anew: one of these is damaged."""
+        for version, (listed, raw) in list(self._known.items()):
+            fetches = any(part.blocks is not None for part in listed.parts)
+            if fetches and records.blob(manifests.name_of(version)) == raw:
+                self._give_up(raw, "one of its blocks is damaged or missing")
+                del self._known[version]
+                self.damaged = True
+
     def _give_up(self, raw: bytes, reason: object) -> None:
         self._broken.add(raw)
         log.warning("the sealed index is built anew from the records: %s", reason)
@@ -263,7 +283,7 @@ class Shelf:
         rows = np.concatenate([each.pop(_ROWS) for each in codes]) if codes else np.empty(0, np.int64)
         if len(rows) != entry.count or rows.dtype != np.int64 or (rows[1:] <= rows[:-1]).any():
             raise ValueError("its rows do not ascend, or are of another number")
-        graph = offload(len(rows), restored, entry.kind, self.metric, self.dim, codes, structure)
+        graph = offload(len(rows), restored, entry.kind, self.metric, self.dim, codes, structure, entry.blocks)
         return Indexed(version, graph, rows, stored=entry)
 
     def _stored(self, records: Records, keyring: Keyring, part: Indexed) -> Indexed:
@@ -274,10 +294,11 @@ class Shelf:
         codes = list(old.codes) if old is not None else []
         for start in range(old.count if old is not None else 0, count, _CODES_AT_ONCE):
             stop = min(start + _CODES_AT_ONCE, count)
-            arrays = {_ROWS: part.rows[start:stop], **part.graph.codes(start, stop)}
+            coded = {} if blocks_of(part) is not None else part.graph.codes(start, stop)
+            arrays = {_ROWS: part.rows[start:stop], **coded}
             codes.append(self._write(records, keyring, part.version, arrays, stop - start))
         structure = self._write(records, keyring, part.version, part.graph.structure(), count)
-        return replace(part, stored=StoredGraph(part.graph.kind, tuple(codes), structure, count))
+        return replace(part, stored=StoredGraph(part.graph.kind, tuple(codes), structure, count, blocks_of(part)))
 
     def _write(self, records: Records, keyring: Keyring, version: int, arrays: Mapping[str, Array], n: int) -> Segment:
         segment, parts = segments.sealed(keyring, version, arrays, n)
@@ -308,12 +329,21 @@ class Shelf:
         listed = Manifest(version, number, self.dim, self.metric, *covered, entries, columns)
         name, blob = manifests.name_of(version), manifests.seal(keyring, listed)
         named = {segment.name for segment in listed.segments}
+        new = _new_blocks(before, entries)
+        if any(records.blobs(each.name).get(each.name, (0, 0))[0] != each.parts for each in new):
+            return False  # another process has deleted them, because its manifest does not name them
         theirs = [other for other in self._segments_of(records, version) if other not in named]
         if not records.keep([(name, 0, blob)], drop=theirs, expect={name: raw}):
             return False
         self._known[version] = listed, blob.content
         self._highest[version] = number
         return True
+
+
+def _new_blocks(before: Manifest | None, entries: tuple[StoredGraph, ...]) -> list[Blocks]:
+    """Return the blocks that a manifest would name first."""
+    known = () if before is None else {part.blocks for part in before.parts}
+    return [part.blocks for part in entries if part.blocks is not None and part.blocks not in known]
 
 
 def _differs(listed: Manifest, parts: tuple[StoredGraph | None, ...], state: Snapshot) -> bool:

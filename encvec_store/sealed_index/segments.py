@@ -23,7 +23,7 @@ from ..storage.protocol import Blob
 from . import arrays as containers
 from .arrays import Array
 
-__all__ = ["PART", "BlobReader", "MissingSegmentError", "Segment", "opened", "sealed"]
+__all__ = ["PART", "BlobReader", "MissingSegmentError", "Segment", "is_segment_name", "new_name", "opened", "sealed"]
 
 PART = 4 << 20
 """Bytes of content in each part but the last."""
@@ -33,6 +33,16 @@ _NAME = re.compile(rf"{INDEX}\.[1-9][0-9]{{0,9}}\.[0-9a-f]{{16}}", re.ASCII)
 _MOST = 1 << 40
 """Bytes of the largest segment that is opened, and its largest count."""
 _THREADS = 2
+
+
+def new_name(version: int) -> str:
+    """Return a random name for a new segment of a key version."""
+    return f"{INDEX}.{version}.{os.urandom(8).hex()}"
+
+
+def is_segment_name(name: object) -> bool:
+    """Return True if this may be the name of a segment."""
+    return type(name) is str and bool(_NAME.fullmatch(name))
 
 
 class MissingSegmentError(Exception):
@@ -62,7 +72,7 @@ class Segment:
 
     def __post_init__(self) -> None:
         numbers = (self.count, self.parts, self.size)
-        if type(self.name) is not str or not _NAME.fullmatch(self.name) or any(type(n) is not int for n in numbers):
+        if not is_segment_name(self.name) or any(type(n) is not int for n in numbers):
             raise ValueError("a segment must have a name and three integers")
         if not 0 <= self.count <= _MOST or not 0 < self.size <= _MOST or self.parts != -(-self.size // PART):
             raise ValueError(f"a segment must have a possible size, got count, parts, size = {numbers}")
@@ -86,7 +96,7 @@ def sealed(
     """
     pieces = containers.pieces(arrays)
     size = sum(map(len, pieces))
-    segment = Segment(f"{INDEX}.{version}.{os.urandom(8).hex()}", count, -(-size // PART), size)
+    segment = Segment(new_name(version), count, -(-size // PART), size)
 
     def blobs() -> Iterator[tuple[str, int, Blob]]:
         for part, content in enumerate(_parts(pieces)):

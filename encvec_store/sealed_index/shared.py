@@ -32,6 +32,7 @@ class Index:
         state, shelf, builder = self.sealed.state, self.sealed.shelf, self.builder
         graphs = [] if state is None else state.parts
         stored = [] if shelf is None else shelf.listed(records, keyring)
+        blocks = self.sealed.blocks
         kinds = {part.graph.kind for part in graphs} if state is not None else {each.kind for each in stored}
         return {
             "kind": "+".join(sorted(kinds)) or "flat",
@@ -41,6 +42,8 @@ class Index:
             "dead": sum(part.dead for part in graphs),
             "tail": 0 if state is None else state.tail.living,
             "on_gpu": sum(len(part.rows) for part in graphs if self.sealed.gpus.holds(part.graph)),
+            "blocks": {"in_memory": blocks.count, "found": blocks.found, "fetched": blocks.fetched}
+            | {"bytes": blocks.bytes, "fetched_bytes": blocks.fetched_bytes},
             "memory_bytes": self.sealed.bytes,
             "half_bytes": self.sealed.halves.bytes,
             "memory_limit": BUDGET.limit,

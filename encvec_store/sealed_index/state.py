@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -10,7 +11,7 @@ import numpy.typing as npt
 
 from ..data.arrays import Matrix, Rows
 from .gpu import Gpus
-from .graph import Found, Graph
+from .graph import Bits, Found, Graph
 from .manifest import StoredGraph
 from .rowsets import is_among, places_of
 from .tail import Tail, smallest
@@ -18,7 +19,7 @@ from .tail import Tail, smallest
 if TYPE_CHECKING:
     from ..indexes.faiss import GpuCopy
 
-__all__ = ["Allowed", "Indexed", "Listed", "Lists", "Looked", "Ranks", "Snapshot"]
+__all__ = ["Allowed", "Indexed", "Listed", "Lists", "Looked", "Ranks", "Snapshot", "resealed"]
 
 Lists = list[tuple[Rows, npt.NDArray[np.floating]]]
 """Rows and costs of each query, nearest first."""
@@ -110,14 +111,18 @@ class Indexed:
         rows = np.concatenate([rows for rows, _ in found])
         return found if self.alive[places_of(self.rows, rows)].all() else None
 
+    def chosen(self, allowed: Allowed | None) -> tuple[Bits | None, int]:
+        """Return the living positions that are allowed as a mask of the graph, None for all, and how many they are."""
+        if allowed is None:
+            return self.bits, self.living
+        chosen = allowed.among(self.rows, self.graph)
+        if self.alive is not None:
+            chosen = chosen & self.alive
+        return np.packbits(chosen, bitorder="little"), int(np.count_nonzero(chosen))
+
     def nearest(self, queries: Matrix, limit: int, allowed: Allowed | None, gpus: Gpus | None = None) -> Lists:
         """Return (rows, costs) of each query, nearest first."""
-        mask, passing = self.bits, self.living
-        if allowed is not None:
-            chosen = allowed.among(self.rows, self.graph)
-            if self.alive is not None:
-                chosen = chosen & self.alive
-            mask, passing = np.packbits(chosen, bitorder="little"), int(np.count_nonzero(chosen))
+        mask, passing = self.chosen(allowed)
         if not passing:
             nothing = np.empty(0, np.int64), np.empty(0, np.float32)
             return [nothing for _ in queries]
@@ -183,6 +188,7 @@ class Snapshot:
         before: Looked | None = None,
         ranks: Ranks | None = None,
         most: int | None = None,
+        read: Mapping[Graph, Lists] | None = None,
     ) -> tuple[list[Rows], Looked]:
         """Return up to `limit` rows for each of (q, dim) queries, nearest first, and what each graph gave.
 
@@ -195,10 +201,13 @@ class Snapshot:
                 still here, with every row that it gave, is not searched again.
             ranks: ranks what graphs gave.
             most: return so many rows of `limit`; None for all.
+            read: what graphs gave whose codes had to be fetched: see `SealedIndex.nearest`.
         """
-        known = {} if before is None or (before.limit, before.dead) != (limit, self.dead) else before.lists
+        known, read = self.known(before, limit), read or {}
         lists = {
-            part.graph: part.still(known.get(part.graph)) or part.nearest(queries, limit, allowed, gpus)
+            part.graph: read.get(part.graph)
+            or part.still(known.get(part.graph))
+            or part.nearest(queries, limit, allowed, gpus)
             for part in self.parts
         }
         looked, found = Looked(limit, self.dead, lists), list(lists.values())
@@ -212,6 +221,10 @@ class Snapshot:
         if not found:
             return [_NONE for _ in queries], looked
         return [_merged(each, most) for each in zip(*found, strict=True)], looked
+
+    def known(self, before: Looked | None, limit: int) -> dict[Graph, Lists]:
+        """Return what each graph gave before, if the same was asked."""
+        return {} if before is None or (before.limit, before.dead) != (limit, self.dead) else before.lists
 
     def matching(self, allowed: Allowed) -> Rows:
         """Return the living rows that are allowed, ascending."""
@@ -240,3 +253,15 @@ def _merged(found: tuple[tuple[Rows, npt.NDArray[np.floating]], ...], limit: int
     rows = np.concatenate([rows for rows, _ in found])
     costs = np.concatenate([costs for _, costs in found])
     return rows[np.argsort(costs, kind="stable")[:limit]]
+
+
+def resealed(part: Indexed, readable: list[tuple[int, Rows]]) -> Indexed:
+    """Return a part whose records were all sealed anew under another key version as one of that version.
+
+    Rows keep their vectors, so the graph stays right. Its segments do not: they are under the old version.
+    """
+    for version, rows in readable:
+        here = is_among(part.rows, rows)
+        if here.any():
+            return part if version == part.version else replace(part, version=version, stored=None)
+    return part

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -50,8 +50,7 @@ class MemoryStore:
 
     def drop(self, tenant: str, name: str) -> bool:
         """Forget a collection."""
-        dropped = self._open_collections().pop((tenant, name), None)
-        if dropped is not None:
+        if dropped := self._open_collections().pop((tenant, name), None):
             dropped.end(CollectionNotFoundError(f"collection {name!r} was dropped"))
         return dropped is not None
 
@@ -103,9 +102,12 @@ class MemoryRecords:
 
     def blob(self, name: str, part: int = 0) -> bytes | None:
         """Return the content of a sealed blob, or None."""
+        return self.blob_parts(name, [part]).get(part)
+
+    def blob_parts(self, name: str, parts: Sequence[int]) -> dict[int, bytes]:
+        """Return the content of those of these parts of a sealed blob that are there."""
         with self._looking():
-            found = self._blobs.get((name, part))
-        return None if found is None else found.content
+            return {part: self._blobs[name, part].content for part in parts if (name, part) in self._blobs}
 
     def blobs(self, prefix: str) -> dict[str, tuple[int, int]]:
         """Return {name: (parts, bytes)} of the blobs whose names begin with a prefix."""
@@ -203,8 +205,7 @@ class MemoryRecords:
     def find(self, tokens: Bytes) -> Rows:
         """Return rows of (n, 16) tokens, 0 where there is none."""
         with self._looking():
-            rows = (self._held.tokens.get(token.tobytes(), 0) for token in tokens)
-            return np.fromiter(rows, np.int64, len(tokens))
+            return np.fromiter((self._held.tokens.get(token.tobytes(), 0) for token in tokens), np.int64, len(tokens))
 
     def rows(self, predicate: Predicate | None = None, *, after: int = 0, limit: int | None = None) -> Rows:
         """Return rows above `after`, ascending."""
@@ -251,8 +252,7 @@ class MemoryRecords:
     def index_vectors(self, rows: Rows) -> tuple[Rows, Matrix]:
         """Return (found rows in the order asked, (m, index_dim) float32)."""
         with self._looking():
-            found, chosen = self._of(rows)
-            dim = self.spec.index_dim
+            (found, chosen), dim = self._of(rows), self.spec.index_dim
         return found, np.array([row.index_vector for row in chosen], np.float32).reshape(len(chosen), dim)
 
     def audit(self, rows: Rows) -> list[tuple[int, int, bytes, set[tuple[str, Term]]]]:

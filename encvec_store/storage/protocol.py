@@ -119,6 +119,10 @@ class Records(Protocol):
         """Return the content of a sealed blob; None if there is none."""
         ...
 
+    def blob_parts(self, name: str, parts: Sequence[int]) -> dict[int, bytes]:
+        """Return the content of some parts of a sealed blob, by part; missing ones are left out. By one statement."""
+        ...
+
     def blobs(self, prefix: str) -> dict[str, tuple[int, int]]:
         """Return {name: (parts, bytes)} of the blobs whose names begin with a prefix."""
         ...

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from encvec_store import low_level
-from encvec_store.sealed_index import builder, filling, hnsw, index, manifest, shared
+from encvec_store.sealed_index import blocks, builder, filling, hnsw, index, listing, manifest, ondemand, shared
 
 DIM = 12
 
@@ -19,6 +19,10 @@ def small(monkeypatch):
     for module, name, value in ((builder, "FIRST", 60), (builder, "LAST", 10), (builder, "COARSE", 150)):
         monkeypatch.setattr(module, name, value)
     monkeypatch.setattr(filling, "_FEW", 20)
+    for module, name, value in ((blocks, "BLOCK", 200), (ondemand, "_ROWS", 20), (listing, "_LEAST", 1_000)):
+        monkeypatch.setattr(module, name, value)
+    monkeypatch.setattr(listing, "_RUN", 1 << 60)
+    monkeypatch.setattr(listing, "_MERGED", 1 << 60)
     monkeypatch.setattr(hnsw, "_NODE", 0)  # so that links are followed, though a scan were cheaper
 
 

@@ -18,13 +18,13 @@ import psycopg
 import pytest
 
 import encvec_store as ev
-from encvec_store.sealed_index import builder, index
+from encvec_store.sealed_index import blocks, builder, index, listing
 from encvec_store.sealed_index.saving import Shelf
 from encvec_store.storage import Blob
 
 DIM, CLUSTERS, RECORDS = 16, 6, 400
 GAMES, CONTROLS = 12, 10
-PLAYED = [("files", "hnsw", "cosine"), ("files", "ivf", "l2"), ("postgresql", "hnsw", "ip")]
+PLAYED = [("files", "hnsw", "cosine"), ("files", "ivf", "l2"), ("files", "lists", "l2"), ("postgresql", "hnsw", "ip")]
 LUCK = 0.85
 """A share of right guesses, of 24, that is reached by chance once in 7,000 times."""
 
@@ -35,6 +35,9 @@ def small(monkeypatch):
     monkeypatch.setattr(builder, "FIRST", 60)
     monkeypatch.setattr(builder, "LAST", 10)
     monkeypatch.setattr(index, "COARSE", 1_000)
+    monkeypatch.setattr(blocks, "BLOCK", 512)
+    monkeypatch.setattr(listing, "_LEAST", 1_000)
+    monkeypatch.setattr(listing, "_RUN", 1 << 60)
 
 
 def corpus(content, rng):
@@ -254,7 +257,7 @@ def test_the_game_is_lost(place, kind, metric):
         assert share < LUCK, f"{one} or {other}: {share:.0%} of the guesses are right"
 
 
-@pytest.mark.parametrize(("kind", "metric"), [("hnsw", "cosine"), ("ivf", "l2"), ("hnsw", "ip")])
+@pytest.mark.parametrize(("kind", "metric"), [("hnsw", "cosine"), ("ivf", "l2"), ("lists", "cosine"), ("hnsw", "ip")])
 def test_sizes_and_orders_are_the_same_whatever_the_content(place, kind, metric):
     """To the byte: those of blobs and of all columns, their numbers, and which blobs a step changes."""
     first, *others = (each for (each,) in games(place, kind, metric, 1).values())

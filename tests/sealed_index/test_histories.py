@@ -15,7 +15,7 @@ def small(monkeypatch):
 
 
 @pytest.mark.parametrize("metric", ["cosine", "l2", "ip"])
-@pytest.mark.parametrize("kind", ["hnsw", "ivf", "flat"])
+@pytest.mark.parametrize("kind", ["hnsw", "ivf", "lists", "flat"])
 def test_in_files(tmp_path, metric, kind):
     keyset = ev.Keyset.create("memory:")
 
@@ -25,7 +25,7 @@ def test_in_files(tmp_path, metric, kind):
     History(connect, keyset, metric, 0).live(40)
 
 
-@pytest.mark.parametrize(("kind", "metric"), [("hnsw", "cosine"), ("ivf", "l2")])
+@pytest.mark.parametrize(("kind", "metric"), [("hnsw", "cosine"), ("ivf", "l2"), ("lists", "ip")])
 def test_hits_alone_are_read(tmp_path, metric, kind):
     keyset = ev.Keyset.create("memory:")
 
@@ -40,6 +40,7 @@ def test_hits_alone_are_read(tmp_path, metric, kind):
     [
         ("hnsw", "ip", "candidates"),
         ("ivfflat", "cosine", "candidates"),
+        ("lists", "l2", "candidates"),
         ("none", "l2", "candidates"),
         ("hnsw", "l2", "hits"),
     ],

@@ -28,6 +28,13 @@ class BlobsContract:
         assert records.blobs("index.1.") == {"index.1.ab": (3, 8)}
         assert records.blobs("index_1") == records.blobs("%") == records.blobs("index*") == {}
 
+    def test_many_parts_are_read_at_once(self, records, other):
+        records.keep([*parts("a", *(b"%d" % part * part for part in range(40))), *parts("ab", b"other")])
+        for one in (records, other):
+            assert one.blob_parts("a", [7, 3, 39, 40, 3, -1]) == {7: b"7" * 7, 3: b"333", 39: b"39" * 39}
+            assert one.blob_parts("a", []) == one.blob_parts("never", [0]) == {}
+            assert one.blob_parts("a", range(2_000)).keys() == set(range(40))
+
     def test_names_go_with_all_parts_before_others_come(self, records, other):
         records.keep([*parts("a", b"one", b"two"), *parts("ab", b"three"), *parts("c", b"four")])
         assert other.keep(parts("a", b"new"), drop=["a", "c", "never"])

@@ -8,7 +8,8 @@ from ...data.arrays import Matrix, Rows
 from ...data.filters import Filter, Predicate, is_covered
 from ...errors import StaleConfigError
 from ...runtime.concurrency import offload
-from ...sealed_index import BUDGET, Allowed, Halves, Indexes, Listed, Looked, SealedIndex, Snapshot
+from ...sealed_index import BUDGET, Allowed, Halves, Indexed, Indexes, Listed, Looked, SealedIndex, Snapshot
+from ...sealed_index.ondemand import fetches, lists_of, nearest, needed
 from ...sealing.config import CollectionConfig
 from ...storage.protocol import union
 from ..parts import Parts, Recent
@@ -21,8 +22,6 @@ from .reading import Reading
 __all__ = ["SealedSource"]
 
 _ATTEMPTS = 8
-_QUERY = 256
-"""A query of a batch takes about as long as so many records to decode."""
 _SHORT = 4_096
 """Bytes of a payload that is fetched with its vector, although only those of the hits are needed: one read is faster
 than two. Longer ones are fetched for the hits alone."""
@@ -98,7 +97,7 @@ class _Search:
     def candidates(self, limit: int, positions: list[int] | None = None) -> list[Rows]:
         state, allowed = self._current()
         chosen = self._queries if positions is None else self._queries[positions]
-        return self._nearest(state, chosen, limit, allowed)[0]
+        return self._nearest(state, chosen, limit, allowed)[1]
 
     def opened(self, limit: int) -> Found | None:
         """Return the candidates with their vectors. The statement that reads these tells whether the state is new."""
@@ -112,7 +111,7 @@ class _Search:
         for _ in range(_ATTEMPTS):
             most = max(limit, state.needs(self._hits))
             ranks = self._ranks(state)
-            lists, looked = self._nearest(state, self._queries, most, allowed, looked, ranks)
+            state, lists, looked = self._nearest(state, self._queries, most, allowed, looked, ranks)
             short = _SHORT if len(lists) == 1 or ranks is not None else 0
             generation, rows, vectors, heads, payloads = session.current(union(lists), self._config, short, self.parts)
             if self._recent is not None and self._recent.swollen():
@@ -134,6 +133,7 @@ class _Search:
         if self._recent is not None and self._ranks(state) is None:
             sees = f"{Reading().sees}. Vectors in half precision do not fit in index_memory"
         lines = [f"the store sees {sees}"]
+        limit = state.needs(k)
         if allowed is not None:
             passing = len(state.matching(allowed))
             how = "by columns in memory" if self._node is not None else "as the store says"
@@ -142,7 +142,9 @@ class _Search:
             f"index: {part.graph.kind} of {part.living:,} opened vectors in memory, {part.graph.bytes / 1e6:,.1f} MB"
             + (", searched on a GPU" if allowed is None and self._index.gpus.holds(part.graph) else "")
             for part in state.parts
+            if not fetches(part)
         ]
+        lines += [_fetched(self._index, part, self._queries[0], limit) for part in state.parts if fetches(part)]
         if state.tail.living or not state.parts:
             lines.append(f"compared one by one: {state.tail.living:,} opened vectors in memory")
         return lines
@@ -174,7 +176,16 @@ class _Search:
         allowed: Allowed | None,
         before: Looked | None = None,
         ranks: Halves | None = None,
-    ) -> tuple[list[Rows], Looked]:
-        size = _QUERY * len(queries) + state.tail.count // 16 if len(queries) > 1 else state.tail.count // 16
+    ) -> tuple[Snapshot, list[Rows], Looked]:
         most = None if ranks is None else self._hits
-        return offload(size, state.nearest, queries, limit, allowed, self._index.gpus, before, ranks, most)
+        return nearest(self._session, self._index, state, queries, limit, allowed, before, ranks, most)
+
+
+def _fetched(index: SealedIndex, part: Indexed, query: Matrix, limit: int) -> str:
+    """Describe a part whose codes lie in the store, and what a search of it reads."""
+    parts, reads = lists_of(part).blocks.parts, needed(index.blocks, part, query, limit)
+    return (
+        f"index: {lists_of(part).lists:,} lists of {part.living:,} vectors, in {parts:,} sealed blocks in the store;"
+        f" this query reads {reads.lists:,} lists in {reads.blocks:,} blocks: {reads.cached:,} are open in memory, and"
+        f" {reads.bytes / 1e6:,.2f} MB are fetched"
+    )

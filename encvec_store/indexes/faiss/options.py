@@ -25,7 +25,8 @@ class FaissOptions:
     """The options of a store. Each can be given in the URL (`?index=hnsw&m=16`) or as a keyword argument."""
 
     index: str = "auto"
-    """`flat`, `hnsw` or `ivf`. `auto` changes from one to the next as a collection grows."""
+    """`flat`, `hnsw` or `ivf`. `auto` changes from one to the next as a collection grows. `lists` is `ivf`,
+    and keeps the codes of sealed collections in the store: searches fetch what they need."""
     storage: str = "sq8"
     """How HNSW and IVF keep index vectors.
 
@@ -56,7 +57,7 @@ class FaissOptions:
     """`rw` reads and writes; `ro` only reads. A folder that cannot be written is opened as `ro`, with a warning."""
 
     def __post_init__(self) -> None:
-        _one_of("index", self.index, ("auto", *INDEX_KINDS))
+        _one_of("index", self.index, ("auto", *INDEX_KINDS, "lists"))
         _one_of("storage", self.storage, STORAGES)
         _one_of("device", self.device, DEVICES)
         _one_of("mode", self.mode, ("rw", "ro"))
@@ -68,7 +69,8 @@ class FaissOptions:
     def kind_for(self, records: int) -> str:
         """Return the kind of index for this number of records of one key version."""
         if self.index != "auto":
-            return self.index if records >= _TRAINABLE else "flat"
+            kind = "ivf" if self.index == "lists" else self.index
+            return kind if records >= _TRAINABLE else "flat"
         if records <= self.flat_limit:
             return "flat"
         return "hnsw" if records <= self.ivf_above else "ivf"

@@ -12,7 +12,7 @@ from .index import PgvectorIndex
 
 __all__ = ["PgvectorIndex", "connect", "connect_in_loop"]
 
-_KINDS = {"none": "flat", "hnsw": "hnsw", "ivfflat": "ivf"}
+_KINDS = {"none": "flat", "hnsw": "hnsw", "ivfflat": "ivf", "lists": "lists"}
 """The option `index`, as the kind of an index in this process."""
 
 

@@ -82,7 +82,7 @@ class Indexer:
             kind, storage, size = "none", "float32", 0
             for candidate, stored in _INDEXES:
                 name = self._name(content, partition, candidate, stored)
-                if name in valid and self._options.index in ("auto", candidate):
+                if name in valid and self._options.index in ("auto", "lists", candidate):
                     kind, storage, size = candidate, stored, valid[name]
             wanted = self._options.kind_for(records, dim, half=self._half)
             found[partition] = IndexState(records, kind, wanted, storage, size)

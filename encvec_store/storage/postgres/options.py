@@ -18,7 +18,7 @@ __all__ = ["INDEX_KINDS", "STORAGES", "PostgresOptions", "database_of", "parse_u
 
 DRIVERS = ("", "psycopg", "psycopg_async")
 """What may follow `postgresql+` in a URL, as SQLAlchemy writes it."""
-INDEX_KINDS = ("auto", "none", "hnsw", "ivfflat", "bit")
+INDEX_KINDS = ("auto", "none", "hnsw", "ivfflat", "bit", "lists")
 STORAGES = ("auto", "float32", "float16")
 _MOST_DIM = {"float32": 2_000, "float16": 4_000, "bit": 64_000}
 """The most coordinates that pgvector can index."""
@@ -34,7 +34,8 @@ class PostgresOptions:
     """Create the extension, the schema and the tables if they are missing."""
     index: str = "auto"
     """`none` compares all records; `hnsw`, `ivfflat` and `bit` (HNSW over the signs) index from the start; `auto` is
-    `hnsw` above `index_above` records."""
+    `hnsw` above `index_above` records. `lists` is `auto`, and keeps the codes of sealed collections in the store, where
+    searches fetch what they need."""
     storage: str = "auto"
     """How an index keeps vectors: `float32`, `float16` (halfvec), or `auto`: float16 above 2,000 coordinates."""
     index_above: int = 5_000
@@ -121,7 +122,7 @@ class PostgresOptions:
         """Return the kind of index for so many records of one key version: none, hnsw, ivfflat or bit."""
         if not dim or dim > _MOST_DIM[self.storage_for(dim, half=half)] or not records:
             return "none"
-        if self.index == "auto":
+        if self.index in ("auto", "lists"):
             return "hnsw" if records > self.index_above else "none"
         return self.index
 

@@ -125,6 +125,14 @@ class RecordsReader:
         row = self.on_content(lambda cursor, _: cursor.execute(statement, (name, part)).fetchone())
         return None if row is None else bytes(row[0])
 
+    def blob_parts(self, name: str, parts: Sequence[int]) -> dict[int, bytes]:
+        """Return the content of those of these parts of a sealed blob that are there."""
+        statement = self.names.sql(
+            "SELECT part, content FROM {blobs} WHERE collection = {id} AND name = %s AND part = ANY(%s::int4[])",
+            id=self.collection,
+        )
+        return dict(self.on_content(lambda cursor, _: cursor.execute(statement, (name, list(parts))).fetchall()))
+
     def blobs(self, prefix: str) -> dict[str, tuple[int, int]]:
         """Return {name: (parts, bytes)} of the blobs whose names begin with a prefix."""
         statement = self.names.sql(

@@ -61,7 +61,7 @@ _BYTES = (
 )
 
 
-class SqliteRecords:
+class SqliteRecords(blob_table.SqliteBlobs):
     """Implements `Records`. Every write is one durable transaction."""
 
     remains = (
@@ -82,16 +82,6 @@ class SqliteRecords:
         """Return the sealed settings."""
         with self._database.read() as cursor:
             return _blob(self._of_collection(cursor, "config")[0])
-
-    def blob(self, name: str, part: int = 0) -> bytes | None:
-        """Return the content of a sealed blob, or None."""
-        with self._database.read() as cursor:
-            return blob_table.read(cursor, self.collection, name, part)
-
-    def blobs(self, prefix: str) -> dict[str, tuple[int, int]]:
-        """Return {name: (parts, bytes)} of the blobs whose names begin with a prefix."""
-        with self._database.read() as cursor:
-            return blob_table.sizes(cursor, self.collection, prefix)
 
     def keep(
         self,

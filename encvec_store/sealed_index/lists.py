@@ -1,0 +1,262 @@
+"""Vectors in lists around centroids, whose codes lie in the store and are fetched list by list.
+
+In memory are the centroids, where each list begins, and the range of each coordinate. A code has 4 bits for each
+coordinate of the difference from the centroid. Lists are numbered so that those with near centroids lie next to each
+other, and share blocks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+
+from ..data.arrays import Bytes, Matrix
+from ..indexes.faiss import omp_threads
+from .arrays import Array
+from .blocks import Blocks, Places
+from .faissing import checked, faiss, fill, found_by, measure_of, points_of, width_of
+from .graph import Bits, Positions
+from .ivf import centroids_of, lists_for, lists_of, quantizer_of, ranges_of
+
+__all__ = ["Layout", "Lists"]
+
+_FEW, _MANY = 10, 100
+"""Hits for which the number of lists to read is measured."""
+_ASKED, _ENOUGH = 1_000, 0.995
+"""By so many vectors, and so large a share of their exact neighbours."""
+_SPARE = 1.1
+_LEAST = 4
+_PIECE = 65_536
+_LEAF = 4
+
+Numbers = npt.NDArray[np.int64]
+
+
+class Layout:
+    """How vectors become codes in lists.
+
+    Args:
+        metric: the collection's.
+        dim: coordinates of a vector.
+        centroids: (lists, width) of the lists.
+        ranges: (2 width,) least value and span of each coordinate.
+        probes: how many lists to read for few and for many hits.
+    """
+
+    def __init__(self, metric: str, dim: int, centroids: Matrix, ranges: Matrix, probes: Array) -> None:
+        self.metric, self.dim, self.width = metric, dim, width_of(dim)
+        self.centroids, self.ranges, self.probes = centroids, ranges, probes
+        self.lists = len(centroids)
+        self._raw = quantizer_of(metric, centroids, ranges)
+
+    @classmethod
+    def of(cls, metric: str, sample: Matrix, count: int) -> Layout:
+        """Return the layout for `count` vectors like those of the (s, dim) sample, s >= 1."""
+        dim = sample.shape[1]
+        with omp_threads():
+            points = points_of(metric, sample, width_of(dim))
+            centroids = centroids_of(metric, points, count)
+            centroids = np.ascontiguousarray(centroids[_along(centroids)])
+            made = cls(metric, dim, centroids, np.zeros(2 * centroids.shape[1], np.float32), np.zeros(2, np.int32))
+            lists = lists_of(made._raw, points)
+            made = cls(metric, dim, centroids, ranges_of("cosine", points - centroids[lists]), made.probes)
+            made.probes = made._measured(points, lists, count)
+        return made
+
+    @property
+    def code(self) -> int:
+        """Bytes of a code."""
+        return self.width // 2
+
+    @property
+    def bytes(self) -> int:
+        """Memory held, in bytes."""
+        return 2 * self.centroids.nbytes
+
+    def suits(self, count: int) -> bool:
+        """Return True if so many vectors need no other number of lists."""
+        return self.lists * 2 >= lists_for(count)
+
+    def encoded(self, vectors: Matrix) -> tuple[npt.NDArray[np.int32], Bytes]:
+        """Return the list and the code of each of (n, dim) vectors."""
+        lists, codes = [], []
+        for start in range(0, len(vectors), _PIECE):
+            points = points_of(self.metric, vectors[start : start + _PIECE], self.width)
+            with omp_threads():
+                lists.append(lists_of(self._raw, points))
+                codes.append(self._raw.sq.compute_codes(points - self.centroids[lists[-1]]))
+        return np.concatenate(lists), np.concatenate(codes)
+
+    def decoded(self, lists: Numbers, codes: Bytes) -> Matrix:
+        """Return the vectors of n codes in these lists: (n, width)."""
+        with omp_threads():
+            vectors: Matrix = self._raw.sq.decode(np.ascontiguousarray(codes))
+        return vectors + self.centroids[lists]
+
+    def nearest(self, points: Matrix, most: int) -> Numbers:
+        """Return the numbers of the lists that are nearest to (q, width) points: (q, most), nearest first."""
+        with omp_threads(1 if len(points) == 1 else None):
+            return found_by(self._raw.quantizer, points, most, None)[0]
+
+    def over(self, numbers: Numbers, pieces: Iterable[tuple[int, Bytes]]) -> Any:
+        """Return FAISS's index over codes, which get ascending ids.
+
+        Args:
+            numbers: the lists.
+            pieces: (place in `numbers`, (n, code) codes) of each piece, in the order of the lists.
+        """
+        measure = measure_of(self.metric)
+        quantizer = faiss.IndexFlat(self.width, measure)
+        quantizer.add(self.centroids[numbers])
+        raw = faiss.IndexIVFScalarQuantizer(
+            quantizer, self.width, len(numbers), faiss.ScalarQuantizer.QT_4bit, measure, True
+        )
+        fill(raw.sq.trained, [self.ranges], np.float32)
+        raw.is_trained = True
+        add, pointer = raw.invlists.add_entries, faiss.swig_ptr
+        for place, codes in pieces:
+            ids = np.arange(raw.ntotal, raw.ntotal + len(codes))
+            add(place, len(codes), pointer(ids), pointer(codes))
+            raw.ntotal += len(codes)
+        return raw
+
+    def _measured(self, points: Matrix, lists: npt.NDArray[np.int32], count: int) -> Array:
+        """Return how many lists must be read so that .995 of the neighbours are in them, for few and for many hits.
+
+        It is tried with vectors of the sample. Where the sample is a part of all, neighbours in it lie farther apart.
+        """
+        asked = np.ascontiguousarray(points[:: -(-len(points) // _ASKED)])
+        share = min(1.0, len(points) / max(1, count))
+        order = self.nearest(asked, self.lists)
+        ranks = np.empty_like(order)
+        np.put_along_axis(ranks, order, np.arange(self.lists)[None], axis=1)
+        probes = []
+        for k in (_FEW, _MANY):
+            near = min(len(points), 1 + max(1, math.ceil(k * share)))
+            found = found_by(_exact(self.metric, points), asked, near, None)[0][:, 1:]
+            if not found.size:
+                probes.append(1)
+                continue
+            needed = np.quantile(np.take_along_axis(ranks, lists[found], axis=1), _ENOUGH, method="higher")
+            probes.append(min(self.lists, max(_LEAST, math.ceil(_SPARE * (1 + int(needed))))))
+        return np.array([probes[0], max(probes)], np.int32)
+
+
+class Lists:
+    """See `Graph`. What needs codes is in `ondemand`, because it waits for the store."""
+
+    kind = "lists"
+
+    def __init__(self, layout: Layout, ends: Numbers, blocks: Blocks) -> None:
+        self.layout, self.ends, self.blocks = layout, ends, blocks
+        self.metric, self.dim, self.width = layout.metric, layout.dim, layout.width
+        self.count, self.lists = blocks.count, layout.lists
+
+    @classmethod
+    def restored(cls, metric: str, dim: int, structure: Mapping[str, Array], blocks: Blocks | None) -> Lists:
+        """Return a graph from its arrays. Raises ValueError if they do not fit together."""
+        width = width_of(dim)
+        centroids, ranges, probes, sizes = checked(
+            dict(structure),
+            centroids=("<f4", (None, width)),
+            ranges=("<f4", (2 * width,)),
+            probes=("<i4", (2,)),
+            sizes=("<u4", (None,)),
+        )
+        if blocks is None or blocks.width != width // 2 or len(sizes) != len(centroids) or not len(sizes):
+            raise ValueError("lists must have blocks, and sizes for each centroid")
+        if not (probes.min() >= 1 and probes.max() <= len(sizes)) or int(sizes.sum(dtype=np.int64)) != blocks.count:
+            raise ValueError("lists must hold each code once")
+        layout = Layout(metric, dim, centroids.copy(), ranges.copy(), probes.copy())
+        return cls(layout, ends_of(sizes), blocks)
+
+    @staticmethod
+    def memory(count: int, dim: int) -> int:
+        """Return about how many bytes a graph takes, without any block."""
+        return 8 * width_of(dim) * lists_for(count)
+
+    @property
+    def bytes(self) -> int:
+        """Memory held, in bytes, without any block."""
+        return self.layout.bytes + self.ends.nbytes
+
+    def needs(self, k: int) -> int:
+        """Return how many candidates hold .99 of the k nearest."""
+        return k + max(20, k // 2)
+
+    def effort(self, limit: int) -> int:
+        """Return how many lists a search for so many candidates reads."""
+        few, many = map(int, self.layout.probes)
+        least, most = self.needs(_FEW), self.needs(_MANY)
+        if limit <= least:
+            return few
+        if limit >= most:
+            return min(self.lists, math.ceil(many * math.sqrt(limit / most)))
+        return math.ceil(few + (many - few) * (limit - least) / (most - least))
+
+    def pieces(self, lists: Numbers) -> list[tuple[int, int, int, int]]:
+        """Return where some lists, whose numbers ascend, lie: (place in `lists`, block, start, stop) of each piece."""
+        starts, stops, each = self.ends[lists], self.ends[lists + 1], self.blocks.each
+        first, last = starts // each, np.maximum(stops - 1, starts) // each
+        places = np.repeat(np.arange(len(lists)), last - first + 1)
+        blocks = np.arange(len(places)) - np.repeat(np.cumsum(last - first + 1) - (last - first + 1), last - first + 1)
+        blocks += first[places]
+        starts = np.maximum(starts[places] - blocks * each, 0)
+        stops = np.minimum(stops[places] - blocks * each, each)
+        full = stops > starts
+        found = np.stack([places, blocks, starts, stops], axis=1)[full]
+        return list(map(tuple, found.tolist()))
+
+    def structure(self) -> dict[str, Array]:
+        """Return centroids, ranges, how many lists to read, and the sizes of the lists."""
+        return {
+            "centroids": self.layout.centroids,
+            "ranges": self.layout.ranges,
+            "probes": self.layout.probes,
+            "sizes": np.diff(self.ends).astype(np.uint32),
+        }
+
+    def _elsewhere(self, *arguments: Any, **more: Any) -> NoReturn:
+        raise NotImplementedError("the codes of these lists are in the store: see sealed_index.ondemand")
+
+    search = copied = decoded = growing = extended = kept = codes = _elsewhere
+
+
+def ends_of(sizes: npt.NDArray[np.integer]) -> Numbers:
+    """Return where each list ends, after a 0."""
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes, dtype=np.int64)])
+
+
+def passes(places: Places, mask: Bits) -> npt.NDArray[np.bool_]:
+    """Say for each position whether its bit is set."""
+    found: npt.NDArray[np.bool_] = ((mask[places >> 3] >> (places & 7).astype(np.uint8)) & 1).astype(np.bool_)
+    return found
+
+
+def _exact(metric: str, points: Matrix) -> Any:
+    raw = faiss.IndexFlat(points.shape[1], measure_of(metric))
+    raw.add(points)
+    return raw
+
+
+def _along(centroids: Matrix) -> Positions:
+    """Return an order of the centroids in which near ones are close: halved again and again along their spread."""
+    order: list[Positions] = []
+    waiting = [np.arange(len(centroids))]
+    while waiting:
+        some = waiting.pop()
+        if len(some) <= _LEAF:
+            order.append(some)
+            continue
+        points = centroids[some] - centroids[some].mean(axis=0)
+        axis = points[np.argmax(np.einsum("ij,ij->i", points, points))]
+        for _ in range(3):  # about the first principal axis
+            axis = points.T @ (points @ axis)
+            axis = axis / max(float(np.linalg.norm(axis)), 1e-30)
+        some = some[np.argsort(points @ axis, kind="stable")]
+        waiting += [some[len(some) // 2 :], some[: len(some) // 2]]
+    return np.concatenate(order)
