@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +24,7 @@ from ..sealing.keyring import Keyring
 from ..storage.protocol import Blob, Records
 from .segments import MissingSegmentError, is_segment_name, new_name
 
-__all__ = ["BLOCK", "CURE", "BlockCache", "BlockWriter", "Blocks", "Places", "fetched"]
+__all__ = ["BLOCK", "CURE", "BlockCache", "BlockWriter", "Blocks", "Places", "are_stored", "fetched"]
 
 BLOCK = 32 << 10
 """Bytes of a block before it is sealed."""
@@ -113,6 +114,12 @@ def fetched(records: Records, keyring: Keyring, blocks: Blocks, parts: Sequence[
             f"{len(parts) - len(sealed)} blocks of the segment {blocks.name} are not in the store"
         )
     return offload(len(parts) << 5, blocks.opened, keyring, sealed)
+
+
+def are_stored(records: Records, some: AbstractSet[Blocks | None]) -> bool:
+    """Return True if all blocks of some graphs are in the store."""
+    names = [(blocks.name, blocks.parts) for blocks in some if blocks is not None]
+    return all(records.blobs(name).get(name, (0, 0))[0] == parts for name, parts in names)
 
 
 class BlockWriter:

@@ -26,7 +26,7 @@ from ..storage.protocol import Records
 from . import manifest as manifests
 from . import segments
 from .arrays import Array
-from .blocks import Blocks
+from .blocks import are_stored
 from .column_shelf import ColumnShelf
 from .columns import FieldColumns
 from .filling import RowSource
@@ -329,8 +329,8 @@ class Shelf:
         listed = Manifest(version, number, self.dim, self.metric, *covered, entries, columns)
         name, blob = manifests.name_of(version), manifests.seal(keyring, listed)
         named = {segment.name for segment in listed.segments}
-        new = _new_blocks(before, entries)
-        if any(records.blobs(each.name).get(each.name, (0, 0))[0] != each.parts for each in new):
+        named_before = before.parts if before is not None else ()
+        if not are_stored(records, {part.blocks for part in entries} - {part.blocks for part in named_before}):
             return False  # another process has deleted them, because its manifest does not name them
         theirs = [other for other in self._segments_of(records, version) if other not in named]
         if not records.keep([(name, 0, blob)], drop=theirs, expect={name: raw}):
@@ -338,12 +338,6 @@ class Shelf:
         self._known[version] = listed, blob.content
         self._highest[version] = number
         return True
-
-
-def _new_blocks(before: Manifest | None, entries: tuple[StoredGraph, ...]) -> list[Blocks]:
-    """Return the blocks that a manifest would name first."""
-    known = () if before is None else {part.blocks for part in before.parts}
-    return [part.blocks for part in entries if part.blocks is not None and part.blocks not in known]
 
 
 def _differs(listed: Manifest, parts: tuple[StoredGraph | None, ...], state: Snapshot) -> bool:
