@@ -5,12 +5,13 @@ from alembic.autogenerate import compare_metadata, produce_migrations, render_py
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from pgvector.sqlalchemy import BIT, HALFVEC, VECTOR
-from sqlalchemy import BigInteger, Column, Index, MetaData, Table, cast, create_engine, inspect, text
+from sqlalchemy import BigInteger, Column, Index, MetaData, Table, cast, create_engine, inspect, select, text
+from sqlalchemy.orm import Session
 
 import encvec_store as ev
-from encvec_store.integrations.sqlalchemy import hnsw_index
+from encvec_store.integrations.sqlalchemy import hnsw_index, nearest
 from encvec_store.integrations.sqlalchemy.autogenerate import include_name, leave_out_stores, render_item
-from tests.kits.orm import DIM, SAP, models, url
+from tests.kits.orm import DIM, SAP, models, url, vectors
 
 
 @pytest.fixture
@@ -39,7 +40,70 @@ def shape(connection):
 def run(code, context):
     """Execute the body of a rendered migration."""
     body = "\n".join(line.removeprefix("    ") for line in code.splitlines())
-    exec("import sqlalchemy as sa\nimport pgvector.sqlalchemy\n" + body, {"op": Operations(context)})  # noqa: S102
+    imports = "import sqlalchemy as sa\nimport pgvector.sqlalchemy\n"
+    imports += "from sqlalchemy.dialects import postgresql\n"
+    imports += "from encvec_store.integrations.sqlalchemy import converting\n"
+    exec(imports + body, {"op": Operations(context)})  # noqa: S102
+
+
+def versions(connection, before, after):
+    """Return the rendered upgrade and downgrade from one set of models to another."""
+    context = MigrationContext.configure(connection, opts={"target_metadata": after.Base.metadata})
+    script = produce_migrations(context, after.Base.metadata)
+    both = script.upgrade_ops, script.downgrade_ops
+    return context, [render_python_code(ops, render_item=render_item, migration_context=context) for ops in both]
+
+
+@pytest.mark.parametrize("way", ["to sealed", "to pair"])
+def test_the_change_of_a_column_and_back(connection, way):
+    """Every vector is encrypted anew, in both directions, and is searched afterwards."""
+    keyset, v = ev.Keyset.create("memory:"), vectors(30)
+    sealed, pair = models(keyset), models(keyset, scheme=SAP)
+    before, after = (pair, sealed) if way == "to sealed" else (sealed, pair)
+    before.Base.metadata.create_all(connection)
+    with Session(connection) as session:
+        session.add_all([before.Item(title=str(i), embedding=v[i]) for i in range(29)])
+        session.add_all([before.Item(title="none"), before.Auto(title="0", embedding=v[0])])
+        session.flush()
+
+        def check(made):
+            session.expunge_all()
+            for title, vector in session.execute(select(made.Item.title, made.Item.embedding)):
+                assert (vector is None) if title == "none" else (vector == v[int(title)]).all()
+            (hit,) = nearest(session, select(made.Auto), made.Auto.embedding, v[0], 1)
+            assert hit.item.title == "0"
+            found = nearest(session, select(made.Item.title), made.Item.embedding, v[7], 30)
+            assert len(found) == 29
+            assert found[0].item == "7"
+
+        first = shape(connection)
+        context, (up, down) = versions(connection, before, after)
+        assert "EncryptedVector" not in up + down
+        run(up, context)
+        assert compare_metadata(context, after.Base.metadata) == []
+        check(after)
+        run(down, context)
+        assert shape(connection)[0].keys() == first[0].keys()
+        assert compare_metadata(MigrationContext.configure(connection), before.Base.metadata) == []
+        check(before)
+
+
+def test_the_migration_of_a_sealed_column(connection):
+    made = models()
+    context, (up, down) = versions(connection, None, made)
+    assert "sa.Column('embedding', sa.LargeBinary(), nullable=True)" in up
+    assert "items_embedding_follow" in up
+    run(up, context)
+    assert compare_metadata(context, made.Base.metadata) == []
+    with Session(connection) as session:
+        session.add(made.Item(title="a", embedding=vectors(1)[0]))
+        (hit,) = nearest(session, select(made.Item), made.Item.embedding, vectors(1)[0], 1)
+        assert hit.item.title == "a"
+        connection.execute(text("DROP TRIGGER items_embedding_update ON items"))
+        assert compare_metadata(context, made.Base.metadata) == [("add_triggers", "items_embedding")]
+    run(down, context)
+    assert shape(connection)[0] == {}
+    assert connection.scalar(text("SELECT count(*) FROM pg_proc WHERE proname LIKE '%follow'")) == 0
 
 
 def definitions(connection):

@@ -6,7 +6,8 @@ In env.py:
 
     context.configure(..., render_item=render_item, include_name=include_name)
 
-The import alone makes Alembic compare the method, options and operator class of pgvector's indexes.
+The import alone makes Alembic compare the method, options and operator class of pgvector's indexes, and makes it write
+the triggers of sealed columns and the change from a pair to a sealed column, and back.
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ from sqlalchemy import Index, text
 
 from ...storage.postgres.tables import build_metadata, is_content_table
 from ...storage.revisions import VERSION_TABLE
+from . import comparing
 from .ranked import RankedVector
 from .types import EncryptedVector
 from .values import SealedVector
 
-__all__ = ["include_name", "leave_out_stores", "render_item"]
+__all__ = ["comparing", "include_name", "leave_out_stores", "render_item"]
 
 _DEFAULTS = {"hnsw": {"m": "16", "ef_construction": "64"}, "ivfflat": {"lists": "100"}}
 """What pgvector uses if an index does not say it."""
