@@ -124,7 +124,7 @@ class Contest:
 
     def _ingest(self, kind: str, plain: PlainTable, collection: Collection, encrypted: str) -> list[Row]:
         vectors = self.data.vectors
-        writes: dict[str, Callable[[Any, int], None]] = {
+        writes: dict[str, Callable[[Any, int], object]] = {
             "plaintext": plain.load,
             encrypted: lambda some, first: collection.upsert([str(first + i) for i in range(len(some))], some),
         }
@@ -263,7 +263,7 @@ def scale(n: int, dim: int, memory: str, show: Show) -> tuple[list[Row], list[Ta
         open_now.callback(store.close)
         indexing, indexed = ours(db.url, keys, "scale", build_memory=memory, **KINDS["halfvec"])
         open_now.callback(indexing.close)
-        writes: dict[str, tuple[Callable[[Any, int], None], Callable[[], object]]] = {
+        writes: dict[str, tuple[Callable[[Any, int], object], Callable[[], object]]] = {
             "plaintext": (plain.load, lambda: plain.index("halfvec", memory)),
             "encrypted": (
                 lambda some, first: collection.upsert([str(first + i) for i in range(len(some))], some),

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Mapping
 from types import TracebackType
 from typing import Any, Concatenate, NoReturn, ParamSpec, Protocol, TypeVar
@@ -19,7 +20,7 @@ from typing import Any, Concatenate, NoReturn, ParamSpec, Protocol, TypeVar
 from .collection import Collection
 from .data.records import Record
 from .errors import InputError
-from .indexes.registry import waits_in_loop
+from .indexes.registry import as_url, waits_in_loop
 from .keys.keyset import Keyset
 from .runtime.concurrency import spawn
 from .runtime.forks import generation
@@ -186,13 +187,13 @@ class AsyncStore:
 class Opening:
     """What `connect` returns. Await it, or use it in an `async with` statement."""
 
-    def __init__(self, url: str, keyset: Keyset, options: Mapping[str, Any], **how: Any) -> None:
+    def __init__(self, url: str | os.PathLike[str], keyset: Keyset, options: Mapping[str, Any], **how: Any) -> None:
         self._given = (url, keyset, options)
         self._how = how
         self._store: AsyncStore | None = None
 
     async def _open(self) -> AsyncStore:
-        in_loop = waits_in_loop(self._given[0])
+        in_loop = waits_in_loop(as_url(self._given[0]))
         run: _Runner = asyncio.to_thread
         if in_loop:
             run = spawn
@@ -215,7 +216,7 @@ class Opening:
 
 
 def connect(
-    url: str,
+    url: str | os.PathLike[str],
     *,
     keyset: Keyset,
     maintenance: str = "background",

@@ -80,8 +80,10 @@ class Collection:
         vectors: npt.ArrayLike,
         metadata: Sequence[Mapping[str, Any] | None] | None = None,
         documents: Sequence[str | None] | None = None,
-    ) -> None:
+    ) -> int:
         """Insert records. Records whose ids exist are replaced. On any error nothing is written.
+
+        Returns how many were written.
 
         Args:
             ids: n distinct strings (1 to 1024 bytes), integers (64 bits) or UUIDs. They come back as they are: 1 and
@@ -98,6 +100,7 @@ class Collection:
         """
         upsert(self._session, ids, vectors, metadata, documents)
         self._lifecycle.wrote(len(ids))
+        return len(ids)
 
     @overload
     def search(
@@ -338,6 +341,18 @@ class Collection:
         self._lifecycle.flush()
         self._session.index.flush()
         self._session.records.flush()
+
+    def __len__(self) -> int:
+        """Count all records, as `count()` does."""
+        return self.count()
+
+    def __bool__(self) -> bool:
+        """Return True: an empty collection is still a collection, and a truth test must not ask the store."""
+        return True
+
+    def __contains__(self, id: Id) -> bool:
+        """Say whether `get` would return a record with this id."""
+        return bool(self.get([id], include_vectors=False))
 
     def __repr__(self) -> str:
         return (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, NoReturn
@@ -15,7 +16,7 @@ from .engine.candidates import Reading, Sources
 from .engine.session import Session
 from .errors import AuthenticationError, CollectionNotFoundError, EncvecError, InputError, StoreClosedError
 from .indexes.protocol import Connection
-from .indexes.registry import open_connection
+from .indexes.registry import as_url, open_connection
 from .keys.keyset import Keyset
 from .maintenance.lifecycle import MODES, Lifecycle
 from .maintenance.rewrite import reseal
@@ -35,7 +36,7 @@ log = logging.getLogger("encvec_store")
 
 
 def connect(
-    url: str,
+    url: str | os.PathLike[str],
     *,
     keyset: Keyset,
     maintenance: str = "background",
@@ -47,7 +48,8 @@ def connect(
     """Open a store.
 
     Args:
-        url: `memory:`, `faiss:///path/to/folder` or `postgresql://user@host/database`.
+        url: `memory:`, `faiss:///path/to/folder` or `postgresql://user@host/database`. A `Path`, or a string that
+            begins with "/", "./" or "~", names the folder of a `faiss:` store.
         keyset: the keys; see `Keyset.create` and `Keyset.open`.
         maintenance: who does the work that a growing collection needs (`Collection.maintain`): "background", a thread;
             "inline", the write that makes it due; "manual", nobody until `maintain` is called.
@@ -69,7 +71,7 @@ def connect(
 
 
 def open_store(
-    url: str,
+    url: str | os.PathLike[str],
     keyset: Keyset,
     options: Mapping[str, Any],
     *,
@@ -89,7 +91,7 @@ def open_store(
     reading = Reading() if reads is None else Reading(reads)
     if index_memory is not None:
         BUDGET.set(index_memory)
-    connection = open_connection(url, in_loop=in_loop, **options)
+    connection = open_connection(as_url(url), in_loop=in_loop, **options)
     return Store(connection, keyset, maintenance=maintenance, replica=replica, reading=reading)
 
 

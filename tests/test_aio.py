@@ -104,6 +104,16 @@ def test_both_ways_to_open(keyset):
     asyncio.run(main())
 
 
+def test_a_path_is_a_place_and_upsert_counts(keyset, tmp_path):
+    async def main():
+        async with ev.aio.connect(tmp_path / "data", keyset=keyset) as store:
+            things = await store.collection("things", dim=2)
+            assert await things.upsert(["a", "b"], np.eye(2)) == 2
+
+    asyncio.run(main())
+    assert (tmp_path / "data").is_dir()
+
+
 def test_errors_are_the_same(keyset):
     async def main():
         with pytest.raises(errors.InputError, match="keyset must be a Keyset, got str"):

@@ -21,7 +21,7 @@ from click.core import ParameterSource
 from .. import migrate
 from ..collection import Collection
 from ..errors import CollectionNotFoundError, EncvecError, InputError, KeysetError
-from ..indexes.registry import open_connection
+from ..indexes.registry import as_url, open_connection
 from ..keys import PASSPHRASE, StoredKeyset
 from ..keys.keyset import Keyset
 from ..keys.wrappers.passphrase_source import PASSPHRASE_FILE_VARIABLE, PASSPHRASE_VARIABLE, given
@@ -125,7 +125,7 @@ def store_options(command: Callable[..., Any]) -> Callable[..., Any]:
         typed = click.get_current_context().get_parameter_source("store") is ParameterSource.COMMANDLINE
         if store and typed and holds_password(store):
             raise click.UsageError("a password on the command line can be seen by others: put the URL in ENCVEC_STORE")
-        return command(*args, place=Place(folder, store, None), **kwargs)
+        return command(*args, place=Place(folder, as_url(store) if store else None, None), **kwargs)
 
     return with_place
 

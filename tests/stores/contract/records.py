@@ -109,6 +109,19 @@ class RecordContract:
         assert things.delete(["A"]) == 1
         assert things.count() == len(names) - 1
 
+    def test_len_in_and_counts(self, make):
+        things = make()
+        assert (len(things), bool(things), "a" in things) == (0, True, False)
+        assert things.upsert(["a", 1, "b"], oracle.vectors(3)) == 3
+        assert things.upsert(["a"], oracle.vectors(1)) == 1
+        assert things.upsert([], np.empty((0, DIM))) == 0
+        assert len(things) == things.count() == 3
+        assert ["a" in things, 1 in things, "1" in things, "c" in things] == [True, True, False, False]
+        things.delete(["a"])
+        assert ("a" in things, len(things)) == (False, 2)
+        with pytest.raises(errors.IdError):
+            assert None in things
+
     def test_metadata_keeps_its_types(self, make):
         metadata = {
             "text": "\U0001f600\0",
