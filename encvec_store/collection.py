@@ -81,9 +81,7 @@ class Collection:
         metadata: Sequence[Mapping[str, Any] | None] | None = None,
         documents: Sequence[str | None] | None = None,
     ) -> int:
-        """Insert records. Records whose ids exist are replaced. On any error nothing is written.
-
-        Returns how many were written.
+        """Insert records, replace those whose ids exist, and return how many. On any error nothing is written.
 
         Args:
             ids: n distinct strings (1 to 1024 bytes), integers (64 bits) or UUIDs. They come back as they are: 1 and
