@@ -20,7 +20,8 @@
     │   └── DataLossError                 a downgrade would delete data
     ├── CollectionNotFoundError           no such collection, and no dim given to create it
     ├── KeysetError                       keyset missing, malformed, or the passphrase is wrong
-    │   └── KeyUnavailableError           the key version is disabled, destroyed or not in this keyset
+    │   ├── KeyUnavailableError           the key version is disabled, destroyed or not in this keyset
+    │   └── KeyExhaustedError             the key version has encrypted as much as it may: rotate the keyset
     ├── PluginError                       a plugin cannot be loaded
     ├── AuthenticationError               wrong key, or data that was altered, moved or swapped
     └── StoreError
@@ -52,6 +53,7 @@ __all__ = [
     "FilterError",
     "IdError",
     "InputError",
+    "KeyExhaustedError",
     "KeyUnavailableError",
     "KeysetError",
     "MetadataError",
@@ -161,6 +163,10 @@ class KeysetError(EncvecError):
 
 class KeyUnavailableError(KeysetError):
     """A key version is disabled, destroyed, or not in this keyset."""
+
+
+class KeyExhaustedError(KeysetError):
+    """A key version has encrypted as many records as it may; nothing was written. Rotate the keyset."""
 
 
 class PluginError(EncvecError):

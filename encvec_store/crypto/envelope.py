@@ -10,7 +10,8 @@ exact vector and index vector. So no part of a record can be moved to another re
 earlier collection of the same name, or be joined with a part of another write. Under `sealed` the noise nonce is
 random, and so is the binding: two snapshots do not tell whether a vector changed.
 
-AES-256-GCM with random 96-bit nonces (NIST SP 800-38D, 8.2.2): at most 2^32 writes per collection and key version.
+AES-256-GCM with random 96-bit nonces (NIST SP 800-38D, 8.2.2): at most 2^32 writes per collection and key version,
+which `sealing.limits` counts.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from ..data.ids import Id, id_bytes
 from ..data.precision import FORMATS, Precision
 from ..errors import AuthenticationError
 from .labels import FORMAT, Purpose, derive, encode
+from .limits import MOST, check_seals
 from .padding import padded, unpadded
 from .prf import Pmac
 
@@ -182,6 +184,7 @@ class RecordCipher:
         self._payload = AESGCM(derive(root, Purpose.PAYLOAD, *context))
         self._vector_prefix = encode(FORMAT, Purpose.VECTOR.value, *context)
         self._payload_prefix = encode(FORMAT, Purpose.PAYLOAD.value, *context)
+        self._name, self._sealed = context[1], 0
 
     def tokens(self, ids: Sequence[Id]) -> Bytes:
         """Record tokens of n ids: (n, 16) uint8."""
@@ -218,6 +221,9 @@ class RecordCipher:
         precision = Precision.HALF if vectors.dtype == np.float16 else Precision.SINGLE
         if (heads[:, 0] != precision.record_format).any():
             raise ValueError("headers of another precision")
+        if self._sealed + n > MOST:  # those of this process; collections count those of all processes in their settings
+            check_seals(self._sealed, n, self.key_version, repr(self._name))
+        self._sealed += n
         body, prefix, encrypt = PREFIX + NONCE, self._vector_prefix, self._vector.encrypt_into
         out = np.empty((n, envelope_size(dim, precision)), np.uint8)
         out[:, :TOKEN], out[:, TOKEN:PREFIX] = tokens, heads

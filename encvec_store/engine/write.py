@@ -23,6 +23,7 @@ from ..errors import ShapeError, StaleConfigError
 from ..runtime.concurrency import offload, result
 from ..schemes.simulation import Sample
 from ..sealing.config import CollectionConfig
+from ..sealing.limits import counted
 from ..storage.protocol import EncryptedBatch
 from .session import Session
 
@@ -99,15 +100,16 @@ def _checked(
 
 
 def _settings_for(session: Session, config: CollectionConfig, matrix: Matrix) -> CollectionConfig:
-    """Return the settings to write under: with a max_norm if they need one, and sealed under the primary key version.
+    """Return the settings to write under: with a max_norm if they need one, sealed under the primary key version, and
+    with a larger count of encryptions now and then.
 
     So the settings can be opened whenever a record can be: destroying an old key version loses only old records.
     """
+    fresh = config if session.keyring.is_current(config.sealed) else config.changed()
     if config.bounded and config.max_norm is None:
         fresh = config.bounded_by(float(norms(matrix).max()))
         warn_of_noise(fresh, matrix)
-        return fresh
-    return config if session.keyring.is_current(config.sealed) else config.changed()
+    return counted(fresh, session.keyring.primary, len(matrix), f"collection {session.records.spec.name!r}")
 
 
 def warn_of_noise(config: CollectionConfig, matrix: Matrix) -> None:

@@ -19,6 +19,7 @@ from ..runtime.concurrency import offload
 from ..sealing.codec import Decoded
 from ..sealing.config import CollectionConfig
 from ..sealing.keyring import INDEX
+from ..sealing.limits import counted
 from ..storage.protocol import EncryptedBatch
 
 __all__ = ["REWRITE_CHUNK", "Progress", "reseal", "rewrite", "settle"]
@@ -40,7 +41,9 @@ def rewrite(session: Session, config: CollectionConfig, progress: Progress | Non
         StaleConfigError: other settings were stored since `config` was read.
         NormError: a record is longer than the new settings allow.
     """
-    fresh, stored = config.changed(rewritten=session.keyring.primary), session.config
+    primary, stored, records = session.keyring.primary, session.config, session.records
+    fresh = config.changed(rewritten=primary)
+    fresh = counted(fresh, primary, records.count(), f"collection {records.spec.name!r}")
     if stored.sealed != config.sealed:
         raise StaleConfigError("the collection's settings were changed meanwhile")
 

@@ -46,6 +46,7 @@ def statistics(
         "cells": lifecycle.cells(),
         "sealed_index": lifecycle.index_stats(),
         "primary": session.keyring.primary,
+        "encrypted": config.encrypted,
         "maintenance": {"mode": lifecycle.mode, "due": lifecycle.due()},
         "store": {**records, **index, "bytes": {**records["bytes"], **index["bytes"]}},
     }

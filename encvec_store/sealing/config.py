@@ -59,6 +59,8 @@ class CollectionConfig:
     fitted: dict[str, Any] | None = None
     """When the profile was fitted (`at`, UTC), on how many records, and which parameters were chosen then. `asked` is
     the oversample before fits chose more."""
+    encrypted: dict[str, int] = field(default_factory=dict)
+    """By key version: how many records were encrypted under it, about; see `sealing.limits`."""
     needs: tuple[str, ...] = ()
     """Names of what a reader must know to open the collection."""
     extra: dict[str, Any] = field(default_factory=dict)
@@ -228,6 +230,7 @@ class CollectionConfig:
             "rewritten_key": self.rewritten_key,
             "calibration": self.calibration,
             "fitted": self.fitted,
+            **({"encrypted": self.encrypted} if self.encrypted else {}),
         }
         return json.dumps(document, sort_keys=True).encode()
 
@@ -254,6 +257,7 @@ class CollectionConfig:
             rewritten_key=fields.pop("rewritten_key", 1),
             calibration=fields.pop("calibration"),
             fitted=fields.pop("fitted"),
+            encrypted=fields.pop("encrypted", {}),
             needs=needs,
             extra=fields,
         )

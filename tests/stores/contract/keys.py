@@ -1,10 +1,14 @@
 """Key versions: rotated, disabled, destroyed, wrong."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
 import encvec_store as ev
 from encvec_store import errors
+from encvec_store.crypto import limits as crypto_limits
+from encvec_store.sealing import limits
 from tests.kits import oracle
 from tests.kits.oracle import assert_hits
 from tests.stores.contract.opened import DIM, EVERYTHING
@@ -44,6 +48,47 @@ class KeyContract:
         store = place.reopen(store)
         assert store.collection("things").verify().ok
         store.close()
+
+    def test_a_key_encrypts_so_much_and_no_more(self, place, store, make, keyset, monkeypatch, caplog):
+        """The count is coarse, but exact for batches that are multiples of its step. It outlives the process."""
+        monkeypatch.setattr(limits, "STEP", 4)
+        for module in (limits, crypto_limits):
+            monkeypatch.setattr(module, "MOST", 24)
+        monkeypatch.setattr(crypto_limits, "WARN", 12)
+        names, stored = oracle.ids(8), oracle.vectors(8)
+        things = make()
+        things.upsert(names, stored)
+        assert not caplog.records
+        other = place.connect(keyset)
+        other.collection("things").upsert(names, stored)  # updates count, too
+        assert "key version 1 of collection 'things' has encrypted 16 of at most 24 records: rotate" in caplog.text
+        store = place.reopen(store)
+        things = store.collection("things")
+        things.upsert(names, stored)
+        assert things.stats()["encrypted"] == {"1": 24}
+        for some in (names[:1], names):
+            with pytest.raises(errors.KeyExhaustedError, match=r"has encrypted 24 .* may encrypt 24: call keyset.rot"):
+                things.upsert(some, -stored[: len(some)], [{"late": True}] * len(some))
+        assert [record.metadata for record in things.get(names)] == [{}] * 8, "nothing was written"
+        assert len(things.search(stored[0], k=8)) == 8
+        assert things.delete(names[:1]) == 1
+        keyset.rotate()
+        things.upsert(names, stored)
+        assert things.stats()["encrypted"] == {"1": 24, "2": 8}
+        assert things.verify().ok
+        store.close()
+        other.close()
+
+    def test_a_count_that_races(self, place, make, monkeypatch):
+        """Every write changes the settings here, and those of others have to look again."""
+        monkeypatch.setattr(limits, "STEP", 1)
+        things = make()
+        with ThreadPoolExecutor(3) as pool:
+            for _ in pool.map(lambda i: [things.upsert([i, -i - 1], oracle.vectors(2)) for _ in range(3)], range(3)):
+                pass
+        assert things.stats()["encrypted"] == {"1": 18}
+        assert things.count() == 6
+        assert things.verify().ok
 
     def test_index_vectors_under_two_versions_share_nothing(self, store, keyset):
         things = store.collection("things", dim=64, scheme="sap")
