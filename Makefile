@@ -6,7 +6,7 @@ ARGS   ?=
 VENV   := .venv
 PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
-EXTRAS := cli,bench,postgres,embedded,leakage,dev
+EXTRAS := cli,bench,postgres,embedded,leakage,age,aws,azure,gcp,keyring,pkcs11,vault,dev
 
 # The lock file is made for this platform; elsewhere the ranges in pyproject.toml decide.
 LOCKED_FOR := Linux x86_64

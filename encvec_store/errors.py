@@ -21,7 +21,14 @@
     ├── CollectionNotFoundError           no such collection, and no dim given to create it
     ├── KeysetError                       keyset missing, malformed, or the passphrase is wrong
     │   ├── KeyUnavailableError           the key version is disabled, destroyed or not in this keyset
-    │   └── KeyExhaustedError             the key version has encrypted as much as it may: rotate the keyset
+    │   ├── KeyExhaustedError             the key version has encrypted as much as it may: rotate the keyset
+    │   └── KeyServiceError               the service that wraps the keyset did not do it
+    │       ├── KeyDeniedError            it does not let us use the key, or does not know us
+    │       ├── KeyDisabledError          the key is disabled
+    │       ├── KeyDeletedError           the key is deleted, or never existed
+    │       ├── KeyContextError           wrapped by another key or in another context, or altered
+    │       ├── KeyThrottledError         too many requests, each time it was asked
+    │       └── KeyServiceUnreachableError  no answer
     ├── PluginError                       a plugin cannot be loaded
     ├── AuthenticationError               wrong key, or data that was altered, moved or swapped
     └── StoreError
@@ -53,7 +60,14 @@ __all__ = [
     "FilterError",
     "IdError",
     "InputError",
+    "KeyContextError",
+    "KeyDeletedError",
+    "KeyDeniedError",
+    "KeyDisabledError",
     "KeyExhaustedError",
+    "KeyServiceError",
+    "KeyServiceUnreachableError",
+    "KeyThrottledError",
     "KeyUnavailableError",
     "KeysetError",
     "MetadataError",
@@ -167,6 +181,34 @@ class KeyUnavailableError(KeysetError):
 
 class KeyExhaustedError(KeysetError):
     """A key version has encrypted as many records as it may; nothing was written. Rotate the keyset."""
+
+
+class KeyServiceError(KeysetError):
+    """The service that wraps a keyset did not wrap or unwrap it."""
+
+
+class KeyDeniedError(KeyServiceError):
+    """The key service refuses: no valid credentials, or no right to use the key."""
+
+
+class KeyDisabledError(KeyServiceError):
+    """The key in the key service is disabled."""
+
+
+class KeyDeletedError(KeyServiceError):
+    """The key in the key service is deleted, about to be deleted, or never existed."""
+
+
+class KeyContextError(KeyServiceError):
+    """The keyset was wrapped by another key or in another context, or it was altered."""
+
+
+class KeyThrottledError(KeyServiceError):
+    """The key service has too many requests, each time it was asked."""
+
+
+class KeyServiceUnreachableError(KeyServiceError):
+    """The key service does not answer."""
 
 
 class PluginError(EncvecError):

@@ -24,6 +24,7 @@ from ..errors import CollectionNotFoundError, EncvecError, InputError, KeysetErr
 from ..indexes.registry import as_url, open_connection
 from ..keys import PASSPHRASE, StoredKeyset
 from ..keys.keyset import Keyset
+from ..keys.stored import URI_VARIABLE
 from ..keys.wrappers.passphrase_source import PASSPHRASE_FILE_VARIABLE, PASSPHRASE_VARIABLE, given
 from ..runtime.urls import holds_password
 from ..store import Store, connect
@@ -52,6 +53,7 @@ LIMIT = 0.01
 """If attacks identify a larger share of the records without the key, the exit code is 1."""
 
 KEYS_FILE = "keys.json"
+KEYS_VARIABLES = [URI_VARIABLE, "ENCVEC_KEYS"]
 NEW_PASSPHRASE_VARIABLE = "ENCVEC_NEW_PASSPHRASE"  # noqa: S105 - the variable's name
 NEW_PASSPHRASE_FILE_VARIABLE = f"{NEW_PASSPHRASE_VARIABLE}_FILE"
 STORE_FOLDER = "store"
@@ -96,7 +98,7 @@ class Place:
 def place_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add --dir, --store, --keys and --json; the command takes `place` and `as_json`."""
 
-    @click.option("--keys", metavar="URI", envvar="ENCVEC_KEYS", help="Keyset, if not DIR/keys.json.")
+    @click.option("--keys", metavar="URI", envvar=KEYS_VARIABLES, help="Keyset, if not DIR/keys.json.")
     @functools.wraps(command)
     def with_keys(*args: Any, place: Place, keys: str | None, **kwargs: Any) -> Any:
         return command(*args, place=dataclasses.replace(place, keys=keys), **kwargs)

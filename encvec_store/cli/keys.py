@@ -1,15 +1,16 @@
-"""`encvec keys`: create a keyset, change its passphrase; list, rotate, disable and destroy key versions."""
+"""`encvec keys`: create, rewrap, export and import a keyset; list, rotate, disable and destroy key versions."""
 # ruff: noqa: D301 - for click, a line of \b keeps the next lines as they are
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import click
 
 from ..errors import EncvecError, KeyUnavailableError
-from ..keys import StoredKeyset
+from ..keys import NONE, PASSPHRASE, StoredKeyset
 from ..keys.keyset import Keyset
 from ..keys.registry import split
 from .common import (
@@ -29,6 +30,7 @@ from .output import emit, facts, note, table
 
 __all__ = ["LOST", "create_keyset", "keys"]
 
+_MOST = 1 << 24
 LOST = "without both, nothing can be read"
 
 
@@ -38,14 +40,16 @@ def keys(context: click.Context) -> None:
     """Create, list, rotate, disable and destroy keys.
 
     A keyset holds numbered key versions. The primary encrypts new records; every enabled version decrypts. The
-    keyset is DIR/keys.json unless --keys or ENCVEC_KEYS names another. Back it up apart from the store: without it
+    keyset is DIR/keys.json unless --keys or ENCVEC_KEYSET names another. Back it up apart from the store: without it
     and its passphrase nobody can read the data.
 
     \b
     Key URIs:
       file:PATH    a file wrapped by a passphrase
       env:NAME     an environment variable with an unwrapped keyset; these commands can only read it
-      ...?wrap=W   with another wrapper: passphrase, none, or one of an installed package
+      keyring:NAME an entry of the system keyring
+      ...?wrap=W   with another wrapper: passphrase, none, awskms:KEY, gcpkms:KEY, azurekv:KEY,
+                   vault:KEY, pkcs11:TOKEN/KEY, age:RECIPIENT, or one of an installed package
     """
     help_if_alone(context)
 
@@ -203,8 +207,10 @@ def passphrase(place: Place, as_json: bool) -> None:
 @keys.command()
 @click.option("--unsafe-cleartext", is_flag=True, help="Confirm that the keys are printed in clear.")
 @place_options
-def export(unsafe_cleartext: bool, place: Place, as_json: bool) -> None:
+def export(unsafe_cleartext: bool, place: Place, as_json: bool) -> int:
     """Print the keyset unwrapped, as an env: variable holds it. Whoever sees it can read all data.
+
+    Every export begins with eyJmb3JtYXQiOiJlbmN2ZWMta2V5c2V0Lz, so that a search for this finds forgotten ones.
 
     \b
     Example, for a job that gets its secrets from its environment:
@@ -212,12 +218,60 @@ def export(unsafe_cleartext: bool, place: Place, as_json: bool) -> None:
       encvec search docs --keys env:MY_KEYS --vector-file query.npy
     """
     if not unsafe_cleartext:
-        raise click.UsageError("export prints the keys in clear: add --unsafe-cleartext if you mean it")
+        if not sys.stdin.isatty():
+            raise click.UsageError("export prints the keys in clear: add --unsafe-cleartext if you mean it")
+        if not confirmed(f"Print the keys of {place.keys_uri} in clear? Whoever sees them can read all data.", False):
+            return 1
     text = open_keyset(place).export(unsafe_cleartext=True)
     if as_json:
         emit({"keyset": text})
     else:
         click.echo(text)
+    return 0
+
+
+@keys.command("import")
+@place_options
+def import_(place: Place, as_json: bool) -> None:
+    """Store a keyset that `encvec keys export` printed; it is read from standard input.
+
+    It is wrapped as the key URI says. Nothing is replaced: there must be no keyset yet.
+
+    \b
+    Example, moving a keyset from one machine to another:
+      ssh old encvec keys export --unsafe-cleartext | encvec keys import --keys "file:keys.json?wrap=vault:app"
+    """
+    _check_lasting(place.keys_uri, "created")
+    if sys.stdin.isatty():
+        note("paste the exported keyset, then press Ctrl-D")
+    text = sys.stdin.read(_MOST).strip()
+    keyset = Keyset.restore(place.keys_uri, text, passphrase=passphrase_for(place.keys_uri, new=True))
+    show(keyset, as_json)
+    if not as_json:
+        note(back_up(keyset.uri))
+
+
+@keys.command()
+@click.argument("wrapper")
+@click.option("--yes", is_flag=True, help="Do not ask before the keyset is stored in clear.")
+@place_options
+def rewrap(wrapper: str, yes: bool, place: Place, as_json: bool) -> int:
+    """Wrap the keyset by another WRAPPER: passphrase, none, or a key service with its key, such as vault:app.
+
+    The keys stay the same, and no record is touched. Earlier copies of the keyset still open as before. For the
+    wrapper `passphrase`, the new passphrase is taken as by `encvec keys passphrase`. From then on use the key URI that
+    is shown.
+    """
+    _check_lasting(place.keys_uri, "changed")
+    keyset = open_keyset(place)
+    name = wrapper.partition(":")[0]
+    if name == NONE and not confirmed(f"Store the keys of {keyset.uri} in clear?", yes):
+        return 1
+    keyset.rewrap(wrapper, passphrase=new_passphrase(keyset.uri) if name == PASSPHRASE else None)
+    show(keyset, as_json)
+    if not as_json:
+        note(f"use --keys '{keyset.uri}' from now on; earlier copies of the keyset still open as before")
+    return 0
 
 
 def _change(place: Place, as_json: bool, change: Callable[[Keyset], object]) -> None:

@@ -4,8 +4,9 @@ A keyset URI names the storage, and may name the wrapper:
 
     file:PATH    a file that only its owner can read; wrapped by a passphrase
     env:NAME     an environment variable; not wrapped, because the environment itself is secret
+    keyring:NAME the keyring of the operating system; not wrapped
     memory:      this process only, for tests and trials; not wrapped
-    ...?wrap=W   another wrapper: `passphrase`, `none`, or one of an installed package
+    ...?wrap=W   another wrapper: `passphrase`, `none`, a key service, or one of an installed package
 
 A *storage* reads and writes bytes and knows no keys. A *wrapper* finds a key and knows no storage. `stored` joins the
 two. `registry` has both tables; other packages extend them through entry points.

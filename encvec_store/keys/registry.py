@@ -11,10 +11,11 @@ from ..runtime import plugins
 from .protocol import NONE, KeysetStorage, KeyWrapper
 from .storage.env import EnvStorage
 from .storage.file import FileStorage
+from .storage.keyring import KeyringStorage
 from .storage.memory import MemoryStorage
 from .wrappers.passphrase import PassphraseWrapper
 
-__all__ = ["PASSPHRASE", "STORAGES", "WRAPPERS", "make_storage", "make_wrapper", "split"]
+__all__ = ["PASSPHRASE", "STORAGES", "WRAPPERS", "known", "make_storage", "make_wrapper", "split"]
 
 MakeStorage = Callable[[str], KeysetStorage]
 MakeWrapper = Callable[[str, str | bytes | None], KeyWrapper | None]
@@ -29,10 +30,33 @@ def _no_wrapper(rest: str, _: str | bytes | None) -> KeyWrapper | None:
     return None
 
 
-STORAGES: dict[str, MakeStorage] = {"file": FileStorage, "env": EnvStorage, "memory": MemoryStorage}
+def _service(path: str) -> MakeWrapper:
+    """Return a function that imports a wrapper on first use: their libraries take long to import."""
+
+    def make(rest: str, passphrase: str | bytes | None) -> KeyWrapper:
+        return cast(KeyWrapper, plugins.resolve(f"{__package__}.wrappers.{path}")(rest, passphrase))
+
+    return make
+
+
+STORAGES: dict[str, MakeStorage] = {
+    "file": FileStorage,
+    "env": EnvStorage,
+    "memory": MemoryStorage,
+    "keyring": KeyringStorage,
+}
 """URI scheme -> function (rest of the URI) -> storage. Other packages add theirs by entry points (`plugins`)."""
 
-WRAPPERS: dict[str, MakeWrapper] = {NONE: _no_wrapper, PASSPHRASE: PassphraseWrapper}
+WRAPPERS: dict[str, MakeWrapper] = {
+    NONE: _no_wrapper,
+    PASSPHRASE: PassphraseWrapper,
+    "awskms": _service("aws:AwsKmsWrapper"),
+    "gcpkms": _service("gcp:GcpKmsWrapper"),
+    "azurekv": _service("azure:AzureWrapper"),
+    "vault": _service("vault:VaultWrapper"),
+    "pkcs11": _service("pkcs11:Pkcs11Wrapper"),
+    "age": _service("age:AgeWrapper"),
+}
 """Name -> function (text after `name:`, passphrase) -> wrapper. Other packages add theirs by entry points."""
 
 
@@ -43,7 +67,7 @@ def split(uri: str) -> tuple[str, str | None]:
     name contains `?wrap=`, its URI must name the wrapper as well.
     """
     if not isinstance(uri, str):
-        raise UriError(f"a keyset URI must be a string that begins with {_known()}, got {type(uri).__name__}")
+        raise UriError(f"a keyset URI must be a string that begins with {known()}, got {type(uri).__name__}")
     place, sign, wrap = uri.rpartition("?wrap=")
     return (place, wrap) if sign else (uri, None)
 
@@ -58,7 +82,7 @@ def make_storage(uri: str) -> KeysetStorage:
         return cast(KeysetStorage, others[scheme].load()(rest))
     # a string without a scheme may be a keyset or a passphrase in the wrong argument: never show it
     given = f"{scheme}:" if colon and re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme) else "another string"
-    raise UriError(f"a keyset URI must begin with one of {_known(*others)}, got {given}")
+    raise UriError(f"a keyset URI must begin with one of {known(*others)}, got {given}")
 
 
 def make_wrapper(spec: str, passphrase: str | bytes | None) -> KeyWrapper | None:
@@ -72,5 +96,6 @@ def make_wrapper(spec: str, passphrase: str | bytes | None) -> KeyWrapper | None
     raise UriError(f"a key wrapper must be one of {', '.join([*WRAPPERS, *others])}, got {name!r}")
 
 
-def _known(*others: str) -> str:
+def known(*others: str) -> str:
+    """Return the beginnings of keyset URIs, for messages."""
     return ", ".join(f"{name}:" for name in [*STORAGES, *others])

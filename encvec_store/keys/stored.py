@@ -20,10 +20,12 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from ..errors import InputError, KeysetError, UriError
 from ..runtime.urls import shown
 from .protocol import NONE, Header, KeyWrapper, RenewsKeys
-from .registry import PASSPHRASE, make_storage, make_wrapper, split
+from .registry import PASSPHRASE, known, make_storage, make_wrapper, split
 
-__all__ = ["FORMAT", "UNWRAPPED_FORMAT", "StoredKeyset"]
+__all__ = ["FORMAT", "UNWRAPPED_FORMAT", "URI_VARIABLE", "StoredKeyset"]
 
+URI_VARIABLE = "ENCVEC_KEYSET"
+"""The environment variable that holds the URI of the keyset, if none is given."""
 FORMAT = "encvec-keyset-wrapped/1"
 UNWRAPPED_FORMAT = "encvec-keyset/1"
 _FIELDS = {"format", "header", "nonce", "sealed", "wrapper"}
@@ -52,7 +54,13 @@ class StoredKeyset:
       have a key of their own in the same service, and nothing must be encrypted under it because a file says so.
     """
 
-    def __init__(self, uri: str, *, wrap: str | None = None, passphrase: str | bytes | None = None) -> None:
+    def __init__(
+        self, uri: str | None = None, *, wrap: str | None = None, passphrase: str | bytes | None = None
+    ) -> None:
+        if uri is None:
+            uri = os.environ.get(URI_VARIABLE)
+        if uri is None or uri == "":
+            raise UriError(f"give the URI of the keyset, which begins with {known()}, or set {URI_VARIABLE} to it")
         place, named = split(uri)
         if named is not None and wrap is not None and named != wrap:
             names = f"{shown(named)!r}, but wrap= is {shown(wrap)!r}"
@@ -67,6 +75,11 @@ class StoredKeyset:
         self._clear = False
         place = shown(self._storage.uri)
         self.uri = place if self._wrap is None else f"{place}?wrap={shown(self._wrap)}"
+
+    @property
+    def by_service(self) -> bool:
+        """True if a key service wraps the keyset that was created, loaded or rewrapped."""
+        return bool(getattr(self._opened, "service", False))
 
     @property
     def lasting(self) -> bool:
@@ -138,14 +151,36 @@ class StoredKeyset:
             self._save_under(wrapper, document)
             self._opened, self._passphrase = wrapper, passphrase
 
-    def _save_under(self, wrapper: KeyWrapper, document: bytes) -> None:
-        """Store the document under a new key of a wrapper. If that fails, the old key stays in use."""
-        old = self._key
-        self._key = (self._chosen() if old is None else old[0], *self._new_key(wrapper))
+    def rewrap(self, document: bytes, wrap: str, passphrase: str | bytes | None) -> None:
+        """Replace the document that was created or loaded, under another wrapper; all or nothing.
+
+        Raises:
+            KeysetError: it could not be wrapped or written.
+            UriError: the wrapper is unknown.
+            InputError: a passphrase was given for another wrapper than `passphrase`.
+        """
+        wrapper = make_wrapper(wrap, passphrase)
+        if wrapper is None and passphrase is not None:
+            raise InputError("the wrapper 'none' takes no passphrase: leave it out")
+        self._save_under(wrapper, document, wrap.partition(":")[0])
+        self._wrap, self._opened, self._passphrase = wrap, wrapper, passphrase
+        self.uri = f"{shown(self._storage.uri)}?wrap={shown(wrap)}"
+
+    def forget(self) -> None:
+        """Drop the wrapping key. Loading finds it again."""
+        self._key = None
+
+    def _save_under(self, wrapper: KeyWrapper | None, document: bytes, name: str | None = None) -> None:
+        """Store the document under a new key of a wrapper, or in clear. If that fails, the old key stays in use."""
+        old = self._key, self._clear
+        if wrapper is None:
+            self._key, self._clear = None, True
+        else:
+            self._key = (name or (old[0][0] if old[0] else self._chosen()), *self._new_key(wrapper))
         try:
             self._storage.replace(self._wrapped(document))
         except BaseException:
-            self._key = old
+            self._key, self._clear = old
             raise
 
     def _chosen(self) -> str:
@@ -180,14 +215,14 @@ class StoredKeyset:
         try:
             key, header = wrapper.new()
         except KeysetError as error:  # a wrapper does not know the URI
-            raise KeysetError(f"{self.uri}: {error}") from error.__cause__
+            raise type(error)(f"{self.uri}: {error}") from error.__cause__
         return _sized(key), json.loads(_canonical(header))  # as it will be read back: tuples become lists
 
     def _recovered(self, wrapper: KeyWrapper, header: Header) -> bytes:
         try:
             return _sized(wrapper.recover(header))
         except KeysetError as error:
-            raise KeysetError(f"{self.uri}: {error}") from error.__cause__
+            raise type(error)(f"{self.uri}: {error}") from error.__cause__
 
     def _wrapped(self, document: bytes) -> bytes:
         """Return the content to store, wrapped as it was created or loaded; never in clear by accident."""

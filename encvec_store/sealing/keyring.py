@@ -17,6 +17,7 @@ from ..data.ids import Id
 from ..data.records import decode_payload
 from ..errors import AuthenticationError
 from ..keys.keyset import KeyState, KeyVersion
+from ..keys.lifetime import Holder
 from ..runtime.concurrency import Lock, offload
 from ..schemes import KeyedScheme
 from ..schemes.device import CPU, Device
@@ -41,6 +42,10 @@ class Roots(Protocol):
     @property
     def primary(self) -> int:
         """The version that encrypts."""
+        ...
+
+    def watch(self, holder: Holder) -> None:
+        """Have `holder.forget()` called whenever root keys are dropped from memory."""
         ...
 
     @property
@@ -88,6 +93,12 @@ class Keyring:
         self._codecs: dict[int, tuple[CollectionConfig, RecordCodec]] = {}
         self._blinded: dict[tuple[int, str, bytes], bytes] = {}
         self._lock = Lock()
+        keyset.watch(self)
+
+    def forget(self) -> None:
+        """Drop all subkeys. The next use derives them again."""
+        for derived in (self._ciphers, self._blobs, self._segments, self._schemes, self._codecs, self._blinded):
+            derived.clear()
 
     @classmethod
     def of_settings(cls, sealed: bytes, keyset: Roots, tenant: str, collection: str, device: Device = CPU) -> Keyring:

@@ -250,3 +250,51 @@ def test_no_new_keys_beside_a_full_store(encvec, wrapped):
     assert encvec("keys", "create", "--beside-full-store").code == 0
     os.rename("keys.json", "second.json")
     assert encvec("keys", "create", "--store", "faiss:elsewhere").code == 0
+
+
+def test_an_export_is_found_by_a_search(wrapped, encvec):
+    """`export` begins with the same characters always, and its help says which."""
+    text = encvec("keys", "export", "--unsafe-cleartext").out
+    assert text.startswith("eyJmb3JtYXQiOiJlbmN2ZWMta2V5c2V0Lz")
+    assert "eyJmb3JtYXQiOiJlbmN2ZWMta2V5c2V0Lz" in encvec("keys", "export", "--help").out
+
+
+def test_import_restores_an_export(wrapped, encvec, monkeypatch):
+    encvec("keys", "rotate")
+    text = encvec("keys", "export", "--unsafe-cleartext").out
+    monkeypatch.setattr("sys.stdin", io.StringIO(text))
+    answer = encvec("keys", "import", "--keys", "file:again.json")
+    assert answer.code == 0, answer.err
+    assert text.strip() not in answer.out + answer.err
+    assert encvec("count", "docs", "--keys", "file:again.json").out == "20\n"
+    before = (wrapped / "again.json").read_bytes()
+    for uri, given, error in (
+        ("file:again.json", text, "holds a keyset already"),
+        ("file:new.json", "junk", "unknown format, or is damaged"),
+        ("file:new.json", "", "unknown format, or is damaged"),
+        ("env:MY_KEYS", text, "lost when it ends"),
+    ):
+        monkeypatch.setattr("sys.stdin", io.StringIO(given))
+        answer = encvec("keys", "import", "--keys", uri)
+        assert (answer.code, error in answer.err) == (2, True), answer.err
+    assert (wrapped / "again.json").read_bytes() == before
+    assert not (wrapped / "new.json").exists()
+
+
+def test_rewrap(wrapped, encvec, monkeypatch):
+    monkeypatch.setenv("ENCVEC_NEW_PASSPHRASE", "another")
+    assert encvec("keys", "rewrap", "passphrase").code == 0
+    assert "wrong passphrase" in encvec("count", "docs").err
+    monkeypatch.setenv("ENCVEC_PASSPHRASE", "another")
+    assert encvec("count", "docs").out == "20\n"
+    before = (wrapped / "keys.json").read_bytes()
+    for args in (["none"], ["nope"], ["vault:app"]):
+        assert encvec("keys", "rewrap", *args).code == 2
+    assert (wrapped / "keys.json").read_bytes() == before
+    answer = encvec("keys", "rewrap", "none", "--yes")
+    assert answer.code == 0
+    uri = "file:keys.json?wrap=none"
+    assert f"use --keys '{uri}' from now on" in answer.err
+    monkeypatch.delenv("ENCVEC_PASSPHRASE")
+    monkeypatch.setenv("ENCVEC_KEYSET", uri)
+    assert encvec("count", "docs").out == "20\n"

@@ -22,6 +22,7 @@ from ...data.arrays import Bytes, Matrix
 from ...data.metrics import as_vectors
 from ...errors import AuthenticationError, ShapeError
 from ...keys.keyset import Keyset, KeyVersion
+from ...keys.lifetime import Holder
 from ...runtime.forks import Mutex
 from ...sealing.config import CollectionConfig
 from ...sealing.keyring import Keyring
@@ -60,11 +61,20 @@ class _Roots:
     def versions(self) -> tuple[KeyVersion, ...]:
         return self._keyset.versions
 
+    def watch(self, holder: Holder) -> None:
+        self._keyset.watch(self)
+        self._keyset.watch(holder)
+
+    def forget(self) -> None:
+        """Drop the roots of the column."""
+        self._known.clear()
+
     def root(self, version: int, *, naming: bool = False) -> bytes:
         root = self._keyset.root(version, naming=naming)  # every time: a disabled version raises here
-        if version not in self._known:
-            self._known[version] = derive(root, Purpose.ORM_COLUMN, *self._context)
-        return self._known[version]
+        found = self._known.get(version)
+        if found is None:
+            found = self._known[version] = derive(root, Purpose.ORM_COLUMN, *self._context)
+        return found
 
 
 class ColumnCipher:

@@ -20,7 +20,7 @@ class EnvStorage:
 
     def __init__(self, rest: str) -> None:
         if not rest or "=" in rest or "\0" in rest:
-            raise UriError("env: must be followed by the name of a variable, as in env:ENCVEC_KEYSET")
+            raise UriError("env: must be followed by the name of a variable, as in env:MY_KEYS")
         self.uri = f"env:{rest}"
         self._name = rest
         self._seen: str | None = None  # the variable as last read or written

@@ -84,8 +84,7 @@ class KeyContract:
         monkeypatch.setattr(limits, "STEP", 1)
         things = make()
         with ThreadPoolExecutor(3) as pool:
-            for _ in pool.map(lambda i: [things.upsert([i, -i - 1], oracle.vectors(2)) for _ in range(3)], range(3)):
-                pass
+            list(pool.map(lambda i: things.upsert([i, -i - 1], oracle.vectors(2)), [0, 1, 2] * 3))
         assert things.stats()["encrypted"] == {"1": 18}
         assert things.count() == 6
         assert things.verify().ok
