@@ -149,10 +149,9 @@ class Collection:
         return hits
 
     def watch_recall(self, share: float = 0.01, sample: int = 2_000) -> None:
-        """Estimate the recall of searches, for `stats`, by checking a random share of them.
+        """Estimate the recall of searches, for `stats`: compare some with a random sample of records, kept in memory.
 
-        A check compares the query with a random sample of records, which is opened once and kept in memory. It takes
-        about a millisecond for each thousand records. Searches with a filter are not checked.
+        A check takes about a millisecond for each thousand records. Searches with a filter are not checked.
 
         Args:
             share: of the searches to check; 0 turns checking off, as it is until this method is called.
@@ -161,10 +160,7 @@ class Collection:
         self._watch = RecallWatch(self._session, share, sample) if share else None
 
     def explain(self, query: npt.ArrayLike, k: int = 10, where: Mapping[str, Any] | None = None) -> str:
-        """Describe how `search` would answer one query: where filters are checked, index or scan, the server's plan.
-
-        The text is for people and changes between versions. Raises InputError as `search` does.
-        """
+        """Describe for people how `search` would answer one query: filters, index or scan, the server's plan."""
         return explain(self._session, self._sources, query, k, where, oversample=self._oversample)
 
     def get(self, ids: Sequence[Id], *, include_vectors: bool = True) -> list[Record]:
@@ -262,10 +258,8 @@ class Collection:
     def refit(self, *, progress: Progress | None = None) -> None:
         """Fit the profile of `sketch` again on the current vectors, and encrypt all records under it.
 
-        This is one transaction. Readers see the old content until it commits; after a crash, run it again.
-
-        Args:
-            progress: called while records are encrypted again.
+        This is one transaction. Readers see the old content until it commits; after a crash, run it again. `progress`
+        is called while records are encrypted.
 
         Raises:
             ProfileError: there are too few records, or they vary in too few directions.
@@ -341,15 +335,12 @@ class Collection:
         self._session.records.flush()
 
     def __len__(self) -> int:
-        """Count all records, as `count()` does."""
         return self.count()
 
-    def __bool__(self) -> bool:
-        """Return True: an empty collection is still a collection, and a truth test must not ask the store."""
+    def __bool__(self) -> bool:  # also if it is empty: a truth test must not ask the store
         return True
 
     def __contains__(self, id: Id) -> bool:
-        """Say whether `get` would return a record with this id."""
         return bool(self.get([id], include_vectors=False))
 
     def __repr__(self) -> str:
