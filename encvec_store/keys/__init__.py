@@ -18,6 +18,7 @@ from .keyset import Keyset, KeyState, KeyVersion
 from .protocol import NONE, Header, KeysetStorage, KeyWrapper
 from .registry import PASSPHRASE, STORAGES, WRAPPERS
 from .stored import StoredKeyset
+from .wrappers.service import ServiceWrapper
 
 __all__ = [
     "NONE",
@@ -30,5 +31,6 @@ __all__ = [
     "KeyWrapper",
     "Keyset",
     "KeysetStorage",
+    "ServiceWrapper",
     "StoredKeyset",
 ]
