@@ -65,6 +65,11 @@ class Lifetime:
         self._timer.daemon = True
         self._timer.start()
 
+    def __del__(self) -> None:
+        timer = getattr(self, "_timer", None)
+        if timer is not None:
+            timer.cancel()  # otherwise its thread would wait for a keyset that is gone
+
     @property
     def over(self) -> bool:
         """True if the keys must not be used any more."""

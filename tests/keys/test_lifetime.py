@@ -176,9 +176,13 @@ def test_a_timer_runs_in_a_forked_child(uri):
 
 
 def test_a_keyset_that_is_not_used_any_more_is_freed(uri):
-    keyset = weakref.ref(Keyset.create(uri))
+    made = Keyset.create(uri)
+    keyset, timer = weakref.ref(made), made._lifetime._timer
+    del made
     gc.collect()
     assert keyset() is None
+    timer.join(20)
+    assert not timer.is_alive(), "its thread waits no more"
 
 
 def test_a_store_goes_on_and_stops(uri, clock):

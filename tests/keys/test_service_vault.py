@@ -161,6 +161,15 @@ class TestVault(ServiceContract):
             assert len(front.seen) == 1
             assert not thief.seen
 
+    def test_a_proxy_sees_no_token(self, monkeypatch):
+        with serving(lambda request: (200, {})) as thief:
+            for name in ("http_proxy", "HTTP_PROXY"):
+                monkeypatch.setenv(name, f"http://127.0.0.1:{thief.port}")
+            for name in ("no_proxy", "NO_PROXY"):
+                monkeypatch.delenv(name, raising=False)
+            assert self.wrapper().recover(self.header) == self.key
+            assert not thief.seen
+
     @pytest.mark.parametrize("answer", [(200, {}), (200, {"data": {}}), (200, {"data": []}), (503, {}), (418, {})])
     def test_strange_answers(self, monkeypatch, answer):
         with serving(lambda request: answer) as strange:

@@ -164,7 +164,7 @@ def hushed(*libraries: str) -> Iterator[None]:
     def passes(record: logging.LogRecord) -> bool:
         return record.levelno >= logging.WARNING or record.thread != here
 
-    known = [name for name in logging.root.manager.loggerDict if name.partition(".")[0] in libraries]
+    known = [name for name in list(logging.root.manager.loggerDict) if name.partition(".")[0] in libraries]
     loggers = [logging.getLogger(name) for name in known]
     for logger in loggers:
         logger.addFilter(passes)

@@ -102,7 +102,7 @@ class VaultWrapper(ServiceWrapper):
             heads["X-Vault-Namespace"] = namespace
         url, body = f"{address.rstrip('/')}/{path}", json.dumps(fields).encode()
         request = urllib.request.Request(url, body, heads, method="POST")  # noqa: S310 - the scheme is checked above
-        with _opener().open(request, timeout=TIMEOUT) as answer:
+        with _opener(parts.scheme).open(request, timeout=TIMEOUT) as answer:
             found: dict[str, Any] = json.loads(answer.read(_MOST))["data"]
             return found
 
@@ -114,9 +114,12 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
-def _opener() -> urllib.request.OpenerDirector:
+def _opener(scheme: str) -> urllib.request.OpenerDirector:
     trust = ssl.create_default_context(cafile=_setting("CACERT") or None)
-    return urllib.request.build_opener(_NoRedirect, urllib.request.HTTPSHandler(context=trust))
+    handlers: list[urllib.request.BaseHandler] = [_NoRedirect(), urllib.request.HTTPSHandler(context=trust)]
+    if scheme == "http":  # to this machine: a proxy would see the token in clear
+        handlers.append(urllib.request.ProxyHandler({}))
+    return urllib.request.build_opener(*handlers)
 
 
 def _setting(name: str) -> str:
