@@ -75,11 +75,12 @@ class GcpKmsWrapper(ServiceWrapper):
     def failure(self, error: Exception) -> KeysetError | None:
         core, auth = need("google.api_core.exceptions", "gcp"), need("google.auth.exceptions", "gcp")
         told = f"Google Cloud KMS refuses {self.key}: {str(error)[:300]}"
+        if _status(error) == "FAILED_PRECONDITION":  # it has the same number as a bad argument
+            return (KeyDeletedError if "DESTROY" in told.upper() else KeyDisabledError)(told)
         kinds: list[tuple[tuple[type, ...], type[KeyServiceError]]] = [
             ((core.Unauthorized, core.Forbidden), KeyDeniedError),
             ((core.TooManyRequests,), KeyThrottledError),
             ((core.NotFound,), KeyDeletedError),
-            ((core.FailedPrecondition,), KeyDeletedError if "DESTROY" in told.upper() else KeyDisabledError),
             ((core.BadRequest,), KeyContextError),
         ]
         for classes, kind in kinds:
@@ -95,6 +96,14 @@ class GcpKmsWrapper(ServiceWrapper):
     def _client(self) -> Any:
         # over HTTP: gRPC's threads do not outlive a fork
         return need("google.cloud.kms", "gcp").KeyManagementServiceClient(transport="rest")
+
+
+def _status(error: Exception) -> str:
+    """Return Google's word for the state of an answer over HTTP, or nothing."""
+    try:
+        return str(error.response.json()["error"]["status"])  # type: ignore[attr-defined]
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return ""
 
 
 def _crc(content: bytes) -> int:
