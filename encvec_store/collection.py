@@ -344,9 +344,8 @@ class Collection:
         return bool(self.get([id], include_vectors=False))
 
     def __repr__(self) -> str:
-        return (
-            f"Collection({self.name!r}, dim={self.dim}, metric={self.metric!r}, scheme={self._session.config.scheme!r})"
-        )
+        scheme = self._session.config.scheme
+        return f"Collection({self.name!r}, dim={self.dim}, metric={self.metric!r}, scheme={scheme!r})"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Collection cannot be pickled: connect where it is needed, or fork after connecting")

@@ -238,8 +238,8 @@ def import_(place: Place, as_json: bool) -> None:
     It is wrapped as the key URI says. Nothing is replaced: there must be no keyset yet.
 
     \b
-    Example, moving a keyset from one machine to another:
-      ssh old encvec keys export --unsafe-cleartext | encvec keys import --keys "file:keys.json?wrap=vault:app"
+    Example, taking a keyset from another machine:
+      ssh old encvec keys export --unsafe-cleartext | encvec keys import
     """
     _check_lasting(place.keys_uri, "created")
     if sys.stdin.isatty():

@@ -23,7 +23,7 @@ from ..errors import (
 )
 from ..runtime.concurrency import Lock, offload
 from .document import KeyState, KeyVersion, fresh, parse, serialised
-from .lifetime import DEFAULT, Holder, Lifetime, Seconds, checked
+from .lifetime import DEFAULT, KeyHolder, Lifetime, Seconds, checked
 from .stored import StoredKeyset
 
 __all__ = ["KeyState", "KeyVersion", "Keyset"]
@@ -43,7 +43,7 @@ class Keyset:
         self, stored: StoredKeyset, versions: list[KeyVersion], primary: int, lifetime: Seconds = None
     ) -> None:
         self._stored = stored
-        self._holders: weakref.WeakSet[Holder] = weakref.WeakSet()
+        self._holders: weakref.WeakSet[KeyHolder] = weakref.WeakSet()
         self._lock = Lock()
         self._versions: dict[int, KeyVersion] | None = None
         """The versions with their roots; None while keys are forgotten."""
@@ -252,7 +252,7 @@ class Keyset:
         for holder in list(self._holders):
             holder.forget()
 
-    def watch(self, holder: Holder) -> None:
+    def watch(self, holder: KeyHolder) -> None:
         """Have `holder.forget()` called whenever keys are dropped, as long as the holder lives."""
         self._holders.add(holder)
 

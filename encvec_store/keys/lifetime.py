@@ -11,7 +11,7 @@ from typing import Protocol
 from ..errors import InputError
 from ..runtime.forks import renew_in_child
 
-__all__ = ["DEFAULT", "Holder", "Lifetime", "Seconds", "checked"]
+__all__ = ["DEFAULT", "KeyHolder", "Lifetime", "Seconds", "checked"]
 
 Seconds = float | None
 
@@ -20,7 +20,7 @@ DEFAULT = 3600.0
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", None)  # on Linux it counts while the machine sleeps, too
 
 
-class Holder(Protocol):
+class KeyHolder(Protocol):
     """What holds keys that end with their lifetime."""
 
     def forget(self) -> None:
@@ -44,7 +44,7 @@ class Lifetime:
     ones if the service does not answer. At its end they are `over`: a timer drops them, also if nobody uses them.
     """
 
-    def __init__(self, seconds: float, holder: Holder) -> None:
+    def __init__(self, seconds: float, holder: KeyHolder) -> None:
         self.seconds = seconds
         self._holder = weakref.ref(holder)
         self.begin()
@@ -84,7 +84,7 @@ class Lifetime:
         return True
 
 
-def _end(holder: weakref.ref[Holder]) -> None:
+def _end(holder: weakref.ref[KeyHolder]) -> None:
     found = holder()
     if found is not None:
         found.forget()

@@ -17,7 +17,7 @@ from ..data.ids import Id
 from ..data.records import decode_payload
 from ..errors import AuthenticationError
 from ..keys.keyset import KeyState, KeyVersion
-from ..keys.lifetime import Holder
+from ..keys.lifetime import KeyHolder
 from ..runtime.concurrency import Lock, offload
 from ..schemes import KeyedScheme
 from ..schemes.device import CPU, Device
@@ -44,7 +44,7 @@ class Roots(Protocol):
         """The version that encrypts."""
         ...
 
-    def watch(self, holder: Holder) -> None:
+    def watch(self, holder: KeyHolder) -> None:
         """Have `holder.forget()` called whenever root keys are dropped from memory."""
         ...
 

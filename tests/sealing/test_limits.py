@@ -4,7 +4,6 @@ import logging
 
 import pytest
 
-from encvec_store.crypto.limits import MOST, WARN
 from encvec_store.errors import KeyExhaustedError
 from encvec_store.sealing import limits
 from encvec_store.sealing.config import CollectionConfig

@@ -22,7 +22,7 @@ from ...data.arrays import Bytes, Matrix
 from ...data.metrics import as_vectors
 from ...errors import AuthenticationError, ShapeError
 from ...keys.keyset import Keyset, KeyVersion
-from ...keys.lifetime import Holder
+from ...keys.lifetime import KeyHolder
 from ...runtime.forks import Mutex
 from ...sealing.config import CollectionConfig
 from ...sealing.keyring import Keyring
@@ -61,7 +61,7 @@ class _Roots:
     def versions(self) -> tuple[KeyVersion, ...]:
         return self._keyset.versions
 
-    def watch(self, holder: Holder) -> None:
+    def watch(self, holder: KeyHolder) -> None:
         self._keyset.watch(self)
         self._keyset.watch(holder)
 
