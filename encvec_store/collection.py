@@ -258,8 +258,7 @@ class Collection:
     def refit(self, *, progress: Progress | None = None) -> None:
         """Fit the profile of `sketch` again on the current vectors, and encrypt all records under it.
 
-        This is one transaction. Readers see the old content until it commits; after a crash, run it again. `progress`
-        is called while records are encrypted.
+        This is one transaction. Readers see the old content until it commits; after a crash, run it again.
 
         Raises:
             ProfileError: there are too few records, or they vary in too few directions.

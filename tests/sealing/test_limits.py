@@ -8,6 +8,8 @@ from encvec_store.errors import KeyExhaustedError
 from encvec_store.sealing import limits
 from encvec_store.sealing.config import CollectionConfig
 
+MOST = limits.MOST
+WARN = MOST // 2
 BASE = CollectionConfig.build(
     dim=2, metric_name=None, scheme_spec="sealed", fields=None, max_norm=None, oversample=None
 )
