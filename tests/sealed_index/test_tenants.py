@@ -202,3 +202,38 @@ def test_nothing_of_the_system_is_taken_for_each_collection(connect):
             held.append(filled(store, f"t{n}"))
             held[-1].search(vectors_of(1, 1)[0])
         assert taken() == before
+
+
+def private() -> int:
+    """The bytes that this process shares with no other."""
+    with open("/proc/self/smaps_rollup") as lines:
+        return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Private_Dirty"))
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/smaps_rollup"), reason="no /proc")
+def test_forked_workers_share_the_index(tmp_path):
+    """Searches write nothing into it, so that its pages are not copied: with filters, and after a write."""
+    dim = 512
+    keyset = ev.Keyset.create("memory:")
+    with ev.connect(f"faiss:{tmp_path}?index=flat", keyset=keyset, maintenance="manual") as store:
+        things = store.collection("things", dim, scheme="sealed")
+        ids = list(map(str, range(12_000)))
+        things.upsert(ids, vectors_of(12_000, 1, dim), [{"n": n % 10} for n in range(12_000)])
+        things.maintain()
+        queries = vectors_of(20, 2, dim)
+        things.search(queries[0], where={"n": 3})
+        size = things.stats()["sealed_index"]["memory_bytes"]
+
+        def work() -> int:
+            before = private()
+            for query in queries:
+                assert len(things.search(query)) == 10
+                things.search(query, where={"n": 3})
+            things.upsert(["new"], queries[:1])
+            assert things.search(queries[0])[0].id == "new"
+            return private() - before
+
+        gc.collect()
+        grown = in_child(work, timeout=120)
+    assert size > 8_000_000
+    assert grown < size / 2, f"{grown / 1e6:.1f} MB of {size / 1e6:.1f} MB were copied"
