@@ -8,7 +8,7 @@ from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from encvec_store.data import METRICS
-from encvec_store.integrations.sqlalchemy import bulk_insert, maintain, nearest, reencrypt, sharing
+from encvec_store.integrations.sqlalchemy import bulk_insert, follow, maintain, nearest, reencrypt, sharing
 from encvec_store.sealed_index import builder
 from tests.kits.orm import ask, models, vectors
 
@@ -137,6 +137,24 @@ def test_graphs_are_built_stored_and_loaded(session, made, monkeypatch, caplog):
     check(1700, range(400))
     made.keyset.destroy(1)
     check(1700, range(400))
+
+
+def test_entries_of_another_cluster(session, made):
+    """After a restore, transaction numbers are of the future. Searches are right, and `follow` numbers rows anew."""
+    Item = made.Item
+    bulk_insert(session, Item, [{"title": str(i), "embedding": V[i]} for i in range(40)])
+    session.commit()
+    ask(session, "DELETE FROM items WHERE title::int < 10")
+    ask(session, "UPDATE items_embedding_rows SET xid = xid + 1000000000")
+    session.commit()
+    for turn in range(2):
+        hits = nearest(session, select(Item.title), Item.embedding, V[0], 40)
+        assert {hit.item for hit in hits} == {str(i) for i in range(10, 40)}
+        (index,) = {*next(iter(sharing._held.values())).values()}
+        assert index.sealed.state.living == 30 * turn
+        session.rollback()
+        follow(session, Item.embedding)
+        session.commit()
 
 
 def test_a_follower_that_is_behind_when_entries_are_forgotten(session, made):

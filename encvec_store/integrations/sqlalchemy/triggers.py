@@ -51,13 +51,15 @@ CREATE OR REPLACE TRIGGER @truncate@ AFTER TRUNCATE ON @table@ FOR EACH STATEMEN
 CREATE OR REPLACE TRIGGER @update@ AFTER UPDATE ON @table@ FOR EACH ROW WHEN (@changed@)
     EXECUTE FUNCTION @function@()
 """
-# A table without rows begins a new life: what was sealed for an earlier one must not open in it.
+# A table without rows begins a new life: what was sealed for an earlier one must not open in it. After a restore into
+# another cluster, transaction numbers may be larger than any of its own.
 _BEGIN = """
 LOCK TABLE @blobs@ IN ACCESS EXCLUSIVE MODE;
 DELETE FROM @blobs@ WHERE NOT EXISTS (SELECT FROM @table@);
 INSERT INTO @blobs@ (name, part, key_version, content)
     VALUES ('@incarnation@', 0, 0, decode(replace(gen_random_uuid()::text, '-', ''), 'hex')) ON CONFLICT DO NOTHING;
-UPDATE @rows@ SET gone = true, xid = pg_current_xact_id()::text::bigint, @erased@ WHERE NOT gone;
+UPDATE @rows@ SET gone = true, xid = pg_current_xact_id()::text::bigint, @erased@
+    WHERE NOT gone OR xid > pg_current_xact_id()::text::bigint;
 INSERT INTO @rows@ (xid, version, @keys@)
     SELECT pg_current_xact_id()::text::bigint, @version@, @new_keys@ FROM @table@ AS n WHERE n.@cell@ IS NOT NULL
 """
