@@ -8,7 +8,7 @@ from typing import Any
 
 from .fields import MISSING, canonical, field_value, kind, order_key
 
-__all__ = ["And", "Condition", "Filter", "Not", "Or", "fields_of", "simplified"]
+__all__ = ["And", "Condition", "Filter", "Not", "Or", "fields_of", "key_of", "simplified"]
 
 _TRUE = {canonical(True): True}
 
@@ -120,7 +120,7 @@ def simplified(node: Filter, *, negated: bool = False) -> Filter:
                 values.update(part.values)
                 children[merged, part.field] = Condition(part.field, merged, values)
             else:
-                children[_key(part)] = part
+                children[key_of(part)] = part
     parts = tuple(children.values())
     return parts[0] if len(parts) == 1 else combined(parts)
 
@@ -134,11 +134,11 @@ def _negated(node: Condition) -> Filter:
     return Not(node)  # a missing field is neither less than a value nor greater
 
 
-def _key(node: Filter) -> tuple[Any, ...]:
+def key_of(node: Filter) -> tuple[Any, ...]:
     """Return what two equal filters have in common."""
     match node:
         case Condition():
             return node.field, node.operator, frozenset(node.values)
         case Not():
-            return "not", _key(node.child)
-    return type(node), frozenset(map(_key, node.children))
+            return "not", key_of(node.child)
+    return type(node), frozenset(map(key_of, node.children))

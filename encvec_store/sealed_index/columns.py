@@ -15,13 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ..data.arrays import Rows
-from ..data.conditions import And, Condition, Filter, Not, fields_of
+from ..data.conditions import And, Condition, Filter, Not, fields_of, key_of
 from ..data.fields import MISSING, field_value, paths
 from ..runtime.forks import Mutex
+from .choice import Choice
 from .column import FieldColumn, Values
 from .graph import Graph
 from .rowsets import is_among
-from .state import Snapshot
+from .state import Indexed, Snapshot
 
 __all__ = ["Block", "FieldColumns", "Filtered"]
 
@@ -29,6 +30,8 @@ MOST = 64
 """Fields that become columns by themselves. A field that a filter names always becomes one."""
 _LONG = 256
 """Characters or bytes of values, on average, that keep their field from becoming a column by itself."""
+_FILTERS, _REMEMBERED = 16, 128 << 20
+"""Filters whose result is remembered, and bytes that they take together."""
 Mask = npt.NDArray[np.bool_]
 _NONE = np.empty(0, np.int64)
 
@@ -59,12 +62,25 @@ class Filtered:
 
     def __init__(self, table: _Table, mask: Mask) -> None:
         self._table = table
+        self._choices: WeakKeyDictionary[Indexed, Choice] = WeakKeyDictionary()
         self._mask = np.append(mask, True)  # at place -1: who opens such a row finds out
 
     def among(self, rows: Rows, graph: Graph | None = None) -> Mask:
         """Say for each of (n,) rows, those of a graph perhaps, whether it passes."""
         found: Mask = self._mask[self._table.places_of(rows, graph)]
         return found
+
+    def choice(self, part: Indexed) -> Choice:
+        """Return which positions of a part pass."""
+        found = self._choices.get(part)
+        if found is None:
+            found = self._choices[part] = Choice(part, self.among(part.rows, part.graph))
+        return found
+
+    @property
+    def bytes(self) -> int:
+        """The memory held."""
+        return self._mask.nbytes + sum(choice.bytes for choice in list(self._choices.values()))
 
     def known(self, rows: Rows) -> Rows:
         """Return those of ascending rows that have columns."""
@@ -106,13 +122,16 @@ class FieldColumns:
         """Fields that hold dicts: others may lie in them."""
         self._unreadable: Rows = _NONE
         self._covered: Callable[[], Snapshot | None] = _nothing
+        self._filters: dict[Any, Filtered] = {}
+        """What filters let pass, the one used last at the end."""
         self.seen: set[str] = set()
         """Names of stored blocks that were tried."""
 
     @property
     def bytes(self) -> int:
         """About the memory held."""
-        return self._table.rows.nbytes + sum(column.bytes for column in list(self._columns.values()))
+        columns = sum(column.bytes for column in list(self._columns.values()))
+        return self._table.rows.nbytes + columns + sum(found.bytes for found in list(self._filters.values()))
 
     @property
     def rows(self) -> Rows:
@@ -221,11 +240,20 @@ class FieldColumns:
             self._unreadable = np.unique(np.concatenate([self._unreadable, rows]))
 
     def passing(self, node: Filter) -> Filtered:
-        """Return the rows that satisfy a filter."""
+        """Return the rows that satisfy a filter. The next search with the same filter gets the same."""
+        key = key_of(node)
         with self._guard:
-            count = len(self._table.rows)
-            mask = np.ones(count, np.bool_) if self._lacking(node) else self._mask(node, count)
-            return Filtered(self._table, mask)
+            found = self._filters.pop(key, None)
+            if found is None:
+                count = len(self._table.rows)
+                if self._lacking(node):
+                    return Filtered(self._table, np.ones(count, np.bool_))
+                found = Filtered(self._table, self._mask(node, count))
+            self._filters[key] = found
+            held = [filtered.bytes for filtered in self._filters.values()]
+            while len(held) > 1 and (len(held) > _FILTERS or sum(held) > _REMEMBERED):
+                del self._filters[next(iter(self._filters))], held[0]
+            return found
 
     def _mask(self, node: Filter, count: int) -> Mask:
         match node:
@@ -240,6 +268,7 @@ class FieldColumns:
 
     def _extend(self, rows: Rows) -> None:
         """Note the rows that the columns have taken at their end."""
+        self._filters = {}
         table = self._table
         every = np.concatenate([table.rows, rows])
         if (np.diff(every[max(0, len(table.rows) - 1) :]) > 0).all():

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from ..data.arrays import Matrix
 from ..indexes.faiss import GpuCopy, gpu_copy, omp_threads, suits
 from .arrays import Array
-from .graph import Bits, Costs, Found, Graph, Growing, Positions
+from .graph import Bits, Costs, Found, Graph, Growing, Kept, Positions
 
 __all__ = [
     "Searched",
@@ -33,14 +33,14 @@ __all__ = [
 faiss: Any = _faiss  # its stubs do not know what its Python wrappers add
 _LANES = 16
 """Coordinates that FAISS decodes at once. Other dimensions take a much slower way, so zeros fill them up."""
-_GATHERED = 65_536
-"""Vectors at most that are decoded for one scan."""
+_KEPT = 64 << 20
+"""Bytes of codes that are kept for one mask."""
+_NARROW = 0.2
+"""A share of all vectors whose codes are gathered for one scan."""
 _TINY = 1e-30
 """Squares between this and its inverse are sure to be normal numbers of single precision."""
 _SPARE = 2
 """How many times more vectors are searched for than pass on average."""
-_BIT = 1 / 20
-"""Cost of reading one bit of a mask, in units of one distance that a scan computes."""
 
 
 def width_of(dim: int) -> int:
@@ -155,7 +155,7 @@ class Searched:
     storage: str
     """How vectors are kept, as FAISS's GPU kernels know it."""
     gathers = True
-    """Whether `decoded` is quick for a few positions."""
+    """Whether there is a `subset`."""
     lists = 0
     """Lists that a scan reads, if vectors are in lists."""
 
@@ -198,6 +198,7 @@ class Searched:
         mask: Bits | None = None,
         passing: int | None = None,
         copy: GpuCopy | None = None,
+        kept: Kept | None = None,
     ) -> Found:
         """Return up to `limit` positions for each query, and their costs. See `Graph.search`."""
         if mask is None:
@@ -218,28 +219,25 @@ class Searched:
             if on_gpu is not None:
                 labels, costs = on_gpu
             elif not effort:
-                labels, costs = self._scan(points, limit, mask, available)
+                labels, costs = self._scan(points, limit, mask, available, kept)
             else:
                 if mask is None:
                     labels, costs = found_by(self._raw, points, limit, self.parameters(effort))
                 else:
-                    labels, costs = self._passing(points, limit, mask, available)
+                    labels, costs = self._passing(points, limit, mask, available, effort)
                 if labels[:, -1].min(initial=0) < 0:
                     short = np.flatnonzero(labels[:, -1] < 0)
-                    labels[short], costs[short] = self._scan(points[short], limit, mask, available)
+                    labels[short], costs[short] = self._scan(points[short], limit, mask, available, kept)
         if self._descending:
             np.negative(costs, out=costs)
         return list(zip(labels, costs, strict=True))
 
-    def _passing(self, points: Matrix, limit: int, mask: Bits, passing: int) -> tuple[Positions, Costs]:
+    def _passing(self, points: Matrix, limit: int, mask: Bits, passing: int, effort: int) -> tuple[Positions, Costs]:
         """Search without the mask for more, and keep what passes: (q, limit), -1 where that was not enough.
 
         A walk that goes by the mask misses vectors where those that pass lie apart from the query.
         """
-        more = min(self.count, wanted_of(limit, passing / self.count))
-        effort = self.effort(more, self.count)
-        if not effort:
-            return np.full((len(points), limit), -1), np.zeros((len(points), limit), np.float32)
+        more = min(self.count, self.reach(limit, passing, effort))
         labels, costs = found_by(self._raw, points, more, self.parameters(effort))
         keep = (labels >= 0) & ((mask[labels >> 3] >> (labels & 7).astype(np.uint8)) & 1).astype(np.bool_)
         order = np.argsort(~keep, axis=1, kind="stable")[:, :limit]
@@ -256,15 +254,31 @@ class Searched:
         labels, costs = copy.search(points, limit, probes)
         return None if (labels < 0).any() else (labels, costs)
 
-    def _scan(self, points: Matrix, limit: int, mask: Bits | None, passing: int) -> tuple[Positions, Costs]:
+    def _scan(
+        self, points: Matrix, limit: int, mask: Bits | None, passing: int, kept: Kept | None = None
+    ) -> tuple[Positions, Costs]:
         """Compare the queries with every vector that passes: (q, limit) positions and FAISS's distances."""
         if mask is None:
             return found_by(self._flat, points, limit, self.everywhere(None))
-        if self.gathers and passing <= min(_GATHERED, self.count * _BIT):
-            positions = _positions(mask, self.count)
-            costs, places = faiss.knn(points, self.decoded(positions), limit, self._raw.metric_type)
-            return positions[places], costs
+        size = passing * (self.width + 8)
+        if self.gathers and (passing <= self.count * _NARROW or (kept is not None and size <= _KEPT)):
+            held = None if kept is None else kept.held
+            if held is None:  # codes side by side are read several times as fast as those that lie apart
+                positions = _positions(mask, self.count)
+                held = positions, self.subset(positions)
+                if kept is not None and size <= _KEPT:
+                    kept.held, kept.bytes = held, size
+            places, costs = found_by(held[1], points, limit, None)
+            return held[0][places], costs
         return found_by(self._flat, points, limit, self.everywhere(faiss.IDSelectorBitmap(mask)))
+
+    def reach(self, limit: int, passing: int, effort: int) -> int:
+        """Return how many vectors to take from a search without a mask, to keep those that pass."""
+        return wanted_of(limit, passing / self.count)
+
+    def subset(self, positions: Positions) -> Any:
+        """Return a FAISS index of the codes at some positions."""
+        raise NotImplementedError
 
     def everywhere(self, selector: Any) -> Any:
         """Return FAISS's parameters for a scan of all vectors."""

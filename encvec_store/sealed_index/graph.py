@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ from .arrays import Array
 if TYPE_CHECKING:
     from ..indexes.faiss import GpuCopy
 
-__all__ = ["Bits", "Costs", "Found", "Graph", "Growing", "Positions"]
+__all__ = ["Bits", "Costs", "Found", "Graph", "Growing", "Kept", "Positions"]
 
 Positions = npt.NDArray[np.int64]
 """(n,) places of vectors in a graph, from 0."""
@@ -22,6 +22,14 @@ Costs = npt.NDArray[np.float32]
 Bits = npt.NDArray[np.uint8]
 """(ceil(count / 8),) one bit for each position, little-endian: whether it may be returned."""
 Found = list[tuple[Positions, Costs]]
+
+
+class Kept:
+    """What a search with a mask has gathered, for the next one with the same mask."""
+
+    def __init__(self) -> None:
+        self.held: tuple[Positions, Any] | None = None
+        self.bytes = 0
 
 
 class Growing(Protocol):
@@ -62,6 +70,7 @@ class Graph(Protocol):
         mask: Bits | None = None,
         passing: int | None = None,
         copy: GpuCopy | None = None,
+        kept: Kept | None = None,
     ) -> Found:
         """Return up to `limit` positions for each query, nearest first, and their costs.
 
@@ -74,6 +83,7 @@ class Graph(Protocol):
             mask: the positions that may be returned; None means all.
             passing: how many bits of the mask are set; None means that they are counted here.
             copy: what `copied` returned, to be searched instead where there is no mask and GPUs can do it.
+            kept: takes what other searches with the same mask can use; None to keep nothing.
         """
         ...
 

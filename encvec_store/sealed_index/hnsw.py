@@ -43,9 +43,8 @@ _EF_COUNT = 50_000
 """Up to so many vectors the least list is enough for .99; with 16 times as many it must be twice as long."""
 _NODE = 50
 """Cost of one more node in the list of a search, in units of one distance that a scan computes."""
-_BIT = 1 / 20
-_SCATTERED = 0.4
-"""A distance of a scan costs more where a mask leaves out most vectors, so that memory is read in leaps."""
+_VAIN = 1.5
+"""With a mask a walk costs more, because a scan follows where it has found too few that pass."""
 _SEED = 12_345
 _ROUNDING = 1e-5
 _BOOSTS = (1, 2, 4, 8)
@@ -124,8 +123,7 @@ class Hnsw(Searched):
         share = passing / self.count
         least = _EF_LEAST * math.pow(max(1.0, self.count / _EF_COUNT), 0.25)
         ef = math.ceil(max(least, wanted_of(limit, share))) * self._boosts[limit > 2 * self.needs(_FEW)]
-        scan, node = (passing, _NODE) if share == 1 else (passing + self.count * _BIT, _NODE * _SCATTERED)
-        if 3 * limit >= passing or scan <= node * ef or not ef:
+        if 3 * limit >= passing or passing <= _NODE * ef * (1 if share == 1 else _VAIN) or not ef:
             return 0
         return min(ef, max(_EF_MOST, limit))
 
@@ -135,6 +133,18 @@ class Hnsw(Searched):
         if parameters is None or parameters.efSearch != effort:
             parameters = self._parameters = faiss.SearchParametersHNSW(efSearch=effort)
         return parameters
+
+    def reach(self, limit: int, passing: int, effort: int) -> int:
+        """Return how many vectors to take from a search without a mask: the whole list, which costs no more."""
+        return max(limit, effort)
+
+    def subset(self, positions: Positions) -> Any:
+        """Return a FAISS index of the codes at some positions."""
+        raw = faiss.IndexScalarQuantizer(self.width, faiss.ScalarQuantizer.QT_8bit, measure_of(self.metric))
+        fill(raw.sq.trained, [view(self._raw, self._flat.sq.trained, np.float32)], np.float32)
+        fill(raw.codes, [self._codes[positions].reshape(-1)], np.uint8)
+        raw.is_trained, raw.ntotal = True, len(positions)
+        return raw
 
     def copied(self) -> GpuCopy:
         """Return a copy that GPUs search: a graph, or a scan where links do not lead everywhere."""

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..data.arrays import Matrix, Rows
+from .choice import Choice
 from .gpu import Gpus
 from .graph import Bits, Found, Graph
 from .manifest import StoredGraph
@@ -30,6 +31,10 @@ class Allowed(Protocol):
 
     def among(self, rows: Rows, graph: Graph | None = None) -> npt.NDArray[np.bool_]:
         """Say for each of (n,) rows whether it is one of them. Those of a graph ascend."""
+        ...
+
+    def choice(self, part: Indexed) -> Choice:
+        """Return which positions of a part pass."""
         ...
 
 
@@ -54,6 +59,10 @@ class Listed:
         found = np.zeros(len(rows), np.bool_)
         found[places_of(rows, self.rows)] = True  # mostly the shorter list
         return found
+
+    def choice(self, part: Indexed) -> Choice:
+        """Return which positions of a part were listed."""
+        return Choice(part, self.among(part.rows, part.graph))
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,14 +124,15 @@ class Indexed:
         """Return the living positions that are allowed as a mask of the graph, None for all, and how many they are."""
         if allowed is None:
             return self.bits, self.living
-        chosen = allowed.among(self.rows, self.graph)
-        if self.alive is not None:
-            chosen = chosen & self.alive
-        return np.packbits(chosen, bitorder="little"), int(np.count_nonzero(chosen))
+        choice = allowed.choice(self)
+        return choice.bits, choice.passing
 
     def nearest(self, queries: Matrix, limit: int, allowed: Allowed | None, gpus: Gpus | None = None) -> Lists:
         """Return (rows, costs) of each query, nearest first."""
-        mask, passing = self.chosen(allowed)
+        mask, passing, kept = self.bits, self.living, None
+        if allowed is not None:
+            choice = allowed.choice(self)
+            mask, passing, kept = choice.bits, choice.passing, choice.kept
         if not passing:
             nothing = np.empty(0, np.int64), np.empty(0, np.float32)
             return [nothing for _ in queries]
@@ -130,7 +140,7 @@ class Indexed:
         copy = None if gpus is None or allowed is not None else gpus.copy_of(self.graph)
         found = None if copy is None else self._by_copy(copy, queries, limit)
         if found is None:
-            found = self.graph.search(queries, limit, mask, passing)
+            found = self.graph.search(queries, limit, mask, passing, kept=kept)
         return [(self.rows[positions], costs) for positions, costs in found]
 
     def _by_copy(self, copy: GpuCopy, queries: Matrix, limit: int) -> Found | None:
