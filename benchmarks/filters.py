@@ -3,8 +3,8 @@
 Usage: python -m benchmarks.filters [--n 100000] [--dim 384] [--quick]
 
 Filters on sealed metadata let a share of the records pass: 50% to .01%, drawn by chance (`random`), or those least or
-most like the queries (`far`, `near`). Every variant is asked every query in turn, on one thread. The first filter opens
-all payloads and is timed apart. Recall is that of whole searches, against a comparison of all vectors that pass.
+most like the queries (`far`, `near`). Every variant is asked every query in turn, on one thread. The first filter loads
+the columns and is timed apart. Recall is that of whole searches, against a comparison of all vectors that pass.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def measured(n: int, dim: int, show: Show) -> list[Row]:
         with show.stage("searching", len(queries)) as done:
             timed = interleave(variants, queries, progress=done)
     base = timed["no filter"].row()["p50_ms"]
-    rows: list[Row] = [{**common, "what": "first filter, payloads opened", "open_s": first}]
+    rows: list[Row] = [{**common, "what": "first filter", "open_s": first}]
     for name, times in timed.items():
         row, passing = times.row(), wanted[name][1]
         found = recall(data.vectors, queries, passing, times.answers)

@@ -97,8 +97,20 @@ class Answers:
         assert self.missing <= 0.01 * self.asked, f"{self.missing} of {self.asked} are missing"
 
 
-FIELDS = {"n": "blind"}
-STEPS = ["write", "write", "write", "update", "update all", "delete", "delete half", "maintain", "purge", "reopen"]
+FIELDS = {"n": "blind", "*": "sealed"}
+STEPS = [
+    "write",
+    "write",
+    "write",
+    "update",
+    "update all",
+    "delete",
+    "delete half",
+    "maintain",
+    "purge",
+    "reopen",
+    "evict",
+]
 
 
 class History:
@@ -117,6 +129,8 @@ class History:
         self.answers = Answers(metric)
         self.stored = self.answers.stored
         self.versions: dict[str, int] = {}
+        self.marks: dict[str, int] = {}
+        """A number of each record that every write of it changes."""
         self.opened = []
 
     def open(self):
@@ -135,7 +149,7 @@ class History:
         self.open()
         for step in range(steps):
             who = int(self.rng.integers(2))
-            what = self.rng.choice([*STEPS, "rotate", "disable"])
+            what = self.rng.choice([*STEPS, "evict", "rotate", "disable"])
             self.step(self.opened[who][1], what, step, 200 if step == steps // 4 else 40)
             for _, each in self.opened:
                 self.answers.search(each, vectors_of(2, self.rng))
@@ -143,11 +157,20 @@ class History:
             passing = {name: vector for name, vector in self.stored.items() if _number(name) == number}
             asked = self.opened[who][1]
             self.answers.search(asked, vectors_of(1, self.rng), stored=passing, where={"n": number})
+            self.filtered(asked, self.stored)
         for store, things in self.opened:
             assert things.verify().ok
             assert things.count() == len(self.stored)
             store.close()
         self.answers.enough()
+
+    def filtered(self, things, stored):
+        """Search with a filter on what is sealed."""
+        number = int(self.rng.integers(4))
+        passing = {name: vector for name, vector in stored.items() if self.marks[name] >= number}
+        where = {"mark": {"gte": number}}
+        self.answers.search(things, vectors_of(1, self.rng), stored=passing, where=where)
+        assert things.count(where) == len(passing)
 
     def step(self, things, what, step, crowd):
         """Do one step."""
@@ -168,6 +191,8 @@ class History:
                 things.maintain(purge=what == "purge")
             case "reopen":
                 self.open()
+            case "evict":
+                index_of(things).forget()
             case "rotate":
                 self.keyset.rotate()
             case "disable" if self.keyset.primary > 1:
@@ -176,7 +201,9 @@ class History:
     def write(self, things, names):
         if names:
             vectors = vectors_of(len(names), self.rng)
-            things.upsert(names, vectors, [{"n": _number(name)} for name in names])
+            self.marks.update(zip(names, self.rng.integers(5, size=len(names)).tolist(), strict=True))
+            metadata = [{"n": _number(name), "mark": self.marks[name], "text": f"{name} here"} for name in names]
+            things.upsert(names, vectors, metadata)
             self.stored.update(zip(names, vectors, strict=True))
             self.versions.update(dict.fromkeys(names, self.keyset.primary))
 
@@ -188,6 +215,7 @@ class History:
         self.keyset.disable(version)
         readable = {name: vector for name, vector in self.stored.items() if self.versions[name] != version}
         self.answers.search(things, vectors_of(2, self.rng), stored=readable)
+        self.filtered(things, readable)
         if self.rng.integers(2):
             things.maintain()
         self.keyset.enable(version)

@@ -1,6 +1,9 @@
 """Columns of metadata are stored with the graphs: by whom, of which rows, and what happens when they are damaged."""
 
 import logging
+import os
+import signal
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -9,7 +12,7 @@ import encvec_store as ev
 from encvec_store import low_level
 from encvec_store.errors import AuthenticationError
 from encvec_store.sealed_index import arrays as containers
-from encvec_store.sealed_index import column_shelf, manifest
+from encvec_store.sealed_index import column_shelf, lease, manifest
 from encvec_store.sealed_index.columns import FieldColumns
 from encvec_store.sealed_index.filling import RowSource
 from encvec_store.storage import Blob
@@ -230,4 +233,45 @@ def test_a_payload_that_does_not_open_is_in_no_segment(tmp_path, keyset):
     columns = FieldColumns()
     RowSource(Damaged(), FieldColumns()).add(columns, known)
     assert columns.rows.tolist() == [row for row in known.tolist() if row != bad]
+    store.close()
+
+
+@pytest.mark.parametrize("writes", range(1, 6))
+def test_killed_while_columns_are_stored(tmp_path, keyset, monkeypatch, writes):
+    """At any write of a save: what is left of it is not used, or whole."""
+    url = f"faiss:{tmp_path}?index=hnsw"
+    store, things = opened(url, keyset)
+    write(things, 0, N)
+    things.maintain()
+    store.close()
+
+    def dies():
+        _, things = opened(url, keyset)
+        write(things, N, N + 90)
+        records, left = low_level.session(things).records, [writes]
+        keep = type(records).keep
+
+        def killed(self, *given, **how):
+            left[0] -= 1
+            if not left[0]:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return keep(self, *given, **how)
+
+        monkeypatch.setattr(type(records), "keep", killed)
+        things.maintain()
+
+    child = os.fork()
+    if not child:
+        with suppress(BaseException):
+            dies()
+        os._exit(0)
+    os.waitpid(child, 0)
+    monkeypatch.setattr(lease, "SECONDS", -1.0)
+    store, things = opened(url, keyset)
+    for _ in range(2):
+        assert found(things, {"n": {"gte": N - 5}}) == list(range(N - 5, N + 90))
+        assert found(things, {"text": "t1"}) == list(range(1, N + 90, 5))
+        things.maintain()
+    named, there = sealed.named_and_there(things)
+    assert named >= there - {lease.lease_name(1)}
     store.close()
