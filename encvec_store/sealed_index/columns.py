@@ -18,9 +18,9 @@ from ..data.arrays import Rows
 from ..data.conditions import And, Condition, Filter, Not, fields_of, key_of
 from ..data.fields import MISSING, field_value, paths
 from ..runtime.forks import Mutex
-from .choice import Choice
 from .column import FieldColumn, Values
 from .graph import Graph
+from .passing import PassingPositions
 from .rowsets import is_among
 from .state import Indexed, Snapshot
 
@@ -62,7 +62,7 @@ class Filtered:
 
     def __init__(self, table: _Table, mask: Mask) -> None:
         self._table = table
-        self._choices: WeakKeyDictionary[Indexed, Choice] = WeakKeyDictionary()
+        self._choices: WeakKeyDictionary[Indexed, PassingPositions] = WeakKeyDictionary()
         self._mask = np.append(mask, True)  # at place -1: who opens such a row finds out
 
     def among(self, rows: Rows, graph: Graph | None = None) -> Mask:
@@ -70,11 +70,11 @@ class Filtered:
         found: Mask = self._mask[self._table.places_of(rows, graph)]
         return found
 
-    def choice(self, part: Indexed) -> Choice:
+    def choice(self, part: Indexed) -> PassingPositions:
         """Return which positions of a part pass."""
         found = self._choices.get(part)
         if found is None:
-            found = self._choices[part] = Choice(part, self.among(part.rows, part.graph))
+            found = self._choices[part] = PassingPositions(part, self.among(part.rows, part.graph))
         return found
 
     @property

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ..data.arrays import Matrix, Rows
-from .choice import Choice
 from .gpu import Gpus
-from .graph import Bits, Found, Graph
+from .graph import Found, Graph
 from .manifest import StoredGraph
+from .passing import PassingPositions
 from .rowsets import is_among, places_of
 from .tail import Tail, smallest
 
@@ -33,7 +33,7 @@ class Allowed(Protocol):
         """Say for each of (n,) rows whether it is one of them. Those of a graph ascend."""
         ...
 
-    def choice(self, part: Indexed) -> Choice:
+    def choice(self, part: Indexed) -> PassingPositions:
         """Return which positions of a part pass."""
         ...
 
@@ -60,9 +60,9 @@ class Listed:
         found[places_of(rows, self.rows)] = True  # mostly the shorter list
         return found
 
-    def choice(self, part: Indexed) -> Choice:
+    def choice(self, part: Indexed) -> PassingPositions:
         """Return which positions of a part were listed."""
-        return Choice(part, self.among(part.rows, part.graph))
+        return PassingPositions(part, self.among(part.rows, part.graph))
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,13 +119,6 @@ class Indexed:
             return found
         rows = np.concatenate([rows for rows, _ in found])
         return found if self.alive[places_of(self.rows, rows)].all() else None
-
-    def chosen(self, allowed: Allowed | None) -> tuple[Bits | None, int]:
-        """Return the living positions that are allowed as a mask of the graph, None for all, and how many they are."""
-        if allowed is None:
-            return self.bits, self.living
-        choice = allowed.choice(self)
-        return choice.bits, choice.passing
 
     def nearest(self, queries: Matrix, limit: int, allowed: Allowed | None, gpus: Gpus | None = None) -> Lists:
         """Return (rows, costs) of each query, nearest first."""

@@ -12,10 +12,10 @@ from .graph import Kept
 if TYPE_CHECKING:
     from .state import Indexed
 
-__all__ = ["Choice"]
+__all__ = ["PassingPositions"]
 
 
-class Choice:
+class PassingPositions:
     """The positions of a part that pass and are alive. Searches with the same filter use it again."""
 
     def __init__(self, part: Indexed, passing: npt.NDArray[np.bool_]) -> None:
