@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ..data.arrays import Matrix, Rows
 from .gpu import Gpus
-from .graph import Found, Graph
+from .graph import Bits, Found, Graph
 from .manifest import StoredGraph
 from .passing import PassingPositions
 from .rowsets import is_among, places_of
@@ -119,6 +119,13 @@ class Indexed:
             return found
         rows = np.concatenate([rows for rows, _ in found])
         return found if self.alive[places_of(self.rows, rows)].all() else None
+
+    def chosen(self, allowed: Allowed | None) -> tuple[Bits | None, int]:
+        """Return the living positions that are allowed as a mask of the graph, None for all, and how many they are."""
+        if allowed is None:
+            return self.bits, self.living
+        choice = allowed.choice(self)
+        return choice.bits, choice.passing
 
     def nearest(self, queries: Matrix, limit: int, allowed: Allowed | None, gpus: Gpus | None = None) -> Lists:
         """Return (rows, costs) of each query, nearest first."""
