@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["KINDS", "SAMPLE", "begin", "build", "chosen", "memory_of", "restored"]
 
-KINDS = ("flat", "hnsw", "ivf", "lists")
+KINDS = ("flat", "hnsw", "ivf")
+"""Those in memory. `lists` are another kind, whose codes lie in the store."""
 _FLAT_MOST = 5_000
 _ROW = 9
 """Bytes of a row number and its bits, beside a graph."""
@@ -68,12 +69,12 @@ def restored(
     Raises:
         ValueError: they do not fit together.
     """
-    if kind not in KINDS:
-        raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
     if kind == "lists":
         from .lists import Lists
 
         return Lists.restored(metric, dim, structure, blocks)
+    if kind not in KINDS:
+        raise ValueError(f"kind must be one of {', '.join(KINDS)} or lists, got {kind!r}")
     return _class_of(kind).restored(metric, dim, codes, structure)
 
 

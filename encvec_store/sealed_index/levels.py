@@ -15,7 +15,6 @@ from ..data.arrays import Rows
 from .growth import YOUNG, Pieces, Reader, from_records, from_tail, grown, some
 from .index import Opener, SealedIndex
 from .kinds import memory_of
-from .listing import listed
 from .ondemand import fetches, is_moved, lists_of
 from .state import Indexed, Snapshot
 
@@ -113,6 +112,8 @@ def done(
     read = from_records(opener) if work.again else from_tail(state.tail)
     made: Indexed | None
     if work.kind == "lists":
+        from .listing import listed  # it loads FAISS
+
         made = listed(opener, index.metric, work.base, version, rows, read, pieces(len(rows)), memory)
     else:
         made = grown(index.metric, None, work.kind, version, rows, read, pieces(len(rows)))
@@ -143,6 +144,8 @@ def loaded(
         after: called after each piece, with its number of rows.
         memory: bytes that the work may take.
     """
+    from .listing import listed  # it loads FAISS
+
     lists = [part for part in state.parts if part.version == version and fetches(part)]
     base, again = _home(lists, len(rows))
     added, like = (np.sort(np.concatenate([new, *(part.living_rows for part in again)])) for new in (rows, every))

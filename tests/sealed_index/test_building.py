@@ -17,7 +17,7 @@ def small(monkeypatch):
     monkeypatch.setattr(indexing, "FIRST", 50)
     monkeypatch.setattr(hnsw, "_PIECE", 64)
     monkeypatch.setattr(ivf, "_PIECE", 64)
-    monkeypatch.setattr(growth, "_PIECE", 64)
+    monkeypatch.setattr(growth, "PIECE", 64)
 
 
 def vectors(n, seed=0):

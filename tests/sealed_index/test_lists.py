@@ -1,7 +1,9 @@
 """Lists on demand: codes lie in the store in sealed blocks, and searches fetch and open what they need."""
 
+import asyncio
 import os
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from encvec_store.errors import AuthenticationError
 from encvec_store.sealed_index import BUDGET, kinds
 from encvec_store.storage import Blob
 from tests.kits import sealed
+from tests.kits.async_store import run
 from tests.kits.forking import in_child
 from tests.kits.sealed import DIM, Answers, apart, named_and_there, vectors_of
 from tests.kits.threads import guarded
@@ -297,4 +300,47 @@ def test_threads_and_a_forked_child(place, keyset):
     assert not failed
     answers.enough()
     in_child(search)
+    store.close()
+
+
+def test_in_an_event_loop(place, keyset):
+    """Many searches at once, one of them cancelled; the index is built there too."""
+    stored, queries = vectors_of(N, 0), vectors_of(20, 1)
+
+    async def main():
+        apart()
+        async with ev.aio.connect(**place, keyset=keyset, maintenance="manual") as store:
+            things = await store.collection("things", dim=DIM, metric="l2", scheme="sealed")
+            await things.upsert([str(i) for i in range(N)], stored)
+            await things.maintain()
+            tasks = [asyncio.ensure_future(things.search(query, include_vectors=True)) for query in queries]
+            await asyncio.sleep(0)
+            tasks[3].cancel()
+            return await asyncio.gather(*tasks, return_exceptions=True)
+
+    answers = Answers("l2", stored=dict(zip(map(str, range(N)), stored, strict=True)))
+    for query, hits in zip(queries, run(main), strict=True):
+        if isinstance(hits, asyncio.CancelledError):
+            continue
+        answers.check(hits, query, 10)
+    answers.enough()
+    store, things = opened(place, keyset)
+    assert things.stats()["sealed_index"]["kind"] == "lists"
+    store.close()
+
+
+def test_records_that_were_sealed_anew(place, keyset):
+    """Their lists are copied under the new key version, from blocks under the old one."""
+    store, things, answers = filled(place, keyset)
+    keyset.rotate()
+    index = index_of(things)
+    (part,) = index.state.parts
+    index._state = replace(index.state, parts=(replace(part, version=2, stored=None),))
+    session = low_level.session(things)
+    builder = low_level.lifecycle(things)._indexing._index.builder
+    assert builder._step(session, None, thorough=True, purge=False)
+    (moved,) = index.state.parts
+    assert (moved.version, moved.graph.blocks.version) == (2, 2)
+    answers.search(things, vectors_of(20, 1))
+    answers.enough()
     store.close()
