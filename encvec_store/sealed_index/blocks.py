@@ -233,6 +233,10 @@ class BlockCache:
         with self._lock:
             self._shrink(most)
 
+    def drop(self, name: str) -> None:
+        """Drop the blocks of a segment."""
+        self.keep_only({other for other, _ in list(self._held)} - {name})
+
     def keep_only(self, names: set[str]) -> None:
         """Drop the blocks of all other segments."""
         with self._lock:

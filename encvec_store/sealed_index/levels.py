@@ -12,11 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..data.arrays import Rows
-from .growth import YOUNG, Pieces, Reader, from_records, from_tail, grown, some
+from .growth import YOUNG, Pieces, Reader, from_records, from_tail, some
 from .index import Opener, SealedIndex
 from .kinds import memory_of
 from .ondemand import fetches, is_moved, lists_of
 from .state import Indexed, Snapshot
+from .steps import absorb
 
 __all__ = ["Work", "done", "loaded", "work_of"]
 
@@ -77,7 +78,7 @@ def work_of(state: Snapshot, version: int, waiting: int, first: int, worn: list[
     main = len(lists[0].rows) if lists else 0
     if waiting > first:
         if fresh <= YOUNG * main and memory_of("ivf", fresh, _dim(state)) <= memory // _YOUNG:
-            return Work("ivf", None, (*coarse, *young), tail=True)
+            return Work("ivf", None, coarse, tail=True)
         base, again = _home(lists, fresh)
         return Work("lists", base, (*again, *coarse, *young), tail=True)
     if young and (held > YOUNG * main or sum(part.graph.bytes for part in young) > memory // _YOUNG):
@@ -107,16 +108,16 @@ def done(
     memory: int,
 ) -> None:
     """Do one step, and publish the result."""
+    if work.kind != "lists":
+        young = [part for part in state.parts if part.version == version and part.kept and not fetches(part)]
+        absorb(opener, index, state, version, young, list(work.again), tail, work.kind, pieces)
+        return
+    from .listing import listed  # it loads FAISS
+
     living = [part.living_rows for part in work.again]
     rows = np.sort(np.concatenate([state.tail.rows[tail if work.tail else []], *living]))
     read = from_records(opener) if work.again else from_tail(state.tail)
-    made: Indexed | None
-    if work.kind == "lists":
-        from .listing import listed  # it loads FAISS
-
-        made = listed(opener, index.metric, work.base, version, rows, read, pieces(len(rows)), memory)
-    else:
-        made = grown(index.metric, None, work.kind, version, rows, read, pieces(len(rows)))
+    made = listed(opener, index.metric, work.base, version, rows, read, pieces(len(rows)), memory)
     index.publish((*some(work.base), *work.again), some(made))
 
 

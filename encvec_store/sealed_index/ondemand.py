@@ -180,6 +180,8 @@ def read(
                 opened |= fresh
                 index.blocks.put(graph.blocks.name, fresh, room)
                 BUDGET.grow(index)
+                if graph.blocks.version in opener.keyring.dead:  # since a moment ago
+                    index.blocks.drop(graph.blocks.name)
             offload(_QUERY * len(queries), search.scan, wave, pieces, opened)
     return [(part.rows[positions], costs) for positions, costs in search.found]
 

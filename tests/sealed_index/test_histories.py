@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 import encvec_store as ev
+from encvec_store.sealed_index import BUDGET, kinds
 from tests.kits import sealed
 from tests.kits.sealed import History
 
@@ -23,6 +24,19 @@ def test_in_files(tmp_path, metric, kind):
         return ev.connect(f"faiss://{tmp_path}?index={kind}", keyset=keyset, **how)
 
     History(connect, keyset, metric, 0).live(40)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "ip"])
+def test_under_memory_pressure(tmp_path, metric, monkeypatch):
+    """The codes do not fit in memory, and hardly any block of them does."""
+    monkeypatch.setattr(kinds, "_FLAT_MOST", 10)
+    monkeypatch.setattr(BUDGET, "_limit", 3_000)
+    keyset = ev.Keyset.create("memory:")
+
+    def connect(**how):
+        return ev.connect(f"faiss://{tmp_path}", keyset=keyset, **how)
+
+    History(connect, keyset, metric, 2).live(40)
 
 
 @pytest.mark.parametrize(("kind", "metric"), [("hnsw", "cosine"), ("ivf", "l2"), ("lists", "ip")])
