@@ -104,6 +104,7 @@ def ours(url: str, args: argparse.Namespace, records: Any, queries: Any, truth: 
             if name == "all":
                 half = told["memory_bytes"] - was["bytes"] // 2
                 lines = things.explain(queries[0])
+        del things, search
         gc.collect()
     print(f"\n{lines}", flush=True)
 

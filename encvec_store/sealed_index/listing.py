@@ -25,7 +25,7 @@ from .state import Indexed
 
 __all__ = ["Listing", "listed"]
 
-_RUN, _MERGED, _SAMPLED = 8, 16, 16
+_RUN, _MERGED, _SAMPLED = 8, 16, 2
 """Parts of the memory that the codes of a run may take, those of a step of merging, and the sample."""
 _LEAST = 1 << 20
 _GONE = np.uint32(0xFFFF_FFFF)
@@ -201,8 +201,8 @@ def listed(
         layout = lists_of(base).layout
     else:
         expected = rows if like is None else like
-        most = 4 * 3 * len(read(expected[:1])[1][0]) if len(expected) else 1
-        sample = sampled(read, expected, min(SAMPLE, max(2_000, memory // (_SAMPLED // 4 * most))))
+        bytes_each = 12 * read(expected[:1])[1].shape[1]  # with points and differences from centroids
+        sample = sampled(read, expected, min(SAMPLE, max(2_000, memory // (_SAMPLED * bytes_each))))
         if not len(sample):  # deleted a moment ago
             sample = np.zeros((1, sample.shape[1]), np.float32)
         layout = offload(len(sample), Layout.of, metric.name, sample, len(expected))

@@ -289,7 +289,7 @@ def test_little_memory(tmp_path, keyset, monkeypatch):
 def test_many_new_records_are_loaded_in_steps(tmp_path, keyset, monkeypatch, kind):
     """They go from the records into a graph. Searches, deletes and updates come in between."""
     monkeypatch.setattr(builder, "_LOADED", 100)
-    monkeypatch.setattr(growth, "_PIECE", 40)
+    monkeypatch.setattr(growth, "PIECE", 40)
     store, things = opened(f"faiss:{tmp_path}?index={kind}", keyset)
     stored = dict(zip(map(str, range(500)), vectors_of(500), strict=True))
     things.upsert(list(stored), np.array(list(stored.values())))
