@@ -14,6 +14,7 @@ import asyncio
 import functools
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Mapping
+from os import PathLike
 from types import TracebackType
 from typing import Any, Concatenate, NoReturn, ParamSpec, Protocol, TypeVar
 
@@ -223,6 +224,8 @@ def connect(
     replica: bool = False,
     index_memory: int | None = None,
     reads: str | None = None,
+    threat: str | None = None,
+    cache: str | PathLike[str] | None = None,
     **options: Any,
 ) -> Opening:
     """Open a store for asyncio. Await the result, or use it in an `async with` statement.
@@ -234,6 +237,8 @@ def connect(
         replica: as for `encvec_store.connect`.
         index_memory: as for `encvec_store.connect`.
         reads: as for `encvec_store.connect`.
+        threat: as for `encvec_store.connect`.
+        cache: as for `encvec_store.connect`.
         options: those of the store. `pool` is an open `psycopg_pool.AsyncConnectionPool`, `engine` an `AsyncEngine`
             over psycopg 3; neither is ever closed by us.
 
@@ -241,5 +246,6 @@ def connect(
         UriError: the kind of store or an option is unknown.
         StoreUnreachableError: the store could not be opened.
     """
-    how: dict[str, Any] = {"maintenance": maintenance, "replica": replica, "index_memory": index_memory, "reads": reads}
+    how: dict[str, Any] = {"maintenance": maintenance, "replica": replica, "index_memory": index_memory}
+    how |= {"reads": reads, "threat": threat, "cache": cache}
     return Opening(url, keyset, options, **how)

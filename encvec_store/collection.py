@@ -156,8 +156,11 @@ class Collection:
         Args:
             share: of the searches to check; 0 turns checking off, as it is until this method is called.
             sample: how many records to compare with.
+
+        Raises InputError under threat "watching-server": a check reads records that depend on the query.
         """
-        self._watch = RecallWatch(self._session, share, sample) if share else None
+        hides = self._sources.hides(self._session.config.index_dim)
+        self._watch = RecallWatch(self._session, share, sample, hides=hides) if share else None
 
     def explain(self, query: npt.ArrayLike, k: int = 10, where: Mapping[str, Any] | None = None) -> str:
         """Describe for people how `search` would answer one query: filters, index or scan, the server's plan."""
@@ -316,9 +319,7 @@ class Collection:
         return verify(self._session, progress)
 
     def stats(self) -> dict[str, Any]:
-        """Describe the collection in JSON values: settings, sizes, key versions, what its scheme leaks.
-
-        `server_sees` says in words what a server that watches sees of searches.
+        """Describe the collection in JSON values: settings, sizes, key versions, what a server sees of searches.
 
         With scheme "sealed", `sealed_index` describes the index: `kind`, `graphs` in memory with their `rows`, how many
         of these are `dead`, how many GPUs search (`on_gpu`), the `blocks` of lists on demand, the `tail` that is

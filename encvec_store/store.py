@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
+from os import PathLike
 from types import TracebackType
 from typing import Any, NoReturn
 
@@ -43,6 +44,8 @@ def connect(
     replica: bool = False,
     index_memory: int | None = None,
     reads: str | None = None,
+    threat: str | None = None,
+    cache: str | PathLike[str] | None = None,
     **options: Any,
 ) -> Store:
     """Open a store.
@@ -60,13 +63,18 @@ def connect(
             time are dropped.
         reads: which rows of sealed collections a search reads, as a server that watches sees: "candidates", or only
             the "hits" that it returns, for which the index keeps vectors in half precision in memory.
+        threat: "watching-server" if searches of sealed collections must not show a server that watches what they look
+            for: sealed records are fetched once, in a fixed order, and kept sealed in memory, as far as `index_memory`
+            allows. Otherwise whole buckets of random rows are read, each once, and kept in `cache`.
+        cache: a local folder for sealed buckets that were read. Keep it: without it they are read again.
         options: options of the store, as in its URL.
 
     Raises:
         UriError: unknown kind of store or option.
         StoreUnreachableError: it could not be opened.
     """
-    how: dict[str, Any] = {"maintenance": maintenance, "replica": replica, "index_memory": index_memory, "reads": reads}
+    how: dict[str, Any] = {"maintenance": maintenance, "replica": replica, "index_memory": index_memory}
+    how |= {"reads": reads, "threat": threat, "cache": cache}
     return open_store(url, keyset, options, **how)
 
 
@@ -79,6 +87,8 @@ def open_store(
     replica: bool = False,
     index_memory: int | None = None,
     reads: str | None = None,
+    threat: str | None = None,
+    cache: str | PathLike[str] | None = None,
     in_loop: bool = False,
 ) -> Store:
     """Do what `connect` does; with `in_loop`, the store waits in an event loop."""
@@ -88,7 +98,7 @@ def open_store(
         )
     if maintenance not in MODES:
         raise InputError(f"maintenance must be one of {', '.join(MODES)}, got {maintenance!r}")
-    reading = Reading() if reads is None else Reading(reads)
+    reading = Reading(reads, threat, cache)
     if index_memory is not None:
         BUDGET.set(index_memory)
     connection = open_connection(as_url(url), in_loop=in_loop, **options)

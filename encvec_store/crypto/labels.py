@@ -54,6 +54,10 @@ class Purpose(StrEnum):
     """PMAC over the digests of index files, so that a forged file is never parsed."""
     INDEX = "index"
     """AES-256-GCM of the segments and manifests of a sealed index."""
+    READ_CACHE = "read-cache"
+    """AES-256-GCM of sealed records that a client keeps in a local file, so that it reads each only once."""
+    BUCKET = "bucket"
+    """PMAC of a row number: its place in the order by which rows are put into buckets."""
     ORM_COLUMN = "orm-column"
     """The root of one mapped column. All its subkeys derive from it, so it shares none with a collection."""
 

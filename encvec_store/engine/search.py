@@ -51,6 +51,9 @@ def search(
     single = array.ndim == 1
     matrix = as_vectors(array[None] if single else array, config.dim, name="queries")
     node = parse(where, config.policies)
+    hides = sources.hides(config.index_dim)
+    if hides:  # now, because below it would depend on the hits whether the store is asked
+        config = session.refresh()
     stale = 0
     for _ in lookup.looks(session, _LOOKS):
         try:
@@ -66,7 +69,7 @@ def search(
             continue
         if hits is None:
             continue
-        if any(len(found) < k for found in hits):
+        if not hides and any(len(found) < k for found in hits):
             # opened records prove that their settings are current, missing ones do not
             before, config = config, session.refresh()
             if config is not before:

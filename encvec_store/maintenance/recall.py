@@ -37,7 +37,9 @@ log = logging.getLogger("encvec_store")
 class RecallWatch:
     """Checks a random share of the searches, and keeps totals."""
 
-    def __init__(self, session: Session, share: float, size: int) -> None:
+    def __init__(self, session: Session, share: float, size: int, *, hides: bool = False) -> None:
+        if hides:
+            raise InputError("recall cannot be watched under threat='watching-server': it reads records by the query")
         checked, records = number(share), integer(size)
         if checked is None or not 0 < checked <= 1:
             raise InputError(f"share must be a number from 0 to 1, got {share!r}")

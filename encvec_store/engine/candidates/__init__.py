@@ -45,10 +45,15 @@ class Sources:
     def __init__(self, session: Session, indexes: Indexes, reading: Reading) -> None:
         self._encrypted = EncryptedIndex(session)
         self._sealed = SealedSource(session, indexes, reading)
+        self._hides = reading.hides
 
     def source_of(self, index_dim: int) -> CandidateSource:
         """Return the source for index vectors of so many coordinates; 0 means that there are no index vectors."""
         return self._encrypted if index_dim else self._sealed
+
+    def hides(self, index_dim: int) -> bool:
+        """Say whether the store must not see which rows a search needs."""
+        return self._hides and not index_dim
 
     def stats(self, index_dim: int) -> dict[str, Any]:
         """Say what a store that watches sees of searches. See `Collection.stats`."""

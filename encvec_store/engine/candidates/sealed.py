@@ -12,6 +12,7 @@ from ...sealed_index import BUDGET, Allowed, Halves, Indexed, Indexes, Listed, L
 from ...sealed_index.ondemand import fetches, lists_of, nearest, needed
 from ...sealing.config import CollectionConfig
 from ...storage.protocol import union
+from ..hidden import Hidden
 from ..parts import Parts, Recent
 from ..session import Session
 from .base import Asked, Found, Matching
@@ -33,6 +34,7 @@ class SealedSource:
     def __init__(self, session: Session, indexes: Indexes, reading: Reading) -> None:
         self._session, self._indexes, self._reading = session, indexes, reading
         self._recent = Recent(session.records) if reading.reads == "hits" else None
+        self._hidden = Hidden(session, reading.folder) if reading.hides else None
 
     def ask(self, config: CollectionConfig, queries: Matrix, node: Filter | None, predicate: Predicate | None) -> Asked:
         """Check the queries. The index is brought up to date when candidates are asked for."""
@@ -41,33 +43,41 @@ class SealedSource:
         if index.state is None and self._session.refresh().index_dim:  # do not open all vectors for a search in vain
             raise StaleConfigError("the collection's settings were changed meanwhile")
         BUDGET.used(index)
-        if self._recent is not None:
-            index.beside.add(self._recent)
-        if _by_columns(index, config, node):
+        kept = self._hidden or self._recent
+        if kept is not None:
+            index.beside.add(kept)
+        if self._by_columns(index, config, node):
             predicate = None
         else:
             node = None
-        return _Search(self._session, index, config, queries, node, predicate, self._reading, self._recent)
+        return _Search(self._session, index, config, queries, node, predicate, self._reading, kept)
 
     def stats(self) -> dict[str, Any]:
         """Describe how searches read the store."""
-        recent = 0 if self._recent is None else self._recent.bytes
-        return {"reads": self._reading.reads, "server_sees": self._reading.sees, "remembered_bytes": recent}
+        kept, buckets = self._hidden or self._recent, self._hidden is not None and self._hidden.buckets
+        reads = None if self._reading.hides else self._reading.reads or "candidates"
+        return {
+            "reads": reads,
+            "threat": self._reading.threat,
+            "server_sees": self._reading.sees(buckets=buckets),
+            "remembered_bytes": 0 if kept is None else kept.bytes,
+        }
 
     def matching(self, config: CollectionConfig, node: Filter) -> Matching | None:
         """Return the rows that satisfy a filter; None if no index is in memory."""
         index = self._indexes.current.sealed
-        if index.state is None or not _by_columns(index, config, node):
+        if index.state is None or not self._by_columns(index, config, node):
             return None
         state, _ = index.current(self._session)
         allowed = passing(self._session, index, state, node)
         rows = offload(state.living, state.matching, allowed)
         return Matching(rows, allowed.known(rows))
 
-
-def _by_columns(index: SealedIndex, config: CollectionConfig, node: Filter | None) -> bool:
-    """Say whether a filter is checked in memory. What the store can check needs no columns to be made."""
-    return node is not None and (bool(index.columns.count) or not is_covered(node, config.policies))
+    def _by_columns(self, index: SealedIndex, config: CollectionConfig, node: Filter | None) -> bool:
+        """Say whether a filter is checked in memory. What the store can check needs no columns to be made."""
+        if node is None or self._reading.hides:
+            return node is not None
+        return bool(index.columns.count) or not is_covered(node, config.policies)
 
 
 class _Search:
@@ -80,12 +90,14 @@ class _Search:
         node: Filter | None,
         predicate: Predicate | None,
         reading: Reading,
-        recent: Recent | None,
+        kept: Hidden | Recent | None,
     ) -> None:
         self._session, self._index, self._config = session, index, config
         self._queries, self._node, self._predicate = queries, node, predicate
         self._hits = 1
-        self._reading, self._recent = reading, recent
+        self._reading = reading
+        self._recent = kept if isinstance(kept, Recent) else None
+        self._hidden = kept if isinstance(kept, Hidden) else None
         self.parts: Parts | None = None
         self.covers = True
 
@@ -96,6 +108,7 @@ class _Search:
 
     def candidates(self, limit: int, positions: list[int] | None = None) -> list[Rows]:
         state, allowed = self._current()
+        self._ranks(state)
         chosen = self._queries if positions is None else self._queries[positions]
         return self._nearest(state, chosen, limit, allowed)[1]
 
@@ -103,7 +116,8 @@ class _Search:
         """Return the candidates with their vectors. The statement that reads these tells whether the state is new."""
         session = self._session
         state = self._index.state
-        if state is None or self._predicate is not None or state.dead != session.keyring.dead:
+        sure = self._predicate is not None or self._hidden is not None
+        if state is None or sure or state.dead != session.keyring.dead:
             state, allowed = self._current()
         else:
             allowed = self._passing(state)
@@ -116,7 +130,7 @@ class _Search:
             generation, rows, vectors, heads, payloads = session.current(union(lists), self._config, short, self.parts)
             if self._recent is not None and self._recent.swollen():
                 BUDGET.make_room(self._index)
-            if generation == state.generation or self._predicate is not None:
+            if generation == state.generation or sure:
                 return Found(lists, rows, vectors, heads, payloads)
             before = state.content
             state, _ = self._index.current(session, None, stale=True)
@@ -129,10 +143,10 @@ class _Search:
 
     def explain(self, k: int, oversample: int) -> list[str]:
         state, allowed = self._current()
-        sees = self._reading.sees
-        if self._recent is not None and self._ranks(state) is None:
-            sees = f"{Reading().sees}. Vectors in half precision do not fit in index_memory"
-        lines = [f"the store sees {sees}"]
+        half = self._ranks(state) is not None
+        sees = self._reading.sees(buckets=self._hidden is not None and self._hidden.buckets, half=half)
+        more = "" if half or self._recent is None else ". Vectors in half precision do not fit in index_memory"
+        lines = [f"the store sees {sees}{more}"]
         limit = state.needs(k)
         if allowed is not None:
             passing = len(state.matching(allowed))
@@ -158,12 +172,16 @@ class _Search:
         return None if self._node is None else passing(self._session, self._index, state, self._node)
 
     def _ranks(self, state: Snapshot) -> Halves | None:
-        """Return what ranks candidates, so that only hits are read; None if candidates are read."""
-        self.parts = None
-        if self._recent is None:
+        """Prepare reading the rows of a state. Returns what ranks candidates, so that only hits are read, or None."""
+        self.parts = self._hidden
+        if self._hidden is not None:
+            self._hidden.prepare(self._index, state)
+            if not self._hidden.buckets:
+                return None
+        elif self._recent is None:
             return None
         ranks = halves_of(self._session, self._index, state)
-        if ranks is not None:
+        if ranks is not None and self._recent is not None:
             self._recent.follow(state)
             self.parts = self._recent
         return ranks

@@ -1,0 +1,180 @@
+"""Buckets of random rows, each read whole and only once; what was read is kept in a local file.
+
+Rows that exist when the file is begun are put into the order of a keyed function of their numbers, and cut into buckets
+of 16. Rows that come later are read when they come, all of them: which ones says nothing about a query. If they are
+very many, they are cut into buckets too.
+"""
+
+from __future__ import annotations
+
+import bisect
+import logging
+from operator import itemgetter
+from pathlib import Path
+
+import numpy as np
+
+from ...data.arrays import Bytes, Rows
+from ...errors import AuthenticationError, KeyUnavailableError
+from ...runtime.concurrency import offload
+from ...sealed_index import Snapshot
+from ...sealed_index.rowsets import is_among, places_of
+from ..parts import shuffled
+from ..session import Session
+from .cache import Cache
+from .prefetched import EVERY, Sealed, Seen
+
+__all__ = ["LEAST", "Buckets"]
+
+log = logging.getLogger("encvec_store")
+
+LEAST = 16
+"""Rows of a bucket, at least, if there are so many."""
+_NEW = 4_096
+"""So many rows that came later are read at once."""
+
+
+class Buckets:
+    """The buckets of one collection. Not thread-safe: `Hidden` guards it.
+
+    Args:
+        session: the collection.
+        folder: where the file lies.
+    """
+
+    def __init__(self, session: Session, folder: Path) -> None:
+        self._session = session
+        self._cache = Cache(folder, session.config.incarnation.hex(), session.keyring)
+        self._seen, self._content = Seen(), -1
+        self._clear()
+
+    def _clear(self) -> None:
+        self._epochs: list[tuple[int, int, Rows]] = []
+        """The number of the first bucket, how many there are, and their rows, in the order of buckets."""
+        self._rows = np.empty(0, np.int64)
+        self._numbers = np.empty(0, np.int64)
+        """All rows in buckets, ascending, and the bucket of each."""
+
+    def covers(self, state: Snapshot) -> bool:
+        """Say whether every row of a state has a bucket."""
+        return self._seen.whole(state)
+
+    def prepare(self, state: Snapshot) -> None:
+        """Put the rows of a state into buckets."""
+        cache = self._cache
+        with cache.locked():
+            if self._content != state.content:
+                self._seen = Seen()
+                self._open(state)
+                self._content = state.content
+            self._learn()
+            rows = self._seen.rows(state)
+            new = rows[~is_among(rows, self._rows)]
+            if len(new):
+                many = not len(self._rows) or len(new) > _NEW
+                order = offload(len(new), self._session.keyring.read_cache().order, new)
+                epoch = cache.add(new[order], max(1, len(new) // LEAST) if many else 1)
+                self._take(*epoch)
+                if not many:
+                    self._fetch([epoch[0]])
+            cache.note(state.generation, state.stamp)
+        self._seen.note(state)
+
+    def read(self, rows: Rows) -> dict[int, Sealed]:
+        """Return the sealed parts of rows. Buckets that were never read are read, in random order."""
+        numbers = np.unique(self._numbers[places_of(self._rows, rows)]).tolist()
+        held = self._held(numbers)
+        if len(held) < len(numbers):
+            with self._cache.locked():
+                held |= self._held([number for number in numbers if number not in held])  # by other processes
+                missing = [number for number in numbers if number not in held]
+                self._fetch(shuffled(np.array(missing, np.int64)).tolist())
+                held |= self._held(missing)
+        found = {row: sealed for bucket in held.values() for row, sealed in bucket.items()}
+        return {row: found[row] for row in rows.tolist() if row in found}
+
+    def _open(self, state: Snapshot) -> None:
+        """Take what the file has. It begins a new life if it is of other content, or of another history."""
+        cache, records = self._cache, self._session.records
+        self._clear()
+        known = cache.open()
+        if known is None or cache.life != state.content:
+            cache.begin(state.content)
+            return
+        self._learn()
+        changes = records.changes(known[0], cache.life, stamp=known[1])
+        if changes is not None and changes.whole and not self._is_same():
+            log.warning("the store has another history than the local cache: the cache is begun anew")
+            cache.begin(state.content)
+            self._clear()
+            return
+        asked = cache.asked()  # whoever asked for them was stopped before they came: read now, whatever is searched for
+        if asked:
+            self._fetch(asked)
+
+    def _learn(self) -> None:
+        """Take note of the buckets that other processes have made."""
+        for first, count, rows in self._cache.epochs():
+            self._take(first, count, rows)
+
+    def _take(self, first: int, count: int, rows: Rows) -> None:
+        numbers = first + np.minimum(np.arange(len(rows)) // LEAST, count - 1)
+        every, of = np.concatenate([self._rows, rows]), np.concatenate([self._numbers, numbers])
+        order = np.argsort(every, kind="stable")
+        self._rows, self._numbers = every[order], of[order]
+        self._epochs.append((first, count, rows))
+
+    def _rows_of(self, number: int) -> Rows:
+        """Return the rows of a bucket, ascending."""
+        first, count, rows = self._epochs[bisect.bisect_right(self._epochs, number, key=itemgetter(0)) - 1]
+        start = (number - first) * LEAST
+        return np.sort(rows[start:] if number == first + count - 1 else rows[start : start + LEAST])
+
+    def _fetch(self, numbers: list[int]) -> None:
+        """Read buckets whole from the store, and keep them."""
+        self._cache.ask(numbers)
+        for number in numbers:
+            _, found, envelopes, payloads = self._session.records.current(self._rows_of(number), EVERY)
+            self._cache.keep(number, _packed(found, envelopes, payloads))
+
+    def _held(self, numbers: list[int]) -> dict[int, dict[int, Sealed]]:
+        """Return the buckets that are in the file. One that does not open is as if it were not there."""
+        size, held = self._session.records.spec.envelope_size, {}
+        for number, sealed in self._cache.contents(numbers).items():
+            try:
+                held[number] = _unpacked(self._cache.opened("bucket", number, sealed), size)
+            except (AuthenticationError, KeyUnavailableError):
+                log.warning("a bucket of the local cache is damaged: it is read again")
+        return held
+
+    def _is_same(self) -> bool:
+        """Say whether what is in the file is what the store has, row by row. All of it is read, in order."""
+        for number in self._cache.filled():
+            for bucket in self._held([number]).values():
+                rows, envelopes = self._session.records.vectors(np.array(sorted(bucket), np.int64))
+                for row, envelope in zip(rows.tolist(), envelopes, strict=True):
+                    if bucket[row][0] != envelope.tobytes():
+                        return False
+        return True
+
+
+def _packed(rows: Rows, envelopes: Bytes, payloads: dict[int, bytes]) -> bytes:
+    """Return row numbers, lengths of payloads, vector envelopes and payloads, one after the other."""
+    kept = [place for place, row in enumerate(rows.tolist()) if row in payloads]
+    parts = [payloads[int(row)] for row in rows[kept]]
+    head = np.array([len(kept), *rows[kept].tolist(), *map(len, parts)], "<i8")
+    return b"".join([head.tobytes(), envelopes[kept].tobytes(), *parts])
+
+
+def _unpacked(content: bytes, size: int) -> dict[int, Sealed]:
+    count = int(np.frombuffer(content, "<i8", 1)[0])
+    rows = np.frombuffer(content, "<i8", count, 8).tolist()
+    ends = np.cumsum(np.frombuffer(content, "<i8", count, 8 * (1 + count))).tolist()
+    vectors = 8 * (1 + 2 * count)
+    payloads = vectors + count * size
+    found: dict[int, Sealed] = {}
+    for place, row in enumerate(rows):
+        start = ends[place - 1] if place else 0
+        vector = content[vectors + place * size : vectors + (place + 1) * size]
+        found[row] = vector, content[payloads + start : payloads + ends[place]]
+    return found

@@ -1,0 +1,158 @@
+"""The local file of sealed buckets. It is a SQLite database, so that kill -9 leaves it whole.
+
+Everything in it but the numbers of buckets is sealed. A bucket is first noted as asked for, then read, then filled. So
+a bucket is read a second time only if its reader was stopped in between, and then at the next opening.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...data.arrays import Rows
+from ...errors import AuthenticationError, KeyUnavailableError, StoreUnreachableError
+from ...indexes.faiss.locks import FileLock
+from ...runtime.concurrency import sleep
+from ...sealing.keyring import Keyring
+
+__all__ = ["Cache"]
+
+_PAUSE = 0.005
+_TABLES = """
+CREATE TABLE IF NOT EXISTS epochs (number INTEGER PRIMARY KEY, buckets INTEGER NOT NULL, sealed BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS buckets (number INTEGER PRIMARY KEY, sealed BLOB);
+CREATE TABLE IF NOT EXISTS life (number INTEGER PRIMARY KEY, sealed BLOB NOT NULL);
+"""
+
+
+class Cache:
+    """The file of one collection. Several processes may use it: whoever writes holds `locked`.
+
+    Args:
+        folder: where it lies; made if it is missing.
+        name: of the collection, for the file.
+        keyring: seals what is in it.
+
+    Every method may raise StoreUnreachableError: the file cannot be read or written.
+    """
+
+    def __init__(self, folder: Path, name: str, keyring: Keyring) -> None:
+        self._keyring, self.life = keyring, -1
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise StoreUnreachableError(f"the cache folder {folder} cannot be made: {error}") from None
+        self._path, self._lock = folder / f"{name}.cache", FileLock(folder / f"{name}.lock")
+        self._known = -1
+        """The last epoch that this process knows."""
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes out."""
+        while not self._lock.acquire():
+            sleep(_PAUSE)
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    def open(self) -> tuple[int, int] | None:
+        """Return generation and stamp of the records that the file follows; None if it follows nothing readable."""
+        self._known = -1
+        for life, sealed in self._asked("SELECT number, sealed FROM life"):
+            try:
+                self.life = life
+                generation, stamp = np.frombuffer(self.opened("life", 0, sealed), "<i8").tolist()
+                return generation, stamp
+            except (AuthenticationError, KeyUnavailableError):
+                return None
+        return None
+
+    def begin(self, life: int) -> None:
+        """Drop everything, and begin a new life."""
+        self.life, self._known = life, -1
+        self._do("DELETE FROM epochs", "DELETE FROM buckets", "DELETE FROM life")
+
+    def note(self, generation: int, stamp: int) -> None:
+        """Note up to which write the file follows the records."""
+        sealed = self._sealed("life", 0, np.array([generation, stamp], "<i8").tobytes())
+        self._do(("INSERT OR REPLACE INTO life VALUES (?, ?)", [(self.life, sealed)]))
+
+    def add(self, rows: Rows, count: int) -> tuple[int, int, Rows]:
+        """Put rows, in this order, into `count` new buckets: (the number of the first, count, rows)."""
+        found = self._asked("SELECT max(number + buckets) FROM epochs")[0][0]
+        first = 0 if found is None else int(found)
+        sealed = self._sealed("epoch", first, rows.astype("<i8").tobytes())
+        self._do(("INSERT INTO epochs VALUES (?, ?, ?)", [(first, count, sealed)]))
+        self._known = first
+        return first, count, rows
+
+    def epochs(self) -> list[tuple[int, int, Rows]]:
+        """Return the epochs that this process does not know yet, as `add` does."""
+        asked = self._asked("SELECT number, buckets, sealed FROM epochs WHERE number > ? ORDER BY 1", self._known)
+        found = [(n, count, np.frombuffer(self.opened("epoch", n, sealed), "<i8")) for n, count, sealed in asked]
+        self._known = max([self._known, *(n for n, _, _ in found)])
+        return found
+
+    def ask(self, numbers: list[int]) -> None:
+        """Note that buckets will be read now."""
+        self._do(("INSERT OR IGNORE INTO buckets VALUES (?, NULL)", [(number,) for number in numbers]))
+
+    def keep(self, number: int, content: bytes) -> None:
+        """Fill a bucket."""
+        sealed = self._sealed("bucket", number, content)
+        self._do(("INSERT OR REPLACE INTO buckets VALUES (?, ?)", [(number, sealed)]))
+
+    def asked(self) -> list[int]:
+        """Return the buckets that were asked for, and did not come."""
+        return [number for (number,) in self._asked("SELECT number FROM buckets WHERE sealed IS NULL ORDER BY 1")]
+
+    def filled(self) -> list[int]:
+        """Return the buckets that are here."""
+        return [number for (number,) in self._asked("SELECT number FROM buckets WHERE sealed NOTNULL ORDER BY 1")]
+
+    def contents(self, numbers: list[int]) -> dict[int, bytes]:
+        """Return those of the buckets that are here, sealed."""
+        sql = "SELECT sealed FROM buckets WHERE number = ? AND sealed NOTNULL"
+        return {number: sealed for number in numbers for (sealed,) in self._asked(sql, number)}
+
+    def opened(self, what: str, number: int, sealed: bytes) -> bytes:
+        """Open a part. Raises AuthenticationError, KeyUnavailableError."""
+        return self._keyring.read_cache(sealed).open(what, self.life, number, sealed)
+
+    def _sealed(self, what: str, number: int, content: bytes) -> bytes:
+        return self._keyring.read_cache().seal(what, self.life, number, content)
+
+    def _asked(self, sql: str, *given: Any) -> list[Any]:
+        with self._connected() as connection:
+            return connection.execute(sql, given).fetchall()
+
+    def _do(self, *statements: str | tuple[str, list[tuple[Any, ...]]]) -> None:
+        with self._connected() as connection, connection:
+            connection.execute("BEGIN IMMEDIATE")
+            for statement in statements:
+                if isinstance(statement, str):
+                    connection.execute(statement)
+                else:
+                    connection.executemany(*statement)
+
+    @contextmanager
+    def _connected(self) -> Iterator[sqlite3.Connection]:
+        """Give a connection for a moment, so that a forked child has none of its parent's."""
+        try:
+            connection = sqlite3.connect(self._path, timeout=30, isolation_level=None)
+            try:
+                connection.executescript(_TABLES)
+                yield connection
+            finally:
+                connection.close()
+        except sqlite3.Error as error:
+            raise StoreUnreachableError(
+                f"the cache {self._path} cannot be read or written ({error}). If it is damaged, delete it: then buckets"
+                " are read a second time"
+            ) from None
