@@ -51,7 +51,14 @@ def watch(monkeypatch):
 
     def opened(*given, **how):
         connection = connect(*given, **how)
-        return replace(connection, store=Store(connection.store, log))
+
+        def index(records):
+            try:
+                return connection.index(records)
+            except TypeError:  # pgvector's works on its own records, and reads nothing of sealed collections
+                return connection.index(records.records)
+
+        return replace(connection, store=Store(connection.store, log), index=index)
 
     monkeypatch.setattr(stores, "open_connection", opened)
     return log
