@@ -286,6 +286,16 @@ store.collection("things").search(np.array({stored["9"].tolist()}, np.float32), 
         assert not any(row in rows for rows in rows_read(log))
 
 
+def test_lists_that_a_query_chooses_are_refused(tmp_path):
+    keyset, url = ev.Keyset.create("memory:"), f"faiss://{tmp_path}?index=lists"
+    with ev.connect(url, keyset=keyset, maintenance="manual") as store:
+        filled(store)
+    apart()
+    with ev.connect(url, keyset=keyset, maintenance="manual", threat="watching-server") as store:
+        with pytest.raises(ev.errors.InputError, match="which of its lists are fetched"):
+            store.collection("things").search(vectors_of(1, 1)[0], K)
+
+
 def test_order_of_rows_depends_on_the_key():
     rows = np.arange(1, 500)
     orders = []

@@ -6,7 +6,7 @@ from typing import Any
 
 from ...data.arrays import Matrix, Rows
 from ...data.filters import Filter, Predicate, is_covered
-from ...errors import StaleConfigError
+from ...errors import InputError, StaleConfigError
 from ...runtime.concurrency import offload
 from ...sealed_index import BUDGET, Allowed, Halves, Indexed, Indexes, Listed, Looked, SealedIndex, Snapshot
 from ...sealed_index.ondemand import fetches, lists_of, nearest, needed
@@ -26,6 +26,11 @@ _ATTEMPTS = 8
 _SHORT = 4_096
 """Bytes of a payload that is fetched with its vector, although only those of the hits are needed: one read is faster
 than two. Longer ones are fetched for the hits alone."""
+
+_BY_QUERY = (
+    "the index is larger than index_memory, so that the query decides which of its lists are fetched, and"
+    " threat='watching-server' forbids that: give more index_memory, or open the store with index=hnsw or index=ivf"
+)
 
 
 class SealedSource:
@@ -175,6 +180,8 @@ class _Search:
         """Prepare reading the rows of a state. Returns what ranks candidates, so that only hits are read, or None."""
         self.parts = self._hidden
         if self._hidden is not None:
+            if any(map(fetches, state.parts)):
+                raise InputError(_BY_QUERY)
             self._hidden.prepare(self._index, state)
             if not self._hidden.buckets:
                 return None
