@@ -291,9 +291,11 @@ def test_lists_that_a_query_chooses_are_refused(tmp_path):
     with ev.connect(url, keyset=keyset, maintenance="manual") as store:
         filled(store)
     apart()
-    with ev.connect(url, keyset=keyset, maintenance="manual", threat="watching-server") as store:
-        with pytest.raises(ev.errors.InputError, match="which of its lists are fetched"):
-            store.collection("things").search(vectors_of(1, 1)[0], K)
+    with (
+        ev.connect(url, keyset=keyset, maintenance="manual", threat="watching-server") as store,
+        pytest.raises(ev.errors.InputError, match="which of its lists are fetched"),
+    ):
+        store.collection("things").search(vectors_of(1, 1)[0], K)
 
 
 def test_order_of_rows_depends_on_the_key():
