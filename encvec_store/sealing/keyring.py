@@ -10,7 +10,7 @@ import numpy as np
 
 from ..crypto.blobs import BlobCipher, blob_key_version, settings_head
 from ..crypto.envelope import KEY_VERSION, Context, RecordCipher, key_version, key_versions
-from ..crypto.read_cache import ReadCacheCipher, read_cache_key_version
+from ..crypto.read_cache import ReadCacheCipher
 from ..crypto.segments import SegmentCipher, segment_key_version
 from ..data.arrays import Bytes, Matrix
 from ..data.fields import Term
@@ -274,15 +274,9 @@ class Keyring:
             raise AuthenticationError("a part of the sealed index could not be authenticated")
         return self._segment_cipher(version).open(name, part, parts, count, sealed, out)
 
-    # a local cache of sealed records
-
-    def read_cache(self, sealed: bytes | None = None) -> ReadCacheCipher:
-        """Return the cipher of a part of a local cache; without one, that of the primary.
-
-        Raises AuthenticationError, KeyUnavailableError.
-        """
-        version = self.primary if sealed is None else self._known(read_cache_key_version(sealed))
-        return ReadCacheCipher(self._keyset.root(version), version, self._context)
+    def read_cache(self, version: int) -> ReadCacheCipher:
+        """Return the cipher of a local cache of sealed records. Raises AuthenticationError, KeyUnavailableError."""
+        return ReadCacheCipher(self._keyset.root(self._known(version)), version, self._context)
 
     # index files (`indexes.protocol.CacheAuthenticator`)
 

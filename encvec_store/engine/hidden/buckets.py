@@ -72,7 +72,8 @@ class Buckets:
             new = rows[~is_among(rows, self._rows)]
             if len(new):
                 many = not len(self._rows) or len(new) > _NEW
-                order = offload(len(new), self._session.keyring.read_cache().order, new)
+                keyring = self._session.keyring
+                order = offload(len(new), keyring.read_cache(keyring.primary).order, new)
                 epoch = cache.add(new[order], max(1, len(new) // LEAST) if many else 1)
                 self._take(*epoch)
                 if not many:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ...crypto.read_cache import read_cache_key_version
 from ...data.arrays import Rows
 from ...errors import AuthenticationError, KeyUnavailableError, StoreUnreachableError
 from ...indexes.faiss.locks import FileLock
@@ -123,10 +124,10 @@ class Cache:
 
     def opened(self, what: str, number: int, sealed: bytes) -> bytes:
         """Open a part. Raises AuthenticationError, KeyUnavailableError."""
-        return self._keyring.read_cache(sealed).open(what, self.life, number, sealed)
+        return self._keyring.read_cache(read_cache_key_version(sealed)).open(what, self.life, number, sealed)
 
     def _sealed(self, what: str, number: int, content: bytes) -> bytes:
-        return self._keyring.read_cache().seal(what, self.life, number, content)
+        return self._keyring.read_cache(self._keyring.primary).seal(what, self.life, number, content)
 
     def _asked(self, sql: str, *given: Any) -> list[Any]:
         with self._connected() as connection:
