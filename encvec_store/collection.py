@@ -151,8 +151,8 @@ class Collection:
     def watch_recall(self, share: float = 0.01, sample: int = 2_000) -> None:
         """Estimate the recall of searches, for `stats`: compare some with a random sample of records, kept in memory.
 
-        A check takes about a millisecond for each thousand records. Searches with a filter are not checked. Which records it reads
-        depends on the query, so it raises InputError under threat "watching-server".
+        A check takes about a millisecond for each thousand records. Searches with a filter are not checked. Which
+        records a check reads depends on the query, so this raises InputError under threat "watching-server".
 
         Args:
             share: of the searches to check; 0 turns checking off, as it is until this method is called.

@@ -278,8 +278,6 @@ class Keyring:
         """Return the cipher of a local cache of sealed records. Raises AuthenticationError, KeyUnavailableError."""
         return ReadCacheCipher(self._keyset.root(self._known(version)), version, self._context)
 
-    # index files (`indexes.protocol.CacheAuthenticator`)
-
     def tag(self, message: bytes) -> bytes:
         """Return the tag of a description of index files."""
         return self.primary.to_bytes(4, "big") + self._cipher_of(self.primary).cache_tag(message)
