@@ -262,11 +262,11 @@ import os, signal
 import numpy as np
 import encvec_store as ev
 from encvec_store.engine.hidden import buckets
-from encvec_store.engine.hidden.cache import Cache
+from encvec_store.engine.hidden.cache import BucketFile
 buckets.LEAST = 4
 def keep(self, number, content):
     os.kill(os.getpid(), signal.SIGKILL)
-Cache.keep = keep
+BucketFile.keep = keep
 store = ev.connect({url!r}, keyset=ev.Keyset.open({keyset!r}), index_memory={TINY}, maintenance="manual", **{how!r})
 store.collection("things").search(np.array({stored["9"].tolist()}, np.float32), 3)
 """

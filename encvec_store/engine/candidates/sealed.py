@@ -12,7 +12,7 @@ from ...sealed_index import BUDGET, Allowed, Halves, Indexed, Indexes, Listed, L
 from ...sealed_index.ondemand import fetches, lists_of, nearest, needed
 from ...sealing.config import CollectionConfig
 from ...storage.protocol import union
-from ..hidden import Hidden
+from ..hidden import HiddenParts
 from ..parts import Parts, Recent
 from ..session import Session
 from .base import Asked, Found, Matching
@@ -39,7 +39,7 @@ class SealedSource:
     def __init__(self, session: Session, indexes: Indexes, reading: Reading) -> None:
         self._session, self._indexes, self._reading = session, indexes, reading
         self._recent = Recent(session.records) if reading.reads == "hits" else None
-        self._hidden = Hidden(session, reading.folder) if reading.hides else None
+        self._hidden = HiddenParts(session, reading.folder) if reading.hides else None
 
     def ask(self, config: CollectionConfig, queries: Matrix, node: Filter | None, predicate: Predicate | None) -> Asked:
         """Check the queries. The index is brought up to date when candidates are asked for."""
@@ -95,14 +95,14 @@ class _Search:
         node: Filter | None,
         predicate: Predicate | None,
         reading: Reading,
-        kept: Hidden | Recent | None,
+        kept: HiddenParts | Recent | None,
     ) -> None:
         self._session, self._index, self._config = session, index, config
         self._queries, self._node, self._predicate = queries, node, predicate
         self._hits = 1
         self._reading = reading
         self._recent = kept if isinstance(kept, Recent) else None
-        self._hidden = kept if isinstance(kept, Hidden) else None
+        self._hidden = kept if isinstance(kept, HiddenParts) else None
         self.parts: Parts | None = None
         self.covers = True
 

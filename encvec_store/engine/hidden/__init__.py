@@ -6,6 +6,6 @@ are fetched, each once, and kept in a local file.
 
 from __future__ import annotations
 
-from .hidden import Hidden
+from .hidden import HiddenParts
 
-__all__ = ["Hidden"]
+__all__ = ["HiddenParts"]

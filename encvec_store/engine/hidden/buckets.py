@@ -21,8 +21,8 @@ from ...sealed_index import Snapshot
 from ...sealed_index.rowsets import is_among, places_of
 from ..parts import shuffled
 from ..session import Session
-from .cache import Cache
-from .prefetched import EVERY, Sealed, Seen
+from .cache import BucketFile
+from .prefetched import EVERY, Sealed, SeenRows
 
 __all__ = ["LEAST", "Buckets"]
 
@@ -35,7 +35,7 @@ _NEW = 4_096
 
 
 class Buckets:
-    """The buckets of one collection. Not thread-safe: `Hidden` guards it.
+    """The buckets of one collection. Not thread-safe: `HiddenParts` guards it.
 
     Args:
         session: the collection.
@@ -44,8 +44,8 @@ class Buckets:
 
     def __init__(self, session: Session, folder: Path) -> None:
         self._session = session
-        self._cache = Cache(folder, session.config.incarnation.hex(), session.keyring)
-        self._seen, self._content = Seen(), -1
+        self._cache = BucketFile(folder, session.config.incarnation.hex(), session.keyring)
+        self._seen, self._content = SeenRows(), -1
         self._clear()
 
     def _clear(self) -> None:
@@ -64,7 +64,7 @@ class Buckets:
         cache = self._cache
         with cache.locked():
             if self._content != state.content:
-                self._seen = Seen()
+                self._seen = SeenRows()
                 self._open(state)
                 self._content = state.content
             self._learn()

@@ -21,7 +21,7 @@ from ...indexes.faiss.locks import FileLock
 from ...runtime.concurrency import sleep
 from ...sealing.keyring import Keyring
 
-__all__ = ["Cache"]
+__all__ = ["BucketFile"]
 
 _PAUSE = 0.005
 _TABLES = """
@@ -31,7 +31,7 @@ CREATE TABLE IF NOT EXISTS life (number INTEGER PRIMARY KEY, sealed BLOB NOT NUL
 """
 
 
-class Cache:
+class BucketFile:
     """The file of one collection. Several processes may use it: whoever writes holds `locked`.
 
     Args:

@@ -14,12 +14,12 @@ from ..session import Session
 from .buckets import Buckets
 from .prefetched import Prefetched, Sealed
 
-__all__ = ["Hidden"]
+__all__ = ["HiddenParts"]
 
 _NO_GENERATION = -1
 
 
-class Hidden:
+class HiddenParts:
     """Reads for searches under `threat="watching-server"`. Implements `Parts`.
 
     Args:

@@ -14,7 +14,7 @@ from ...sealed_index.graph import Graph
 from ...storage.portions import portions
 from ..session import Session
 
-__all__ = ["EVERY", "Prefetched", "Sealed", "Seen"]
+__all__ = ["EVERY", "Prefetched", "Sealed", "SeenRows"]
 
 Sealed = tuple[bytes, bytes]
 """The envelopes of a record's vector and payload."""
@@ -27,7 +27,7 @@ EVERY = 1 << 30
 """More bytes than a payload has."""
 
 
-class Seen:
+class SeenRows:
     """Which rows of states of an index were looked at, without a look at all rows each time."""
 
     def __init__(self) -> None:
@@ -61,7 +61,7 @@ class Prefetched:
         """Drop everything."""
         self._held: dict[int, Sealed] = {}
         self._of: object = None
-        self._seen = Seen()
+        self._seen = SeenRows()
         self.bytes = 0
 
     def covers(self, state: Snapshot) -> bool:
@@ -87,7 +87,7 @@ class Prefetched:
         """Fetch missing rows. Those that vanished meanwhile stay away, and those that left the state leave."""
         records, seen, held = self._session.records, self._seen, self._held
         if len(held) > _SPARE * state.living:
-            kept = set(Seen().rows(state).tolist())
+            kept = set(SeenRows().rows(state).tolist())
             held = {row: sealed for row, sealed in held.items() if row in kept}
         new: dict[int, Sealed] = {}
         for part in portions(records, rows, _AT_ONCE):
