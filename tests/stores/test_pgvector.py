@@ -210,6 +210,14 @@ class Contract(
             asked.clear()
             assert mine.search(vectors[1])[0].document == "long " * 1_000
             assert len(asked) == 2
+            other.collection("small").upsert(["far"], -vectors[1:2])
+            asked.clear()
+            assert mine.search(vectors[1], k=3)[0].document == "long " * 1_000
+            assert len(asked) == 3, "the candidates, the change table, the payload"
+            other.collection("small").delete(["far"])
+            asked.clear()
+            assert mine.search(-vectors[1], k=3)[0].id != "far"
+            assert len(asked) == 3, "a candidate is gone: the candidates twice, the change table"
             other.collection("small").delete(["id-1"])
         assert mine.search(vectors[1])[0].id != "id-1"
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from ...data.arrays import Matrix, Rows
 from ...data.filters import Filter, Predicate, is_covered
 from ...errors import InputError, StaleConfigError
@@ -127,16 +129,20 @@ class _Search:
         else:
             allowed = self._passing(state)
         looked: Looked | None = None
+        seen: Found | None = None
         for _ in range(_ATTEMPTS):
             most = max(limit, state.needs(self._hits))
             ranks = self._ranks(state)
             state, lists, looked = self._nearest(state, self._queries, most, allowed, looked, ranks)
+            if seen is not None and (again := _still(seen, lists)) is not None:
+                return again
             short = _SHORT if len(lists) == 1 or ranks is not None else 0
             generation, rows, vectors, heads, payloads = session.current(union(lists), self._config, short, self.parts)
             if self._recent is not None and self._recent.swollen():
                 BUDGET.make_room(self._index)
+            seen = Found(lists, rows, vectors, heads, payloads)
             if generation == state.generation or sure:
-                return Found(lists, rows, vectors, heads, payloads)
+                return seen
             before = state.content
             state, _ = self._index.current(session, None, stale=True)
             allowed = self._passing(state)
@@ -144,6 +150,7 @@ class _Search:
                 config = session.refresh()
                 if config.index_dim or config.rewritten != self._config.rewritten:
                     raise StaleConfigError("the collection's settings were changed meanwhile")
+                seen = None
         return None
 
     def explain(self, k: int, oversample: int) -> list[str]:
@@ -214,3 +221,16 @@ def _fetched(index: SealedIndex, part: Indexed, query: Matrix, limit: int) -> st
         f" this query reads {reads.lists:,} lists in {reads.blocks:,} blocks: {reads.cached:,} are open in memory, and"
         f" {reads.bytes / 1e6:,.2f} MB are fetched"
     )
+
+
+def _still(seen: Found, lists: list[Rows]) -> Found | None:
+    """Return the records of newer candidates out of those that were read; None if one is not among them.
+
+    The content of a row never changes, and a row that was removed since is not among the candidates.
+    """
+    wanted = union(lists)
+    places = np.flatnonzero(np.isin(seen.rows, wanted))
+    if len(places) < len(wanted):
+        return None
+    payloads = {row: payload for row, payload in seen.payloads.items() if row in set(wanted.tolist())}
+    return Found(lists, seen.rows[places], seen.vectors[places], seen.heads[places], payloads)
