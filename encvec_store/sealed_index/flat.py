@@ -60,6 +60,10 @@ class Flat(Searched):
         """Return the vectors at some positions."""
         return self._vectors[positions]
 
+    def subset(self, positions: Positions) -> Any:
+        """Return a FAISS index of the vectors at some positions."""
+        return _raw(self.metric, self.dim, [self._vectors[positions]])
+
     def growing(self, more: int) -> _Growing:
         """Return a copy that takes vectors."""
         return _Growing(self.metric, self.dim, [self._vectors])
