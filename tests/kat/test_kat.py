@@ -180,7 +180,7 @@ def test_sealed_index_opens():
     part = bytes.fromhex(data["part"])
     assert cipher.open("index.3.00112233445566ff", 1, 2, 5, part).tobytes() == b"some content"
     fields = json.loads(data["manifest"])
-    assert (fields["format"], fields["generation"], fields["parts"][0]["codes"]) == (1, 7, [data["segment"]])
+    assert (fields["format"], fields["generation"], fields["parts"][0]["codes"]) == (2, 7, [data["segment"]])
 
 
 def test_column_opens():
