@@ -23,6 +23,7 @@ from .maintenance.lifecycle import MODES, Lifecycle
 from .maintenance.rewrite import reseal
 from .openings import Openings
 from .runtime.concurrency import Lock
+from .runtime.urls import opening_options
 from .schemes.device import device
 from .sealed_index import BUDGET, Index, Indexes, index_of
 from .sealing.config import CollectionConfig, check_oversample
@@ -67,7 +68,7 @@ def connect(
             for: sealed records are fetched once, in a fixed order, and kept sealed in memory, as far as `index_memory`
             allows. Otherwise whole buckets of random rows are read, each once, and kept in `cache`.
         cache: a local folder for sealed buckets that were read. Keep it: without it they are read again.
-        options: options of the store, as in its URL.
+        options: options of the store. They, and the four above, can also stand in the URL (`?reads=hits`).
 
     Raises:
         UriError: unknown kind of store or option.
@@ -98,10 +99,14 @@ def open_store(
         )
     if maintenance not in MODES:
         raise InputError(f"maintenance must be one of {', '.join(MODES)}, got {maintenance!r}")
-    reading = Reading(reads, threat, cache)
-    if index_memory is not None:
-        BUDGET.set(index_memory)
-    connection = open_connection(as_url(url), in_loop=in_loop, **options)
+    place, written = opening_options(as_url(url))
+    given = {"index_memory": index_memory, "reads": reads, "threat": threat, "cache": cache}
+    dials = {**written, **{name: value for name, value in given.items() if value is not None}}
+    memory = dials.pop("index_memory", None)
+    reading = Reading(**dials)
+    if memory is not None:
+        BUDGET.set(memory)
+    connection = open_connection(place, in_loop=in_loop, **options)
     return Store(connection, keyset, maintenance=maintenance, replica=replica, reading=reading)
 
 

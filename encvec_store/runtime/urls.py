@@ -8,9 +8,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import quote, unquote, urlencode
 
-__all__ = ["Url", "holds_password", "parse", "scrubbed", "shown"]
+from ..errors import UriError
+
+__all__ = ["OPENING", "Url", "holds_password", "opening_options", "parse", "scrubbed", "shown"]
+
+OPENING = ("index_memory", "reads", "threat", "cache")
+"""Options of `connect` that a URL of any store may have. The store itself does not know them."""
 
 _URL = re.compile(
     r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://"
@@ -78,6 +84,30 @@ def parse(url: str) -> Url:
         raise ValueError(_ADVICE)
     values = tuple((unquote(name), unquote(value)) for name, _, value in items)  # a plus is no space, as in libpq
     return Url(found["scheme"].lower(), user, password, hosts, path or "", values)
+
+
+def opening_options(url: str) -> tuple[str, dict[str, Any]]:
+    """Take the options `OPENING` out of a store's URL. Returns the URL without them, and their values.
+
+    Raises UriError if one is given twice.
+    """
+    if not isinstance(url, str):
+        return url, {}  # whoever looks the store up refuses it
+    place, sign, query = url.partition("?")
+    if not sign or ("@" in query and not _LOCAL.match(url)):  # what looks like a query may be part of a password
+        return url, {}
+    found: dict[str, Any] = {}
+    kept = []
+    for item in query.split("&"):
+        name, _, value = item.partition("=")
+        if name not in OPENING:
+            kept.append(item)
+        elif name in found:
+            raise UriError(f"the store URL gives {name} twice")
+        else:
+            value = unquote(value)
+            found[name] = int(value) if name == "index_memory" and re.fullmatch("[0-9]{1,18}", value) else value
+    return (f"{place}?{'&'.join(kept)}" if kept else place), found
 
 
 def shown(place: str) -> str:

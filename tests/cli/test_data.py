@@ -224,6 +224,16 @@ def test_stored_text_cannot_steer_the_terminal(home, encvec):
     assert encvec("get", "docs", evil, "--json").document["document"] == evil
 
 
+def test_the_store_url_says_how_a_search_reads(home, encvec):
+    place = f"faiss:{home}/store?"
+    found = encvec("search", "docs", "--id", "r3", "-k", 1, "--json", "--store", f"{place}reads=hits")
+    assert [hit["id"] for hit in found.document["hits"]] == ["r3"]
+    assert encvec("db", "current", "--store", f"{place}threat=watching-server&cache={home}/cache").code == 0
+    refused = encvec("search", "docs", "--id", "r3", "--json", "--store", f"{place}reads=all")
+    assert (refused.code, refused.error["type"]) == (2, "InputError")
+    assert "reads must be one of candidates, hits" in refused.error["message"]
+
+
 def contents(folder):
     """Return the files of a store, but for SQLite's log and its map, which readers make where they can."""
     return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file() and "-" not in path.suffix}

@@ -167,3 +167,46 @@ def test_one_damaged_record_does_not_stop_all_searches(tmp_path):
         hits = things.search(-stored["17"], K)
         assert len(hits) == K
         assert things.stats()["sealed_index"]["half_bytes"] > 0
+
+
+def test_dials_stand_in_the_url(tmp_path):
+    keyset, url = ev.Keyset.create("memory:"), f"faiss://{tmp_path}"
+    with ev.connect(f"{url}?reads=hits&index=hnsw&index_memory=50000000", keyset=keyset) as store:
+        things, stored = filled(store)
+        assert BUDGET.limit == 50_000_000
+        assert things.stats()["reads"] == "hits"
+        assert "reads" not in store.url
+    hidden = f"?threat=watching-server&cache={tmp_path}/a%20cache"
+    with ev.connect(url + hidden, keyset=keyset) as store:
+        things = store.collection("things")
+        assert things.search(stored["7"], 1)[0].id == "7"
+        assert things.stats()["threat"] == "watching-server"
+        assert things._sources._sealed._hidden._folder == tmp_path / "a cache"
+    with ev.connect(f"{url}?reads=hits", keyset=keyset, reads="candidates") as store:  # what is passed wins
+        assert store.collection("things").stats()["reads"] == "candidates"
+    with ev.connect("memory:?reads=hits", keyset=keyset) as store:
+        assert store.url == "memory:"
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("reads=all", "reads must be one of candidates, hits, got 'all'"),
+        ("threat=thief", "threat must be one of watching-server"),
+        ("reads=hits&threat=watching-server", "not both"),
+        ("cache=/x", "give the threat too"),
+        ("threat=watching-server&cache=", "cache must be the path of a folder"),
+        ("index_memory=256MB", "index_memory must be a number of bytes >= 1, got '256MB'"),
+        ("reads=hits&reads=hits", "gives reads twice"),
+        ("read=hits", "unknown option 'read'"),
+    ],
+)
+def test_bad_values_in_the_url(tmp_path, query, message):
+    with pytest.raises(ev.errors.InputError, match=message):
+        ev.connect(f"faiss://{tmp_path}?{query}", keyset=ev.Keyset.create("memory:"))
+
+
+def test_a_password_with_a_question_mark_is_not_shown():
+    with pytest.raises(ev.errors.UriError) as raised:
+        ev.connect("postgresql://u:secret?reads=hunter2@host/db", keyset=ev.Keyset.create("memory:"))
+    assert "hunter2" not in str(raised.value)

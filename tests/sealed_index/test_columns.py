@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ import pytest
 from psycopg import sql
 
 import encvec_store as ev
-from encvec_store.sealed_index import builder
+from encvec_store.sealed_index import BUDGET, builder
+from tests.kits.sealed import apart
 
 PAGE = Path(__file__).parents[2] / "docs" / "formats.md"
 ROW = re.compile(r"\| `(\w+)\.(\w+)` \| ([\w, ]+) \| ([\w ]+) \|")
@@ -67,16 +69,43 @@ def test_sqlite(tmp_path, monkeypatch):
     with live(f"faiss://{tmp_path}?index=hnsw", monkeypatch):
         files = {path.name for path in tmp_path.iterdir()}
         assert files == {f"records.sqlite3{end}" for end in ("", "-wal", "-shm")}
-        connection = sqlite3.connect(tmp_path / "records.sqlite3")
-        tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-        columns = {}
-        for table in tables:
-            for column in connection.execute("SELECT name FROM pragma_table_info(?)", [table]).fetchall():
-                if not table.startswith("sqlite_"):
-                    values = connection.execute(f'SELECT "{column[0]}" FROM "{table}"').fetchall()
-                    columns[table, column[0]] = [value for (value,) in values]
-        connection.close()
+        columns = columns_of(tmp_path / "records.sqlite3")
     check(columns, listed("SQLite"))
+
+
+def test_the_local_cache(tmp_path, monkeypatch):
+    before = BUDGET.limit
+    try:
+        with live(f"faiss://{tmp_path}/store?index=hnsw", monkeypatch) as store:
+            keyset = store.keyset
+        apart()
+        how = {"threat": "watching-server", "cache": tmp_path / "cache", "index_memory": 120_000}
+        with ev.connect(f"faiss://{tmp_path}/store?index=hnsw", keyset=keyset, **how) as store:
+            things = store.collection("things")
+            for query in np.random.default_rng(0).normal(size=(4, 8)):
+                things.search(query, k=9)
+            assert "buckets" in things.stats()["server_sees"]
+            things.upsert(["new"], np.ones((1, 8)))
+            things.search(np.ones(8))
+    finally:
+        BUDGET.set(before)
+    (file,) = (tmp_path / "cache").glob("*.cache")
+    assert {path.suffix for path in file.parent.iterdir()} == {".cache", ".lock"}
+    assert re.fullmatch("[0-9a-f]{32}", file.stem)
+    assert file.with_suffix(".lock").read_bytes() == b""
+    check(columns_of(file), listed("cache"))
+
+
+def columns_of(file):
+    """Return the values of each column of a SQLite file, by (table, column)."""
+    columns = {}
+    with closing(sqlite3.connect(file)) as connection:
+        for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+            for (column,) in connection.execute("SELECT name FROM pragma_table_info(?)", [table]).fetchall():
+                if not table.startswith("sqlite_"):
+                    values = connection.execute(f'SELECT "{column}" FROM "{table}"').fetchall()
+                    columns[table, column] = [value for (value,) in values]
+    return columns
 
 
 def test_postgresql(pg_place, monkeypatch):

@@ -57,6 +57,8 @@ class Reading:
             raise InputError("cache is for threat='watching-server': give the threat too")
         if self.cache is not None and not isinstance(self.cache, str | PathLike):
             raise InputError(f"cache must be the path of a folder, got {type(self.cache).__name__}")
+        if self.cache == "":
+            raise InputError("cache must be the path of a folder, got ''")
 
     @property
     def hides(self) -> bool:

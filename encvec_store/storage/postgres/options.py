@@ -12,7 +12,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from ...errors import UriError
 from ...runtime.gpus import DEVICES
-from ...runtime.urls import Url, parse
+from ...runtime.urls import Url, opening_options, parse
 
 __all__ = ["INDEX_KINDS", "STORAGES", "PostgresOptions", "database_of", "parse_url"]
 
@@ -172,7 +172,7 @@ def _read_url(url: str) -> Url:
         UriError: it is no such URL, or names a driver other than psycopg. Shows nothing that may be a password.
     """
     try:
-        read = parse(url)
+        read = parse(opening_options(url)[0])
     except ValueError as error:
         if not re.match(r"[A-Za-z0-9+.-]+://", url):
             raise UriError(

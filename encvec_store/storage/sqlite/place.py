@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 from ...errors import UriError
-from ...runtime.urls import shown
+from ...runtime.urls import opening_options, shown
 
 __all__ = ["LOCK_TIMEOUT", "seconds", "split"]
 
@@ -19,12 +19,12 @@ _SHAPES = "faiss:///absolute/folder, faiss:relative/folder or faiss://./relative
 
 
 def split(url: str) -> tuple[Path, list[tuple[str, str]]]:
-    """Split a URL into its folder and its options, as (name, value) texts.
+    """Split a URL into its folder and the store's own options, as (name, value) texts.
 
     Raises:
         UriError: the URL is no `faiss:` URL, has no folder, or gives an option twice.
     """
-    scheme, _, rest = url.partition(":")
+    scheme, _, rest = opening_options(url)[0].partition(":")
     if scheme != "faiss":
         raise UriError(f"the URL must begin with 'faiss:', got {shown(url)!r}; write {_SHAPES}")
     place, _, query = rest.partition("?")
