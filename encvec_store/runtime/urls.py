@@ -91,9 +91,7 @@ def opening_options(url: str) -> tuple[str, dict[str, Any]]:
 
     Raises UriError if one is given twice.
     """
-    if not isinstance(url, str):
-        return url, {}  # whoever looks the store up refuses it
-    place, sign, query = url.partition("?")
+    place, sign, query = url.partition("?") if isinstance(url, str) else (url, "", "")  # others are refused later
     if not sign or ("@" in query and not _LOCAL.match(url)):  # what looks like a query may be part of a password
         return url, {}
     found: dict[str, Any] = {}
