@@ -323,7 +323,7 @@ class Collection:
         With scheme "sealed", `sealed_index` describes the index: `kind`, `graphs` in memory with their `rows`, how many
         of these are `dead`, how many GPUs search (`on_gpu`), the `blocks` of lists on demand, the `tail` that is
         compared one by one, `memory_bytes` and `memory_limit`, stored `segments` with their `stored_rows` and
-        `stored_bytes`, whether it is `building`, and why that `failed`.
+        `stored_bytes`, the stored `columns` of metadata among these, whether it is `building`, and why that `failed`.
         """
         return statistics(self._session, self._lifecycle, self._sources, self._watch, self._oversample)
 

@@ -106,8 +106,8 @@ class Indexing:
         if shelf is None or index.builder is None or index.builder.exact:
             return 0
         try:
-            stored = shelf.listed(session.records, session.keyring)
-            return session.records.count() - sum(each.count for each in stored)
+            stored = shelf.manifests(session.records, session.keyring)
+            return session.records.count() - sum(listed.count for listed, _ in stored)
         except EncvecError as error:  # the store is gone, or the collection was dropped: nothing is lost by that
             log.info("nobody knows how many records are not indexed: %s", error)
             return 0

@@ -19,6 +19,7 @@ from ..data.arrays import Rows
 from ..errors import StoreError, StoreLockedError, StoreUnreachableError
 from ..runtime.concurrency import Lock
 from ..runtime.forks import generation
+from .column_checking import distrust
 from .filling import RowSource
 from .growth import YOUNG, WideError, from_new_records, grown, home, some
 from .index import COARSE, Opener, SealedIndex
@@ -114,6 +115,8 @@ class Builder:
                     done += [task for task in tasks if task not in done]
                     self._renew()
                     self._save(opener, thorough=False)
+                if thorough and self._index.shelf is not None:
+                    distrust(opener, self._index.shelf)
                 self._save(opener, thorough=thorough)
             finally:
                 self._builds = None

@@ -1,4 +1,4 @@
-"""Checks what is stored of a sealed index: segments and manifests authenticate, and codes agree with the records."""
+"""Checks what is stored of a sealed index: all of it authenticates, and codes and columns agree with the records."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import numpy.typing as npt
 from ..data.arrays import Matrix, Rows
 from ..errors import AuthenticationError, KeyUnavailableError
 from ..runtime.concurrency import offload
+from ..storage.protocol import union
+from . import column_checking
 from . import manifest as manifests
 from .index import Opener
 from .manifest import Manifest
@@ -82,16 +84,21 @@ def _faults(opener: Opener, shelf: Shelf, version: int) -> list[str]:
 
 def _of_graphs(opener: Opener, shelf: Shelf, listed: Manifest) -> list[str]:
     faults = []
+    rows: list[Rows] | None = []
     for number, entry in enumerate(listed.parts, 1):
         try:
             part = shelf.part(opener.records, opener.keyring, listed.version, entry)
             wrong, compared = _disagreeing(opener, part, shelf.metric)
         except (AuthenticationError, ValueError) as error:
             faults.append(f"graph {number} of {len(listed.parts)} is damaged ({error})")
+            rows = None
             continue
+        if rows is not None:
+            rows.append(part.rows)
         if wrong > _WRONG * compared:
             faults.append(f"graph {number} of {len(listed.parts)}: {wrong} of {compared} codes are of other vectors")
-    return faults
+    known = None if rows is None else union(rows)
+    return faults + column_checking.faults(opener, listed.columns, known)
 
 
 def _disagreeing(opener: Opener, part: Indexed, metric: str) -> tuple[int, int]:

@@ -47,6 +47,22 @@ class Values:
     distinct: list[Any]
     """The values with the codes from `FIRST` on, all different."""
 
+    def agree(self, places: npt.NDArray[np.intp], wanted: Sequence[Any]) -> Mask:
+        """Say for each of some places whether its value is the one wanted; MISSING for none."""
+        words = np.zeros(len(self.codes)) if self.words is None else self.words
+        known = [canonical(value) for value in self.distinct]
+        found = np.zeros(len(places), np.bool_)
+        for at, (code, word, value) in enumerate(
+            zip(self.codes[places].tolist(), words[places].tolist(), wanted, strict=True)
+        ):
+            placed = (_ABSENT, 0.0) if value is MISSING else _word_of(value)
+            if placed is None:
+                found[at] = code >= FIRST and known[code - FIRST] == canonical(value)
+            else:
+                same = code == _ABSENT or word == placed[1] or (math.isnan(word) and math.isnan(placed[1]))
+                found[at] = code == placed[0] and same
+        return found
+
 
 class FieldColumn:
     """One field. Not thread-safe: `FieldColumns` guards it."""

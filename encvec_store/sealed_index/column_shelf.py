@@ -43,6 +43,10 @@ class ColumnShelf:
         self.broken: set[str] = set()
         """Names of segments that could not be read: they are replaced."""
 
+    def knows(self, segment: Segment) -> bool:
+        """Return True if a segment was read or written, or could not be read."""
+        return segment.name in self._rows or segment.name in self.broken
+
     def fill(
         self, records: Records, keyring: Keyring, listed: tuple[Segment, ...], columns: FieldColumns, wanted: Rows
     ) -> None:

@@ -104,6 +104,11 @@ class Manifest:
             raise ValueError("segments must have distinct names, all of the manifest's key version")
 
     @property
+    def count(self) -> int:
+        """Vectors in all graphs."""
+        return sum(part.count for part in self.parts)
+
+    @property
     def segments(self) -> tuple[Segment | Blocks, ...]:
         """All segments of all graphs, and of columns."""
         return (*(segment for part in self.parts for segment in part.segments), *self.columns)

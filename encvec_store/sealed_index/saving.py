@@ -110,10 +110,10 @@ class Shelf:
             count += sum(part.count for part in known.parts) if known is not None else 0
         return news and count >= sum(len(part.rows) for part in state.parts if part.kept)
 
-    def listed(self, records: Records, keyring: Keyring) -> list[StoredGraph]:
-        """Return the graphs that the stored manifests name; none of a manifest that cannot be read."""
+    def manifests(self, records: Records, keyring: Keyring) -> list[tuple[Manifest, bytes]]:
+        """Return the stored manifests and their stored bytes, without those that cannot be read."""
         found = [self._read(records, keyring, version) for version in keyring.live]
-        return [part for each in found if each is not None for part in each[0].parts]
+        return [each for each in found if each is not None]
 
     def outdated(self, state: Snapshot) -> bool:
         """Say whether the stored manifests differ from the state."""

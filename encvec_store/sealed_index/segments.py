@@ -16,6 +16,7 @@ from typing import Protocol
 
 import numpy as np
 
+from ..crypto.segments import SEGMENT_OVERHEAD
 from ..data.arrays import Bytes
 from ..runtime.concurrency import result
 from ..sealing.keyring import INDEX, Keyring
@@ -23,7 +24,17 @@ from ..storage.protocol import Blob
 from . import arrays as containers
 from .arrays import Array
 
-__all__ = ["PART", "BlobReader", "MissingSegmentError", "Segment", "is_segment_name", "new_name", "opened", "sealed"]
+__all__ = [
+    "PART",
+    "BlobReader",
+    "MissingSegmentError",
+    "Segment",
+    "is_segment_name",
+    "new_name",
+    "opened",
+    "sealed",
+    "stored_bytes",
+]
 
 PART = 4 << 20
 """Bytes of content in each part but the last."""
@@ -81,6 +92,25 @@ class Segment:
     def padded(self) -> int:
         """Bytes of all parts before they are sealed."""
         return -(-self.size // STEP) * STEP
+
+
+class SealedParts(Protocol):
+    """Parts in the store: a segment, or blocks."""
+
+    @property
+    def parts(self) -> int:
+        """Number of blobs."""
+        ...
+
+    @property
+    def padded(self) -> int:
+        """Bytes of all parts before they are sealed."""
+        ...
+
+
+def stored_bytes(some: SealedParts) -> int:
+    """Return the bytes of all sealed parts."""
+    return some.padded + some.parts * SEGMENT_OVERHEAD
 
 
 def sealed(

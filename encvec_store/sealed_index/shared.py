@@ -16,6 +16,7 @@ from .budget import BUDGET
 from .builder import Builder
 from .index import SealedIndex
 from .saving import Shelf
+from .segments import stored_bytes
 
 __all__ = ["Index", "Indexes", "index_of"]
 
@@ -31,7 +32,10 @@ class Index:
         """Describe the index in memory, and what of it is stored. See `Collection.stats`."""
         state, shelf, builder = self.sealed.state, self.sealed.shelf, self.builder
         graphs = [] if state is None else state.parts
-        stored = [] if shelf is None else shelf.listed(records, keyring)
+        manifests = [] if shelf is None else shelf.manifests(records, keyring)
+        stored = [part for listed, _ in manifests for part in listed.parts]
+        columns = [segment for listed, _ in manifests for segment in listed.columns]
+        segments = [segment for listed, _ in manifests for segment in listed.segments]
         blocks = self.sealed.blocks
         kinds = {part.graph.kind for part in graphs} if state is not None else {each.kind for each in stored}
         return {
@@ -47,9 +51,11 @@ class Index:
             "memory_bytes": self.sealed.bytes,
             "half_bytes": self.sealed.halves.bytes,
             "memory_limit": BUDGET.limit,
-            "segments": sum(len(each.segments) for each in stored),
+            "columns": {"segments": len(columns), "stored_bytes": sum(map(stored_bytes, columns))}
+            | {"rows": self.sealed.columns.count, "memory_bytes": self.sealed.columns.bytes},
+            "segments": len(segments),
             "stored_rows": sum(each.count for each in stored),
-            "stored_bytes": sum(segment.padded for each in stored for segment in each.segments),
+            "stored_bytes": sum(map(stored_bytes, segments)) + sum(len(raw) for _, raw in manifests),
             "building": builder is not None and builder.building,
             "failed": None if builder is None else builder.failed,
         }

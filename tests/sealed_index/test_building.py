@@ -90,14 +90,18 @@ def test_stats_tell_what_is_stored_before_it_is_loaded(small, tmp_path):
         things.upsert([f"{i}" for i in range(200)], vectors(200))
         things.flush()
         built = things.stats()["sealed_index"]
-        assert (built["kind"], built["rows"], built["stored_rows"], built["segments"]) == ("hnsw", 200, 200, 2)
+        assert (built["kind"], built["rows"], built["stored_rows"], built["segments"]) == ("hnsw", 200, 200, 3)
         assert built["loaded"]
+        sizes = [size for _, size in low_level.session(things).records.blobs("index.").values()]
+        assert built["stored_bytes"] == sum(sizes)
+        assert built["columns"]["segments"] == 1
+        assert built["columns"]["stored_bytes"] in sizes
     del things, store
     with ev.connect(url, keyset=keyset) as store:
         found = store.collection("things").stats()["sealed_index"]
         assert not found["loaded"]
         assert found["stored_bytes"] == built["stored_bytes"] > 0
-        assert (found["kind"], found["stored_rows"], found["segments"]) == ("hnsw", 200, 2)
+        assert (found["kind"], found["stored_rows"], found["segments"]) == ("hnsw", 200, 3)
 
 
 def test_a_failed_build_is_in_the_stats(small, monkeypatch, tmp_path):

@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 from contextlib import suppress
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -274,4 +275,74 @@ def test_killed_while_columns_are_stored(tmp_path, keyset, monkeypatch, writes):
         things.maintain()
     named, there = sealed.named_and_there(things)
     assert named >= there - {lease.lease_name(1)}
+    store.close()
+
+
+@pytest.mark.parametrize("what", ["altered", "missing", "swapped"])
+def test_verify_finds_damage_and_maintain_mends_it(tmp_path, keyset, monkeypatch, what):
+    """Nobody needs to filter for that."""
+    url = f"faiss:{tmp_path}?index=hnsw"
+    monkeypatch.setattr(column_shelf, "FULL", 120)
+    store, things = opened(url, keyset)
+    write(things, 0, N)
+    things.maintain()
+    assert things.verify().ok
+    records = low_level.session(things).records
+    first, second = listed(things)
+    if what == "missing":
+        records.keep(drop=[first.name])
+    else:
+        content = flipped(records.blob(first.name)) if what == "altered" else records.blob(second.name)
+        records.keep([(first.name, 0, Blob(1, content))])
+    store.close()
+    store, things = opened(url, keyset)
+    (line,) = things.verify().store
+    assert "columns 1 of 2 are damaged" in line or f"segment {first.name} is not in the store" in line
+    things.maintain()
+    assert things.verify().ok
+    assert found(things, {"n": {"lt": 3}}) == [0, 1, 2]
+    store.close()
+
+
+def moved(block):
+    return replace(block, rows=block.rows + 1)
+
+
+def fewer(block):
+    columns = FieldColumns()
+    columns.adopt(block, block.rows[::2])
+    return columns.block(block.rows)
+
+
+def other(name):
+    def changed(block):
+        values = block.columns[name]
+        words = None if values.words is None else values.words + 1
+        return replace(block, columns=block.columns | {name: replace(values, words=words, codes=values.codes[::-1])})
+
+    return changed
+
+
+def without(block):
+    return replace(block, columns={name: values for name, values in block.columns.items() if name != "text"})
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (moved, "columns 1 of 1 are of other rows"),
+        (fewer, f"columns lack {N // 2} of {N} records"),
+        (other("n"), f"columns 1 of 1: {N} of {N} records have other metadata"),
+        (other("text"), "records have other metadata"),
+        (without, f"{N} of {N} records have other metadata"),
+    ],
+)
+def test_verify_compares_columns_with_the_records(tmp_path, keyset, monkeypatch, change, fault):
+    store, things = opened(f"faiss:{tmp_path}?index=hnsw", keyset)
+    write(things, 0, N)
+    made = column_shelf.ColumnShelf._made
+    monkeypatch.setattr(column_shelf.ColumnShelf, "_made", lambda *given: change(made(*given)))
+    things.maintain()
+    lines = things.verify().store
+    assert any(fault in line for line in lines), lines
     store.close()
