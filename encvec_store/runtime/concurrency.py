@@ -23,7 +23,19 @@ from typing import Any, ParamSpec, TypeVar
 from ..errors import StoreUnreachableError
 from .forks import renew_in_child
 
-__all__ = ["Lock", "caller", "each", "entered", "in_walk", "offload", "result", "sleep", "spawn", "wait_for"]
+__all__ = [
+    "Lock",
+    "caller",
+    "each",
+    "entered",
+    "in_thread",
+    "in_walk",
+    "offload",
+    "result",
+    "sleep",
+    "spawn",
+    "wait_for",
+]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -122,6 +134,15 @@ def offload(size: int, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) ->
     if size <= _INLINE or not in_walk():
         return fn(*args, **kwargs)
     return wait_for(asyncio.to_thread(fn, *args, **kwargs))
+
+
+def in_thread(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call a function that waits for files. In a walk it runs in a worker thread, so that the event loop goes on.
+
+    If the task is cancelled, the thread goes on to the end. So call it where the task cannot be cancelled
+    (`Lock.during`), if others must not begin before it has ended.
+    """
+    return wait_for(asyncio.to_thread(fn, *args, **kwargs)) if in_walk() else fn(*args, **kwargs)
 
 
 def each(size: int, items: Iterator[T]) -> Iterator[T]:

@@ -69,6 +69,16 @@ def test_reads_quickly():
 
 
 @pytest.mark.slow
+def test_watching_quickly():
+    lines = [json.loads(line) for line in python("benchmarks.watching", "--quick", "--json").stdout.splitlines()]
+    rows = {line["what"]: line for line in lines if line["kind"] == "row"}
+    assert rows["candidates"]["labels"] > 2 * rows["candidates"]["luck"]
+    assert rows["candidates"]["rows_read"] > rows["hits"]["rows_read"] > rows["prefetched"]["rows_read"] == 0
+    assert "buckets of 16" in rows["buckets"]["sees"]
+    assert rows["buckets"]["labels"] < rows["hits"]["labels"]
+
+
+@pytest.mark.slow
 def test_demo_in_json():
     found = json.loads(python("benchmarks.demo", "--limit", "5000", "--json").stdout)
     plain, first, whole = found["text"]

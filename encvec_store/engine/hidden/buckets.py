@@ -15,13 +15,14 @@ from pathlib import Path
 import numpy as np
 
 from ...data.arrays import Bytes, Rows
-from ...errors import AuthenticationError, KeyUnavailableError
+from ...errors import AuthenticationError, KeyUnavailableError, StoreUnreachableError
 from ...runtime.concurrency import offload
+from ...runtime.forks import renew_in_child
 from ...sealed_index import Snapshot
 from ...sealed_index.rowsets import is_among, places_of
 from ..parts import shuffled
 from ..session import Session
-from .cache import BucketFile
+from .cache import BucketFile, Follows
 from .prefetched import EVERY, Sealed, SeenRows
 
 __all__ = ["LEAST", "Buckets"]
@@ -45,6 +46,13 @@ class Buckets:
     def __init__(self, session: Session, folder: Path) -> None:
         self._session = session
         self._cache = BucketFile(folder, session.config.incarnation.hex(), session.keyring)
+        self._unwritten: dict[int, bytes] = {}
+        """Buckets that were read while the disk had no room for them."""
+        self.renew()
+        renew_in_child(self)
+
+    def renew(self) -> None:
+        """Open the file again at the next search. A fork may have found another thread in the middle of it."""
         self._seen, self._content = SeenRows(), -1
         self._clear()
 
@@ -60,12 +68,20 @@ class Buckets:
         return self._seen.whole(state)
 
     def prepare(self, state: Snapshot) -> None:
-        """Put the rows of a state into buckets."""
+        """Put the rows of a state into buckets. If it fails, the next search does it again, whatever is asked."""
+        try:
+            self._prepare(state)
+        except BaseException:
+            self.renew()
+            raise
+
+    def _prepare(self, state: Snapshot) -> None:
         cache = self._cache
+        follows = Follows(state.content, state.generation, state.stamp)
         with cache.locked():
-            if self._content != state.content:
+            if self._content != state.content or not cache.lives():
                 self._seen = SeenRows()
-                self._open(state)
+                self._open(follows)
                 self._content = state.content
             self._learn()
             rows = self._seen.rows(state)
@@ -74,15 +90,22 @@ class Buckets:
                 many = not len(self._rows) or len(new) > _NEW
                 keyring = self._session.keyring
                 order = offload(len(new), keyring.read_cache(keyring.primary).order, new)
-                epoch = cache.add(new[order], max(1, len(new) // LEAST) if many else 1)
+                epoch = cache.add(new[order], max(1, len(new) // LEAST) if many else 1, ask=not many)
                 self._take(*epoch)
                 if not many:
                     self._fetch([epoch[0]])
-            cache.note(state.generation, state.stamp)
+            cache.note(follows)
         self._seen.note(state)
 
     def read(self, rows: Rows) -> dict[int, Sealed]:
         """Return the sealed parts of rows. Buckets that were never read are read, in random order."""
+        try:
+            return self._read(rows)
+        except BaseException:
+            self.renew()
+            raise
+
+    def _read(self, rows: Rows) -> dict[int, Sealed]:
         numbers = np.unique(self._numbers[places_of(self._rows, rows)]).tolist()
         held = self._held(numbers)
         if len(held) < len(numbers):
@@ -94,24 +117,34 @@ class Buckets:
         found = {row: sealed for bucket in held.values() for row, sealed in bucket.items()}
         return {row: found[row] for row in rows.tolist() if row in found}
 
-    def _open(self, state: Snapshot) -> None:
+    def _open(self, follows: Follows) -> None:
         """Take what the file has. It begins a new life if it is of other content, or of another history."""
         cache, records = self._cache, self._session.records
         self._clear()
-        known = cache.open()
-        if known is None or cache.life != state.content:
-            cache.begin(state.content)
+        life, known = cache.life, cache.open()
+        if cache.life != life:
+            self._unwritten = {}
+        if known is None or known.content != follows.content:
+            self._begin(follows)
             return
-        self._learn()
-        changes = records.changes(known[0], cache.life, stamp=known[1])
+        try:
+            self._learn()
+        except (AuthenticationError, KeyUnavailableError):
+            log.warning("the list of buckets of the local cache does not open: the cache is begun anew")
+            self._begin(follows)
+            return
+        changes = records.changes(known.generation, known.content, stamp=known.stamp)
         if changes is not None and changes.whole and not self._is_same():
             log.warning("the store has another history than the local cache: the cache is begun anew")
-            cache.begin(state.content)
-            self._clear()
+            self._begin(follows)
             return
         asked = cache.asked()  # whoever asked for them was stopped before they came: read now, whatever is searched for
-        if asked:
-            self._fetch(asked)
+        self._fetch([number for number in asked if number not in self._unwritten])
+
+    def _begin(self, follows: Follows) -> None:
+        self._clear()
+        self._unwritten = {}
+        self._cache.begin(follows)
 
     def _learn(self) -> None:
         """Take note of the buckets that other processes have made."""
@@ -121,7 +154,7 @@ class Buckets:
     def _take(self, first: int, count: int, rows: Rows) -> None:
         numbers = first + np.minimum(np.arange(len(rows)) // LEAST, count - 1)
         every, of = np.concatenate([self._rows, rows]), np.concatenate([self._numbers, numbers])
-        order = np.argsort(every, kind="stable")
+        order = offload(len(every), np.argsort, every, kind="stable")
         self._rows, self._numbers = every[order], of[order]
         self._epochs.append((first, count, rows))
 
@@ -133,15 +166,31 @@ class Buckets:
 
     def _fetch(self, numbers: list[int]) -> None:
         """Read buckets whole from the store, and keep them."""
+        if not numbers:
+            return
         self._cache.ask(numbers)
+        for number, content in list(self._unwritten.items()):  # `ask` has found room on the disk
+            self._keep(number, content)
         for number in numbers:
             _, found, envelopes, payloads = self._session.records.current(self._rows_of(number), EVERY)
-            self._cache.keep(number, _packed(found, envelopes, payloads))
+            self._keep(number, offload(len(found), _packed, found, envelopes, payloads))
+
+    def _keep(self, number: int, content: bytes) -> None:
+        try:
+            self._cache.keep(number, content)
+            self._unwritten.pop(number, None)
+        except StoreUnreachableError as error:  # to read it again would show that it is needed again
+            log.warning("a bucket that was read stays in memory: %s", error)
+            self._unwritten[number] = content
 
     def _held(self, numbers: list[int]) -> dict[int, dict[int, Sealed]]:
         """Return the buckets that are in the file. One that does not open is as if it were not there."""
-        size, held = self._session.records.spec.envelope_size, {}
-        for number, sealed in self._cache.contents(numbers).items():
+        return offload(LEAST * len(numbers), self._opened, numbers, self._cache.contents(numbers))
+
+    def _opened(self, numbers: list[int], contents: dict[int, bytes]) -> dict[int, dict[int, Sealed]]:
+        size = self._session.records.spec.envelope_size
+        held = {number: _unpacked(self._unwritten[number], size) for number in numbers if number in self._unwritten}
+        for number, sealed in contents.items():
             try:
                 held[number] = _unpacked(self._cache.opened("bucket", number, sealed), size)
             except (AuthenticationError, KeyUnavailableError):
