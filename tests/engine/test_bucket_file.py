@@ -230,7 +230,7 @@ def test_a_disk_that_cannot_be_written(connect, stored, monkeypatch):
         log.clear()
         with monkeypatch.context() as patch:
             patch.setattr(cache.sqlite3, "connect", read_only)
-            with pytest.raises(ev.errors.StoreUnreachableError, match="readonly database.*folder must be writable"):
+            with pytest.raises(ev.errors.StoreUnreachableError, match=r"readonly database.*folder must be writable"):
                 things.search(stored[some], K)
         assert rows_read(log) == []
         right(things, stored, 3)

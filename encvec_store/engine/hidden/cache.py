@@ -206,6 +206,6 @@ class BucketFile:
 
     def _failed(self, error: Exception) -> StoreUnreachableError:
         return StoreUnreachableError(
-            f"the cache {self._path} cannot be read or written ({error}): the folder must be writable, and the disk must"
-            " have room. If the file is damaged, delete it: then buckets are read a second time"
+            f"the cache {self._path} cannot be read or written ({error}): the folder must be writable, and the disk"
+            " must have room. If the file is damaged, delete it: then buckets are read a second time"
         )
