@@ -117,11 +117,12 @@ class Layout:
         )
         fill(raw.sq.trained, [self.ranges], np.float32)
         raw.is_trained = True
-        add, pointer = raw.invlists.add_entries, faiss.swig_ptr
+        add, pointer, count = raw.invlists.add_entries, faiss.swig_ptr, 0
         for place, codes in pieces:
-            ids = np.arange(raw.ntotal, raw.ntotal + len(codes))
+            ids = np.arange(count, count + len(codes))
             add(place, len(codes), pointer(ids), pointer(codes))
-            raw.ntotal += len(codes)
+            count += len(codes)
+        raw.ntotal = count  # once: it is slow to set
         return raw
 
     def _measured(self, points: Matrix, lists: npt.NDArray[np.int32], count: int) -> Array:

@@ -281,10 +281,10 @@ class _Search:
         graph, blocks = self._graph, self._graph.blocks
         if not pieces:
             return
-        raw = graph.layout.over(
-            wave, ((place, blocks.codes_of(opened[block])[start:stop]) for place, block, start, stop in pieces)
-        )
-        places = np.concatenate([blocks.places_of(opened[block])[start:stop] for _, block, start, stop in pieces])
+        codes_of = {number: blocks.codes_of(block) for number, block in opened.items()}
+        places_of = {number: blocks.places_of(block) for number, block in opened.items()}
+        raw = graph.layout.over(wave, ((place, codes_of[block][start:stop]) for place, block, start, stop in pieces))
+        places = np.concatenate([places_of[block][start:stop] for _, block, start, stop in pieces])
         selector = None
         if self._chosen is not None:
             keep = passes(places, self._chosen)
