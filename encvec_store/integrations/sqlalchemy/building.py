@@ -59,7 +59,9 @@ def maintain(bind: Bind, column: Any, *, purge: bool = False) -> list[str]:
     """
     connection = connection_of(bind, column)
     kind = sealed_kind(column_of(column))
-    work = _Work(SharedIndex(kind, connection, None), connection, kind)
+    shared = SharedIndex(kind, connection, None)
+    shared.read()
+    work = _Work(shared, connection, kind)
     return work.run(thorough=True, purge=purge)
 
 

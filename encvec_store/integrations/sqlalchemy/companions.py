@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import (
@@ -49,6 +49,8 @@ class Companions:
     """Columns of `rows` that hold the primary key, in its order."""
     base: str
     """Names of triggers and functions begin with it."""
+    searched: dict[Any, Any] = field(default_factory=dict, repr=False)
+    """SQL that searches use again."""
 
 
 def is_companion(table: Table) -> bool:

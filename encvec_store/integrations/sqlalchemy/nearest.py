@@ -10,7 +10,7 @@ import logging
 from typing import Any, NamedTuple
 
 import numpy as np
-from sqlalchemy import Connection, LargeBinary, Select, any_, func, or_, tuple_, type_coerce
+from sqlalchemy import Connection, LargeBinary, Select, func, type_coerce
 from sqlalchemy.orm import Session, scoped_session
 
 from ...data.arrays import Matrix, Rows
@@ -24,9 +24,9 @@ from .building import build_soon
 from .cipher import plain_array
 from .columns import column_of
 from .context import Bind, connection_of
-from .following import array_of, joined
+from .prepared import Asked, Searched
 from .search import Ranked, rerank
-from .sharing import SharedIndex
+from .sharing import HEAD, SharedIndex
 from .types import EncryptedVector
 from .values import opened
 
@@ -127,37 +127,38 @@ class _Search:
         k: int,
     ) -> None:
         self.bind, self.connection, self.statement, self.query, self.k = bind, connection, statement, query, k
-        found = column_of(column)
-        self.kind: EncryptedVector = found.type  # type: ignore[assignment]
-        self.companions = self.kind.companions
-        element = column.__clause_element__() if hasattr(column, "__clause_element__") else column
-        self.element = element
-        self.keys = self.kind.keys_of(element)
-        self.loaded = _loaded_keys(element, self.keys)
-        self.packed = self.kind.packed(element)
-        self.entries = self.companions.rows.alias("encvec_rows")
+        self.sql = Searched.of(column)
+        self.kind = self.sql.kind
+        self.asked, self.values = self.sql.asked(statement)
 
     def hits(self, attempt: int) -> list[Ranked] | None:
         """Search once. Returns None if rows were replaced meanwhile."""
         shared = SharedIndex(self.kind, self.connection, self.statement)
-        if not shared.followed:
-            _tell(self.kind, "row-level security applies" if shared.head.hidden else "the table has no triggers")
-            return self._loaded(self._scanned())
-        state = shared.state()
-        if state is None:
-            return self._loaded(self._scanned())
+        state = shared.guess() if attempt == 0 else None
+        ranking = None if state is None else self._by_index(shared, state, None)
+        if ranking is None:
+            shared.read()
+            if not shared.followed:
+                _tell(self.kind, "row-level security applies" if shared.head.hidden else "the table has no triggers")
+                return self._loaded(self._scanned())
+            state = shared.state()
+            if state is None:
+                return self._loaded(self._scanned())
+            ranking = self._by_index(shared, state, attempt)
         BUDGET.used(shared.index.sealed)
-        ranking = self._by_index(shared, state, attempt)
         build_soon(shared, self.connection, self.kind)
         return None if ranking is None else self._loaded(ranking)
 
-    def _by_index(self, shared: SharedIndex, state: Snapshot, attempt: int) -> _Ranking | None:
+    def _by_index(self, shared: SharedIndex, state: Snapshot, attempt: int | None) -> _Ranking | None:
+        """Rank what the index names. Returns None to try again; without an attempt, the state is a guess."""
+        guessed, attempt = attempt is None, attempt or 0
+        gone = 0 if guessed else shared.head.gone
         filtered = self.statement.whereclause is not None or bool(self.statement._with_options)
         wanted = state.needs(self.k)
-        limit = wanted + shared.head.gone
+        limit = wanted + gone
         allowed: Listed | None = None
         if filtered or attempt > 1:
-            passing = self._passing(_FEW + 1 if attempt <= 1 else None)
+            passing = self._passing(few=attempt <= 1)
             if len(passing) <= _FEW or attempt > 1:
                 allowed = Listed(passing)
             else:
@@ -166,43 +167,32 @@ class _Search:
             queries = self.query[None]
             size = state.tail.count // 16
             (rows,), _ = offload(size, state.nearest, queries, limit, allowed, shared.index.sealed.gpus)
-            ranking = self._ranked(rows, state.generation)
+            ranking = self._ranked(rows, shared, state, guessed)
+            if ranking is None:
+                return None
             if ranking.candidates >= min(wanted, len(rows)) or (allowed is None and len(rows) < limit):
                 return ranking
             if allowed is not None or (not filtered and attempt == 0):
                 return None if attempt + 1 < _ATTEMPTS else ranking
-            allowed, limit = Listed(self._passing(None)), wanted + shared.head.gone
+            allowed, limit = Listed(self._passing(few=False)), wanted + gone
         return None
 
-    # statements
-
-    def _asked(self, *columns: Any) -> Any:
-        """Return the statement with other columns, without order and limits, and joined with the entries."""
-        asked: Any = self.statement.with_only_columns(*columns, maintain_column_froms=True)
-        asked = asked.order_by(None).limit(None).offset(None)
-        asked._with_options = tuple(
-            option for option in asked._with_options if getattr(option, "_is_criteria_option", False)
-        )
-        return asked
-
-    def _entries(self, *columns: Any) -> Any:
-        live = self.kind.cipher.live
-        return self._asked(*columns).where(
-            joined(self.companions, self.entries, self.keys), ~self.entries.c.gone, self.entries.c.version.in_(live)
-        )
-
-    def _passing(self, limit: int | None) -> Rows:
-        """Return the rows that the statement selects, ascending."""
-        found = self.bind.execute(self._entries(self.entries.c.row, self.loaded[0]).limit(limit)).all()
+    def _passing(self, *, few: bool) -> Rows:
+        """Return the rows that the statement selects, ascending; at most one more than `_FEW` if `few`."""
+        values = {**self.values, "encvec_limit": _FEW + 1} if few else self.values
+        found = self.bind.execute(self.asked.passing(few=few), values).all()
         return np.unique(np.array([row[0] for row in found], np.int64))
 
-    def _ranked(self, rows: Rows, since: int) -> _Ranking:
-        """Compare those of the rows that the session sees, and all entries that are newer than the index."""
-        entries = self.entries
-        asked = self._entries(entries.c.row, *self.loaded, self.packed).where(
-            or_(entries.c.row == any_(array_of(rows)), entries.c.xid >= since)
-        )
-        found = [row for row in self.bind.execute(asked).all() if row[-1] is not None]
+    def _ranked(self, rows: Rows, shared: SharedIndex, state: Snapshot, guessed: bool) -> _Ranking | None:
+        """Compare those of the rows that the session sees, and all entries that are newer than the index.
+
+        Returns None if a guess was wrong.
+        """
+        values = {**self.values, **shared.values(state.generation), "encvec_rows": rows.tolist()}
+        every = self.bind.execute(self.asked.ranked, values).all()
+        if guessed and not (every and shared.confirms(state, shared.head_from(tuple(every[0][-HEAD:])))):
+            return None
+        found = [row[:-HEAD] for row in every if row[-HEAD - 1] is not None]
         best = _Best(self)
         best.add([tuple(row[1:-1]) for row in found], [bytes(row[-1]) for row in found])
         known = set(rows.tolist())
@@ -210,9 +200,10 @@ class _Search:
 
     def _scanned(self) -> _Ranking:
         """Compare all vectors that the statement selects."""
-        cell = type_coerce(self.element, LargeBinary())
+        sql = self.sql
+        cell = type_coerce(sql.element, LargeBinary())
         live = [version.to_bytes(4, "big") for version in self.kind.cipher.live]
-        asked = self._asked(*self.loaded, self.packed)
+        asked = Asked(sql, self.statement).columns(*sql.loaded, sql.packed)
         asked = asked.where(func.substring(cell, *_VERSION, type_=LargeBinary()).in_(live))
         best = _Best(self)
         for some in self.bind.execute(asked).partitions(_CHUNK):
@@ -223,12 +214,10 @@ class _Search:
         """Select the best rows; None if one was replaced or deleted since it was ranked."""
         if not ranking.keys:
             return []
-        keys: Any = self.keys
-        chosen = keys[0].in_([key[0] for key in ranking.keys]) if len(keys) == 1 else tuple_(*keys).in_(ranking.keys)
-        asked = self.statement.add_columns(self.packed).order_by(None).limit(None).offset(None).where(chosen)
+        keys = [key[0] for key in ranking.keys] if len(self.sql.keys) == 1 else ranking.keys
         token = opened.set({(self.kind.cipher, packed): vector for packed, vector in ranking.vectors.items()})
         try:
-            rows = self.bind.execute(asked).all()
+            rows = self.bind.execute(self.asked.loaded, {**self.values, "encvec_keys": keys}).all()
         finally:
             opened.reset(token)
         scored = [(ranking.scores.get(bytes(row[-1] or b"")), row) for row in rows]
@@ -275,16 +264,6 @@ class _Best:
             {packed: vector for *_, packed, vector in self._rows},
             candidates,
         )
-
-
-def _loaded_keys(element: Any, keys: list[Any]) -> list[Any]:
-    """Return the key columns as the mapped class has them, so that its criteria count: those of a subclass."""
-    entity = element._annotations.get("parententity")
-    if entity is None:
-        return keys
-    columns = column_of(element).table.primary_key.columns
-    properties = [entity.mapper.get_property_by_column(key) for key in columns]
-    return [getattr(entity.entity, prop.key) for prop in properties]
 
 
 def _tell(kind: EncryptedVector, why: str) -> None:

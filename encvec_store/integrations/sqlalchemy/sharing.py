@@ -7,21 +7,25 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, Text, cast, column, func, select, table
+from sqlalchemy import BigInteger, Connection, Text, bindparam, cast, column, func, select, table
 from sqlalchemy.dialects.postgresql import OID
 
 from ...sealed_index import Index, Snapshot, index_of
-from .companions import INCARNATION_NAME
+from .companions import INCARNATION_NAME, Companions
 from .following import HORIZON, SNAPSHOT, Follower, LastRead, Run, TableRecords, covers
 from .triggers import KINDS
 from .types import EncryptedVector
 
-__all__ = ["Head", "SharedIndex", "address_of", "head_of", "last_read", "options_of"]
+__all__ = ["HEAD", "Head", "SharedIndex", "address_of", "head_columns", "head_of", "last_read", "options_of"]
 
 _TRIGGERS = table("pg_trigger", column("tgrelid"), column("tgname"), column("tgenabled"), schema="pg_catalog")
 _held: weakref.WeakKeyDictionary[Any, dict[Hashable, Index]] = weakref.WeakKeyDictionary()
 """By connection pool: indexes stay as long as somebody can connect to their database."""
 _seen: weakref.WeakKeyDictionary[Index, LastRead] = weakref.WeakKeyDictionary()
+
+
+HEAD = 9
+"""Values of a head in a row."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,14 @@ class Head:
     gone: int
     """Entries that are gone, and are newer than what was asked for."""
 
+    @classmethod
+    def of(cls, kind: EncryptedVector, address: Hashable, values: tuple[Any, ...]) -> Head:
+        """Return the head from the values of `head_columns`."""
+        number, role, database, hidden, snapshot, count, life, newest, gone = values
+        life, keyset, place = bytes(life or b""), kind.keyset, kind.cipher.place
+        where = (address, database, number, role, life, keyset, kind.tenant, place, kind.metric, kind.dim)
+        return cls(where, life, count == len(KINDS), bool(hidden), snapshot, 0 if newest is None else newest + 1, gone)
+
 
 def options_of(connection: Connection, statement: Any = None) -> dict[str, Any]:
     """Return the `schema_translate_map` of a connection or statement, as execution options."""
@@ -47,6 +59,46 @@ def options_of(connection: Connection, statement: Any = None) -> dict[str, Any]:
         options = {**options, **statement.get_execution_options()}
     found = options.get("schema_translate_map")
     return {} if found is None else {"schema_translate_map": found}
+
+
+def head_columns(companions: Companions) -> list[Any]:
+    """Return the SQL of a head: subqueries, which a statement computes once. `Head.of` takes their values.
+
+    Their parameters are `encvec_table`, the name of the table, and `encvec_since`: entries that are gone are counted
+    from this generation on.
+    """
+    found: list[Any] | None = companions.searched.get("head")
+    if found is None:
+        rows, blobs = companions.rows.c, companions.blobs.c
+        oid = cast(func.to_regclass(bindparam("encvec_table", type_=Text())), OID)
+        triggers = select(func.count()).where(
+            _TRIGGERS.c.tgrelid == oid,
+            _TRIGGERS.c.tgname.in_([f"{companions.base}_{part}" for part in KINDS]),
+            _TRIGGERS.c.tgenabled.in_(["O", "A"]),
+        )
+        life = select(blobs.content).where(blobs.name == INCARNATION_NAME, blobs.part == 0)
+        newest = select(func.max(rows.xid)).where(rows.xid < HORIZON)
+        since = bindparam("encvec_since", type_=BigInteger())
+        gone = select(func.count()).select_from(companions.rows).where(rows.xid >= since, rows.gone)
+        here = (cast(oid, BigInteger), cast(func.current_user(), Text), func.current_database())
+        told = (*here, func.row_security_active(oid), SNAPSHOT)
+        parts = (*(select(one) for one in told), triggers, life, newest, gone)
+        found = [part.correlate(None).scalar_subquery() for part in parts]
+        found = companions.searched.setdefault("head", found)
+    return found
+
+
+def _whole(companions: Companions) -> Any:
+    found = companions.searched.get("whole head")
+    return companions.searched.setdefault("whole head", select(*head_columns(companions))) if found is None else found
+
+
+def _values(companions: Companions, connection: Connection, options: Mapping[str, Any], since: int) -> dict[str, Any]:
+    """Return the parameters of `head_columns`."""
+    schema = (options.get("schema_translate_map") or {}).get(companions.table.schema, companions.table.schema)
+    quote = connection.dialect.identifier_preparer
+    name = quote.quote(companions.table.name)
+    return {"encvec_table": f"{quote.quote_schema(schema)}.{name}" if schema else name, "encvec_since": since}
 
 
 def head_of(kind: EncryptedVector, run: Run[Any], options: Mapping[str, Any], since: int, address: Hashable) -> Head:
@@ -60,36 +112,12 @@ def head_of(kind: EncryptedVector, run: Run[Any], options: Mapping[str, Any], si
         address: of the database.
     """
     companions = kind.companions
-    rows, blobs = companions.rows.c, companions.blobs.c
-    schema = (options.get("schema_translate_map") or {}).get(companions.table.schema, companions.table.schema)
 
     def work(connection: Connection) -> Any:
-        quote = connection.dialect.identifier_preparer
-        name = quote.quote(companions.table.name)
-        oid = cast(func.to_regclass(f"{quote.quote_schema(schema)}.{name}" if schema else name), OID)
-        triggers = select(func.count()).where(
-            _TRIGGERS.c.tgrelid == oid,
-            _TRIGGERS.c.tgname.in_([f"{companions.base}_{part}" for part in KINDS]),
-            _TRIGGERS.c.tgenabled.in_(["O", "A"]),
-        )
-        life = select(blobs.content).where(blobs.name == INCARNATION_NAME, blobs.part == 0)
-        newest = select(func.max(rows.xid)).where(rows.xid < HORIZON)
-        gone = select(func.count()).select_from(companions.rows).where(rows.xid >= since, rows.gone)
-        asked = select(
-            cast(oid, BigInteger),
-            cast(func.current_user(), Text),
-            func.current_database(),
-            func.row_security_active(oid),
-            SNAPSHOT,
-            *(part.scalar_subquery() for part in (triggers, life, newest, gone)),
-        )
-        return connection.execute(asked, execution_options=dict(options)).one()
+        values = _values(companions, connection, options, since)
+        return connection.execute(_whole(companions), values, execution_options=dict(options)).one()
 
-    number, role, database, hidden, snapshot, count, life, newest, gone = run(work)
-    life = bytes(life or b"")
-    place = (address, database, number, role, life, kind.keyset, kind.tenant, kind.cipher.place, kind.metric, kind.dim)
-    generation = 0 if newest is None else newest + 1
-    return Head(place, life, count == len(KINDS), bool(hidden), snapshot, generation, gone)
+    return Head.of(kind, address, tuple(run(work)))
 
 
 class SharedIndex:
@@ -101,21 +129,62 @@ class SharedIndex:
         statement: that is searched: its execution options count.
     """
 
+    head: Head
+    index: Index
+    follower: Follower
+
     def __init__(self, kind: EncryptedVector, connection: Connection, statement: Any) -> None:
         self._kind, self._connection = kind, connection
         self.options = options_of(connection, statement)
         self._address = address_of(connection)
         schema = kind.companions.table.schema
         translated = (self.options.get("schema_translate_map") or {}).get(schema, schema)
-        indexes, self._hint = _held.setdefault(connection.engine.pool, {}), (kind.cipher, translated)
-        before = indexes.get(self._hint)
-        state = None if before is None else before.sealed.state
-        self.head = self._read(0 if state is None else state.generation)
-        self.index = indexes.get(self.head.place) or self._made()
-        indexes[self._hint] = indexes[self.head.place] = self.index
+        self._indexes = _held.setdefault(connection.engine.pool, {})
+        self._hint = kind.cipher, translated
+        self._last = self._indexes.get(self._hint)
+        if self._last is not None:
+            self.index = self._last
+
+    def guess(self) -> Snapshot | None:
+        """Return the state that was searched last, which is most likely the right one; None if it cannot be.
+
+        A search may use it at once, if it reads the head in the statement that ranks, and asks if that `confirms` it.
+        """
+        state = None if self._last is None else self._last.sealed.state
+        return None if state is None or state.dead != frozenset(self._kind.cipher.keyring().dead) else state
+
+    def confirms(self, state: Snapshot, head: Head) -> bool:
+        """Say whether nothing was committed since the state that this session sees, and the index may answer."""
+        if head.generation > state.generation or head.gone or self._indexes.get(head.place) is not self._last:
+            return False
+        self._use(head)
+        seen = self._seen.snapshot
+        return self.followed and (seen is None or covers(head.snapshot, seen))
+
+    def values(self, since: int) -> dict[str, Any]:
+        """Return the parameters of `head_columns`."""
+        return _values(self._kind.companions, self._connection, self.options, since)
+
+    def head_from(self, values: tuple[Any, ...]) -> Head:
+        """Return the head from the values of `head_columns`."""
+        return Head.of(self._kind, self._address, values)
+
+    def read(self) -> None:
+        """Read the head, and find the index."""
+        state = None if self._last is None else self._last.sealed.state
+        self._use(self._read(0 if state is None else state.generation))
+
+    def _use(self, head: Head) -> None:
+        self.head = head
+        self.index = self._indexes.get(head.place) or self._made()
+        self._indexes[head.place] = self.index
+        if self.followed:
+            self._indexes[self._hint] = self.index
+        else:  # another session may follow it
+            self._indexes.pop(self._hint, None)
         self._seen = last_read(self.index)
-        records = TableRecords(kind.companions, self._run, self.options, self._seen)
-        self.follower = Follower(records, kind.cipher.keyring(self.head.incarnation), kind)
+        records = TableRecords(self._kind.companions, self._run, self.options, self._seen)
+        self.follower = Follower(records, self._kind.cipher.keyring(head.incarnation), self._kind)
 
     def _made(self) -> Index:
         kind = self._kind
