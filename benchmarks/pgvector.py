@@ -2,6 +2,7 @@
 
 Usage: python -m benchmarks.pgvector [--quick]
        python -m benchmarks.pgvector --scale 1000000 --dim 768 --build-memory 3GB
+       python -m benchmarks.pgvector --orm 20000
 
 The baseline is fast code written by hand: psycopg, binary COPY of rows packed by NumPy, binary parameters, prepared
 statements, and a table with an id, the vector and the filtered field. Measured in turn on both sides:
@@ -14,7 +15,7 @@ HNSW and the filter are measured in single and half precision, all others in sin
 
 The server is that of ENCVEC_TEST_DSN (a role that may create databases), or else a temporary one with fsync on.
 --scale loads and indexes a larger collection, streamed, by HNSW over half-precision vectors, and reports the memory of
-client and server.
+client and server. --orm compares searches of mapped classes: see `benchmarks.orm`.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from typing import Any
 import click
 import numpy as np
 
+from benchmarks import orm
 from benchmarks.datasets import Dataset, load
 from benchmarks.postgres import Memory, Watched, spent
 from benchmarks.report import Row, Show, Target, one_thread, options, publish
@@ -319,10 +321,13 @@ def scale(n: int, dim: int, memory: str, show: Show) -> tuple[list[Row], list[Ta
 @click.option("--scale", "n", type=int, help="Load and index N vectors, and report memory.")
 @click.option("--dim", type=int, default=768, show_default=True, help="Dimensions of these vectors.")
 @click.option("--build-memory", "memory", default="512MB", show_default=True, help="Memory for an index build.")
+@click.option("--orm", "mapped", type=int, help="Search mapped classes of N vectors, with objects loaded.")
 @options
-def main(n: int | None, dim: int, memory: str, quick: bool, as_json: bool, out: str | None) -> None:
+def main(n: int | None, dim: int, memory: str, mapped: int | None, quick: bool, as_json: bool, out: str | None) -> None:
     """Measure the PostgreSQL store."""
-    if n is not None:
+    if mapped is not None:
+        publish("pgvector-orm", lambda show: orm.run(mapped, quick, show), quick, as_json, out)
+    elif n is not None:
         publish("pgvector-scale", lambda show: scale(n, dim, memory, show), quick, as_json, out)
     else:
         publish("pgvector", lambda show: run(quick, show), quick, as_json, out)

@@ -41,6 +41,17 @@ def test_quick_run(tmp_path, name):
 
 
 @pytest.mark.slow
+def test_mapped_classes_quickly():
+    done = python("benchmarks.pgvector", "--orm", "600", "--quick", "--json")
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    rows = [line for line in lines if line["kind"] == "row"]
+    assert {row["what"] for row in rows} == {"plaintext", "encrypted"}
+    assert all(row["recall@10"] >= 0.9 and row["cpu_ms"] > 0 for row in rows)
+    assert rows[-1]["recall@10"] == 1
+    assert rows[-1]["p50_ratio"] > 0
+
+
+@pytest.mark.slow
 def test_cells_quickly():
     lines = [json.loads(line) for line in python("benchmarks.cells", "--quick", "--json").stdout.splitlines()]
     rows = {line["what"]: line for line in lines if line["kind"] == "row"}

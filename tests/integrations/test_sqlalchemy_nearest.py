@@ -6,9 +6,9 @@ import sys
 
 import numpy as np
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import event, select, text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session, aliased, with_loader_criteria
 
 from encvec_store import errors
 from encvec_store.data import METRICS
@@ -140,6 +140,53 @@ def test_a_filter_that_passes_only_what_is_far(session, made, monkeypatch):
     far = [int(title) for title in best(V[0], range(300), 300)[-20:]]
     found = titles(session, made, V[0], 10, made.Item.title.in_([str(i) for i in far]))
     assert found == best(V[0], far, 10)
+
+
+@pytest.fixture
+def sent(session):
+    """The statements that were sent, and whether SQLAlchemy compiled each anew."""
+    found = []
+
+    def note(connection, cursor, statement, parameters, context, many):
+        found.append(context.cache_hit.name)
+
+    event.listen(session.get_bind(), "before_cursor_execute", note)
+    yield found
+    event.remove(session.get_bind(), "before_cursor_execute", note)
+
+
+def test_a_search_of_what_is_unchanged_is_two_statements_which_are_compiled_once(session, made, sent):
+    bulk_insert(session, made.Item, rows(60))
+    session.commit()
+    for i in range(2):
+        assert titles(session, made, V[i], 1) == [str(i)]
+    for i, at_most in ((3, 40), (5, 50)):
+        sent.clear()
+        assert titles(session, made, V[i], 1) == [str(i)]
+        assert sent == ["CACHE_HIT"] * 2
+        names = [str(j) for j in range(at_most)]
+        assert titles(session, made, V[45], 1, made.Item.title.in_(names)) == best(V[45], range(at_most), 1)
+    sent.clear()
+    assert titles(session, made, V[4], 1, made.Item.title == "4") == ["4"]
+    assert titles(session, made, V[4], 1, made.Item.title == "6") == ["6"], "equal but for its value"
+    assert sent[-3:] == ["CACHE_HIT"] * 3
+
+
+def test_statements_that_only_differ_in_what_their_cache_keys_leave_out(session, made):
+    """Aliases change places, and criteria change their values."""
+    bulk_insert(session, made.Item, rows(40))
+    session.commit()
+    Item = made.Item
+    one, two = aliased(Item), aliased(Item)
+    for first, second, found in ((one, two, ("8", "9")), (two, one, ("9", "8"))):
+        asked = select(first.title, second.title).join(second, first.title != second.title)
+        asked = asked.where(first.title.in_(["8", "9"]), second.title.in_(["8", "9"]))
+        (hit,) = nearest(session, asked, one.embedding, V[8], 1)
+        assert hit.item == found
+    for name in ("3", "4"):
+        criteria = with_loader_criteria(Item, Item.title == name)
+        (hit,) = nearest(session, select(Item.title).options(criteria), Item.embedding, V[5], 1)
+        assert hit.item == name
 
 
 def test_distances_in_sql_name_the_replacement(made):

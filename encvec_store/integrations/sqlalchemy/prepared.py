@@ -30,7 +30,9 @@ class Searched:
         self.loaded = _loaded_keys(self.element, self.keys)
         self.packed = self.kind.packed(self.element)
         self.entries = companions.rows.alias("encvec_rows")
-        self.joined = and_(joined(companions, self.entries, self.keys), ~self.entries.c.gone)
+        c = self.entries.c
+        live = any_(bindparam("encvec_live", type_=ARRAY(BigInteger)))
+        self.joined = and_(joined(companions, self.entries, self.keys), ~c.gone, c.version == live)
         # cache keys of aliases have no names: in a statement with two of them, each would pass for the other
         self._named = getattr(self.element, "table", None) is not None and not _is_alias(self.element)
         self._asked: dict[Any, tuple[Any, Asked]] = {}
@@ -46,16 +48,15 @@ class Searched:
         return found
 
     def asked(self, statement: Select[Any]) -> tuple[Asked, dict[str, Any]]:
-        """Return the statements for one that is searched, and the values of its own parameters."""
-        key = self._key(statement)
+        """Return the statements for one that is searched, and values of parameters that do not depend on the query."""
+        live, key = {"encvec_live": list(self.kind.cipher.live)}, self._key(statement)
         if key is None:
-            return Asked(self, statement), {}
-        live = self.kind.cipher.live
-        known = self._asked.get((key.key, live))
+            return Asked(self, statement), live
+        known = self._asked.get(key.key)
         if known is None:
-            known = _put(self._asked, (key.key, live), (key, Asked(self, statement)))
+            known = _put(self._asked, key.key, (key, Asked(self, statement)))
         binds = zip(known[0].bindparams, key.bindparams, strict=True)
-        return known[1], {mine.key: given.effective_value for mine, given in binds}
+        return known[1], {**live, **{mine.key: given.effective_value for mine, given in binds}}
 
     def _key(self, statement: Any) -> Any:
         """Return the cache key; None if a statement with an equal one may yet be another."""
@@ -68,11 +69,13 @@ class Searched:
 
 
 class Asked:
-    """What is asked of the database in a search of one statement."""
+    """What is asked of the database in a search of one statement.
+
+    `encvec_live` are the key versions that can be read.
+    """
 
     def __init__(self, searched: Searched, statement: Select[Any]) -> None:
         self._searched, self._statement = searched, statement
-        self._live = searched.kind.cipher.live
         self._made: dict[str, Any] = {}
 
     def columns(self, *columns: Any) -> Any:
@@ -85,8 +88,7 @@ class Asked:
         return asked
 
     def _entries(self, *columns: Any) -> Any:
-        searched = self._searched
-        return self.columns(*columns).where(searched.joined, searched.entries.c.version.in_(self._live))
+        return self.columns(*columns).where(self._searched.joined)
 
     @property
     def ranked(self) -> Any:
@@ -119,8 +121,10 @@ class Asked:
         made = self._made.get("loaded")
         if made is None:
             keys: Any = self._searched.keys
-            key = keys[0] if len(keys) == 1 else tuple_(*keys)
-            chosen = key.in_(bindparam("encvec_keys", type_=key.type, expanding=True))
+            if len(keys) == 1:  # an array: SQLAlchemy writes the SQL of an IN anew each time
+                chosen = keys[0] == any_(bindparam("encvec_keys", type_=ARRAY(keys[0].type)))
+            else:
+                chosen = tuple_(*keys).in_(bindparam("encvec_keys", type_=tuple_(*keys).type, expanding=True))
             made = self._statement.add_columns(self._searched.packed).order_by(None).limit(None).offset(None)
             made = self._made["loaded"] = made.where(chosen)
         return made

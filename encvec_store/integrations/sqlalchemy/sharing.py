@@ -7,7 +7,19 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, Text, bindparam, cast, column, func, select, table
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    Text,
+    bindparam,
+    cast,
+    column,
+    func,
+    literal,
+    literal_column,
+    select,
+    table,
+)
 from sqlalchemy.dialects.postgresql import OID
 
 from ...sealed_index import Index, Snapshot, index_of
@@ -71,10 +83,10 @@ def head_columns(companions: Companions) -> list[Any]:
     if found is None:
         rows, blobs = companions.rows.c, companions.blobs.c
         oid = cast(func.to_regclass(bindparam("encvec_table", type_=Text())), OID)
+        names = [literal(f"{companions.base}_{part}", Text()) for part in KINDS]  # no list of values: see `Asked`
+        enabled = [literal_column("'O'"), literal_column("'A'")]
         triggers = select(func.count()).where(
-            _TRIGGERS.c.tgrelid == oid,
-            _TRIGGERS.c.tgname.in_([f"{companions.base}_{part}" for part in KINDS]),
-            _TRIGGERS.c.tgenabled.in_(["O", "A"]),
+            _TRIGGERS.c.tgrelid == oid, _TRIGGERS.c.tgname.in_(names), _TRIGGERS.c.tgenabled.in_(enabled)
         )
         life = select(blobs.content).where(blobs.name == INCARNATION_NAME, blobs.part == 0)
         newest = select(func.max(rows.xid)).where(rows.xid < HORIZON)
