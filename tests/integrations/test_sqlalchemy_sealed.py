@@ -311,6 +311,8 @@ def test_row_level_security_decides(orm_dsn, made):
         session.commit()
         try:
             for titles in ("1,2,3", "4", "2,7"):
+                with Session(session.get_bind()) as mine:  # the owner's index is the one that was used last
+                    assert len(nearest(mine, select(made.Item.title), made.Item.embedding, V[0], 10)) == 10
                 with Session(session.get_bind()) as theirs:
                     ask(theirs, f'SET LOCAL ROLE "{schema}_app"')
                     ask(theirs, f"SET LOCAL app.titles = '{titles}'")
