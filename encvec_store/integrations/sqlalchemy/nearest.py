@@ -24,7 +24,7 @@ from .building import build_soon
 from .cipher import plain_array
 from .columns import column_of
 from .context import Bind, connection_of
-from .prepared import Asked, Searched
+from .prepared import ColumnSearch, SearchStatements
 from .search import Ranked, rerank
 from .sharing import HEAD, SharedIndex
 from .types import EncryptedVector
@@ -127,7 +127,7 @@ class _Search:
         k: int,
     ) -> None:
         self.bind, self.connection, self.statement, self.query, self.k = bind, connection, statement, query, k
-        self.sql = Searched.of(column)
+        self.sql = ColumnSearch.of(column)
         self.kind = self.sql.kind
         self.asked, self.values = self.sql.asked(statement)
 
@@ -203,7 +203,7 @@ class _Search:
         sql = self.sql
         cell = type_coerce(sql.element, LargeBinary())
         live = [version.to_bytes(4, "big") for version in self.kind.cipher.live]
-        asked = Asked(sql, self.statement).columns(*sql.loaded, sql.packed)
+        asked = SearchStatements(sql, self.statement).columns(*sql.loaded, sql.packed)
         asked = asked.where(func.substring(cell, *_VERSION, type_=LargeBinary()).in_(live))
         best = _Best(self)
         for some in self.bind.execute(asked).partitions(_CHUNK):

@@ -13,13 +13,13 @@ from .following import joined
 from .sharing import head_columns
 from .types import EncryptedVector
 
-__all__ = ["Asked", "Searched"]
+__all__ = ["ColumnSearch", "SearchStatements"]
 
 _KEPT = 64
 """Columns and aliases whose SQL is kept, and statements of each."""
 
 
-class Searched:
+class ColumnSearch:
     """SQL over one sealed column of a table or alias."""
 
     def __init__(self, column: Any) -> None:
@@ -35,26 +35,26 @@ class Searched:
         self.joined = and_(joined(companions, self.entries, self.keys), ~c.gone, c.version == live)
         # cache keys of aliases have no names: in a statement with two of them, each would pass for the other
         self._named = getattr(self.element, "table", None) is not None and not _is_alias(self.element)
-        self._asked: dict[Any, tuple[Any, Asked]] = {}
+        self._asked: dict[Any, tuple[Any, SearchStatements]] = {}
 
     @classmethod
-    def of(cls, column: Any) -> Searched:
+    def of(cls, column: Any) -> ColumnSearch:
         """Return the SQL of a mapped attribute or column, the same each time."""
         element = _element(column)
-        kept: dict[int, Searched] = column_of(column).type.companions.searched  # type: ignore[attr-defined]
+        kept: dict[int, ColumnSearch] = column_of(column).type.companions.searched  # type: ignore[attr-defined]
         found = kept.get(id(element))  # it holds the element, so this number stands for no other one
         if found is None:
             found = _put(kept, id(element), cls(column))
         return found
 
-    def asked(self, statement: Select[Any]) -> tuple[Asked, dict[str, Any]]:
+    def asked(self, statement: Select[Any]) -> tuple[SearchStatements, dict[str, Any]]:
         """Return the statements for one that is searched, and values of parameters that do not depend on the query."""
         live, key = {"encvec_live": list(self.kind.cipher.live)}, self._key(statement)
         if key is None:
-            return Asked(self, statement), live
+            return SearchStatements(self, statement), live
         known = self._asked.get(key.key)
         if known is None:
-            known = _put(self._asked, key.key, (key, Asked(self, statement)))
+            known = _put(self._asked, key.key, (key, SearchStatements(self, statement)))
         binds = zip(known[0].bindparams, key.bindparams, strict=True)
         return known[1], {**live, **{mine.key: given.effective_value for mine, given in binds}}
 
@@ -68,13 +68,13 @@ class Searched:
         return key
 
 
-class Asked:
+class SearchStatements:
     """What is asked of the database in a search of one statement.
 
     `encvec_live` are the key versions that can be read.
     """
 
-    def __init__(self, searched: Searched, statement: Select[Any]) -> None:
+    def __init__(self, searched: ColumnSearch, statement: Select[Any]) -> None:
         self._searched, self._statement = searched, statement
         self._made: dict[str, Any] = {}
 
