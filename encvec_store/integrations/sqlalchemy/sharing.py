@@ -83,9 +83,7 @@ def head_columns(companions: Companions) -> list[Any]:
     if found is None:
         rows, blobs = companions.rows.c, companions.blobs.c
         oid = cast(func.to_regclass(bindparam("encvec_table", type_=Text())), OID)
-        names = [
-            literal(f"{companions.base}_{part}", Text()) for part in KINDS
-        ]  # no list of values: see `SearchStatements`
+        names = [literal(f"{companions.base}_{part}", Text()) for part in KINDS]
         enabled = [literal_column(sign, Text()) for sign in ("'O'", "'A'")]
         triggers = select(func.count()).where(
             _TRIGGERS.c.tgrelid == oid, _TRIGGERS.c.tgname.in_(names), _TRIGGERS.c.tgenabled.in_(enabled)
