@@ -5,8 +5,9 @@ import pytest
 
 from encvec_store import errors, low_level
 from encvec_store.engine import read, search
-from encvec_store.engine.candidates import columns, sealed
+from encvec_store.engine.candidates import sealed
 from encvec_store.maintenance import rewrite as rewriting
+from encvec_store.sealed_index import filling
 from encvec_store.sealed_index import index as following
 from tests.kits import oracle
 from tests.stores.contract import DIM
@@ -51,7 +52,7 @@ class SnapshotsContract:
     @pytest.fixture
     def in_pages(self, monkeypatch):
         monkeypatch.setattr(read, "_CHUNK", 10)
-        monkeypatch.setattr(columns, "_AT_ONCE", 10)
+        monkeypatch.setattr(filling, "_AT_ONCE", 10)
 
     @pytest.mark.parametrize("method", ["rows", "following"])
     def test_update_beside_the_filter_of_a_search(self, pair, interrupt, method):
