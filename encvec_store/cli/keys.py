@@ -233,9 +233,9 @@ def export(unsafe_cleartext: bool, place: Place, as_json: bool) -> int:
 @keys.command("import")
 @place_options
 def import_(place: Place, as_json: bool) -> None:
-    """Store a keyset that `encvec keys export` printed; it is read from standard input.
+    """Store a keyset that `encvec keys export` printed.
 
-    It is wrapped as the key URI says. Nothing is replaced: there must be no keyset yet.
+    It is read from standard input, and wrapped as the key URI says. Nothing is replaced: there must be no keyset yet.
 
     \b
     Example, taking a keyset from another machine:
@@ -256,8 +256,9 @@ def import_(place: Place, as_json: bool) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask before the keyset is stored in clear.")
 @place_options
 def rewrap(wrapper: str, yes: bool, place: Place, as_json: bool) -> int:
-    """Wrap the keyset by another WRAPPER: passphrase, none, or a key service with its key, such as vault:app.
+    """Wrap the keyset by another WRAPPER.
 
+    WRAPPER is passphrase, none, or a key service with its key, such as vault:app.
     The keys stay the same, and no record is touched. Earlier copies of the keyset still open as before. For the
     wrapper `passphrase`, the new passphrase is taken as by `encvec keys passphrase`. From then on use the key URI that
     is shown.

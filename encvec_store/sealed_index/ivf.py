@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ..data.arrays import Matrix
 from ..indexes.faiss import omp_threads
 from .arrays import Array
-from .faissing import Searched, checked, faiss, fill, measure_of, points_of, range_of, view, width_of
+from .faissing import Searched, checked, faiss, fill, measure_of, points_of, range_of, view, wanted_of, width_of
 from .graph import Positions
 
 __all__ = ["Ivf", "centroids_of", "lists_for", "lists_of", "quantizer_of", "ranges_of"]
@@ -76,9 +76,10 @@ class Ivf(Searched):
 
     def effort(self, limit: int, passing: int) -> int:
         """Return how many lists a search of all vectors reads; 0 if a scan is cheaper."""
-        if 3 * limit >= passing or passing <= 1_000:
+        more = wanted_of(limit, passing / self.count)
+        if 3 * max(limit, more * passing / self.count) >= passing or passing <= 1_000:
             return 0
-        wanted = max(_PROBES_LEAST, self.lists * _PROBED) * math.sqrt(max(1.0, limit / 30))
+        wanted = max(_PROBES_LEAST, self.lists * _PROBED) * math.sqrt(max(1.0, more / 30))
         if self.metric == "ip":  # products rank lists less well than distances do
             wanted *= 2
         return min(self.lists, math.ceil(wanted))

@@ -66,7 +66,8 @@ def test_records_enter_the_graph_once(load, encvec, monkeypatch):
         entered.append(len(rows))
         return grown(metric, into, kind, version, rows, *more)
 
-    monkeypatch.setattr("encvec_store.sealed_index.builder.grown", noted)
+    for module in ("builder", "steps"):
+        monkeypatch.setattr(f"encvec_store.sealed_index.{module}.grown", noted)
     assert load().code == 0
     assert sum(entered) <= N, entered
 
@@ -87,7 +88,8 @@ def test_interrupted_while_it_builds(load, encvec, built, monkeypatch):
             raise KeyboardInterrupt
         return real(*given, **how)
 
-    monkeypatch.setattr("encvec_store.sealed_index.builder.grown", interrupted)
+    for module in ("builder", "steps"):
+        monkeypatch.setattr(f"encvec_store.sealed_index.{module}.grown", interrupted)
     answer = load()
     assert answer.code == 130
     assert stored_rows(encvec) >= 110

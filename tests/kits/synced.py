@@ -85,5 +85,14 @@ class Synced:
     def __exit__(self, *error):
         self._loop.run(self._async.__aexit__(*error))
 
+    def __len__(self):  # a coroutine cannot answer len and in: `count` and `get` do
+        return self.count()
+
+    def __contains__(self, id):
+        return bool(self.get([id]))
+
+    def __bool__(self):
+        return True
+
     def __repr__(self):
         return repr(self._async)

@@ -106,7 +106,7 @@ def test_an_unknown_url_lists_the_known_and_shows_no_secret(call, url):
 
 
 def test_a_mistyped_url_does_not_show_its_password():
-    with pytest.raises(UriError, match=r"got postgrseql:$"):
+    with pytest.raises(UriError, match=r"got postgrseql:\. A path must begin with \./ or /$"):
         open_connection(f"postgrseql://me:{SECRET}@host/db")
 
 
@@ -155,9 +155,9 @@ def test_keyset_storages_and_wrappers_of_another_package(install):
     keyset.rotate()
     assert keyset.uri == "shelf:a?wrap=box:k"
     assert Keyset.open(keyset.uri).root(2) == keyset.root(2)
-    with pytest.raises(UriError, match=r"file:, env:, memory:, shelf:, got other:"):
+    with pytest.raises(UriError, match=r"file:, env:, memory:, keyring:, shelf:, got other:"):
         Keyset.open("other:a")
-    with pytest.raises(UriError, match=r"none, passphrase, box, got 'other'"):
+    with pytest.raises(UriError, match=r"none, passphrase, .*, box, got 'other'"):
         Keyset.open("shelf:a", wrap="other")
 
 

@@ -57,7 +57,9 @@ class Sources:
 
     def stats(self, index_dim: int) -> dict[str, Any]:
         """Say what a store that watches sees of searches. See `Collection.stats`."""
-        return {"server_sees": _RANKED} if index_dim else self._sealed.stats()
+        if not index_dim:
+            return self._sealed.stats()
+        return {"reads": None, "threat": None, "server_sees": _RANKED, "remembered_bytes": 0}
 
     def matching(self, config: CollectionConfig, node: Filter) -> Matching | None:
         """Return the rows that satisfy a filter; None if that is not in memory. See `SealedSource.matching`."""

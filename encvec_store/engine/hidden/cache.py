@@ -19,7 +19,6 @@ import numpy as np
 from ...crypto.read_cache import read_cache_key_version
 from ...data.arrays import Rows
 from ...errors import AuthenticationError, KeyUnavailableError, StaleConfigError, StoreUnreachableError
-from ...indexes.faiss.locks import FileLock
 from ...runtime.concurrency import in_thread, sleep
 from ...sealing.keyring import Keyring
 
@@ -58,6 +57,8 @@ class BucketFile:
     """
 
     def __init__(self, folder: Path, name: str, keyring: Keyring) -> None:
+        from ...indexes.faiss.locks import FileLock  # FAISS takes long to load, and few searches need this
+
         self._keyring, self.life = keyring, -1
         try:
             in_thread(folder.mkdir, parents=True, exist_ok=True, mode=0o700)

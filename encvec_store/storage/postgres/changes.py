@@ -13,7 +13,7 @@ from psycopg.errors import UndefinedTable
 
 from ...data.arrays import Rows
 from ...data.filters import Predicate
-from ...errors import StoreUnreachableError
+from ...errors import CollectionNotFoundError, StoreUnreachableError
 from ..protocol import BUSY, Changes
 from ..ranges import ADDED, BYTES_MOST, ENTRIES_MOST, KEPT, REMOVED, unpacked
 from .reading import RecordsReader
@@ -91,7 +91,10 @@ def changed(records: RecordsReader, since: int, content: int, stamp: int | None)
         sent = (np.array(some, np.int64), records.envelopes(sealed)) if some else None
         return Changes(generation, now, current, partitions, went, False, next_row, index_dim, sent)
 
-    return records.on_content(work)
+    try:
+        return records.on_content(work)
+    except CollectionNotFoundError:
+        return _gone(since, content)
 
 
 def following(records: RecordsReader, since: int, content: int, predicate: Predicate) -> tuple[Changes | None, Rows]:
