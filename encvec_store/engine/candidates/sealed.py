@@ -232,5 +232,4 @@ def _still(seen: Found, lists: list[Rows]) -> Found | None:
     places = np.flatnonzero(np.isin(seen.rows, wanted))
     if len(places) < len(wanted):
         return None
-    payloads = {row: payload for row, payload in seen.payloads.items() if row in set(wanted.tolist())}
-    return Found(lists, seen.rows[places], seen.vectors[places], seen.heads[places], payloads)
+    return Found(lists, seen.rows[places], seen.vectors[places], seen.heads[places], seen.payloads)

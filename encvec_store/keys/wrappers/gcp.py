@@ -40,14 +40,7 @@ class GcpKmsWrapper(ServiceWrapper):
             raise UriError(f"the wrapper must be {self.name}:{self.key_is}, got {self.name}:{self.key}")
 
     def wrap(self, key: bytes, context: Context) -> tuple[bytes, dict[str, str]]:
-        bound = encoded(context)
-        request = {
-            "name": self.key,
-            "plaintext": key,
-            "plaintext_crc32c": _crc(key),
-            "additional_authenticated_data": bound,
-            "additional_authenticated_data_crc32c": _crc(bound),
-        }
+        request = self._request("plaintext", key, context)
         client = self._client()
         with hushed(*_LIBRARIES):
             answer = client.encrypt(request=request, retry=None, timeout=TIMEOUT)
@@ -57,20 +50,24 @@ class GcpKmsWrapper(ServiceWrapper):
         return answer.ciphertext, {}
 
     def unwrap(self, wrapped: bytes, context: Context, more: Mapping[str, str]) -> bytes:
-        bound = encoded(context)
-        request = {
-            "name": self.key,
-            "ciphertext": wrapped,
-            "ciphertext_crc32c": _crc(wrapped),
-            "additional_authenticated_data": bound,
-            "additional_authenticated_data_crc32c": _crc(bound),
-        }
+        request = self._request("ciphertext", wrapped, context)
         client = self._client()
         with hushed(*_LIBRARIES):
             answer = client.decrypt(request=request, retry=None, timeout=TIMEOUT)
         if answer.plaintext_crc32c != _crc(answer.plaintext):
             raise KeyServiceError("Google Cloud KMS: its answer was damaged on its way: try again")
         return bytes(answer.plaintext)
+
+    def _request(self, what: str, content: bytes, context: Context) -> dict[str, Any]:
+        """Return a request with its content, the context, and a checksum of each."""
+        bound = encoded(context)
+        return {
+            "name": self.key,
+            what: content,
+            f"{what}_crc32c": _crc(content),
+            "additional_authenticated_data": bound,
+            "additional_authenticated_data_crc32c": _crc(bound),
+        }
 
     def failure(self, error: Exception) -> KeysetError | None:
         core, auth = need("google.api_core.exceptions", "gcp"), need("google.auth.exceptions", "gcp")
