@@ -17,7 +17,7 @@ from hypothesis import settings
 # Test files import kits and contracts. Rewritten, their asserts explain a failure as those of test files do.
 pytest.register_assert_rewrite("tests.kits", "tests.stores.contract", "tests.storage", "tests.indexes.contract")
 
-from tests.kits.postgres import pg_dsn, pg_place, pg_plain, pg_server, pg_shared, pg_template  # noqa: E402, F401
+from tests.kits.postgres import pg_alone, pg_dsn, pg_place, pg_plain, pg_server, pg_shared, pg_template  # noqa: E402, F401
 
 # Machines under load miss deadlines, and a CI run must fail the same way twice: no deadline, no chance.
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)

@@ -103,10 +103,10 @@ def test_a_flipped_byte_of_the_schema(saved, keyset):
         open_again(FAISS.format(folder), keyset)
 
 
-def test_a_flipped_byte_of_the_index_cache(saved, keyset, tmp_path):
+def test_a_flipped_byte_of_the_index_cache(saved, keyset, tmp_path, caplog):
     """It is healed from the records."""
     folder, expected = saved
-    logging.getLogger("encvec_store").setLevel(logging.ERROR)
+    caplog.set_level(logging.ERROR, "encvec_store")
     rng = random.Random(8)
     files = [path.relative_to(folder) for path in sorted((folder / "index").rglob("*")) if path.is_file()]
     assert len(files) >= 4
@@ -126,7 +126,6 @@ def test_a_flipped_byte_of_the_index_cache(saved, keyset, tmp_path):
             check(things, expected)
             store.close()
             shutil.rmtree(copy)
-    logging.getLogger("encvec_store").setLevel(logging.NOTSET)
 
 
 def test_index_files_cut_short_missing_or_of_another_time(saved, keyset, tmp_path):

@@ -208,7 +208,7 @@ def test_without_triggers_everything_is_scanned_and_said_once(session, made, cap
     session.commit()
     assert titles(session, made, V[3], 1) == ["3"]
     ask(session, "DROP FUNCTION items_embedding_follow() CASCADE")
-    bulk_insert(session, made.Item, rows(20, 20))
+    bulk_insert(session, made.Item, [*rows(20, 20), {"title": "none", "embedding": None}])
     session.commit()
     with caplog.at_level(logging.WARNING, logger="encvec_store"):
         for _ in range(2):

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
@@ -131,6 +131,21 @@ def pg_place(pg_shared: str) -> Iterator[Place]:
         made = "SELECT nspname FROM pg_namespace WHERE starts_with(nspname, %s)"
         for (schema,) in connection.execute(made, [place.schema]).fetchall():
             connection.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(schema)))
+
+
+@pytest.fixture(scope="module")
+def pg_alone(pg_server: Server) -> Iterator[str]:
+    """The DSN of a database on a server that only this module uses and that vacuums nothing by itself.
+
+    So nothing but the test decides where PostgreSQL puts rows: elsewhere, an open transaction of another test keeps
+    dead rows in their place. On a server that `ENCVEC_TEST_DSN` names, this holds as far as that server is idle.
+    """
+    with ExitStack() as stack:
+        server = pg_server
+        if server.local is not None:
+            own = stack.enter_context(LocalServer(settings={"autovacuum": "off"}))
+            server = Server(own.dsn, "postgres", own)
+        yield stack.enter_context(copied(server, "template0"))
 
 
 @pytest.fixture

@@ -121,6 +121,11 @@ class ColumnCipher:
         return self.keyring().live
 
     @property
+    def dead(self) -> tuple[int, ...]:
+        """The key versions that open nothing any more. Rows of others are opened: a false version is noticed then."""
+        return tuple(sorted(self.keyring().dead))
+
+    @property
     def versions(self) -> tuple[KeyVersion, ...]:
         """All key versions, without their root keys."""
         return self.keyring().versions

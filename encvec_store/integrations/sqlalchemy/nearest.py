@@ -202,9 +202,9 @@ class _Search:
         """Compare all vectors that the statement selects."""
         sql = self.sql
         cell = type_coerce(sql.element, LargeBinary())
-        live = [version.to_bytes(4, "big") for version in self.kind.cipher.live]
+        dead = [version.to_bytes(4, "big") for version in self.kind.cipher.dead]
         asked = SearchStatements(sql, self.statement).columns(*sql.loaded, sql.packed)
-        asked = asked.where(func.substring(cell, *_VERSION, type_=LargeBinary()).in_(live))
+        asked = asked.where(cell.is_not(None), func.substring(cell, *_VERSION, type_=LargeBinary()).not_in(dead))
         best = _Best(self)
         for some in self.bind.execute(asked).partitions(_CHUNK):
             best.add([tuple(row[:-1]) for row in some], [bytes(row[-1]) for row in some])

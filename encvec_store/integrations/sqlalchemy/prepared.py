@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import ARRAY, BigInteger, Integer, Select, Table, and_, any_, bindparam, or_, tuple_
+from sqlalchemy import ARRAY, BigInteger, Integer, Select, Table, all_, and_, any_, bindparam, or_, tuple_
 
 from .columns import column_of
 from .following import joined
@@ -31,8 +31,8 @@ class ColumnSearch:
         self.packed = self.kind.packed(self.element)
         self.entries = companions.rows.alias("encvec_rows")
         c = self.entries.c
-        live = any_(bindparam("encvec_live", type_=ARRAY(BigInteger)))
-        self.joined = and_(joined(companions, self.entries, self.keys), ~c.gone, c.version == live)
+        dead = all_(bindparam("encvec_dead", type_=ARRAY(BigInteger)))
+        self.joined = and_(joined(companions, self.entries, self.keys), ~c.gone, c.version != dead)
         # cache keys of aliases have no names: in a statement with two of them, each would pass for the other
         self._named = getattr(self.element, "table", None) is not None and not _is_alias(self.element)
         self._asked: dict[Any, tuple[Any, SearchStatements]] = {}
@@ -49,14 +49,14 @@ class ColumnSearch:
 
     def asked(self, statement: Select[Any]) -> tuple[SearchStatements, dict[str, Any]]:
         """Return the statements for one that is searched, and values of parameters that do not depend on the query."""
-        live, key = {"encvec_live": list(self.kind.cipher.live)}, self._key(statement)
+        dead, key = {"encvec_dead": list(self.kind.cipher.dead)}, self._key(statement)
         if key is None:
-            return SearchStatements(self, statement), live
+            return SearchStatements(self, statement), dead
         known = self._asked.get(key.key)
         if known is None:
             known = _put(self._asked, key.key, (key, SearchStatements(self, statement)))
         binds = zip(known[0].bindparams, key.bindparams, strict=True)
-        return known[1], {**live, **{mine.key: given.effective_value for mine, given in binds}}
+        return known[1], {**dead, **{mine.key: given.effective_value for mine, given in binds}}
 
     def _key(self, statement: Any) -> Any:
         """Return the cache key; None if a statement with an equal one may yet be another."""
@@ -71,7 +71,7 @@ class ColumnSearch:
 class SearchStatements:
     """What is asked of the database in a search of one statement.
 
-    `encvec_live` are the key versions that can be read.
+    `encvec_dead` are the key versions that open nothing any more.
     """
 
     def __init__(self, searched: ColumnSearch, statement: Select[Any]) -> None:
