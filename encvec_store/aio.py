@@ -30,7 +30,7 @@ from .store import Store, open_store
 __all__ = ["AsyncCollection", "AsyncStore", "Opening", "connect"]
 
 P = ParamSpec("P")
-S = TypeVar("S", Store, Collection)
+S = TypeVar("S")
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -72,7 +72,8 @@ def _made(
     async def twin(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> R:
         return turn(self, await self._call(method, self._of, *args, **kwargs))
 
-    twin.__qualname__ = f"Async{method.__qualname__}"
+    owner = "Store" if method.__qualname__.startswith("Store.") else "Collection"  # its verbs stand in several classes
+    twin.__qualname__ = f"Async{owner}.{method.__name__}"
     twin.__module__ = __name__
     return twin
 

@@ -25,14 +25,14 @@ def keyset():
 
 
 def public(kind):
-    return {name for name in vars(kind) if not name.startswith("_")}
+    return {name for name in dir(kind) if not name.startswith("_")}
 
 
 @pytest.mark.parametrize(("plain", "twin"), PAIRS)
 def test_the_two_surfaces_are_the_same(plain, twin):
     assert public(plain) == public(twin)
     for name in public(plain):
-        mine, theirs = vars(twin)[name], vars(plain)[name]
+        mine, theirs = inspect.getattr_static(twin, name), inspect.getattr_static(plain, name)
         assert mine.__doc__ == theirs.__doc__, name
         assert isinstance(mine, property) is isinstance(theirs, property) is (name in INSTANT), name
         if name in INSTANT:

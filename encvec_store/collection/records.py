@@ -1,0 +1,96 @@
+"""Write, read and delete records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..data.ids import Id
+from ..data.records import Record
+from ..engine import read
+from ..engine.write import upsert
+from .base import OpenCollection
+
+__all__ = ["RecordVerbs"]
+
+
+class RecordVerbs(OpenCollection):
+    """What a collection does with records."""
+
+    def upsert(
+        self,
+        ids: Sequence[Id],
+        vectors: npt.ArrayLike,
+        metadata: Sequence[Mapping[str, Any] | None] | None = None,
+        documents: Sequence[str | None] | None = None,
+    ) -> int:
+        """Insert records, replace those whose ids exist, and return how many. On any error nothing is written.
+
+        Args:
+            ids: n distinct strings (1 to 1024 bytes), integers (64 bits) or UUIDs. They come back as they are: 1 and
+                "1" are two ids.
+            vectors: (n, dim) numbers, kept as float32, or as float16 with precision "half".
+            metadata: n mappings of strings to str, int, float, bool, None, bytes, datetime, date, UUID, Decimal,
+                or lists, tuples and dicts of these; types are kept. numpy scalars and other subclasses become the
+                built-in type.
+            documents: n strings (or None), sealed with the records.
+
+        Raises:
+            InputError: wrong shape, NaN, zero vector under cosine, norm above max_norm, repeated id, ...
+            StoreLockedError: another process is writing; try again.
+        """
+        upsert(self._session, ids, vectors, metadata, documents)
+        self._lifecycle.wrote(len(ids))
+        return len(ids)
+
+    def get(self, ids: Sequence[Id], *, include_vectors: bool = True) -> list[Record]:
+        """Return the records with these ids, in the order of `ids`. Unknown ids are left out.
+
+        Raises StoreUnreachableError if one of them was written again before it could be read, each time it tried.
+        """
+        return read.get(self._session, ids, include_vectors=include_vectors)
+
+    def delete(self, ids: Sequence[Id] | None = None, where: Mapping[str, Any] | None = None) -> int:
+        """Delete records by id or by filter, all or nothing. Returns how many. Unknown ids are no error.
+
+        Raises StoreUnreachableError if others write the same records again and again. It says how many were deleted.
+        """
+        return read.delete(self._session, self._sources, ids, where)
+
+    def count(self, where: Mapping[str, Any] | None = None) -> int:
+        """Count records. With a filter, count the readable records that satisfy it."""
+        return read.count(self._session, self._sources, where)
+
+    def scroll(self, where: Mapping[str, Any] | None = None, *, include_vectors: bool = True) -> Iterator[Record]:
+        """Iterate over readable records in the order of their last write, with little memory.
+
+        The records of one upsert come in random order, because the store must not reveal the order they were given in.
+        A record that is updated during the iteration may come twice. A record that stays unchanged comes once.
+        """
+        return (record for page in self._pages(where, include_vectors=include_vectors) for record in page)
+
+    def _pages(self, where: Mapping[str, Any] | None, *, include_vectors: bool) -> Iterator[list[Record]]:
+        return self._kept_open(read.pages(self._session, where, include_vectors=include_vectors))
+
+    def _kept_open(self, pages: Iterator[list[Record]]) -> Iterator[list[Record]]:
+        """Hold the collection until the last page was read."""
+        yield from pages
+
+    def index_vectors(self, ids: Sequence[Id]) -> npt.NDArray[np.float32]:
+        """Return the index vectors of these ids, as a thief would read them from the store: (n, index_dim).
+
+        Use this to try attacks of your own. Raises InputError for an unknown id.
+        """
+        return read.index_vectors(self._session, ids)
+
+    def __len__(self) -> int:
+        return self.count()
+
+    def __bool__(self) -> bool:  # also if it is empty: a truth test must not ask the store
+        return True
+
+    def __contains__(self, id: Id) -> bool:
+        return bool(self.get([id], include_vectors=False))
