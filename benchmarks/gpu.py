@@ -8,7 +8,7 @@ Usage: python -m benchmarks.gpu [--n 200000] [--dim 128] [--json]
     search  what `encvec bench` runs: plaintext beside the `faiss:` store, with flat, IVF and HNSW indexes (on a GPU,
             CAGRA takes the place of HNSW), on both devices
 
-It needs CuPy and a FAISS that was built for GPUs: `pip install 'encvec-store[gpu]'`, in the order that docs/guide.md
+It needs CuPy and a FAISS that was built for GPUs: `pip install 'encvec-store[gpu]'`, in the order that docs/gpu.md
 gives. Without a GPU it says so and exits with 1.
 """
 

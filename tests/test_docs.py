@@ -178,10 +178,13 @@ def test_commands_and_their_options_exist(words):
     command.make_context(name, words, context.parent)
 
 
+def slug(head):
+    return re.sub(r"[^\w\- ]", "", head.lower()).strip().replace(" ", "-")
+
+
 def anchors(text):
     """Return the anchors that GitHub gives to the headings of a page."""
-    heads = re.findall(r"^#+ (.*)$", BLOCK.sub("", text), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", head.lower()).strip().replace(" ", "-") for head in heads}
+    return {slug(head) for head in re.findall(r"^#+ (.*)$", BLOCK.sub("", text), re.MULTILINE)}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -196,10 +199,17 @@ def test_links_lead_somewhere(page):
             assert anchor in anchors(there.read_text(encoding="utf-8")), target
 
 
-def test_the_guide_lists_its_chapters():
-    text = (ROOT / "docs/guide.md").read_text(encoding="utf-8")
-    listed = re.findall(r"\[([^\]]+)\]\(#", text.partition("\n## ")[0])
-    assert listed == re.findall(r"^## (.*)$", text, re.MULTILINE)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_list_of_chapters_lists_them_all(page):
+    text = BLOCK.sub("", page.read_text(encoding="utf-8"))
+    if listed := re.findall(r"\[[^\]]+\]\(#([^)]+)\)", text.partition("\n## ")[0]):
+        assert listed == [slug(head) for head in re.findall(r"^## (.*)$", text, re.MULTILINE)]
+
+
+def test_the_index_lists_every_page():
+    index = (ROOT / "docs/README.md").read_text(encoding="utf-8")
+    pages = {path.name for path in ROOT.glob("docs/*.md")} - {"README.md", "guide.md"}
+    assert pages - set(re.findall(r"\]\(([\w-]+\.md)\)", index)) == set()
 
 
 PLACES = re.findall(

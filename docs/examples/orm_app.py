@@ -54,7 +54,7 @@ def embed(text: str) -> npt.NDArray[np.float32]:
 
 @contextmanager
 def opened(url: str, keyset: str) -> Iterator[Engine]:
-    """Open keys and database, and make the tables (an app in use has migrations: see docs/guide.md)."""
+    """Open keys and database, and make the tables (an app in use has migrations: see docs/sqlalchemy.md)."""
     passphrase = os.environ.get("NOTES_PASSPHRASE")
     try:
         keys["app"] = ev.Keyset.open(keyset, passphrase=passphrase)
