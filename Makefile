@@ -6,7 +6,7 @@ ARGS   ?=
 VENV   := .venv
 PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
-EXTRAS := cli,bench,postgres,embedded,leakage,age,aws,azure,gcp,keyring,pkcs11,vault,dev
+EXTRAS := cli,bench,postgres,embedded,leakage,age,aws,azure,gcp,keyring,pkcs11,vault,docs,dev
 
 # The lock file is made for this platform; elsewhere the ranges in pyproject.toml decide.
 LOCKED_FOR := Linux x86_64
@@ -20,7 +20,7 @@ endif
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-pg15 docker-up docker-down bench peers faces lint format revision coverage hooks lock clean
+.PHONY: help demo test test-pg15 docs docker-up docker-down bench peers faces lint format revision coverage hooks lock clean
 
 help:  ## list the tasks
 	@grep -hE '^[a-z0-9-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z0-9-]+):.*## /  make \1\t/' | expand -t 20
@@ -30,6 +30,10 @@ demo: $(STAMP)  ## the tour, on the data in the repository
 
 test: lint  ## lint, then every test, a process a core (ARGS="-n 0": one)
 	$(PY) -m pytest -n auto --dist worksteal $(ARGS)
+
+docs: $(STAMP)  ## the site, in build/site; warnings are errors, and nothing is fetched
+	@$(VENV)/bin/sphinx-build --quiet --fail-on-warning --keep-going --conf-dir docs . build/site
+	@echo "build/site/index.html"
 
 test-pg15: $(STAMP)  ## the PostgreSQL tests on Debian 12's PostgreSQL 15 and pgvector 0.8.0
 	@PYTHON=$(PY) tests/debian_pg15.sh $(ARGS)

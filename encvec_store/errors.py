@@ -1,5 +1,7 @@
 """Every error that encvec_store raises, in one small tree.
 
+::
+
     EncvecError
     ├── InputError (also ValueError)      the caller's data or arguments; nothing was written
     │   ├── ShapeError                    wrong number of dimensions, columns or rows
