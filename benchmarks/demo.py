@@ -76,8 +76,10 @@ class Demo:
             ev.connect(f"faiss:{self.folder / 'texts'}", keyset=keyset, maintenance="inline") as text_store,
             ev.connect(f"faiss:{self.folder / 'faces'}", keyset=keyset, maintenance="inline") as face_store,
         ):
-            texts = text_store.collection("texts", dim=self.text.dim, fields={"intent": "blind", "words": "sealed"})
-            faces = face_store.collection("faces", dim=self.faces.dim, fields={"person": "blind"})
+            texts = text_store.collection(
+                "texts", self.text.dim, scheme="sketch", fields={"intent": "blind", "words": "sealed"}
+            )
+            faces = face_store.collection("faces", self.faces.dim, scheme="sketch", fields={"person": "blind"})
             self.found["text"] = self.compare("1  Sentences of bank customers", text_store, texts, self.text)
             self.found["faces"] = self.compare("2  Faces", face_store, faces, self.faces)
             self.found["hits"] = self.ask(texts)

@@ -20,6 +20,7 @@ from .indexes.protocol import Connection
 from .indexes.registry import as_url, open_connection
 from .keys.keyset import Keyset
 from .maintenance.lifecycle import MODES, Lifecycle
+from .maintenance.notices import tell_of_ranking, tell_of_unused
 from .maintenance.rewrite import reseal
 from .openings import Openings
 from .runtime.concurrency import Lock
@@ -162,15 +163,16 @@ class Store:
             name: 1 to 255 bytes.
             dim: the number of coordinates of a vector; needed to create.
             metric: "cosine" (default), "l2" or "ip".
-            scheme: how index vectors are encrypted: "sketch" (default), "sap", "sealed", or a mapping with parameters,
-                such as {"name": "sketch", "threat": "watching-server"}. A sketch is fitted on the collection's own
-                vectors, once there are 5,000. Until then vectors are only sealed, and searched in memory.
+            scheme: "sealed" (default): the search runs in this process, and the store ranks nothing. "sketch" or "sap":
+                the store ranks encrypted vectors, which gives more away (docs/threat-model.md). Or a mapping with
+                parameters, such as {"name": "sketch", "beta": 5}. Until it has 5,000 vectors, a sketch is sealed too.
             tenant: the owner. Each tenant has its own keys.
             fields: the policy of each field that filters may name: "sealed", "blind" or "plain". None allows any
                 field, sealed.
             max_norm: for l2 and ip, the largest length of a vector; by default 1.25 times that of the first batch,
-                and with scheme "sealed" any length.
-            oversample: candidates re-ranked per hit (default 10). On an existing collection, for this opening only.
+                and with scheme "sealed" any length is allowed.
+            oversample: for "sketch" and "sap", candidates re-ranked per hit (default 10); for this opening only, if the
+                collection exists. The index of a sealed collection chooses by itself.
             precision: "single" (default) keeps vectors as float32. "half" keeps them as float16, in half the space:
                 they come back rounded to 11 significant bits, and scores are exact for the rounded vectors.
 
@@ -204,6 +206,7 @@ class Store:
                         oversample = None
                     shared = self._openings.add((tenant, name), shared)
         shared.session.config.check_same(dim=dim, **given)
+        tell_of_unused(shared.session.config, given, self._connection.ranked_options)
         reseal(shared.session)
         self._close_unused()
         return shared, None if oversample is None else check_oversample(oversample)
@@ -237,6 +240,7 @@ class Store:
             size = envelope_size(config.dim, config.precision)
             spec = CollectionSpec(tenant, name, config.index_dim, size, half=half, ranked=config.ranked)
             records = self._records.create(spec, keyring.seal_config(config))
+            tell_of_ranking(config.scheme)
         sealed = records.config()
         if keyring is None or not keyring.is_of(sealed):  # another process may have created it first
             keyring = Keyring.of_settings(sealed, self._keyset, tenant, name, at)

@@ -17,6 +17,7 @@ from hypothesis import settings
 # Test files import kits and contracts. Rewritten, their asserts explain a failure as those of test files do.
 pytest.register_assert_rewrite("tests.kits", "tests.stores.contract", "tests.storage", "tests.indexes.contract")
 
+from encvec_store.maintenance import notices  # noqa: E402
 from tests.kits.postgres import pg_alone, pg_dsn, pg_place, pg_plain, pg_server, pg_shared, pg_template  # noqa: E402, F401
 
 # Machines under load miss deadlines, and a CI run must fail the same way twice: no deadline, no chance.
@@ -27,6 +28,17 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.enviro
 # A shell's background job ignores Ctrl-C, and so would the processes that tests start and interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+class _Everything(set[object]):
+    def __contains__(self, item: object) -> bool:
+        return True
+
+
+@pytest.fixture(autouse=True)
+def all_told(monkeypatch):
+    """Say nothing that is said once a process: else a test's log would depend on the tests before it."""
+    monkeypatch.setattr(notices, "_told", _Everything())
 
 
 def pytest_collection_modifyitems(items):

@@ -137,7 +137,7 @@ def run(
       python -m benchmarks.faces.command run --data olivetti-64.npz --model fisherfaces --second texture --out run
       ENCVEC_LFW=lfw python -m benchmarks.faces.command run --out run-lfw
 
-    The exit code is 1 if faces come back from ciphertexts of the default scheme without known pairs: if the lower end
+    The exit code is 1 if faces come back from ciphertexts of `sketch` without known pairs: if the lower end
     of the interval is above chance.
     """
     if (data is None) == (lfw is None):
@@ -177,7 +177,7 @@ def show(results: dict[str, Any]) -> None:
 
 
 def returned(results: dict[str, Any]) -> bool:
-    """Return True if faces come back from the default scheme without known pairs."""
+    """Return True if faces come back from `sketch` without known pairs."""
     way, judge = f"search@{results['iterations']}", results["model"]["name"]
     chance = results["chance"][judge]["accepted"]
     names = ("encrypted", "encrypted_normalised", "wrong_key", "aligned_0")

@@ -19,7 +19,7 @@ __all__ = ["Face", "Gallery", "page", "percent"]
 
 NAMES = {
     "plaintext": ("Plaintext embeddings", "as most databases hold them"),
-    "encrypted": ("Encrypted, the default", "index vectors as they are"),
+    "encrypted": ("Encrypted, sketch", "index vectors as they are"),
     "encrypted_normalised": ("Encrypted, normalised", "brought back to the range of embeddings"),
     "wrong_key": ("Encrypted, a wrong key", "decrypted with a key of the thief's own"),
     "aligned_0": ("Encrypted, aligned", "best attack of the lab, no known pairs"),
@@ -224,7 +224,7 @@ def _tasks(tasks: Mapping[str, Any]) -> str:
                     there = found[name][figure]
                     cells.append(f"{100 * there:.2f} ({100 * (there - plain):+.2f})")
             rows.append(cells)
-    heads = ["Task", "plaintext", "encrypted, the default", "encrypted, sap"]
+    heads = ["Task", "plaintext", "encrypted, sketch", "encrypted, sap"]
     return _table(heads[: len(rows[0])], rows) if rows else ""
 
 

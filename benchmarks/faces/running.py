@@ -21,6 +21,7 @@ from .pictures import png
 from .results import document
 from .setting import Bar
 from .showing import gallery, picture
+from .subjects import SKETCH
 from .tasks import Plain, encrypted, tables
 from .text import Sentences, invert_text
 
@@ -52,7 +53,7 @@ def finish(
 
 
 def run_tasks(experiment: Experiment) -> dict[str, Any]:
-    """Run all tasks on plaintext, under the default scheme and under `sap`: task -> what -> figure."""
+    """Run all tasks on plaintext, under `sketch` and under `sap`: task -> what -> figure."""
     path = experiment.folder / "tasks.json"
     if path.exists():
         kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -61,7 +62,7 @@ def run_tasks(experiment: Experiment) -> dict[str, Any]:
     found: dict[str, Any] = {}
     with experiment.bar("everyday tasks", 3 * _EACH) as advance:
         found["plaintext"] = drawn.run(lambda name, rows: Plain(drawn.vectors, rows), lambda: advance(1))
-        for name, scheme in (("encrypted", None), ("sap", {"name": "sap", "beta": experiment.settings.sap_beta})):
+        for name, scheme in (("encrypted", SKETCH), ("sap", {"name": "sap", "beta": experiment.settings.sap_beta})):
             with (
                 tempfile.TemporaryDirectory() as folder,
                 connect(f"faiss://{Path(folder).absolute().as_posix()}", keyset=Keyset.create("memory:")) as store,

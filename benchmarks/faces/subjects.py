@@ -24,11 +24,23 @@ from encvec_store.store import connect
 
 from .models import Matrix, unit
 
-__all__ = ["PAIRS", "Alignment", "Stolen", "aligned", "as_it_is", "normalised", "stolen", "under_a_wrong_key"]
+__all__ = [
+    "PAIRS",
+    "SKETCH",
+    "Alignment",
+    "Stolen",
+    "aligned",
+    "as_it_is",
+    "normalised",
+    "stolen",
+    "under_a_wrong_key",
+]
 
 Rows = npt.NDArray[np.intp]
 log = logging.getLogger("encvec_store")
 PAIRS = (0, 10, 50)
+SKETCH = {"name": "sketch"}
+"""What is attacked. The default scheme, `sealed`, leaves no index vectors in a store."""
 WHITENED = ("pca-icp", "components", "fobi", "density", "clusters")
 """The lab's attacks without pairs on whitened vectors. All others need the very same photographs."""
 ISOMETRIES = ("coordinates", "pca-icp")
@@ -56,15 +68,14 @@ class Stolen:
         return float(self.scheme.get("beta") or 0.0) / 4
 
 
-def stolen(vectors: Matrix, scheme: Mapping[str, Any] | None = None) -> Stolen:
+def stolen(vectors: Matrix, scheme: Mapping[str, Any] = SKETCH) -> Stolen:
     """Store (n, d) embeddings in a collection under a fresh key, and read its index as a thief would.
 
-    The default scheme has index vectors from 5,000 records on; below that the result is (n, 0).
+    A sketch has index vectors from 5,000 records on; below that the result is (n, 0).
     """
     ids = [f"face {row}" for row in range(len(vectors))]
     with connect("memory:", keyset=Keyset.create("memory:"), maintenance="inline") as store:
-        options: dict[str, Any] = {} if scheme is None else {"scheme": dict(scheme)}
-        faces = store.collection("faces", dim=vectors.shape[1], **options)
+        faces = store.collection("faces", dim=vectors.shape[1], scheme=scheme)
         faces.upsert(ids, vectors)
         return Stolen(faces.stats()["scheme"], faces.index_vectors(ids))
 

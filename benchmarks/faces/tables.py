@@ -20,7 +20,7 @@ RESULTS = Path(__file__).with_name("results.json")
 IN_README = ("lead", "short", "everyday", "pairs")
 _SUBJECTS = {
     "plaintext": "plaintext, as most databases hold them",
-    "encrypted": "encrypted, the default",
+    "encrypted": "encrypted, sketch",
     "encrypted_normalised": "... brought back to the range of embeddings",
     "wrong_key": "... decrypted with a wrong key",
     "aligned_0": "... aligned without the key, no known pairs",
@@ -122,7 +122,7 @@ def _second(rows: Mapping[str, Any]) -> str:
     ours = max(map(most, ("encrypted", "encrypted_normalised", "wrong_key", "aligned_0")))
     return (
         f"Against the stolen photograph itself face-api accepts up to {percent(most('plaintext'))} of the faces "
-        f"rebuilt from plaintext, and {percent(ours)} of those from the default's index vectors without pairs."
+        f"rebuilt from plaintext, and {percent(ours)} of those from the index vectors of a sketch without pairs."
     )
 
 

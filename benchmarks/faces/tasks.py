@@ -235,14 +235,12 @@ def tables(photographs: Photographs, vectors: Matrix, seed: int) -> Tables:
     return Tables(photographs, vectors, gallery, probes, unknown, often, photographs.pairs, limit, seed)
 
 
-def encrypted(store: Store, tables: Tables, scheme: Mapping[str, Any] | None) -> Callable[[str, Rows], Stored]:
-    """Return a function that enrols rows in collections of a store, under a scheme; None is the default."""
+def encrypted(store: Store, tables: Tables, scheme: Mapping[str, Any]) -> Callable[[str, Rows], Stored]:
+    """Return a function that enrols rows in collections of a store, under a scheme."""
 
     def enrol(name: str, rows: Rows) -> Stored:
-        kind = "default" if scheme is None else str(scheme["name"])
-        options: dict[str, Any] = {} if scheme is None else {"scheme": dict(scheme)}
-        dim = tables.vectors.shape[1]
-        made = store.collection(f"{name}-{kind}", dim=dim, metric="cosine", fields={"photo": "blind"}, **options)
+        name, dim = f"{name}-{scheme['name']}", tables.vectors.shape[1]
+        made = store.collection(name, dim=dim, metric="cosine", scheme=scheme, fields={"photo": "blind"})
         return Stored(made, tables.vectors, rows)
 
     return enrol

@@ -124,7 +124,7 @@ def invert_text(
     *,
     pairs: Sequence[int] = PAIRS,
 ) -> dict[str, Any]:
-    """Store the victim's sentences under the default scheme, steal them, and measure what the thief learns of some.
+    """Store the victim's sentences under `sketch`, steal them, and measure what the thief learns of some.
 
     Args:
         victim: what is stored; at least 5,000, because fewer have no index vectors.

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from ..sealing.config import DEFAULT_SCHEME
+from ..sealing.config import DEFAULT_SCHEME, RANKED_SCHEME
 from .bench_report import compare, report
 from .output import emit, note, progress, table
 from .settings import METRIC
@@ -65,7 +65,7 @@ _ALWAYS = ("store", "index", "scheme", "reranked", "recall@1", "recall@10", "p50
 )
 @click.option("--metric", type=METRIC, help="Metric [default: the data's own, else cosine].")
 @click.option(
-    "--scheme", "schemes", multiple=True, metavar="NAME", help="Scheme; repeat for more [default: a new collection's]."
+    "--scheme", "schemes", multiple=True, metavar="NAME", help="Scheme; repeat for more [default: sealed and sketch]."
 )
 @click.option("--beta", "betas", multiple=True, type=float, help="Noise; repeat for more [default: the scheme's].")
 @click.option("-k", "--k", type=click.IntRange(1), default=10, show_default=True, help="Hits per query.")
@@ -136,9 +136,10 @@ def bench(
     out: Path | None,
     as_json: bool,
 ) -> None:
-    """Measure recall, latency, throughput, build time and size: plaintext, the encrypted index alone, and with re-rank.
+    """Measure recall, latency, throughput, build time and size: plaintext, sealed, and ranked by the server.
 
-    Every data set goes into every store and index, under every scheme. All sides hold the same vectors and get the
+    Every data set goes into every store and index, under every scheme. Schemes that the server ranks are measured
+    twice: their encrypted index alone, and with exact re-rank. All sides hold the same vectors and get the
     same queries in turn, on one thread; recall is against exact search. The baseline is plain FAISS for faiss:, and
     plain pgvector for postgresql:. Keys and collections are temporary. Set OPENBLAS_NUM_THREADS=1 and
     OMP_NUM_THREADS=1 to keep NumPy on one thread too.
@@ -162,7 +163,7 @@ def bench(
                 data,
                 store=store,
                 options={key: value for key, value in _options(store, index, storage, device) if value},
-                schemes=_specs(schemes or (DEFAULT_SCHEME,), betas),
+                schemes=_specs(schemes or (DEFAULT_SCHEME, RANKED_SCHEME), betas),
                 precision=precision,
                 efforts=efforts,
                 oversamples=oversamples,

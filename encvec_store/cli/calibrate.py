@@ -1,4 +1,4 @@
-"""`encvec calibrate`: the most noise that keeps a recall target."""
+"""`encvec calibrate`: the most noise that keeps a recall target, for server-ranked schemes."""
 # ruff: noqa: D301 - for click, a line of \b keeps the next lines as they are
 
 from __future__ import annotations
@@ -58,6 +58,8 @@ def calibrate(
     **choices: Any,
 ) -> int:
     """Find the most noise that keeps a recall, and apply it.
+
+    This is for the server-ranked schemes, sketch and sap. The default, sealed, has no noise.
 
     COLLECTION is encrypted anew under the noise found, in one transaction. More noise hides more, and lowers the
     recall of the store's candidates; re-ranking makes the scores exact. The search is simulated on a sample, and the

@@ -34,7 +34,11 @@ vectors_option = click.option("--vectors", is_flag=True, help="Show the vectors 
 @click.option("--vector-file", metavar="FILE", help="Query or queries: .npy, or JSON; `-` is JSON on stdin.")
 @click.option("--id", "id", metavar="ID", help="Search by the vector of this record (which then comes first).")
 @click.option("-k", type=click.IntRange(1), default=10, show_default=True, help="Hits per query.")
-@click.option("--oversample", type=click.IntRange(1, 10_000), help="Candidates re-ranked per hit, for this search.")
+@click.option(
+    "--oversample",
+    type=click.IntRange(1, 10_000),
+    help="Sketch or sap: candidates re-ranked per hit, this time.",
+)
 @click.option("--explain", is_flag=True, help="Show how the search would run, instead of running it.")
 @where_option
 @vectors_option

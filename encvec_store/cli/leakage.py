@@ -25,7 +25,7 @@ __all__ = ["leakage"]
 @click.option("--corpus", metavar="FILE", help="The adversary's vectors, none of the first [default: half of those].")
 @click.option(
     "--subject", "names", multiple=True, metavar="NAME",
-    help="What to attack; again for more [default: what a collection is by default].",
+    help="What to attack; again for more [default: sketch].",
 )  # fmt: skip
 @click.option(
     "--attack", "attacks", multiple=True, metavar="NAME", help="Attacks to run; again for more [default: all]."
@@ -78,9 +78,9 @@ def leakage(
 
     Counts how many records are identified.
 
-    By default this attacks what a collection would hold: the default scheme, with the dimensions, noise and candidates
-    that a collection of as many records chooses. With --collection it attacks what your store holds: it opens the
-    records with your keys, only to count which of them the attacks find.
+    The default scheme, sealed, leaves no index vectors to attack. So by default this attacks sketch, with the
+    dimensions, noise and candidates that a collection of as many records chooses. With --collection it attacks what
+    your store holds: it opens the records with your keys, only to count which of them the attacks find.
 
     Every attack that applies is tried, by an adversary who holds other vectors of the kind (disjoint), the very same
     ones unordered (same), or these among others (superset). The worst row of each subject is printed, with chance and

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from ..collection import Collection
 from ..data.arrays import Matrix
 from ..errors import InputError
+from ..sealing.config import DEFAULT_SCHEME, RANKED_SCHEME
 from ..transfer.batch import sound
 from .columns import Columns
 from .output import note
@@ -94,27 +95,26 @@ def _settings(choices: dict[str, Any], records: int) -> tuple[tuple[int, ...], d
 
 def _subjects(choices: dict[str, Any], sample: Matrix, records: int) -> list[tuple[str, Subject]]:
     """Return what is attacked, with what a collection of `records` records like the sample chooses."""
-    from ..lab.leakage import SUBJECTS, subject
+    from ..lab.leakage import subject
     from ..lab.leakage.registered import defaults
 
     names, k = choices["names"], choices["dims"]
-    usual = defaults(None, sample, records).scheme.name
-    if not names and usual not in SUBJECTS:
-        raise InputError(f"a collection is {usual} by default: there are no index vectors to attack; give --subject")
-    for name in names or (usual,):
+    if not names:
+        note(f"attacking {RANKED_SCHEME}: under {DEFAULT_SCHEME}, the default, a store has no index vectors to attack")
+    for name in names or (RANKED_SCHEME,):
         if name == "sketch" and k is None:
             config = defaults(name, sample, records)
             least = config.scheme.least_records
             if not config.index_dim:
                 raise InputError(
-                    f"a collection of {len(sample):,} records is still sealed: there are no index vectors to attack. "
+                    f"a sketch of {len(sample):,} records is still sealed: there are no index vectors to attack. "
                     f"Give {least:,} vectors or more, or choose the dimensions of a sketch with -k"
                 )
             if records < least:
-                note(f"below {least:,} records a collection is still sealed: attacked are records of a larger one")
+                note(f"below {least:,} records a sketch is still sealed: attacked are records of a larger one")
     dim = sample.shape[1]
     given = {"k": k, "beta": choices["beta"], "cells": choices["cells"], "sample": sample}
-    return [(name, subject(name, dim, **given)) for name in names or (usual,)]
+    return [(name, subject(name, dim, **given)) for name in names or (RANKED_SCHEME,)]
 
 
 def _load(

@@ -10,7 +10,6 @@ import click
 
 from ..data.metrics import METRICS
 from ..errors import MetricError
-from ..sealing.config import DEFAULT_SCHEME
 from ..transfer import metric_names
 
 __all__ = ["METRIC", "new_collection_options", "new_settings"]
@@ -39,11 +38,15 @@ def new_collection_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @click.option("--dim", type=click.IntRange(1), help="New collection: dimension, to have it checked.")
     @click.option("--metric", type=METRIC, help="New collection: metric [default: the file's own, else cosine].")
-    @click.option("--scheme", metavar="NAME", help="New collection: sketch, sap or sealed [default: sketch].")
-    @click.option("--beta", type=float, help="New collection: noise. `encvec calibrate` finds it, also later.")
-    @click.option("--threat", metavar="NAME", help="New collection: stolen-data [default] or watching-server.")
+    @click.option("--scheme", metavar="NAME", help="New collection: sealed [default]; or sketch, sap: the store ranks.")
+    @click.option("--beta", type=float, help="With --scheme sketch or sap: noise. `encvec calibrate` finds it, too.")
+    @click.option("--threat", metavar="NAME", help="With --scheme sketch: stolen-data [default] or watching-server.")
     @click.option("--max-norm", type=float, help="New collection, l2 or ip: longest length of a vector.")
-    @click.option("--oversample", type=click.IntRange(1, 10_000), help="New collection: candidates re-ranked per hit.")
+    @click.option(
+        "--oversample",
+        type=click.IntRange(1, 10_000),
+        help="With --scheme sketch or sap: candidates re-ranked per hit.",
+    )
     @click.option("--precision", metavar="NAME", help="New collection: single [default] or half, in half the space.")
     @click.option(
         "--field", "fields", multiple=True, metavar="NAME=POLICY", help="New collection: sealed, blind or plain."
@@ -59,8 +62,11 @@ def new_settings(options: dict[str, Any]) -> dict[str, Any]:
     """Turn the options of a new collection into arguments of `Store.collection`."""
     scheme, fields = options.pop("scheme"), options.pop("fields")
     given = {name: value for name in ("beta", "threat") if (value := options.pop(name)) is not None}
+    if given and scheme in (None, "sealed"):
+        named = " and ".join(f"--{name}" for name in given)
+        raise click.UsageError(f"{named} must go with --scheme sketch or --scheme sap: sealed has no noise")
     if given:
-        scheme = {"name": scheme or DEFAULT_SCHEME, **given}
+        scheme = {"name": scheme, **given}
     policies: dict[str, str] | None = None
     if fields:
         policies = {}

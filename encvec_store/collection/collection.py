@@ -40,8 +40,9 @@ class Collection(RecordVerbs, SearchVerbs):
     ) -> calibration.Calibration:
         """Choose the largest noise that still meets a recall target, and encrypt all records again with it.
 
-        For `sketch` this also chooses the dimensions and gamma. The profile is always fitted on the collection's own
-        vectors, even if a sample is given. If there are too few of them yet, the choice is kept until there are enough.
+        This is for server-ranked schemes: `sealed` has no noise. For `sketch` it also chooses the dimensions and gamma.
+        The profile is always fitted on the collection's own vectors, even if a sample is given. If there are too few of
+        them yet, the choice is kept until there are enough.
 
         Args:
             sample: (n, dim) vectors like those to be stored; by default up to 20,000 of the collection's own.
@@ -56,7 +57,8 @@ class Collection(RecordVerbs, SearchVerbs):
             progress: called while records are encrypted again.
 
         Raises:
-            CalibrationError: no noise meets the target, or only noise below the floor, or the sample is too small.
+            CalibrationError: the scheme is `sealed`; no noise meets the target, or only noise below the floor; the
+                sample is too small.
             ProfileError: the vectors vary in too few directions.
         """
         found = self._lifecycle.calibrate(

@@ -156,6 +156,8 @@ class Connection:
     """The kind of index wanted for collections whose vectors are searched in this process: auto, flat, hnsw or ivf."""
     lasting: bool = True
     """False if the records go with the connection, so that nothing needs to be kept beside them."""
+    ranked_options: tuple[str, ...] = ()
+    """Options that were given and are for server-ranked schemes only, by name."""
     shared: bool = True
     """True if connections to the same URL see the same records, so that they may share what is in memory."""
 

@@ -94,6 +94,14 @@ class Calibration:
         return asdict(self)
 
 
+def check_noisy(config: CollectionConfig) -> None:
+    """Raise CalibrationError unless the scheme has noise to calibrate."""
+    if not config.scheme.noisy:
+        raise CalibrationError(
+            f"calibrate is for server-ranked schemes (sketch, sap): {config.scheme.name!r} has no noise"
+        )
+
+
 def simulate(
     config: CollectionConfig,
     vectors: Matrix,
@@ -123,8 +131,7 @@ def simulate(
         InputError: an argument is out of range.
     """
     scheme = config.scheme
-    if not scheme.noisy:
-        raise CalibrationError(f"scheme {scheme.name!r} has no noise to calibrate")
+    check_noisy(config)
     k, max_candidates = _integer("k", k), _integer("max_candidates", max_candidates)
     planned_size, seed = _integer("planned_size", planned_size), _integer("seed", seed)
     if not 1 <= k <= max_candidates:

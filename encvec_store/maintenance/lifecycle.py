@@ -271,6 +271,7 @@ class Lifecycle:
         with self.job.turn if apply else nullcontext():
             session = self._session
             config = session.refresh()
+            calibration.check_noisy(config)
             vectors = (
                 session.sample(calibration.MAX_SAMPLE, seed)
                 if sample is None

@@ -11,6 +11,7 @@ from ..engine.write import warn_of_noise
 from ..errors import InputError, NormError
 from ..schemes import scheme
 from ..sealing.config import CollectionConfig, check_max_norm
+from .notices import tell_of_ranking
 
 __all__ = ["SchemeChange", "with_scheme"]
 
@@ -71,6 +72,7 @@ def with_scheme(session: Session, config: CollectionConfig, spec: Any, max_norm:
     )
     if fresh.bounded and (bound is not None or fresh.max_norm is None):
         fresh = _bounded(fresh, _longest(session))
+    tell_of_ranking(fresh.scheme)
     if fresh.scheme.noisy:
         warn_of_noise(fresh, session.sample(_SAMPLE, seed=0))
     return fresh

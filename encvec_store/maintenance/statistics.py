@@ -40,7 +40,7 @@ def statistics(
         "profile": lifecycle.stats(),
         "recall": None if watch is None else watch.stats(),
         "fields": config.policies and {name: policy.value for name, policy in config.policies.items()},
-        "oversample": oversample or config.oversample,
+        "oversample": (oversample or config.oversample) if config.ranked else None,
         "calibration": config.calibration,
         "key_versions": session.key_versions(),
         "cells": lifecycle.cells(),

@@ -74,7 +74,7 @@ class Sealed(Fixed):
         self._refuse()
 
     def _refuse(self) -> NoReturn:
-        raise CalibrationError(f"scheme {self.name!r} has no noise to calibrate")
+        raise CalibrationError(f"calibrate is for server-ranked schemes (sketch, sap): {self.name!r} has no noise")
 
 
 class KeyedSealed(OneCell):

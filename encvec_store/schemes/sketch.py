@@ -95,11 +95,10 @@ class Sketch:
     noisy: ClassVar[bool] = True
     leakage: ClassVar[str] = (
         "Until a profile is fitted: the number and padded sizes of records. Then approximate neighbourhoods: which "
-        "records are near each other, without scale or mean. At the floor, our attacks with thousands of similar "
-        "vectors stay at or near chance (docs/threat-model.md). Whoever holds the very same vectors can tell which "
-        "record is which below beta 5, and so can whoever has some hundred known pairs under one key. Nearly equal "
-        "vectors under several ids have independent noise, which averages out. A server that logs queries learns the "
-        "axes of the data from them, unless threat is 'watching-server'."
+        "records are near each other, without scale or mean. That does not stop an informed thief: the very same "
+        "vectors, labels, several dumps, or some tens of known pairs tell nearly all records of some corpora apart "
+        "(docs/threat-model.md). Nearly equal vectors under several ids have independent noise, which averages out. A "
+        "server that logs queries learns the axes of the data from them, unless threat is 'watching-server'."
     )
 
     def __post_init__(self, threat: str | None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .codec import RecordCodec
-from .config import DEFAULT_OVERSAMPLE, DEFAULT_SCHEME, CollectionConfig
+from .config import DEFAULT_OVERSAMPLE, DEFAULT_SCHEME, RANKED_SCHEME, CollectionConfig
 from .keyring import Keyring
 
-__all__ = ["DEFAULT_OVERSAMPLE", "DEFAULT_SCHEME", "CollectionConfig", "Keyring", "RecordCodec"]
+__all__ = ["DEFAULT_OVERSAMPLE", "DEFAULT_SCHEME", "RANKED_SCHEME", "CollectionConfig", "Keyring", "RecordCodec"]

@@ -27,7 +27,9 @@ MAX_DIM = 16_000
 MOST_K = 1 << 40
 """No collection has so many records. A larger k asks for the same, and would not fit the 64 bits of a store."""
 DEFAULT_OVERSAMPLE = 10
-DEFAULT_SCHEME = "sketch"
+DEFAULT_SCHEME = "sealed"
+RANKED_SCHEME = "sketch"
+"""The server-ranked scheme that tools take where the default has nothing to rank or attack."""
 NORM_MARGIN = 1.25
 
 

@@ -39,7 +39,8 @@ def test_stats(encvec):
     document = encvec("stats", "docs", "--json").document
     assert document.keys() >= {"name", "tenant", "count", "dim", "metric", "scheme", "leakage", "key_versions", "store"}
     text = encvec("stats", "docs").out
-    assert "scheme beta" in text
+    assert document["scheme"] == {"name": "sealed"}
+    assert "scheme name" in text
     assert "leakage" in text
 
 
@@ -149,9 +150,9 @@ def test_scheme(encvec, home, docs, vectors, monkeypatch):
 
     before = found()
     for scheme, was, options in (
-        ("sealed", "sketch", ()),
         ("sap", "sealed", ("--beta", 1)),
-        ("sketch", "sap", ("--threat", "watching-server")),
+        ("sealed", "sap", ()),
+        ("sketch", "sealed", ("--threat", "watching-server")),
     ):
         answer = encvec("scheme", "docs", scheme, *options, "--json").document
         assert answer.pop("remains").startswith("Backups, snapshots and copies of the folder")
@@ -250,13 +251,14 @@ def test_calibrate_never_lowers_the_noise_in_silence(home, encvec, vectors):
 
 
 def test_calibrate_that_misses_exits_1(encvec, home, vectors):
+    assert encvec("scheme", "docs", "sap").code == 0
     answer = encvec("calibrate", "docs", "--json")  # 60 records are too few
     assert (answer.code, answer.err) == (1, "")
     assert answer.document.keys() == {"ok", "applied", "reason"}
     assert "must have at least" in answer.document["reason"]
     np.save("a.npy", vectors)
-    encvec("ingest", "safe", "a.npy", "--scheme", "sealed")
-    assert "no noise to calibrate" in encvec("calibrate", "safe", "--json").document["reason"]
+    encvec("ingest", "safe", "a.npy")
+    assert "is for server-ranked schemes" in encvec("calibrate", "safe", "--json").document["reason"]
 
 
 @pytest.mark.parametrize("options", [["--target-recall", "2"], ["-k", "0"], ["-k", "30", "--max-candidates", "9"]])
@@ -295,7 +297,7 @@ def sketched(home, encvec, monkeypatch):
     hasten(monkeypatch)
     rows = np.random.default_rng(0).standard_normal((400, 24)) * 0.9 ** np.arange(24)
     np.save("wide.npy", rows.astype(np.float32))
-    assert encvec("ingest", "wide", "wide.npy", "--threat", "watching-server").code == 0
+    assert encvec("ingest", "wide", "wide.npy", "--scheme", "sketch", "--threat", "watching-server").code == 0
 
 
 def test_calibrate_a_sketch(sketched, home, encvec):
@@ -320,7 +322,7 @@ def test_calibrate_a_sketch(sketched, home, encvec):
 
 
 def test_calibrate_refuses_what_is_below_the_floor(sketched, encvec):
-    assert encvec("ingest", "open", "wide.npy").code == 0
+    assert encvec("ingest", "open", "wide.npy", "--scheme", "sketch").code == 0
     options = ["calibrate", "open", "--target-recall", "0.95", "--max-candidates", "30", "--sample", "wide.npy"]
     assert encvec(*options, "--accept-less-noise").code == 0
     before = encvec("stats", "open", "--json").document

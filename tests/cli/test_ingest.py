@@ -53,7 +53,20 @@ def test_the_text_summary_is_for_people(home, encvec, vectors):
 
 def test_settings_reach_the_collection(home, encvec, vectors):
     np.save("a.npy", vectors)
-    options = ["--metric", "ip", "--beta", "1.5", "--max-norm", "20", "--oversample", "7", "--field", "a=b=plain"]
+    options = [
+        "--metric",
+        "ip",
+        "--scheme",
+        "sketch",
+        "--beta",
+        "1.5",
+        "--max-norm",
+        "20",
+        "--oversample",
+        "7",
+        "--field",
+        "a=b=plain",
+    ]
     options += ["--precision", "half"]
     assert encvec("ingest", "docs", "a.npy", *options, "--tenant", "acme").code == 0
     stats = encvec("stats", "docs", "--tenant", "acme", "--json").document
@@ -119,7 +132,7 @@ def test_a_file_of_known_size_is_encrypted_once(home, encvec, monkeypatch):
         return seal(self, config, ids, *more)
 
     monkeypatch.setattr(Keyring, "seal", counted)
-    options = ("--on-error", "skip", "--batch-size", 1_000, "--json")
+    options = ("--scheme", "sketch", "--on-error", "skip", "--batch-size", 1_000, "--json")
     assert encvec("ingest", "docs", "a.npy", *options).document["written"] == 5_999
     assert sum(n for dim, n in sealed if dim) == 5_999
     assert sum(n for dim, n in sealed if not dim) < 3_000, "only the first batch is tried, in memory"
@@ -357,7 +370,8 @@ def test_a_mistake_in_the_first_batch_makes_no_collection(home, encvec, line, sa
         (["--field", "x=plain", "--field", "x=blind"], "UsageError", "once a name"),
         (["--field", "x=foo"], "InputError", "policy must be one of sealed, blind, plain, got 'foo'"),
         (["--scheme", "rot13"], "SchemeError", "got 'rot13'"),
-        (["--beta", "-1"], "SchemeError", "beta must be a number from 0"),
+        (["--scheme", "sap", "--beta", "-1"], "SchemeError", "beta must be a number from 0"),
+        (["--beta", "1"], "UsageError", "--beta must go with --scheme sketch or --scheme sap: sealed has no noise"),
         (["--metric", "manhattan"], "UsageError", "'manhattan' is not one of"),
         (["--dim", "3"], "ShapeError", "a.npy has vectors of dimension 8, not 3"),
         (["--max-norm", "1"], "InputError", "max_norm has no meaning under cosine"),
@@ -383,7 +397,7 @@ def test_an_existing_collection_keeps_its_settings(home, encvec, vectors, docs):
     answer = encvec("ingest", "docs", "wide.npy")
     assert "wide.npy has vectors of dimension 9, collection 'docs' of 8" in answer.err
     assert encvec("count", "docs", "--json").document["count"] == 60
-    assert encvec("ingest", "docs", "a.npy", "--metric", "cosine", "--scheme", "sketch").code == 0
+    assert encvec("ingest", "docs", "a.npy", "--metric", "cosine", "--scheme", "sealed").code == 0
 
 
 def test_an_empty_file_is_an_error(home, encvec, vectors):

@@ -28,7 +28,7 @@ def opened():
 
     def opened(mode, **given):
         stores.append(ev.connect("memory:", keyset=ev.Keyset.create("memory:"), maintenance=mode))
-        return stores[-1].collection("things", DIM, oversample=EVERYTHING, **given)
+        return stores[-1].collection("things", DIM, **{"scheme": "sketch", "oversample": EVERYTHING, **given})
 
     yield opened
     for store in stores:
@@ -206,11 +206,11 @@ def test_unknown_modes():
             ev.connect("memory:", keyset=ev.Keyset.create("memory:"), maintenance=mode)
 
 
-@pytest.mark.parametrize("scheme", [None, "sap", "sketch"])
+@pytest.mark.parametrize("scheme", ["sap", "sketch"])
 def test_index_vectors_need_no_graph(opened, monkeypatch, scheme):
     """They have an index of their own. A graph beside it would be built, and stored, for nobody."""
     sealed.small(monkeypatch)
-    things = opened("inline", **({} if scheme is None else {"scheme": scheme}))
+    things = opened("inline", scheme=scheme)
     write(things, 100)
     assert things.maintain() == []
     assert things.stats()["sealed_index"] is None

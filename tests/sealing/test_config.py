@@ -47,7 +47,7 @@ def check(config, dim=None, **given):
 
 def test_defaults():
     config = build()
-    assert (config.dim, config.metric.name, config.scheme.name, config.policies) == (4, "cosine", "sketch", None)
+    assert (config.dim, config.metric.name, config.scheme.name, config.policies) == (4, "cosine", "sealed", None)
     assert (config.max_norm, config.oversample, config.revision, config.calibration) == (None, 10, 1, None)
     assert (config.point_dim, config.index_dim, config.fitted, config.profile) == (4, 0, None, None)
     sap = build(scheme_spec="sap")

@@ -36,7 +36,7 @@ def keyset():
 def test_a_sealed_collection_needs_no_extension(theirs, keyset, pg_plain):
     for create in (True, False):
         with ev.connect(theirs, keyset=keyset, create=create) as store:
-            things = store.collection("things", dim=DIM, scheme="sealed", fields={"n": "plain", "lang": "blind"})
+            things = store.collection("things", dim=DIM, fields={"n": "plain", "lang": "blind"})
             things.upsert(NAMES, VECTORS, [{"n": i, "lang": "de"} for i in range(N)])
             assert things.search(VECTORS[7], k=1, where={"n": {"gt": 3}, "lang": "de"})[0].id == "id-7"
             assert things.index_vectors(NAMES[:3]).shape == (3, 0)

@@ -51,4 +51,4 @@ def connect(url: str, **options: Any) -> Connection:
         files = store.index_folder(records.collection) if isinstance(records, SqliteRecords) else None
         return FaissIndex(records, files, chosen, read_only=store.read_only)
 
-    return Connection(store, index, chosen.device, kind=chosen.index)
+    return Connection(store, index, chosen.device, kind=chosen.index, ranked_options=chosen.ranked)

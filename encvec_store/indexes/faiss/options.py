@@ -16,6 +16,8 @@ __all__ = ["INDEX_KINDS", "STORAGES", "FaissOptions", "parse_url"]
 
 INDEX_KINDS = ("flat", "hnsw", "ivf")
 STORAGES = ("sq8", "float32", "pq")
+_RANKED = ("storage", "ef_search", "m", "ef_construction", "nprobe", "mapped", "flat_limit", "ivf_above")
+"""Options of indexes over ciphertext. Sealed collections have none of these."""
 _TRAINABLE = 100
 """Fewer records cannot train an index. They are searched exactly, whatever kind was asked for."""
 
@@ -65,6 +67,12 @@ class FaissOptions:
             if getattr(self, name) < least:
                 raise UriError(f"faiss store: {name} must be an integer >= {least}, got {getattr(self, name)}")
         seconds(self.lock_timeout)
+
+    @property
+    def ranked(self) -> tuple[str, ...]:
+        """The options that differ from their defaults and are for server-ranked schemes only."""
+        given = [each.name for each in fields(self) if getattr(self, each.name) != each.default]
+        return tuple(name for name in given if name in _RANKED)
 
     def kind_for(self, records: int) -> str:
         """Return the kind of index for this number of records of one key version."""

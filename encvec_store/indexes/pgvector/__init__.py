@@ -29,7 +29,8 @@ def connect_in_loop(url: str, **options: Any) -> Connection:
 def _connection(store: PostgresStore, options: Mapping[str, Any]) -> Connection:
     # with a pool or an engine of the caller's, the URL does not say which database it is
     shared = options.get("pool") is None and options.get("engine") is None
-    return Connection(store, _index, store.device, kind=_KINDS.get(store.index, "auto"), shared=shared)
+    kind = _KINDS.get(store.index, "auto")
+    return Connection(store, _index, store.device, kind=kind, ranked_options=store.ranked_options, shared=shared)
 
 
 def _index(records: Records) -> VectorIndex:

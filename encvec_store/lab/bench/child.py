@@ -51,7 +51,8 @@ def store(job: dict[str, Any]) -> Callable[[Any], Any]:
     from encvec_store.lab.bench.encrypted import Encrypted
 
     connected = _connect(job)
-    held = Encrypted(connected, connected.collection(job["name"], oversample=job["oversample"]))
+    held = Encrypted(connected, connected.collection(job["name"]))
+    held.setting(job["oversample"])()
     if job["reranked"]:
         return lambda query: held.search(query, job["k"])
     return lambda query: held.candidates(query, job["k"])

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from ...data import metric
 from ...indexes.faiss import FaissOptions, parse_url, uses_gpu
 from ...keys import Keyset
-from ...sealing import DEFAULT_SCHEME
+from ...sealing import DEFAULT_SCHEME, RANKED_SCHEME
 from .machine import load
 from .memory import QUERIES, serve
 from .sides import PlainFaiss, PlainPostgres, Side, Stored, Variant, effort_option
@@ -50,7 +50,7 @@ class BenchJob:
     `postgresql:`: a server that is started for it."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Options of the store: index, storage, m, ..."""
-    schemes: Sequence[Mapping[str, Any]] = ({"name": DEFAULT_SCHEME},)
+    schemes: Sequence[Mapping[str, Any]] = ({"name": DEFAULT_SCHEME}, {"name": RANKED_SCHEME})
     precision: str | None = None
     """Precision of the collections: single (default) or half."""
     efforts: Sequence[int] = ()

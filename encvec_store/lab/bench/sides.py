@@ -20,6 +20,7 @@ import numpy.typing as npt
 from ...data import Matrix, Metric, metric
 from ...indexes.faiss import FaissOptions
 from ...keys import Keyset
+from ...sealing import DEFAULT_OVERSAMPLE
 from ...store import connect
 from .encrypted import BATCH, Encrypted, fill
 from .plain import Plain
@@ -211,7 +212,7 @@ class Stored:
         with indexing:
             self._held.build()
         stats = self._held.stats()
-        self.scheme, self._oversample = stats["scheme"], int(stats["oversample"])
+        self.scheme, self._oversample = stats["scheme"], stats["oversample"] or DEFAULT_OVERSAMPLE
         held = stats["store"]
         self.kind, self.storage = str(held["index"]), str(held.get("storage", "float32"))
         self.build_s, self.build_cpu_s = self.write_s + indexing.clock, writing.cpu + indexing.cpu

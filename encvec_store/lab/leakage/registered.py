@@ -68,11 +68,8 @@ def _settings(spec: Scheme | str | None, dim: int) -> CollectionConfig:
     )
 
 
-def defaults(name: str | None, sample: Matrix, records: int) -> CollectionConfig:
-    """Return the settings of a collection by default: of `records` records like (m, d) unit vectors, when it is fitted.
-
-    With a name, of a scheme; else of the default one.
-    """
+def defaults(name: str, sample: Matrix, records: int) -> CollectionConfig:
+    """Return the settings of a scheme by default: of `records` records like (m, d) unit vectors, when it is fitted."""
     return grown(_settings(name, sample.shape[1]), sample, records)
 
 

@@ -20,6 +20,19 @@ DRIVERS = ("", "psycopg", "psycopg_async")
 """What may follow `postgresql+` in a URL, as SQLAlchemy writes it."""
 INDEX_KINDS = ("auto", "none", "hnsw", "ivfflat", "bit", "lists")
 STORAGES = ("auto", "float32", "float16")
+_RANKED = (
+    "storage",
+    "index_above",
+    "index_in_search",
+    "m",
+    "ef_construction",
+    "ef_search",
+    "bit_oversample",
+    "lists",
+    "probes",
+    "build_memory",
+)
+"""Options of pgvector's indexes. Sealed collections have none of these."""
 _MOST_DIM = {"float32": 2_000, "float16": 4_000, "bit": 64_000}
 """The most coordinates that pgvector can index."""
 
@@ -117,6 +130,12 @@ class PostgresOptions:
         if self.storage == "auto":
             return "float16" if dim > _MOST_DIM["float32"] else "float32"
         return self.storage
+
+    @property
+    def ranked(self) -> tuple[str, ...]:
+        """The options that differ from their defaults and are for server-ranked schemes only."""
+        given = [each.name for each in fields(self) if getattr(self, each.name) != each.default]
+        return tuple(name for name in given if name in _RANKED or (name == "index" and self.index == "bit"))
 
     def kind_for(self, records: int, dim: int, *, half: bool) -> str:
         """Return the kind of index for so many records of one key version: none, hnsw, ivfflat or bit."""

@@ -67,7 +67,7 @@ class PostgresStore:
     ) -> None:
         target, self.url, self._options = parse_url(url, options)
         self.device = self._options.device
-        self.index = self._options.index
+        self.index, self.ranked_options = self._options.index, self._options.ranked
         if pool is not None and engine is not None:
             raise InputError("give either pool or engine, not both")
         self._closed = False

@@ -216,12 +216,14 @@ def test_a_side_is_what_a_collection_is_by_default():
         BenchJob(Data("texts", VectorSource(stored), queries, "cosine"), store="memory:", rounds=0, memory=False)
     )
     with connect("memory:", keyset=Keyset.create("memory:"), maintenance="inline") as store:
-        things = store.collection("things", dim=24)
+        things = store.collection("things", dim=24, scheme="sketch")
         for start in range(0, len(stored), 5_000):
             part = slice(start, start + 5_000)
             things.upsert([str(i) for i in range(len(stored))[part]], stored[part])
         stats = things.stats()
-    ours = [row for row in rows if row["scheme"] != "plaintext"]
+    assert [row["scheme"] for row in rows] == ["plaintext", "sealed", "sketch", "sketch"]
+    assert (rows[1]["recall@10"], rows[1]["reranked"], rows[1]["beta"]) == (1.0, True, None)
+    ours = [row for row in rows if row["scheme"] == "sketch"]
     assert [(row["reranked"], row["oversample"]) for row in ours] == [(False, None), (True, ours[1]["oversample"])]
     assert {(row["scheme"], row["beta"], row["scheme_parameters"]["k"]) for row in ours} == {
         (stats["scheme"]["name"], stats["scheme"]["beta"], stats["scheme"]["k"])

@@ -41,7 +41,7 @@ def home(keyset, tmp_path, monkeypatch):
 def test_a_subject_is_what_a_collection_comes_to(keyset):
     """No table of the lab's own: dimensions, noise and candidates are those that a collection chose for itself."""
     with ev.connect("memory:", keyset=keyset, maintenance="inline") as store:
-        things = store.collection("things", dim=DIM)
+        things = store.collection("things", dim=DIM, scheme="sketch")
         things.upsert(IDS, VECTORS)
         stats = things.stats()
         vectors = np.stack([record.vector for record in things.scroll()])  # the simulation draws queries by position
@@ -98,7 +98,7 @@ def test_command_line_attacks_a_collection(home, keyset, capsys):
     with ev.connect(f"faiss://{home / 'store'}", keyset=keyset, maintenance="inline") as store:
         store.collection("weak", dim=DIM, scheme=COARSE).upsert(IDS[:1200], VECTORS[:1200])
         store.collection("new", dim=DIM).upsert(IDS[:100], VECTORS[:100])
-        store.collection("usual", dim=DIM).upsert(IDS, VECTORS)
+        store.collection("usual", dim=DIM, scheme="sketch").upsert(IDS, VECTORS)
         usual = store.collection("usual").stats()
     options = ["-n", "500", "--trials", "1", "--attack", "pca-icp", "--adversary", "same", "--json"]
     assert encvec(["leakage", "--collection", "weak", *options]) == 1, "its records are named"
@@ -127,4 +127,6 @@ def test_command_line_attacks_a_collection(home, keyset, capsys):
 def test_command_line_says_what_is_sealed(home, capsys):
     np.save("few.npy", VECTORS[:400])
     assert encvec(["leakage", "--data", "few.npy"]) == 2
-    assert "still sealed" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "attacking sketch: under sealed, the default, a store has no index vectors" in told
+    assert "still sealed" in told

@@ -44,7 +44,9 @@ class CelledContract:
     def crowded(self, small, monkeypatch, place, store):
         """A collection at its budget of 100 records a rotation, open twice."""
         monkeypatch.setattr(growth, "BUDGET", 100)
-        mine = store.collection("things", dim=DIM, fields={"n": "blind", "few": "plain"}, oversample=EVERYTHING)
+        mine = store.collection(
+            "things", DIM, scheme="sketch", fields={"n": "blind", "few": "plain"}, oversample=EVERYTHING
+        )
         mine.upsert(oracle.ids(100), oracle.vectors(N, DIM)[:100], metadata(100), ["long " * 100] * 100)
         assert mine.stats()["cells"] == {
             "count": 1, "records": {"least": 100, "most": 100}, "budget": 100, "moves_above": 100
@@ -212,7 +214,7 @@ class CelledContract:
 
     def test_taken_at_once_by_a_large_write(self, small, monkeypatch, store):
         monkeypatch.setattr(growth, "BUDGET", 50)
-        things = store.collection("things", dim=DIM, oversample=EVERYTHING)
+        things = store.collection("things", dim=DIM, scheme="sketch", oversample=EVERYTHING)
         things.upsert(oracle.ids(N), oracle.vectors(N, DIM))
         assert things.stats()["cells"]["count"] == 12
         assert things.stats()["profile"]["advice"] is None

@@ -68,7 +68,7 @@ class MovingContract(SketchPlaces):
 
     @pytest.mark.parametrize("metric", ["ip", "l2"])
     def test_moves_under_every_metric(self, early, store, metric):
-        things = store.collection("things", dim=DIM, metric=metric, oversample=EVERYTHING)
+        things = store.collection("things", dim=DIM, metric=metric, scheme="sketch", oversample=EVERYTHING)
         names, stored = oracle.ids(100), oracle.vectors(100, DIM)
         for start in range(0, 100, 20):
             things.upsert(names[start : start + 20], stored[start : start + 20])
@@ -117,14 +117,14 @@ class MovingContract(SketchPlaces):
 
     def test_too_narrow_to_move(self, store):
         """A point of so few coordinates has nothing to hide in."""
-        things = store.collection("things", dim=8)
+        things = store.collection("things", dim=8, scheme="sketch")
         things.upsert(["a"], oracle.vectors(1))
         assert {name: value for name, value in things.stats()["profile"].items() if value} == {"state": "sealed"}
 
     # ----------------------------------------------------------------------------- it cannot move, yet
 
     def test_a_move_that_fails_never_fails_the_write(self, early, store, caplog):
-        things = store.collection("things", dim=DIM, oversample=EVERYTHING)
+        things = store.collection("things", dim=DIM, scheme="sketch", oversample=EVERYTHING)
         same = np.repeat(oracle.vectors(1, DIM), LEAST, axis=0)
         with caplog.at_level(logging.WARNING, "encvec_store"):
             things.upsert(oracle.ids(LEAST), same)

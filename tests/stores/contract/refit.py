@@ -52,7 +52,7 @@ class RefitContract(SketchPlaces):
             with pytest.raises(errors.CalibrationError, match="has no profile to fit"):
                 store.collection(spec, dim=DIM, scheme=spec).refit()
         with pytest.raises(errors.ProfileError, match=f"needs at least {LEAST} readable records, got 0"):
-            store.collection("things", dim=DIM).refit()
+            store.collection("things", dim=DIM, scheme="sketch").refit()
 
     def test_drift_is_noticed(self, early, store, caplog):
         """Recent records of another kind: shown, logged, and where it is cheap mended."""
@@ -124,7 +124,7 @@ class RefitContract(SketchPlaces):
         assert whole != now
         if change in ("foreign", "tenant"):
             name, tenant = ("others", "") if change == "foreign" else ("things", "acme")
-            other = store.collection(name, dim=DIM, tenant=tenant)
+            other = store.collection(name, dim=DIM, scheme="sketch", tenant=tenant)
             other.upsert(oracle.ids(300), oracle.vectors(300, DIM))
             whole = place.burglar(name, tenant).profile()
         burglar.set_profile(
@@ -205,7 +205,7 @@ class RefitContract(SketchPlaces):
 
     def test_calibrating_a_sketch_before_there_are_records(self, early, store):
         """The choice is kept; the profile is always of the collection's own vectors."""
-        things = store.collection("things", dim=DIM)
+        things = store.collection("things", dim=DIM, scheme="sketch")
         found = things.calibrate(oracle.vectors(400, DIM), k=5, target_recall=0.8, accept_less_noise=True)
         assert things.stats()["profile"]["state"] == "sealed"
         assert things.stats()["scheme"]["k"] == found.dimensions

@@ -32,14 +32,14 @@ class SketchPlaces:
     @pytest.fixture
     def young(self, early, place, store):
         """A collection one record short of its move, open twice."""
-        mine = store.collection("things", dim=DIM, fields={"n": "blind"}, oversample=EVERYTHING)
+        mine = store.collection("things", dim=DIM, scheme="sketch", fields={"n": "blind"}, oversample=EVERYTHING)
         mine.upsert(oracle.ids(LEAST - 1), oracle.vectors(LEAST - 1, DIM), [{"n": i % 2} for i in range(LEAST - 1)])
         return mine, place.connect().collection("things", oversample=EVERYTHING)
 
     @pytest.fixture
     def grown(self, early, place, store):
         """A collection that has moved, open twice: 300 records."""
-        mine = store.collection("things", dim=DIM, fields={"n": "blind"}, oversample=EVERYTHING)
+        mine = store.collection("things", dim=DIM, scheme="sketch", fields={"n": "blind"}, oversample=EVERYTHING)
         mine.upsert(oracle.ids(300), oracle.vectors(300, DIM), [{"n": i % 2} for i in range(300)])
         assert mine.stats()["profile"]["state"] == "sketch"
         return mine, place.connect().collection("things", oversample=EVERYTHING)
