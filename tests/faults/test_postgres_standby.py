@@ -9,15 +9,21 @@ import threading
 from pathlib import Path
 
 import numpy as np
+import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from sqlalchemy import create_engine, select, text
+from sqlalchemy.orm import Session
 
 import encvec_store as ev
 from encvec_store import errors
 from encvec_store.engine import session
+from encvec_store.integrations.sqlalchemy import bulk_insert, nearest
 from encvec_store.localpg import LocalServer, find_installation
+from tests.kits.faults import mapped
 from tests.kits.faults.common import check, fill, records, until
 from tests.kits.faults.worker import DIM, FIELDS, WRITES, batch
+from tests.kits.orm import url
 from tests.kits.postgres_store import ask
 
 pytestmark = pytest.mark.faults
@@ -144,3 +150,37 @@ def test_a_lagging_standby_after_a_failover(keyset, servers, dsns, monkeypatch):
         threading.Timer(0.3, ask, [dsns[1], "SELECT pg_wal_replay_resume()"]).start()
         for each in things:
             check(each, records([*range(5), 7]))
+
+
+def test_mapped_columns(keyset, dsns):
+    """A standby does not say which transactions its snapshots see as running, so an old one compares all vectors."""
+    primary, standby = dsns
+    with contextlib.ExitStack() as stack:
+        session, made = stack.enter_context(mapped.opened(primary, keyset))
+
+        def theirs(**options):
+            engine = create_engine(url(standby), **options)
+            stack.callback(engine.dispose)
+            return engine, stack.enter_context(Session(engine))
+
+        item, first = made.Item, mapped.VECTORS[3]
+        bulk_insert(session, item, [{"title": str(i), "embedding": mapped.VECTORS[i]} for i in range(20)])
+        session.commit()
+        session.scalars(select(item).where(item.title == "3")).one().embedding = mapped.VECTORS[100]
+        session.flush()  # it has a number, and is still running
+        with psycopg.connect(primary, autocommit=True) as other:
+            other.execute("CREATE TABLE later ()")
+        replayed(primary, standby)
+        engine, new = theirs()
+        old = stack.enter_context(Session(engine.execution_options(isolation_level="REPEATABLE READ")))
+        assert mapped.found(new, made, first) == mapped.best(first, range(20))
+        old.execute(text("SELECT 1"))
+        session.commit()
+        replayed(primary, standby)
+        for _ in range(2):
+            (hit,) = nearest(new, select(item), item.embedding, mapped.VECTORS[100], 1)
+            assert (hit.item.title, hit.score) == ("3", pytest.approx(1))
+            new.rollback()
+            hits = nearest(old, select(item.title), item.embedding, first, 20)
+            assert [hit.item for hit in hits] == mapped.best(first, range(20))
+            assert hits[0].score == pytest.approx(1)

@@ -20,6 +20,7 @@ from .following import HORIZON, Follower, Run, TableRecords
 from .sharing import SharedIndex, address_of, head_of, last_read
 from .triggers import install
 from .types import EncryptedVector
+from .waiting import in_any_session
 
 __all__ = ["build_soon", "follow", "maintain"]
 
@@ -42,11 +43,13 @@ def follow(bind: Bind, column: Any) -> None:
     install(connection_of(bind, column), sealed_kind(column_of(column)).companions)
 
 
+@in_any_session
 def maintain(bind: Bind, column: Any, *, purge: bool = False) -> list[str]:
     """Put new rows into the index of a sealed column, and store it. Returns what was done, in words.
 
     Searches do this by themselves, in the background. Call it after a large load, so that other processes open the
-    index quickly. Only what is committed is indexed: this uses other connections of the same engine.
+    index quickly. Only what is committed is indexed: this uses other connections of the same engine. It also counts
+    rows, and says if some were written without triggers.
     With an async session: `await session.run_sync(maintain, Model.embedding)`.
 
     Args:
@@ -91,7 +94,8 @@ class _Work:
         follower = Follower(records, self._kind.cipher.keyring(head.incarnation), self._kind)
         builder: Builder = self._index.builder  # type: ignore[assignment]
         done = builder.run(follower, thorough=thorough, purge=purge)
-        return done + _forget(self._kind, self._run, self._options, purge=purge)
+        done += _forget(self._kind, self._run, self._options, purge=purge)
+        return done + (_compared(self._kind, self._run, self._options) if thorough else [])
 
     def quietly(self) -> None:
         """Build. A failure goes to the log: searches stay right, and get slower."""
@@ -112,6 +116,24 @@ def _own(engine: Engine) -> Run[Any]:
             return work(connection)
 
     return run
+
+
+def _compared(kind: EncryptedVector, run: Run[Any], options: Mapping[str, Any]) -> list[str]:
+    """Compare the entries with the rows that are there: somebody may have written without triggers."""
+    companions = kind.companions
+    noted = select(func.count()).select_from(companions.rows).where(~companions.rows.c.gone).scalar_subquery()
+    there = select(func.count()).select_from(companions.table).where(companions.column.is_not(None)).scalar_subquery()
+
+    def work(connection: Connection) -> tuple[int, int]:
+        entries, rows = connection.execute(select(noted, there), execution_options=dict(options)).one()
+        return int(entries), int(rows)
+
+    entries, rows = run(work)
+    if entries == rows:
+        return []
+    found = f"{rows:,} vectors are there, and {entries:,} are noted: call follow"
+    _log.warning("%s: %s, because some were written without triggers", kind.cipher.place, found)
+    return [found]
 
 
 def _forget(kind: EncryptedVector, run: Run[Any], options: Mapping[str, Any], *, purge: bool) -> list[str]:

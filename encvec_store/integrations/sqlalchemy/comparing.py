@@ -25,14 +25,16 @@ from .columns import encrypted_columns
 from .companions import Companions
 from .converting import twin
 from .ranked import SUFFIX
-from .triggers import KINDS, install_sql, remove_sql
+from .triggers import FOLLOWED_NAME, KINDS, install_sql, remove_sql
 
 __all__ = ["ConvertOp", "FollowOp"]
 
 _MODULE = "from encvec_store.integrations.sqlalchemy import converting"
-_THERE = text(
-    "SELECT count(*) FROM pg_trigger WHERE tgrelid = to_regclass(:table) AND tgname = ANY(:names) AND tgenabled <> 'D'"
-)
+_THERE = """
+    SELECT count(*) FROM pg_trigger
+    WHERE tgrelid = to_regclass(:table) AND tgname = ANY(:names) AND tgenabled IN ('O', 'A')
+    AND xmin::text = (SELECT convert_from(content, 'UTF8') FROM {blobs} WHERE name = '{followed}' AND part = 0)
+"""
 
 
 class FollowOp(ExecuteSQLOp):
@@ -139,6 +141,12 @@ def _taken(upgrade: Any, names: set[str]) -> list[Any]:
 
 def _is_followed(context: Any, companions: Companions, schema: str | None) -> bool:
     quote = context.dialect.identifier_preparer.quote
-    name = f"{quote(schema)}.{quote(companions.table.name)}" if schema else quote(companions.table.name)
+    table, blobs = (
+        f"{quote(schema)}.{quote(one.name)}" if schema else quote(one.name)
+        for one in (companions.table, companions.blobs)
+    )
+    if context.connection.execute(text("SELECT to_regclass(:name)"), {"name": blobs}).scalar() is None:
+        return False
+    asked = text(_THERE.format(blobs=blobs.replace(":", "\\:"), followed=FOLLOWED_NAME))
     names = [f"{companions.base}_{part}" for part in KINDS]
-    return bool(context.connection.execute(_THERE, {"table": name, "names": names}).scalar() == len(KINDS))
+    return bool(context.connection.execute(asked, {"table": table, "names": names}).scalar() == len(KINDS))

@@ -13,7 +13,20 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import ARRAY, BigInteger, Connection, Text, and_, any_, bindparam, delete, func, literal_column, select
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Boolean,
+    Connection,
+    Text,
+    and_,
+    any_,
+    bindparam,
+    delete,
+    func,
+    literal_column,
+    select,
+)
 from sqlalchemy.dialects.postgresql import aggregate_order_by, insert
 from sqlalchemy.exc import DBAPIError, OperationalError
 
@@ -27,13 +40,15 @@ from ...storage.protocol import Blob, Changes, Records
 from .companions import INCARNATION_NAME, Companions
 from .types import EncryptedVector
 
-__all__ = ["HORIZON", "SNAPSHOT", "Follower", "Run", "TableRecords", "array_of", "covers", "joined"]
+__all__ = ["FIXED", "HORIZON", "SNAPSHOT", "Follower", "Run", "TableRecords", "array_of", "covers", "joined"]
 
 T = TypeVar("T")
 Run = Callable[[Callable[[Connection], T]], T]
 """Calls a function with a connection: the caller's own, or another one, in a transaction."""
 
-SNAPSHOT = literal_column("pg_current_snapshot()::text", Text())
+SNAPSHOT = literal_column("pg_current_snapshot()::text", Text()).label("snapshot")
+_LEVEL = "current_setting('transaction_isolation')"
+FIXED = literal_column(f"{_LEVEL} IN ('repeatable read', 'serializable')", Boolean()).label("fixed")
 HORIZON = literal_column("pg_snapshot_xmin(pg_current_snapshot())::text::bigint", BigInteger())
 """Transactions below this number have ended, as the statement sees it."""
 
@@ -49,17 +64,21 @@ def joined(companions: Companions, entries: Any, keys: Iterable[Any]) -> Any:
 
 
 def covers(mine: str, theirs: str) -> bool:
-    """Say whether one snapshot sees every transaction as ended that another one saw as ended."""
-    (my_end, my_open), (their_end, their_open) = _parsed(mine), _parsed(theirs)
+    """Say whether one snapshot sees every transaction as ended that another one saw as ended.
+
+    A standby does not list which transactions run: then all that may run count as running.
+    """
+    (my_first, my_end, my_open), (_, their_end, their_open) = _parsed(mine), _parsed(theirs)
+    my_end = my_end if my_open else my_first
     if their_end - my_end > len(their_open):
         return False
     unseen = {*range(my_end, their_end), *(xid for xid in my_open if xid < their_end)}
     return unseen <= their_open
 
 
-def _parsed(snapshot: str) -> tuple[int, set[int]]:
-    _, end, running = snapshot.split(":")
-    return int(end), set(map(int, filter(None, running.split(","))))
+def _parsed(snapshot: str) -> tuple[int, int, set[int]]:
+    first, end, running = snapshot.split(":")
+    return int(first), int(end), set(map(int, filter(None, running.split(","))))
 
 
 @dataclass(eq=False)
@@ -104,15 +123,17 @@ class TableRecords:
         """Return what was written since; see `Records.changes`."""
         c = self._companions.rows.c
         packed = func.string_agg(func.int8send(c.row), aggregate_order_by(literal_column("''::bytea"), c.row.asc()))
-        asked = select(c.gone, c.version, func.max(c.xid), packed, SNAPSHOT).where(c.xid < HORIZON)
+        asked = select(c.gone, c.version, func.max(c.xid), packed, FIXED, SNAPSHOT).where(c.xid < HORIZON)
         if since >= 0:
             asked = asked.where(c.xid >= since)
         found = self.rows_of(asked.group_by(c.gone, c.version))
         if not found and since >= 0:
             return None
+        if since >= 0 and found[0].fixed and not covers(found[0].snapshot, self._seen.snapshot or found[0].snapshot):
+            return None  # the state has seen more than this transaction sees
         added: dict[int, Rows] = {}
         removed = [np.empty(0, np.int64)]
-        for gone, version, _, rows, _ in found:
+        for gone, version, _, rows, *_ in found:
             listed = np.frombuffer(bytes(rows), ">i8").astype(np.int64)
             if gone:
                 removed.append(listed)

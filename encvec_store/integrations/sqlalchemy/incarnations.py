@@ -1,6 +1,7 @@
 """The incarnation of a table with a sealed vector: read once in each transaction that writes.
 
 Reading it locks the companion table against DROP until the transaction ends, so it stays the same for all its writes.
+A savepoint that is rolled back gives back the locks that were taken in it. So what was read in one counts only there.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from sqlalchemy import Connection, select
 from sqlalchemy.dialects.postgresql import insert
 
 from ...crypto.envelope import INCARNATION
+from ...errors import StoreError
 from .companions import INCARNATION_NAME, Companions
 
 __all__ = ["incarnation_of"]
@@ -24,9 +26,11 @@ _known: weakref.WeakKeyDictionary[Any, _Known] = weakref.WeakKeyDictionary()
 
 def incarnation_of(connection: Connection, companions: Companions) -> bytes:
     """Return the 16 random bytes that stand for this life of the table. They are drawn at the first write."""
-    transaction, place = connection.get_transaction(), (companions, connection.schema_for_object(companions.blobs))
-    known: _Known = {} if transaction is None or _commits(connection) else _known.setdefault(transaction, {})
-    found = known.get(place)
+    whole, place = connection.get_transaction(), (companions, connection.schema_for_object(companions.blobs))
+    inner = connection.get_nested_transaction() or whole
+    lasting = not (whole is None or inner is None or _commits(connection))
+    known: _Known = _known.setdefault(inner, {}) if lasting else {}
+    found = known.get(place) or (_known.get(whole, {}).get(place) if lasting else None)
     if found is not None:
         return found
     blobs = companions.blobs
@@ -38,6 +42,11 @@ def incarnation_of(connection: Connection, companions: Companions) -> bytes:
         connection.execute(insert(blobs).values(values).on_conflict_do_nothing())
         stored = connection.scalar(asked)
     life = bytes(stored or b"")
+    if len(life) != INCARNATION:
+        raise StoreError(
+            f"{companions.blobs.name} must show this role the incarnation of {companions.table.name}, {INCARNATION}"
+            f" bytes, got {len(life)}: no vector could be opened again. Does row-level security hide it?"
+        )
     known.setdefault(place, life)
     return life
 

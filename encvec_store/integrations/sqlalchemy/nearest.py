@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session, scoped_session
 from ...data.arrays import Matrix, Rows
 from ...data.metrics import as_vectors
 from ...errors import StoreUnreachableError
-from ...runtime.concurrency import offload, spawn
+from ...runtime.concurrency import offload
 from ...sealed_index import BUDGET, Listed, Snapshot
 from ...sealing.config import check_k
 from ...storage.protocol import BUSY
@@ -29,6 +29,7 @@ from .search import Ranked, rerank
 from .sharing import HEAD, SharedIndex
 from .types import EncryptedVector
 from .values import opened
+from .waiting import in_any_session, to_the_end
 
 __all__ = ["nearest", "nearest_async"]
 
@@ -40,10 +41,15 @@ _FEW = 2_000
 _MORE = 4
 """With a filter that many rows pass, so many times the candidates are ranked."""
 _CHUNK = 2_000
+_HIDDEN = "row-level security applies to the table or to its companion"
+_UNFOLLOWED = (
+    "the table has no triggers, or they were disabled since, or do not see all rows (partitions, subscriptions)"
+)
 _VERSION = 25, 4
 """Position of the key version in a cell, from 1, and its size."""
 
 
+@in_any_session
 def nearest(bind: Bind, statement: Select[Any], column: Any, query: Any, k: int) -> list[Ranked]:
     """Return the k rows of a statement whose vectors are nearest to a query, with exact scores, nearest first.
 
@@ -92,20 +98,6 @@ async def nearest_async(session: Any, statement: Select[Any], column: Any, query
     return found
 
 
-async def to_the_end(fn: Any, *args: Any, **kwargs: Any) -> Any:
-    """Await a function that may wait. If the task is cancelled, wait until it has left the connection alone."""
-    import asyncio
-
-    task = asyncio.ensure_future(spawn(fn, *args, **kwargs))
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        if not task.cancelled():
-            task.exception()  # it is nobody's any more
-        raise
-
-
 class _Ranking(NamedTuple):
     """The best rows: their keys, scores, and the values they were opened from."""
 
@@ -139,7 +131,7 @@ class _Search:
         if ranking is None:
             shared.read()
             if not shared.followed:
-                _tell(self.kind, "row-level security applies" if shared.head.hidden else "the table has no triggers")
+                _tell(self.kind, _HIDDEN if shared.head.hidden else _UNFOLLOWED)
                 return self._loaded(self._scanned())
             state = shared.state()
             if state is None:
@@ -158,10 +150,8 @@ class _Search:
         limit = wanted + gone
         allowed: Listed | None = None
         if filtered or attempt > 1:
-            passing = self._passing(few=attempt <= 1)
-            if len(passing) <= _FEW or attempt > 1:
-                allowed = Listed(passing)
-            else:
+            allowed = self._few_passing() if attempt <= 1 else self._all_passing()
+            if allowed is None:
                 limit *= _MORE
         for _ in range(2):
             queries = self.query[None]
@@ -174,23 +164,29 @@ class _Search:
                 return ranking
             if allowed is not None or (not filtered and attempt == 0):
                 return None if attempt + 1 < _ATTEMPTS else ranking
-            allowed, limit = Listed(self._passing(few=False)), wanted + gone
+            allowed, limit = self._all_passing(), wanted + gone
         return None
 
-    def _passing(self, *, few: bool) -> Rows:
-        """Return the rows that the statement selects, ascending; at most one more than `_FEW` if `few`."""
-        values = {**self.values, "encvec_limit": _FEW + 1} if few else self.values
-        found = self.bind.execute(self.asked.passing(few=few), values).all()
-        return np.unique(np.array([row[0] for row in found], np.int64))
+    def _few_passing(self) -> Listed | None:
+        """Return the rows that the statement selects; None if they are more than `_FEW`, counting repeated ones."""
+        values = {**self.values, "encvec_limit": _FEW + 1}
+        found = self.bind.execute(self.asked.passing(few=True), values).all()
+        return None if len(found) > _FEW else _listed(found)
+
+    def _all_passing(self) -> Listed:
+        return _listed(self.bind.execute(self.asked.passing(few=False), self.values).all())
 
     def _ranked(self, rows: Rows, shared: SharedIndex, state: Snapshot, guessed: bool) -> _Ranking | None:
         """Compare those of the rows that the session sees, and all entries that are newer than the index.
 
-        Returns None if a guess was wrong.
+        Returns None if a guess was wrong, or if the index may not answer any more.
         """
         values = {**self.values, **shared.values(state.generation), "encvec_rows": rows.tolist()}
         every = self.bind.execute(self.asked.ranked, values).all()
-        if guessed and not (every and shared.confirms(state, shared.head_from(tuple(every[0][-HEAD:])))):
+        head = shared.head_from(tuple(every[0][-HEAD:])) if every else None
+        if guessed and (head is None or not shared.confirms(state, head)):
+            return None
+        if not guessed and head is not None and not shared.holds(head):
             return None
         found = [row[:-HEAD] for row in every if row[-HEAD - 1] is not None]
         best = _Best(self)
@@ -264,6 +260,10 @@ class _Best:
             {packed: vector for *_, packed, vector in self._rows},
             candidates,
         )
+
+
+def _listed(found: Any) -> Listed:
+    return Listed(np.unique(np.array([row[0] for row in found], np.int64)))
 
 
 def _tell(kind: EncryptedVector, why: str) -> None:

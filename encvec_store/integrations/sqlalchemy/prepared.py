@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import ARRAY, BigInteger, Integer, Select, Table, all_, and_, any_, bindparam, or_, tuple_
 
+from ...errors import InputError
 from .columns import column_of
 from .following import joined
 from .sharing import head_columns
@@ -75,13 +76,20 @@ class SearchStatements:
     """
 
     def __init__(self, searched: ColumnSearch, statement: Select[Any]) -> None:
+        distinct_on = statement._distinct_on or statement._pre_columns_clause is not None
+        if statement._group_by_clauses or statement._having_criteria or distinct_on:
+            raise InputError(
+                "a search takes no statement with GROUP BY, HAVING and DISTINCT ON: it looks at the rows that may be"
+                " nearest, before rows are grouped. Group its hits, or select from a subquery"
+            )
         self._searched, self._statement = searched, statement
         self._made: dict[str, Any] = {}
 
     def columns(self, *columns: Any) -> Any:
-        """Return the statement with other columns, without order and limits."""
+        """Return the statement with other columns, without order, limits and locks."""
         asked: Any = self._statement.with_only_columns(*columns, maintain_column_froms=True)
         asked = asked.order_by(None).limit(None).offset(None)
+        asked._for_update_arg = None  # only hits are locked
         asked._with_options = tuple(
             option for option in asked._with_options if getattr(option, "_is_criteria_option", False)
         )

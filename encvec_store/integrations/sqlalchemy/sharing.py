@@ -5,10 +5,11 @@ from __future__ import annotations
 import weakref
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Connection,
     Text,
     bindparam,
@@ -17,6 +18,7 @@ from sqlalchemy import (
     func,
     literal,
     literal_column,
+    or_,
     select,
     table,
 )
@@ -24,32 +26,52 @@ from sqlalchemy.dialects.postgresql import OID
 
 from ...sealed_index import Index, Snapshot, index_of
 from .companions import INCARNATION_NAME, Companions
-from .following import HORIZON, SNAPSHOT, Follower, LastRead, Run, TableRecords, covers
-from .triggers import KINDS
+from .following import FIXED, HORIZON, SNAPSHOT, Follower, LastRead, Run, TableRecords, covers
+from .triggers import FOLLOWED_NAME, KINDS
 from .types import EncryptedVector
 
 __all__ = ["HEAD", "Head", "SharedIndex", "address_of", "head_columns", "head_of", "last_read", "options_of"]
 
-_TRIGGERS = table("pg_trigger", column("tgrelid"), column("tgname"), column("tgenabled"), schema="pg_catalog")
+_TRIGGERS = table(
+    "pg_trigger", column("tgrelid"), column("tgname"), column("tgenabled"), column("xmin"), schema="pg_catalog"
+)
+_PARTS = table("pg_inherits", column("inhrelid"), column("inhparent"), schema="pg_catalog")
+_SUBSCRIBED = table("pg_subscription_rel", column("srrelid"), schema="pg_catalog")
+_SERVER = literal_column("pg_postmaster_start_time()::text", Text())
+"""Another server, or an older state of this one, must not pass for the one that an index was read from."""
 _held: weakref.WeakKeyDictionary[Any, dict[Hashable, Index]] = weakref.WeakKeyDictionary()
 """By connection pool: indexes stay as long as somebody can connect to their database."""
 _seen: weakref.WeakKeyDictionary[Index, LastRead] = weakref.WeakKeyDictionary()
 
 
-HEAD = 9
+HEAD = 11
 """Values of a head in a row."""
+
+
+_SERVERS = 4
+"""How many servers behind one address keep their indexes, or how many lives of a table."""
+
+
+class IndexPlace(NamedTuple):
+    """What an index belongs to."""
+
+    server: str
+    life: bytes
+    rest: Hashable
 
 
 @dataclass(frozen=True)
 class Head:
     """What a session sees of a followed table."""
 
-    place: Hashable
+    place: IndexPlace
     incarnation: bytes
     followed: bool
-    """True if all triggers are there."""
+    """True if all triggers are there, were never disabled, and see all rows."""
     hidden: bool
     """True if row-level security applies to this role."""
+    fixed: bool
+    """True if all statements of the transaction have one snapshot."""
     snapshot: str
     generation: int
     gone: int
@@ -58,10 +80,17 @@ class Head:
     @classmethod
     def of(cls, kind: EncryptedVector, address: Hashable, values: tuple[Any, ...]) -> Head:
         """Return the head from the values of `head_columns`."""
-        number, role, database, hidden, snapshot, count, life, newest, gone = values
+        number, role, database, server, hidden, fixed, snapshot, count, life, newest, gone = values
         life, keyset, place = bytes(life or b""), kind.keyset, kind.cipher.place
-        where = (address, database, number, role, life, keyset, kind.tenant, place, kind.metric, kind.dim)
-        return cls(where, life, count == len(KINDS), bool(hidden), snapshot, 0 if newest is None else newest + 1, gone)
+        where = (address, database, number, role, keyset, kind.tenant, place, kind.metric, kind.dim)
+        followed, generation = count == len(KINDS), 0 if newest is None else newest + 1
+        return cls(
+            IndexPlace(server, life, where), life, followed, bool(hidden), bool(fixed), snapshot, generation, gone
+        )
+
+    def sees(self, snapshot: str | None) -> bool:
+        """Say whether a statement of now sees what an earlier statement saw in this snapshot, on the same server."""
+        return not self.fixed or snapshot is None or covers(self.snapshot, snapshot)
 
 
 def options_of(connection: Connection, statement: Any = None) -> dict[str, Any]:
@@ -76,24 +105,42 @@ def options_of(connection: Connection, statement: Any = None) -> dict[str, Any]:
 def head_columns(companions: Companions) -> list[Any]:
     """Return the SQL of a head: subqueries, which a statement computes once. `Head.of` takes their values.
 
-    Their parameters are `encvec_table`, the name of the table, and `encvec_since`: entries that are gone are counted
-    from this generation on.
+    Their parameters are `encvec_table` and `encvec_entries`, the names of the table and of its entries, and
+    `encvec_since`: entries that are gone are counted from this generation on.
     """
     found: list[Any] | None = companions.searched.get("head")
     if found is None:
         rows, blobs = companions.rows.c, companions.blobs.c
-        oid = cast(func.to_regclass(bindparam("encvec_table", type_=Text())), OID)
+        oid, entries = (
+            cast(func.to_regclass(bindparam(f"encvec_{name}", type_=Text())), OID) for name in ("table", "entries")
+        )
         names = [literal(f"{companions.base}_{part}", Text()) for part in KINDS]
         enabled = [literal_column(sign, Text()) for sign in ("'O'", "'A'")]
+        maker = select(func.convert_from(blobs.content, literal_column("'UTF8'"))).where(
+            blobs.name == FOLLOWED_NAME, blobs.part == 0
+        )
+        elsewhere = (  # statements on parents, children and partitions, and subscriptions, fire no trigger of the table
+            select(_PARTS).where(or_(_PARTS.c.inhrelid == oid, _PARTS.c.inhparent == oid)).correlate(None).exists(),
+            select(_SUBSCRIBED).where(_SUBSCRIBED.c.srrelid == oid).correlate(None).exists(),
+        )
         triggers = select(func.count()).where(
-            _TRIGGERS.c.tgrelid == oid, _TRIGGERS.c.tgname.in_(names), _TRIGGERS.c.tgenabled.in_(enabled)
+            _TRIGGERS.c.tgrelid == oid,
+            _TRIGGERS.c.tgname.in_(names),
+            _TRIGGERS.c.tgenabled.in_(enabled),
+            cast(_TRIGGERS.c.xmin, Text) == maker.correlate(None).scalar_subquery(),
+            *(~one for one in elsewhere),
         )
         life = select(blobs.content).where(blobs.name == INCARNATION_NAME, blobs.part == 0)
         newest = select(func.max(rows.xid)).where(rows.xid < HORIZON)
         since = bindparam("encvec_since", type_=BigInteger())
         gone = select(func.count()).select_from(companions.rows).where(rows.xid >= since, rows.gone)
-        here = (cast(oid, BigInteger), cast(func.current_user(), Text), func.current_database())
-        told = (*here, func.row_security_active(oid), SNAPSHOT)
+        here = (cast(oid, BigInteger), cast(func.current_user(), Text), func.current_database(), _SERVER)
+        told = (
+            *here,
+            or_(*(func.row_security_active(one, type_=Boolean()) for one in (oid, entries))),
+            FIXED,
+            SNAPSHOT,
+        )
         parts = (*(select(one) for one in told), triggers, life, newest, gone)
         found = [part.correlate(None).scalar_subquery() for part in parts]
         found = companions.searched.setdefault("head", found)
@@ -109,8 +156,9 @@ def _values(companions: Companions, connection: Connection, options: Mapping[str
     """Return the parameters of `head_columns`."""
     schema = (options.get("schema_translate_map") or {}).get(companions.table.schema, companions.table.schema)
     quote = connection.dialect.identifier_preparer
-    name = quote.quote(companions.table.name)
-    return {"encvec_table": f"{quote.quote_schema(schema)}.{name}" if schema else name, "encvec_since": since}
+    home = f"{quote.quote_schema(schema)}." if schema else ""
+    names = {"encvec_table": companions.table.name, "encvec_entries": companions.rows.name}
+    return {**{key: home + quote.quote(name) for key, name in names.items()}, "encvec_since": since}
 
 
 def head_of(kind: EncryptedVector, run: Run[Any], options: Mapping[str, Any], since: int, address: Hashable) -> Head:
@@ -170,8 +218,12 @@ class SharedIndex:
         if head.generation > state.generation or head.gone or self._indexes.get(head.place) is not self._last:
             return False
         self._use(head)
-        seen = self._seen.snapshot
-        return self.followed and (seen is None or covers(head.snapshot, seen))
+        return self.followed and head.sees(self._seen.snapshot)
+
+    def holds(self, head: Head) -> bool:
+        """Say whether the index may still answer, by the head of the statement that ranked."""
+        same = head.place == self.head.place and head.followed and not head.hidden
+        return same and head.sees(self._seen.snapshot)
 
     def values(self, since: int) -> dict[str, Any]:
         """Return the parameters of `head_columns`."""
@@ -189,6 +241,8 @@ class SharedIndex:
     def _use(self, head: Head) -> None:
         self.head = head
         self.index = self._indexes.get(head.place) or self._made()
+        if head.place not in self._indexes:
+            self._let_go(head.place)
         self._indexes[head.place] = self.index
         if self.followed:
             self._indexes[self._hint] = self.index
@@ -201,6 +255,12 @@ class SharedIndex:
     def _made(self) -> Index:
         kind = self._kind
         return index_of(self.head.place, kind.cipher.config.metric, kind.dim, "auto", builds=True, fields=False)
+
+    def _let_go(self, place: IndexPlace) -> None:
+        """Forget the indexes of servers that were restarted, and of lives that ended."""
+        places = [one for one in list(self._indexes) if isinstance(one, IndexPlace) and one.rest == place.rest]
+        for one in places[: max(0, len(places) - _SERVERS + 1)]:
+            self._indexes.pop(one, None)
 
     @property
     def followed(self) -> bool:
@@ -217,12 +277,7 @@ class SharedIndex:
         if state is None or state.dead != frozenset(self.follower.keyring.dead) or state.generation < counted:
             state, _ = sealed.current(self.follower, stale=True)
             self.head = self._read(state.generation)
-        seen = self._seen.snapshot
-        if seen is not None and not covers(self.head.snapshot, seen):
-            self.head = self._read(state.generation)  # another session has updated the index meanwhile
-            if not covers(self.head.snapshot, seen):
-                return None
-        return state
+        return state if self.head.sees(self._seen.snapshot) else None
 
     def _run(self, work: Any) -> Any:
         return work(self._connection)

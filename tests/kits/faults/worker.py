@@ -15,6 +15,7 @@ from encvec_store.maintenance import rewrite
 from encvec_store.schemes import growth
 from encvec_store.schemes import profile as profiles
 from encvec_store.sealed_index import builder, index, lease, saving
+from tests.kits.faults.mapped import mapped_life  # noqa: F401 - a task
 from tests.kits.sealed import Answers, vectors_of
 
 DIM = 8
