@@ -107,8 +107,8 @@ class Recent:
                     self._drop(row)
 
     def follow(self, state: Snapshot) -> None:
-        """Drop everything if the collection was rewritten, or other keys can be read."""
-        of = state.content, state.dead
+        """Drop everything if the collection was rewritten or put back, or other keys can be read."""
+        of = state.content, state.history, state.dead
         if self._of != of:
             self.forget()
             self._of = of

@@ -86,6 +86,8 @@ class SealedIndex:
         self.blocks = BlockCache()
         self.metric, self.dim, self.shelf = metric, dim, shelf
         self._state: Snapshot | None = None
+        self._history, self._newest = 0, -1
+        """See `Snapshot.history`, and the generation that was followed last."""
         self._lock = Lock()
 
     @property
@@ -112,6 +114,9 @@ class SealedIndex:
     def forget(self) -> None:
         """Drop everything in memory. It is loaded again at the next use."""
         self._state = None
+        self._forget_beside()
+
+    def _forget_beside(self) -> None:
         self.columns.forget()
         self.halves.forget()
         for each in list(self.beside):
@@ -151,7 +156,7 @@ class SealedIndex:
             tail = Tail.empty(self.metric, self.dim) if state is None else state.tail
             for part in parts:
                 tail = tail.without(part.rows)
-            self._state = Snapshot(*_UNKNOWN, frozenset(), parts, tail)
+            self._state = Snapshot(*_UNKNOWN, frozenset(), parts, tail, self._history)
             for _ in range(_ATTEMPTS):
                 if self._update(opener, None)[1]:
                     break
@@ -185,7 +190,7 @@ class SealedIndex:
             others = _others(state.parts, old)
             parts = tuple(each for each in others if each.kept or not len(places_of(each.rows, part.rows)))
             tail = offload(state.tail.count, state.tail.without, part.rows)
-            self._state = Snapshot(*_UNKNOWN, state.dead, _in_order((*parts, part)), tail)
+            self._state = Snapshot(*_UNKNOWN, state.dead, _in_order((*parts, part)), tail, self._history)
         BUDGET.make_room(self)
 
     def noted(self, saved: Snapshot) -> None:
@@ -248,11 +253,17 @@ class SealedIndex:
             return state, True, allowed
         if changes.index_dim is None:
             opener.records.generation()  # says that the collection is gone
+        if changes.generation < self._newest:  # an older state was put back: nothing in memory belongs to it
+            self._history += 1
+            self._forget_beside()
+            state = self._stored(opener)
+        self._newest = changes.generation
         readable = _by_version(changes, dead)
         parts, tail = self._kept(state, changes, readable, opener)
         new = [(version, rows[~_held(rows, parts, tail)]) for version, rows in readable]
         parts, tail, whole = self._opened(opener, new, changes.sent, parts, tail)
-        self._state = Snapshot(changes.generation, changes.content, changes.stamp, dead, _in_order(parts), tail)
+        followed = changes.generation, changes.content, changes.stamp
+        self._state = Snapshot(*followed, dead, _in_order(parts), tail, self._history)
         opened = (blocks_of(part) for part in parts if part.version not in dead)
         self.blocks.keep_only({blocks.name for blocks in opened if blocks is not None})
         return self._state, whole, allowed
@@ -260,7 +271,7 @@ class SealedIndex:
     def _stored(self, opener: Opener) -> Snapshot:
         parts = self.shelf.load(opener.records, opener.keyring) if self.shelf is not None else ()
         dead = frozenset(opener.keyring.dead)
-        return Snapshot(*_UNKNOWN, dead, parts, Tail.empty(self.metric, self.dim))
+        return Snapshot(*_UNKNOWN, dead, parts, Tail.empty(self.metric, self.dim), self._history)
 
     def _kept(
         self, state: Snapshot, changes: Changes, readable: list[tuple[int, Rows]], opener: Opener

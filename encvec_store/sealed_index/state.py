@@ -173,6 +173,8 @@ class Snapshot:
     """Key versions that could not be read: their rows are masked."""
     parts: tuple[Indexed, ...]
     tail: Tail
+    history: int = 0
+    """Another number if an older state of the records was put back: numbers of rows come again there."""
 
     @property
     def living(self) -> int:

@@ -24,11 +24,14 @@ from encvec_store.crypto.blobs import BlobCipher
 from encvec_store.crypto.envelope import RecordCipher, Stamp, headers
 from encvec_store.crypto.labels import Purpose, derive, encode
 from encvec_store.crypto.prf import Keystream, Pmac
+from encvec_store.crypto.read_cache import ReadCacheCipher
 from encvec_store.crypto.segments import SegmentCipher
 from encvec_store.data.ids import id_bytes
 from encvec_store.data.metrics import Centre, metric
 from encvec_store.data.precision import Precision
 from encvec_store.data.records import encode_payload
+from encvec_store.engine.hidden import buckets
+from encvec_store.engine.hidden.cache import Follows
 from encvec_store.integrations.sqlalchemy.cipher import ColumnCipher
 from encvec_store.keys import StoredKeyset
 from encvec_store.keys.keyset import Keyset, KeyState, KeyVersion
@@ -349,6 +352,25 @@ def index():
     }
 
 
+CACHED = np.array([3, 2**40], np.int64), np.arange(12, dtype=np.uint8).reshape(2, 6), {3: b"first", 2**40: b""}
+
+
+def cache():
+    """A bucket of a local cache before it is sealed, the three sorts of its parts, and the order of rows."""
+    of, bucket = ReadCacheCipher(ROOT, 3, CONTEXT), buckets._packed(*CACHED)
+    follows = np.array(Follows(content=2, generation=7, stamp=5), "<i8").tobytes()
+    contents = {"life": (0, follows), "epoch": (4, CACHED[0].astype("<i8").tobytes()), "bucket": (9, bucket)}
+    with fixed_random():
+        sealed = {what: of.seal(what, 6, number, content) for what, (number, content) in contents.items()}
+    return {
+        **of_the_collection(),
+        "life": 6,
+        "bucket": bucket.hex(),
+        "parts": {what: [number, content.hex(), sealed[what].hex()] for what, (number, content) in contents.items()},
+        "order": of.order(np.arange(1, 40)).tolist(),
+    }
+
+
 def keyset(stored):
     """A keyset with a version in each state, in the place given and unsaved."""
     created = "2026-11-23T00:00:00+00:00"
@@ -399,6 +421,7 @@ MAKERS = {
     "keysets.json": keysets,
     "column.json": column,
     "index.json": index,
+    "cache.json": cache,
 }
 
 

@@ -14,9 +14,11 @@ import pytest
 
 from encvec_store.crypto.blobs import BlobCipher
 from encvec_store.crypto.envelope import RecordCipher
+from encvec_store.crypto.read_cache import ReadCacheCipher
 from encvec_store.crypto.segments import SegmentCipher
 from encvec_store.data.precision import Precision
 from encvec_store.data.records import decode_payload
+from encvec_store.engine.hidden import buckets
 from encvec_store.errors import AuthenticationError, KeyUnavailableError
 from encvec_store.keys.keyset import Keyset
 from encvec_store.schemes import device as devices
@@ -48,10 +50,11 @@ def as_json(value):
 
 
 @pytest.mark.parametrize(
-    "name", ["labels.json", "tokens.json", "ids.json", "envelopes.json", "half.json", "index.json", "keysets.json"]
+    "name",
+    ["labels", "tokens", "ids", "envelopes", "half", "index", "cache", "keysets"],
 )
 def test_written_the_same_again(name):
-    assert as_json(make.MAKERS[name]()) == stored(name)
+    assert as_json(make.MAKERS[f"{name}.json"]()) == stored(f"{name}.json")
 
 
 def test_prf():
@@ -181,6 +184,16 @@ def test_sealed_index_opens():
     assert cipher.open("index.3.00112233445566ff", 1, 2, 5, part).tobytes() == b"some content"
     fields = json.loads(data["manifest"])
     assert (fields["format"], fields["generation"], fields["parts"][0]["codes"]) == (2, 7, [data["segment"]])
+
+
+def test_cache_opens():
+    data = stored("cache.json")
+    cipher = ReadCacheCipher(bytes.fromhex(data["root"]), 3, make.CONTEXT)
+    for what, (number, content, sealed) in data["parts"].items():
+        assert cipher.open(what, data["life"], number, bytes.fromhex(sealed)).hex() == content
+    rows, vectors, payloads = make.CACHED
+    found = buckets._unpacked(bytes.fromhex(data["bucket"]), vectors.shape[1])
+    assert found == {row: (vector.tobytes(), payloads[row]) for row, vector in zip(rows.tolist(), vectors, strict=True)}
 
 
 def test_column_opens():

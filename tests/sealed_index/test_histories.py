@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 import encvec_store as ev
+from encvec_store.engine.hidden import buckets
 from encvec_store.sealed_index import BUDGET, kinds
 from tests.kits import sealed
 from tests.kits.sealed import History
@@ -47,6 +48,26 @@ def test_hits_alone_are_read(tmp_path, metric, kind):
         return ev.connect(f"faiss://{tmp_path}?index={kind}", keyset=keyset, reads="hits", **how)
 
     History(connect, keyset, metric, 1).live(40)
+
+
+@pytest.mark.parametrize(("stored", "metric", "limit"), [("files", "cosine", None), ("postgresql", "ip", 250_000)])
+def test_a_server_that_watches(request, tmp_path, stored, metric, limit, monkeypatch):
+    """Everything sealed is in memory, or, where it does not fit, in a local file of buckets."""
+    keyset, how = ev.Keyset.create("memory:"), {"threat": "watching-server"}
+    if limit is not None:
+        monkeypatch.setattr(BUDGET, "_limit", limit)
+        monkeypatch.setattr(buckets, "LEAST", 4)
+        how["cache"] = tmp_path / "cache"
+    url, more = f"faiss://{tmp_path}/store", {}
+    if stored == "postgresql":
+        place = request.getfixturevalue("pg_place")
+        url, more = place.dsn, {"schema": place.schema}
+
+    def connect(**given):
+        return ev.connect(url, keyset=keyset, index="hnsw", **how, **more, **given)
+
+    History(connect, keyset, metric, 3).live(40)
+    assert limit is None or sum(file.stat().st_size for file in (tmp_path / "cache").iterdir()) > 50_000
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ class Buckets:
 
     def renew(self) -> None:
         """Open the file again at the next search. A fork may have found another thread in the middle of it."""
-        self._seen, self._content = SeenRows(), -1
+        self._seen, self._of = SeenRows(), (-1, -1)
         self._clear()
 
     def _clear(self) -> None:
@@ -79,10 +79,10 @@ class Buckets:
         cache = self._cache
         follows = Follows(state.content, state.generation, state.stamp)
         with cache.locked():
-            if self._content != state.content or not cache.lives():
+            if self._of != (of := (state.content, state.history)) or not cache.lives():
                 self._seen = SeenRows()
                 self._open(follows)
-                self._content = state.content
+                self._of = of
             self._learn()
             rows = self._seen.rows(state)
             new = rows[~is_among(rows, self._rows)]
@@ -134,7 +134,7 @@ class Buckets:
             self._begin(follows)
             return
         changes = records.changes(known.generation, known.content, stamp=known.stamp)
-        if changes is not None and changes.whole and not self._is_same():
+        if changes is not None and changes.whole and not self._is_same(changes.next_row):
             log.warning("the store has another history than the local cache: the cache is begun anew")
             self._begin(follows)
             return
@@ -197,8 +197,13 @@ class Buckets:
                 log.warning("a bucket of the local cache is damaged: it is read again")
         return held
 
-    def _is_same(self) -> bool:
-        """Say whether what is in the file is what the store has, row by row. All of it is read, in order."""
+    def _is_same(self, next_row: int) -> bool:
+        """Say whether what is in the file is what the store has, row by row. All of it is read, in order.
+
+        A row that is gone is never given out again, but rows from `next_row` on will be.
+        """
+        if len(self._rows) and self._rows[-1] >= next_row:
+            return False
         for number in self._cache.filled():
             for bucket in self._held([number]).values():
                 rows, envelopes = self._session.records.vectors(np.array(sorted(bucket), np.int64))

@@ -69,8 +69,8 @@ class Prefetched:
         return self._seen.whole(state)
 
     def missing(self, state: Snapshot) -> Rows:
-        """Return the rows of a state that are not here, ascending; all of them after a rewrite of the collection."""
-        of = state.content, state.dead
+        """Return the rows of a state that are not here, ascending; all if the collection was rewritten or put back."""
+        of = state.content, state.history, state.dead
         if of != self._of:
             self.forget()
             self._of = of
