@@ -31,7 +31,7 @@ from .kinds import build
 from .ondemand import blocks_of
 from .rowsets import is_among, places_of
 from .saving import Shelf
-from .state import Indexed, Snapshot, resealed
+from .state import Indexed, Snapshot, are_all_in, in_order, others, resealed
 from .tail import Tail, is_wide
 
 __all__ = ["COARSE", "Opener", "SealedIndex"]
@@ -185,12 +185,12 @@ class SealedIndex:
         """
         with self._lock:
             state = self._state
-            if state is None or not _are_all_in(old, state.parts):
+            if state is None or not are_all_in(old, state.parts):
                 return  # see `publish`
-            others = _others(state.parts, old)
-            parts = tuple(each for each in others if each.kept or not len(places_of(each.rows, part.rows)))
+            left = others(state.parts, old)
+            parts = tuple(each for each in left if each.kept or not len(places_of(each.rows, part.rows)))
             tail = offload(state.tail.count, state.tail.without, part.rows)
-            self._state = Snapshot(*_UNKNOWN, state.dead, _in_order((*parts, part)), tail, self._history)
+            self._state = Snapshot(*_UNKNOWN, state.dead, in_order((*parts, part)), tail, self._history)
         BUDGET.make_room(self)
 
     def noted(self, saved: Snapshot) -> None:
@@ -212,16 +212,16 @@ class SealedIndex:
             state = self._state
             if state is None:  # it was dropped meanwhile, to make room for another one
                 return
-            if not _are_all_in(old, state.parts):
+            if not are_all_in(old, state.parts):
                 return  # they were dropped, and loaded again, or their records were sealed anew: build from these
-            kept = _others(state.parts, old)
+            kept = others(state.parts, old)
             gone = [part for part in state.parts if part not in kept]
             here = np.sort(np.concatenate([state.tail.rows, *(part.living_rows for part in gone)]))
             parts = tuple(offload(len(part.rows), part.only, here) for part in new)
             held = np.sort(np.concatenate([part.rows for part in parts])) if parts else np.empty(0, np.int64)
             offload(state.tail.count, self.halves.take, state.tail, held)
             tail = offload(state.tail.count, state.tail.without, held)
-            self._state = replace(state, parts=_in_order(kept + parts), tail=tail)
+            self._state = replace(state, parts=in_order(kept + parts), tail=tail)
         BUDGET.make_room(self)
 
     def _updated(self, opener: Opener, predicate: Predicate | None) -> tuple[Snapshot, Rows | None]:
@@ -263,7 +263,7 @@ class SealedIndex:
         new = [(version, rows[~_held(rows, parts, tail)]) for version, rows in readable]
         parts, tail, whole = self._opened(opener, new, changes.sent, parts, tail)
         followed = changes.generation, changes.content, changes.stamp
-        self._state = Snapshot(*followed, dead, _in_order(parts), tail, self._history)
+        self._state = Snapshot(*followed, dead, in_order(parts), tail, self._history)
         opened = (blocks_of(part) for part in parts if part.version not in dead)
         self.blocks.keep_only({blocks.name for blocks in opened if blocks is not None})
         return self._state, whole, allowed
@@ -335,26 +335,9 @@ def _by_version(changes: Changes | None, dead: frozenset[int]) -> list[tuple[int
     return [(version, rows) for version, rows in versions if version not in dead]
 
 
-def _are_all_in(some: tuple[Indexed, ...], parts: tuple[Indexed, ...]) -> bool:
-    """Return True if all of some parts are among others, under the same key version."""
-    known = {(id(part.graph), part.version) for part in parts}
-    return all((id(part.graph), part.version) in known for part in some)
-
-
-def _others(parts: tuple[Indexed, ...], some: tuple[Indexed, ...]) -> tuple[Indexed, ...]:
-    """Return the parts that are not among some."""
-    graphs = {id(part.graph) for part in some}
-    return tuple(part for part in parts if id(part.graph) not in graphs)
-
-
 def _held(rows: Rows, parts: tuple[Indexed, ...], tail: Tail) -> npt.NDArray[np.bool_]:
     """Say for each row whether it is in a part or in the tail."""
     held = is_among(rows, np.sort(tail.rows))
     for part in parts:
         held |= is_among(rows, part.rows)
     return held
-
-
-def _in_order(parts: tuple[Indexed, ...]) -> tuple[Indexed, ...]:
-    """Return the parts that have living rows, the largest first."""
-    return tuple(sorted((part for part in parts if part.living), key=lambda part: -len(part.rows)))

@@ -20,7 +20,19 @@ from .tail import Tail, smallest
 if TYPE_CHECKING:
     from ..indexes.faiss import GpuCopy
 
-__all__ = ["Allowed", "Indexed", "Listed", "Lists", "Looked", "Ranks", "Snapshot", "resealed"]
+__all__ = [
+    "Allowed",
+    "Indexed",
+    "Listed",
+    "Lists",
+    "Looked",
+    "Ranks",
+    "Snapshot",
+    "are_all_in",
+    "in_order",
+    "others",
+    "resealed",
+]
 
 Lists = list[tuple[Rows, npt.NDArray[np.floating]]]
 """Rows and costs of each query, nearest first."""
@@ -277,3 +289,20 @@ def resealed(part: Indexed, readable: list[tuple[int, Rows]]) -> Indexed:
         if here.any():
             return part if version == part.version else replace(part, version=version, stored=None)
     return part
+
+
+def are_all_in(some: tuple[Indexed, ...], parts: tuple[Indexed, ...]) -> bool:
+    """Return True if all of some parts are among others, under the same key version."""
+    known = {(id(part.graph), part.version) for part in parts}
+    return all((id(part.graph), part.version) in known for part in some)
+
+
+def others(parts: tuple[Indexed, ...], some: tuple[Indexed, ...]) -> tuple[Indexed, ...]:
+    """Return the parts that are not among some."""
+    graphs = {id(part.graph) for part in some}
+    return tuple(part for part in parts if id(part.graph) not in graphs)
+
+
+def in_order(parts: tuple[Indexed, ...]) -> tuple[Indexed, ...]:
+    """Return the parts that have living rows, the largest first."""
+    return tuple(sorted((part for part in parts if part.living), key=lambda part: -len(part.rows)))
