@@ -61,6 +61,10 @@ _COLUMNS: dict[str, tuple[str, int]] = {
     "rank-1": ("rank-1", 4),
     "attack": ("from", 0),
     "identified": ("identified", 4),
+    "holds": ("", 0),
+    "plaintext": ("plaintext", 4),
+    "sealed": ("sealed", 4),
+    "sketch": ("sketch", 4),
     "chance": ("chance", 4),
     "p50_ms": ("p50 ms", 3),
     "p95_ms": ("p95 ms", 3),
@@ -83,6 +87,7 @@ _COLUMNS: dict[str, tuple[str, int]] = {
     "peak_rss_mb": ("RSS MiB", 0),
     "ingest_peak_mb": ("ingest RSS MiB", 0),
     "bytes": ("bytes", 0),
+    "mb": ("MB", 1),
     "index_mb": ("index MB", 1),
     "rows_read": ("rows a search", 1),
     "labels": ("labels learned", 3),
@@ -152,9 +157,9 @@ def one_thread(module: str) -> None:
 class Show:
     """Show progress on stderr if it is a terminal, and tables on stdout, as Markdown if it is not a terminal."""
 
-    def __init__(self, *, quiet: bool = False) -> None:
+    def __init__(self, *, quiet: bool = False, width: int = _WIDTH) -> None:
         terminal = sys.stdout.isatty()
-        self.out = Console(width=None if terminal else _WIDTH, highlight=False, quiet=quiet)
+        self.out = Console(width=None if terminal else width, highlight=False, quiet=quiet)
         self._bars = Console(stderr=True)
         self._quiet = quiet
 

