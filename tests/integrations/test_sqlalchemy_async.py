@@ -117,6 +117,9 @@ def test_all_of_a_column(orm_dsn, made, driver, monkeypatch):
         bind = session.bind.execution_options(isolation_level="SERIALIZABLE")
         async with AsyncSession(bind) as other:
             assert (await best(other, made, 9)).title == "9", "not committed"
+        await session.rollback()
+        await session.execute(text("ALTER TABLE items DISABLE TRIGGER USER"))
+        assert (await best(session, made, 9)).title == "9", "of all rows, by a cursor of the server"
 
     run(main, orm_dsn, made, driver)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import select, text, union
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
@@ -354,6 +354,8 @@ def test_statements_of_which_candidates_tell_nothing(session, made):
     ):
         with pytest.raises(errors.InputError, match="GROUP BY, HAVING and DISTINCT ON"):
             nearest(session, asked, item.embedding, V[0], 1)
+    with pytest.raises(errors.InputError, match="must be a select"):
+        nearest(session, union(select(item.title), select(item.title)), item.embedding, V[0], 1)
 
 
 def test_a_renamed_table(session, made):

@@ -189,6 +189,23 @@ def test_statements_that_only_differ_in_what_their_cache_keys_leave_out(session,
         assert hit.item == name
 
 
+def test_criteria_that_a_listener_of_the_session_adds(session, made):
+    """As soft deletion and tenants are often made: each statement of a search gets them."""
+    bulk_insert(session, made.Item, rows(40))
+    session.commit()
+    few = [str(i) for i in range(20, 40)]
+
+    def add(state):
+        state.statement = state.statement.options(with_loader_criteria(made.Item, made.Item.title.in_(few)))
+
+    event.listen(session, "do_orm_execute", add)
+    for where in ((), (made.Item.title != "25",)):
+        left = set(range(20, 40)) - ({25} if where else set())
+        assert titles(session, made, V[3], 30, *where) == best(V[3], left, 30)
+    event.remove(session, "do_orm_execute", add)
+    assert titles(session, made, V[3], 1) == ["3"]
+
+
 def test_distances_in_sql_name_the_replacement(made):
     for name in ("cosine_distance", "l2_distance", "max_inner_product"):
         with pytest.raises(errors.InputError, match="use nearest"):
@@ -203,6 +220,7 @@ def test_bad_arguments(session, made):
 
 
 def test_without_triggers_everything_is_scanned_and_said_once(session, made, caplog, monkeypatch):
+    monkeypatch.setattr(searching, "_CHUNK", 7)
     monkeypatch.setattr(searching, "_told", set())
     bulk_insert(session, made.Item, rows(20))
     session.commit()
@@ -214,6 +232,8 @@ def test_without_triggers_everything_is_scanned_and_said_once(session, made, cap
         for _ in range(2):
             assert titles(session, made, V[33], 40) == best(V[33], range(40), 40)
     assert caplog.text.count("no triggers") == 1
+    with Session(session.get_bind().execution_options(isolation_level="AUTOCOMMIT")) as other:
+        assert titles(other, made, V[33], 40) == best(V[33], range(40), 40)
 
 
 def test_async(orm_dsn, made):

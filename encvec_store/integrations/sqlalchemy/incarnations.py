@@ -17,7 +17,7 @@ from ...crypto.envelope import INCARNATION
 from ...errors import StoreError
 from .companions import INCARNATION_NAME, Companions
 
-__all__ = ["incarnation_of"]
+__all__ = ["commits_each", "incarnation_of"]
 
 _Known = dict[tuple[Companions, str | None], bytes | None]
 _known: weakref.WeakKeyDictionary[Any, _Known] = weakref.WeakKeyDictionary()
@@ -28,7 +28,7 @@ def incarnation_of(connection: Connection, companions: Companions) -> bytes:
     """Return the 16 random bytes that stand for this life of the table. They are drawn at the first write."""
     whole, place = connection.get_transaction(), (companions, connection.schema_for_object(companions.blobs))
     inner = connection.get_nested_transaction() or whole
-    lasting = not (whole is None or inner is None or _commits(connection))
+    lasting = not (whole is None or inner is None or commits_each(connection))
     known: _Known = _known.setdefault(inner, {}) if lasting else {}
     found = known.get(place) or (_known.get(whole, {}).get(place) if lasting else None)
     if found is not None:
@@ -51,7 +51,7 @@ def incarnation_of(connection: Connection, companions: Companions) -> bytes:
     return life
 
 
-def _commits(connection: Connection) -> bool:
+def commits_each(connection: Connection) -> bool:
     """Return True under AUTOCOMMIT, where a transaction of SQLAlchemy holds no locks."""
     try:
         return connection.dialect.detect_autocommit_setting(connection.connection.dbapi_connection)  # type: ignore[arg-type]

@@ -24,6 +24,7 @@ from .building import build_soon
 from .cipher import plain_array
 from .columns import column_of
 from .context import Bind, connection_of
+from .incarnations import commits_each
 from .prepared import ColumnSearch, SearchStatements
 from .search import Ranked, rerank
 from .sharing import HEAD, SharedIndex
@@ -60,13 +61,14 @@ def nearest(bind: Bind, statement: Select[Any], column: Any, query: Any, k: int)
 
     Args:
         bind: a session or connection.
-        statement: a select, with any WHERE; its ORDER BY, LIMIT and OFFSET are replaced.
+        statement: a select, with any WHERE; its ORDER BY, LIMIT and OFFSET are replaced. Not one with GROUP BY, HAVING
+            or DISTINCT ON.
         column: `Model.embedding`, or that of an alias or table.
         query: (dim,).
         k: number of rows to return.
 
     Raises:
-        InputError: a bad query or k.
+        InputError: a bad query or k, or a statement whose rows are groups.
         AuthenticationError: a vector was altered or moved, or the keys are wrong.
         StoreUnreachableError: rows were replaced faster than they could be read.
     """
@@ -170,11 +172,17 @@ class _Search:
     def _few_passing(self) -> Listed | None:
         """Return the rows that the statement selects; None if they are more than `_FEW`, counting repeated ones."""
         values = {**self.values, "encvec_limit": _FEW + 1}
-        found = self.bind.execute(self.asked.passing(few=True), values).all()
+        found = self._rows(self.asked.passing(few=True), values)
         return None if len(found) > _FEW else _listed(found)
 
     def _all_passing(self) -> Listed:
-        return _listed(self.bind.execute(self.asked.passing(few=False), self.values).all())
+        return _listed(self._rows(self.asked.passing(few=False), self.values))
+
+    def _rows(self, asked: Any, values: dict[str, Any]) -> Any:
+        """Run a statement that loads no objects: on the connection itself, unless somebody changes it on its way."""
+        session = self.bind if isinstance(self.bind, Session) else None
+        quick = session is None or not (session.dispatch.do_orm_execute or asked._with_options)
+        return (self.connection if quick else self.bind).execute(asked, values).all()
 
     def _ranked(self, rows: Rows, shared: SharedIndex, state: Snapshot, guessed: bool) -> _Ranking | None:
         """Compare those of the rows that the session sees, and all entries that are newer than the index.
@@ -182,7 +190,7 @@ class _Search:
         Returns None if a guess was wrong, or if the index may not answer any more.
         """
         values = {**self.values, **shared.values(state.generation), "encvec_rows": rows.tolist()}
-        every = self.bind.execute(self.asked.ranked, values).all()
+        every = self._rows(self.asked.ranked, values)
         head = shared.head_from(tuple(every[0][-HEAD:])) if every else None
         if guessed and (head is None or not shared.confirms(state, head)):
             return None
@@ -202,8 +210,11 @@ class _Search:
         asked = SearchStatements(sql, self.statement).columns(*sql.loaded, sql.packed)
         asked = asked.where(cell.is_not(None), func.substring(cell, *_VERSION, type_=LargeBinary()).not_in(dead))
         best = _Best(self)
-        for some in self.bind.execute(asked).partitions(_CHUNK):
-            best.add([tuple(row[:-1]) for row in some], [bytes(row[-1]) for row in some])
+        # a cursor of the server, which a transaction must hold: so memory takes a part of the table
+        options = {} if commits_each(self.connection) else {"yield_per": _CHUNK}
+        with self.bind.execute(asked, execution_options=options) as found:
+            for some in found.partitions(_CHUNK):
+                best.add([tuple(row[:-1]) for row in some], [bytes(row[-1]) for row in some])
         return best.ranking(0)
 
     def _loaded(self, ranking: _Ranking) -> list[Ranked] | None:

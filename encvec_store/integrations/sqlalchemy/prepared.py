@@ -76,6 +76,8 @@ class SearchStatements:
     """
 
     def __init__(self, searched: ColumnSearch, statement: Select[Any]) -> None:
+        if not isinstance(statement, Select):
+            raise InputError(f"statement must be a select(...), got {type(statement).__name__}: select from it")
         distinct_on = statement._distinct_on or statement._pre_columns_clause is not None
         if statement._group_by_clauses or statement._having_criteria or distinct_on:
             raise InputError(
