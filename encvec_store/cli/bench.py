@@ -224,7 +224,7 @@ def show(rows: Sequence[dict[str, Any]]) -> None:
 def _cell(row: dict[str, Any], key: str, digits: int | None) -> Any:
     value = row.get(key)
     if key == "reranked":
-        return (row.get("candidates") or "all") if value else None if row["scheme"] == "plaintext" else "no"
+        return (row.get("candidates") or "yes") if value else None if row["scheme"] == "plaintext" else "no"
     if digits is None or value is None:
         return value
     shown = round(value / 1e6 if key == "bytes" else value, digits)

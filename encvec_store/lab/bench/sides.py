@@ -214,10 +214,12 @@ class Stored:
         stats = self._held.stats()
         self.scheme, self._oversample = stats["scheme"], stats["oversample"] or DEFAULT_OVERSAMPLE
         held = stats["store"]
-        self.kind, self.storage = str(held["index"]), str(held.get("storage", "float32"))
+        inside = stats["sealed_index"]
+        self.kind = str(inside["kind"] if inside else held["index"])
+        self.storage = str(held.get("storage", "float32"))
         self.build_s, self.build_cpu_s = self.write_s + indexing.clock, writing.cpu + indexing.cpu
         self.bytes = _size(held) - before
-        self.index_bytes = int(held["bytes"].get("index", 0))
+        self.index_bytes = int(inside["stored_bytes"] if inside else held["bytes"].get("index", 0))
 
     def variants(self, k: int, efforts: Sequence[int], oversamples: Sequence[int]) -> Iterator[Variant]:
         """Yield the first stage and re-ranked searches at each effort."""

@@ -69,7 +69,7 @@ def test_three_variants_in_memory():
 def test_a_scheme_without_index_has_no_first_stage():
     rows = run(BenchJob(data(50, 5), store="memory:", schemes=[{"name": "sealed"}], memory=False, rounds=0))
     assert [(row["scheme"], row["reranked"]) for row in rows] == [("plaintext", False), ("sealed", True)]
-    assert rows[1]["recall@10"] == 1
+    assert (rows[1]["recall@10"], rows[1]["index"]) == (1, "flat")
 
 
 @pytest.mark.parametrize("name", ["cosine", "l2"])
@@ -222,7 +222,8 @@ def test_a_side_is_what_a_collection_is_by_default():
             things.upsert([str(i) for i in range(len(stored))[part]], stored[part])
         stats = things.stats()
     assert [row["scheme"] for row in rows] == ["plaintext", "sealed", "sketch", "sketch"]
-    assert (rows[1]["recall@10"], rows[1]["reranked"], rows[1]["beta"]) == (1.0, True, None)
+    assert (rows[1]["index"], rows[1]["reranked"], rows[1]["beta"]) == ("hnsw", True, None)
+    assert rows[1]["recall@10"] > 0.98
     ours = [row for row in rows if row["scheme"] == "sketch"]
     assert [(row["reranked"], row["oversample"]) for row in ours] == [(False, None), (True, ours[1]["oversample"])]
     assert {(row["scheme"], row["beta"], row["scheme_parameters"]["k"]) for row in ours} == {
