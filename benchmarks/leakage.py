@@ -105,6 +105,14 @@ def parts() -> dict[str, dict[str, Any]]:
             "views": ("centred", "recoloured"),
             "sizes": (4000,),
         },
+        "beside-pairs": {
+            "subjects": [sap(2.5)],
+            "attacks": PAIRED[1:],
+            "sizes": (4000,),
+            "adversaries": ("disjoint",),
+            "pairs": (10, 50, 100, 400),
+            "keys": 1,
+        },
         "faces": {"subjects": [sap(2.5), FACES, sketch(64, 1.2)], "attacks": STRONG[::-1], "sizes": (5749,)},
         "controls": {
             "subjects": [(name, subject(name, DIM, k=192, beta=1.8)) for name in sorted(CONTROLS)],

@@ -15,7 +15,6 @@ import psycopg
 import pytest
 
 import encvec_store as ev
-from benchmarks.datasets import load
 from encvec_store.cli.app import cli
 from encvec_store.cli.app import run as cli_run
 from encvec_store.localpg import LocalServer
@@ -38,7 +37,7 @@ def chapter(page, title):
     return re.search(rf"^## {title}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)[1]
 
 
-POSTGRES = blocks(chapter("README.md", "On PostgreSQL"))
+POSTGRES = blocks(chapter("docs/postgresql.md", "A first walk"))
 
 
 def in_one_shell(parts):
@@ -67,7 +66,7 @@ def test_the_postgresql_chapter_word_for_word(place):  # noqa: F811
     )
     assert done.returncode == 0, done.stdout + done.stderr
     _, _, commands = done.stdout.partition(shown)
-    assert commands, f"README shows other hits than these: {done.stdout}"
+    assert commands, f"the page shows other hits than these: {done.stdout}"
     assert (place / "trial/passphrase").read_text().strip() not in done.stdout + done.stderr
     for line in shown.splitlines():
         assert line.split(maxsplit=1)[1][:50] in commands, "the command line finds what Python found"
@@ -116,23 +115,30 @@ def execute(server, database, text):
         connection.execute(text)
 
 
-def test_the_first_example_runs(tmp_path, monkeypatch):
-    """With faces in the place of its names, and a folder of ours."""
-    ((_, text), *_) = blocks(chapter("README.md", "Use it"))
-    url = "faiss:///var/lib/app/vectors"
-    assert url in text
-    faces = load("olivetti")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("ENCVEC_PASSPHRASE", "correct horse battery staple")
-    names = {
-        "ids": [f"face {row}" for row in range(len(faces.vectors))],
-        "vectors": faces.vectors,
-        "countries": ["de", "fr"] * (len(faces.vectors) // 2),
-        "query": faces.queries[0],
-    }
-    exec(text.replace(url, f"faiss://{tmp_path}/vectors"), names)  # noqa: S102 - our own README
-    assert len(names["hits"]) == 10
-    assert {hit.metadata["country"] for hit in names["hits"]} == {"de"}
+def run_in(folder, text, command):
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("ENCVEC_", "PG"))}
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        command, input=text, cwd=folder, env=clean | {"PATH": path}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_first_example_runs_twice(tmp_path):
+    """In an empty folder, word for word, and again over what it left there; it prints what the README shows."""
+    _, (language, text), (_, shown), *_ = blocks(chapter("README.md", "Use it"))
+    assert language == "python"
+    assert [run_in(tmp_path, text, [sys.executable]) for _ in range(2)] == [shown, shown]
+
+
+def test_the_quickstart(tmp_path):
+    """All its Python in one go, and then its commands, but for the installation."""
+    found = blocks((ROOT / "docs/quickstart.md").read_text(encoding="utf-8"))
+    run_in(tmp_path, "".join(text for language, text in found if language == "python"), [sys.executable])
+    told = run_in(tmp_path, [text for language, text in found if language == "sh"][1], ["bash", "-euo", "pipefail"])
+    for line in (r"questions +\d+ +384", "another text", r"questions +\d+ +0 +0"):
+        assert re.search(line, told), told
 
 
 # ------------------------------------------------------------------------------------- all the pages

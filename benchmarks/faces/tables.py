@@ -1,8 +1,8 @@
-"""Print the figures of results.json as README and docs/faces.md show them.
+"""Print the figures of results.json as docs/faces.md shows them.
 
     python -m benchmarks.faces.tables       after `make faces ARGS=--full`: paste what it prints
 
-A test checks both documents against it.
+A test checks the page against it.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ from typing import Any
 
 from benchmarks.faces.page import percent
 
-__all__ = ["IN_README", "RESULTS", "blocks"]
+__all__ = ["RESULTS", "blocks"]
 
 RESULTS = Path(__file__).with_name("results.json")
-IN_README = ("lead", "short", "everyday", "pairs")
 _SUBJECTS = {
     "plaintext": "plaintext, as most databases hold them",
     "encrypted": "encrypted, sketch",
@@ -32,7 +31,6 @@ _SUBJECTS = {
     "ironcore": "{ironcore}, beta 2.5, as it is",
     "ironcore_aligned_0": "... aligned without the key, no known pairs",
 }
-_SHORT = ("plaintext", "encrypted", "encrypted_normalised", "wrong_key", "aligned_0", "ironcore")
 _TASKS = {
     "identification": {"rank_1": "identification, rank 1", "rank_5": "identification, rank 5"},
     "verification": {
@@ -55,14 +53,13 @@ _JUDGES = ("facenet", "face-api")
 
 
 def blocks(results: Mapping[str, Any]) -> dict[str, str]:
-    """Markdown by name: lead, attack, short (some rows of it), ways, second, everyday, tasks, sentences, pairs."""
+    """Markdown by name: lead, attack, ways, second, everyday, tasks, sentences, pairs."""
     rows = results["details"]
     kinds = {"ironcore": results["subjects"].get("ironcore", {}).get("name", "")}
     titles = {name: words.format(**kinds) for name, words in _SUBJECTS.items() if name in rows}
     return {
         "lead": _lead(results),
         "attack": _attack(results, titles),
-        "short": _attack(results, {name: titles[name] for name in _SHORT if name in titles}),
         "ways": _ways(results, titles),
         "second": _second(rows),
         "everyday": _everyday(results["tasks"]),

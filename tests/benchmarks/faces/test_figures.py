@@ -1,4 +1,4 @@
-"""README and docs/faces.md print the figures of benchmarks/faces/results.json, and no others."""
+"""docs/faces.md prints the figures of benchmarks/faces/results.json, and no others."""
 
 import json
 import re
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.faces.__main__ import _command, arguments
-from benchmarks.faces.tables import IN_README, RESULTS, blocks
+from benchmarks.faces.tables import RESULTS, blocks
 
 ROOT = Path(__file__).resolve().parents[3]
 RESULT = json.loads(RESULTS.read_text(encoding="utf-8"))
@@ -24,16 +24,9 @@ def unwrapped(text):
     return " ".join(text.split())
 
 
-@pytest.mark.parametrize("name", sorted(set(BLOCKS) - {"short"}))
+@pytest.mark.parametrize("name", sorted(BLOCKS))
 def test_the_page_prints_what_was_measured(name):
     assert unwrapped(BLOCKS[name]) in unwrapped(page("docs/faces.md")), (
-        "paste what `python -m benchmarks.faces.tables` prints"
-    )
-
-
-@pytest.mark.parametrize("name", IN_README)
-def test_the_readme_prints_what_was_measured(name):
-    assert unwrapped(BLOCKS[name]) in unwrapped(page("README.md")), (
         "paste what `python -m benchmarks.faces.tables` prints"
     )
 
