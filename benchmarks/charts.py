@@ -30,10 +30,7 @@ NAMES = {
     "pgsealed": "encvec, PostgreSQL",
 }
 PLACES = (("embedded", "embedded-20000"), ("pgsealed", "pgsealed"))
-THIEF = {("disjoint", 0): "similar texts", ("same", 0): "the very same texts"}
-PAIRS = (10, 50, 100, 400)
-STOLEN: dict[str, dict[str, Any]] = {"plain": {"k": None}, "sap": {"beta": 2.5}, "sketch": {"k": 250, "beta": 5.0}}
-RECORDS = 4000
+SCHEMES = ("plaintext", "sketch", "sealed")
 
 
 def rows(name: str) -> Iterator[dict[str, Any]]:
@@ -57,17 +54,11 @@ def latency() -> list[dict[str, Any]]:
 
 
 def thief() -> dict[str, dict[str, float]]:
-    """Return the share of records named, by scheme and by what the thief holds: best attack, worst key."""
-    held = {**THIEF, **{("disjoint", pairs): f"{pairs} known pairs" for pairs in PAIRS}}
-    found: dict[str, dict[str, float]] = {name: {} for name in STOLEN}
-    for row in rows("leakage"):
-        wanted, given = STOLEN.get(row["subject"]), row["parameters"]
-        of_kind = wanted is not None and all(given.get(key) == value for key, value in wanted.items())
-        what = held.get((row["adversary"], row["pairs"]))
-        if of_kind and what and row["n"] == RECORDS and row["corpus"] == "banking77" and "cells" not in given:
-            found[row["subject"]][what] = max(row["identified"], found[row["subject"]].get(what, 0.0))
-    found["plain"] = dict.fromkeys(held.values(), found["plain"]["similar texts"])  # more knowledge takes nothing away
-    return {name: {what: row[what] for what in held.values()} for name, row in found.items()}
+    """Return the share of records named, by scheme and by what the thief holds, as `make demo` printed it."""
+    found: dict[str, dict[str, float]] = {name: {} for name in SCHEMES}
+    for row in rows("demo"):
+        found[row["scheme"]][row["holds"]] = row["identified"]
+    return found
 
 
 def draw() -> dict[str, str]:
@@ -157,42 +148,25 @@ def _meet(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
 
 
 def _thief(shares: dict[str, dict[str, float]]) -> str:
-    titles = {"plain": "plaintext", "sap": "sap", "sketch": "sketch", "sealed": "sealed"}
-    columns = list(shares["plain"])
-    left, wide, top, tall = 130, (WIDTH - 154) / len(columns), 128, 58
-    body = [_text(24, 62, "share of 4,000 stolen records that the thief can put a text to", fill=PALE)]
+    columns = list(shares["plaintext"])
+    left, wide, top, tall = 130, (WIDTH - 154) / len(columns), 128, 64
+    body = [_text(24, 62, "share of 4,000 stolen records named, beside the stolen files he has ...", fill=PALE)]
     for at, column in enumerate(columns):
-        head, _, tail = column.rpartition(" ")
-        if column.startswith("the very"):
-            head, tail = "the very", "same texts"
-        for line, words in enumerate([head, tail]):
+        for line, words in enumerate(column.split(", ")):
             body.append(_text(left + wide * (at + 0.5), 94 + 19 * line, words, 15, fill=PALE, at="middle"))
-    for row, (name, title) in enumerate(titles.items()):
+    for row, name in enumerate(shares):
         base = top + tall * (row + 1)
-        body.append(_text(24, base - 8, title, 17, weight=600))
+        body.append(_text(24, base - 8, name, 17, weight=600))
         body.append(f'  <path d="M{left} {base}H{WIDTH - 24}" stroke="{GRID}" stroke-width="1.5"/>')
-        if name == "sealed":
-            body.append(
-                _text(
-                    left + 12,
-                    base - 8,
-                    "0: what is stored is ciphertext, with nothing to compare",
-                    16,
-                    fill=OURS,
-                    weight=600,
-                )
-            )
         for at, column in enumerate(columns):
-            if (share := shares.get(name, {}).get(column)) is not None:
-                x, high = left + wide * at + 14, (tall - 24) * share
-                box = f'x="{x:.0f}" y="{base - high:.1f}" width="{wide - 28:.0f}" height="{high:.1f}"'
-                body.append(f'  <rect {box} fill="{LOST}"/>')
-                words = f"{100 * share:.3g}%" if share > 0.99 else f"{100 * share:.2g}%"
-                body.append(_text(left + wide * (at + 0.5), base - high - 5, words, 15, at="middle"))
-    about = "; ".join(
-        f"{titles[name]}: " + ", ".join(f"{k} {v:.2%}" for k, v in row.items()) for name, row in shares.items()
-    )
-    return _svg(top + tall * len(titles) + 22, "Records named, by what the thief holds", about, body)
+            share = shares[name][column]
+            x, high = left + wide * at + 40, (tall - 24) * share
+            box = f'x="{x:.0f}" y="{base - high:.1f}" width="{wide - 80:.0f}" height="{high:.1f}"'
+            body.append(f'  <rect {box} fill="{OURS if name == "sealed" else LOST}"/>')
+            words = f"{100 * share:.3g}%" if share > 0.99 else f"{100 * share:.2g}%"
+            body.append(_text(left + wide * (at + 0.5), base - high - 5, words, 15, at="middle"))
+    about = "; ".join(f"{name}: " + ", ".join(f"{k} {v:.2%}" for k, v in row.items()) for name, row in shares.items())
+    return _svg(top + tall * len(shares) + 22, "Records named, by what the thief holds", about, body)
 
 
 def main() -> None:
