@@ -111,7 +111,9 @@ class AsyncCollection:
         return self._of.metric
 
     upsert = _coroutine(Collection.upsert)
+    update = _coroutine(Collection.update)
     search = _coroutine(Collection.search)
+    recommend = _coroutine(Collection.recommend)
     explain = _coroutine(Collection.explain)
     get = _coroutine(Collection.get)
     delete = _coroutine(Collection.delete)

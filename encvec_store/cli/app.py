@@ -31,6 +31,7 @@ from .leakage import leakage
 from .maintain import maintain, refit
 from .output import note, printable
 from .scheme import scheme
+from .update import update
 
 __all__ = ["cli", "run", "warnings_as_notes"]
 
@@ -102,6 +103,7 @@ for command in (
     export,
     data.search,
     data.get,
+    update,
     data.delete,
     data.count,
     admin.collections,

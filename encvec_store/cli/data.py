@@ -22,7 +22,7 @@ from .common import Place, confirmed, open_collection, open_store, place_options
 from .output import emit, facts, note, printable, snippet, table
 from .values import parse_where, queries_from, read_queries
 
-__all__ = ["count", "delete", "get", "search"]
+__all__ = ["count", "delete", "get", "named", "search", "tell", "where_option"]
 
 where_option = click.option("--where", metavar="JSON", help="""Filter: '{"lang": "de", "year": {"gte": 2020}}'.""")
 vectors_option = click.option("--vectors", is_flag=True, help="Show the vectors too.")
@@ -39,6 +39,11 @@ vectors_option = click.option("--vectors", is_flag=True, help="Show the vectors 
     type=click.IntRange(1, 10_000),
     help="Sketch or sap: candidates re-ranked per hit, this time.",
 )
+@click.option("--offset", type=click.IntRange(0), default=0, metavar="N", help="Skip N hits.")
+@click.option("--threshold", type=float, metavar="SCORE", help="No hit that is farther than this score.")
+@click.option("--group-by", metavar="FIELD", help="At most --group-size hits with the same value.")
+@click.option("--group-size", type=click.IntRange(1), default=1, metavar="N", help="Hits of a group; by default 1.")
+@click.option("--diversity", type=click.FloatRange(0, 1), help="0 to 1: hits that differ from each other.")
 @click.option("--explain", is_flag=True, help="Show how the search would run, instead of running it.")
 @where_option
 @vectors_option
@@ -51,6 +56,11 @@ def search(
     id: str | None,
     k: int,
     oversample: int | None,
+    offset: int,
+    threshold: float | None,
+    group_by: str | None,
+    group_size: int,
+    diversity: float | None,
     explain: bool,
     where: str | None,
     vectors: bool,
@@ -93,7 +103,9 @@ def search(
             else:
                 click.echo("\n".join(map(printable, told.splitlines())))
             return
-        answers: list[list[Hit]] = target.search(queries, k, condition, include_vectors=vectors)
+        how: dict[str, Any] = {"offset": offset, "threshold": threshold, "diversity": diversity}
+        how |= {"group_by": group_by, "group_size": group_size, "include_vectors": vectors}
+        answers: list[list[Hit]] = target.search(queries, k, condition, **how)
     for number, hits in enumerate(answers):
         if as_json:
             emit({"query": number, "hits": [record_to_json(hit, vectors=vectors) for hit in hits]})
@@ -104,13 +116,13 @@ def search(
 
 
 def _stored(target: Collection, id: str) -> npt.NDArray[Any]:
-    found = target.get(_named(target, [id]))
+    found = target.get(named(target, [id]))
     if not found or found[0].vector is None:
         raise InputError(f"no record {id!r} in collection {target.name!r}")
     return found[0].vector[None]
 
 
-def _named(target: Collection, texts: Sequence[str]) -> list[Id]:
+def named(target: Collection, texts: Sequence[str]) -> list[Id]:
     """Return the ids that texts name: the string itself, or the integer or UUID of this text if only that exists."""
     known = {record.id for record in target.get(texts, include_vectors=False)}
     others = {text: other for text in texts if text not in known and (other := _other(text)) is not None}
@@ -149,6 +161,8 @@ def _show(records: list[Record] | list[Hit], vectors: bool, *, scored: bool) -> 
 @click.argument("ids", nargs=-1, metavar="[ID]...")
 @click.option("--all", "everything", is_flag=True, help="Every record.")
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="At most N records.")
+@click.option("--offset", type=click.IntRange(0), default=0, metavar="N", help="Skip N records.")
+@click.option("--order-by", multiple=True, metavar="FIELD", help="Sort by a field; `-FIELD` descends. Repeat for more.")
 @where_option
 @vectors_option
 @tenant_option
@@ -158,6 +172,8 @@ def get(
     ids: tuple[str, ...],
     everything: bool,
     limit: int | None,
+    offset: int,
+    order_by: tuple[str, ...],
     where: str | None,
     vectors: bool,
     tenant: str,
@@ -172,6 +188,7 @@ def get(
     \b
     Examples:
       encvec get docs docs:17 docs:18
+      encvec get docs --where '{"lang": "de"}' --order-by -year --limit 10
       encvec get docs --all --vectors --json > docs.jsonl
     """
     if (bool(ids) + everything + (where is not None)) != 1:
@@ -180,10 +197,15 @@ def get(
     with open_store(place) as store:
         target = open_collection(store, collection, tenant)
         if ids:
-            names = _named(target, ids)
-            found = target.get(names, include_vectors=vectors)
+            names = named(target, ids)
+            found = target.get(names, include_vectors=False)
             missing = sorted(map(str, set(names) - {record.id for record in found}))
-            _print(iter(found[:limit]), vectors, as_json)
+            part = target.get(names, order_by=order_by or None, offset=offset, limit=limit, include_vectors=vectors)
+            _print(iter(part), vectors, as_json)
+        elif offset or order_by:
+            missing = []
+            how: dict[str, Any] = {"offset": offset, "limit": limit, "include_vectors": vectors}
+            _print(iter(target.get(where=condition, order_by=order_by or None, **how)), vectors, as_json)
         else:
             missing = []
             _print(islice(target.scroll(condition, include_vectors=vectors), limit), vectors, as_json)
@@ -243,9 +265,9 @@ def delete(
             n = target.count(condition) if condition else target.count()
             if not confirmed(f"Delete {n:,} of the {target.count():,} records of {collection!r}?", yes):
                 return 1
-        deleted = target.delete(ids=_named(target, ids)) if ids else target.delete(where=condition)
+        deleted = target.delete(ids=named(target, ids)) if ids else target.delete(where=condition)
         answer = {"collection": collection, "tenant": tenant, "deleted": deleted, "count": target.count()}
-    _tell(answer, as_json)
+    tell(answer, as_json)
     return 0
 
 
@@ -270,7 +292,8 @@ def count(collection: str, where: str | None, tenant: str, place: Place, as_json
         click.echo(n)
 
 
-def _tell(answer: dict[str, Any], as_json: bool) -> None:
+def tell(answer: dict[str, Any], as_json: bool) -> None:
+    """Print what a command did."""
     if as_json:
         emit(answer)
     else:

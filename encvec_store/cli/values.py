@@ -20,16 +20,16 @@ _PLAUSIBLE = 1e15
 """No embedding has a number as large; half of a float64 read as a float32 often is."""
 
 
-def parse_where(text: str | None) -> dict[str, Any] | None:
-    """Parse `--where`. Raises FilterError."""
+def parse_where(text: str | None, option: str = "--where") -> dict[str, Any] | None:
+    """Parse `--where`, or another option that takes a JSON object. Raises FilterError."""
     if text is None:
         return None
     try:
         where = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise FilterError(f"--where is not JSON: {error}") from None
+        raise FilterError(f"{option} is not JSON: {error}") from None
     if not isinstance(where, dict):
-        raise FilterError(f'--where must be a JSON object, such as \'{{"lang": "de"}}\', got {text[:60]!r}')
+        raise FilterError(f'{option} must be a JSON object, such as \'{{"lang": "de"}}\', got {text[:60]!r}')
     return metadata_from_json(where)
 
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from ..data.ids import Id
 from ..data.records import Record
 from ..engine import read
+from ..engine.update import update
 from ..engine.write import upsert
 from .base import OpenCollection
 
@@ -46,12 +47,86 @@ class RecordVerbs(OpenCollection):
         self._lifecycle.wrote(len(ids))
         return len(ids)
 
-    def get(self, ids: Sequence[Id], *, include_vectors: bool = True) -> list[Record]:
-        """Return the records with these ids, in the order of `ids`. Unknown ids are left out.
+    def update(
+        self,
+        ids: Sequence[Id] | None = None,
+        where: Mapping[str, Any] | None = None,
+        *,
+        metadata: Mapping[str, Any] | Sequence[Mapping[str, Any] | None] | None = None,
+        documents: Sequence[str | None] | None = None,
+        vectors: npt.ArrayLike | None = None,
+        replace: bool = False,
+    ) -> int:
+        """Change parts of records that exist, by id or by filter, all or nothing. Returns how many. Others stay away.
 
-        Raises StoreUnreachableError if one of them was written again before it could be read, each time it tried.
+        What is not given stays as it is. A vector that is not given is not encrypted again, so the store sees that it
+        is the same. An updated record counts as written last. The new records are held in memory until all are sealed.
+
+        Args:
+            ids: n distinct ids. Unknown ids are no error, and no record is made for them.
+            where: in place of ids: a filter. `{}` finds every record.
+            metadata: n mappings, or one mapping for all records. Its keys are set, others stay; None leaves all.
+            documents: n strings, with ids only; None leaves a document.
+            vectors: (n, dim) numbers, with ids only.
+            replace: what is given replaces all metadata and the document of a record, as `upsert` does. None then means
+                no metadata, or no document.
+
+        Raises:
+            InputError: both or neither of ids and where, nothing to change, or values that `upsert` would refuse.
+            StoreUnreachableError: others wrote the same records again and again. Nothing was changed.
+            StoreLockedError: another process is writing; try again.
         """
-        return read.get(self._session, ids, include_vectors=include_vectors)
+        changed = update(
+            self._session,
+            self._sources,
+            ids,
+            where,
+            metadata=metadata,
+            documents=documents,
+            vectors=vectors,
+            replace=replace,
+        )
+        self._lifecycle.wrote(changed)
+        return changed
+
+    def get(
+        self,
+        ids: Sequence[Id] | None = None,
+        where: Mapping[str, Any] | None = None,
+        *,
+        order_by: str | Sequence[str] | None = None,
+        offset: int = 0,
+        limit: int | None = None,
+        include_vectors: bool = True,
+    ) -> list[Record]:
+        """Return records by id, by filter, by both, or all of them. Use `scroll` for more than memory holds.
+
+        Ids that do not exist are left out. With `ids` records come in the order of `ids`, without in the order of their
+        last write; `order_by` sorts them. At last, `offset` of them are skipped and at most `limit` returned.
+
+        Args:
+            ids: the records of these ids. An id that is given twice comes twice.
+            where: a filter; the records must satisfy it.
+            order_by: a field of the metadata, or several, the most important first; `"-year"` descends. Records without
+                the field, or with a value that has no order, come last. Equal ones keep their order.
+            offset: how many to skip.
+            limit: how many to return at most.
+            include_vectors: if False, records come without their vectors.
+
+        Raises:
+            InputError: malformed id, filter, order, offset or limit; a field that the collection does not declare.
+            StoreUnreachableError: records were written again before they could be read, each time it tried.
+        """
+        return read.select(
+            self._session,
+            self._sources,
+            ids,
+            where,
+            order_by=order_by,
+            offset=offset,
+            limit=limit,
+            include_vectors=include_vectors,
+        )
 
     def delete(self, ids: Sequence[Id] | None = None, where: Mapping[str, Any] | None = None) -> int:
         """Delete records by id or by filter, all or nothing. Returns how many. Unknown ids are no error.

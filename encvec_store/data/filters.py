@@ -26,6 +26,7 @@ __all__ = [
     "Present",
     "Range",
     "breadth",
+    "check_fields",
     "is_covered",
     "parse",
     "pushdown",
@@ -45,12 +46,18 @@ def parse(where: Mapping[str, Any] | None, policies: Mapping[str, Policy] | None
     if where is None or (isinstance(where, Mapping) and not where):
         return None
     node = _parse(where)
-    if policies is not None and WILDCARD not in policies:
-        for name in sorted(fields_of(node)):
-            if not any(known in policies for known in paths(name)):
-                declared = ", ".join(sorted(policies)) or "none"
-                raise UnknownFieldError(f"filter on unknown field {name!r}; the collection declares: {declared}")
+    check_fields(fields_of(node), policies, "filter on")
     return simplified(node)
+
+
+def check_fields(names: Set[str], policies: Mapping[str, Policy] | None, what: str) -> None:
+    """Raise UnknownFieldError if the collection declares its fields (`policies`), and a name is not among them."""
+    if policies is None or WILDCARD in policies:
+        return
+    for name in sorted(names):
+        if not any(known in policies for known in paths(name)):
+            declared = ", ".join(sorted(policies)) or "none"
+            raise UnknownFieldError(f"{what} unknown field {name!r}; the collection declares: {declared}")
 
 
 def _parse(where: Any, depth: int = 0) -> Filter:

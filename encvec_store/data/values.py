@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import MetadataError
+from ..errors import InputError, MetadataError
 
-__all__ = ["Texts", "exact", "integer", "listed", "number", "text"]
+__all__ = ["Texts", "check_limit", "check_offset", "exact", "integer", "listed", "number", "text"]
 
 _EXACT = frozenset(
     {str, int, float, bool, type(None), bytes, dt.datetime, dt.date, uuid.UUID, Decimal, list, tuple, dict}
@@ -79,6 +79,19 @@ def integer(value: Any) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         return None
     return int(value)
+
+
+def check_limit(value: Any, name: str = "limit", least: int = 1) -> int:
+    """Return an integer of at least 1, or another least one. Raises InputError."""
+    found = integer(value)
+    if found is None or found < least:
+        raise InputError(f"{name} must be an integer >= {least}, got {value!r}")
+    return found
+
+
+def check_offset(value: Any) -> int:
+    """Return an integer of at least 0. Raises InputError."""
+    return check_limit(value, "offset", 0)
 
 
 def number(value: Any) -> float | None:

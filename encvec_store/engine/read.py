@@ -10,7 +10,9 @@ import numpy as np
 from ..data.arrays import Rows
 from ..data.filters import Filter, Predicate, parse, pushdown
 from ..data.ids import Id, check_ids
+from ..data.ordering import Order, parse_order
 from ..data.records import Record
+from ..data.values import check_limit, check_offset
 from ..errors import InputError, StaleConfigError, StoreUnreachableError
 from ..storage.portions import portions
 from ..storage.protocol import BUSY, union
@@ -18,7 +20,7 @@ from . import lookup
 from .candidates import Sources
 from .session import Session
 
-__all__ = ["count", "delete", "get", "index_vectors", "pages"]
+__all__ = ["count", "delete", "get", "index_vectors", "matching_rows", "pages", "select"]
 
 _CHUNK, _ATTEMPTS, _LISTINGS = 1024, 4, 32
 
@@ -53,6 +55,83 @@ def get(session: Session, ids: Sequence[Id], *, include_vectors: bool) -> list[R
     raise AssertionError("unreachable")
 
 
+def select(
+    session: Session,
+    sources: Sources,
+    ids: Sequence[Id] | None,
+    where: Mapping[str, Any] | None,
+    *,
+    order_by: str | Sequence[str] | None,
+    offset: int,
+    limit: int | None,
+    include_vectors: bool,
+) -> list[Record]:
+    """Return records by id and filter, in an order, a part of them. See `Collection.get`."""
+    policies = session.refresh().policies
+    node, order = parse(where, policies), parse_order(order_by, policies)
+    part = slice(check_offset(offset), None if limit is None else offset + check_limit(limit))
+    if ids is None:
+        return _selected(session, sources, node, order, part, include_vectors=include_vectors)
+    records = get(session, ids, include_vectors=include_vectors)
+    records = records if node is None else [record for record in records if node(record.metadata)]
+    if order is not None:
+        records = [records[place] for place in order.places([order.key(record.metadata) for record in records])]
+    return records[part]
+
+
+def _selected(
+    session: Session, sources: Sources, node: Filter | None, order: Order | None, part: slice, *, include_vectors: bool
+) -> list[Record]:
+    """Return a part of the records that satisfy a filter. All were there at one moment; see `matching_rows`."""
+    keys: dict[int, Any] = {}
+    """Of rows that were opened: what orders them; None for those that fail the filter."""
+    for _ in lookup.looks(session, _LISTINGS):
+        listed = None if node is None else sources.matching(session.config, node)
+        known = np.empty(0, np.int64) if listed is None else listed.known
+        rows = lookup.listed(session, _pushed_down(session, node)) if listed is None else listed.rows
+        rows = session.without(rows, session.keyring.dead)
+        passing, gone = list[int](), 0
+        for start in range(0, len(rows), _CHUNK):
+            some = rows[start : start + _CHUNK]
+            if node is None and order is None:
+                passing += some.tolist()
+            else:
+                sure = np.isin(some, known) & (order is None)
+                gone += _note(session, node, order, some[~sure], keys)
+                passing += [
+                    row
+                    for row, is_sure in zip(some.tolist(), sure.tolist(), strict=True)
+                    if is_sure or keys.get(row) is not None
+                ]
+            if order is None and part.stop is not None and len(passing) >= part.stop:
+                break
+        if gone:
+            continue
+        if order is not None:
+            passing = [passing[place] for place in order.places([keys[row] for row in passing])]
+        chosen = np.array(passing[part], np.int64)
+        opened: dict[int, Record] = {}
+        for some in portions(session.records, np.sort(chosen), _CHUNK):
+            found, records = _records(session, some, include_vectors=include_vectors)
+            opened.update(zip(found.tolist(), records, strict=True))
+        if len(opened) == len(chosen):
+            return [opened[row] for row in chosen.tolist()]
+        # otherwise some were written again after they were listed: look again
+    raise AssertionError("unreachable")
+
+
+def _note(session: Session, node: Filter | None, order: Order | None, rows: Rows, keys: dict[int, Any]) -> int:
+    """Open rows that were not opened yet, and note what orders them. Returns how many were not there any more."""
+    new, gone = np.array([row for row in rows.tolist() if row not in keys], np.int64), 0
+    for some in portions(session.records, new, _CHUNK):
+        opened = _matching(session, node, some, include_vectors=False)
+        gone += opened.gone
+        keys.update(dict.fromkeys(opened.found.tolist()))
+        for row, record in zip(opened.matching.tolist(), opened.records, strict=True):
+            keys[row] = () if order is None else order.key(record.metadata)
+    return gone
+
+
 def delete(session: Session, sources: Sources, ids: Sequence[Id] | None, where: Mapping[str, Any] | None) -> int:
     """Delete records by id or by filter, all or nothing. See `Collection.delete`."""
     if (ids is None) == (where is None):
@@ -62,7 +141,7 @@ def delete(session: Session, sources: Sources, ids: Sequence[Id] | None, where: 
         raise InputError("where must not be empty: it would delete every record. Drop the collection instead")
     names, removed = None if ids is None else check_ids(ids, unique=False), 0
     for _ in range(_LISTINGS):
-        rows = _matching_rows(session, sources, where) if names is None else lookup.find(session, names)
+        rows = matching_rows(session, sources, where) if names is None else lookup.find(session, names)
         gone = session.records.remove(rows) if len(rows) else 0
         removed += gone
         if gone == len(rows):
@@ -75,7 +154,7 @@ def count(session: Session, sources: Sources, where: Mapping[str, Any] | None) -
     """Count records. See `Collection.count`."""
     if parse(where, session.refresh().policies) is None:
         return session.records.count()
-    return len(_matching_rows(session, sources, where, sure=False))
+    return len(matching_rows(session, sources, where, sure=False))
 
 
 def pages(session: Session, where: Mapping[str, Any] | None, *, include_vectors: bool) -> Iterator[list[Record]]:
@@ -101,7 +180,7 @@ def index_vectors(session: Session, ids: Sequence[Id]) -> np.ndarray[tuple[int, 
     raise AssertionError("unreachable")
 
 
-def _matching_rows(session: Session, sources: Sources, where: Mapping[str, Any] | None, *, sure: bool = True) -> Rows:
+def matching_rows(session: Session, sources: Sources, where: Mapping[str, Any] | None, *, sure: bool = True) -> Rows:
     """Return the rows that satisfy a filter, as of one moment, ascending.
 
     The content of a row never changes, so each row is opened once. If rows vanish before they are opened, all rows are

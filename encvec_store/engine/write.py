@@ -27,7 +27,7 @@ from ..sealing.limits import counted
 from ..storage.protocol import EncryptedBatch
 from .session import Session
 
-__all__ = ["WRITE_CHUNK", "stored_settings", "upsert", "warn_of_noise"]
+__all__ = ["WRITE_CHUNK", "stored_settings", "upsert", "warn_of_noise", "watch"]
 
 WRITE_CHUNK = 1024
 """Records encrypted at once: enough for numpy, few enough for the processor's cache, and the store gets the first
@@ -64,7 +64,7 @@ def upsert(
             changed = {} if fresh is config else stored_settings(session, fresh)
             session.records.put(first, under=config.sealed, more=parts, **changed)
             session.refresh()
-            offload(len(first.tokens), _watch, session, fresh, first)
+            offload(len(first.tokens), watch, session, fresh, first)
             return
         except StaleConfigError:
             # another process calibrated the collection, or set its max_norm, after we read the settings
@@ -191,7 +191,7 @@ def _parts(n: int) -> list[slice]:
     return parts
 
 
-def _watch(session: Session, config: CollectionConfig, batch: EncryptedBatch) -> None:
+def watch(session: Session, config: CollectionConfig, batch: EncryptedBatch) -> None:
     """Let the session check whether the new records still fit the profile."""
     version = version_of(int(batch.partitions[0]))
     index_vectors = batch.index_vectors.astype(np.float32, copy=False)

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..crypto.envelope import (
+    PREFIX,
     TOKEN,
     RecordCipher,
     Stamp,
@@ -117,6 +118,27 @@ class RecordCodec:
         if kinds is not None:
             heads[:, 2:4] = kinds.astype(">u2")[:, None].view(np.uint8)
         return SealedVectors(tokens, heads, index_vectors, self._cipher.seal_vectors(tokens, heads, kept))
+
+    def seal_payloads(
+        self, envelopes: Bytes, index_vectors: Matrix, payloads: Sequence[bytes], metadata: Sequence[Mapping[str, Any]]
+    ) -> EncryptedBatch:
+        """Seal new payloads for n records whose vectors stay as they are. Both parts keep the header of the vectors.
+
+        Args:
+            envelopes: (n, size) vector envelopes of this key version. They were opened, so they are authentic.
+            index_vectors: (n, index_dim) stored beside them.
+            payloads: n encoded payloads.
+            metadata: n mappings, for the terms that the store may filter by.
+        """
+        tokens, heads = (np.ascontiguousarray(part) for part in (envelopes[:, :TOKEN], envelopes[:, TOKEN:PREFIX]))
+        return EncryptedBatch(
+            partitions=self.partitions(tokens),
+            tokens=tokens,
+            index_vectors=self._config.precision.kept(index_vectors),
+            vectors=envelopes,
+            payloads=self._cipher.seal_payloads(tokens, heads, payloads),
+            terms=self.terms(metadata),
+        )
 
     def tokens(self, ids: Sequence[Id]) -> Bytes:
         """Return the record tokens of n ids: (n, 16)."""

@@ -16,7 +16,7 @@ from ..data.fields import Term
 from ..data.filters import Predicate
 from ..errors import CollectionNotFoundError, StaleConfigError, StoreClosedError, StoreLockedError, StoreReadOnlyError
 from ..runtime.forks import Mutex
-from .memory_content import Content, Row, by_partition, changed, matching, sizes
+from .memory_content import Content, Row, by_partition, changed, chosen_of, matching, sizes
 from .protocol import Blob, Changes, CollectionSpec, EncryptedBatch
 from .ranges import KEPT
 
@@ -139,9 +139,12 @@ class MemoryRecords:
         config: bytes | None = None,
         blobs: Mapping[str, Blob | None] | None = None,
         more: Iterable[EncryptedBatch] = (),
-    ) -> None:
+        over: Rows | None = None,
+    ) -> bool:
         """Insert or replace by token, and drop the retired tokens."""
         with self._writing(under):
+            if over is not None and not self._held.rows.keys() >= set(over.tolist()):
+                return False
             parts = [batch, *more]
             if any(part.rows is not None for part in parts):
                 raise ValueError("a batch to put must have no rows: new ones are given out, only replace keeps them")
@@ -155,6 +158,7 @@ class MemoryRecords:
                     went.update(removed)
                 self._keep(config, blobs)
                 self._note(came - went, went - came)
+        return True
 
     def remove(self, rows: Rows) -> int:
         """Delete rows; returns how many there were."""
@@ -252,7 +256,7 @@ class MemoryRecords:
     def index_vectors(self, rows: Rows) -> tuple[Rows, Matrix]:
         """Return (found rows in the order asked, (m, index_dim) float32)."""
         with self._looking():
-            (found, chosen), dim = self._of(rows), self.spec.index_dim
+            (found, chosen), dim = chosen_of(self._held, rows), self.spec.index_dim
         return found, np.array([row.index_vector for row in chosen], np.float32).reshape(len(chosen), dim)
 
     def audit(self, rows: Rows) -> list[tuple[int, int, bytes, set[tuple[str, Term]]]]:
@@ -343,8 +347,4 @@ class MemoryRecords:
 
     def _chosen(self, rows: Rows) -> tuple[Rows, list[Row]]:
         with self._looking():
-            return self._of(rows)
-
-    def _of(self, rows: Rows) -> tuple[Rows, list[Row]]:
-        found = [row for row in map(int, rows) if row in self._held.rows]
-        return np.array(found, np.int64), [self._held.rows[row] for row in found]
+            return chosen_of(self._held, rows)

@@ -13,7 +13,7 @@ from ..data.fields import Term
 from ..data.filters import AllOf, AnyOf, Match, Predicate, Present, Range
 from .protocol import Blob, EncryptedBatch
 
-__all__ = ["Content", "Row", "by_partition", "changed", "matching", "passes", "sizes"]
+__all__ = ["Content", "Row", "by_partition", "changed", "chosen_of", "matching", "passes", "sizes"]
 
 Blobs = dict[tuple[str, int], Blob]
 """Blobs by name and part."""
@@ -108,6 +108,12 @@ def matching(content: Content, predicate: Predicate | None, after: int = 0) -> R
     """Return the rows above `after` that satisfy a predicate, ascending."""
     passed = passes(predicate)
     return np.array(sorted(n for n, row in content.rows.items() if n > after and passed(row.terms)), np.int64)
+
+
+def chosen_of(content: Content, rows: Rows) -> tuple[Rows, list[Row]]:
+    """Return those of some rows that are there, in the order asked."""
+    found = [row for row in map(int, rows) if row in content.rows]
+    return np.array(found, np.int64), [content.rows[row] for row in found]
 
 
 def by_partition(content: Content, rows: Iterable[int]) -> dict[int, Rows]:

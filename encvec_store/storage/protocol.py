@@ -159,8 +159,11 @@ class Records(Protocol):
         config: bytes | None = None,
         blobs: Mapping[str, Blob | None] | None = None,
         more: Iterable[EncryptedBatch] = (),
-    ) -> None:
+        over: Rows | None = None,
+    ) -> bool:
         """Insert or replace records by token, and the settings if given, in one durable transaction.
+
+        Returns False, with nothing written, if a row of `over` is not there; otherwise True.
 
         Args:
             batch: the records.
@@ -169,7 +172,8 @@ class Records(Protocol):
             config: new settings.
             blobs: by name, the new part 0 of that blob; None removes all its parts. Other blobs stay.
             more: further batches of the same write. Each is made while the one before it is written. If it raises,
-                nothing is written.
+                nothing is written. What making it reads of the records is as it was before this write, or as it is now.
+            over: (n,) distinct rows that must be there still: those that the batches were made from.
         """
         ...
 

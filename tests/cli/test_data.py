@@ -126,6 +126,37 @@ def test_search_says_what_is_wrong(encvec, options, kind, said):
     assert plain.err.startswith("encvec: ")
 
 
+def test_pages_orders_and_groups(encvec, docs):
+    order = ["get", "docs", "--all", "--order-by", "-n", "--offset", 1, "--limit", 2, "--json"]
+    assert [line["id"] for line in encvec(*order).lines] == ["r58", "r57"]
+    assert [line["id"] for line in encvec("get", "docs", "r1", "r2", "--order-by", "-n", "--json").lines] == [
+        "r2",
+        "r1",
+    ]
+    hits = encvec("search", "docs", "--id", "r0", "-k", 9, "--group-by", "lang", "--json").document["hits"]
+    assert len({hit["metadata"]["lang"] for hit in hits}) == len(hits) == 3
+    how = ["--threshold", f"{hits[1]['score']:.6f}", "--offset", 1, "--diversity", "0"]
+    few = encvec("search", "docs", "--id", "r0", "-k", 60, *how, "--json").document["hits"]
+    assert all(hit["score"] >= hits[1]["score"] - 1e-5 for hit in few)
+
+
+def test_update(home, encvec, docs, monkeypatch):
+    (home / "text").write_text("ein Text", encoding="utf-8")
+    answer = encvec("update", "docs", "r1", "nope", "--set", '{"seen": true}', "--document", "text", "--json")
+    assert answer.document["updated"] == 1
+    (record,) = encvec("get", "docs", "r1", "--json").lines
+    assert record["document"] == "ein Text"
+    assert record["metadata"]["seen"] is True
+    assert record["metadata"]["n"] == 1
+    monkeypatch.setattr("sys.stdin", io.StringIO('{"lang": "xx"}'))
+    assert encvec("update", "docs", "--where", '{"n": {"lt": 3}}', "--set", "-", "--replace").code == 0
+    assert [line["metadata"] for line in encvec("get", "docs", "r0", "r1", "--json").lines] == [{"lang": "xx"}] * 2
+    set_ = ["--set", '{"a": 1}']
+    for wrong in (["r1"], set_, ["r1", "--where", "{}", *set_], ["r1", "--set", "-", "--document", "-"]):
+        assert encvec("update", "docs", *wrong).code == 2
+    assert "--set must be a JSON object" in encvec("update", "docs", "r1", "--set", "[]").err
+
+
 @pytest.mark.parametrize("command", ["search", "get", "count", "stats", "calibrate", "delete", "drop", "verify"])
 def test_an_unknown_collection_is_named_with_those_there_are(encvec, command):
     more = {"search": ["--id", "r1"], "get": ["r1"], "delete": ["r1"], "drop": ["--yes"]}.get(command, [])

@@ -1,12 +1,16 @@
 """Plaintext answers to compare with, made-up records, and the means to open one store twice."""
 
 import datetime as dt
+import itertools
 import uuid
 from decimal import Decimal
 
 import numpy as np
 
+from tests.kits.strategies import same
+
 METRICS = ("cosine", "ip", "l2")
+ABSENT = object()
 
 
 def vectors(n, dim=8, seed=0):
@@ -45,6 +49,70 @@ def assert_hits(hits, metric, query, names, stored, k):
     own = dict(zip(names, exact(metric, query, stored), strict=True))
     assert len({hit.id for hit in hits}) == len(hits)
     np.testing.assert_allclose([hit.score for hit in hits], [own[hit.id] for hit in hits], rtol=1e-9, atol=1e-12)
+
+
+def target(metric, positive, negative):
+    """Return what examples stand for, by definition."""
+    sides = []
+    for side in filter(len, map(list, (positive, negative))):
+        points = np.array(side, np.float64)
+        if metric == "cosine":
+            points = points / np.sqrt((points**2).sum(axis=1, keepdims=True))
+        sides.append(points.mean(axis=0))
+    return sides[0] if len(sides) == 1 else 2 * sides[0] - sides[1]
+
+
+def assert_refined(hits, metric, scores, points, metadata, k, how):
+    """Check hits that a threshold, groups, diversity and an offset have picked from records with these scores.
+
+    Records at equal distances may trade places, so what they are is checked step by step, and their scores as a list.
+    """
+    sign = 1 if metric == "l2" else -1
+    order = sorted(scores, key=lambda id: sign * scores[id])
+    if (threshold := how.get("threshold")) is not None:
+        order = [id for id in order if sign * scores[id] <= sign * threshold]
+    group_by, counts, kept = how.get("group_by"), [], []
+    for id in order if group_by else ():
+        value = metadata[id].get(group_by, ABSENT)
+        group = next(
+            (each for each in counts if value is each[0] or (ABSENT not in (value, each[0]) and same(value, each[0]))),
+            None,
+        )
+        if group is None:
+            counts.append(group := [value, 0])
+        group[1] += 1
+        kept += [id] if group[1] <= how["group_size"] else []
+    order = kept if group_by else order
+    names = [hit.id for hit in hits]
+    assert len(set(names)) == len(names)
+    for hit in hits:
+        assert abs(hit.score - scores[hit.id]) <= 1e-6 * max(1, abs(hit.score))
+        assert hit.vector is None
+    offset, diversity = how.get("offset", 0), how.get("diversity")
+    if diversity is not None:
+        order = order[: max(offset + k, how["pool"] or 4 * (offset + k))]
+        picked = []
+        while order and len(picked) < offset + k:
+            worth = [
+                (1 - diversity) * -sign * scores[id]
+                - diversity
+                * max((-sign * float(exact(metric, points[id], points[other][None])[0]) for other in picked), default=0)
+                for id in order
+            ]
+            picked.append(order.pop(int(np.argmax(worth)) if picked else 0))
+        order = picked
+    expected = order[offset : offset + k]
+    assert len(hits) == len(expected)
+    if diversity is None:
+        np.testing.assert_allclose([hit.score for hit in hits], [scores[id] for id in expected], rtol=1e-6, atol=1e-6)
+    elif not tied(scores, order, points):
+        assert names == expected
+
+
+def tied(scores, order, points):
+    """Say whether two records may trade places: they have about the same score, or the same distance of others."""
+    values = sorted(scores.values())
+    return any(b - a < 1e-6 for a, b in itertools.pairwise(values))
 
 
 def mixed_metadata(n):

@@ -5,6 +5,7 @@ import math
 import uuid
 from decimal import Decimal
 from fractions import Fraction
+from functools import cmp_to_key
 
 from hypothesis import strategies as st
 
@@ -163,6 +164,36 @@ def _clause(key, operand, metadata):
             case order:
                 results.append(have and _comparable(value, wanted) and _COMPARE[order](value, wanted))
     return all(results)
+
+
+def in_order(order, items):
+    """Sort (metadata, anything) pairs by the letter of the documentation of `order_by`."""
+    items = list(items)
+    for name in reversed(order):
+        field = name.removeprefix("-")
+        having = [item for item in items if _rank(item[0].get(field)) is not None]
+        rest = [item for item in items if _rank(item[0].get(field)) is None]
+        before = -1 if name.startswith("-") else 1
+        items = sorted(having, key=cmp_to_key(lambda a, b: before * _compare(a[0][field], b[0][field]))) + rest  # noqa: B023
+    return items
+
+
+def _rank(value):
+    """Return the place of a value's kind among others; None if it has no order."""
+    if value != value:
+        return None
+    kinds = [bool, int | float | Decimal, str, bytes]
+    for rank, kind in enumerate(kinds):
+        if isinstance(value, kind):
+            return rank
+    if isinstance(value, dt.datetime):
+        return 6 if _zoned(value) else 5
+    return 4 if isinstance(value, dt.date) else 7 if isinstance(value, uuid.UUID) else None
+
+
+def _compare(a, b):
+    ranks = _rank(a), _rank(b)
+    return (ranks[0] > ranks[1]) - (ranks[0] < ranks[1]) if ranks[0] != ranks[1] else (a > b) - (a < b)
 
 
 def alike(a, b):

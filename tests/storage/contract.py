@@ -232,6 +232,18 @@ class RecordsContract(BlobsContract, ChangesContract, FrozenContract):
             records.put(batch("b"), under=CONFIG, more=[kept(records, "a")])
         assert set(content(records)) == {token("a")}
 
+    def test_a_put_over_rows_that_must_be_there(self, records, other):
+        records.put(batch("abc"), under=CONFIG)
+        before, rows = content(records), records.find(tokens("ab"))
+        other.remove(rows[:1])
+        assert records.put(batch("ab", seed=1), under=CONFIG, over=rows) is False
+        generation = other.generation()
+        assert content(records) == {name: kept for name, kept in before.items() if name != token("a")}
+        assert records.put(batch("b", seed=1), under=CONFIG, over=rows[1:], more=[batch("c", seed=2)]) is True
+        assert content(other) == of_batch(batch("b", seed=1)) | of_batch(batch("c", seed=2))
+        assert other.generation() == generation + 1
+        assert records.put(batch("d"), under=CONFIG, over=rows[:0]) is True
+
     def test_row_numbers_are_never_used_again(self, open_store, records):
         seen = set()
         for turn in range(4):

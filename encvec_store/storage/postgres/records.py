@@ -64,8 +64,9 @@ class PostgresRecords(RecordsReader):
         config: bytes | None = None,
         blobs: Mapping[str, Blob | None] | None = None,
         more: Iterable[EncryptedBatch] = (),
-    ) -> None:
-        self._writer.put(chain([batch], more), under, config, blobs or {})
+        over: Rows | None = None,
+    ) -> bool:
+        return self._writer.put(chain([batch], more), under, config, blobs or {}, over)
 
     def remove(self, rows: Rows) -> int:
         return self._writer.remove(rows) if len(rows) else 0

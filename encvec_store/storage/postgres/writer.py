@@ -90,10 +90,18 @@ class PostgresWriter:
         under: bytes,
         config: bytes | None,
         blobs: Mapping[str, Blob | None],
-    ) -> None:
-        """Insert or replace by token, and drop the retired tokens."""
-        with self._records.source.write() as cursor:
+        over: Rows | None,
+    ) -> bool:
+        """Insert or replace by token, and drop the retired tokens. Returns False if a row of `over` is not there."""
+        source = self._records.source
+        with source.write() as cursor, source.reading_through(cursor):
             state = self._lock(cursor, under)
+            if over is not None:
+                self._records.follow(state.content, state.index_dim)
+                counting = self._names.sql("SELECT count(*) FROM {records} WHERE row = ANY(%b::int8[])", state.content)
+                ((there,),) = cursor.execute(counting, (int8_array(over),)).fetchall()
+                if there < len(over):
+                    return False
             # in an empty collection, only records of this write can exist already: do not ask the server for others
             written: set[bytes] | None = set() if state.next_row == 1 else None
             for batch in batches:
@@ -112,6 +120,7 @@ class PostgresWriter:
             self._keep(cursor, blobs)
             self._finish(cursor, state, config)
             self._records.follow(state.content, state.index_dim)
+        return True
 
     def remove(self, rows: Rows) -> int:
         """Delete rows; returns how many there were."""

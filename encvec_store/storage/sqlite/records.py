@@ -107,9 +107,14 @@ class SqliteRecords(blob_table.SqliteBlobs):
         config: bytes | None = None,
         blobs: Mapping[str, Blob | None] | None = None,
         more: Iterable[EncryptedBatch] = (),
-    ) -> None:
+        over: Rows | None = None,
+    ) -> bool:
         """Insert or replace by token, and drop the retired tokens."""
         with self._database.write() as cursor:
+            if over is not None:
+                (there,) = cursor.execute(f"SELECT count(*) {_THESE}", (as_json(over), self.collection)).fetchone()
+                if there < len(over):
+                    return False
             writer = self._writer(cursor, under)
             writer.keep(config, blobs)
             for part in chain([batch], more):
@@ -119,6 +124,7 @@ class SqliteRecords(blob_table.SqliteBlobs):
                     )
                 writer.insert(part)
             writer.finish()
+        return True
 
     def remove(self, rows: Rows) -> int:
         """Delete rows; returns how many there were."""

@@ -8,8 +8,10 @@ from tests.stores.contract.collections import CollectionContract
 from tests.stores.contract.keys import KeyContract
 from tests.stores.contract.opened import DIM, EVERYTHING, POLICIES, QUIET, Opened, hasten
 from tests.stores.contract.openings import OpeningsContract
+from tests.stores.contract.picking import PickingContract
 from tests.stores.contract.records import RecordContract
 from tests.stores.contract.search import SearchContract
+from tests.stores.contract.updating import UpdateContract
 
 __all__ = [
     "DIM",
@@ -61,7 +63,15 @@ class Fixtures:
 
 
 class StoreContract(
-    SearchContract, RecordContract, CollectionContract, KeyContract, CalibrationContract, OpeningsContract, Fixtures
+    SearchContract,
+    RecordContract,
+    UpdateContract,
+    PickingContract,
+    CollectionContract,
+    KeyContract,
+    CalibrationContract,
+    OpeningsContract,
+    Fixtures,
 ):
     """What every store does, with every scheme."""
 

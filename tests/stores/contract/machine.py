@@ -20,7 +20,7 @@ import encvec_store as ev
 from encvec_store import errors
 from tests.kits import oracle
 from tests.kits.oracle import assert_hits
-from tests.kits.strategies import FIELDS, FILTERS, METADATA, POLICIES, accepts, alike
+from tests.kits.strategies import FIELDS, FILTERS, METADATA, POLICIES, accepts, alike, in_order
 from tests.stores.contract import EVERYTHING
 
 DIM = 3
@@ -86,6 +86,40 @@ class Machine(RuleBasedStateMachine):
         with pytest.raises(errors.InputError):
             self.things.upsert(ids, points, metadata, documents)
 
+    @rule(
+        batch=BATCHES,
+        parts=st.sets(st.sampled_from(["metadata", "documents", "vectors"]), min_size=1),
+        replace=st.booleans(),
+    )
+    def update(self, batch, parts, replace):
+        points, metadata, documents = map(list, zip(*batch.values(), strict=True)) if batch else ([], [], [])
+        given = {"metadata": metadata, "documents": documents, "vectors": np.array(points).reshape(-1, DIM)}
+        given = {name: given[name] for name in parts}
+        known = batch.keys() & self.truth.keys()
+        assert self.things.update(list(batch), replace=replace, **given) == len(known)
+        for id in known:
+            point, fields, text = batch[id]
+            old_point, old_fields, old_text = self.truth[id]
+            new_fields = fields if replace else {**old_fields, **fields}
+            new_text = text if replace or text is not None else old_text
+            self.truth[id] = (
+                np.array(point, np.float32) if "vectors" in parts else old_point,
+                new_fields if "metadata" in parts else old_fields,
+                new_text if "documents" in parts else old_text,
+            )
+            self.written[id] = self.upserts
+        self.upserts += 1
+
+    @rule(where=FILTERS, fields=METADATA, replace=st.booleans())
+    def update_where(self, where, fields, replace):
+        changed = self.chosen(where)
+        assert self.things.update(where=where, metadata=fields, replace=replace) == len(changed)
+        for id in changed:
+            point, old_fields, text = self.truth[id]
+            self.truth[id] = (point, fields if replace else {**old_fields, **fields}, text)
+            self.written[id] = self.upserts
+        self.upserts += 1
+
     @rule(ids=st.lists(IDS, max_size=3))
     def delete(self, ids):
         assert self.things.delete(ids) == len(set(ids) & self.truth.keys())
@@ -107,6 +141,30 @@ class Machine(RuleBasedStateMachine):
         for record in records:
             self.check(record)
 
+    @rule(
+        where=st.none() | FILTERS,
+        order=st.lists(st.sampled_from([*FIELDS, *(f"-{name}" for name in FIELDS)]), max_size=2, unique=True),
+        offset=st.integers(0, 2),
+        limit=st.none() | st.integers(1, 3),
+        ids=st.none() | st.lists(IDS, max_size=4),
+    )
+    def get_some(self, where, order, offset, limit, ids):
+        chosen = self.chosen(where) if where else list(self.truth)
+        found = self.things.get(ids, where, order_by=order or None)
+        if ids is None:
+            assert sorted(record.id for record in found) == sorted(chosen)
+        else:
+            assert sorted(record.id for record in found) == sorted(id for id in ids if id in chosen)
+        for record in found:
+            self.check(record)
+        part = self.things.get(ids, where, order_by=order or None, offset=offset, limit=limit, include_vectors=False)
+        assert [record.id for record in part] == [record.id for record in found][
+            offset : None if limit is None else offset + limit
+        ]
+        assert all(record.vector is None for record in part)
+        expected = in_order(order, [(record.metadata, record.id) for record in self.things.get(ids, where)])
+        assert [record.id for record in found] == [id for _, id in expected]
+
     @rule(query=POINTS, k=st.sampled_from([1, 2, 100]), where=st.none() | FILTERS)
     def search(self, query, k, where):
         chosen = self.chosen(where) if where else list(self.truth)
@@ -117,6 +175,49 @@ class Machine(RuleBasedStateMachine):
         assert_hits(hits, self.metric, query, chosen, np.array([self.truth[id][0] for id in chosen]), k)
         for hit in hits:
             self.check(hit)
+
+    @rule(
+        query=POINTS,
+        k=st.sampled_from([1, 2, 100]),
+        where=st.none() | FILTERS,
+        offset=st.integers(0, 2),
+        share=st.none() | st.floats(0, 1),
+        group_by=st.none() | st.sampled_from(FIELDS),
+        group_size=st.integers(1, 2),
+        diversity=st.none() | st.sampled_from([0.0, 0.3, 1.0]),
+        pool=st.none() | st.integers(1, 4),
+        examples=st.none() | st.tuples(st.lists(IDS, min_size=1, max_size=2), st.lists(IDS, max_size=2)),
+    )
+    def search_refined(self, query, k, where, offset, share, group_by, group_size, diversity, pool, examples):
+        how = {"offset": offset, "threshold": None}
+        how |= {"group_by": group_by, "group_size": group_size} if group_by else {}
+        how |= {"diversity": diversity, "pool": pool} if diversity is not None else {}
+        points = {id: point for id, (point, _, _) in self.truth.items()}
+        if examples is not None:
+            if not {*examples[0], *examples[1]} <= points.keys():
+                with pytest.raises(errors.InputError, match="no record"):
+                    self.things.recommend(*examples, k, where, **how)
+                return
+            query = oracle.target(self.metric, *([points[id] for id in ids] for ids in examples))
+            if self.metric == "cosine" and np.abs(query).max() < 1e-6:
+                return
+        query = np.asarray(query, np.float32)
+        left_out = {*examples[0], *examples[1]} if examples else set()
+        chosen = [id for id in (self.chosen(where) if where else self.truth) if id not in left_out]
+        scores = (
+            dict(zip(chosen, oracle.exact(self.metric, query, np.array([points[id] for id in chosen])), strict=True))
+            if chosen
+            else {}
+        )
+        if share is not None and scores:
+            how["threshold"] = float(np.quantile(list(scores.values()), share)) + 1e-7
+        if examples is None:
+            hits = self.things.search(query, k, where, **how)
+        else:
+            hits = self.things.recommend(*examples, k, where, **how)
+        oracle.assert_refined(
+            hits, self.metric, scores, points, {id: fields for id, (_, fields, _) in self.truth.items()}, k, how
+        )
 
     @rule(queries=st.lists(POINTS, max_size=3), where=st.none() | FILTERS)
     def search_several(self, queries, where):

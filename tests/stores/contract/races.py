@@ -176,6 +176,26 @@ class RacesContract(SnapshotsContract):
             assert len({hit.id for hit in things.search(np.ones(DIM), k=30)}) == 30
             assert things.verify().ok
 
+    @pytest.mark.parametrize("method", ["payloads", "put"])
+    @pytest.mark.parametrize("given", [{"ids": ["id-0", "id-1"]}, {"where": {"v": 1}}], ids=["ids", "where"])
+    def test_writes_in_the_middle_of_an_update(self, pair, interrupt, keyset, method, given):
+        """A newer vector is not lost, what was deleted does not come back, and the update is applied to what is new."""
+        mine, theirs = pair
+
+        def work():
+            keyset.rotate()
+            theirs.upsert(["id-0"], oracle.vectors(1, seed=4), [{"v": 1, "new": True}])
+            theirs.delete(["id-1"])
+
+        interrupt(mine, method, work)
+        assert mine.update(**given, metadata={"w": 2}) == (1 if "ids" in given else 29)
+        for things in pair:
+            (record,) = things.get(["id-0", "id-1"])
+            assert record.metadata == {"v": 1, "new": True, "w": 2}
+            np.testing.assert_array_equal(record.vector, oracle.vectors(1, seed=4)[0])
+            assert things.count() == 29
+            assert things.verify().ok
+
     @pytest.mark.parametrize("metric", ["ip", "l2"])
     def test_two_first_writes(self, place, make, metric, interrupt):
         """Whose batch comes first sets max_norm; the other takes it over, or is refused. Sealed vectors have none."""
