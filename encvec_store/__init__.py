@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .data.records import Hit, Record
     from .keys.keyset import Keyset
     from .maintenance.calibrate import Calibration
+    from .maintenance.rekey import Rekeyed
     from .maintenance.scheme import SchemeChange
     from .maintenance.verify import VerifyReport
     from .store import Store, connect
@@ -32,6 +33,7 @@ __all__ = [
     "Hit",
     "Keyset",
     "Record",
+    "Rekeyed",
     "SchemeChange",
     "Store",
     "VerifyReport",
@@ -47,6 +49,7 @@ _MODULES = {
     "Hit": "data.records",
     "Keyset": "keys.keyset",
     "Record": "data.records",
+    "Rekeyed": "maintenance.rekey",
     "SchemeChange": "maintenance.scheme",
     "Store": "store",
     "VerifyReport": "maintenance.verify",

@@ -122,6 +122,7 @@ class AsyncCollection:
     calibrate = _coroutine(Collection.calibrate)
     refit = _coroutine(Collection.refit)
     change = _coroutine(Collection.change)
+    rekey = _coroutine(Collection.rekey)
     maintain = _coroutine(Collection.maintain)
     watch_recall = _coroutine(Collection.watch_recall)
     verify = _coroutine(Collection.verify)
@@ -167,6 +168,7 @@ class AsyncStore:
 
     collection = _made(Store.collection, _collection)
     collections = _coroutine(Store.collections)
+    rekey = _coroutine(Store.rekey)
     drop = _coroutine(Store.drop)
     drop_tenant = _coroutine(Store.drop_tenant)
     close = _coroutine(Store.close)

@@ -11,8 +11,8 @@ from typing import Any, NoReturn
 
 from .collection import Collection, Shared
 from .crypto.envelope import envelope_size
+from .data.ids import check_name
 from .data.precision import Precision
-from .data.values import text
 from .engine.candidates import Reading, Sources
 from .engine.session import Session
 from .errors import AuthenticationError, CollectionNotFoundError, EncvecError, InputError, StoreClosedError
@@ -21,7 +21,8 @@ from .indexes.registry import as_url, open_connection
 from .keys.keyset import Keyset
 from .maintenance.lifecycle import MODES, Lifecycle
 from .maintenance.notices import tell_of_ranking, tell_of_unused
-from .maintenance.rewrite import reseal
+from .maintenance.rekey import Rekeyed
+from .maintenance.rewrite import Progress, reseal
 from .openings import Openings
 from .runtime.concurrency import Lock
 from .runtime.urls import opening_options
@@ -33,7 +34,6 @@ from .storage.protocol import CollectionSpec, Records
 
 __all__ = ["Store", "connect", "open_store"]
 
-MAX_NAME_BYTES = 255
 
 log = logging.getLogger("encvec_store")
 
@@ -181,7 +181,7 @@ class Store:
             ConfigMismatchError: it exists with other settings.
             AuthenticationError: it was written under other keys, or altered.
         """
-        name, tenant = _check_name("collection name", name, 1), _check_name("tenant", tenant, 0)
+        name, tenant = check_name("collection name", name, 1), check_name("tenant", tenant, 0)
         given: dict[str, Any] = {
             "metric_name": metric,
             "scheme_spec": scheme,
@@ -294,11 +294,22 @@ class Store:
         Raises:
             InputError: row-level security is on, so PostgreSQL shows one tenant at a time, and none was given.
         """
-        return self._records.collections(None if tenant is None else _check_name("tenant", tenant, 0))
+        return self._records.collections(None if tenant is None else check_name("tenant", tenant, 0))
+
+    def rekey(self, *, tenant: str | None = None, progress: Progress | None = None) -> list[Rekeyed]:
+        """Seal all collections anew, of all tenants or of one, under the primary key version: see `Collection.rekey`.
+
+        Args:
+            tenant: only the collections of this tenant.
+            progress: called after each page, with numbers of the collection that it belongs to.
+        """
+        return [
+            self.collection(name, tenant=owner).rekey(progress=progress) for owner, name in self.collections(tenant)
+        ]
 
     def drop(self, name: str, *, tenant: str = "") -> bool:
         """Delete a collection and all its records. Returns False if it does not exist."""
-        name, tenant = _check_name("collection name", name, 1), _check_name("tenant", tenant, 0)
+        name, tenant = check_name("collection name", name, 1), check_name("tenant", tenant, 0)
         dropped = self._records.drop(tenant, name)
         self._forget(tenant, name)
         return dropped
@@ -308,7 +319,7 @@ class Store:
 
         Each is deleted in its own transaction. If this is interrupted, call it again for the rest.
         """
-        tenant = _check_name("tenant", tenant, 0)
+        tenant = check_name("tenant", tenant, 0)
         return sum(self.drop(name, tenant=tenant) for _, name in self._records.collections(tenant))
 
     def close(self) -> None:
@@ -335,16 +346,3 @@ class Store:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Store cannot be pickled: connect where it is needed, or fork after connecting")
-
-
-def _check_name(what: str, value: str, least: int) -> str:
-    name = text(value)
-    if name is None:
-        raise InputError(f"{what} must be a string, got {type(value).__name__}")
-    try:
-        size = len(name.encode())
-    except UnicodeEncodeError:
-        raise InputError(f"{what} cannot be encoded as UTF-8: {name!r}") from None
-    if not least <= size <= MAX_NAME_BYTES or "\0" in name:
-        raise InputError(f"{what} must have {least} to {MAX_NAME_BYTES} bytes and no NUL, got {name!r}")
-    return name

@@ -30,6 +30,7 @@ from .ingest import ingest
 from .leakage import leakage
 from .maintain import maintain, refit
 from .output import note, printable
+from .rekey import rekey
 from .scheme import scheme
 from .update import update
 
@@ -112,6 +113,7 @@ for command in (
     maintain,
     refit,
     scheme,
+    rekey,
     admin.verify,
     admin.drop,
     bench,

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 import numpy.typing as npt
 
 from ..maintenance import calibrate as calibration
+from ..maintenance.rekey import Rekeyed
 from ..maintenance.rewrite import Progress
 from ..maintenance.scheme import SchemeChange
 from ..maintenance.statistics import statistics
@@ -117,6 +118,21 @@ class Collection(RecordVerbs, SearchVerbs):
             StoreUnreachableError: the server would have to rank, and lacks pgvector.
         """
         return self._lifecycle.change(scheme, max_norm=max_norm, progress=progress)
+
+    def rekey(self, *, progress: Progress | None = None) -> Rekeyed:
+        """Seal everything anew that is under older key versions than the primary, after `Keyset.rotate`.
+
+        Others read and write meanwhile: each page of records is a transaction of its own. Stopped at any moment, it
+        goes on where it was when it is called again. Then the index is sealed anew, without being built. Records under
+        disabled versions stay as they are.
+
+        Args:
+            progress: called after each page.
+
+        Raises:
+            AuthenticationError: records are damaged. All others are sealed anew.
+        """
+        return self._lifecycle.rekey(progress)
 
     def maintain(self, *, purge: bool = False, progress: Progress | None = None) -> list[str]:
         """Do the work that is due: index new records, or fit the profile, use more cells, take more candidates.

@@ -143,7 +143,8 @@ class RecordVerbs(OpenCollection):
         """Iterate over readable records in the order of their last write, with little memory.
 
         The records of one upsert come in random order, because the store must not reveal the order they were given in.
-        A record that is updated during the iteration may come twice. A record that stays unchanged comes once.
+        A record that is updated during the iteration may come twice, as may one with an index vector that `rekey`
+        moves. A record that stays unchanged comes once.
         """
         return (record for page in self._pages(where, include_vectors=include_vectors) for record in page)
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
-from ..errors import DuplicateIdError, IdError, MetadataError
-from .values import exact, listed
+from ..errors import DuplicateIdError, IdError, InputError, MetadataError
+from .values import exact, listed, text
 
-__all__ = ["MAX_ID_BYTES", "Id", "check_ids", "id_bytes"]
+__all__ = ["MAX_ID_BYTES", "Id", "check_ids", "check_name", "id_bytes"]
 
 Id = str | int | uuid.UUID
 MAX_ID_BYTES = 1024
+MAX_NAME_BYTES = 255
 LEAST_INT, MOST_INT = -(1 << 63), (1 << 64) - 1
 _TAG = b"\xff"
 """No UTF-8 text has this byte, so no tagged id equals a string."""
@@ -90,3 +91,17 @@ def id_bytes(id: Id) -> bytes:
     if isinstance(id, str):
         return id.encode()
     return _TAG + (b"u" + id.bytes if isinstance(id, uuid.UUID) else b"i%d" % id)
+
+
+def check_name(what: str, value: str, least: int) -> str:
+    """Return the name of a collection or a tenant, of `least` to 255 bytes. Raises InputError."""
+    name = text(value)
+    if name is None:
+        raise InputError(f"{what} must be a string, got {type(value).__name__}")
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        raise InputError(f"{what} cannot be encoded as UTF-8: {name!r}") from None
+    if not least <= size <= MAX_NAME_BYTES or "\0" in name:
+        raise InputError(f"{what} must have {least} to {MAX_NAME_BYTES} bytes and no NUL, got {name!r}")
+    return name

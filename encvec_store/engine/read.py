@@ -19,6 +19,7 @@ from ..storage.protocol import BUSY, union
 from . import lookup
 from .candidates import Sources
 from .session import Session
+from .whole import require_whole
 
 __all__ = ["count", "delete", "get", "index_vectors", "matching_rows", "pages", "select"]
 
@@ -241,7 +242,7 @@ def _read(session: Session, rows: Rows, *, include_vectors: bool) -> tuple[Rows,
             records = [record for record, keep in zip(records, kept, strict=True) if keep]
             prefixes = [prefix for prefix, keep in zip(prefixes, kept, strict=True) if keep]
             found = having
-        session.require_whole(heads, prefixes, before)
+        require_whole(session, found, heads, prefixes, before)
         for record, vector in zip(records, vectors, strict=True):
             record.vector = vector
     return found, records

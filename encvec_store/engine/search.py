@@ -26,6 +26,7 @@ from .candidates import Asked, Found, Sources
 from .parts import Parts
 from .rerank import best
 from .session import Session
+from .whole import require_whole
 
 __all__ = ["ATTEMPTS", "asked", "search"]
 
@@ -187,13 +188,16 @@ class _Search:
             if (held := self.decoded.get(int(found.rows[place]))) is not None
         ]
         heads = found.heads[[place for place, _, _ in known]]
-        self.session.require_whole(heads, [prefix for _, _, (_, prefix) in known], self.config)
+        rows, prefixes = found.rows[[place for place, _, _ in known]], [prefix for _, _, (_, prefix) in known]
+        require_whole(self.session, rows, heads, prefixes, self.config, self.parts)
         hits = []
         for place, score, ((id, metadata, document), _) in known:
             vector = found.vectors[place].copy() if self.include_vectors else None
             hits.append(Hit(id, score, dict(metadata), document, vector))
-        if len({hit.id for hit in hits}) < len(hits):  # someone copied one record over another
-            raise AuthenticationError("a record could not be authenticated")
+        if len({hit.id for hit in hits}) < len(hits):
+            if len(self.session.records.vectors(rows)[0]) == len(rows):  # someone copied one record over another
+                raise AuthenticationError("a record could not be authenticated")
+            self.lost = True  # found before and after it was updated
         return hits
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import cast
 
@@ -32,7 +32,7 @@ from ..indexes.protocol import BringsEnvelopes, KeepsEnvelopes, KeepsFiles, Near
 from ..runtime.concurrency import offload, sleep
 from ..runtime.forks import Mutex
 from ..schemes.drift import Drift
-from ..sealing.codec import Decoded, of_one_write
+from ..sealing.codec import Decoded
 from ..sealing.config import CollectionConfig
 from ..sealing.keyring import PROFILE, Keyring
 from ..storage.protocol import BUSY, Records, union
@@ -310,24 +310,6 @@ class Session:
     def covers(self, envelopes: npt.NDArray[np.uint8]) -> bool:
         """Say whether (n, size) envelopes name a revision that the current settings cover."""
         return are_covered(self.config, envelopes)
-
-    def require_whole(self, heads: npt.NDArray[np.uint8], prefixes: Sequence[bytes], under: CollectionConfig) -> None:
-        """Check that the vector and the payload of each of n records were sealed by the same write.
-
-        Args:
-            heads: (n, PREFIX) token and header of the vector parts.
-            prefixes: token and header of the n payload parts.
-            under: the settings before the first part was read.
-
-        Raises:
-            AuthenticationError: a vector and a payload do not belong together.
-            StaleConfigError: the records were rewritten between the two reads.
-        """
-        if of_one_write(heads, prefixes):
-            return
-        if self.refresh(force=True).rewritten != under.rewritten:
-            raise StaleConfigError("the collection was rewritten under other settings meanwhile")
-        raise AuthenticationError("a record could not be authenticated")
 
     def open_payloads(
         self, rows: Rows, have: Mapping[int, bytes] | None = None, parts: Parts | None = None

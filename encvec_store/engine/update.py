@@ -30,6 +30,7 @@ from . import lookup
 from .candidates import Sources
 from .read import matching_rows
 from .session import Session
+from .whole import require_whole
 from .write import WRITE_CHUNK, stored_settings, watch
 
 __all__ = ["update"]
@@ -192,7 +193,7 @@ def _part(
         again, vectors, heads = session.open_vectors(rows, config, sent=(rows, envelopes))
         if len(again) < len(rows) or not np.array_equal(heads, envelopes[:, :PREFIX]):
             raise _GoneError  # it was damaged, and no longer is
-        session.require_whole(heads, prefixes, config)
+        require_whole(session, rows, heads, prefixes, config)
         kept = key_versions(envelopes) == primary
     for chosen, keeps in ((np.flatnonzero(kept), True), (np.flatnonzero(~kept), False)):
         some = np.random.default_rng().permutation(chosen)

@@ -28,6 +28,7 @@ from . import calibrate as calibration
 from .fitting import SAMPLE, fitted_again, grown, sized
 from .indexing import Indexing
 from .jobs import Job
+from .rekey import Rekeyed, rekey
 from .rewrite import Progress, rewrite, settle
 from .scheme import SchemeChange, with_scheme
 
@@ -239,8 +240,7 @@ class Lifecycle:
                     rewrite(self._session, fresh)
 
     def _fit(self, config: CollectionConfig, progress: Progress | None) -> CollectionConfig:
-        fresh = fitted_again(self._session, config)
-        rewrite(self._session, fresh, progress)
+        rewrite(self._session, fresh := fitted_again(self._session, config), progress)
         return fresh
 
     def _widen(self, config: CollectionConfig) -> None:
@@ -263,10 +263,7 @@ class Lifecycle:
         seed: int,
         progress: Progress | None,
     ) -> calibration.Calibration:
-        """Choose settings by simulation, and apply them. See `Collection.calibrate`.
-
-        The result holds the chosen candidates per hit; the caller applies them to its own opening.
-        """
+        """Choose settings by simulation, and apply them. The caller applies the candidates per hit to its opening."""
         # no job may change the settings meanwhile
         with self.job.turn if apply else nullcontext():
             session = self._session
@@ -317,8 +314,13 @@ class Lifecycle:
         if changed:
             self._counted, self._failed, self._not_before = (None, 0), None, 0
             self.wrote(count)
-        remains = session.records.remains if changed else ""
-        return SchemeChange(before.scheme.name, fresh.scheme.name, changed, count, remains)
+        names = before.scheme.name, fresh.scheme.name
+        return SchemeChange(*names, changed, count, session.records.remains if changed else "")
+
+    def rekey(self, progress: Progress | None = None) -> Rekeyed:
+        """Seal all records, and the index, anew under the primary key version. See `Collection.rekey`."""
+        with self.job.turn:
+            return rekey(self._session, lambda: self._indexing.run(thorough=True), progress)
 
     # stats
 
@@ -339,8 +341,7 @@ class Lifecycle:
         config = self._session.config
         if not config.index_dim:
             return None
-        standing, scheme = self._standing(config), config.scheme
-        budget = scheme.budget
+        standing, scheme, budget = self._standing(config), config.scheme, config.scheme.budget
         return {
             "count": config.cells,
             "records": {"least": min(standing.counts, default=0), "most": standing.most},

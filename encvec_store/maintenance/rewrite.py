@@ -13,6 +13,7 @@ from ..data.arrays import Rows
 from ..data.records import encode_payload
 from ..engine.lookup import pages
 from ..engine.session import Session
+from ..engine.whole import require_whole
 from ..engine.write import stored_settings
 from ..errors import AuthenticationError, StaleConfigError, StoreError
 from ..runtime.concurrency import offload
@@ -22,7 +23,7 @@ from ..sealing.keyring import INDEX
 from ..sealing.limits import counted
 from ..storage.protocol import EncryptedBatch
 
-__all__ = ["REWRITE_CHUNK", "Progress", "reseal", "rewrite", "settle"]
+__all__ = ["REWRITE_CHUNK", "Progress", "nothing", "reseal", "rewrite", "settle"]
 
 REWRITE_CHUNK = 4096
 
@@ -55,7 +56,7 @@ def rewrite(session: Session, config: CollectionConfig, progress: Progress | Non
             _, records, prefixes = session.open_payloads(found)
             if len(found) != len(kept):
                 raise AuthenticationError("a record could not be authenticated")
-            session.require_whole(heads, prefixes, stored)
+            require_whole(session, found, heads, prefixes, stored)
             yield offload(len(kept), again, found, vectors, records)
             if progress is not None:
                 progress(len(rows), total)
@@ -93,15 +94,19 @@ def settle(session: Session, config: CollectionConfig) -> None:
     Raises:
         StaleConfigError: other settings were stored since these were read.
     """
-    nothing = EncryptedBatch(
+    session.records.put(nothing(config), under=config.sealed, **stored_settings(session, config.changed()))
+    session.refresh()
+
+
+def nothing(config: CollectionConfig) -> EncryptedBatch:
+    """Return a batch without records."""
+    return EncryptedBatch(
         partitions=np.empty(0, np.int64),
         tokens=np.empty((0, TOKEN), np.uint8),
         index_vectors=np.empty((0, config.index_dim), config.precision.dtype),
         vectors=np.empty((0, envelope_size(config.dim, config.precision)), np.uint8),
         payloads=[],
     )
-    session.records.put(nothing, under=config.sealed, **stored_settings(session, config.changed()))
-    session.refresh()
 
 
 def reseal(session: Session) -> None:

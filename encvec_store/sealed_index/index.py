@@ -31,7 +31,7 @@ from .kinds import build
 from .ondemand import blocks_of
 from .rowsets import is_among, places_of
 from .saving import Shelf
-from .state import Indexed, Snapshot, are_all_in, in_order, others, resealed
+from .state import Indexed, Snapshot, apart, are_all_in, in_order, others, resealed
 from .tail import Tail, is_wide
 
 __all__ = ["COARSE", "Opener", "SealedIndex"]
@@ -286,6 +286,7 @@ class SealedIndex:
         destroyed = opener.keyring.destroyed
         parts = tuple(resealed(part, readable) for part in parts)
         parts = tuple(offload(len(part.rows), part.only, here) for part in parts if part.version not in destroyed)
+        parts = apart(parts)
         tail = offload(tail.count, tail.only, here)
         if destroyed:
             tail = tail.cleared()  # nothing of a destroyed version may stay in memory
@@ -331,7 +332,7 @@ class SealedIndex:
 def _by_version(changes: Changes | None, dead: frozenset[int]) -> list[tuple[int, Rows]]:
     """Return the added rows of each key version that can be read."""
     added = {} if changes is None else changes.added
-    versions = [(version_of(partition), rows) for partition, rows in added.items()]
+    versions = sorted(((version_of(partition), rows) for partition, rows in added.items()), key=lambda each: each[0])
     return [(version, rows) for version, rows in versions if version not in dead]
 
 

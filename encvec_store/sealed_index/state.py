@@ -28,6 +28,7 @@ __all__ = [
     "Looked",
     "Ranks",
     "Snapshot",
+    "apart",
     "are_all_in",
     "in_order",
     "others",
@@ -282,7 +283,12 @@ def _merged(found: tuple[tuple[Rows, npt.NDArray[np.floating]], ...], limit: int
 def resealed(part: Indexed, readable: list[tuple[int, Rows]]) -> Indexed:
     """Return a part whose records were all sealed anew under another key version as one of that version.
 
-    Rows keep their vectors, so the graph stays right. Its segments do not: they are under the old version.
+    Rows keep their vectors, so the graph stays right. Its segments do not: they are under the old version. While only
+    some of them were sealed anew, it stays as it is.
+
+    Args:
+        part: of an index.
+        readable: key versions with their rows, the oldest first.
     """
     for version, rows in readable:
         here = is_among(part.rows, rows)
@@ -306,3 +312,17 @@ def others(parts: tuple[Indexed, ...], some: tuple[Indexed, ...]) -> tuple[Index
 def in_order(parts: tuple[Indexed, ...]) -> tuple[Indexed, ...]:
     """Return the parts that have living rows, the largest first."""
     return tuple(sorted((part for part in parts if part.living), key=lambda part: -len(part.rows)))
+
+
+def apart(parts: tuple[Indexed, ...]) -> tuple[Indexed, ...]:
+    """Return parts that share no living row: each row stays in one of them, if possible in one that is stored.
+
+    A part that was sealed anew is stored twice for a moment, under its old and its new key version.
+    """
+    found: list[Indexed] = []
+    for part in sorted(parts, key=lambda part: part.stored is None):
+        for other in found:
+            if part.living and other.living:
+                part = part.without(other.living_rows[is_among(other.living_rows, part.rows)])
+        found.append(part)
+    return tuple(found)

@@ -5,99 +5,40 @@ in transactions. It knows no key and ranks nothing: a vector index does that (`i
 
 A *row* is a number (int64, > 0) that the store gives to one write of one record. It is never used again, and its exact
 vector never changes: an update removes the old row and adds a new one. So a stale row is missing, never another record.
-Only `replace` may give a row new bytes: the same vector, sealed or encrypted anew.
+Only `replace` and `reseal` may give a row new bytes: the same vector, sealed or encrypted anew.
 A *partition* is an opaque number, up to 2^44. Only index vectors of one partition can be compared.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 
-from ..data.arrays import Bytes, Kept, Matrix, Rows
+from ..data.arrays import Bytes, Matrix, Rows
 from ..data.fields import Term
 from ..data.filters import Predicate
+from .batches import Blob, Changes, CollectionSpec, EncryptedBatch
 
-__all__ = ["BUSY", "Blob", "Changes", "CollectionSpec", "EncryptedBatch", "RecordStore", "Records", "union"]
+__all__ = [
+    "BUSY",
+    "EVERY",
+    "Blob",
+    "Changes",
+    "CollectionSpec",
+    "EncryptedBatch",
+    "RecordStore",
+    "Records",
+    "check_resealed",
+    "union",
+]
 
+EVERY = 1 << 30
+"""More bytes than a payload has, for `Records.current` of rows whose payloads fit into memory together."""
 BUSY = "the collection is written to faster than it can be read; try again later"
 """The error of whoever found records replaced between two reads, however often it looked again."""
-
-
-@dataclass(frozen=True)
-class CollectionSpec:
-    """What a record store must know to create a collection."""
-
-    tenant: str
-    name: str
-    index_dim: int
-    """Coordinates of an index vector; 0 if there is none. `replace` may change it."""
-    envelope_size: int
-    """Bytes of a vector envelope."""
-    half: bool = False
-    """True if index vectors are kept as float16. A store that keeps both alike may not know it when it opens one."""
-    ranked: bool = True
-    """False if its records never get index vectors, as under `sealed`. Then a server needs no index for it."""
-
-
-@dataclass(frozen=True)
-class Blob:
-    """Sealed bytes beside the records: a scheme's profile, the segments of an index."""
-
-    key_version: int
-    """The key version it is sealed under. In clear, so that a rotation finds what it must seal anew."""
-    content: bytes = field(repr=False)
-
-
-@dataclass
-class EncryptedBatch:
-    """n encrypted records, to be written all or none."""
-
-    partitions: Rows
-    """(n,) int64: the partition of each record."""
-    tokens: Bytes
-    """(n, 16) uint8; distinct."""
-    index_vectors: Kept
-    """(n, index_dim) float32, or float16 in half precision; stored unchanged."""
-    vectors: Bytes
-    """(n, envelope_size) uint8: sealed exact vectors."""
-    payloads: list[bytes]
-    """n sealed payloads, of any lengths."""
-    terms: list[tuple[int, str, Term]] = field(default_factory=list)
-    """(position in the batch, field, term) of every value that the store may filter by."""
-    retired: list[bytes] = field(default_factory=list)
-    """Older tokens of these records, to be removed in the same transaction."""
-    rows: Rows | None = None
-    """For `replace` only: (n,) the rows that these records have and keep."""
-
-
-@dataclass(frozen=True)
-class Changes:
-    """What happened to a collection since a generation."""
-
-    generation: int
-    """The generation of the last write included."""
-    content: int
-    """Counts `replace`. Index vectors that were read under another number are void."""
-    stamp: int
-    """Random, new with each write. If an older copy of the store is put back, a generation may come again, but never
-    with the same stamp."""
-    added: dict[int, Rows]
-    """Rows by partition, ascending; all rows if `whole`."""
-    removed: Rows
-    """Rows that were removed, ascending; empty if `whole`."""
-    whole: bool
-    """True if the answer lists all rows, because the changes themselves are not known (any more)."""
-    next_row: int = 1 << 62
-    """Rows from this number on were never given out, as far as the store knows."""
-    index_dim: int | None = None
-    """Coordinates of an index vector; None if the collection was dropped."""
-    sent: tuple[Rows, Bytes] | None = None
-    """What `vectors` returns for the first added rows, ascending, where a store sends it along."""
 
 
 class Records(Protocol):
@@ -207,6 +148,37 @@ class Records(Protocol):
             blobs: new blobs by name.
             drop: all blobs whose names begin with this are removed, also those that were stored since the call began.
         """
+        ...
+
+    def reseal(
+        self,
+        batch: EncryptedBatch,
+        old: Collection[int],
+        *,
+        under: bytes,
+        config: bytes | None = None,
+        blobs: Mapping[str, Blob | None] | None = None,
+        renumber: bool = False,
+        relist: bool = False,
+    ) -> int:
+        """Put records that were sealed anew in the place of what they were, in one durable transaction.
+
+        A record whose row is gone, or lies in none of the partitions `old`, is left out: others were faster. If that is
+        so of all of them, nothing is written. Returns how many were written.
+
+        Args:
+            batch: the records, with `rows` and no `retired`. They keep the rows, and followers learn nothing of it.
+            old: the partitions in which the records may be.
+            under: the settings that must be stored now, as in `put`.
+            config: new settings.
+            blobs: new blobs by name, as in `put`.
+            renumber: give them new rows instead, as an update does.
+            relist: write in any case, and have every follower list all rows, so that it learns their partitions.
+        """
+        ...
+
+    def rows_of(self, partitions: Collection[int], *, after: int = 0, limit: int | None = None) -> Rows:
+        """Return rows above `after` in some partitions, ascending."""
         ...
 
     def find(self, tokens: Bytes) -> Rows:
@@ -336,3 +308,11 @@ class RecordStore(Protocol):
 def union(lists: Sequence[Rows]) -> Rows:
     """Return each row of the lists once, ascending if there are several lists."""
     return lists[0] if len(lists) == 1 else np.unique(np.concatenate([np.empty(0, np.int64), *lists]))
+
+
+def check_resealed(batch: EncryptedBatch) -> list[int]:
+    """Return the rows of a batch for `Records.reseal`. Raises ValueError if it is none."""
+    if batch.rows is None or batch.rows.shape != (len(batch.payloads),) or batch.retired:
+        raise ValueError("a batch to reseal must have the rows of its records, one for each, and no retired tokens")
+    rows: list[int] = batch.rows.tolist()
+    return rows

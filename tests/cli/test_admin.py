@@ -110,6 +110,24 @@ def test_verify_does_not_call_wrong_what_it_could_not_check(home, encvec, monkey
     assert encvec("verify").code == 2
 
 
+def test_rekey(encvec, home):
+    """All collections, or those named; what waits for a disabled version is said, and is no failure."""
+    count = encvec("count", "docs", "--json").document["count"]
+    encvec("keys", "rotate")
+    (found,) = encvec("rekey", "--json").document["collections"]
+    assert (found["collection"], found["version"], found["sealed"], found["done"]) == ("docs", 2, count, True)
+    assert "VACUUM" in found["remains"]
+    assert encvec("rekey", "docs").out.split()[:3] == ["collection", "key", "version"]
+    encvec("keys", "destroy", "1", "--yes")
+    assert encvec("verify", "--json").code == 0
+    encvec("keys", "rotate")
+    encvec("keys", "disable", "2")
+    answer = encvec("rekey")
+    assert answer.code == 2, "its settings cannot be opened"
+    encvec("keys", "enable", "2")
+    assert (encvec("rekey", "docs").code, encvec("rekey", "nobody").code) == (0, 2)
+
+
 def test_maintain(encvec, home, vectors, monkeypatch):
     """What was not due when it was written is done on demand; and only once."""
     nothing = {"tenant": "", "collection": "docs", "done": []}

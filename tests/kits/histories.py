@@ -93,6 +93,8 @@ def run(fresh, examples):
             self.rows = {}
             """By token, as they were found last."""
             self.highest = 0
+            self.told = True
+            """Whether followers know the partitions of all rows."""
 
         @rule(
             names=NAMES, partition=st.integers(1, 3), seed=st.integers(0, 9), more=NAMES, retired=NAMES, data=st.data()
@@ -143,6 +145,19 @@ def run(fresh, examples):
             self.config, self.expected = config, of_batch(one) | of_batch(two)
             self.look(set())
 
+        @rule(names=NAMES, old=st.sets(st.integers(1, 3)), partition=st.integers(1, 3), data=st.data())
+        def reseal(self, names, old, partition, data):
+            """Those in some partitions are sealed anew, others not."""
+            names = [n for n in names if token(n) in self.expected]
+            terms, (renumber, relist) = terms_for(data, names), data.draw(st.tuples(st.booleans(), st.booleans()))
+            made = kept(self.records, names, partition=partition, seed=10, spec=self.spec, terms=terms)
+            there = {token(n) for n in names if self.expected[token(n)][0] in old}
+            count = self.records.reseal(made, old, under=self.config, renumber=renumber, relist=relist)
+            assert count == len(there)
+            self.expected |= {name: now for name, now in of_batch(made).items() if name in there}
+            self.told = relist or (self.told and (renumber or not there))
+            self.look(there if renumber else set())
+
         @rule()
         def reopen(self):
             self.records = self.open_store().open(SPEC.tenant, SPEC.name)
@@ -181,7 +196,9 @@ def run(fresh, examples):
             for follower in self.followers:
                 now = follower.copy()
                 now.follow(self.reader)
-                assert now.partitions == present
+                if self.told:
+                    assert now.partitions == present
+                assert set().union(*now.partitions.values()) == set().union(*present.values())
                 assert now.generation == self.records.generation()
                 assert now.index_dim == self.spec.index_dim
                 assert now.follow(self.records) is None

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import itertools
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from encvec_store import low_level
+from encvec_store.maintenance import rekey
 from encvec_store.sealed_index import blocks, builder, filling, hnsw, index, listing, manifest, ondemand, shared
 
 DIM = 12
@@ -16,6 +19,7 @@ DIM = 12
 def small(monkeypatch):
     """Make graphs of a few records, so that a short life has everything that a long one has."""
     monkeypatch.setattr(index, "COARSE", 150)
+    monkeypatch.setattr(rekey, "PAGE", 30)
     for module, name, value in ((builder, "FIRST", 60), (builder, "LAST", 10), (builder, "COARSE", 150)):
         monkeypatch.setattr(module, name, value)
     monkeypatch.setattr(filling, "_FEW", 20)
@@ -149,7 +153,7 @@ class History:
         self.open()
         for step in range(steps):
             who = int(self.rng.integers(2))
-            what = self.rng.choice([*STEPS, "evict", "rotate", "disable"])
+            what = self.rng.choice([*STEPS, "evict", "rotate", "disable", "rekey", "rekey a page"])
             self.step(self.opened[who][1], what, step, 200 if step == steps // 4 else 40)
             for _, each in self.opened:
                 self.answers.search(each, vectors_of(2, self.rng))
@@ -195,6 +199,8 @@ class History:
                 index_of(things).forget()
             case "rotate":
                 self.keyset.rotate()
+            case "rekey" | "rekey a page":
+                self.rekey(things, most=None if what == "rekey" else 1)
             case "disable" if self.keyset.primary > 1:
                 self.blink(things, int(self.rng.integers(1, self.keyset.primary)))
 
@@ -206,6 +212,21 @@ class History:
             things.upsert(names, vectors, metadata)
             self.stored.update(zip(names, vectors, strict=True))
             self.versions.update(dict.fromkeys(names, self.keyset.primary))
+
+    def rekey(self, things, most):
+        """Seal everything anew, or only some pages."""
+        pages = itertools.count(1)
+
+        def stop(done, total):
+            if next(pages) == most:
+                raise InterruptedError
+
+        with contextlib.suppress(InterruptedError):
+            assert things.rekey(progress=stop).done
+        session, names = low_level.session(things), list(self.stored)
+        for version, tokens in session.keyring.tokens(names).items():
+            for name in np.array(names)[session.records.find(tokens) > 0].tolist():
+                self.versions[name] = version
 
     def some(self, names, share):
         return self.rng.choice(names, size=-(-len(names) // share), replace=False).tolist() if names else []

@@ -14,16 +14,18 @@ from pathlib import Path
 
 import numpy as np
 
+from ...crypto.envelope import KEY_VERSION
 from ...data.arrays import Bytes, Rows
-from ...errors import AuthenticationError, KeyUnavailableError, StoreUnreachableError
+from ...errors import AuthenticationError, KeyUnavailableError, StaleConfigError, StoreUnreachableError
 from ...runtime.concurrency import offload
 from ...runtime.forks import renew_in_child
 from ...sealed_index import Snapshot
 from ...sealed_index.rowsets import is_among, places_of
+from ...storage.protocol import EVERY
 from ..parts import shuffled
 from ..session import Session
 from .cache import BucketFile, Follows
-from .prefetched import EVERY, Sealed, SeenRows
+from .prefetched import Sealed, SeenRows
 
 __all__ = ["LEAST", "Buckets"]
 
@@ -46,6 +48,7 @@ class Buckets:
     def __init__(self, session: Session, folder: Path) -> None:
         self._session = session
         self._cache = BucketFile(folder, session.config.incarnation.hex(), session.keyring)
+        self._follows = Follows(-1, -1, -1)
         self._unwritten: dict[int, bytes] = {}
         """Buckets that were read while the disk had no room for them."""
         self.renew()
@@ -77,7 +80,7 @@ class Buckets:
 
     def _prepare(self, state: Snapshot) -> None:
         cache = self._cache
-        follows = Follows(state.content, state.generation, state.stamp)
+        follows = self._follows = Follows(state.content, state.generation, state.stamp)
         with cache.locked():
             if self._of != (of := (state.content, state.history)) or not cache.lives():
                 self._seen = SeenRows()
@@ -115,7 +118,13 @@ class Buckets:
                 self._fetch(shuffled(np.array(missing, np.int64)).tolist())
                 held |= self._held(missing)
         found = {row: sealed for bucket in held.values() for row, sealed in bucket.items()}
-        return {row: found[row] for row in rows.tolist() if row in found}
+        found = {row: found[row] for row in rows.tolist() if row in found}
+        dead = self._session.keyring.dead
+        if dead and any(int.from_bytes(vector[KEY_VERSION], "big") in dead for vector, _ in found.values()):
+            with self._cache.locked():
+                self._begin(self._follows)
+            raise StaleConfigError("records were sealed anew under another key version after their buckets were read")
+        return found
 
     def _open(self, follows: Follows) -> None:
         """Take what the file has. It begins a new life if it is of other content, or of another history."""

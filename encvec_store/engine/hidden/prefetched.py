@@ -12,9 +12,10 @@ from ...data.arrays import Rows
 from ...sealed_index import Snapshot
 from ...sealed_index.graph import Graph
 from ...storage.portions import portions
+from ...storage.protocol import EVERY
 from ..session import Session
 
-__all__ = ["EVERY", "Prefetched", "Sealed", "SeenRows"]
+__all__ = ["Prefetched", "Sealed", "SeenRows"]
 
 Sealed = tuple[bytes, bytes]
 """The envelopes of a record's vector and payload."""
@@ -23,8 +24,6 @@ _ROW = 400
 """Bytes that Python takes for a row."""
 _SPARE = 1.25
 """Records that were removed leave when there are so many times more than can be read."""
-EVERY = 1 << 30
-"""More bytes than a payload has."""
 
 
 class SeenRows:

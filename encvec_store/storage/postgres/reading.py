@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, LiteralString, TypeVar
 
 import numpy as np
@@ -14,7 +14,7 @@ from ...data.arrays import Bytes, Matrix, Rows
 from ...data.fields import Term
 from ...data.filters import AllOf, Predicate
 from ...errors import CollectionNotFoundError
-from ..protocol import CollectionSpec
+from ..protocol import EVERY, CollectionSpec
 from .faults import explained, is_moved, is_outdated, translated
 from .names import kept
 from .predicates import PredicateSql
@@ -33,6 +33,10 @@ _ATTEMPTS = 5
 _ROWS = (
     "SELECT string_agg(int8send(row), ''::bytea ORDER BY row) FROM (SELECT DISTINCT row FROM ({listing}) AS listed"
     " WHERE row > %(after)b::int8 ORDER BY row LIMIT %(limit)b::int8) AS found"
+)
+_ROWS_OF: LiteralString = (
+    "SELECT string_agg(int8send(row), ''::bytea ORDER BY row) FROM (SELECT row FROM {records}"
+    " WHERE partition = ANY(%(of)b::int8[]) AND row > %(after)b::int8 ORDER BY row LIMIT %(limit)b::int8) AS found"
 )
 _FETCH: LiteralString = "SELECT row, {column} FROM {records} WHERE row = ANY(%b::int8[])"
 _CURRENT: LiteralString = (
@@ -207,6 +211,16 @@ class RecordsReader:
 
         return self.on_content(work)
 
+    def rows_of(self, partitions: Collection[int], *, after: int = 0, limit: int | None = None) -> Rows:
+        """Return rows above `after` in some partitions, ascending."""
+        parameters = {"of": int8_array(list(partitions)), "after": after, "limit": limit}
+
+        def work(cursor: Cursor, content: int) -> Rows:
+            (packed,) = cursor.execute(self.names.sql(_ROWS_OF, content), parameters).fetchone() or (b"",)
+            return rows_from(packed)
+
+        return self.on_content(work)
+
     def vectors(self, rows: Rows) -> tuple[Rows, Bytes]:
         """Return (found rows in the order asked, (m, envelope_size) uint8)."""
         found, parts = self._fetch("envelope", rows, self.spec.envelope_size)
@@ -220,7 +234,7 @@ class RecordsReader:
     def current(self, rows: Rows, most: int = 0) -> tuple[int, Rows, Bytes, dict[int, bytes]]:
         """Return (a generation, *vectors(rows), {row: payload of at most `most` bytes}); a statement for each 64 MB."""
         asked, size = np.asarray(rows, np.int64), self.spec.envelope_size
-        step = max(1, _AT_ONCE // max(size + most, 1))
+        step = max(1, _AT_ONCE // max(size + most % EVERY, 1))  # with EVERY, the caller knows how long payloads are
         generation, parts, payloads = 0, dict[int, bytes](), dict[int, bytes]()
         column: LiteralString = _SHORT if most else "NULL"
         for start in range(0, max(1, len(asked)), step):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from itertools import chain
@@ -85,6 +85,19 @@ class PostgresRecords(RecordsReader):
         spec = self.spec if ranked is None else replace(self.spec, ranked=ranked)
         self._writer.replace(batches, under, config, spec, index_dim, blobs or {}, drop, self.on_replace)
         self.spec = spec
+
+    def reseal(
+        self,
+        batch: EncryptedBatch,
+        old: Collection[int],
+        *,
+        under: bytes,
+        config: bytes | None = None,
+        blobs: Mapping[str, Blob | None] | None = None,
+        renumber: bool = False,
+        relist: bool = False,
+    ) -> int:
+        return self._writer.reseal(batch, old, under, config, blobs or {}, renumber=renumber, relist=relist)
 
     def changes(self, since: int, content: int, *, stamp: int | None = None) -> Changes | None:
         return changed(self, since, content, stamp)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, LiteralString
 
@@ -18,7 +18,7 @@ from psycopg.sql import SQL
 from ...data.arrays import Bytes, Rows
 from ...errors import StaleConfigError
 from ...runtime.concurrency import each
-from ..protocol import Blob, CollectionSpec, EncryptedBatch, union
+from ..protocol import Blob, CollectionSpec, EncryptedBatch, check_resealed, union
 from ..ranges import KEPT, entries
 from .blobs import delete_blobs, drop_blobs, insert_blobs
 from .changes import forget
@@ -39,6 +39,7 @@ _DELETE = (
     " freed AS (DELETE FROM {terms} t USING gone WHERE t.row = gone.row)"
     " SELECT partition, count(*), string_agg(int8send(row), ''::bytea) FROM gone GROUP BY partition"
 )
+_IN_PARTITIONS: LiteralString = "row = ANY(%b::int8[]) AND partition = ANY(%b::int8[])"
 _FINISH = (
     "WITH counted AS (INSERT INTO {partitions} AS old (collection, partition, records)"
     " SELECT {id}, s.partition, s.n FROM unnest(%(partitions)b::int8[], %(counts)b::int8[]) AS s (partition, n)"
@@ -132,6 +133,39 @@ class PostgresWriter:
             self._records.follow(state.content, state.index_dim)
         return -sum(state.counts.values())
 
+    def reseal(
+        self,
+        batch: EncryptedBatch,
+        old: Collection[int],
+        under: bytes,
+        config: bytes | None,
+        blobs: Mapping[str, Blob | None],
+        *,
+        renumber: bool,
+        relist: bool,
+    ) -> int:
+        """Put records that were sealed anew in the place of what they were."""
+        asked = check_resealed(batch)
+        with self._records.source.write() as cursor:
+            state = self._lock(cursor, under)
+            if asked:
+                self._delete(cursor, state, _IN_PARTITIONS, int8_array(asked), int8_array(list(old)))
+            gone = union(state.removed)
+            if not len(gone) and not relist:
+                return 0
+            batch = batch.only(np.flatnonzero(np.isin(asked, gone)))
+            rows = np.sort(gone) if batch.rows is None else batch.rows
+            if renumber:
+                rows = np.arange(state.next_row, state.next_row + len(gone), dtype=np.int64)
+                state.next_row += len(gone)
+            else:
+                state.removed.clear()
+            self._insert(cursor, state, batch, rows, copying=self._records.server.row_security == "off")
+            self._keep(cursor, blobs)
+            self._finish(cursor, state, config, replaced=relist)
+            self._records.follow(state.content, state.index_dim)
+        return len(gone)
+
     def replace(
         self,
         batches: Iterable[EncryptedBatch],
@@ -223,8 +257,8 @@ class PostgresWriter:
         some = ((name, 0, blob) for name, blob in blobs.items() if blob is not None)
         insert_blobs(cursor, names, collection, some)
 
-    def _delete(self, cursor: Cursor, state: _State, which: LiteralString, values: Any) -> None:
-        gone = cursor.execute(self._names.sql(_DELETE, state.content, which=SQL(which)), (values,)).fetchall()
+    def _delete(self, cursor: Cursor, state: _State, which: LiteralString, *values: Any) -> None:
+        gone = cursor.execute(self._names.sql(_DELETE, state.content, which=SQL(which)), values).fetchall()
         state.count({partition: -n for partition, n, _ in gone})
         state.removed += [rows_from(listed) for *_, listed in gone]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
@@ -17,10 +17,10 @@ from ...data.arrays import Bytes, Matrix, Rows
 from ...data.fields import Term
 from ...data.filters import Predicate
 from ...errors import CollectionNotFoundError
-from ..protocol import Blob, Changes, CollectionSpec, EncryptedBatch
+from ..protocol import Blob, Changes, CollectionSpec, EncryptedBatch, check_resealed
 from ..values import WIDTH, integer
 from . import blobs as blob_table
-from . import changes
+from . import changes, statements
 from .blobs import content as _blob
 from .check import check_records
 from .database import FILE_NAME, Database
@@ -31,34 +31,8 @@ from .writing import SqliteWriter, with_tokens
 __all__ = ["SqliteRecords"]
 
 _ROWS_AT_ONCE = 5_000
-# Rows of other collections are left out. The plus in `+collection` stops SQLite from using the index on the collection.
-_THESE = "FROM records WHERE row IN (SELECT value FROM json_each(?)) AND +collection = ?"
-_THERE = f"SELECT row, x'' {_THESE}"
-_PAYLOADS = f"SELECT row, payload {_THESE}"
-_SIZES = f"SELECT row, coalesce(length(payload), 0) {_THESE}"
-_AUDIT = f"SELECT row, partition, token {_THESE}"
-_TERMS = "SELECT row, field, kind, value FROM terms WHERE row IN (SELECT value FROM json_each(?)) AND +collection = ?"
-_ENVELOPES = f"SELECT row, envelope FROM vectors WHERE row IN (SELECT row {_THESE})"  # noqa: S608
-# A row is one of the whole file, so those that a follower of this collection knows need not be looked up in records.
-_KNOWN = "SELECT row, envelope FROM vectors WHERE row IN (SELECT value FROM json_each(?)) AND ?"
-_WITH_PAYLOADS = (
-    "SELECT v.row, v.envelope, CASE WHEN length(r.payload) <= ? THEN r.payload END,"
-    " (SELECT generation FROM collections WHERE id = ?)"
-    " FROM vectors v LEFT JOIN records r ON r.row = v.row WHERE v.row IN ({})"
-)
 _FEW = 64
 """At most so many rows are named one by one in a statement, which is faster than JSON."""
-_INDEX_VECTORS = f"SELECT row, vector FROM index_vectors WHERE row IN (SELECT row {_THESE})"  # noqa: S608
-_ROWS = """SELECT group_concat(row) FROM (
-    SELECT row FROM records WHERE collection = ? AND row > ? ORDER BY row LIMIT ?)"""
-
-_BYTES = (
-    "SELECT coalesce(sum(length(token) + length(payload)), 0) FROM records WHERE collection = ?",
-    "SELECT coalesce(sum(length(envelope)), 0) FROM vectors JOIN records USING (row) WHERE collection = ?",
-    "SELECT coalesce(sum(length(vector)), 0) FROM index_vectors JOIN records USING (row) WHERE collection = ?",
-    "SELECT coalesce(sum(length(value)), 0) FROM terms WHERE collection = ?",
-    "SELECT coalesce(sum(length(content)), 0) FROM blobs WHERE collection = ?",
-)
 
 
 class SqliteRecords(blob_table.SqliteBlobs):
@@ -112,7 +86,7 @@ class SqliteRecords(blob_table.SqliteBlobs):
         """Insert or replace by token, and drop the retired tokens."""
         with self._database.write() as cursor:
             if over is not None:
-                (there,) = cursor.execute(f"SELECT count(*) {_THESE}", (as_json(over), self.collection)).fetchone()
+                (there,) = cursor.execute(statements.COUNT, (as_json(over), self.collection)).fetchone()
                 if there < len(over):
                     return False
             writer = self._writer(cursor, under)
@@ -131,7 +105,7 @@ class SqliteRecords(blob_table.SqliteBlobs):
         if not len(rows):
             return 0
         with self._database.write() as cursor:
-            gone = cursor.execute(f"SELECT row, partition {_THESE}", (as_json(rows), self.collection)).fetchall()
+            gone = cursor.execute(statements.PLACES, (as_json(rows), self.collection)).fetchall()
             if gone:
                 writer = self._writer(cursor)
                 writer.delete(gone)
@@ -162,6 +136,36 @@ class SqliteRecords(blob_table.SqliteBlobs):
                 writer.insert(batch)
             writer.finish(replaced=True)
 
+    def reseal(
+        self,
+        batch: EncryptedBatch,
+        old: Collection[int],
+        *,
+        under: bytes,
+        config: bytes | None = None,
+        blobs: Mapping[str, Blob | None] | None = None,
+        renumber: bool = False,
+        relist: bool = False,
+    ) -> int:
+        """Put records that were sealed anew in the place of what they were."""
+        asked, partitions = check_resealed(batch), set(old)
+        with self._database.write() as cursor:
+            found = cursor.execute(statements.PLACES, (json.dumps(asked), self.collection)).fetchall()
+            there = {row: partition for row, partition in found if partition in partitions}
+            if there or relist:
+                writer = self._writer(cursor, under)
+                writer.keep(config, blobs)
+                places = np.flatnonzero([row in there for row in asked])
+                writer.reseal(batch.only(places), list(there.items()), renumber=renumber)
+                writer.finish(replaced=relist)
+            return len(there)
+
+    def rows_of(self, partitions: Collection[int], *, after: int = 0, limit: int | None = None) -> Rows:
+        """Return rows above `after` in some partitions, ascending."""
+        values = (self.collection, after, json.dumps(list(partitions)), -1 if limit is None else limit)
+        with self._database.read() as cursor:
+            return ascending(cursor.execute(statements.ROWS_OF, values).fetchone()[0])
+
     def find(self, tokens: Bytes) -> Rows:
         """Return rows of (n, 16) tokens, 0 where there is none."""
         wanted = [token.tobytes() for token in np.ascontiguousarray(tokens)]
@@ -176,7 +180,7 @@ class SqliteRecords(blob_table.SqliteBlobs):
                 return matching_rows(cursor, self.collection, predicate, after=after, limit=limit)
         with self._database.read() as cursor:
             values = (self.collection, after, -1 if limit is None else limit)
-            return ascending(cursor.execute(_ROWS, values).fetchone()[0])
+            return ascending(cursor.execute(statements.ROWS, values).fetchone()[0])
 
     def count(self) -> int:
         """Count all rows."""
@@ -198,7 +202,7 @@ class SqliteRecords(blob_table.SqliteBlobs):
     def vectors(self, rows: Rows) -> tuple[Rows, Bytes]:
         """Return (found rows in the order asked, (m, envelope_size) uint8)."""
         with self._database.read() as cursor:
-            found, envelopes = self._fetch(cursor, _ENVELOPES, rows)
+            found, envelopes = self._fetch(cursor, statements.ENVELOPES, rows)
         return found, matrix(envelopes, self.spec.envelope_size)
 
     def current(self, rows: Rows, most: int = 0) -> tuple[int, Rows, Bytes, dict[int, bytes]]:
@@ -206,14 +210,14 @@ class SqliteRecords(blob_table.SqliteBlobs):
         if not most:
             generation = self.generation()
             with self._database.read() as cursor:
-                found, envelopes = self._fetch(cursor, _KNOWN, rows)
+                found, envelopes = self._fetch(cursor, statements.KNOWN, rows)
             return generation, found, matrix(envelopes, self.spec.envelope_size), {}
         asked, lines = rows.tolist(), list[tuple[int, Any, Any, Any]]()
         self._database.require_in_place()
         with self._database.read() as cursor:
             for start in range(0, len(asked), _FEW):
                 some = asked[start : start + _FEW]
-                sql = _WITH_PAYLOADS.format(",".join("?" * len(some)))
+                sql = statements.WITH_PAYLOADS.format(",".join("?" * len(some)))
                 lines += cursor.execute(sql, (most, self.collection, *some)).fetchall()
         first = lines[0][3] if lines else None  # None: all rows are gone, or the collection is
         generation = self.generation() if first is None else integer(first, "the generation of a collection")
@@ -226,7 +230,7 @@ class SqliteRecords(blob_table.SqliteBlobs):
     def payloads(self, rows: Rows) -> tuple[Rows, list[bytes]]:
         """Return (found rows in the order asked, sealed payloads)."""
         with self._database.read() as cursor:
-            return self._fetch(cursor, _PAYLOADS, rows)
+            return self._fetch(cursor, statements.PAYLOADS, rows)
 
     def payload_sizes(self, rows: Rows) -> tuple[Rows, Rows]:
         """Return (found rows in the order asked, bytes of their payloads)."""
@@ -234,7 +238,7 @@ class SqliteRecords(blob_table.SqliteBlobs):
         sizes: dict[int, int] = {}
         with self._database.read() as cursor:
             for i in range(0, len(asked), _ROWS_AT_ONCE):
-                sizes.update(cursor.execute(_SIZES, (as_json(asked[i : i + _ROWS_AT_ONCE]), self.collection)))
+                sizes.update(cursor.execute(statements.SIZES, (as_json(asked[i : i + _ROWS_AT_ONCE]), self.collection)))
         found = [row for row in asked.tolist() if row in sizes]
         return np.array(found, np.int64), np.array([sizes[row] for row in found], np.int64)
 
@@ -242,7 +246,7 @@ class SqliteRecords(blob_table.SqliteBlobs):
         """Return (found rows in the order asked, (m, index_dim) float32)."""
         with self._database.snapshot() as cursor:  # `replace` changes dimension and vectors together
             dim = self._index_dim(cursor)
-            found, vectors = self._fetch(cursor, _INDEX_VECTORS if dim else _THERE, rows)
+            found, vectors = self._fetch(cursor, statements.INDEX_VECTORS if dim else statements.THERE, rows)
         if not dim:
             return found, np.empty((len(found), 0), np.float32)
         # a collection has one precision: most lengths tell which, and other lengths are damage
@@ -257,9 +261,9 @@ class SqliteRecords(blob_table.SqliteBlobs):
         with self._database.snapshot() as cursor:
             for i in range(0, len(asked), _ROWS_AT_ONCE):
                 numbers = as_json(asked[i : i + _ROWS_AT_ONCE])
-                for row, partition, token in cursor.execute(_AUDIT, (numbers, self.collection)):
+                for row, partition, token in cursor.execute(statements.AUDIT, (numbers, self.collection)):
                     known[row] = (partition if type(partition) is int else -1, _blob(token))
-                for row, field, kind, value in cursor.execute(_TERMS, (numbers, self.collection)):
+                for row, field, kind, value in cursor.execute(statements.TERMS, (numbers, self.collection)):
                     terms[row].add((field, Term(kind, value)))
         return [(row, *known[row], terms[row]) for row in asked.tolist() if row in known]
 
@@ -305,7 +309,7 @@ class SqliteRecords(blob_table.SqliteBlobs):
     def stats(self) -> dict[str, Any]:
         """Return the bytes of the collection's records, and the size of the file, which all collections share."""
         with self._database.read() as cursor:
-            own = sum(cursor.execute(sql, (self.collection,)).fetchone()[0] for sql in _BYTES)
+            own = sum(cursor.execute(sql, (self.collection,)).fetchone()[0] for sql in statements.BYTES)
         return {"bytes": {"records": own}, "file_bytes": self._database.size()}
 
     def flush(self) -> None:

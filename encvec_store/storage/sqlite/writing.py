@@ -88,6 +88,17 @@ class SqliteWriter:
         elif n and batch.rows is not None:
             self._write(batch, tokens, self._known(batch.rows, n))
 
+    def reseal(self, batch: EncryptedBatch, gone: list[tuple[int, int]], *, renumber: bool) -> None:
+        """Put records in the place of existing ones, given as (row, partition). `Records.reseal` says what is noted."""
+        self.delete(gone)
+        if not renumber:
+            self._done.removed.clear()
+        n = len(batch.payloads)
+        rows = self._new(n) if renumber or batch.rows is None else batch.rows
+        self._write(batch, [token.tobytes() for token in np.ascontiguousarray(batch.tokens)], rows)
+        if renumber:
+            self._done.added.append(rows)
+
     def delete(self, gone: list[tuple[int, int]]) -> None:
         """Delete existing records, given as (row, partition)."""
         rows = json.dumps([row for row, _ in gone])

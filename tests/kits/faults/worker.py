@@ -11,7 +11,7 @@ import numpy as np
 
 import encvec_store as ev
 from encvec_store import low_level
-from encvec_store.maintenance import rewrite
+from encvec_store.maintenance import rekey, rewrite
 from encvec_store.schemes import growth
 from encvec_store.schemes import profile as profiles
 from encvec_store.sealed_index import builder, index, lease, saving
@@ -337,6 +337,42 @@ SEALED_STEPS = [
     (("shelf", "load", "before"), range(100)),
     (("shelf", "load", "after"), range(100)),
 ]
+
+
+def rekeying(pipe, url, plan):
+    """Seal everything anew under the primary, and be killed at the n-th call of a step, if it comes."""
+    (owner, name, when), n = plan
+    small_graphs()
+    rekey.PAGE = 2 * SIZE
+    _, things = opened(url)
+    owner = {"records": type(low_level.session(things).records), "shelf": saving.Shelf}[owner]
+    real, left = getattr(owner, name), itertools.count(n, -1)
+
+    def step(*given, **how):
+        last = next(left) == 0
+        if last and when == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = real(*given, **how)
+        if last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    setattr(owner, name, step)
+    pipe.send(things.rekey().sealed)
+
+
+NEVER = ("records", "reseal", "before"), -1
+"""A plan of `rekeying` that kills nobody."""
+REKEY_STEPS = {
+    "sealed": [
+        (("records", "reseal", "before"), range(100)),
+        (("records", "reseal", "after"), range(0, 100, 2)),
+        (("records", "keep", "before"), range(0, 100, 2)),
+        (("records", "keep", "after"), range(1, 100, 2)),
+        (("shelf", "_swapped", "after"), range(100)),
+    ],
+    "sap": [(("records", "reseal", "after"), range(100))],
+}
 
 
 def sealed_builder(pipe, url, seconds):

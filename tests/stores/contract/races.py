@@ -10,6 +10,7 @@ from encvec_store.maintenance import verify
 from tests.kits import oracle
 from tests.kits.oracle import assert_hits
 from tests.stores.contract import DIM, EVERYTHING
+from tests.stores.contract.rekeying import RekeyingContract
 from tests.stores.contract.snapshots import SnapshotsContract
 
 
@@ -47,7 +48,7 @@ class Interposed:
         return call
 
 
-class RacesContract(SnapshotsContract):
+class RacesContract(SnapshotsContract, RekeyingContract):
     """Mixed into a `StoreContract`."""
 
     OF_INDEX = ("nearest", "candidates", "vectors")

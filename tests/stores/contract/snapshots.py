@@ -38,14 +38,19 @@ STEPS = (
 class SnapshotsContract:
     """Uses the fixtures of `RacesContract`."""
 
-    @pytest.fixture
-    def rekey(self, pair, keyset):
+    @pytest.fixture(params=["at once", "in pages"])
+    def rekey(self, request, pair, keyset):
         """Encrypts everything anew under a new primary."""
         _, theirs = pair
 
         def rekey():
             keyset.rotate()
-            rewriting.rewrite(low_level.session(theirs), low_level.session(theirs).config)
+            if rekey.in_pages:
+                theirs.rekey()
+            else:
+                rewriting.rewrite(low_level.session(theirs), low_level.session(theirs).config)
+
+        rekey.in_pages = request.param == "in pages"
 
         return rekey
 
@@ -85,8 +90,10 @@ class SnapshotsContract:
     def test_new_keys_in_the_middle_of_a_scroll(self, pair, interrupt, rekey, in_pages, skip):
         """Terms are other ones then: whoever lists the second page by the old ones finds nothing."""
         mine, _ = pair
+        moves = low_level.session(mine).config.index_dim and rekey.in_pages  # then rows are new, as after an update
         interrupt(mine, "rows", rekey, skip=skip)
-        assert sorted(record.id for record in mine.scroll({"n": {"in": [0, 1]}})) == sorted(oracle.ids(30))
+        found = [record.id for record in mine.scroll({"n": {"in": [0, 1]}})]
+        assert sorted(set(found) if moves else found) == sorted(oracle.ids(30))
 
     def test_new_keys_in_the_middle_of_a_count(self, pair, interrupt, rekey):
         mine, _ = pair
