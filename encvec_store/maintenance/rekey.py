@@ -83,9 +83,9 @@ def rekey(session: Session, save_index: Callable[[], object], progress: Progress
     while (old := _movable(session)) and job.run(old):
         pass
     _finish(session, job.sealed)
-    if job.damaged:
+    if damaged := job.damaged():
         raise AuthenticationError(
-            f"{job.damaged:,} records could not be authenticated, and stay under their old key version; all others were"
+            f"{damaged:,} records could not be authenticated, and stay under their old key version; all others were"
             " sealed anew. Run verify"
         )
     if job.sealed or _old_segments(session):
@@ -120,13 +120,13 @@ def _old_segments(session: Session) -> int:
 class _Job:
     def __init__(self, session: Session, progress: Progress | None) -> None:
         self._session, self._progress = session, progress
-        self._total = 0
-        self.sealed = self.damaged = 0
+        self._total = self.sealed = 0
+        self._damaged: set[int] = set()
 
     def run(self, old: dict[int, int]) -> bool:
         """Go through some partitions, one after the other. Returns False if nothing could be done."""
         records, before = self._session.records, self.sealed
-        self._total, self.damaged = max(self._total, sum(old.values())), 0
+        self._total = max(self._total, sum(old.values()))
         for partition in sorted(old):
             after = 0
             while len(rows := records.rows_of([partition], after=after, limit=PAGE)):
@@ -137,11 +137,16 @@ class _Job:
                         self._progress(len(part), self._total)
         return self.sealed > before
 
+    def damaged(self) -> int:
+        """Count the damaged records that are there still."""
+        return len(self._session.records.vectors(np.array(sorted(self._damaged), np.int64))[0])
+
     def _page(self, rows: Rows, old: Sequence[int]) -> None:
         """Seal some rows anew. If one of them is damaged, all others."""
         for attempt in range(_ATTEMPTS):
             try:
                 self.sealed += _sealed_anew(self._session, rows, old)
+                self._damaged.difference_update(rows.tolist())
                 return
             except StaleConfigError:  # another process changed the settings, or had the same page a moment before
                 self._session.refresh(force=True)
@@ -149,7 +154,7 @@ class _Job:
                     raise
             except AuthenticationError:
                 if len(rows) == 1:
-                    self.damaged += 1
+                    self._damaged.add(int(rows[0]))
                     return
                 half = len(rows) // 2
                 self._page(rows[:half], old)

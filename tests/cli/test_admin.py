@@ -95,13 +95,19 @@ def test_verify_goes_on_past_a_collection_that_does_not_open(home, encvec, vecto
     assert encvec("collections").code == 0
 
 
-def test_verify_does_not_call_wrong_what_it_could_not_check(home, encvec, monkeypatch):
+@pytest.fixture
+def kept(home, encvec, docs, monkeypatch):
+    """A store whose keys are kept in a file, so that they can be rotated."""
     monkeypatch.setenv("ENCVEC_PASSPHRASE", "x")
     (home / "two").mkdir()
     encvec("init", "two")
     monkeypatch.delenv("ENCVEC_KEYS")
     monkeypatch.setenv("ENCVEC_DIR", "two")
     assert encvec("ingest", "docs", "docs.jsonl").code == 0
+
+
+@pytest.mark.usefixtures("kept")
+def test_verify_does_not_call_wrong_what_it_could_not_check(encvec):
     encvec("keys", "rotate")
     encvec("keys", "disable", "1")
     answer = encvec("verify", "--json")
@@ -110,7 +116,8 @@ def test_verify_does_not_call_wrong_what_it_could_not_check(home, encvec, monkey
     assert encvec("verify").code == 2
 
 
-def test_rekey(encvec, home):
+@pytest.mark.usefixtures("kept")
+def test_rekey(encvec):
     """All collections, or those named; what waits for a disabled version is said, and is no failure."""
     count = encvec("count", "docs", "--json").document["count"]
     encvec("keys", "rotate")

@@ -45,6 +45,7 @@ def test_killed_at_every_step(url, keyset, scheme, monkeypatch):
     fill(things, range(6))
     things.maintain()
     expected = records(range(6))
+    store.close()
     for step, places in REKEY_STEPS[scheme]:
         killed = 0
         for n in places:
@@ -61,18 +62,21 @@ def test_killed_at_every_step(url, keyset, scheme, monkeypatch):
             if not ended:
                 killed += 1
                 apart()  # it loads what is stored
-                fresh, again = opened(url, keyset, scheme)
-                check(again, expected)
-                fresh.close()
-                things.rekey()
-            assert things.stats()["key_versions"] == {str(keyset.primary): len(expected)}
-            keyset.destroy(keyset.primary - 1)
-            check(things, expected)
+                with (fresh := opened(url, keyset, scheme))[0]:
+                    check(fresh[1], expected)
+            with (last := opened(url, keyset, scheme))[0]:
+                things = last[1]
+                if not ended:
+                    things.rekey()
+                assert things.stats()["key_versions"] == {str(keyset.primary): len(expected)}
+                keyset.destroy(keyset.primary - 1)
+                check(things, expected)
             if ended:
                 break
         else:
             pytest.fail("it never came to an end")
         assert killed, step
+    store, things = opened(url, keyset, scheme)
     things.maintain()
     if scheme == "sealed":
         named, there = named_and_there(things)

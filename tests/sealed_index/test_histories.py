@@ -50,7 +50,7 @@ def test_hits_alone_are_read(tmp_path, metric, kind):
     History(connect, keyset, metric, 1).live(40)
 
 
-@pytest.mark.parametrize(("stored", "metric", "limit"), [("files", "cosine", None), ("postgresql", "ip", 250_000)])
+@pytest.mark.parametrize(("stored", "metric", "limit"), [("files", "cosine", None), ("postgresql", "ip", 150_000)])
 def test_a_server_that_watches(request, tmp_path, stored, metric, limit, monkeypatch):
     """Everything sealed is in memory, or, where it does not fit, in a local file of buckets."""
     keyset, how = ev.Keyset.create("memory:"), {"threat": "watching-server"}
@@ -66,7 +66,7 @@ def test_a_server_that_watches(request, tmp_path, stored, metric, limit, monkeyp
     def connect(**given):
         return ev.connect(url, keyset=keyset, index="hnsw", **how, **more, **given)
 
-    History(connect, keyset, metric, 3).live(40)
+    History(connect, keyset, metric, 5).live(40)
     assert limit is None or sum(file.stat().st_size for file in (tmp_path / "cache").iterdir()) > 50_000
 
 

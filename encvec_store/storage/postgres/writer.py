@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, LiteralString
 
@@ -95,7 +96,10 @@ class PostgresWriter:
     ) -> bool:
         """Insert or replace by token, and drop the retired tokens. Returns False if a row of `over` is not there."""
         source = self._records.source
-        with source.write() as cursor, source.reading_through(cursor):
+        with ExitStack() as stack:
+            cursor = stack.enter_context(source.write())
+            if over is not None:  # the batches are made of what is read meanwhile
+                stack.enter_context(source.reading_through(cursor))
             state = self._lock(cursor, under)
             if over is not None:
                 self._records.follow(state.content, state.index_dim)
