@@ -5,7 +5,7 @@ import inspect
 import threading
 
 import encvec_store as ev
-from encvec_store import aio
+from encvec_store import aio, low_level
 from encvec_store.runtime import concurrency
 
 
@@ -53,6 +53,12 @@ class Loop:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(60)
         self._loop.close()
+
+
+def asked(things, ask):
+    """Ask the records of a collection something: in the event loop, if it lives in one."""
+    loop, records = getattr(things, "_loop", None), low_level.records(things)
+    return ask(records) if loop is None else loop.run(concurrency.spawn(ask, records))
 
 
 class Synced:

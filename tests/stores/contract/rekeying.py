@@ -7,8 +7,8 @@ import pytest
 
 from encvec_store import errors, low_level
 from encvec_store.maintenance import rekey as rekeying
-from encvec_store.runtime.concurrency import spawn
 from tests.kits import oracle
+from tests.kits.synced import asked
 from tests.stores.contract import DIM, EVERYTHING
 
 
@@ -24,12 +24,6 @@ def one_page(things):
 
     with contextlib.suppress(StoppedError):
         things.rekey(progress=stop)
-
-
-def asked(things, ask):
-    """Ask the records of a collection something: in the event loop, if it lives in one."""
-    loop, records = getattr(things, "_loop", None), low_level.records(things)
-    return ask(records) if loop is None else loop.run(spawn(ask, records))
 
 
 def filled(things, n=30):
