@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from .fields import MISSING, canonical, field_value, kind, order_key
+from .patterns import like
 
-__all__ = ["And", "Condition", "Filter", "Not", "Or", "fields_of", "key_of", "simplified"]
+__all__ = ["WITHIN", "And", "Condition", "Filter", "Not", "Or", "fields_of", "key_of", "simplified"]
 
 _TRUE = {canonical(True): True}
+WITHIN = ("contains", "prefix", "like", "any", "all")
+"""Operators that look into a text or a list."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,7 @@ class Condition:
 
     field: str
     operator: str
-    """in, nin, exists, or an operator of order; eq is "in" with one value, ne is "nin"."""
+    """in, nin, exists, an operator of order, or one of `WITHIN`; eq is "in" with one value, ne is "nin"."""
     values: Mapping[bytes, Any]
     """The operands by their canonical encodings; of exists, none where the field must be missing."""
 
@@ -33,8 +36,12 @@ class Condition:
                 return value is not MISSING and canonical(value) in self.values
             case "nin":
                 return value is MISSING or canonical(value) not in self.values
+        if value is MISSING:
+            return False
+        if self.operator in WITHIN:
+            return self.fits(value)
         (operand,) = self.values.values()
-        if value is MISSING or kind(value) != kind(operand):
+        if kind(value) != kind(operand):
             return False
         have, want = order_key(value), order_key(operand)
         if have is None:
@@ -48,6 +55,26 @@ class Condition:
                 return bool(have > want)
             case _:
                 return bool(have >= want)
+
+    def fits(self, value: Any) -> bool:
+        """Say whether a value satisfies an operator that looks into texts and lists."""
+        if isinstance(value, list | tuple):
+            match self.operator:
+                case "contains" | "any":
+                    return any(canonical(item) in self.values for item in value)
+                case "all":
+                    return self.values.keys() <= set(map(canonical, value))
+            return False
+        if not isinstance(value, str) or self.operator in ("any", "all"):
+            return False
+        (operand,) = self.values.values()
+        match self.operator:
+            case "prefix":
+                return value.startswith(operand)
+            case "like":
+                return like(operand)(value)
+            case _:
+                return isinstance(operand, str) and operand in value
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ does not depend on the policy of its field.
 from __future__ import annotations
 
 import datetime as dt
+import re
 import uuid
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
@@ -22,6 +23,7 @@ __all__ = [
     "Policy",
     "Term",
     "canonical",
+    "dates",
     "field_value",
     "kind",
     "order_key",
@@ -35,6 +37,7 @@ MAX_DEPTH = 32
 _EPOCH = dt.datetime(1970, 1, 1)
 _EPOCH_UTC = _EPOCH.replace(tzinfo=dt.UTC)
 _MICROSECOND = dt.timedelta(microseconds=1)
+_ISO = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d:\d\d)?)?", re.ASCII)
 _MAX_EXPONENT = 10_000  # of a Decimal: an exact comparison with 1E999999999 would fill the memory
 
 
@@ -160,6 +163,19 @@ def order_key(value: Any) -> Any:
         case "str" | "bytes":
             return value
     return None
+
+
+def dates(value: Any) -> list[dt.date]:
+    """Return what ISO text of a filter stands for beside itself: dates and times; nothing for any other value."""
+    if type(value) is not str or not _ISO.fullmatch(value):
+        return []
+    try:
+        moment = dt.datetime.fromisoformat(value)
+        if len(value) == len("2024-01-31"):
+            return [moment.date(), moment, moment.replace(tzinfo=dt.UTC)]
+        return [moment]
+    except ValueError:  # such as the 31st of February
+        return []
 
 
 def canonical(value: Any, depth: int = 0) -> bytes:

@@ -4,6 +4,12 @@ A filter is a mapping. `{"country": "de"}` is equality; `{"age": {"gte": 18, "lt
 `{"and": [...]}`, `{"or": [...]}` and `{"not": {...}}` combine. Several keys in one mapping mean "and".
 A leading `$` is allowed before every operator. `{"a.b": 1}` reaches into nested dicts (`fields.field_value`).
 A missing field equals nothing and has no order, so it satisfies `ne` and `nin`; `exists` asks for presence.
+
+`between` takes [low, high], both included. `prefix`, `like` (see `patterns`) and `contains` look into text, and care
+for case. `any` and `all` take lists: the field is a list that has at least one, or every one, of these values;
+`contains` with a list as value is `any` of one. An ISO date or time given as text to an operator of equality or order
+also stands for the date or time itself: a day for the date, and for its midnight, of a datetime without a zone or in
+UTC.
 """
 
 from __future__ import annotations
@@ -13,8 +19,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import FilterError, MetadataError, UnknownFieldError
-from .conditions import And, Condition, Filter, Not, Or, fields_of, simplified
-from .fields import MAX_DEPTH, WILDCARD, Policy, Term, canonical, order_key, paths, plain_term
+from .conditions import WITHIN, And, Condition, Filter, Not, Or, fields_of, simplified
+from .fields import MAX_DEPTH, WILDCARD, Policy, Term, canonical, dates, kind, order_key, paths, plain_term
+from .patterns import PatternError, like
 from .values import exact, listed, text
 
 __all__ = [
@@ -33,7 +40,7 @@ __all__ = [
 ]
 
 ORDER_OPERATORS = ("lt", "lte", "gt", "gte")
-OPERATORS = ("eq", "ne", "in", "nin", *ORDER_OPERATORS, "exists")
+OPERATORS = ("eq", "ne", "in", "nin", *ORDER_OPERATORS, "between", "exists", *WITHIN)
 
 
 def parse(where: Mapping[str, Any] | None, policies: Mapping[str, Policy] | None = None) -> Filter | None:
@@ -87,7 +94,7 @@ def _parse(where: Any, depth: int = 0) -> Filter:
     return nodes[0] if len(nodes) == 1 else And(tuple(nodes))
 
 
-def _conditions(field: str, operand: Any) -> Iterator[Condition]:
+def _conditions(field: str, operand: Any) -> Iterator[Filter]:
     if not isinstance(operand, Mapping):
         yield _condition(field, "eq", operand)
         return
@@ -97,16 +104,35 @@ def _conditions(field: str, operand: Any) -> Iterator[Condition]:
         yield _condition(field, str(name).removeprefix("$"), value)
 
 
-def _condition(field: str, operator: str, operand: Any) -> Condition:
+def _between(field: str, operand: Any) -> Filter:
+    ends = listed(operand)
+    if ends is None or len(ends) != 2:
+        raise FilterError(f"field {field!r}: between must be a list of two values, [low, high]")
+    low, high = (_condition(field, name, end, "between") for name, end in zip(("gte", "lte"), ends, strict=True))
+    if kind(exact(ends[0])) != kind(exact(ends[1])):
+        kinds = " and ".join(map(_kind, ends))
+        raise FilterError(f"field {field!r}: between must be two values of one kind, got {kinds}")
+    return And((low, high))
+
+
+def _condition(field: str, operator: str, operand: Any, called: str | None = None) -> Filter:
     if operator not in OPERATORS:
         raise FilterError(f"field {field!r}: unknown operator {operator!r}; use one of {', '.join(OPERATORS)}")
+    if operator == "between":
+        return _between(field, operand)
     try:
         match operator:
-            case "in" | "nin":
+            case "in" | "nin" | "any" | "all":
                 items = list(operand) if isinstance(operand, Set) else listed(operand)
                 if items is None:
                     raise FilterError(f"field {field!r}: {operator} must be a list, got {type(operand).__name__}")
                 values = list(map(exact, items))
+            case "prefix" | "like":
+                values = [exact(operand)]
+                if not isinstance(values[0], str):
+                    raise FilterError(f"field {field!r}: {operator} must be a string, got {type(operand).__name__}")
+                if operator == "like":
+                    like(values[0])  # a malformed pattern raises now
             case "exists":
                 operand = exact(operand)
                 if not isinstance(operand, bool):
@@ -116,11 +142,16 @@ def _condition(field: str, operator: str, operand: Any) -> Condition:
                 values = [exact(operand)]
                 if operator in ORDER_OPERATORS and order_key(values[0]) is None:
                     raise FilterError(
-                        f"field {field!r}: {operator} must be a value with an order, got {_kind(operand)}"
+                        f"field {field!r}: {called or operator} must be a value with an order, got {_kind(operand)}"
                     )
         operator = {"eq": "in", "ne": "nin"}.get(operator, operator)
+        if operator in ORDER_OPERATORS:
+            nodes = [Condition(field, operator, {canonical(value): value}) for value in (*values, *dates(values[0]))]
+            return nodes[0] if len(nodes) == 1 else Or(tuple(nodes))
+        if operator in ("in", "nin"):
+            values += [date for value in values for date in dates(value)]
         return Condition(field, operator, {canonical(value): value for value in values})
-    except (MetadataError, UnicodeEncodeError) as error:
+    except (MetadataError, UnicodeEncodeError, PatternError) as error:
         raise FilterError(f"field {field!r}: {error}") from None
 
 

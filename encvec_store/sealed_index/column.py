@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..data.conditions import Condition
+from ..data.conditions import WITHIN, Condition
 from ..data.fields import MISSING, canonical, kind, order_key
 
 __all__ = ["FIRST", "FieldColumn", "Values"]
@@ -155,6 +155,8 @@ class FieldColumn:
                     elif (code := self._codes_of.get(encoded)) is not None:
                         passing[code] = True
                 opposite = condition.operator == "nin"
+            case operator if operator in WITHIN:  # what has no code of its own is a number or a time
+                passing[FIRST:] = [condition.fits(value) for value in self._values[FIRST:]]
             case _:
                 passing[self._in_order(condition)] = True
         found: Mask = passing[codes] if passing.any() else np.zeros(len(codes), np.bool_)

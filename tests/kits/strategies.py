@@ -2,6 +2,7 @@
 
 import datetime as dt
 import math
+import re
 import uuid
 from decimal import Decimal
 from fractions import Fraction
@@ -44,6 +45,7 @@ VALUES = st.recursive(
 FIELDS = ("a", "b", "c")
 COMMON = st.one_of(
     st.sampled_from([0, 1, 1.0, True, False, None, Decimal(1), 2, 2.5, 2**53 + 1, float(2**53), float("nan"), "", "x"]),
+    st.sampled_from(["2020-01-01", "2020-01-01T00:00", "2020-01-01 00:00:00Z", "2020-02-31", ["x", 1], "x%1"]),
     st.sampled_from(["1", b"1", "ä", "\U0001f600", "￿", dt.date(2020, 1, 1), dt.datetime(2020, 1, 1), (1, 2), [1, 2]]),
     st.sampled_from([dt.datetime(2020, 1, 1, tzinfo=dt.UTC), uuid.UUID(int=1), {"k": 1}, 10**400, float("inf")]),
     ATOMS,
@@ -63,7 +65,13 @@ def _conditions():
     several = st.tuples(st.sampled_from(["in", "nin"]), st.lists(COMMON, max_size=3))
     ranges = st.tuples(st.sampled_from(["lt", "lte", "gt", "gte"]), ORDERED)
     exists = st.tuples(st.just("exists"), st.booleans())
-    one = st.one_of(simple, several, ranges, exists)
+    between = st.tuples(st.just("between"), st.tuples(ORDERED, ORDERED).filter(lambda ends: _comparable(*ends)))
+    within = st.tuples(
+        st.sampled_from(["prefix", "like", "contains"]), st.sampled_from(["", "x", "2020", "%1%", "_", "\\%"])
+    )
+    lists = st.tuples(st.sampled_from(["any", "all"]), st.lists(st.sampled_from([1, 2, "x", True]), max_size=2))
+    held = st.tuples(st.just("contains"), COMMON)
+    one = st.one_of(simple, several, ranges, exists, between, within, lists, held)
     spelled = st.builds(lambda pair, dollar: ("$" * dollar + pair[0], pair[1]), one, st.booleans())
     plain = COMMON.filter(lambda value: not isinstance(value, dict))
     operators = st.lists(spelled, min_size=1, max_size=2).map(dict)
@@ -152,18 +160,69 @@ def _clause(key, operand, metadata):
     for name, wanted in operators.items():
         match name.removeprefix("$"):
             case "eq":
-                results.append(have and same(value, wanted))
+                results.append(have and meant(value, wanted))
             case "ne":
-                results.append(not (have and same(value, wanted)))
+                results.append(not (have and meant(value, wanted)))
             case "in":
-                results.append(have and any(same(value, item) for item in wanted))
+                results.append(have and any(meant(value, item) for item in wanted))
             case "nin":
-                results.append(not (have and any(same(value, item) for item in wanted)))
+                results.append(not (have and any(meant(value, item) for item in wanted)))
+            case "between":
+                results.append(have and _ordered_by("gte", value, wanted[0]) and _ordered_by("lte", value, wanted[1]))
+            case "prefix":
+                results.append(isinstance(value, str) and value[: len(wanted)] == wanted)
+            case "like":
+                results.append(isinstance(value, str) and _like(wanted, value))
+            case "contains" if isinstance(value, list | tuple):
+                results.append(any(same(item, wanted) for item in value))
+            case "contains":
+                results.append(isinstance(value, str) and isinstance(wanted, str) and value.find(wanted) >= 0)
+            case "any":
+                results.append(_is_list(value) and any(same(item, each) for item in value for each in wanted))
+            case "all":
+                results.append(_is_list(value) and all(any(same(item, each) for item in value) for each in wanted))
             case "exists":
                 results.append(have is wanted)
             case order:
-                results.append(have and _comparable(value, wanted) and _COMPARE[order](value, wanted))
+                results.append(have and _ordered_by(order, value, wanted))
     return all(results)
+
+
+def _is_list(value):
+    return isinstance(value, list | tuple)
+
+
+def _like(pattern, text):
+    """Match by trying every split: slow, and plainly right."""
+    if not pattern:
+        return not text
+    if pattern[0] == "%":
+        return any(_like(pattern[1:], text[at:]) for at in range(len(text) + 1))
+    if pattern[0] == "\\":
+        return text[:1] == pattern[1] and _like(pattern[2:], text[1:])
+    return bool(text) and pattern[0] in ("_", text[0]) and _like(pattern[1:], text[1:])
+
+
+def _stands_for(wanted):
+    """Return what a value of a filter stands for: text of an ISO date also for that date."""
+    if not isinstance(wanted, str) or not re.fullmatch(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d.*)?", wanted, re.ASCII):
+        return [wanted]
+    try:
+        if len(wanted) > 10:
+            return [wanted, dt.datetime.fromisoformat(wanted)]
+        day = dt.date.fromisoformat(wanted)
+    except ValueError:
+        return [wanted]
+    midnight = dt.datetime.combine(day, dt.time())
+    return [wanted, day, midnight, midnight.replace(tzinfo=dt.UTC)]
+
+
+def meant(value, wanted):
+    return any(same(value, each) for each in _stands_for(wanted))
+
+
+def _ordered_by(order, value, wanted):
+    return any(_comparable(value, each) and _COMPARE[order](value, each) for each in _stands_for(wanted))
 
 
 def in_order(order, items):
