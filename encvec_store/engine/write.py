@@ -34,7 +34,7 @@ WRITE_CHUNK = 1024
 ones early."""
 _WORKERS = 2
 """Threads that encrypt ahead of a write. Two are about as fast as a store that writes."""
-_ATTEMPTS = 8
+_ATTEMPTS = 16
 _MEASURED = 500, 2_000
 """Vectors of a first batch that recall is measured on: at least, at most."""
 _POOR = 0.5

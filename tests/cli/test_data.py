@@ -113,7 +113,7 @@ def test_no_hits_is_no_error(encvec):
         (["--id", "r1", "-k", "0"], "UsageError", "-k"),
         (["--id", "r1", "--where", "{"], "FilterError", "--where is not JSON"),
         (["--id", "r1", "--where", '{"x": 1}'], "UnknownFieldError", "the collection declares: lang, n"),
-        (["--id", "r1", "--where", '{"n": {"like": 1}}'], "FilterError", "unknown operator 'like'"),
+        (["--id", "r1", "--where", '{"n": {"near": 1}}'], "FilterError", "unknown operator 'near'"),
     ],
     ids=str,
 )
