@@ -292,16 +292,11 @@ def sealed(url):
     return store, store.collection("things", dim=DIM, scheme="sealed", fields=FIELDS)
 
 
-def sealed_life(pipe, url, plan):
-    """Build, save, extend, merge, purge and load the index, and be killed at the n-th call of a step, if it comes."""
+def killed_by(things, plan):
+    """Have this process killed at the n-th call of a step, before it or after it: ((owner, name, when), n)."""
     (owner, name, when), n = plan
-    small_graphs()
-    left = itertools.count(n, -1)
-    store, things = sealed(url)
-    owner = {"records": type(low_level.session(things).records), "index": index.SealedIndex, "shelf": saving.Shelf}[
-        owner
-    ]
-    real = getattr(owner, name)
+    owners = {"records": type(low_level.session(things).records), "index": index.SealedIndex, "shelf": saving.Shelf}
+    real, left = getattr(owners[owner], name), itertools.count(n, -1)
 
     def step(*given, **how):
         last = next(left) == 0
@@ -312,7 +307,14 @@ def sealed_life(pipe, url, plan):
             os.kill(os.getpid(), signal.SIGKILL)
         return result
 
-    setattr(owner, name, step)
+    setattr(owners[owner], name, step)
+
+
+def sealed_life(pipe, url, plan):
+    """Build, save, extend, merge, purge and load the index, and be killed at the n-th call of a step, if it comes."""
+    small_graphs()
+    store, things = sealed(url)
+    killed_by(things, plan)
     for start in (0, 5):
         for number in range(start, start + 5):
             things.upsert(*batch(number))
@@ -341,23 +343,10 @@ SEALED_STEPS = [
 
 def rekeying(pipe, url, plan):
     """Seal everything anew under the primary, and be killed at the n-th call of a step, if it comes."""
-    (owner, name, when), n = plan
     small_graphs()
     rekey.PAGE = 2 * SIZE
     _, things = opened(url)
-    owner = {"records": type(low_level.session(things).records), "shelf": saving.Shelf}[owner]
-    real, left = getattr(owner, name), itertools.count(n, -1)
-
-    def step(*given, **how):
-        last = next(left) == 0
-        if last and when == "before":
-            os.kill(os.getpid(), signal.SIGKILL)
-        result = real(*given, **how)
-        if last:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return result
-
-    setattr(owner, name, step)
+    killed_by(things, plan)
     pipe.send(things.rekey().sealed)
 
 
