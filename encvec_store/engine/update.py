@@ -23,7 +23,6 @@ from ..errors import AuthenticationError, InputError, ShapeError, StaleConfigErr
 from ..runtime.concurrency import offload
 from ..sealing.codec import Decoded
 from ..sealing.config import CollectionConfig
-from ..sealing.limits import counted
 from ..storage.portions import portions
 from ..storage.protocol import EncryptedBatch
 from . import lookup
@@ -31,7 +30,7 @@ from .candidates import Sources
 from .read import matching_rows
 from .session import Session
 from .whole import require_whole
-from .write import WRITE_CHUNK, stored_settings, watch
+from .write import WRITE_CHUNK, counting, stored_settings, watch
 
 __all__ = ["update"]
 
@@ -102,7 +101,7 @@ def update(
 def _stored(session: Session, config: CollectionConfig, change: _Change, rows: Rows, places: Rows) -> bool:
     """Write one version of the change; return False if settings or records changed meanwhile, so that nothing was."""
     fresh = config if session.keyring.is_current(config.sealed) else config.changed()
-    fresh = counted(fresh, session.keyring.primary, len(rows), f"collection {session.records.spec.name!r}")
+    fresh = counting(session, fresh, len(rows))
     parts = _sealed(session, config, fresh, change, rows, places)
     try:
         first = next(parts)

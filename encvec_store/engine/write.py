@@ -27,7 +27,7 @@ from ..sealing.limits import counted
 from ..storage.protocol import EncryptedBatch
 from .session import Session
 
-__all__ = ["WRITE_CHUNK", "stored_settings", "upsert", "warn_of_noise", "watch"]
+__all__ = ["WRITE_CHUNK", "counting", "stored_settings", "upsert", "warn_of_noise", "watch"]
 
 WRITE_CHUNK = 1024
 """Records encrypted at once: enough for numpy, few enough for the processor's cache, and the store gets the first
@@ -109,7 +109,12 @@ def _settings_for(session: Session, config: CollectionConfig, matrix: Matrix) ->
     if config.bounded and config.max_norm is None:
         fresh = config.bounded_by(float(norms(matrix).max()))
         warn_of_noise(fresh, matrix)
-    return counted(fresh, session.keyring.primary, len(matrix), f"collection {session.records.spec.name!r}")
+    return counting(session, fresh, len(matrix))
+
+
+def counting(session: Session, config: CollectionConfig, n: int) -> CollectionConfig:
+    """Return settings with n more encryptions under the primary key version; see `counted`."""
+    return counted(config, session.keyring.primary, n, f"collection {session.records.spec.name!r}")
 
 
 def warn_of_noise(config: CollectionConfig, matrix: Matrix) -> None:

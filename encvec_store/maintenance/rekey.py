@@ -17,13 +17,12 @@ from ..data.partitions import by_version, version_of
 from ..data.records import encode_payload
 from ..engine.session import Session
 from ..engine.whole import require_whole
-from ..engine.write import stored_settings
+from ..engine.write import counting, stored_settings
 from ..errors import AuthenticationError, StaleConfigError
 from ..runtime.concurrency import offload
 from ..sealing.codec import Decoded
 from ..sealing.config import CollectionConfig
 from ..sealing.keyring import INDEX
-from ..sealing.limits import counted
 from ..storage.portions import portions
 from ..storage.protocol import EVERY, EncryptedBatch
 from .rewrite import Progress, nothing, settle
@@ -173,7 +172,7 @@ def _sealed_anew(session: Session, rows: Rows, old: Sequence[int]) -> int:
     require_whole(session, found, heads, prefixes, config)
     if not len(found):
         return 0
-    fresh = counted(config, session.keyring.primary, len(found), f"collection {records.spec.name!r}")
+    fresh = counting(session, config, len(found))
     batch = offload(len(found), _sealed, session, fresh, opened, vectors)
     batch.rows = found
     places = records.find(batch.tokens)

@@ -14,13 +14,12 @@ from ..data.records import encode_payload
 from ..engine.lookup import pages
 from ..engine.session import Session
 from ..engine.whole import require_whole
-from ..engine.write import stored_settings
+from ..engine.write import counting, stored_settings
 from ..errors import AuthenticationError, StaleConfigError, StoreError
 from ..runtime.concurrency import offload
 from ..sealing.codec import Decoded
 from ..sealing.config import CollectionConfig
 from ..sealing.keyring import INDEX
-from ..sealing.limits import counted
 from ..storage.protocol import EncryptedBatch
 
 __all__ = ["REWRITE_CHUNK", "Progress", "nothing", "reseal", "rewrite", "settle"]
@@ -44,7 +43,7 @@ def rewrite(session: Session, config: CollectionConfig, progress: Progress | Non
     """
     primary, stored, records = session.keyring.primary, session.config, session.records
     fresh = config.changed(rewritten=primary)
-    fresh = counted(fresh, primary, records.count(), f"collection {records.spec.name!r}")
+    fresh = counting(session, fresh, records.count())
     if stored.sealed != config.sealed:
         raise StaleConfigError("the collection's settings were changed meanwhile")
 
