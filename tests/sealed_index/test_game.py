@@ -25,10 +25,13 @@ from encvec_store.storage import Blob
 from tests.kits.postgres import Place
 
 DIM, CLUSTERS, RECORDS = 16, 6, 400
-GAMES, CONTROLS = 12, 10
+GAMES = 12
 PLAYED = [("files", "hnsw", "cosine"), ("files", "ivf", "l2"), ("files", "lists", "l2"), ("postgresql", "hnsw", "ip")]
 LUCK = 0.85
-"""A share of right guesses, of 24, that is reached by chance once in 7,000 times."""
+"""A share of right guesses, of 24, that chance reaches once in 500 times (seen in games of one content)."""
+AGAIN, LUCK_AGAIN = 24, 0.75
+"""So many new games of each content are played where chance may have helped, and the share that chance then reaches
+once in 3,000 times: 36 of 48 coins."""
 
 
 @pytest.fixture(autouse=True)
@@ -217,47 +220,59 @@ def place(request, tmp_path):
     return functools.partial(Schema, Place(request.getfixturevalue("pg_alone"), f"test_{secrets.token_hex(6)}"))
 
 
-def games(place, kind, metric, count, contents=CONTENTS):
-    """Play so many games with each content, in turn: {content: what they show}."""
+def games(place, kind, metric, count, contents=CONTENTS, first=0):
+    """Play so many games with each content, in turn, from a number on: {content: what they show}."""
     played = {content: [] for content in contents}
-    for game in range(count):
+    for game in range(first, first + count):
         for content in contents:
             rng = np.random.default_rng(game)
             played[content].append(play(place(f"{kind}_{metric}_{content}_{game}"), kind, metric, content, rng))
     return played
 
 
-def accuracy(ones, others, chosen=5):
-    """Return the share of right guesses in games that the classifier was not trained on.
+def accuracy(ones, others):
+    """Return the share of right guesses, each in a game that the classifier was not trained on."""
+    right = 0
+    for fold in range(4):
+        known = [[game for i, game in enumerate(games) if i % 4 != fold] for games in (ones, others)]
+        right += guessed(known, [games[fold::4] for games in (ones, others)])
+    return right / len([*ones, *others])
+
+
+def again(played, place, kind, metric, pair):
+    """Return the share of right guesses in new games, by a classifier that knows those that were played."""
+    asked = games(place, kind, metric, AGAIN, pair, first=GAMES)
+    return guessed([played[content] for content in pair], [asked[content] for content in pair]) / (2 * AGAIN)
+
+
+def guessed(known, asked, chosen=5):
+    """Return how many of the games asked are guessed right by a classifier that knows other games: a pair of both.
 
     It takes the numbers that differ most between the two sorts of games, and guesses the sort whose mean is nearer.
     """
-    assert len({len(game) for game in (*ones, *others)}) == 1
-    data = np.array([np.concatenate([*game.values()]) for game in (*ones, *others)])
-    labels = np.repeat([0, 1], [len(ones), len(others)])
-    folds = np.concatenate([np.arange(len(ones)), np.arange(len(others))]) % 4
-    right = 0
-    for fold in range(4):
-        known, asked = data[folds != fold], data[folds == fold]
-        means = np.array([known[labels[folds != fold] == label].mean(0) for label in (0, 1)])
-        spread = np.sqrt(np.mean([known[labels[folds != fold] == label].var(0) for label in (0, 1)], axis=0))
-        spread = np.where(spread, spread, 1e-6 * (1 + np.abs(means).max(0)))
-        best = np.argsort(-np.abs(means[0] - means[1]) / spread)[:chosen]
-        costs = (((asked[:, None] - means) / spread)[:, :, best] ** 2).sum(-1)
-        right += (costs.argmin(1) == labels[folds == fold]).sum()
-    return right / len(data)
+    known, asked = (
+        [np.array([np.concatenate([*game.values()]) for game in games]) for games in pair] for pair in (known, asked)
+    )
+    means = np.array([games.mean(0) for games in known])
+    spread = np.sqrt(np.mean([games.var(0) for games in known], axis=0))
+    spread = np.where(spread, spread, 1e-6 * (1 + np.abs(means).max(0)))
+    best = np.argsort(-np.abs(means[0] - means[1]) / spread)[:chosen]
+    far = [((((games[:, None] - means) / spread)[:, :, best]) ** 2).sum(-1) for games in asked]
+    return sum(int((costs.argmin(1) == sort).sum()) for sort, costs in enumerate(far))
 
 
 @pytest.mark.leakage
 @pytest.mark.slow
 @pytest.mark.parametrize(("place", "kind", "metric"), PLAYED, indirect=["place"])
 def test_the_game_is_lost(place, kind, metric):
-    """The thief guesses the content no better than chance."""
+    """The thief guesses the content no better than chance. Where chance may have helped him, he plays on."""
     played = games(place, kind, metric, GAMES)
-    for one, other in (("clustered", "uniform"), ("clustered", "ordered")):
-        share = accuracy(played[one], played[other])
-        print(f"{kind}, {metric}: {one} or {other}: {share:.0%}")
-        assert share < LUCK, f"{one} or {other}: {share:.0%} of the guesses are right"
+    for pair in (("clustered", "uniform"), ("clustered", "ordered")):
+        share = accuracy(*(played[content] for content in pair))
+        print(f"{kind}, {metric}: {' or '.join(pair)}: {share:.0%}")
+        if share >= LUCK:
+            later = again(played, place, kind, metric, pair)
+            assert later < LUCK_AGAIN, f"{' or '.join(pair)}: {share:.0%}, then {later:.0%} of the guesses are right"
 
 
 @pytest.mark.parametrize(("kind", "metric"), [("hnsw", "cosine"), ("ivf", "l2"), ("lists", "cosine"), ("hnsw", "ip")])
@@ -323,7 +338,8 @@ def test_leaks_are_found(kind, contents, tmp_path, monkeypatch):
         return result
 
     monkeypatch.setattr(Shelf, "save", saved)
-    played = games(functools.partial(Files, tmp_path), kind, "cosine", CONTROLS, ("clustered", "uniform"))
-    share = accuracy(played["clustered"], played["uniform"])
+    place, pair = functools.partial(Files, tmp_path), ("clustered", "uniform")
+    played = games(place, kind, "cosine", GAMES, pair)
+    share = accuracy(*played.values())
     print(f"{contents.__name__}: {share:.0%}")
-    assert share > LUCK
+    assert share >= LUCK or again(played, place, kind, "cosine", pair) >= LUCK_AGAIN
