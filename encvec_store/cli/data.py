@@ -33,6 +33,8 @@ vectors_option = click.option("--vectors", is_flag=True, help="Show the vectors 
 @click.option("--vector", metavar="JSON", help="The query, '[0.1, ...]'. Other users see command lines.")
 @click.option("--vector-file", metavar="FILE", help="Query or queries: .npy, or JSON; `-` is JSON on stdin.")
 @click.option("--id", "id", metavar="ID", help="Search by the vector of this record (which then comes first).")
+@click.option("--like", multiple=True, metavar="ID", help="Search by examples: near these records. Repeat for more.")
+@click.option("--unlike", multiple=True, metavar="ID", help="With --like: away from these records.")
 @click.option("-k", type=click.IntRange(1), default=10, show_default=True, help="Hits per query.")
 @click.option(
     "--oversample",
@@ -54,6 +56,8 @@ def search(
     vector: str | None,
     vector_file: str | None,
     id: str | None,
+    like: tuple[str, ...],
+    unlike: tuple[str, ...],
     k: int,
     oversample: int | None,
     offset: int,
@@ -71,7 +75,8 @@ def search(
     """Find the K nearest records, with exact scores.
 
     Nearest first. Scores are those of the collection's metric: for cosine and ip larger is nearer, for l2 smaller.
-    Operators of --where: eq, ne, in, nin, lt, lte, gt, gte, exists; and, or, not combine filters.
+    Operators of --where: eq, ne, in, nin, lt, lte, gt, gte, between, contains, prefix, like, any, all, exists; and,
+    or, not combine filters. Searches by examples leave the examples out.
 
     --json prints {"query": 0, "hits": [{"id", "score", "metadata", "document"}]}, a line for each query.
 
@@ -79,10 +84,15 @@ def search(
     Examples:
       encvec search docs --vector-file query.npy
       encvec search docs --id docs:17 -k 5 --where '{"lang": {"in": ["de", "fr"]}}'
+      encvec search docs --like docs:17 --like docs:20 --unlike docs:3
       my-encoder "a question" | encvec search docs --vector-file - --json
     """
-    if sum(given is not None for given in (vector, vector_file, id)) != 1:
-        raise click.UsageError("a search takes one of --vector, --vector-file and --id")
+    if sum(given is not None for given in (vector, vector_file, id, like or None)) != 1:
+        raise click.UsageError("a search takes one of --vector, --vector-file, --id and --like")
+    if unlike and not like:
+        raise click.UsageError("--unlike goes with --like, which names at least one record to search near")
+    if like and explain:
+        raise click.UsageError("--explain goes with --vector, --vector-file or --id")
     queries: npt.NDArray[Any] | None = None
     if vector is not None:
         queries = queries_from(vector, "--vector")
@@ -92,20 +102,25 @@ def search(
     condition = parse_where(where)
     with open_store(place) as store:
         target = open_collection(store, collection, tenant, oversample=oversample)
-        if queries is None:
+        how: dict[str, Any] = {"offset": offset, "threshold": threshold, "diversity": diversity}
+        how |= {"group_by": group_by, "group_size": group_size, "include_vectors": vectors}
+        answers: list[list[Hit]]
+        if queries is None and not like:
             queries = _stored(target, str(id))
-        elif queries.shape[1] != target.dim:
+        elif queries is not None and queries.shape[1] != target.dim:
             raise ShapeError(f"a query of {queries.shape[1]} numbers, where {collection!r} has vectors of {target.dim}")
-        if explain:
+        if queries is None:
+            names = named(target, [*like, *unlike])
+            answers = [target.recommend(names[: len(like)], names[len(like) :], k, condition, **how)]
+        elif explain:
             told = target.explain(queries[0], k, condition) if len(queries) else ""
             if as_json:
                 emit({"explain": told})
             else:
                 click.echo("\n".join(map(printable, told.splitlines())))
             return
-        how: dict[str, Any] = {"offset": offset, "threshold": threshold, "diversity": diversity}
-        how |= {"group_by": group_by, "group_size": group_size, "include_vectors": vectors}
-        answers: list[list[Hit]] = target.search(queries, k, condition, **how)
+        else:
+            answers = target.search(queries, k, condition, **how)
     for number, hits in enumerate(answers):
         if as_json:
             emit({"query": number, "hits": [record_to_json(hit, vectors=vectors) for hit in hits]})

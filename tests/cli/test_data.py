@@ -101,8 +101,12 @@ def test_no_hits_is_no_error(encvec):
 @pytest.mark.parametrize(
     ("options", "kind", "said"),
     [
-        ([], "UsageError", "one of --vector, --vector-file and --id"),
+        ([], "UsageError", "one of --vector, --vector-file, --id and --like"),
         (["--id", "r1", "--vector", "[1]"], "UsageError", "one of"),
+        (["--id", "r1", "--like", "r2"], "UsageError", "one of"),
+        (["--id", "r1", "--unlike", "r2"], "UsageError", "--unlike goes with --like"),
+        (["--like", "r1", "--explain"], "UsageError", "--explain goes with"),
+        (["--like", "r1", "--unlike", "nope"], "InputError", "no record 'nope'"),
         (["--id", "nope"], "InputError", "no record 'nope' in collection 'docs'"),
         (["--vector", "[1, 2]"], "ShapeError", "a query of 2 numbers, where 'docs' has vectors of 8"),
         (["--vector", "[0, 0, 0, 0, 0, 0, 0, 0]"], "ZeroVectorError", "zero"),
@@ -138,6 +142,18 @@ def test_pages_orders_and_groups(encvec, docs):
     how = ["--threshold", f"{hits[1]['score']:.6f}", "--offset", 1, "--diversity", "0"]
     few = encvec("search", "docs", "--id", "r0", "-k", 60, *how, "--json").document["hits"]
     assert all(hit["score"] >= hits[1]["score"] - 1e-5 for hit in few)
+
+
+def test_search_by_examples(encvec, docs):
+    unit = docs / np.linalg.norm(docs, axis=1, keepdims=True)
+    found = encvec("search", "docs", "--like", "r1", "--like", "r2", "--unlike", "r3", "-k", 5, "--json").document[
+        "hits"
+    ]
+    ids, _ = nearest(docs, unit[1] + unit[2] - unit[3], 5, lambda n: n not in (1, 2, 3))
+    assert [hit["id"] for hit in found] == ids
+    where = ["--where", '{"lang": "de"}', "--offset", 1, "-k", 3, "--json"]
+    found = encvec("search", "docs", "--like", "r1", *where).document["hits"]
+    assert [hit["id"] for hit in found] == nearest(docs, docs[1], 4, lambda n: n % 3 == 0)[0][1:]
 
 
 def test_update(home, encvec, docs, monkeypatch):

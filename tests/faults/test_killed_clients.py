@@ -50,6 +50,23 @@ def test_killed_while_updating(keyset, url):
         store.close()
 
 
+@pytest.mark.parametrize("scheme", ["sealed", "sap"])
+def test_killed_while_changing_parts(keyset, url, scheme):
+    """Vectors stay, and metadata and documents of all records are of one version."""
+    rng, version = random.Random(9), 0
+    with ev.connect(url, keyset=keyset) as store:
+        fill(store.collection("things", dim=DIM, scheme=scheme, fields=FIELDS, oversample=10_000), range(3))
+    expected = records(range(3))
+    for _ in range(3):
+        acknowledged = kill_in_the_middle("change_parts", url, version + 1, rng)
+        store, things = open_again(url, keyset)
+        (version,) = {settled(things, n) for n in range(3)}
+        assert version in (acknowledged[-1], acknowledged[-1] + 1), "all three batches are one write"
+        text = f"of {version - 1 + version % 2}"
+        check(things, {id: (vector, {**fields, "v": version}, text) for id, (vector, fields, _) in expected.items()})
+        store.close()
+
+
 def test_killed_while_deleting(keyset, url):
     rng, left = random.Random(3), 0
     store, things = open_again(url, keyset)

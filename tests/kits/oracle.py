@@ -62,6 +62,20 @@ def target(metric, positive, negative):
     return sides[0] if len(sides) == 1 else 2 * sides[0] - sides[1]
 
 
+def diverse(metric, scores, points, order, count, diversity):
+    """Return the ids that maximal marginal relevance picks from `order`, by definition."""
+    sign, order, picked = (1 if metric == "l2" else -1), list(order), []
+    while order and len(picked) < count:
+        worth = [
+            (1 - diversity) * -sign * scores[id]
+            - diversity
+            * max((-sign * float(exact(metric, points[id], points[other][None])[0]) for other in picked), default=0)
+            for id in order
+        ]
+        picked.append(order.pop(int(np.argmax(worth)) if picked else 0))
+    return picked
+
+
 def assert_refined(hits, metric, scores, points, metadata, k, how):
     """Check hits that a threshold, groups, diversity and an offset have picked from records with these scores.
 
@@ -91,16 +105,7 @@ def assert_refined(hits, metric, scores, points, metadata, k, how):
     offset, diversity = how.get("offset", 0), how.get("diversity")
     if diversity is not None:
         order = order[: max(offset + k, how["pool"] or 4 * (offset + k))]
-        picked = []
-        while order and len(picked) < offset + k:
-            worth = [
-                (1 - diversity) * -sign * scores[id]
-                - diversity
-                * max((-sign * float(exact(metric, points[id], points[other][None])[0]) for other in picked), default=0)
-                for id in order
-            ]
-            picked.append(order.pop(int(np.argmax(worth)) if picked else 0))
-        order = picked
+        order = diverse(metric, scores, points, order, offset + k, diversity)
     expected = order[offset : offset + k]
     assert len(hits) == len(expected)
     if diversity is None:

@@ -12,6 +12,7 @@ import numpy as np
 from encvec_store import low_level
 from encvec_store.maintenance import rekey
 from encvec_store.sealed_index import blocks, builder, filling, hnsw, index, listing, manifest, ondemand, shared
+from tests.kits import oracle
 
 DIM = 12
 
@@ -108,6 +109,9 @@ STEPS = [
     "write",
     "update",
     "update all",
+    "change",
+    "change found",
+    "move",
     "delete",
     "delete half",
     "maintain",
@@ -135,6 +139,8 @@ class History:
         self.versions: dict[str, int] = {}
         self.marks: dict[str, int] = {}
         """A number of each record that every write of it changes."""
+        self.written: dict[str, int] = {}
+        """Which write was the last one of each record."""
         self.opened = []
 
     def open(self):
@@ -175,6 +181,61 @@ class History:
         where = {"mark": {"gte": number}}
         self.answers.search(things, vectors_of(1, self.rng), stored=passing, where=where)
         assert things.count(where) == len(passing)
+        self.sorted(things, where, passing)
+        self.picked(things, where, passing, stored)
+
+    def sorted(self, things, where, passing):
+        """Get a part of the records in an order."""
+        offset, limit = self.rng.integers([3, 1], [10, 30]).tolist()
+        found = things.get(where=where, order_by=["-mark", "n"], offset=offset, limit=limit)
+        for record in found:
+            np.testing.assert_array_equal(record.vector, passing[record.id])
+            assert record.metadata == self.metadata(record.id)
+        keys = sorted((-self.marks[name], _number(name), self.written[name]) for name in passing)
+        got = [(-self.marks[name], _number(name), self.written[name]) for name in (record.id for record in found)]
+        assert got == keys[offset : offset + limit]
+
+    def picked(self, things, where, passing, stored):
+        """Search with an offset and a threshold, groups or diversity, by a query or by examples."""
+        query, examples, k = vectors_of(1, self.rng)[0], [[], []], 5
+        if len(stored) > 5 and self.rng.integers(2):
+            some = self.rng.choice(list(stored), 3, replace=False).tolist()
+            examples = [some[:2], some[2:]]
+            query = oracle.target(self.metric, *([stored[name] for name in side] for side in examples))
+        names = [name for name in passing if name not in examples[0] + examples[1]]
+        scores = oracle.exact(self.metric, query, np.array([passing[name] for name in names]).reshape(-1, DIM))
+        order = np.argsort(scores if self.metric == "l2" else -scores)
+        own, ranked = dict(zip(names, scores, strict=True)), [names[place] for place in order]
+        how, pick = {"offset": int(self.rng.integers(4))}, self.rng.choice(["threshold", "groups", "diversity"])
+
+        def ask(**how):
+            if examples[0]:
+                return things.recommend(*examples, where=where, **how)
+            return things.search(query, where=where, **how)
+
+        if pick == "threshold" and len(ranked) > 2:
+            place = int(self.rng.integers(1, min(12, len(ranked))))
+            how["threshold"] = float(own[ranked[place - 1]] + own[ranked[place]]) / 2
+            ranked = ranked[:place]
+        elif pick == "groups":
+            field, size = str(self.rng.choice(["n", "mark"])), int(self.rng.integers(1, 3))
+            how |= {"group_by": field, "group_size": size}
+            of = {name: self.metadata(name)[field] for name in ranked}
+            ranked = [
+                name for i, name in enumerate(ranked) if [of[other] for other in ranked[:i]].count(of[name]) < size
+            ]
+        elif pick == "diversity":  # of the nearest that a search finds: these are compared elsewhere
+            how |= {"diversity": 0.5, "pool": 15}
+            pool = [hit.id for hit in ask(k=15)]
+            ranked = oracle.diverse(self.metric, own, passing, pool, k + how["offset"], 0.5)
+        hits, expected = ask(k=k, **how), ranked[how["offset"] :][:k]
+        np.testing.assert_allclose([hit.score for hit in hits], [own[hit.id] for hit in hits], rtol=1e-6, atol=1e-6)
+        costs = [hit.score if self.metric == "l2" else -hit.score for hit in hits]
+        assert [hit.id for hit in hits] == expected if pick == "diversity" else costs == sorted(costs)
+        assert len({hit.id for hit in hits}) == len(hits)
+        assert len(hits) <= len(expected) if "threshold" in how else len(hits) == len(expected)
+        self.answers.asked += len(expected)
+        self.answers.missing += len(set(expected) - {hit.id for hit in hits})
 
     def step(self, things, what, step, crowd):
         """Do one step."""
@@ -186,6 +247,8 @@ class History:
                 self.write(things, self.some(names, 4))
             case "update all":
                 self.write(things, names)
+            case "change" | "change found" | "move":
+                self.change(things, what, self.some(names, 3))
             case "delete" | "delete half":
                 gone = self.some(names, 2 if what == "delete half" else 5)
                 assert things.delete(gone) == len(gone)
@@ -208,10 +271,34 @@ class History:
         if names:
             vectors = vectors_of(len(names), self.rng)
             self.marks.update(zip(names, self.rng.integers(5, size=len(names)).tolist(), strict=True))
-            metadata = [{"n": _number(name), "mark": self.marks[name], "text": f"{name} here"} for name in names]
-            things.upsert(names, vectors, metadata)
+            things.upsert(names, vectors, [self.metadata(name) for name in names])
             self.stored.update(zip(names, vectors, strict=True))
-            self.versions.update(dict.fromkeys(names, self.keyset.primary))
+            self.wrote(names)
+
+    def metadata(self, name):
+        return {"n": _number(name), "mark": self.marks[name], "text": f"{name} here"}
+
+    def wrote(self, names):
+        self.versions.update(dict.fromkeys(names, self.keyset.primary))
+        self.written.update(dict.fromkeys(names, max(self.written.values(), default=0) + 1))
+
+    def change(self, things, what, names):
+        """Change metadata by ids or by a filter, or vectors, of records that are there."""
+        if what == "change found":
+            low, mark = self.rng.integers(5, size=2).tolist()
+            names = [name for name in self.stored if self.marks[name] >= low]
+            assert things.update(where={"mark": {"gte": low}}, metadata={"mark": mark}) == len(names)
+            self.marks.update(dict.fromkeys(names, mark))
+        elif what == "change":
+            marks = self.rng.integers(5, size=len(names)).tolist()
+            metadata = [{"mark": mark} for mark in marks]
+            assert things.update([*names, "never"], metadata=[*metadata, {}]) == len(names)
+            self.marks.update(zip(names, marks, strict=True))
+        elif names:
+            vectors = vectors_of(len(names), self.rng)
+            assert things.update(names, vectors=vectors) == len(names)
+            self.stored.update(zip(names, vectors, strict=True))
+        self.wrote(names)
 
     def rekey(self, things, most):
         """Seal everything anew, or only some pages."""

@@ -11,6 +11,7 @@ import numpy as np
 
 import encvec_store as ev
 from encvec_store import low_level
+from encvec_store.engine import update as engine_update
 from encvec_store.maintenance import rekey, rewrite
 from encvec_store.schemes import growth
 from encvec_store.schemes import profile as profiles
@@ -81,6 +82,21 @@ def update(pipe, url, start):
         parts = [batch(n, version) for n in range(3)]
         ids, vectors, metadata, documents = (list(itertools.chain(*part)) for part in zip(*parts, strict=True))
         things.upsert(ids, np.array(vectors), metadata, documents)
+        pipe.send(version)
+
+
+def change_parts(pipe, url, start):
+    """Change the metadata of three batches again and again, by ids with documents and by filter in turn."""
+    engine_update.WRITE_CHUNK = SIZE // 2  # several parts
+    _, things = opened(url)
+    ids = [id for n in range(3) for id in batch(n)[0]]
+    for version in itertools.count(start):
+        fields = {"v": version}
+        if version % 2:
+            changed = things.update(ids, metadata=fields, documents=[f"of {version}"] * len(ids))
+        else:
+            changed = things.update(where={"v": version - 1}, metadata=fields)
+        assert changed == len(ids)
         pipe.send(version)
 
 
