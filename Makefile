@@ -6,6 +6,9 @@ ARGS   ?=
 VENV   := .venv
 PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
+BESIDE := .venv-integrations
+BESIDE_STAMP := $(BESIDE)/.installed
+FRAMEWORKS := langchain,suites
 EXTRAS := cli,bench,postgres,embedded,leakage,age,aws,azure,gcp,keyring,pkcs11,vault,docs,dev
 
 # The lock file is made for this platform; elsewhere the ranges in pyproject.toml decide.
@@ -13,14 +16,16 @@ LOCKED_FOR := Linux x86_64
 ifeq ($(shell uname -sm),$(LOCKED_FOR))
 INSTALL = $(PY) -m pip install --quiet --no-deps --require-hashes -r requirements.lock \
 	&& $(PY) -m pip install --quiet --no-deps --no-build-isolation -e .
+INSTALL_BESIDE = $(PY) -m pip --python $(BESIDE)/bin/python install --quiet --no-deps --require-hashes -r requirements-integrations.lock
 else
 INSTALL = $(PY) -m pip install --quiet -e '.[$(EXTRAS)]'
+INSTALL_BESIDE = $(PY) -m pip --python $(BESIDE)/bin/python install --quiet -e '.[$(FRAMEWORKS)]'
 endif
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-pg15 docs docker-up docker-down bench peers faces lint format revision coverage hooks lock clean
+.PHONY: help demo test test-integrations integrations test-pg15 docs docker-up docker-down bench peers faces lint format revision coverage hooks lock clean
 
 help:  ## list the tasks
 	@grep -hE '^[a-z0-9-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z0-9-]+):.*## /  make \1\t/' | expand -t 20
@@ -30,6 +35,20 @@ demo: $(STAMP)  ## the tour, on the data in the repository
 
 test: lint  ## lint, then every test, a process a core (ARGS="-n 0": one)
 	$(PY) -m pytest -n auto --dist worksteal $(ARGS)
+	@$(if $(ARGS),true,$(MAKE) --no-print-directory test-integrations ARGS="-n auto --dist loadfile")
+
+integrations:  ## install LangChain and the other frameworks in .venv-integrations, on top of .venv
+	@$(MAKE) --no-print-directory $(BESIDE_STAMP)
+
+# Where they cannot be installed, a message is all, but not in CI: there, what is not tested is not known.
+test-integrations: $(STAMP)  ## the adapters, by the frameworks' own test suites, in .venv-integrations
+	@if $(MAKE) --no-print-directory $(BESIDE_STAMP); then \
+		$(BESIDE)/bin/python -m pytest -c tests/integrations/frameworks/pytest.ini --rootdir . --confcutdir . \
+			tests/integrations/frameworks $(ARGS); \
+	else \
+		echo "NOT TESTED: the adapters of frameworks. $(BESIDE) could not be made: see above; then run make test-integrations" >&2; \
+		test -z "$$CI"; \
+	fi
 
 docs: $(STAMP)  ## the site, in build/site; warnings are errors, and nothing is fetched
 	@$(VENV)/bin/sphinx-build --quiet --fail-on-warning --keep-going --conf-dir docs . build/site
@@ -75,7 +94,7 @@ hooks: $(STAMP)  ## run the linters before each commit
 	$(VENV)/bin/pre-commit install
 
 clean:  ## remove what the tasks made
-	rm -rf $(VENV) $(VENV)-lock benchmarks/.venv-peers benchmarks/.venv-faces build dist .coverage htmlcov .pytest_cache .mypy_cache .ruff_cache \
+	rm -rf $(VENV) $(VENV)-lock $(BESIDE) benchmarks/.venv-peers benchmarks/.venv-faces build dist .coverage htmlcov .pytest_cache .mypy_cache .ruff_cache \
 		.import_linter_cache .hypothesis
 	find encvec_store tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
@@ -97,6 +116,16 @@ $(STAMP): pyproject.toml requirements.lock
 	@$(INSTALL)
 	@touch $@
 
+# It sees the packages of the other, and has only what that one lacks.
+$(BESIDE_STAMP): requirements-integrations.lock $(STAMP)
+	@echo "Setting up $(BESIDE) ..."
+	@rm -rf $(BESIDE)
+	@$(PY) -m venv --without-pip $(BESIDE)
+	@$(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+		> "$$($(BESIDE)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/beside.pth"
+	@$(INSTALL_BESIDE)
+	@touch $@
+
 # In an environment of its own, so that the locked tools don't decide what gets locked.
 define LOCK_HEADER
 # Everything that `make` installs, with hashes: the package's dependencies and the extras $(EXTRAS).
@@ -104,6 +133,14 @@ define LOCK_HEADER
 # Elsewhere: pip install -e '.[$(EXTRAS)]'
 endef
 export LOCK_HEADER
+define LOCK_BESIDE_HEADER
+# What `make integrations` installs beside requirements.lock, with hashes: the extras $(FRAMEWORKS).
+# Made by `make lock` with Python 3.11 for Linux on x86-64, and meant for that platform only.
+# Elsewhere: pip install -e '.[$(FRAMEWORKS)]'
+endef
+export LOCK_BESIDE_HEADER
+COMPILE = $(VENV)-lock/bin/pip-compile --quiet --generate-hashes --strip-extras --allow-unsafe --no-header \
+	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-emit-options
 
 lock:  ## pin all dependencies anew
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \
@@ -111,9 +148,11 @@ lock:  ## pin all dependencies anew
 		|| { echo "make the lock file with Python 3.11 on $(LOCKED_FOR)" >&2; exit 1; }
 	test -x $(VENV)-lock/bin/pip-compile || { $(PYTHON) -m venv --clear $(VENV)-lock \
 		&& $(VENV)-lock/bin/python -m pip install --quiet 'pip-tools>=7.5,<8'; }
-	$(VENV)-lock/bin/pip-compile --quiet --upgrade --generate-hashes --strip-extras --allow-unsafe --no-header \
-		--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-emit-options \
-		--extra $(EXTRAS) --output-file $(VENV)-lock/compiled.txt pyproject.toml
-	@if grep -nE '://|^-|# *via +(-[rc] )?/' $(VENV)-lock/compiled.txt; then \
+	$(COMPILE) --upgrade --extra $(EXTRAS) --output-file $(VENV)-lock/compiled.txt pyproject.toml
+	cp $(VENV)-lock/compiled.txt $(VENV)-lock/all.txt  # its pins are kept
+	$(COMPILE) --extra $(EXTRAS),$(FRAMEWORKS) --output-file $(VENV)-lock/all.txt pyproject.toml
+	@$(VENV)-lock/bin/python .ci/lock_beside.py $(VENV)-lock/all.txt $(VENV)-lock/compiled.txt > $(VENV)-lock/beside.txt
+	@if grep -nE '://|^-|# *via +(-[rc] )?/' $(VENV)-lock/all.txt; then \
 		echo "the lock file would name an address or a path of this machine" >&2; exit 1; fi
 	@{ echo "$$LOCK_HEADER"; cat $(VENV)-lock/compiled.txt; } > requirements.lock
+	@{ echo "$$LOCK_BESIDE_HEADER"; cat $(VENV)-lock/beside.txt; } > requirements-integrations.lock

@@ -26,7 +26,8 @@ SOURCES = sorted((ROOT / "encvec_store").rglob("*.py"))
 # torch and CUDA are gigabytes: they are installed apart, and no lock pins them
 LOCKED = [needs for name, needs in PROJECT["optional-dependencies"].items() if name != "gpu"]
 DECLARED = [*PROJECT["dependencies"], *chain.from_iterable(LOCKED)]
-LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+LOCKS = [(ROOT / name).read_text("utf-8") for name in ("requirements.lock", "requirements-integrations.lock")]
+PIN = re.compile(r"^([A-Za-z0-9._-]+)==(\S+)", re.MULTILINE)
 
 
 def test_version_is_one():
@@ -122,9 +123,15 @@ def test_file_fits_on_a_few_screens(path):
 
 @pytest.mark.parametrize("line", sorted(set(DECLARED)))
 def test_lock_pins_what_is_declared(line):
-    locked = dict(re.findall(r"^([A-Za-z0-9._-]+)==(\S+)", LOCK, re.MULTILINE))
+    locked = dict(PIN.findall("\n".join(LOCKS)))
     wanted = Requirement(line)
     assert Version(locked[canonicalize_name(wanted.name)]) in wanted.specifier, "run `make lock`"
+
+
+def test_no_package_is_in_both_locks():
+    """The environment of frameworks lies on top of the other, and must change none of its packages."""
+    (first, second) = ({name for name, _ in PIN.findall(lock)} for lock in LOCKS)
+    assert first & second == set()
 
 
 @pytest.mark.parametrize(
@@ -140,6 +147,7 @@ def test_lock_pins_what_is_declared(line):
         ("one-way", {"errors.py": "import encvec_store.store"}),
         ("one-way", {"stray.py": "# a module that nobody gave a place"}),
         ("crypto-in-its-room", {"store.py": "import cryptography.exceptions"}),
+        ("adapters-on-the-public-api", {"integrations/langchain.py": "from ..engine import read"}),
     ],
     ids=str,
 )

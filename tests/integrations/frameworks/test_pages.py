@@ -1,0 +1,23 @@
+"""The examples of docs/frameworks.md, word for word, in an empty folder."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+PAGE = (ROOT / "docs/frameworks.md").read_text(encoding="utf-8")
+SHARED, *CHAPTERS = re.split(r"^## ", PAGE, flags=re.MULTILINE)
+
+
+def python(text):
+    return "".join(re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda text: text.partition("\n")[0])
+def test_examples(chapter, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert python(chapter)
+    names = {"__name__": "example"}
+    exec(compile(python(SHARED) + python(chapter), "docs/frameworks.md", "exec"), names)  # noqa: S102
+    names["store"].close()
