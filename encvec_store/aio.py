@@ -23,7 +23,7 @@ from .data.records import Record
 from .errors import InputError
 from .indexes.registry import as_url, waits_in_loop
 from .keys.keyset import Keyset
-from .runtime.concurrency import spawn
+from .runtime.concurrency import called_from, spawn
 from .runtime.forks import generation
 from .store import Store, open_store
 
@@ -55,7 +55,8 @@ class _OfLoop:
             self._loop, self._born = loop, generation()
         if loop is not self._loop:
             raise InputError("the store belongs to the event loop that it was opened in; open one in each loop")
-        return await self._run(fn, *args, **kwargs)
+        with called_from(loop):
+            return await self._run(fn, *args, **kwargs)
 
 
 def _coroutine(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]:

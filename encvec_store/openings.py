@@ -7,9 +7,13 @@ from collections import OrderedDict
 from dataclasses import replace
 
 from .collection import Shared
+from .engine.session import Session
+from .indexes.protocol import Connection
 from .runtime.forks import Mutex
+from .sealed_index import Index, index_of
+from .sealing.config import CollectionConfig
 
-__all__ = ["KEPT", "Openings"]
+__all__ = ["KEPT", "Openings", "shared_index"]
 
 KEPT = 1_000
 """Collections that a store keeps open. Programs that open one for each request find its keys and index again."""
@@ -72,3 +76,15 @@ class Openings:
         self._held[place] = shared, weakref.ref(use)
         self._held.move_to_end(place)
         return use
+
+
+def shared_index(session: Session, config: CollectionConfig, connection: Connection) -> Index:
+    """Return the index over opened vectors of a collection, which all its openings in this process share."""
+    spec, place = session.records.spec, None
+    if connection.shared:
+        proof = session.keyring.tag(b"one index in a process")  # who has other keys gets an index of their own
+        kept = connection.kind, connection.device
+        written = config.incarnation, config.ranked
+        place = connection.store.url, spec.tenant, spec.name, *written, proof, *kept
+    given = {"builds": not config.ranked, "stored": connection.lasting}  # index vectors have an index of their own
+    return index_of(place, config.metric, config.dim, connection.kind, device=connection.device, **given)

@@ -9,7 +9,7 @@ from os import PathLike
 from types import TracebackType
 from typing import Any, NoReturn
 
-from .collection import Collection, Shared
+from .collection import Collection, Embed, Shared, embedder
 from .crypto.envelope import envelope_size
 from .data.ids import check_name
 from .data.precision import Precision
@@ -23,11 +23,11 @@ from .maintenance.lifecycle import MODES, Lifecycle
 from .maintenance.notices import tell_of_ranking, tell_of_unused
 from .maintenance.rekey import Rekeyed
 from .maintenance.rewrite import Progress, reseal
-from .openings import Openings
+from .openings import Openings, shared_index
 from .runtime.concurrency import Lock
 from .runtime.urls import opening_options
 from .schemes.device import device
-from .sealed_index import BUDGET, Index, Indexes, index_of
+from .sealed_index import BUDGET, Indexes
 from .sealing.config import CollectionConfig, check_oversample
 from .sealing.keyring import Keyring
 from .storage.protocol import CollectionSpec, Records
@@ -156,6 +156,9 @@ class Store:
         max_norm: float | None = None,
         oversample: int | None = None,
         precision: str | None = None,
+        embed: Embed | None = None,
+        embed_query: Embed | None = None,
+        model: str | None = None,
     ) -> Collection:
         """Open a collection. If it does not exist and `dim` is given, create it.
 
@@ -175,10 +178,15 @@ class Store:
                 collection exists. The index of a sealed collection chooses by itself.
             precision: "single" (default) keeps vectors as float32. "half" keeps them as float16, in half the space:
                 they come back rounded to 11 significant bits, and scores are exact for the rounded vectors.
+            embed: makes vectors of texts: takes a list of n strings, and returns (n, dim) numbers, or an awaitable of
+                these. It is for this opening only. Then `upsert` takes texts, and `search` takes words.
+            embed_query: the same for queries, if the model tells them from documents; by default `embed`.
+            model: the name of the model that makes the vectors; needed with embed. It is kept with the collection, if
+                it is new, or by the first write of an opening that names one.
 
         Raises:
             CollectionNotFoundError: it does not exist, and no dim was given.
-            ConfigMismatchError: it exists with other settings.
+            ConfigMismatchError: it exists with other settings, or with vectors of another model.
             AuthenticationError: it was written under other keys, or altered.
         """
         name, tenant = check_name("collection name", name, 1), check_name("tenant", tenant, 0)
@@ -189,9 +197,10 @@ class Store:
             "max_norm": max_norm,
             "oversample": oversample,
             "precision_name": precision,
+            "model": (made := embedder(embed, embed_query, model)).model,
         }
         shared, opened_with = self._open(tenant, name, dim, given)
-        return Collection(shared, opened_with)
+        return Collection(shared, opened_with, made)
 
     def _open(self, tenant: str, name: str, dim: int | None, given: dict[str, Any]) -> tuple[Shared, int | None]:
         """Return what all openings of a collection share, and the oversample of this opening."""
@@ -247,7 +256,7 @@ class Store:
         session = self._session_of(records, keyring)
         if not session.config.index_dim:
             session.index.forget()  # files of an earlier scheme, if its change was interrupted
-        indexes = Indexes(session, lambda config: self._index_of(session, config))
+        indexes = Indexes(session, lambda config: shared_index(session, config, self._connection))
         sources = Sources(session, indexes, self._reading)
         return created, Shared(session, sources, Lifecycle(session, indexes, self._maintenance))
 
@@ -260,18 +269,6 @@ class Store:
             if again is None or again.spec.index_dim == spec.index_dim:
                 raise
         return Session(again, self._connection.index(again), keyring, replica=self._replica)
-
-    def _index_of(self, session: Session, config: CollectionConfig) -> Index:
-        """Return the index over opened vectors of a collection, which all its openings in this process share."""
-        connection, spec = self._connection, session.records.spec
-        place = None
-        if connection.shared:
-            proof = session.keyring.tag(b"one index in a process")  # who has other keys gets an index of their own
-            kept = connection.kind, connection.device
-            written = config.incarnation, config.ranked
-            place = connection.store.url, spec.tenant, spec.name, *written, proof, *kept
-        given = {"builds": not config.ranked, "stored": connection.lasting}  # index vectors have an index of their own
-        return index_of(place, config.metric, config.dim, connection.kind, device=connection.device, **given)
 
     def _forget(self, tenant: str, name: str) -> None:
         """Release a collection that was dropped."""

@@ -70,7 +70,7 @@ async def right(keyset: ev.Keyset) -> None:
             assert_type(record.metadata, dict[str, Any])
 
 async def wrong(things: ev.aio.AsyncCollection, store: ev.aio.AsyncStore) -> None:
-    await things.upsert(["a"])
+    await things.upsert(["a"], texts=[1])
     await things.count(wher={})
     await store.drop(5)
     things.scroll().id

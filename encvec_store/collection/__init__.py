@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from .base import Shared
 from .collection import Collection
+from .texts import Embed, embedder
 
-__all__ = ["Collection", "Shared"]
+__all__ = ["Collection", "Embed", "Shared", "embedder"]

@@ -8,6 +8,7 @@ from ..engine.candidates import Sources
 from ..engine.session import Session
 from ..maintenance.lifecycle import Lifecycle
 from ..maintenance.recall import RecallWatch
+from .texts import Embedder
 
 __all__ = ["OpenCollection", "Shared"]
 
@@ -29,10 +30,11 @@ class Shared:
 class OpenCollection:
     """An opening of a collection, without verbs."""
 
-    def __init__(self, shared: Shared, oversample: int | None = None) -> None:
+    def __init__(self, shared: Shared, oversample: int | None = None, embedder: Embedder | None = None) -> None:
         self._use = shared  # while somebody holds it, the store keeps the collection open
         self._session, self._sources, self._lifecycle = shared.session, shared.sources, shared.lifecycle
         self._oversample = oversample
+        self._embedder = embedder or Embedder()
         self._watch: RecallWatch | None = None
 
     @property

@@ -13,7 +13,9 @@ from ..data.records import Record
 from ..engine import read
 from ..engine.update import update
 from ..engine.write import upsert
+from ..errors import InputError, ShapeError
 from .base import OpenCollection
+from .texts import check_texts
 
 __all__ = ["RecordVerbs"]
 
@@ -24,9 +26,11 @@ class RecordVerbs(OpenCollection):
     def upsert(
         self,
         ids: Sequence[Id],
-        vectors: npt.ArrayLike,
+        vectors: npt.ArrayLike | None = None,
         metadata: Sequence[Mapping[str, Any] | None] | None = None,
         documents: Sequence[str | None] | None = None,
+        *,
+        texts: Sequence[str] | None = None,
     ) -> int:
         """Insert records, replace those whose ids exist, and return how many. On any error nothing is written.
 
@@ -38,12 +42,19 @@ class RecordVerbs(OpenCollection):
                 or lists, tuples and dicts of these; types are kept. numpy scalars and other subclasses become the
                 built-in type.
             documents: n strings (or None), sealed with the records.
+            texts: in place of vectors: n strings, of which the collection's `embed` makes the vectors. They become the
+                documents, unless documents are given.
 
         Raises:
             InputError: wrong shape, NaN, zero vector under cosine, norm above max_norm, repeated id, ...
+            ConfigMismatchError: the collection has vectors of another model.
             StoreLockedError: another process is writing; try again.
         """
-        upsert(self._session, ids, vectors, metadata, documents)
+        if texts is not None:
+            vectors, documents = self._embedded(ids, vectors, documents, texts)
+        elif vectors is None:
+            raise ShapeError("vectors must be an array or a list, got None: give them, or texts= with embed=")
+        upsert(self._session, ids, vectors, metadata, documents, self._embedder.model)
         self._lifecycle.wrote(len(ids))
         return len(ids)
 
@@ -55,6 +66,7 @@ class RecordVerbs(OpenCollection):
         metadata: Mapping[str, Any] | Sequence[Mapping[str, Any] | None] | None = None,
         documents: Sequence[str | None] | None = None,
         vectors: npt.ArrayLike | None = None,
+        texts: Sequence[str] | None = None,
         replace: bool = False,
     ) -> int:
         """Change parts of records that exist, by id or by filter, all or nothing. Returns how many. Others stay away.
@@ -68,6 +80,7 @@ class RecordVerbs(OpenCollection):
             metadata: n mappings, or one mapping for all records. Its keys are set, others stay; None leaves all.
             documents: n strings, with ids only; None leaves a document.
             vectors: (n, dim) numbers, with ids only.
+            texts: as for `upsert`, with ids only.
             replace: what is given replaces all metadata and the document of a record, as `upsert` does. None then means
                 no metadata, or no document.
 
@@ -76,6 +89,8 @@ class RecordVerbs(OpenCollection):
             StoreUnreachableError: others wrote the same records again and again. Nothing was changed.
             StoreLockedError: another process is writing; try again.
         """
+        if texts is not None:
+            vectors, documents = self._embedded(ids, vectors, documents, texts)
         changed = update(
             self._session,
             self._sources,
@@ -85,9 +100,18 @@ class RecordVerbs(OpenCollection):
             documents=documents,
             vectors=vectors,
             replace=replace,
+            model=self._embedder.model,
         )
         self._lifecycle.wrote(changed)
         return changed
+
+    def _embedded(self, ids: Any, vectors: Any, documents: Any, texts: Any) -> tuple[Any, Any]:
+        """Return the vectors and documents of texts."""
+        if ids is None or vectors is not None:
+            raise InputError("texts need ids, and stand in place of vectors: give one of the two")
+        words, session = check_texts(texts, ids), self._session
+        made = self._embedder.vectors(words, session.refresh(), self.name)
+        return made, words if documents is None else documents
 
     def get(
         self,

@@ -15,6 +15,7 @@ from ..engine.refine import Refinement, recommend, refined
 from ..engine.search import search
 from ..maintenance.recall import RecallWatch
 from .base import OpenCollection
+from .texts import are_texts, check_texts
 
 __all__ = ["SearchVerbs"]
 
@@ -25,7 +26,7 @@ class SearchVerbs(OpenCollection):
     @overload
     def search(
         self,
-        queries: Sequence[float] | np.ndarray[tuple[int], Any],
+        queries: str | Sequence[float] | np.ndarray[tuple[int], Any],
         k: int = 10,
         where: Mapping[str, Any] | None = None,
         *,
@@ -72,7 +73,8 @@ class SearchVerbs(OpenCollection):
         fewer records are left. With groups, several searches may run, so that hits may be of several moments.
 
         Args:
-            queries: (dim,) gives one list of hits, (q, dim) gives q lists.
+            queries: (dim,) gives one list of hits, (q, dim) gives q lists. So do a string and q strings, if the
+                collection was opened with `embed`.
             k: hits for each query.
             where: a filter, such as {"country": "de"}; docs/records.md lists the operators.
             offset: skip so many hits.
@@ -91,6 +93,7 @@ class SearchVerbs(OpenCollection):
             AuthenticationError: a candidate was altered, or the key is wrong.
             StoreUnreachableError: candidates were written again before they could be read, each time it tried.
         """
+        queries = self._in_numbers(queries)
         wish = Refinement(offset, threshold, group_by, group_size, diversity, pool)
         how: dict[str, Any] = {"oversample": self._oversample, "include_vectors": include_vectors}
         if not wish.plain:
@@ -101,6 +104,15 @@ class SearchVerbs(OpenCollection):
                 self._watch.saw(queries, k, hits)
         self._lifecycle.looked()
         return hits
+
+    def _in_numbers(self, queries: Any) -> Any:
+        """Return queries, with the vectors of words in place of the words."""
+        if not are_texts(queries):
+            return queries
+        single = isinstance(queries, str)
+        words, config = check_texts([queries] if single else queries), self._session.settings()
+        vectors = self._embedder.vectors(words, config, self.name, queries=True)
+        return vectors[0] if single else vectors
 
     def recommend(
         self,
@@ -160,6 +172,7 @@ class SearchVerbs(OpenCollection):
         hides = self._sources.hides(self._session.config.index_dim)
         self._watch = RecallWatch(self._session, share, sample, hides=hides) if share else None
 
-    def explain(self, query: npt.ArrayLike, k: int = 10, where: Mapping[str, Any] | None = None) -> str:
+    def explain(self, query: npt.ArrayLike | str, k: int = 10, where: Mapping[str, Any] | None = None) -> str:
         """Describe for people how `search` would answer one query: filters, index or scan, the server's plan."""
+        query = self._in_numbers(query)
         return explain(self._session, self._sources, query, k, where, oversample=self._oversample)

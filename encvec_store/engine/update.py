@@ -78,9 +78,10 @@ def update(
     documents: Any,
     vectors: Any,
     replace: bool,
+    model: str | None = None,
 ) -> int:
-    """Change parts of records, all or nothing. See `Collection.update`."""
-    config = session.refresh()
+    """Change parts of records, all or nothing. See `Collection.update`. `model` is what made the vectors."""
+    config, model = session.refresh(), None if vectors is None else model
     change = offload(length_hint(ids or ()), _checked, config, ids, where, metadata, documents, vectors, bool(replace))
     for _ in lookup.looks(session, _LOOKS):
         if change.names is None:
@@ -92,16 +93,19 @@ def update(
             rows = found[places]
         if not len(rows):
             return 0
-        if _stored(session, config, change, rows, places):
+        config.check_model(model)
+        if _stored(session, config, change, rows, places, model):
             return len(rows)
         config = session.refresh(force=True)
     raise AssertionError("unreachable")
 
 
-def _stored(session: Session, config: CollectionConfig, change: _Change, rows: Rows, places: Rows) -> bool:
+def _stored(
+    session: Session, config: CollectionConfig, change: _Change, rows: Rows, places: Rows, model: str | None
+) -> bool:
     """Write one version of the change; return False if settings or records changed meanwhile, so that nothing was."""
     fresh = config if session.keyring.is_current(config.sealed) else config.changed()
-    fresh = counting(session, fresh, len(rows))
+    fresh = counting(session, fresh.of_model(model), len(rows))
     parts = _sealed(session, config, fresh, change, rows, places)
     try:
         first = next(parts)

@@ -50,14 +50,16 @@ def upsert(
     vectors: Any,
     metadata: Sequence[Mapping[str, Any] | None] | None,
     documents: Sequence[str | None] | None,
+    model: str | None = None,
 ) -> None:
-    """Write a batch, all or nothing. See `Collection.upsert`."""
+    """Write a batch, all or nothing. See `Collection.upsert`. `model` is what made the vectors, if the caller says."""
     config = session.refresh()
+    config.check_model(model)
     checked = offload(length_hint(ids), _checked, config, ids, vectors, metadata, documents)
     if not checked[0]:
         return
     for attempt in range(_ATTEMPTS):
-        fresh = _settings_for(session, config, checked[1])
+        fresh = _settings_for(session, config, checked[1], model)
         parts = _encrypted(session, fresh, checked)
         try:
             first = next(parts)
@@ -69,6 +71,7 @@ def upsert(
         except StaleConfigError:
             # another process calibrated the collection, or set its max_norm, after we read the settings
             config = session.refresh(force=True)
+            config.check_model(model)
             config.metric.check(checked[1], config.max_norm)
             if attempt == _ATTEMPTS - 1:
                 raise
@@ -99,15 +102,16 @@ def _checked(
     return names, matrix, payloads, fields
 
 
-def _settings_for(session: Session, config: CollectionConfig, matrix: Matrix) -> CollectionConfig:
-    """Return the settings to write under: with a max_norm if they need one, sealed under the primary key version, and
-    with a larger count of encryptions now and then.
+def _settings_for(session: Session, config: CollectionConfig, matrix: Matrix, model: str | None) -> CollectionConfig:
+    """Return the settings to write under: with a max_norm if they need one, with the model if they have none, sealed
+    under the primary key version, and with a larger count of encryptions now and then.
 
     So the settings can be opened whenever a record can be: destroying an old key version loses only old records.
     """
     fresh = config if session.keyring.is_current(config.sealed) else config.changed()
+    fresh = fresh.of_model(model)
     if config.bounded and config.max_norm is None:
-        fresh = config.bounded_by(float(norms(matrix).max()))
+        fresh = fresh.bounded_by(float(norms(matrix).max()))
         warn_of_noise(fresh, matrix)
     return counting(session, fresh, len(matrix))
 

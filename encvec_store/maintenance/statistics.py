@@ -33,6 +33,7 @@ def statistics(
         "dim": config.dim,
         "metric": config.metric.name,
         "precision": str(config.precision),
+        "model": config.model,
         "max_norm": config.max_norm,
         "scheme": {"name": config.scheme.name, **config.scheme.parameters()},
         "leakage": config.scheme.leakage,

@@ -10,6 +10,8 @@ their names say, in the thread of the caller.
 from __future__ import annotations
 
 import asyncio
+import functools
+import os
 import threading
 import time
 from collections import deque
@@ -25,6 +27,8 @@ from .forks import renew_in_child
 
 __all__ = [
     "Lock",
+    "awaited",
+    "called_from",
     "caller",
     "each",
     "entered",
@@ -43,6 +47,8 @@ T = TypeVar("T")
 _INLINE = 256
 _going_on: set[asyncio.Task[Any]] = set()
 """Tasks that outlive their callers: the event loop itself keeps no strong reference."""
+_caller_loop: ContextVar[asyncio.AbstractEventLoop | None] = ContextVar("encvec_store_loop", default=None)
+"""The event loop of the async caller whose call runs in this thread."""
 _walk: ContextVar[Any] = ContextVar("encvec_store_walk", default=None)
 """The greenlet of the walk that this task runs. Its worker threads inherit the variable, but run no greenlet."""
 
@@ -91,6 +97,42 @@ def wait_for(awaitable: Awaitable[T]) -> T:
     from sqlalchemy.util import await_only
 
     return await_only(awaitable)
+
+
+@contextmanager
+def called_from(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+    """Have `awaited` wait in this event loop, also in worker threads that are started within the block."""
+    token = _caller_loop.set(loop)
+    try:
+        yield
+    finally:
+        _caller_loop.reset(token)
+
+
+def awaited(awaitable: Awaitable[T]) -> T:
+    """Wait for an awaitable that a caller's function has returned.
+
+    It runs in the event loop of an async caller. For other callers it runs in one of our own, which lasts as long as
+    the process, since clients keep connections that belong to a loop.
+    """
+    if in_walk():
+        return wait_for(awaitable)
+
+    async def whole() -> T:
+        return await awaitable
+
+    return asyncio.run_coroutine_threadsafe(whole(), _caller_loop.get() or _own_loop()).result()
+
+
+@functools.cache
+def _own_loop() -> asyncio.AbstractEventLoop:
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="encvec-await", daemon=True).start()
+    return loop
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_own_loop.cache_clear)  # its thread stays behind in the parent
 
 
 def result(future: Future[T]) -> T:

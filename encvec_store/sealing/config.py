@@ -63,6 +63,8 @@ class CollectionConfig:
     the oversample before fits chose more."""
     encrypted: dict[str, int] = field(default_factory=dict)
     """By key version: how many records were encrypted under it, about; see `sealing.limits`."""
+    model: str | None = None
+    """The name of the model that made the vectors, if anyone said it."""
     needs: tuple[str, ...] = ()
     """Names of what a reader must know to open the collection."""
     extra: dict[str, Any] = field(default_factory=dict)
@@ -83,6 +85,7 @@ class CollectionConfig:
         max_norm: float | None,
         oversample: int | None,
         precision_name: str | None = None,
+        model: str | None = None,
     ) -> CollectionConfig:
         """Check the arguments of a new collection. Raises InputError."""
         dim = check_dim(dim)
@@ -98,6 +101,7 @@ class CollectionConfig:
             oversample=check_oversample(oversample),
             precision=precision(precision_name),
             incarnation=os.urandom(INCARNATION),
+            model=model,
         )
 
     @property
@@ -172,6 +176,15 @@ class CollectionConfig:
         """Return the settings with max_norm set from the largest norm of the first batch, with a margin."""
         return self.changed(max_norm=NORM_MARGIN * largest if largest > 0 else 1.0)
 
+    def of_model(self, model: str | None) -> CollectionConfig:
+        """Return the settings with a model, if they have none yet."""
+        return self if model is None or self.model is not None else self.changed(model=model)
+
+    def check_model(self, model: str | None) -> None:
+        """Refuse vectors of another model. Raises ConfigMismatchError."""
+        if model is not None and self.model not in (None, model):
+            raise ConfigMismatchError(f"the collection has vectors of model {self.model!r}, not of {model!r}")
+
     def check_same(
         self,
         *,
@@ -182,6 +195,7 @@ class CollectionConfig:
         max_norm: float | None,
         oversample: int | None,
         precision_name: str | None = None,
+        model: str | None = None,
     ) -> CollectionConfig:
         """Compare the settings with the arguments of a later opening. Arguments that are None match anything.
 
@@ -203,6 +217,8 @@ class CollectionConfig:
             differing.append(f"max_norm is {mine}, not {max_norm:g}")
         if precision_name is not None and precision(precision_name) is not self.precision:
             differing.append(f"precision is {self.precision}, not {precision_name}")
+        if model is not None and self.model not in (None, model):
+            differing.append(f"its vectors are of model {self.model!r}, not {model!r}")
         if differing:
             cure = "; to change the scheme in place, call change(scheme=...)" if other else ""
             raise ConfigMismatchError(f"the collection exists with other settings: {'; '.join(differing)}{cure}")
@@ -233,6 +249,7 @@ class CollectionConfig:
             "calibration": self.calibration,
             "fitted": self.fitted,
             **({"encrypted": self.encrypted} if self.encrypted else {}),
+            **({} if self.model is None else {"model": self.model}),
         }
         return json.dumps(document, sort_keys=True).encode()
 
@@ -260,6 +277,7 @@ class CollectionConfig:
             calibration=fields.pop("calibration"),
             fitted=fields.pop("fitted"),
             encrypted=fields.pop("encrypted", {}),
+            model=fields.pop("model", None),
             needs=needs,
             extra=fields,
         )
