@@ -75,8 +75,8 @@ def search(
     """Find the K nearest records, with exact scores.
 
     Nearest first. Scores are those of the collection's metric: for cosine and ip larger is nearer, for l2 smaller.
-    Operators of --where: eq, ne, in, nin, lt, lte, gt, gte, between, contains, prefix, like, any, all, exists; and,
-    or, not combine filters. Searches by examples leave the examples out.
+    Operators of --where: eq, ne, in, nin, lt, lte, gt, gte, between, contains, prefix, like, ilike, any, all, exists.
+    and, or, not combine filters. Searches by examples leave the examples out.
 
     --json prints {"query": 0, "hits": [{"id", "score", "metadata", "document"}]}, a line for each query.
 

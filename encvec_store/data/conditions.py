@@ -12,7 +12,7 @@ from .patterns import like
 __all__ = ["WITHIN", "And", "Condition", "Filter", "Not", "Or", "fields_of", "key_of", "simplified"]
 
 _TRUE = {canonical(True): True}
-WITHIN = ("contains", "prefix", "like", "any", "all")
+WITHIN = ("contains", "prefix", "like", "ilike", "any", "all")
 """Operators that look into a text or a list."""
 
 
@@ -73,6 +73,8 @@ class Condition:
                 return value.startswith(operand)
             case "like":
                 return like(operand)(value)
+            case "ilike":
+                return like(operand, folded=True)(value)
             case _:
                 return isinstance(operand, str) and operand in value
 

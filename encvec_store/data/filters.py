@@ -6,10 +6,10 @@ A leading `$` is allowed before every operator. `{"a.b": 1}` reaches into nested
 A missing field equals nothing and has no order, so it satisfies `ne` and `nin`; `exists` asks for presence.
 
 `between` takes [low, high], both included. `prefix`, `like` (see `patterns`) and `contains` look into text, and care
-for case. `any` and `all` take lists: the field is a list that has at least one, or every one, of these values;
-`contains` with a list as value is `any` of one. An ISO date or time given as text to an operator of equality or order
-also stands for the date or time itself: a day for the date, and for its midnight, of a datetime without a zone or in
-UTC.
+for case; `ilike` does not. `any` and `all` take lists: the field is a list that has at least one, or every one, of
+these values; `contains` with a list as value is `any` of one. An ISO date or time given as text to an operator of
+equality or order also stands for the date or time itself: a day for the date, and for its midnight, of a datetime
+without a zone or in UTC.
 """
 
 from __future__ import annotations
@@ -127,11 +127,11 @@ def _condition(field: str, operator: str, operand: Any, called: str | None = Non
                 if items is None:
                     raise FilterError(f"field {field!r}: {operator} must be a list, got {type(operand).__name__}")
                 values = list(map(exact, items))
-            case "prefix" | "like":
+            case "prefix" | "like" | "ilike":
                 values = [exact(operand)]
                 if not isinstance(values[0], str):
                     raise FilterError(f"field {field!r}: {operator} must be a string, got {type(operand).__name__}")
-                if operator == "like":
+                if operator != "prefix":
                     like(values[0])  # a malformed pattern raises now
             case "exists":
                 operand = exact(operand)

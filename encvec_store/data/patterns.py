@@ -1,4 +1,4 @@
-"""`like` patterns: % is any text, _ any one character, and a backslash takes the next character as it is."""
+"""Patterns of `like` and `ilike`: % is any text, _ any one character, and a backslash takes the next one as it is."""
 
 from __future__ import annotations
 
@@ -14,11 +14,16 @@ class PatternError(ValueError):
 
 
 @functools.lru_cache(64)
-def like(pattern: str) -> Callable[[str], bool]:
-    """Return the function that says whether a whole text fits a pattern. Case matters. Raises PatternError.
+def like(pattern: str, *, folded: bool = False) -> Callable[[str], bool]:
+    """Return the function that says whether a whole text fits a pattern. Raises PatternError.
+
+    Case matters; if `folded`, pattern and text are made lower case first.
 
     Parts between % have fixed lengths, and each is looked for once, from the left. So no pattern takes long.
     """
+    if folded:
+        fits_lower = like(pattern.lower())
+        return lambda text: fits_lower(text.lower())
     parts, at = [""], 0
     while at < len(pattern):
         character = pattern[at]

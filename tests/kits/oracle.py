@@ -201,6 +201,7 @@ FILTERS = [
     {"n": {"between": [2, 4.5]}},
     {"word": {"prefix": "gr"}},
     {"word": {"like": "_r%n"}},
+    {"word": {"ilike": "_R%N"}},
     {"word": {"contains": "re"}},
     {"not": {"word": {"contains": "e"}}},
     {"odd": {"contains": "a"}},

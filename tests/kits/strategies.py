@@ -67,7 +67,8 @@ def _conditions():
     exists = st.tuples(st.just("exists"), st.booleans())
     between = st.tuples(st.just("between"), st.tuples(ORDERED, ORDERED).filter(lambda ends: _comparable(*ends)))
     within = st.tuples(
-        st.sampled_from(["prefix", "like", "contains"]), st.sampled_from(["", "x", "2020", "%1%", "_", "\\%"])
+        st.sampled_from(["prefix", "like", "ilike", "contains"]),
+        st.sampled_from(["", "x", "X", "2020", "%1%", "_", "\\%"]),
     )
     lists = st.tuples(st.sampled_from(["any", "all"]), st.lists(st.sampled_from([1, 2, "x", True]), max_size=2))
     held = st.tuples(st.just("contains"), COMMON)
@@ -173,6 +174,8 @@ def _clause(key, operand, metadata):
                 results.append(isinstance(value, str) and value[: len(wanted)] == wanted)
             case "like":
                 results.append(isinstance(value, str) and _like(wanted, value))
+            case "ilike":
+                results.append(isinstance(value, str) and _like(wanted.lower(), value.lower()))
             case "contains" if isinstance(value, list | tuple):
                 results.append(any(same(item, wanted) for item in value))
             case "contains":
