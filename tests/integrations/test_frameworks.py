@@ -6,7 +6,9 @@ import sys
 import pytest
 
 
-@pytest.mark.parametrize(("module", "package"), [("langchain", "langchain_core"), ("llamaindex", "llama_index")])
+@pytest.mark.parametrize(
+    ("module", "package"), [("langchain", "langchain_core"), ("llamaindex", "llama_index"), ("haystack", "haystack")]
+)
 def test_a_missing_extra_is_named(monkeypatch, module, package):
     for name in [name for name in sys.modules if name.split(".")[0] == package]:
         monkeypatch.delitem(sys.modules, name)
