@@ -7,7 +7,8 @@ import pytest
 
 
 @pytest.mark.parametrize(
-    ("module", "package"), [("langchain", "langchain_core"), ("llamaindex", "llama_index"), ("haystack", "haystack")]
+    ("module", "package"),
+    [("langchain", "langchain_core"), ("llamaindex", "llama_index"), ("haystack", "haystack"), ("mcp", "mcp")],
 )
 def test_a_missing_extra_is_named(monkeypatch, module, package):
     for name in [name for name in sys.modules if name.split(".")[0] == package]:

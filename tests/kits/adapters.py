@@ -62,16 +62,18 @@ def fresh(stores):
 @pytest_asyncio.fixture
 async def async_fresh(place):
     """Make an empty collection of an async store, in the event loop of the test: await it with kind and dim."""
-    made = []
+    made = {}
 
     async def of(kind, dim, **options):
         store = await ev.aio.connect(**place(kind))
-        made.append((store, f"fresh-{next(_numbers)}"))
-        return await store.collection(made[-1][1], dim=dim, **options)
+        collection = await store.collection(f"fresh-{next(_numbers)}", dim=dim, **options)
+        made[collection] = store
+        return collection
 
+    of.store_of = made.get
     yield of
-    for store, name in made:
-        await store.drop(name)
+    for collection, store in made.items():
+        await store.drop(collection.name, tenant=collection.tenant)
         await store.close()
 
 
