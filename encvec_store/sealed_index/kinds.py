@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .hnsw import Hnsw
     from .ivf import Ivf
 
-__all__ = ["KINDS", "SAMPLE", "begin", "build", "chosen", "memory_of", "restored"]
+__all__ = ["KINDS", "SAMPLE", "begin", "build", "chosen", "memory_of", "points_within", "restored"]
 
 KINDS = ("flat", "hnsw", "ivf")
 """Those in memory. `lists` are another kind, whose codes lie in the store."""
@@ -24,6 +24,8 @@ _ROW = 9
 """Bytes of a row number and its bits, beside a graph."""
 SAMPLE = 100_000
 """Vectors at most from which ranges and centroids are taken."""
+_POINTS, _SAMPLED = (2_000, 200_000), 2
+"""The same for lists on demand, at least and at most, and the part of the memory that they may take."""
 
 
 def _class_of(kind: str) -> type[Flat | Hnsw | Ivf]:
@@ -100,3 +102,10 @@ def chosen(count: int, dim: int, budget: int, wanted: str = "auto") -> str:
         if memory_of(kind, count, dim) + _ROW * count <= budget:
             return kind
     return "lists"
+
+
+def points_within(memory: int, dim: int) -> int:
+    """Return how many vectors of the sample the memory allows."""
+    bytes_each = 12 * dim  # with points and differences from centroids
+    least, most = _POINTS
+    return min(most, max(least, memory // (_SAMPLED * bytes_each)))

@@ -14,7 +14,7 @@ import numpy as np
 from ..data.arrays import Rows
 from .growth import YOUNG, Pieces, Reader, from_records, from_tail, some
 from .index import Opener, SealedIndex
-from .kinds import memory_of
+from .kinds import memory_of, points_within
 from .ondemand import fetches, is_moved, lists_of
 from .state import Indexed, Snapshot
 from .steps import absorb
@@ -39,7 +39,7 @@ class Work:
     """True if the tail goes there too."""
 
 
-def _home(lists: list[Indexed], count: int) -> tuple[Indexed | None, tuple[Indexed, ...]]:
+def _home(lists: list[Indexed], count: int, memory: int) -> tuple[Indexed | None, tuple[Indexed, ...]]:
     """Say where so many more rows go: (lists that are extended, parts whose rows are read again with them)."""
     main, smaller = lists[:1], lists[1:]
     base: Indexed | None = None
@@ -50,7 +50,8 @@ def _home(lists: list[Indexed], count: int) -> tuple[Indexed | None, tuple[Index
         base, again = smaller[0], tuple(smaller[1:])
     if base is not None:
         total = base.living + count + sum(part.living for part in again)
-        if not lists_of(base).layout.suits(total):
+        layout = lists_of(base).layout
+        if not layout.suits(total, points_within(memory, layout.dim)):
             return None, (base, *again)
     return base, again
 
@@ -79,16 +80,16 @@ def work_of(state: Snapshot, version: int, waiting: int, first: int, worn: list[
     if waiting > first:
         if fresh <= YOUNG * main and memory_of("ivf", fresh, _dim(state)) <= memory // _YOUNG:
             return Work("ivf", None, coarse, tail=True)
-        base, again = _home(lists, fresh)
+        base, again = _home(lists, fresh, memory)
         return Work("lists", base, (*again, *coarse, *young), tail=True)
     if young and (held > YOUNG * main or sum(part.graph.bytes for part in young) > memory // _YOUNG):
-        base, again = _home(lists, held)
+        base, again = _home(lists, held, memory)
         return Work("lists", base, (*again, *young))
     for part in lists:
         if part in worn:
             return Work("lists", part)
     if len(lists) > 1 and (len(lists) > 2 or len(lists[1].rows) > YOUNG * main):
-        base, again = _home(lists[:1], sum(part.living for part in lists[1:]))
+        base, again = _home(lists[:1], sum(part.living for part in lists[1:]), memory)
         return Work("lists", base, (*again, *lists[1:]))
     return None
 
@@ -148,7 +149,7 @@ def loaded(
     from .listing import listed  # it loads FAISS
 
     lists = [part for part in state.parts if part.version == version and fetches(part)]
-    base, again = _home(lists, len(rows))
+    base, again = _home(lists, len(rows), memory)
     added, like = (np.sort(np.concatenate([new, *(part.living_rows for part in again)])) for new in (rows, every))
     made = listed(opener, index.metric, base, version, added, read, after, memory, like)
     if made is not None:

@@ -16,17 +16,18 @@ from ..data.arrays import Bytes, Matrix, Rows
 from ..data.metrics import Metric
 from ..runtime.concurrency import offload
 from .blocks import Blocks, BlockWriter, Places, fetched
+from .clustering import Nearest
 from .growth import PIECE, Reader, sampled
 from .index import Opener
-from .kinds import SAMPLE
+from .kinds import points_within
 from .lists import Layout, Lists, Numbers, ends_of
 from .ondemand import lists_of
 from .state import Indexed
 
 __all__ = ["Listing", "listed"]
 
-_RUN, _MERGED, _SAMPLED = 8, 16, 2
-"""Parts of the memory that the codes of a run may take, those of a step of merging, and the sample."""
+_RUN, _MERGED = 8, 16
+"""Parts of the memory that the codes of a run may take, and those of a step of merging."""
 _LEAST = 1 << 20
 _GONE = np.uint32(0xFFFF_FFFF)
 Numbered = npt.NDArray[np.int32]
@@ -72,6 +73,7 @@ class Listing:
     def __init__(self, opener: Opener, metric: Metric, version: int, memory: int, layout: Layout) -> None:
         self._opener, self._metric, self._version = opener, metric, version
         self._layout, self._memory = layout, memory
+        self._nearest = offload(layout.lists, Nearest, layout.centroids)
         self._runs: list[_Run] = []
         self._waiting: list[tuple[Numbered, Bytes]] = []
         self._rows: list[Rows] = []
@@ -79,7 +81,7 @@ class Listing:
 
     def add(self, rows: Rows, vectors: Matrix) -> None:
         """Take n rows, larger than those before, and their vectors."""
-        self._waiting.append(offload(len(rows), self._layout.encoded, vectors))
+        self._waiting.append(offload(len(rows), self._layout.encoded, vectors, self._nearest))
         self._rows.append(rows)
         if sum(codes.nbytes for _, codes in self._waiting) > max(_LEAST, self._memory // _RUN):
             self._store_run()
@@ -201,8 +203,8 @@ def listed(
         layout = lists_of(base).layout
     else:
         expected = rows if like is None else like
-        bytes_each = 12 * read(expected[:1])[1].shape[1]  # with points and differences from centroids
-        sample = sampled(read, expected, min(SAMPLE, max(2_000, memory // (_SAMPLED * bytes_each))))
+        dim = read(expected[:1])[1].shape[1]
+        sample = sampled(read, expected, points_within(memory, dim))
         if not len(sample):  # deleted a moment ago
             sample = np.zeros((1, sample.shape[1]), np.float32)
         layout = offload(len(sample), Layout.of, metric.name, sample, len(expected))

@@ -18,9 +18,10 @@ from ..data.arrays import Bytes, Matrix
 from ..indexes.faiss import omp_threads
 from .arrays import Array
 from .blocks import Blocks, Places
+from .clustering import Nearest, lists_on_demand, means_of
 from .faissing import checked, faiss, fill, found_by, measure_of, points_of, width_of
 from .graph import Bits, Positions
-from .ivf import centroids_of, lists_for, lists_of, quantizer_of, ranges_of
+from .ivf import quantizer_of, ranges_of
 
 __all__ = ["Layout", "Lists"]
 
@@ -59,10 +60,10 @@ class Layout:
         dim = sample.shape[1]
         with omp_threads():
             points = points_of(metric, sample, width_of(dim))
-            centroids = centroids_of(metric, points, count)
+            centroids = means_of(metric, points, lists_on_demand(count, len(points)))
             centroids = np.ascontiguousarray(centroids[_along(centroids)])
             made = cls(metric, dim, centroids, np.zeros(2 * centroids.shape[1], np.float32), np.zeros(2, np.int32))
-            lists = lists_of(made._raw, points)
+            lists = Nearest(centroids)(points)
             made = cls(metric, dim, centroids, ranges_of("cosine", points - centroids[lists]), made.probes)
             made.probes = made._measured(points, lists, count)
         return made
@@ -77,17 +78,17 @@ class Layout:
         """Memory held, in bytes."""
         return 2 * self.centroids.nbytes
 
-    def suits(self, count: int) -> bool:
-        """Return True if so many vectors need no other number of lists."""
-        return self.lists * 2 >= lists_for(count)
+    def suits(self, count: int, points: int) -> bool:
+        """Return True if so many vectors need no other lists, as they would come from so many points."""
+        return self.lists * 2 >= lists_on_demand(count, points)
 
-    def encoded(self, vectors: Matrix) -> tuple[npt.NDArray[np.int32], Bytes]:
-        """Return the list and the code of each of (n, dim) vectors."""
+    def encoded(self, vectors: Matrix, nearest: Nearest) -> tuple[npt.NDArray[np.int32], Bytes]:
+        """Return the list and the code of each of (n, dim) vectors. `nearest` is of the centroids."""
         lists, codes = [], []
         for start in range(0, len(vectors), _PIECE):
             points = points_of(self.metric, vectors[start : start + _PIECE], self.width)
+            lists.append(nearest(points))
             with omp_threads():
-                lists.append(lists_of(self._raw, points))
                 codes.append(self._raw.sq.compute_codes(points - self.centroids[lists[-1]]))
         return np.concatenate(lists), np.concatenate(codes)
 
@@ -178,7 +179,7 @@ class Lists:
     @staticmethod
     def memory(count: int, dim: int) -> int:
         """Return about how many bytes a graph takes, without any block."""
-        return 8 * width_of(dim) * lists_for(count)
+        return 8 * width_of(dim) * lists_on_demand(count, count)
 
     @property
     def bytes(self) -> int:

@@ -38,6 +38,8 @@ _SPARE = 2
 _QUERY = 64
 _AT_ONCE = 64
 """Blocks of one statement, where all are read."""
+_ROOM = 16 << 20
+"""Bytes of blocks that one search may hold while it runs, even if none may be kept: fewer statements read them."""
 Ranked = tuple[Rows, Costs]
 
 
@@ -170,7 +172,7 @@ def read(
         return offload(len(found) + len(queries), _compared, graph, found, vectors, queries, limit)
     search = _Search(graph, queries, limit, chosen, passing)
     for lists in search.rounds():
-        for wave in _waves(graph, lists, room):
+        for wave in _waves(graph, lists, max(room, _ROOM)):
             pieces = graph.pieces(wave)
             parts = sorted({block for _, block, *_ in pieces})
             opened = index.blocks.get(graph.blocks.name, parts)
