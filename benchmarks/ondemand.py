@@ -1,10 +1,11 @@
 """Lists on demand: searches whose codes lie in the store, with all, half and none of the blocks open in memory.
 
-    python -m benchmarks.ondemand [--n 100000] [--dim 128] [--files] [--pgvector] [--queries 200]
+    python -m benchmarks.ondemand [--n 100000] [--dim 128] [--data NAME] [--files] [--pgvector] [--queries 200]
 
 A sealed collection is built with `index=lists`, closed, and opened again. Each search returns 10 hits with documents.
 With --pgvector, plaintext halfvec under HNSW of pgvector is searched on the same server, in the same run, with the
-least ef_search of a few that finds .99 of the ten nearest. Memory of the process is what no file backs.
+least ef_search of a few that finds .99 of the ten nearest. Memory of the process is what no file backs. --data names
+real vectors, as in `benchmarks.corpora`, or a file of them: those of cosine.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import numpy as np
 import psycopg
 
 import encvec_store as ev
+from benchmarks.corpora import find
 from encvec_store.lab.bench.synthetic import clustered
 from encvec_store.localpg import LocalServer
 
@@ -145,13 +147,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--n", type=int, default=100_000, help="records")
     parser.add_argument("--dim", type=int, default=128, help="coordinates")
+    parser.add_argument("--data", help="real vectors in place of clustered ones")
     parser.add_argument("--queries", type=int, default=200)
     parser.add_argument("--memory", type=int, default=1024, help="index_memory, in MiB")
     parser.add_argument("--files", action="store_true", help="a faiss: store; else PostgreSQL")
     parser.add_argument("--pgvector", action="store_true", help="beside plaintext pgvector")
     args = parser.parse_args()
-    data = clustered(args.n, args.dim, queries=args.queries)
-    records, queries = np.concatenate([part for _, part in data.vectors.slices()]), data.queries
+    data = find(args.data) if args.data else clustered(args.n, args.dim, queries=args.queries)
+    records, queries = np.concatenate([part for _, part in data.vectors.slices()]), data.queries[: args.queries]
+    args.dim = records.shape[1]
+    print(f"{len(records):,} x {args.dim}")
     truth = nearest(records, queries)
     with ExitStack() as stack:
         if args.files:
