@@ -19,7 +19,7 @@ from ..data.arrays import Matrix
 from ..indexes.faiss import omp_threads
 from .faissing import faiss
 
-__all__ = ["Nearest", "lists_on_demand", "means_of"]
+__all__ = ["NearestCentroid", "lists_on_demand", "means_of"]
 
 _PER_ROOT, _LONG, _MOST = 16, 40, 16_384
 """Lists per root of the number of vectors, vectors of a list at least, and lists at most."""
@@ -44,7 +44,7 @@ def means_of(metric: str, points: Matrix, lists: int) -> Matrix:
         if lists <= _WHOLE:
             return _clustered(metric, points, lists)
         cells = _clustered(metric, points, math.isqrt(lists))
-        cell = Nearest(cells)(points)
+        cell = NearestCentroid(cells)(points)
         sizes = np.bincount(cell, minlength=len(cells))
         shares = np.maximum(1, sizes * lists // len(points))
         order, ends = np.argsort(cell, kind="stable"), np.cumsum(sizes)
@@ -58,7 +58,7 @@ def means_of(metric: str, points: Matrix, lists: int) -> Matrix:
         return _clustered(metric, points, len(centroids), centroids)
 
 
-class Nearest:
+class NearestCentroid:
     """Finds the number of the centroid at the least distance from each point: nearly the least, if they are many.
 
     Also where products rank: otherwise long centroids would take nearly all points.

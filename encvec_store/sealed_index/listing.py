@@ -16,7 +16,7 @@ from ..data.arrays import Bytes, Matrix, Rows
 from ..data.metrics import Metric
 from ..runtime.concurrency import offload
 from .blocks import Blocks, BlockWriter, Places, fetched
-from .clustering import Nearest
+from .clustering import NearestCentroid
 from .growth import PIECE, Reader, sampled
 from .index import Opener
 from .kinds import points_within
@@ -73,7 +73,7 @@ class Listing:
     def __init__(self, opener: Opener, metric: Metric, version: int, memory: int, layout: Layout) -> None:
         self._opener, self._metric, self._version = opener, metric, version
         self._layout, self._memory = layout, memory
-        self._nearest = offload(layout.lists, Nearest, layout.centroids)
+        self._nearest = offload(layout.lists, NearestCentroid, layout.centroids)
         self._runs: list[_Run] = []
         self._waiting: list[tuple[Numbered, Bytes]] = []
         self._rows: list[Rows] = []

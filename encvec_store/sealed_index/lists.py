@@ -18,7 +18,7 @@ from ..data.arrays import Bytes, Matrix
 from ..indexes.faiss import omp_threads
 from .arrays import Array
 from .blocks import Blocks, Places
-from .clustering import Nearest, lists_on_demand, means_of
+from .clustering import NearestCentroid, lists_on_demand, means_of
 from .faissing import checked, faiss, fill, found_by, measure_of, points_of, width_of
 from .graph import Bits, Positions
 from .ivf import quantizer_of, ranges_of
@@ -63,7 +63,7 @@ class Layout:
             centroids = means_of(metric, points, lists_on_demand(count, len(points)))
             centroids = np.ascontiguousarray(centroids[_along(centroids)])
             made = cls(metric, dim, centroids, np.zeros(2 * centroids.shape[1], np.float32), np.zeros(2, np.int32))
-            lists = Nearest(centroids)(points)
+            lists = NearestCentroid(centroids)(points)
             made = cls(metric, dim, centroids, ranges_of("cosine", points - centroids[lists]), made.probes)
             made.probes = made._measured(points, lists, count)
         return made
@@ -82,7 +82,7 @@ class Layout:
         """Return True if so many vectors need no other lists, as they would come from so many points."""
         return self.lists * 2 >= lists_on_demand(count, points)
 
-    def encoded(self, vectors: Matrix, nearest: Nearest) -> tuple[npt.NDArray[np.int32], Bytes]:
+    def encoded(self, vectors: Matrix, nearest: NearestCentroid) -> tuple[npt.NDArray[np.int32], Bytes]:
         """Return the list and the code of each of (n, dim) vectors. `nearest` is of the centroids."""
         lists, codes = [], []
         for start in range(0, len(vectors), _PIECE):

@@ -31,7 +31,6 @@ __all__ = ["Needed", "blocks_of", "fetches", "is_moved", "lists_of", "nearest", 
 _ATTEMPTS = 8
 _PER_QUERY = 256
 """A query of a batch takes about as long as so many records to decode."""
-
 _ROWS = 2_000
 """So few rows that pass a filter are read themselves: that is less than the lists around a query."""
 _SPARE = 2
