@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from . import aio, errors
     from .collection import Collection
+    from .data.frames import ResultList
     from .data.records import Hit, Record
     from .keys.keyset import Keyset
     from .maintenance.calibrate import Calibration
@@ -34,6 +35,7 @@ __all__ = [
     "Keyset",
     "Record",
     "Rekeyed",
+    "ResultList",
     "SchemeChange",
     "Store",
     "VerifyReport",
@@ -50,6 +52,7 @@ _MODULES = {
     "Keyset": "keys.keyset",
     "Record": "data.records",
     "Rekeyed": "maintenance.rekey",
+    "ResultList": "data.frames",
     "SchemeChange": "maintenance.scheme",
     "Store": "store",
     "VerifyReport": "maintenance.verify",

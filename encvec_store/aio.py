@@ -13,12 +13,13 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator, Mapping
 from os import PathLike
 from types import TracebackType
 from typing import Any, Concatenate, NoReturn, ParamSpec, Protocol, TypeVar
 
 from .collection import Collection
+from .data.frames import ResultList
 from .data.records import Record
 from .errors import InputError
 from .indexes.registry import as_url, waits_in_loop
@@ -27,7 +28,7 @@ from .runtime.concurrency import called_from, spawn
 from .runtime.forks import generation
 from .store import Store, open_store
 
-__all__ = ["AsyncCollection", "AsyncStore", "Opening", "connect"]
+__all__ = ["AsyncCollection", "AsyncScroll", "AsyncStore", "Opening", "connect"]
 
 P = ParamSpec("P")
 S = TypeVar("S")
@@ -130,9 +131,10 @@ class AsyncCollection:
     stats = _coroutine(Collection.stats)
     flush = _coroutine(Collection.flush)
 
-    async def scroll(  # noqa: D102
-        self, where: Mapping[str, Any] | None = None, *, include_vectors: bool = True
-    ) -> AsyncIterator[Record]:
+    def scroll(self, where: Mapping[str, Any] | None = None, *, include_vectors: bool = True) -> AsyncScroll:  # noqa: D102
+        return AsyncScroll(self._scrolled(where, include_vectors))
+
+    async def _scrolled(self, where: Mapping[str, Any] | None, include_vectors: bool) -> AsyncGenerator[Record, None]:
         pages = await self._call(self._of._pages, where, include_vectors=include_vectors)
         while (page := await self._call(next, pages, None)) is not None:
             for record in page:
@@ -145,6 +147,35 @@ class AsyncCollection:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("an AsyncCollection cannot be pickled: connect where it is needed")
+
+
+class AsyncScroll(AsyncIterator[Record]):
+    """An iterator over records for asyncio, of which what is left becomes a table in memory."""
+
+    def __init__(self, records: AsyncGenerator[Record, None]) -> None:
+        self._records = records
+
+    async def __anext__(self) -> Record:
+        return await anext(self._records)
+
+    async def aclose(self) -> None:
+        """Read no further."""
+        await self._records.aclose()
+
+    async def _left(self) -> ResultList[Record]:
+        return ResultList([record async for record in self])
+
+    async def to_arrow(self) -> Any:
+        """Return a `pyarrow.Table` of all records that are left, as `ResultList.to_arrow` does."""
+        return (await self._left()).to_arrow()
+
+    async def to_pandas(self) -> Any:
+        """Return a `pandas.DataFrame` of all records that are left, as `ResultList.to_pandas` does."""
+        return (await self._left()).to_pandas()
+
+    async def to_polars(self) -> Any:
+        """Return a `polars.DataFrame` of all records that are left, as `ResultList.to_polars` does."""
+        return (await self._left()).to_polars()
 
 
 class AsyncStore:

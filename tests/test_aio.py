@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import threading
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import mypy.api
@@ -41,7 +42,7 @@ def test_the_two_surfaces_are_the_same(plain, twin):
         assert inspect.iscoroutinefunction(mine) is (name != "scroll"), name
         assert mine.__qualname__ == f"{twin.__name__}.{name}"
         assert mine.__module__ == "encvec_store.aio"
-    assert inspect.isasyncgenfunction(AsyncCollection.scroll)
+    assert issubclass(aio.AsyncScroll, AsyncIterator)
     for kind, enter, leave in ((plain, "__enter__", "__exit__"), (twin, "__aenter__", "__aexit__")):
         assert hasattr(kind, enter) is hasattr(kind, leave) is (plain is ev.Store)
     assert inspect.signature(aio.connect).parameters == inspect.signature(ev.connect).parameters
@@ -64,7 +65,7 @@ async def right(keyset: ev.Keyset) -> None:
         assert_type(await store.collections("acme"), list[tuple[str, str]])
         things = await store.collection("things", dim=3, fields={"a": "blind"})
         assert_type(things, ev.aio.AsyncCollection)
-        assert_type(await things.search([1.0, 2.0], k=3), list[ev.Hit])
+        assert_type(await things.search([1.0, 2.0], k=3), ev.ResultList[ev.Hit])
         assert_type(await things.count({"a": 1}), int)
         async for record in things.scroll(include_vectors=False):
             assert_type(record.metadata, dict[str, Any])

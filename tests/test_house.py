@@ -35,7 +35,7 @@ def test_version_is_one():
 
 
 def test_exported_names_are_pinned():
-    classes = ["Calibration", "Collection", "Hit", "Keyset", "Record", "Rekeyed", "SchemeChange", "Store"]
+    classes = ["Calibration", "Collection", "Hit", "Keyset", "Record", "Rekeyed", "ResultList", "SchemeChange", "Store"]
     classes.append("VerifyReport")
     names = [*classes, "__version__", "aio", "connect", "errors"]
     assert sorted(encvec_store.__all__) == names

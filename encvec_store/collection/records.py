@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..data.frames import ResultList, Scroll
 from ..data.ids import Id
 from ..data.records import Record
 from ..engine import read
@@ -37,10 +38,11 @@ class RecordVerbs(OpenCollection):
         Args:
             ids: n distinct strings (1 to 1024 bytes), integers (64 bits) or UUIDs. They come back as they are: 1 and
                 "1" are two ids.
-            vectors: (n, dim) numbers, kept as float32, or as float16 with precision "half".
+            vectors: (n, dim) numbers: an array, a tensor, rows, or a column of vectors. They are kept as float32, or as
+                float16 with precision "half".
             metadata: n mappings of strings to str, int, float, bool, None, bytes, datetime, date, UUID, Decimal,
                 or lists, tuples and dicts of these; types are kept. numpy scalars and other subclasses become the
-                built-in type.
+                built-in type. Or a data frame: columns become keys, and missing values are left out.
             documents: n strings (or None), sealed with the records.
             texts: in place of vectors: n strings, of which the collection's `embed` makes the vectors. They become the
                 documents, unless documents are given.
@@ -122,11 +124,12 @@ class RecordVerbs(OpenCollection):
         offset: int = 0,
         limit: int | None = None,
         include_vectors: bool = True,
-    ) -> list[Record]:
+    ) -> ResultList[Record]:
         """Return records by id, by filter, by both, or all of them. Use `scroll` for more than memory holds.
 
         Ids that do not exist are left out. With `ids` records come in the order of `ids`, without in the order of their
-        last write; `order_by` sorts them. At last, `offset` of them are skipped and at most `limit` returned.
+        last write; `order_by` sorts them. At last, `offset` of them are skipped and at most `limit` returned. The list
+        has `to_arrow`, `to_pandas` and `to_polars`.
 
         Args:
             ids: the records of these ids. An id that is given twice comes twice.
@@ -141,16 +144,8 @@ class RecordVerbs(OpenCollection):
             InputError: malformed id, filter, order, offset or limit; a field that the collection does not declare.
             StoreUnreachableError: records were written again before they could be read, each time it tried.
         """
-        return read.select(
-            self._session,
-            self._sources,
-            ids,
-            where,
-            order_by=order_by,
-            offset=offset,
-            limit=limit,
-            include_vectors=include_vectors,
-        )
+        how: dict[str, Any] = {"order_by": order_by, "offset": offset, "limit": limit}
+        return ResultList(read.select(self._session, self._sources, ids, where, **how, include_vectors=include_vectors))
 
     def delete(self, ids: Sequence[Id] | None = None, where: Mapping[str, Any] | None = None) -> int:
         """Delete records by id or by filter, all or nothing. Returns how many. Unknown ids are no error.
@@ -163,14 +158,14 @@ class RecordVerbs(OpenCollection):
         """Count records. With a filter, count the readable records that satisfy it."""
         return read.count(self._session, self._sources, where)
 
-    def scroll(self, where: Mapping[str, Any] | None = None, *, include_vectors: bool = True) -> Iterator[Record]:
+    def scroll(self, where: Mapping[str, Any] | None = None, *, include_vectors: bool = True) -> Scroll:
         """Iterate over readable records in the order of their last write, with little memory.
 
         The records of one upsert come in random order, because the store must not reveal the order they were given in.
         A record that is updated during the iteration may come twice, as may one with an index vector that `rekey`
         moves. A record that stays unchanged comes once.
         """
-        return (record for page in self._pages(where, include_vectors=include_vectors) for record in page)
+        return Scroll(record for page in self._pages(where, include_vectors=include_vectors) for record in page)
 
     def _pages(self, where: Mapping[str, Any] | None, *, include_vectors: bool) -> Iterator[list[Record]]:
         return self._kept_open(read.pages(self._session, where, include_vectors=include_vectors))

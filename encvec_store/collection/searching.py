@@ -8,6 +8,7 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
+from ..data.frames import ResultList
 from ..data.ids import Id
 from ..data.records import Hit
 from ..engine.explain import explain
@@ -37,7 +38,7 @@ class SearchVerbs(OpenCollection):
         diversity: float | None = None,
         pool: int | None = None,
         include_vectors: bool = False,
-    ) -> list[Hit]: ...
+    ) -> ResultList[Hit]: ...
     @overload
     def search(
         self,
@@ -66,11 +67,12 @@ class SearchVerbs(OpenCollection):
         diversity: float | None = None,
         pool: int | None = None,
         include_vectors: bool = False,
-    ) -> list[Hit] | list[list[Hit]]:
+    ) -> ResultList[Hit] | list[ResultList[Hit]]:
         """Find the k nearest records that satisfy a filter, nearest first, with exact scores.
 
         The options work in this order: filter, threshold, groups, diversity, offset, k. Fewer than k hits come only if
-        fewer records are left. With groups, several searches may run, so that hits may be of several moments.
+        fewer records are left. With groups, several searches may run, so that hits may be of several moments. A list of
+        hits has `to_arrow`, `to_pandas` and `to_polars`.
 
         Args:
             queries: (dim,) gives one list of hits, (q, dim) gives q lists. So do a string and q strings, if the
@@ -103,7 +105,10 @@ class SearchVerbs(OpenCollection):
             if self._watch is not None and where is None:
                 self._watch.saw(queries, k, hits)
         self._lifecycle.looked()
-        return hits
+        found: list[Any] = hits
+        if found and isinstance(found[0], list):
+            return [ResultList(each, scored=True) for each in found]
+        return ResultList(found, scored=True)
 
     def _in_numbers(self, queries: Any) -> Any:
         """Return queries, with the vectors of words in place of the words."""
@@ -128,7 +133,7 @@ class SearchVerbs(OpenCollection):
         diversity: float | None = None,
         pool: int | None = None,
         include_vectors: bool = False,
-    ) -> list[Hit]:
+    ) -> ResultList[Hit]:
         """Find the k records nearest to what examples stand for, without the examples. Scores are those of that query.
 
         The query is p, the mean of the positive vectors; with negative ones it is 2 p - n, where n is their mean. Under
@@ -157,7 +162,7 @@ class SearchVerbs(OpenCollection):
         how: dict[str, Any] = {"oversample": self._oversample, "include_vectors": include_vectors}
         hits: Any = refined(self._session, self._sources, query, k, where, wish, **how)
         self._lifecycle.looked()
-        return list(hits)
+        return ResultList(hits, scored=True)
 
     def watch_recall(self, share: float = 0.01, sample: int = 2_000) -> None:
         """Estimate the recall of searches, for `stats`: compare some with a random sample of records, kept in memory.

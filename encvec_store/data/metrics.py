@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import MetricError, NonFiniteError, NormError, ShapeError, ZeroVectorError
+from ..errors import InputError, MetricError, NonFiniteError, NormError, ShapeError, ZeroVectorError
 from .arrays import Matrix
+from .columns import as_numbers
 
 __all__ = ["METRICS", "Centre", "Metric", "as_array", "as_vectors", "metric", "norms"]
 
@@ -42,11 +43,11 @@ _ROUNDING = 1 + 1e-5  # a vector normalised in float32 may be slightly longer th
 def as_array(values: Any, name: str) -> npt.NDArray[Any]:
     """Turn what the caller gave into an array. Raises ShapeError, which shows no value."""
     try:
-        array = _unmasked(values, name)
+        array = _unmasked(as_numbers(values, name), name)
         if array.dtype == object and array.ndim == 1:  # a column of vectors, such as a pandas Series of arrays
             array = _unmasked(array.tolist(), name)
     except ValueError as error:
-        if isinstance(error, ShapeError):
+        if isinstance(error, InputError):
             raise
         raise ShapeError(f"{name} must have rows of equal length") from None
     if array.dtype == object and array.ndim == 0:

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import MetadataError, ShapeError
+from .columns import as_cells, as_rows
 from .fields import MAX_DEPTH, kind
 from .ids import Id
 from .values import exact, listed, text
@@ -69,7 +70,7 @@ def _document(item: Any, position: int) -> str | None:
 
 
 def _listed(values: Any, n: int, name: str, what: str) -> list[Any]:
-    items = listed(values)
+    items = listed(as_cells(values, name))
     if items is None:
         raise ShapeError(
             f"{name} must be a list of {n} {what}, one for each id, got {type(values).__name__}: give a list, in the"
@@ -89,7 +90,7 @@ def check_metadata(metadata: Sequence[Mapping[str, Any] | None] | None, n: int) 
     """
     if metadata is None:
         return [{} for _ in range(n)]
-    items = _listed(metadata, n, "metadata", "mappings")
+    items = _listed(as_rows(metadata, "metadata"), n, "metadata", "mappings")
     return [
         item.copy() if _is_simple(item) else _clean_mapping({} if item is None else item, f"metadata[{i}]", 0)
         for i, item in enumerate(items)

@@ -109,15 +109,22 @@ def text(value: Any) -> str | None:
     return str.__str__(value) if isinstance(value, str) else None
 
 
+def _is_column(values: Any) -> bool:
+    return callable(getattr(values, "to_pylist", None)) and not hasattr(values, "column_names")
+
+
 def listed(values: Any) -> list[Any] | None:
     """Return the items of an ordered sequence: a list, a tuple, a one-dimensional array, a pandas Series or Index.
 
-    None for what is not one: strings, sets, mappings, iterators, tables, arrays with masked items.
+    Or of an array of pyarrow. None for what is not one: strings, sets, mappings, iterators, tables, arrays with masked
+    items.
     """
     if type(values) is list:
         return list(values)
     if isinstance(values, Texts | Mapping | Set):
         return None
+    if _is_column(values):
+        return list(values.to_pylist())
     if not all(hasattr(type(values), name) for name in ("__len__", "__getitem__", "__iter__")):
         return None
     if getattr(values, "ndim", 1) != 1 or (isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values)):

@@ -16,6 +16,7 @@ import numpy as np
 
 from ..crypto.envelope import PREFIX, key_versions
 from ..data.arrays import Bytes, Matrix, Rows
+from ..data.columns import as_cells, as_rows
 from ..data.ids import Id, check_ids
 from ..data.metrics import as_vectors
 from ..data.records import check_documents, check_metadata, encode_payload
@@ -82,7 +83,17 @@ def update(
 ) -> int:
     """Change parts of records, all or nothing. See `Collection.update`. `model` is what made the vectors."""
     config, model = session.refresh(), None if vectors is None else model
-    change = offload(length_hint(ids or ()), _checked, config, ids, where, metadata, documents, vectors, bool(replace))
+    change = offload(
+        length_hint(() if ids is None else ids),
+        _checked,
+        config,
+        ids,
+        where,
+        metadata,
+        documents,
+        vectors,
+        bool(replace),
+    )
     for _ in lookup.looks(session, _LOOKS):
         if change.names is None:
             rows = matching_rows(session, sources, where)
@@ -147,7 +158,7 @@ def _checked(
     names = check_ids(ids)
     n, matrix, fields = len(names), None, None
     if metadata is not None:
-        given = [metadata] * n if isinstance(metadata, Mapping) else metadata
+        given = [metadata] * n if isinstance(metadata, Mapping) else as_cells(as_rows(metadata, "metadata"), "metadata")
         fields = [
             None if item is None else checked for item, checked in zip(given, check_metadata(given, n), strict=True)
         ]

@@ -71,7 +71,7 @@ class Synced:
         if name.startswith("_"):  # the tests look inside: the walks are those of the plain API
             return getattr(self._async._of, name)
         found = getattr(self._async, name)
-        if inspect.isasyncgenfunction(found):
+        if name == "scroll":
             return lambda *args, **given: self._iterate(found(*args, **given))
         if inspect.iscoroutinefunction(found):
             return lambda *args, **given: self._loop.run(found(*args, **given))
