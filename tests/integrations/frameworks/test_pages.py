@@ -1,9 +1,12 @@
-"""The examples of docs/frameworks.md, word for word, in an empty folder."""
+"""The examples of docs/frameworks.md, word for word, in an empty folder; and the programs that it names."""
 
+import importlib
 import re
 from pathlib import Path
 
 import pytest
+
+from docs.examples import rag_common
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = (ROOT / "docs/frameworks.md").read_text(encoding="utf-8")
@@ -21,3 +24,11 @@ def test_examples(chapter, tmp_path, monkeypatch):
     names = {"__name__": "example"}
     exec(compile(python(SHARED) + python(chapter), "docs/frameworks.md", "exec"), names)  # noqa: S102
     names["store"].close()
+
+
+@pytest.mark.parametrize("framework", ["langchain", "llamaindex", "haystack"])
+def test_retrieval_augmented_generation(framework, capsys):
+    """Each program answers from the right note, and prints the answer."""
+    said = importlib.import_module(f"docs.examples.rag_{framework}").main()
+    assert said == rag_common.NOTES["late"]
+    assert capsys.readouterr().out == f"{said}\n"
