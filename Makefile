@@ -9,7 +9,7 @@ STAMP  := $(VENV)/.installed
 BESIDE := .venv-integrations
 BESIDE_STAMP := $(BESIDE)/.installed
 FRAMEWORKS := langchain,llamaindex,haystack,mcp,suites
-EXTRAS := cli,bench,postgres,embedded,leakage,age,aws,azure,gcp,keyring,pkcs11,vault,docs,dev
+EXTRAS := cli,bench,postgres,embedded,leakage,age,aws,azure,gcp,keyring,pkcs11,vault,otel,docs,dev
 
 # The lock file is made for this platform; elsewhere the ranges in pyproject.toml decide.
 LOCKED_FOR := Linux x86_64

@@ -13,6 +13,7 @@ from ..maintenance.rewrite import Progress
 from ..maintenance.scheme import SchemeChange
 from ..maintenance.statistics import statistics
 from ..maintenance.verify import VerifyReport, verify
+from ..runtime.observing import observed
 from .records import RecordVerbs
 from .searching import SearchVerbs
 
@@ -25,6 +26,7 @@ class Collection(RecordVerbs, SearchVerbs):
     Several threads may use it. When a method that writes returns, its write is durable. A write is all or nothing.
     """
 
+    @observed
     def calibrate(
         self,
         sample: npt.ArrayLike | None = None,
@@ -79,6 +81,7 @@ class Collection(RecordVerbs, SearchVerbs):
             self._oversample = found.oversample
         return found
 
+    @observed
     def refit(self, *, progress: Progress | None = None) -> None:
         """Fit the profile of `sketch` again on the current vectors, and encrypt all records under it.
 
@@ -91,6 +94,7 @@ class Collection(RecordVerbs, SearchVerbs):
         """
         self._lifecycle.fit(progress=progress)
 
+    @observed
     def change(
         self,
         *,
@@ -119,6 +123,7 @@ class Collection(RecordVerbs, SearchVerbs):
         """
         return self._lifecycle.change(scheme, max_norm=max_norm, progress=progress)
 
+    @observed
     def rekey(self, *, progress: Progress | None = None) -> Rekeyed:
         """Seal everything anew that is under older key versions than the primary, after `Keyset.rotate`.
 
@@ -134,6 +139,7 @@ class Collection(RecordVerbs, SearchVerbs):
         """
         return self._lifecycle.rekey(progress)
 
+    @observed
     def maintain(self, *, purge: bool = False, progress: Progress | None = None) -> list[str]:
         """Do the work that is due: index new records, or fit the profile, use more cells, take more candidates.
 
@@ -150,6 +156,7 @@ class Collection(RecordVerbs, SearchVerbs):
         """
         return self._lifecycle.maintain(progress, purge=purge)
 
+    @observed
     def verify(self, *, progress: Progress | None = None) -> VerifyReport:
         """Open every record, check that its parts belong together, and let the store check itself."""
         return verify(self._session, progress)
@@ -164,6 +171,7 @@ class Collection(RecordVerbs, SearchVerbs):
         """
         return statistics(self._session, self._lifecycle, self._sources, self._watch, self._oversample)
 
+    @observed
     def flush(self) -> None:
         """Save the index, so that the next opening is fast. Records are durable without this."""
         self._lifecycle.flush()

@@ -15,6 +15,7 @@ from ..engine import read
 from ..engine.update import update
 from ..engine.write import upsert
 from ..errors import InputError, ShapeError
+from ..runtime.observing import observed
 from .base import OpenCollection
 from .texts import check_texts
 
@@ -24,6 +25,7 @@ __all__ = ["RecordVerbs"]
 class RecordVerbs(OpenCollection):
     """What a collection does with records."""
 
+    @observed
     def upsert(
         self,
         ids: Sequence[Id],
@@ -60,6 +62,7 @@ class RecordVerbs(OpenCollection):
         self._lifecycle.wrote(len(ids))
         return len(ids)
 
+    @observed
     def update(
         self,
         ids: Sequence[Id] | None = None,
@@ -115,6 +118,7 @@ class RecordVerbs(OpenCollection):
         made = self._embedder.vectors(words, session.refresh(), self.name)
         return made, words if documents is None else documents
 
+    @observed
     def get(
         self,
         ids: Sequence[Id] | None = None,
@@ -147,6 +151,7 @@ class RecordVerbs(OpenCollection):
         how: dict[str, Any] = {"order_by": order_by, "offset": offset, "limit": limit}
         return ResultList(read.select(self._session, self._sources, ids, where, **how, include_vectors=include_vectors))
 
+    @observed
     def delete(self, ids: Sequence[Id] | None = None, where: Mapping[str, Any] | None = None) -> int:
         """Delete records by id or by filter, all or nothing. Returns how many. Unknown ids are no error.
 
@@ -154,6 +159,7 @@ class RecordVerbs(OpenCollection):
         """
         return read.delete(self._session, self._sources, ids, where)
 
+    @observed
     def count(self, where: Mapping[str, Any] | None = None) -> int:
         """Count records. With a filter, count the readable records that satisfy it."""
         return read.count(self._session, self._sources, where)

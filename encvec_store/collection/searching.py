@@ -15,6 +15,7 @@ from ..engine.explain import explain
 from ..engine.refine import Refinement, recommend, refined
 from ..engine.search import search
 from ..maintenance.recall import RecallWatch
+from ..runtime.observing import observed
 from .base import OpenCollection
 from .texts import are_texts, check_texts
 
@@ -54,6 +55,7 @@ class SearchVerbs(OpenCollection):
         pool: int | None = None,
         include_vectors: bool = False,
     ) -> Any: ...
+    @observed
     def search(
         self,
         queries: Any,
@@ -119,6 +121,7 @@ class SearchVerbs(OpenCollection):
         vectors = self._embedder.vectors(words, config, self.name, queries=True)
         return vectors[0] if single else vectors
 
+    @observed
     def recommend(
         self,
         positive: Sequence[Id],
