@@ -5,7 +5,7 @@
 A sealed collection is built with `index=lists`, closed, and opened again. Each search returns 10 hits with documents.
 With --pgvector, plaintext halfvec under HNSW of pgvector is searched on the same server, in the same run, with the
 least ef_search of a few that finds .99 of the ten nearest. Memory of the process is what no file backs. --data names
-real vectors, as in `benchmarks.corpora`, or a file of them: those of cosine.
+real vectors, as in `benchmarks.corpora`; several are joined by "+". All are compared by cosine.
 """
 
 from __future__ import annotations
@@ -153,8 +153,10 @@ def main() -> None:
     parser.add_argument("--files", action="store_true", help="a faiss: store; else PostgreSQL")
     parser.add_argument("--pgvector", action="store_true", help="beside plaintext pgvector")
     args = parser.parse_args()
-    data = find(args.data) if args.data else clustered(args.n, args.dim, queries=args.queries)
-    records, queries = np.concatenate([part for _, part in data.vectors.slices()]), data.queries[: args.queries]
+    named = [find(name) for name in (args.data or "").split("+") if name]
+    data = named or [clustered(args.n, args.dim, queries=args.queries)]
+    records = np.concatenate([part for each in data for _, part in each.vectors.slices()])
+    queries = np.concatenate([each.queries[: args.queries // len(data)] for each in data])
     args.dim = records.shape[1]
     print(f"{len(records):,} x {args.dim}")
     truth = nearest(records, queries)
