@@ -18,7 +18,16 @@ from hypothesis import settings
 pytest.register_assert_rewrite("tests.kits", "tests.stores.contract", "tests.storage", "tests.indexes.contract")
 
 from encvec_store.maintenance import notices  # noqa: E402
-from tests.kits.postgres import pg_alone, pg_dsn, pg_place, pg_plain, pg_server, pg_shared, pg_template  # noqa: E402, F401
+from tests.kits.postgres import (  # noqa: E402
+    pg_alone,  # noqa: F401
+    pg_dsn,  # noqa: F401
+    pg_place,  # noqa: F401
+    pg_place_alone,  # noqa: F401
+    pg_plain,  # noqa: F401
+    pg_server,  # noqa: F401
+    pg_shared,  # noqa: F401
+    pg_template,  # noqa: F401
+)
 
 # Machines under load miss deadlines, and a CI run must fail the same way twice: no deadline, no chance.
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)

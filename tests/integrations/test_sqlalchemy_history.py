@@ -1,7 +1,6 @@
 """Random histories: what two sessions find is what brute force finds, with rollbacks, savepoints and plain SQL."""
 
 import logging
-import secrets
 
 import numpy as np
 import pytest
@@ -12,16 +11,15 @@ from encvec_store.data import METRICS
 from encvec_store.integrations.sqlalchemy import bulk_insert, follow, maintain, nearest, reencrypt, sharing
 from encvec_store.sealed_index import builder
 from tests.kits.orm import ask, models, vectors
-from tests.kits.postgres import Place
 
 N = 60
 V = vectors(4000, seed=41, dim=8)
 
 
 @pytest.fixture
-def pg_place(pg_alone):
+def pg_place(pg_place_alone):
     """On a server of its own: an index takes in only entries that are older than every open transaction there."""
-    return Place(pg_alone, f"test_{secrets.token_hex(6)}")
+    return pg_place_alone
 
 
 @pytest.fixture

@@ -149,6 +149,12 @@ def pg_alone(pg_server: Server) -> Iterator[str]:
 
 
 @pytest.fixture
+def pg_place_alone(pg_alone: str) -> Place:
+    """A place for the schemas of one test on the server of `pg_alone`."""
+    return Place(pg_alone, f"test_{secrets.token_hex(6)}")
+
+
+@pytest.fixture
 def pg_plain(pg_server: Server) -> Iterator[str]:
     """The DSN of a fresh database without pgvector; it is dropped after the test."""
     with copied(pg_server, "template0") as dsn:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import os
 import re
-import secrets
 import sqlite3
 
 import numpy as np
@@ -22,7 +21,6 @@ import encvec_store as ev
 from encvec_store.sealed_index import blocks, builder, index, listing
 from encvec_store.sealed_index.saving import Shelf
 from encvec_store.storage import Blob
-from tests.kits.postgres import Place
 
 DIM, CLUSTERS, RECORDS = 16, 6, 400
 GAMES = 12
@@ -217,7 +215,7 @@ def place(request, tmp_path):
     """Return a function that makes a place for a store, by a name."""
     if request.param == "files":
         return functools.partial(Files, tmp_path)
-    return functools.partial(Schema, Place(request.getfixturevalue("pg_alone"), f"test_{secrets.token_hex(6)}"))
+    return functools.partial(Schema, request.getfixturevalue("pg_place_alone"))
 
 
 def games(place, kind, metric, count, contents=CONTENTS, first=0):
