@@ -48,6 +48,7 @@ def keys(context: click.Context) -> None:
       file:PATH    a file wrapped by a passphrase
       env:NAME     an environment variable with an unwrapped keyset; these commands can only read it
       keyring:NAME an entry of the system keyring
+      store:URL    the store itself; the wrapper must be named
       ...?wrap=W   with another wrapper: passphrase, none, awskms:KEY, gcpkms:KEY, azurekv:KEY,
                    vault:KEY, pkcs11:TOKEN/KEY, age:RECIPIENT, or one of an installed package
     """

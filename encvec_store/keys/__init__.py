@@ -5,6 +5,7 @@ A keyset URI names the storage, and may name the wrapper:
     file:PATH    a file that only its owner can read; wrapped by a passphrase
     env:NAME     an environment variable; not wrapped, because the environment itself is secret
     keyring:NAME the keyring of the operating system; not wrapped
+    store:URL    the store itself, its database or folder; a wrapper must be named
     memory:      this process only, for tests and trials; not wrapped
     ...?wrap=W   another wrapper: `passphrase`, `none`, a key service, or one of an installed package
 

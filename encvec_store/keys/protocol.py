@@ -20,7 +20,10 @@ class KeysetStorage(Protocol):
     uri: str
     """`scheme:rest`, by which the same storage is found again."""
     wrapper: str
-    """The default wrapper. It is `none` only if the storage itself is meant for secrets."""
+    """The default wrapper. It is `none` only if the storage itself is meant for secrets.
+
+    Empty if the storage lies beside the data: one must be named, and `none` is refused.
+    """
     lasting: bool
     """True if what is written here outlives the process."""
 

@@ -13,6 +13,7 @@ from .storage.env import EnvStorage
 from .storage.file import FileStorage
 from .storage.keyring import KeyringStorage
 from .storage.memory import MemoryStorage
+from .storage.store import beside_data
 from .wrappers.passphrase import PassphraseWrapper
 
 __all__ = ["PASSPHRASE", "STORAGES", "WRAPPERS", "known", "make_storage", "make_wrapper", "split"]
@@ -44,6 +45,7 @@ STORAGES: dict[str, MakeStorage] = {
     "env": EnvStorage,
     "memory": MemoryStorage,
     "keyring": KeyringStorage,
+    "store": beside_data,
 }
 """URI scheme -> function (rest of the URI) -> storage. Other packages add theirs by entry points (`plugins`)."""
 

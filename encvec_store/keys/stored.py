@@ -100,6 +100,7 @@ class StoredKeyset:
     def create(self, document: bytes) -> None:
         """Store a new document. Raises KeysetError if there is one already."""
         name = self._chosen()
+        self._check_beside_data(name)
         if self._passphrase is not None and name == NONE:
             raise InputError(
                 f"{self.uri} would hold the keyset in clear, and not use the passphrase: leave passphrase= out, "
@@ -160,6 +161,7 @@ class StoredKeyset:
             InputError: a passphrase was given for another wrapper than `passphrase`.
         """
         wrapper = make_wrapper(wrap, passphrase)
+        self._check_beside_data(wrap)
         if wrapper is None and passphrase is not None:
             raise InputError("the wrapper 'none' takes no passphrase: leave it out")
         self._save_under(wrapper, document, wrap.partition(":")[0])
@@ -186,6 +188,21 @@ class StoredKeyset:
     def _chosen(self) -> str:
         """Return the name of the wrapper for a new keyset."""
         return (self._wrap or self._storage.wrapper).partition(":")[0]
+
+    def _check_beside_data(self, name: str) -> None:
+        """Refuse what whoever copies the store could open, or guess at without having been told."""
+        if self._storage.wrapper:
+            return
+        if not name:
+            raise KeysetError(
+                f"{self.uri} lies beside the data: name what wraps it, such as ?wrap=awskms:alias/vectors. Whoever"
+                " copies the store can guess at a passphrase for as long as they like; if a long random one makes that"
+                " hopeless, say ?wrap=passphrase"
+            )
+        if name == NONE:
+            raise KeysetError(
+                f"{self.uri} lies beside the data, so it must be wrapped: in clear it would protect nothing"
+            )
 
     def _check_wrapper(self, found: str) -> None:
         """Refuse a wrapper that the caller cannot have meant; see the class."""

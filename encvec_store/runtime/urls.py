@@ -110,6 +110,8 @@ def opening_options(url: str) -> tuple[str, dict[str, Any]]:
 
 def shown(place: str) -> str:
     """Return a URL, connection string or path as messages may show it: without secrets, or not at all."""
+    if place.startswith("store:"):  # of a keyset
+        return f"store:{shown(place.removeprefix('store:'))}"
     if "://" in place and not _LOCAL.match(place):
         try:
             return parse(place).shown()

@@ -1,0 +1,137 @@
+"""Keysets beside the data: in a table of a store's database, or a file in its folder.
+
+Whoever copies the store has the wrapped keyset too, and may guess at a passphrase for as long as they like. So these
+have no wrapper by default: one must be named, and none at all is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ...errors import KeysetError, UriError
+from ...runtime import urls
+from ..wrappers.service import need
+from .file import FileStorage
+
+__all__ = ["FILE", "SCHEMA", "TABLE", "FolderStorage", "TableStorage", "beside_data"]
+
+FILE = "keyset.json"
+SCHEMA, TABLE = "encvec", "keyset"
+_POSTGRESQL = ("postgresql", "postgres", "postgresql+psycopg")
+_ADVICE = "store: must be followed by the URL of a store, as in store:postgresql://host/database or store:faiss:folder"
+_NONE = (
+    "no keyset in {place}: if a store was written with it, bring it back from a backup, since no other keyset opens"
+    " that store; for a new store, create one with `encvec keys create`"
+)
+_CREATE = (
+    "CREATE TABLE IF NOT EXISTS {table} (one boolean PRIMARY KEY DEFAULT true CHECK (one), content bytea NOT NULL)"
+)
+_INSERT = "INSERT INTO {table} (content) VALUES (%s) ON CONFLICT DO NOTHING"
+_UPDATE = "UPDATE {table} SET content = %s WHERE content = %s"
+T = TypeVar("T")
+
+
+class FolderStorage(FileStorage):
+    """Keyset in the file `keyset.json` of a store's folder."""
+
+    wrapper = ""
+
+    def __init__(self, rest: str) -> None:
+        folder = rest.removeprefix("faiss:").partition("?")[0].removeprefix("//./")
+        if not folder:
+            raise UriError(_ADVICE)
+        super().__init__(str(Path(folder) / FILE))
+        self.uri = f"store:{rest}"
+
+
+class TableStorage:
+    """Keyset in the table `keyset`, of one row, in the schema of a store on PostgreSQL."""
+
+    wrapper = ""
+    lasting = True
+
+    def __init__(self, rest: str) -> None:
+        try:
+            url = urls.parse(rest)
+        except ValueError as error:
+            raise UriError(f"store: {error}") from None
+        query = dict(url.query)
+        self._schema = query.pop("schema", SCHEMA)
+        kept = tuple((name, value) for name, value in query.items() if name not in urls.OPENING)
+        self._dsn = urls.Url("postgresql", url.user, url.password, url.hosts, url.path, kept).whole()
+        self.uri = f"store:{urls.shown(rest)}"
+        self._seen: bytes | None = None
+
+    def exists(self) -> bool:
+        """Return True if there is a row."""
+        return self._run(self._content) is not None
+
+    def read(self) -> bytes:
+        """Read the row."""
+        content = self._run(self._content)
+        if content is None:
+            raise KeysetError(_NONE.format(place=self.uri))
+        self._seen = content
+        return content
+
+    def create(self, content: bytes) -> None:
+        """Add the row; first the schema and the table, if they are missing. Raises KeysetError if there is a row."""
+
+        def work(connection: Any) -> bool:
+            if not connection.execute("SELECT to_regnamespace(quote_ident(%s))", [self._schema]).fetchone()[0]:
+                connection.execute(self._sql("CREATE SCHEMA IF NOT EXISTS {schema}"))
+            connection.execute(self._sql(_CREATE))
+            added = connection.execute(self._sql(_INSERT), [content])
+            return bool(added.rowcount)
+
+        if not self._run(work):
+            raise KeysetError(f"{self.uri} holds a keyset already: open it, or choose another place")
+        self._seen = content
+
+    def replace(self, content: bytes) -> None:
+        """Replace the row."""
+
+        def work(connection: Any) -> bool:
+            changed = connection.execute(self._sql(_UPDATE), [content, self._seen])
+            return bool(changed.rowcount)
+
+        if self._seen is None or not self._run(work):
+            raise KeysetError(f"the keyset in {self.uri} has changed since: open it again")
+        self._seen = content
+
+    def _content(self, connection: Any) -> bytes | None:
+        there = connection.execute(
+            "SELECT 1 FROM pg_class WHERE relname = %s AND relnamespace = to_regnamespace(quote_ident(%s))",
+            [TABLE, self._schema],
+        ).fetchone()
+        if there is None:
+            return None
+        row = connection.execute(self._sql("SELECT content FROM {table}")).fetchone()
+        return None if row is None else bytes(row[0])
+
+    def _sql(self, text: str) -> Any:
+        sql = need("psycopg.sql", "postgres")
+        schema, table = sql.Identifier(self._schema), sql.Identifier(self._schema, TABLE)
+        return sql.SQL(text).format(schema=schema, table=table)
+
+    def _run(self, work: Callable[[Any], T]) -> T:
+        """Do some work in a transaction of its own. Errors of the driver may hold the URL: only their class is told."""
+        psycopg = need("psycopg", "postgres")
+        try:
+            with psycopg.connect(self._dsn) as connection:
+                return work(connection)
+        except psycopg.Error as error:
+            name = type(error).__name__
+        raise KeysetError(f"{self.uri} cannot be used ({name}): is the server there, and may this role use it?")
+
+
+def beside_data(rest: str) -> FolderStorage | TableStorage:
+    """Return the storage in the store that a URL names. Raises UriError."""
+    scheme, sign, _ = rest.partition("://")
+    if sign and scheme in _POSTGRESQL:
+        return TableStorage(rest)
+    if rest.startswith(("memory:", "milvus")) or (sign and scheme != "faiss"):
+        raise UriError(_ADVICE)
+    return FolderStorage(rest)
