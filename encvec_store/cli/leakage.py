@@ -55,6 +55,8 @@ __all__ = ["leakage"]
 @click.option("--rows", "kept", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path),
               help="Attack nothing: report on rows that --out kept.")  # fmt: skip
 @click.option("--quick", is_flag=True, help="One trial, few records, the strongest attacks.")
+@click.option("--view", is_flag=True, help="Attack nothing: say what a copy of the store tells without a key.")
+@click.option("--before", metavar="URL", help="An earlier copy of the store: say what both tell, for --view.")
 @click.option("--list", "show", is_flag=True, help="List subjects and attacks.")
 @tenant_option
 @place_options
@@ -69,6 +71,8 @@ def leakage(
     html: Path | None,
     kept: Path | None,
     show: bool,
+    view: bool,
+    before: str | None,
     tenant: str,
     place: Place,
     as_json: bool,
@@ -87,6 +91,9 @@ def leakage(
     with the recall@10 that the owner gets from the same ciphertexts. Controls (plain, public-constant, shuffle, haar,
     and sketches with one step wrong) must break: a test that they pass is no test.
 
+    With --view, or --store and nothing to attack, it reads the store as a thief does, without a key, and says what
+    that tells: counts, sizes, order, tokens, index vectors, what deleted records left behind.
+
     With --cells all are attacked together and each by itself; known pairs all lie in one cell, and its records are told
     from those of the others.
 
@@ -97,6 +104,7 @@ def leakage(
     \b
     Examples:
       encvec leakage --quick
+      encvec leakage --store faiss:stolen --before faiss:stolen-last-week
       encvec leakage --collection docs --html report.html
       encvec leakage --data docs.npy --subject sap --subject sketch -n 1000 -n 8000
       encvec leakage --data docs.npy --corpus public.npy --subject sketch -k 192 --beta 2.5 --json
@@ -105,6 +113,8 @@ def leakage(
 
     Exit code 1 where more than 1% of the records of a subject that is no control are identified without pairs.
     """
+    if view or before is not None or _only_a_store(collection, data, kept, show):
+        return _view(place, before, as_json)
     if importlib.util.find_spec("scipy") is None:
         raise Failure("ImportError", "scipy is not installed: pip install 'encvec-store[leakage]'")
     from ..lab.leakage import probe, run, worst, worst_probes
@@ -167,6 +177,26 @@ def _check(
         raise click.UsageError("--labels and --people go with --probes")
     if people and labels is None:
         raise click.UsageError("--people goes with --labels")
+
+
+def _only_a_store(*others: Any) -> bool:
+    """Say whether a store was named, and nothing to attack."""
+    typed = click.get_current_context().get_parameter_source("store") is ParameterSource.COMMANDLINE
+    return typed and not any(others)
+
+
+def _view(place: Place, before: str | None, as_json: bool) -> int:
+    """Say what a copy of the store tells without a key."""
+    from ..lab.leakage.theft import compared, stolen, told
+
+    copy = stolen(place.store_url)
+    lines = told(copy) + ([] if before is None else compared(stolen(before), copy))
+    if as_json:
+        for line in lines:
+            emit(line.to_dict())
+    else:
+        table(["collection", "what", "how much", "what it tells"], [list(line.to_dict().values()) for line in lines])
+    return 0
 
 
 def _list(as_json: bool) -> None:

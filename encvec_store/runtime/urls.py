@@ -7,13 +7,14 @@ encoding is that of RFC 3986.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import quote, unquote, urlencode
 
 from ..errors import UriError
 
-__all__ = ["OPENING", "Url", "holds_password", "opening_options", "parse", "scrubbed", "shown"]
+__all__ = ["OPENING", "Url", "database_of_store", "holds_password", "opening_options", "parse", "scrubbed", "shown"]
 
 OPENING = ("index_memory", "reads", "threat", "cache")
 """Options of `connect` that a URL of any store may have. The store itself does not know them."""
@@ -84,6 +85,21 @@ def parse(url: str) -> Url:
         raise ValueError(_ADVICE)
     values = tuple((unquote(name), unquote(value)) for name, _, value in items)  # a plus is no space, as in libpq
     return Url(found["scheme"].lower(), user, password, hosts, path or "", values)
+
+
+def database_of_store(url: str, known: Collection[str]) -> tuple[str, str]:
+    """Take the URL of a store on PostgreSQL apart: that of its database, with its secrets, and the schema it names.
+
+    Args:
+        url: of the store.
+        known: the parameters that libpq knows. Others are the store's, and left out.
+
+    Raises:
+        ValueError: as `parse`.
+    """
+    read = parse(url)
+    kept = tuple((name, value) for name, value in read.query if name in known)
+    return replace(read, query=kept).whole("postgresql"), dict(read.query).get("schema", "encvec")
 
 
 def opening_options(url: str) -> tuple[str, dict[str, Any]]:

@@ -15,10 +15,10 @@ from ...runtime import urls
 from ..wrappers.service import need
 from .file import FileStorage
 
-__all__ = ["FILE", "SCHEMA", "TABLE", "FolderStorage", "TableStorage", "beside_data"]
+__all__ = ["FILE", "TABLE", "FolderStorage", "TableStorage", "beside_data"]
 
 FILE = "keyset.json"
-SCHEMA, TABLE = "encvec", "keyset"
+TABLE = "keyset"
 _POSTGRESQL = ("postgresql", "postgres", "postgresql+psycopg")
 _ADVICE = "store: must be followed by the URL of a store, as in store:postgresql://host/database or store:faiss:folder"
 _NONE = (
@@ -53,14 +53,11 @@ class TableStorage:
     lasting = True
 
     def __init__(self, rest: str) -> None:
+        known = {option.keyword.decode() for option in need("psycopg", "postgres").pq.Conninfo.get_defaults()}
         try:
-            url = urls.parse(rest)
+            self._dsn, self._schema = urls.database_of_store(rest, known)
         except ValueError as error:
             raise UriError(f"store: {error}") from None
-        query = dict(url.query)
-        self._schema = query.pop("schema", SCHEMA)
-        kept = tuple((name, value) for name, value in query.items() if name not in urls.OPENING)
-        self._dsn = urls.Url("postgresql", url.user, url.password, url.hosts, url.path, kept).whole()
         self.uri = f"store:{urls.shown(rest)}"
         self._seen: bytes | None = None
 

@@ -14,6 +14,7 @@ from .own import SampleAttack
 from .probing import PROBES, probe, worst_probes
 from .protocol import Subject
 from .subjects import CONTROLS, SUBJECTS, Pipeline, subject
+from .theft import Line, Stolen, compared, stolen, told
 from .views import VIEWS, Case, View
 
 __all__ = [
@@ -27,14 +28,19 @@ __all__ = [
     "Case",
     "Experiment",
     "Known",
+    "Line",
     "Pipeline",
     "SampleAttack",
+    "Stolen",
     "Subject",
     "View",
     "attack_arrays",
+    "compared",
     "probe",
     "run",
+    "stolen",
     "subject",
+    "told",
     "worst",
     "worst_probes",
 ]
