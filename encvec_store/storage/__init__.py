@@ -5,6 +5,7 @@ from __future__ import annotations
 from .memory import MemoryStore
 from .memory_content import passes
 from .protocol import Blob, Changes, CollectionSpec, EncryptedBatch, Records, RecordStore, union
+from .ranges import unpacked
 from .revisions import FORMAT, REVISION
 
 __all__ = [
@@ -19,4 +20,5 @@ __all__ = [
     "Records",
     "passes",
     "union",
+    "unpacked",
 ]

@@ -14,7 +14,7 @@ from .own import SampleAttack
 from .probing import PROBES, probe, worst_probes
 from .protocol import Subject
 from .subjects import CONTROLS, SUBJECTS, Pipeline, subject
-from .theft import Line, Stolen, compared, stolen, told
+from .theft import StoreCopy, Telling, compared, stolen, told
 from .views import VIEWS, Case, View
 
 __all__ = [
@@ -28,11 +28,11 @@ __all__ = [
     "Case",
     "Experiment",
     "Known",
-    "Line",
     "Pipeline",
     "SampleAttack",
-    "Stolen",
+    "StoreCopy",
     "Subject",
+    "Telling",
     "View",
     "attack_arrays",
     "compared",

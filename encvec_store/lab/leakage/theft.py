@@ -11,6 +11,7 @@ collection, as lines for people: what is there, how much of it, and what that te
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -19,11 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputError, StoreUnreachableError
-from ...indexes.registry import as_url
-from ...runtime.urls import database_of_store, shown
-from ...storage.ranges import unpacked
+from ...runtime import urls
+from ...storage import unpacked
 
-__all__ = ["Line", "Stolen", "compared", "stolen", "told"]
+__all__ = ["StoreCopy", "Telling", "compared", "stolen", "told"]
 
 Columns = dict[str, list[Any]]
 _SQLITE = "records.sqlite3"
@@ -31,7 +31,7 @@ _TABLES = ("meta", "collections", "records", "vectors", "index_vectors", "terms"
 
 
 @dataclass(frozen=True)
-class Line:
+class Telling:
     """One thing that a copy tells."""
 
     collection: str
@@ -46,7 +46,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Stolen:
+class StoreCopy:
     """A copy of a store."""
 
     tables: dict[str, Columns] = field(repr=False)
@@ -70,7 +70,7 @@ class Stolen:
         return {number: f"{tenant}/{name}" if tenant else name for number, tenant, name in named}
 
 
-def stolen(url: str) -> Stolen:
+def stolen(url: str | os.PathLike[str]) -> StoreCopy:
     """Read a store as a thief does: without a key, and without changing it.
 
     Args:
@@ -80,19 +80,19 @@ def stolen(url: str) -> Stolen:
         InputError: no such store, or one that is only in memory.
         StoreUnreachableError: the server does not answer, or refuses.
     """
-    url = as_url(url)
-    scheme = url.partition(":")[0]
+    url = os.fspath(url)
+    scheme, sign, _ = url.partition(":")
     if scheme in ("postgresql", "postgres", "postgresql+psycopg"):
         return _from_postgresql(url)
-    if scheme != "faiss":
-        raise InputError(f"a store that can be stolen is in a folder or on PostgreSQL, got {scheme}:")
+    if sign and scheme in ("memory", "milvus"):
+        raise InputError(f"a store that can be copied is in a folder or on PostgreSQL, got {scheme}:")
     folder = Path(url.removeprefix("faiss:").partition("?")[0].removeprefix("//./")).expanduser()
     if not (folder / _SQLITE).is_file():
         raise InputError(f"{folder} must be the folder of a store: it has no {_SQLITE}")
     return _from_folder(folder)
 
 
-def _from_folder(folder: Path) -> Stolen:
+def _from_folder(folder: Path) -> StoreCopy:
     files = {file.name: (file.stat().st_size, file.stat().st_mtime) for file in sorted(folder.iterdir())}
     with sqlite3.connect(f"file:{folder / _SQLITE}?mode=ro", uri=True) as connection:
         tables = {name: _columns(connection.execute(f'SELECT * FROM "{name}"')) for name in _TABLES}  # noqa: S608
@@ -108,16 +108,16 @@ def _from_folder(folder: Path) -> Stolen:
         tables["records"][column] = cells
     leftovers = {"free pages of SQLite": free}
     log = files.get(f"{_SQLITE}-wal", (0, 0.0))[0]
-    return Stolen(tables, files, {name: size for name, size in {**leftovers, "the log": log}.items() if size})
+    return StoreCopy(tables, files, {name: size for name, size in {**leftovers, "the log": log}.items() if size})
 
 
-def _from_postgresql(url: str) -> Stolen:
+def _from_postgresql(url: str) -> StoreCopy:
     import psycopg
     from psycopg.sql import SQL, Identifier
 
     known = {option.keyword.decode() for option in psycopg.pq.Conninfo.get_defaults()}
     try:
-        dsn, schema = database_of_store(url, known)
+        dsn, schema = urls.database_of_store(url, known)
     except ValueError as error:
         raise InputError(f"the store's URL cannot be read: {error}") from None
     tables: dict[str, Columns] = {}
@@ -139,10 +139,10 @@ def _from_postgresql(url: str) -> Stolen:
                 tables[name] = _columns(connection.execute(SQL("SELECT * FROM ONLY {} ORDER BY ctid").format(at)))
     except psycopg.Error as error:
         reason = type(error).__name__
-        raise StoreUnreachableError(f"{shown(url)} cannot be read ({reason})") from None
+        raise StoreUnreachableError(f"{urls.shown(url)} cannot be read ({reason})") from None
     if "collections" not in tables:
-        raise InputError(f"{shown(url)} has no store in the schema {schema!r}")
-    return Stolen(_joined(tables), files, {"rows that are deleted and not vacuumed yet": dead} if dead else {})
+        raise InputError(f"{urls.shown(url)} has no store in the schema {schema!r}")
+    return StoreCopy(_joined(tables), files, {"rows that are deleted and not vacuumed yet": dead} if dead else {})
 
 
 def _joined(tables: dict[str, Columns]) -> dict[str, Columns]:
@@ -170,16 +170,16 @@ def _columns(cursor: Any) -> Columns:
     return {name: [row[i] for row in rows] for i, name in enumerate(names)}
 
 
-def told(copy: Stolen) -> list[Line]:
+def told(copy: StoreCopy) -> list[Telling]:
     """Say what one copy tells without a key."""
     lines = []
     for number, name in copy.collections.items():
-        lines += [Line(name, *given) for given in _of_collection(copy, number)]
+        lines += [Telling(name, *given) for given in _of_collection(copy, number)]
     dates = {date for _, date in copy.files.values() if date}
     if dates:
-        lines.append(Line("", "dates of files", f"{len(dates)}", "when the store was written last"))
+        lines.append(Telling("", "dates of files", f"{len(dates)}", "when the store was written last"))
     lines += [
-        Line(
+        Telling(
             "", place, _many(size, "byte"), "may hold sealed records, and index vectors, that were deleted or replaced"
         )
         for place, size in copy.leftovers.items()
@@ -187,7 +187,7 @@ def told(copy: Stolen) -> list[Line]:
     return lines
 
 
-def _of_collection(copy: Stolen, number: int) -> Iterator[tuple[str, str, str]]:
+def _of_collection(copy: StoreCopy, number: int) -> Iterator[tuple[str, str, str]]:
     records, blobs = copy.rows_of("records", number), copy.rows_of("blobs", number)
     rows = records.get("row", [])
     yield "name of collection and tenant", "in clear", "whose data it is, and what for, as you named it"
@@ -248,42 +248,42 @@ def _sort(name: str) -> str:
     return "index" if name.startswith("index.") else name.partition(".")[0]
 
 
-def compared(before: Stolen, after: Stolen) -> list[Line]:
+def compared(before: StoreCopy, after: StoreCopy) -> list[Telling]:
     """Say what two copies of one store tell beside what each does."""
     lines = []
     old_names = before.collections
     for number, name in after.collections.items():
         if number not in old_names:
-            lines.append(Line(name, "collection", "new", "that it was created in between"))
+            lines.append(Telling(name, "collection", "new", "that it was created in between"))
             continue
         old, new = ({row: cells for row, *cells in _sealed(copy, number)} for copy in (before, after))
         kept = old.keys() & new.keys()
         changed = [sum(old[row][part] != new[row][part] for row in kept) for part in range(3)]
         lines += [
-            Line(name, "records added", f"{len(new.keys() - old.keys()):,}", "how many were written or updated"),
-            Line(name, "records gone", f"{len(old.keys() - new.keys()):,}", "which were deleted or updated"),
-            Line(name, "sealed anew in their place", f"{max(changed[:2]):,}", "that keys were changed, not content"),
+            Telling(name, "records added", f"{len(new.keys() - old.keys()):,}", "how many were written or updated"),
+            Telling(name, "records gone", f"{len(old.keys() - new.keys()):,}", "which were deleted or updated"),
+            Telling(name, "sealed anew in their place", f"{max(changed[:2]):,}", "that keys were changed, not content"),
         ]
         if any(cells[2] is not None for cells in new.values()):
             tells = "noise: two encryptions of one vector average it away" if changed[2] else "nothing new"
-            lines.append(Line(name, "index vectors encrypted anew", f"{changed[2]:,}", tells))
+            lines.append(Telling(name, "index vectors encrypted anew", f"{changed[2]:,}", tells))
         tokens = [set(map(bytes, copy.rows_of("records", number).get("token", []))) for copy in (before, after)]
         lines.append(
-            Line(
+            Telling(
                 name, "ids in both", f"{len(tokens[0] & tokens[1]):,}", "which records are still, or again, under an id"
             )
         )
         parts = [_parts(copy.rows_of("blobs", number)) for copy in (before, after)]
         same = sum(parts[0].get(key) == content for key, content in parts[1].items())
         lines.append(
-            Line(
+            Telling(
                 name, "parts of the index changed", f"{len(parts[1]) - same} of {len(parts[1])}", "that it was built on"
             )
         )
     return lines
 
 
-def _sealed(copy: Stolen, number: int) -> Iterator[Sequence[Any]]:
+def _sealed(copy: StoreCopy, number: int) -> Iterator[Sequence[Any]]:
     records = copy.rows_of("records", number)
     none = [None] * len(records.get("row", []))
     yield from zip(*(records.get(name, none) for name in ("row", "payload", "envelope", "vector")), strict=True)

@@ -9,7 +9,7 @@ import pytest
 import encvec_store as ev
 from encvec_store.cli.app import run
 from encvec_store.errors import InputError, StoreUnreachableError
-from encvec_store.lab.leakage.theft import compared, stolen, told
+from encvec_store.lab.leakage import compared, stolen, told
 
 N, DIM = 60, 16
 
@@ -119,7 +119,7 @@ def test_the_command(store, url, monkeypatch, capsys):
 
 
 def test_what_cannot_be_stolen(tmp_path):
-    with pytest.raises(InputError, match="in a folder or on PostgreSQL, got memory:"):
+    with pytest.raises(InputError, match="is in a folder or on PostgreSQL, got memory:"):
         stolen("memory:")
     with pytest.raises(InputError, match=r"must be the folder of a store: it has no records\.sqlite3"):
         stolen(tmp_path)
