@@ -8,7 +8,7 @@ PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 BESIDE := .venv-integrations
 BESIDE_STAMP := $(BESIDE)/.installed
-FRAMEWORKS := langchain,llamaindex,haystack,mcp,suites
+FRAMEWORKS := langchain,llamaindex,haystack,mcp,chroma,qdrant,lancedb,suites
 EXTRAS := cli,bench,postgres,embedded,leakage,age,aws,azure,gcp,keyring,pkcs11,vault,otel,docs,dev
 
 # The lock file is made for this platform; elsewhere the ranges in pyproject.toml decide.
@@ -37,7 +37,7 @@ test: lint  ## lint, then every test, a process a core (ARGS="-n 0": one)
 	$(PY) -m pytest -n auto --dist worksteal $(ARGS)
 	@$(if $(ARGS),true,$(MAKE) --no-print-directory test-integrations ARGS="-n auto --dist loadfile")
 
-integrations:  ## install LangChain and the other frameworks in .venv-integrations, on top of .venv
+integrations:  ## install frameworks and other databases in .venv-integrations, on top of .venv
 	@$(MAKE) --no-print-directory $(BESIDE_STAMP)
 
 # Where they cannot be installed, a message is all, but not in CI: there, what is not tested is not known.
@@ -134,7 +134,8 @@ define LOCK_HEADER
 endef
 export LOCK_HEADER
 define LOCK_BESIDE_HEADER
-# What `make integrations` installs beside requirements.lock, with hashes: the extras $(FRAMEWORKS).
+# What `make integrations` installs beside requirements.lock, with hashes: the extras $(FRAMEWORKS),
+# but for what .ci/lock_beside.py leaves out.
 # Made by `make lock` with Python 3.11 for Linux on x86-64, and meant for that platform only.
 # Elsewhere: pip install -e '.[$(FRAMEWORKS)]'
 endef

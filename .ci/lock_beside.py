@@ -1,4 +1,5 @@
 """Print the entries of a compiled requirements file that another lock file lacks: for an environment on top of its own.
+Some that nothing needs are left out.
 
     python .ci/lock_beside.py compiled.txt requirements.lock
 
@@ -8,6 +9,18 @@ Fails where both pin a package, at different versions: then one environment cann
 import re
 import sys
 from pathlib import Path
+
+LEFT_OUT = {
+    "kubernetes",
+    "onnxruntime",
+    "durationpy",
+    "flatbuffers",
+    "oauthlib",
+    "requests-oauthlib",
+    "websocket-client",
+}
+"""chromadb names the first two for its servers and its own model, and they need the others: 206 MB, and most
+of the time that its packages take to install. Nothing imports them where a folder is opened."""
 
 
 def entries(path):
@@ -25,4 +38,5 @@ fights = [
 ]
 if fights:
     sys.exit("pins that fight: " + "; ".join(fights))
-sys.stdout.write("".join(whole for name, (_, whole) in compiled.items() if name not in other))
+wanted = [whole for name, (_, whole) in compiled.items() if name not in other and name not in LEFT_OUT]
+sys.stdout.write("".join(wanted))

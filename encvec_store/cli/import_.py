@@ -22,11 +22,11 @@ from ..transfer.load import BATCH, refuse
 from ..transfer.trial import faults_of
 from ..transfer.vectorfile import NAMELESS, VectorFile
 from .building import Building, finish
-from .columns import Columns, text_id
+from .columns import Columns, listed, text_id
 from .common import Failure, Interrupted, Place, open_collection, open_store, place_options, tenant_option
 from .intake import open_or_make
 from .output import emit, facts, note, progress, snippet, table
-from .plaintext import checked_table, is_url, remains
+from .plaintext import checked_table, folder_of, is_url, remains
 from .readers import open_reader
 from .settings import new_collection_options, new_settings
 
@@ -38,7 +38,7 @@ _FINE, _WANTING = 0, 1
 @click.command("import")
 @click.argument("source")
 @click.argument("collection")
-@click.option("--table", "table_name", metavar="NAME", help="Table or view of the database: SCHEMA.TABLE.")
+@click.option("--table", "table_name", metavar="NAME", help="SCHEMA.TABLE of a database, or table of a folder.")
 @click.option("--id-column", metavar="NAME", help="Id column [default: the primary key, or id].")
 @click.option("--vector-column", metavar="NAME", help="Vector column [default: the only one].")
 @click.option("--metadata-columns", metavar="A,B,C", help="Metadata columns [default: all others]; '' for none.")
@@ -85,7 +85,7 @@ def import_(
     as_json: bool,
     **options: Any,
 ) -> int:
-    """Encrypt a plaintext table or index into COLLECTION.
+    """Encrypt a plaintext table, index or folder into COLLECTION.
 
     The collection is created if there is none. Kinds of SOURCE:
 
@@ -94,6 +94,10 @@ def import_(
                       A password comes from PGPASSFILE, PGPASSWORD or a service.
     index.faiss       any FAISS index that can give its vectors back
     vectors.npy       (n, dim) numbers
+    chroma:FOLDER     a collection of Chroma (PersistentClient)
+    qdrant:FOLDER     a collection of Qdrant's local mode; only from people you trust
+    lancedb:FOLDER    a table of LanceDB
+                      Where a folder holds several, --table names one.
 
     Records that exist and are equal bit for bit are left alone. So after an error, Ctrl-C or a kill the same command
     goes on where it stopped, and later it brings what has changed. A batch is written completely or not at all.
@@ -107,6 +111,7 @@ def import_(
     Examples:
       encvec import postgresql://app@db/shop docs --table public.items
       encvec import index.faiss docs --metadata docs.jsonl --metric cosine
+      encvec import chroma:./chroma docs --table notes
       encvec import postgresql://app@db/shop docs --table public.items --verify-only
     """
     if verify_only and (dry_run or no_verify):
@@ -192,16 +197,18 @@ def _target(
 
 def _source(place: str, options: dict[str, Any]) -> ImportSource:
     columns = {name: options[f"{name}_column"] for name in ("id", "vector", "document")}
-    if is_url(place):
+    metadata = listed(options["metadata_columns"])
+    if is_url(place) or folder_of(place):
         for name in ("ids", "metadata"):
             if options[f"{name}_file"] is not None:
-                raise click.UsageError(f"--{name} is for files: a table has columns")
-        chosen = options["metadata_columns"]
-        metadata = None if chosen is None else [name.strip() for name in chosen.split(",") if name.strip()]
+                raise click.UsageError(f"--{name} is for files: tables and folders have their own")
+    if is_url(place):
         table_name = checked_table(place, options["table_name"])
         from ..transfer.table import TableSource
 
         return TableSource(place, table_name, metadata=metadata, flatten=options["flatten"], **columns)
+    if (folder := folder_of(place)) is not None:
+        return folder(options["table_name"], metadata=metadata, flatten=options["flatten"], **columns)
     for name in ("table_name", "metadata_columns", "vector_column"):
         if options[name] is not None:
             raise click.UsageError(f"--{name.removesuffix('_name').replace('_', '-')} is for tables, not for a file")

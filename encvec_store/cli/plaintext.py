@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from functools import partial
 
 import click
 
 from ..runtime.urls import holds_password
+from ..transfer import ChromaSource, ImportSource, LanceSource, QdrantSource
+from ..transfer.folder import FolderSource
 from .common import Failure
 
-__all__ = ["checked_table", "is_url", "remains"]
+__all__ = ["checked_table", "folder_of", "is_url", "remains"]
+
+_FOLDERS: dict[str, type[FolderSource]] = {each.kind: each for each in (ChromaSource, QdrantSource, LanceSource)}
 
 
 def is_url(place: str) -> bool:
     """Say whether it names a database."""
     return re.match(r"postgres(ql)?(\+\w+)?:", place, re.IGNORECASE) is not None
+
+
+def folder_of(place: str) -> Callable[..., ImportSource] | None:
+    """Return what opens `chroma:FOLDER`, `qdrant:FOLDER` or `lancedb:FOLDER`, given table and columns."""
+    kind, colon, path = place.partition(":")
+    return partial(_FOLDERS[kind], path) if colon and kind in _FOLDERS else None
 
 
 def checked_table(url: str, table_name: str | None) -> str:

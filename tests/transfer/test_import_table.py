@@ -2,9 +2,11 @@
 
 import datetime as dt
 import json
+import re
 import secrets
 import uuid
 from decimal import Decimal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -305,6 +307,49 @@ def test_json_columns_are_flattened(pg_dsn, docs, columns, flat):
     ]
     assert compare(source, docs).different == 3
     source.close()
+
+
+# as langchain-postgres 0.0.19, llama-index-vector-stores-postgres 0.9.0 (with its text search) and pgvector-haystack
+# 8.1.2 make them
+FRAMEWORKS = """
+CREATE TABLE langchain_pg_collection (uuid uuid PRIMARY KEY, name varchar NOT NULL UNIQUE, cmetadata json);
+CREATE TABLE langchain_pg_embedding (id varchar PRIMARY KEY, embedding vector, document varchar, cmetadata jsonb,
+  collection_id uuid REFERENCES langchain_pg_collection);
+CREATE INDEX ON langchain_pg_embedding USING gin (cmetadata jsonb_path_ops);
+CREATE TABLE notes (langchain_id uuid PRIMARY KEY, content text NOT NULL, embedding vector(8) NOT NULL, lang text,
+  langchain_metadata json);
+CREATE TABLE data_notes (id bigserial PRIMARY KEY, text varchar NOT NULL, metadata_ json, node_id varchar,
+  embedding vector(8), text_search_tsv tsvector GENERATED ALWAYS AS (to_tsvector('english', text)) STORED);
+CREATE INDEX ON data_notes ((metadata_ ->> 'ref_doc_id'));
+CREATE INDEX ON data_notes USING gin (text_search_tsv);
+CREATE INDEX ON data_notes USING hnsw (embedding vector_cosine_ops);
+CREATE TABLE haystack_documents (id varchar(128) PRIMARY KEY, embedding vector(8), content text, blob_data bytea,
+  blob_meta jsonb, blob_mime_type varchar(255), meta jsonb);
+CREATE INDEX ON haystack_documents USING hnsw (embedding vector_cosine_ops);
+INSERT INTO langchain_pg_collection VALUES (gen_random_uuid(), 'notes', NULL);
+INSERT INTO langchain_pg_embedding SELECT 'k', array_fill(0.5, '{8}')::vector, 'hello',
+  '{"lang": "de", "page": {"n": 1}}', uuid FROM langchain_pg_collection;
+INSERT INTO notes VALUES (gen_random_uuid(), 'hello', array_fill(0.5, '{8}')::vector, 'de', '{"page": {"n": 1}}');
+INSERT INTO data_notes (text, metadata_, node_id, embedding) VALUES ('hello', '{"lang": "de", "page": {"n": 1},
+  "_node_type": "TextNode", "doc_id": "None"}', 'k', array_fill(0.5, '{8}')::vector);
+INSERT INTO haystack_documents (id, content, embedding, meta) VALUES ('k', 'hello', array_fill(0.5, '{8}')::vector,
+  '{"lang": "de", "page": {"n": 1}}');
+"""
+
+
+def test_tables_of_frameworks_by_the_commands_of_the_page(home, encvec, pg_dsn):
+    page = (Path(__file__).resolve().parents[2] / "docs/moving-in.md").read_text(encoding="utf-8")
+    commands = re.findall(r'^encvec import "\$SHOP" docs (.*--flatten \w+)$', page, re.MULTILINE)
+    for statement in FRAMEWORKS.split(";\n"):
+        if statement.strip():
+            ask(pg_dsn, statement)
+    for number, command in enumerate(commands):
+        done = encvec("import", pg_dsn, f"c{number}", *command.split(), "--json")
+        assert (done.code, done.document["verification"]["ok"]) == (0, True), done.err
+        (record,) = encvec("get", f"c{number}", "--all", "--json").lines
+        assert (record["document"], record["metadata"]["lang"], record["metadata"]["page"]) == ("hello", "de", {"n": 1})
+        assert record["id"] == "k" or "langchain_metadata" in command
+    assert len(commands) == 4
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The adapters of frameworks, tested where these are installed: `make test-integrations`. Elsewhere nothing is here."""
+"""What needs other projects' packages, tested where these are: `make test-integrations`. Elsewhere nothing is here."""
 
 import os
 from importlib.util import find_spec
