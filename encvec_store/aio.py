@@ -22,10 +22,11 @@ from .collection import Collection
 from .data.frames import ResultList
 from .data.records import Record
 from .errors import InputError
-from .indexes.registry import as_url, waits_in_loop
+from .indexes.registry import waits_in_loop
 from .keys.keyset import Keyset
 from .runtime.concurrency import called_from, spawn
 from .runtime.forks import generation
+from .runtime.urls import as_url
 from .store import Store, open_store
 
 __all__ = ["AsyncCollection", "AsyncScroll", "AsyncStore", "Opening", "connect"]

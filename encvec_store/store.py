@@ -17,7 +17,7 @@ from .engine.candidates import Reading, Sources
 from .engine.session import Session
 from .errors import AuthenticationError, CollectionNotFoundError, EncvecError, InputError, StoreClosedError
 from .indexes.protocol import Connection
-from .indexes.registry import as_url, open_connection
+from .indexes.registry import open_connection
 from .keys.keyset import Keyset
 from .maintenance.lifecycle import MODES, Lifecycle
 from .maintenance.notices import tell_of_ranking, tell_of_unused
@@ -25,7 +25,7 @@ from .maintenance.rekey import Rekeyed
 from .maintenance.rewrite import Progress, reseal
 from .openings import Openings, shared_index
 from .runtime.concurrency import Lock
-from .runtime.urls import opening_options
+from .runtime.urls import as_url, opening_options
 from .schemes.device import device
 from .sealed_index import BUDGET, Indexes
 from .sealing.config import CollectionConfig, check_oversample

@@ -21,12 +21,12 @@ from click.core import ParameterSource
 from .. import migrate
 from ..collection import Collection
 from ..errors import CollectionNotFoundError, EncvecError, InputError, KeysetError
-from ..indexes.registry import as_url, open_connection
+from ..indexes.registry import open_connection
 from ..keys import PASSPHRASE, StoredKeyset
 from ..keys.keyset import Keyset
 from ..keys.stored import URI_VARIABLE
 from ..keys.wrappers.passphrase_source import PASSPHRASE_FILE_VARIABLE, PASSPHRASE_VARIABLE, given
-from ..runtime.urls import holds_password
+from ..runtime.urls import as_url, holds_password
 from ..store import Store, connect
 from .output import printable
 

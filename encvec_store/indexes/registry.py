@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
-from urllib.parse import quote
 
 from ..errors import UriError
 from ..runtime import plugins
 from .protocol import Connection
 
-__all__ = ["STORES", "StoreKind", "as_url", "open_connection", "waits_in_loop"]
+__all__ = ["STORES", "StoreKind", "open_connection", "waits_in_loop"]
 
 
 @dataclass(frozen=True)
@@ -36,21 +33,6 @@ STORES: dict[str, StoreKind] = {
     "postgresql+psycopg": _POSTGRES,
 }
 """Built-in stores. Other packages add stores through entry points of the group `encvec_store.stores`."""
-
-
-def as_url(place: str | os.PathLike[str]) -> str:
-    """Return the URL of a place: a path names the folder of a `faiss:` store, and anything else is returned as it is.
-
-    Any `Path` is a path. A string is one if it begins with "/", "./", "../", "~" or a drive, or is "." or "..". Other
-    strings without a scheme are not: a mistyped URL, or a password in the wrong place, must not name a folder.
-    """
-    if not isinstance(place, os.PathLike) and not (isinstance(place, str) and _PATH.match(place)):
-        return place  # what is no URL is refused where it is looked up, with the URLs that there are
-    try:
-        folder = Path(place).expanduser().absolute().as_posix()
-    except (RuntimeError, TypeError):  # TypeError: a path of bytes
-        raise UriError("a store's path must be of text, and its home directory must be known") from None
-    return f"faiss://{quote(folder if folder.startswith('/') else '/' + folder)}"
 
 
 def open_connection(url: str, *, in_loop: bool = False, **options: Any) -> Connection:
@@ -77,9 +59,6 @@ def open_connection(url: str, *, in_loop: bool = False, **options: Any) -> Conne
 def waits_in_loop(url: str) -> bool:
     """Say whether async callers open this store with `in_loop`. Raises UriError, PluginError."""
     return _find(url)[0].open_in_loop is not None
-
-
-_PATH = re.compile(r"[/~]|\.{1,2}(?:[/\\]|$)|[A-Za-z]:[/\\]")
 
 
 def _find(url: str) -> tuple[StoreKind, plugins.Plugin | None]:

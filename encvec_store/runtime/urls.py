@@ -6,15 +6,29 @@ encoding is that of RFC 3986.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote, urlencode
+from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 from ..errors import UriError
 
-__all__ = ["OPENING", "Url", "database_of_store", "holds_password", "opening_options", "parse", "scrubbed", "shown"]
+__all__ = [
+    "OPENING",
+    "POSTGRESQL",
+    "Url",
+    "as_url",
+    "database_of_store",
+    "folder_of_store",
+    "holds_password",
+    "opening_options",
+    "parse",
+    "scrubbed",
+    "shown",
+]
 
 OPENING = ("index_memory", "reads", "threat", "cache")
 """Options of `connect` that a URL of any store may have. The store itself does not know them."""
@@ -32,6 +46,10 @@ _PAIRS = re.compile(r"(?:\s*\w+\s*=\s*(?:'(?:[^'\\]|\\.)*'|\S*))+\s*")
 """libpq's other form: host=... password=..."""
 _LOCAL = re.compile(r"(?:file|faiss):(?!//[^/.])")
 """URLs of files, which hold no password."""
+_PATH = re.compile(r"[/~]|\.{1,2}(?:[/\\]|$)|[A-Za-z]:[/\\]")
+_SHAPES = "faiss:///absolute/folder, faiss:relative/folder or faiss://./relative/folder"
+POSTGRESQL = ("postgresql", "postgres", "postgresql+psycopg")
+"""Schemes of a store on PostgreSQL."""
 _ADVICE = (
     "the characters @ : / ? # [ ] % and blanks in a user name, a password or a parameter must be percent-encoded"
     " (urllib.parse.quote(password, safe='') does it), and a port must be a number"
@@ -100,6 +118,49 @@ def database_of_store(url: str, known: Collection[str]) -> tuple[str, str]:
     read = parse(url)
     kept = tuple((name, value) for name, value in read.query if name in known)
     return replace(read, query=kept).whole("postgresql"), dict(read.query).get("schema", "encvec")
+
+
+def as_url(place: str | os.PathLike[str]) -> str:
+    """Return the URL of a place: a path names the folder of a `faiss:` store, and anything else is returned as it is.
+
+    Any `Path` is a path. A string is one if it begins with "/", "./", "../", "~" or a drive, or is "." or "..". Other
+    strings without a scheme are not: a mistyped URL, or a password in the wrong place, must not name a folder.
+    """
+    if not isinstance(place, os.PathLike) and not (isinstance(place, str) and _PATH.match(place)):
+        return place  # what is no URL is refused where it is looked up, with the URLs that there are
+    try:
+        folder = Path(place).expanduser().absolute().as_posix()
+    except (RuntimeError, TypeError):  # TypeError: a path of bytes
+        raise UriError("a store's path must be of text, and its home directory must be known") from None
+    return f"faiss://{quote(folder if folder.startswith('/') else '/' + folder)}"
+
+
+def folder_of_store(url: str) -> tuple[Path, list[tuple[str, str]]]:
+    """Split a URL into its folder and the store's own options, as (name, value) texts.
+
+    Raises:
+        UriError: the URL is no `faiss:` URL, has no folder, or gives an option twice.
+    """
+    scheme, _, rest = opening_options(url)[0].partition(":")
+    if scheme != "faiss":
+        raise UriError(f"the URL must begin with 'faiss:', got {shown(url)!r}; write {_SHAPES}")
+    place, _, query = rest.partition("?")
+    folder = unquote(place)
+    if folder.startswith("//"):
+        folder = folder[2:]
+        if not folder.startswith(("/", "./", "../", "~")) and folder not in (".", ".."):
+            raise UriError(f"{shown(url)!r}: a name after '//' would be a host, and there is none; write {_SHAPES}")
+    if re.match(r"/[A-Za-z]:(/|$)", folder):
+        folder = folder[1:]  # faiss:///C:/data
+    if not folder or "\0" in folder:
+        raise UriError(f"{shown(url)!r} names no folder; write {_SHAPES}")
+    options = parse_qsl(query, keep_blank_values=True)
+    if len({name for name, _ in options}) < len(options):
+        raise UriError(f"{shown(url)!r} gives an option twice")
+    try:
+        return Path(folder).expanduser(), options
+    except RuntimeError:
+        raise UriError(f"{shown(url)!r}: the home directory that it names is not known") from None
 
 
 def opening_options(url: str) -> tuple[str, dict[str, Any]]:

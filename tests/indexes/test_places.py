@@ -6,7 +6,7 @@ import pytest
 
 import encvec_store as ev
 from encvec_store import errors
-from encvec_store.indexes.registry import as_url
+from encvec_store.runtime import urls
 
 KEYSET = ev.Keyset.create("memory:")
 
@@ -37,4 +37,4 @@ def test_other_strings_are_no_paths(tmp_path, monkeypatch, given):
 
 @pytest.mark.parametrize("url", ["memory:", "faiss:data", "postgresql://u@h/d", "x+y://h", "C:"])
 def test_a_url_stays_as_it_is(url):
-    assert as_url(url) is url
+    assert urls.as_url(url) is url

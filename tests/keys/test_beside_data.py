@@ -84,6 +84,13 @@ def test_the_folder_holds_a_private_file(tmp_path):
     assert Keyset.open(f"store:{tmp_path}/store", passphrase=SECRET).primary == 1
 
 
+def test_a_folder_is_named_as_in_connect(tmp_path):
+    """Its name is percent-encoded in a URL, and not in a path."""
+    keyset = created(f"faiss:{tmp_path}/a%20store")
+    assert (tmp_path / "a store" / FILE).exists()
+    assert Keyset.open(f"store:{tmp_path}/a store", passphrase=SECRET).root(1) == keyset.root(1)
+
+
 def test_no_secret_is_shown():
     url = "postgresql://app:hidden@127.0.0.1:1/vectors?schema=other&sslpassword=hidden"
     with pytest.raises(KeysetError) as caught:

@@ -10,7 +10,8 @@ from typing import Any
 
 from ...errors import UriError
 from ...runtime.gpus import DEVICES
-from ...storage.sqlite.place import LOCK_TIMEOUT, seconds, split
+from ...runtime.urls import folder_of_store
+from ...storage.sqlite.place import LOCK_TIMEOUT, seconds
 
 __all__ = ["INDEX_KINDS", "STORAGES", "FaissOptions", "parse_url"]
 
@@ -100,7 +101,7 @@ def parse_url(url: str, given: Mapping[str, Any]) -> tuple[Path, FaissOptions]:
     Raises:
         UriError: the URL is no `faiss:` URL or has no folder, or an option is unknown or malformed.
     """
-    folder, texts = split(url)
+    folder, texts = folder_of_store(url)
     known = {option.name: option.default for option in fields(FaissOptions)}
     values: dict[str, Any] = {}
     for name, value in (*texts, *given.items()):

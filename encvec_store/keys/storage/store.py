@@ -7,7 +7,6 @@ have no wrapper by default: one must be named, and none at all is refused.
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 from ...errors import KeysetError, UriError
@@ -19,8 +18,6 @@ __all__ = ["FILE", "TABLE", "FolderStorage", "TableStorage", "beside_data"]
 
 FILE = "keyset.json"
 TABLE = "keyset"
-_POSTGRESQL = ("postgresql", "postgres", "postgresql+psycopg")
-_ADVICE = "store: must be followed by the URL of a store, as in store:postgresql://host/database or store:faiss:folder"
 _NONE = (
     "no keyset in {place}: if a store was written with it, bring it back from a backup, since no other keyset opens"
     " that store; for a new store, create one with `encvec keys create`"
@@ -39,10 +36,8 @@ class FolderStorage(FileStorage):
     wrapper = ""
 
     def __init__(self, rest: str) -> None:
-        folder = rest.removeprefix("faiss:").partition("?")[0].removeprefix("//./")
-        if not folder:
-            raise UriError(_ADVICE)
-        super().__init__(str(Path(folder) / FILE))
+        folder, _ = urls.folder_of_store(urls.as_url(rest))
+        super().__init__((folder / FILE).as_posix())
         self.uri = f"store:{rest}"
 
 
@@ -126,9 +121,4 @@ class TableStorage:
 
 def beside_data(rest: str) -> FolderStorage | TableStorage:
     """Return the storage in the store that a URL names. Raises UriError."""
-    scheme, sign, _ = rest.partition("://")
-    if sign and scheme in _POSTGRESQL:
-        return TableStorage(rest)
-    if rest.startswith(("memory:", "milvus")) or (sign and scheme != "faiss"):
-        raise UriError(_ADVICE)
-    return FolderStorage(rest)
+    return TableStorage(rest) if rest.partition(":")[0] in urls.POSTGRESQL else FolderStorage(rest)

@@ -78,15 +78,16 @@ def stolen(url: str | os.PathLike[str]) -> StoreCopy:
 
     Raises:
         InputError: no such store, or one that is only in memory.
+        UriError: the URL names no folder.
         StoreUnreachableError: the server does not answer, or refuses.
     """
-    url = os.fspath(url)
-    scheme, sign, _ = url.partition(":")
-    if scheme in ("postgresql", "postgres", "postgresql+psycopg"):
+    url = urls.as_url(url)
+    scheme = url.partition(":")[0]
+    if scheme in urls.POSTGRESQL:
         return _from_postgresql(url)
-    if sign and scheme in ("memory", "milvus"):
+    if scheme in ("memory", "milvus"):
         raise InputError(f"a store that can be copied is in a folder or on PostgreSQL, got {scheme}:")
-    folder = Path(url.removeprefix("faiss:").partition("?")[0].removeprefix("//./")).expanduser()
+    folder, _ = urls.folder_of_store(url)
     if not (folder / _SQLITE).is_file():
         raise InputError(f"{folder} must be the folder of a store: it has no {_SQLITE}")
     return _from_folder(folder)

@@ -13,11 +13,12 @@ from sqlalchemy.engine import URL
 from sqlalchemy.pool import NullPool
 
 from ...errors import StoreError, StoreLockedError, StoreUnreachableError
+from ...runtime.urls import folder_of_store
 from ..revisions import VERSION_TABLE, Migrating
 from .connections import PAGE_SIZE
 from .database import FILE_NAME
 from .files import create
-from .place import LOCK_TIMEOUT, seconds, split
+from .place import LOCK_TIMEOUT, seconds
 
 __all__ = ["opened"]
 
@@ -35,7 +36,7 @@ def opened(url: str, *, write: bool) -> Iterator[Migrating]:
         StoreUnreachableError: there is no such folder, or the file cannot be used or belongs to another program.
         StoreLockedError: another process is writing.
     """
-    folder, options = split(url)
+    folder, options = folder_of_store(url)
     timeout = seconds(dict(options).get("lock_timeout", LOCK_TIMEOUT))
     path = folder.absolute() / FILE_NAME
     if not folder.is_dir():

@@ -118,6 +118,13 @@ def test_the_command(store, url, monkeypatch, capsys):
         assert "no attack on vectors has anything to start from" in capsys.readouterr().out
 
 
+def test_a_folder_is_named_as_in_connect(tmp_path):
+    with ev.connect(tmp_path / "a store", keyset=ev.Keyset.create("memory:")) as store:
+        written(store)
+    for place in (tmp_path / "a store", f"faiss:{tmp_path}/a%20store"):
+        assert lines_of(told(stolen(place)))["records"].amount == f"{N}"
+
+
 def test_what_cannot_be_stolen(tmp_path):
     with pytest.raises(InputError, match="is in a folder or on PostgreSQL, got memory:"):
         stolen("memory:")
