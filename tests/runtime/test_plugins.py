@@ -155,7 +155,7 @@ def test_keyset_storages_and_wrappers_of_another_package(install):
     keyset.rotate()
     assert keyset.uri == "shelf:a?wrap=box:k"
     assert Keyset.open(keyset.uri).root(2) == keyset.root(2)
-    with pytest.raises(UriError, match=r"file:, env:, memory:, keyring:, shelf:, got other:"):
+    with pytest.raises(UriError, match=r"file:, env:, memory:, keyring:, store:, shelf:, got other:"):
         Keyset.open("other:a")
     with pytest.raises(UriError, match=r"none, passphrase, .*, box, got 'other'"):
         Keyset.open("shelf:a", wrap="other")
