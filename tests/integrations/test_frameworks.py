@@ -13,7 +13,13 @@ from encvec_store.integrations.calls import Calls
 
 @pytest.mark.parametrize(
     ("module", "package"),
-    [("langchain", "langchain_core"), ("llamaindex", "llama_index"), ("haystack", "haystack"), ("mcp", "mcp")],
+    [
+        ("langchain", "langchain_core"),
+        ("llamaindex", "llama_index"),
+        ("haystack", "haystack"),
+        ("mcp", "mcp"),
+        ("vicinity", "vicinity"),
+    ],
 )
 def test_a_missing_extra_is_named(monkeypatch, module, package):
     for name in [name for name in sys.modules if name.split(".")[0] == package]:
