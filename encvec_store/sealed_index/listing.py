@@ -23,6 +23,7 @@ from .kinds import points_within
 from .lists import Layout, Lists, Numbers, ends_of
 from .ondemand import lists_of
 from .state import Indexed
+from .trial import Trial, parted
 
 __all__ = ["Listing", "listed"]
 
@@ -68,11 +69,14 @@ class Listing:
         version: the key version of the rows.
         memory: bytes that the work may take, beside row numbers.
         layout: how vectors become codes.
+        trial: finds how many lists of a new layout are to be read.
     """
 
-    def __init__(self, opener: Opener, metric: Metric, version: int, memory: int, layout: Layout) -> None:
+    def __init__(
+        self, opener: Opener, metric: Metric, version: int, memory: int, layout: Layout, trial: Trial | None
+    ) -> None:
         self._opener, self._metric, self._version = opener, metric, version
-        self._layout, self._memory = layout, memory
+        self._layout, self._memory, self._trial = layout, memory, trial
         self._nearest = offload(layout.lists, NearestCentroid, layout.centroids)
         self._runs: list[_Run] = []
         self._waiting: list[tuple[Numbered, Bytes]] = []
@@ -81,7 +85,7 @@ class Listing:
 
     def add(self, rows: Rows, vectors: Matrix) -> None:
         """Take n rows, larger than those before, and their vectors."""
-        self._waiting.append(offload(len(rows), self._layout.encoded, vectors, self._nearest))
+        self._waiting.append(offload(len(rows), self._encoded, vectors))
         self._rows.append(rows)
         if sum(codes.nbytes for _, codes in self._waiting) > max(_LEAST, self._memory // _RUN):
             self._store_run()
@@ -100,6 +104,8 @@ class Listing:
                 rows = offload(len(rows), np.sort, rows)
         if not len(rows):
             return None
+        if self._trial is not None:
+            self._layout.probes = offload(self._layout.lists, self._trial.probes)
         temporary = [run.blocks.name for run in self._runs if run.blocks is not None]
         if self._waiting:
             self._runs.append(offload(self._count, self._sorted))
@@ -113,6 +119,12 @@ class Listing:
         if temporary:
             self._opener.records.keep(drop=temporary)
         return rows, made
+
+    def _encoded(self, vectors: Matrix) -> tuple[Numbered, Bytes]:
+        lists, codes = self._layout.encoded(vectors, self._nearest)
+        if self._trial is not None:
+            self._trial.add(vectors, lists)
+        return lists, codes
 
     def _sorted(self) -> _Run:
         lists = np.concatenate([some for some, _ in self._waiting])
@@ -199,6 +211,7 @@ def listed(
         memory: bytes that the work may take.
         like: rows that the part will hold in the end, if they are more.
     """
+    trial = None
     if base is not None:
         layout = lists_of(base).layout
     else:
@@ -207,9 +220,11 @@ def listed(
         sample = sampled(read, expected, points_within(memory, dim))
         if not len(sample):  # deleted a moment ago
             sample = np.zeros((1, sample.shape[1]), np.float32)
+        asked, sample = parted(sample)
         layout = offload(len(sample), Layout.of, metric.name, sample, len(expected))
+        trial = Trial(layout, asked, len(expected))
         del sample
-    making = Listing(opener, metric, version, memory, layout)
+    making = Listing(opener, metric, version, memory, layout, trial)
     for start in range(0, len(rows), PIECE):
         asked = rows[start : start + PIECE]
         found, vectors = read(asked)

@@ -23,14 +23,10 @@ from .faissing import checked, faiss, fill, found_by, measure_of, points_of, wid
 from .graph import Bits, Positions
 from .ivf import quantizer_of, ranges_of
 
-__all__ = ["Layout", "Lists"]
+__all__ = ["FEW", "MANY", "Layout", "Lists"]
 
-_FEW, _MANY = 10, 100
+FEW, MANY = 10, 100
 """Hits for which the number of lists to read is measured."""
-_ASKED, _ENOUGH = 1_000, 0.995
-"""By so many vectors, and so large a share of their exact neighbours."""
-_SPARE = 1.1
-_LEAST = 4
 _PIECE = 65_536
 _LEAF = 4
 
@@ -56,17 +52,15 @@ class Layout:
 
     @classmethod
     def of(cls, metric: str, sample: Matrix, count: int) -> Layout:
-        """Return the layout for `count` vectors like those of the (s, dim) sample, s >= 1."""
+        """Return the layout for `count` vectors like those of the (s, dim) sample, s >= 1. All lists are to be read."""
         dim = sample.shape[1]
         with omp_threads():
             points = points_of(metric, sample, width_of(dim))
             centroids = means_of(metric, points, lists_on_demand(count, len(points)))
             centroids = np.ascontiguousarray(centroids[_along(centroids)])
-            made = cls(metric, dim, centroids, np.zeros(2 * centroids.shape[1], np.float32), np.zeros(2, np.int32))
+            every = np.full(2, len(centroids), np.int32)
             lists = NearestCentroid(centroids)(points)
-            made = cls(metric, dim, centroids, ranges_of("cosine", points - centroids[lists]), made.probes)
-            made.probes = made._measured(points, lists, count)
-        return made
+            return cls(metric, dim, centroids, ranges_of("cosine", points - centroids[lists]), every)
 
     @property
     def code(self) -> int:
@@ -126,27 +120,6 @@ class Layout:
         raw.ntotal = count  # once: it is slow to set
         return raw
 
-    def _measured(self, points: Matrix, lists: npt.NDArray[np.int32], count: int) -> Array:
-        """Return how many lists must be read so that .995 of the neighbours are in them, for few and for many hits.
-
-        It is tried with vectors of the sample. Where the sample is a part of all, neighbours in it lie farther apart.
-        """
-        asked = np.ascontiguousarray(points[:: -(-len(points) // _ASKED)])
-        share = min(1.0, len(points) / max(1, count))
-        order = self.nearest(asked, self.lists)
-        ranks = np.empty_like(order)
-        np.put_along_axis(ranks, order, np.arange(self.lists)[None], axis=1)
-        probes = []
-        for k in (_FEW, _MANY):
-            near = min(len(points), 1 + max(1, math.ceil(k * share)))
-            found = found_by(_exact(self.metric, points), asked, near, None)[0][:, 1:]
-            if not found.size:
-                probes.append(1)
-                continue
-            needed = np.quantile(np.take_along_axis(ranks, lists[found], axis=1), _ENOUGH, method="higher")
-            probes.append(min(self.lists, max(_LEAST, math.ceil(_SPARE * (1 + int(needed))))))
-        return np.array([probes[0], max(probes)], np.int32)
-
 
 class Lists:
     """See `Graph`. What needs codes is in `ondemand`, because it waits for the store."""
@@ -193,7 +166,7 @@ class Lists:
     def effort(self, limit: int) -> int:
         """Return how many lists a search for so many candidates reads."""
         few, many = map(int, self.layout.probes)
-        least, most = self.needs(_FEW), self.needs(_MANY)
+        least, most = self.needs(FEW), self.needs(MANY)
         if limit <= least:
             return few
         if limit >= most:
@@ -237,12 +210,6 @@ def passes(places: Places, mask: Bits) -> npt.NDArray[np.bool_]:
     """Say for each position whether its bit is set."""
     found: npt.NDArray[np.bool_] = ((mask[places >> 3] >> (places & 7).astype(np.uint8)) & 1).astype(np.bool_)
     return found
-
-
-def _exact(metric: str, points: Matrix) -> Any:
-    raw = faiss.IndexFlat(points.shape[1], measure_of(metric))
-    raw.add(points)
-    return raw
 
 
 def _along(centroids: Matrix) -> Positions:

@@ -38,7 +38,7 @@ _QUERY = 64
 _AT_ONCE = 64
 """Blocks of one statement, where all are read."""
 _ROOM = 16 << 20
-"""Bytes of blocks that one search may hold while it runs, even if none may be kept: fewer statements read them."""
+"""Bytes of blocks that a search reads by one statement and compares at once, even if none may be kept."""
 Ranked = tuple[Rows, Costs]
 
 
@@ -153,7 +153,7 @@ def read(
         queries: (q, dim).
         limit: at most so many rows for each query; never fewer, if enough pass.
         allowed: the rows that may be returned; None means all.
-        room: bytes of opened blocks that may be held.
+        room: bytes that opened blocks may take.
 
     Raises:
         MissingSegmentError: blocks are gone. Read the manifest again.
@@ -171,7 +171,7 @@ def read(
         return offload(len(found) + len(queries), _compared, graph, found, vectors, queries, limit)
     search = _Search(graph, queries, limit, chosen, passing)
     for lists in search.rounds():
-        for wave in _waves(graph, lists, max(room, _ROOM)):
+        for wave in _waves(graph, lists, _ROOM):
             pieces = graph.pieces(wave)
             parts = sorted({block for _, block, *_ in pieces})
             opened = index.blocks.get(graph.blocks.name, parts)
@@ -179,7 +179,8 @@ def read(
             if missing:
                 fresh = fetched(opener.records, opener.keyring, graph.blocks, missing)
                 opened |= fresh
-                index.blocks.put(graph.blocks.name, fresh, room)
+                held = 2 * len(parts) * graph.blocks.size  # by this search: blocks, and a copy of their codes
+                index.blocks.put(graph.blocks.name, fresh, max(room // 2, room - held))
                 BUDGET.grow(index)
                 if graph.blocks.version in opener.keyring.dead:  # since a moment ago
                     index.blocks.drop(graph.blocks.name)
