@@ -23,7 +23,7 @@ from .kinds import points_within
 from .lists import Layout, Lists, Numbers, ends_of
 from .ondemand import lists_of
 from .state import Indexed
-from .trial import Trial, parted
+from .trial import ListTrial, parted
 
 __all__ = ["Listing", "listed"]
 
@@ -73,7 +73,7 @@ class Listing:
     """
 
     def __init__(
-        self, opener: Opener, metric: Metric, version: int, memory: int, layout: Layout, trial: Trial | None
+        self, opener: Opener, metric: Metric, version: int, memory: int, layout: Layout, trial: ListTrial | None
     ) -> None:
         self._opener, self._metric, self._version = opener, metric, version
         self._layout, self._memory, self._trial = layout, memory, trial
@@ -222,7 +222,7 @@ def listed(
             sample = np.zeros((1, sample.shape[1]), np.float32)
         asked, sample = parted(sample)
         layout = offload(len(sample), Layout.of, metric.name, sample, len(expected))
-        trial = Trial(layout, asked, len(expected))
+        trial = ListTrial(layout, asked, len(expected))
         del sample
     making = Listing(opener, metric, version, memory, layout, trial)
     for start in range(0, len(rows), PIECE):

@@ -38,7 +38,7 @@ _QUERY = 64
 _AT_ONCE = 64
 """Blocks of one statement, where all are read."""
 _ROOM = 16 << 20
-"""Bytes of blocks that a search reads by one statement and compares at once, even if none may be kept."""
+"""Bytes of blocks that a search reads by one statement, even if none may be kept. It holds them, and their codes."""
 Ranked = tuple[Rows, Costs]
 
 
@@ -171,16 +171,15 @@ def read(
         return offload(len(found) + len(queries), _compared, graph, found, vectors, queries, limit)
     search = _Search(graph, queries, limit, chosen, passing)
     for lists in search.rounds():
-        for wave in _waves(graph, lists, _ROOM):
+        for wave in _waves(graph, lists):
             pieces = graph.pieces(wave)
             parts = sorted({block for _, block, *_ in pieces})
             opened = index.blocks.get(graph.blocks.name, parts)
-            missing = [part for part in parts if part not in opened]
-            if missing:
+            if missing := [part for part in parts if part not in opened]:
                 fresh = fetched(opener.records, opener.keyring, graph.blocks, missing)
                 opened |= fresh
-                held = 2 * len(parts) * graph.blocks.size  # by this search: blocks, and a copy of their codes
-                index.blocks.put(graph.blocks.name, fresh, max(room // 2, room - held))
+                most = max(room // 2, room - 2 * len(parts) * graph.blocks.size)
+                index.blocks.put(graph.blocks.name, fresh, most)
                 BUDGET.grow(index)
                 if graph.blocks.version in opener.keyring.dead:  # since a moment ago
                     index.blocks.drop(graph.blocks.name)
@@ -321,9 +320,9 @@ def _merged(one: Ranked, other: Ranked, limit: int) -> Ranked:
     return positions[order], costs[first[order]]
 
 
-def _waves(graph: Lists, lists: Numbers, room: int) -> Iterator[Numbers]:
-    """Cut lists, whose numbers ascend, so that the blocks of each cut are within `room` bytes; at least a list."""
-    most, each = max(1, room // graph.blocks.size), graph.blocks.each
+def _waves(graph: Lists, lists: Numbers) -> Iterator[Numbers]:
+    """Cut lists, whose numbers ascend, so that one statement reads the blocks of each cut; at least a list."""
+    most, each = max(1, _ROOM // graph.blocks.size), graph.blocks.each
     first, last = graph.ends[lists] // each, np.maximum(graph.ends[lists + 1] - 1, graph.ends[lists]) // each
     before = np.append(-1, np.maximum.accumulate(last)[:-1])
     counts = np.cumsum(np.maximum(last - np.maximum(first, before + 1) + 1, 0))

@@ -12,7 +12,7 @@ from .arrays import Array
 from .faissing import points_of
 from .lists import FEW, MANY, Layout
 
-__all__ = ["Trial", "parted"]
+__all__ = ["ListTrial", "parted"]
 
 _ASKED, _SHARE = 500, 10
 """Vectors that ask: at most so many, and at most one of so many."""
@@ -23,7 +23,7 @@ _LEAST = 4
 _AT_ONCE = 32
 
 
-class Trial:
+class ListTrial:
     """Finds the neighbours of a sample among all vectors that go by, and the lists that they are in.
 
     Neighbours within the sample would not do: of ten million vectors, the nearest one in a sample of 200,000 is about

@@ -6,7 +6,7 @@ import pytest
 
 from encvec_store.sealed_index.clustering import NearestCentroid
 from encvec_store.sealed_index.lists import FEW, Layout
-from encvec_store.sealed_index.trial import Trial, parted
+from encvec_store.sealed_index.trial import ListTrial, parted
 
 COUNT, SAMPLE, DIM = 40_000, 3_000, 32
 
@@ -22,14 +22,13 @@ def test_as_many_lists_as_hold_the_neighbours(metric, seen):
     assert len(asking) == SAMPLE // 10
     layout = Layout.of(metric, sample, COUNT)
     assert layout.probes.tolist() == [layout.lists] * 2
-    nearest, trial = NearestCentroid(layout.centroids), Trial(layout, asking, COUNT)
+    nearest, trial = NearestCentroid(layout.centroids), ListTrial(layout, asking, COUNT)
     lists = np.concatenate([nearest(data[start : start + 4_000]) for start in range(0, COUNT, 4_000)])
     for start in range(0, int(seen * COUNT), 4_000):
         trial.add(data[start : start + 4_000], lists[start : start + 4_000])
     few, many = map(int, trial.probes())
     asked = data[SAMPLE : SAMPLE + 300]
-    distances, costs = faiss.METRIC_INNER_PRODUCT if metric == "ip" else faiss.METRIC_L2, None
-    costs, found = faiss.knn(asked, data, FEW + 1, distances)
+    found = faiss.knn(asked, data, FEW + 1, faiss.METRIC_INNER_PRODUCT if metric == "ip" else faiss.METRIC_L2)[1]
     order = layout.nearest(asked, layout.lists)
 
     def held(probes):
@@ -45,7 +44,7 @@ def test_a_single_vector():
     one = np.ones((1, DIM), np.float32)
     asking, sample = parted(one)
     layout = Layout.of("l2", sample, 1)
-    trial = Trial(layout, asking, 1)
+    trial = ListTrial(layout, asking, 1)
     assert trial.probes().tolist() == [1, 1]
     trial.add(one, np.zeros(1, np.int32))
     assert trial.probes().tolist() == [1, 1]
