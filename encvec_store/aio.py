@@ -264,6 +264,7 @@ def connect(
     reads: str | None = None,
     threat: str | None = None,
     cache: str | PathLike[str] | None = None,
+    names: str | None = None,
     **options: Any,
 ) -> Opening:
     """Open a store for asyncio. Await the result, or use it in an `async with` statement.
@@ -277,13 +278,16 @@ def connect(
         reads: as for `encvec_store.connect`.
         threat: as for `encvec_store.connect`.
         cache: as for `encvec_store.connect`.
+        names: as for `encvec_store.connect`.
         options: those of the store. `pool` is an open `psycopg_pool.AsyncConnectionPool`, `engine` an `AsyncEngine`
             over psycopg 3; neither is ever closed by us.
 
     Raises:
         UriError: the kind of store or an option is unknown.
+        ConfigMismatchError: as for `encvec_store.connect`.
+        AuthenticationError: as for `encvec_store.connect`.
         StoreUnreachableError: the store could not be opened.
     """
     how: dict[str, Any] = {"maintenance": maintenance, "replica": replica, "index_memory": index_memory}
-    how |= {"reads": reads, "threat": threat, "cache": cache}
+    how |= {"reads": reads, "threat": threat, "cache": cache, "names": names}
     return Opening(url, keyset, options, **how)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import weakref
 from collections import OrderedDict
 from dataclasses import replace
 
 from .collection import Shared
 from .engine.session import Session
+from .errors import EncvecError
 from .indexes.protocol import Connection
 from .runtime.forks import Mutex
 from .sealed_index import Index, index_of
@@ -19,6 +21,8 @@ KEPT = 1_000
 """Collections that a store keeps open. Programs that open one for each request find its keys and index again."""
 _LOOKS = 8
 """Collections looked at when there are too many. Those in use stay."""
+
+log = logging.getLogger("encvec_store")
 
 Place = tuple[str, str]
 
@@ -64,6 +68,14 @@ class Openings:
                 else:
                     gone.append(self._held.pop(place)[0])
         return gone
+
+    def close_unused(self) -> None:
+        """Close collections that nobody has used for a long time, if many are open."""
+        for each in self.unused():
+            try:
+                each.close()
+            except EncvecError as error:  # it was dropped, perhaps; the records are stored in any case
+                log.info("an index was not stored when its collection was closed: %s", error)
 
     def clear(self) -> list[Shared]:
         """Take out all collections."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Mapping
+from functools import partial
 from os import PathLike
 from types import TracebackType
 from typing import Any, NoReturn
@@ -15,7 +15,7 @@ from .data.ids import check_name
 from .data.precision import Precision
 from .engine.candidates import Reading, Sources
 from .engine.session import Session
-from .errors import AuthenticationError, CollectionNotFoundError, EncvecError, InputError, StoreClosedError
+from .errors import AuthenticationError, CollectionNotFoundError, InputError, StoreClosedError
 from .indexes.protocol import Connection
 from .indexes.registry import open_connection
 from .keys.keyset import Keyset
@@ -30,12 +30,10 @@ from .schemes.device import device
 from .sealed_index import BUDGET, Indexes
 from .sealing.config import CollectionConfig, check_oversample
 from .sealing.keyring import Keyring
+from .sealing.names import carry, named
 from .storage.protocol import CollectionSpec, Records
 
 __all__ = ["Store", "connect", "open_store"]
-
-
-log = logging.getLogger("encvec_store")
 
 
 def connect(
@@ -48,6 +46,7 @@ def connect(
     reads: str | None = None,
     threat: str | None = None,
     cache: str | PathLike[str] | None = None,
+    names: str | None = None,
     **options: Any,
 ) -> Store:
     """Open a store.
@@ -69,14 +68,18 @@ def connect(
             for: sealed records are fetched once, in a fixed order, and kept sealed in memory, as far as `index_memory`
             allows. Otherwise whole buckets of random rows are read, each once, and kept in `cache`.
         cache: a local folder for sealed buckets that were read. Keep it: without it they are read again.
-        options: options of the store. They, and the four above, can also stand in the URL (`?reads=hits`).
+        names: "sealed" to begin a store in which keyed tokens stand for the names of tenants and collections: only who
+            has the keyset can list them. By default a store stays as it was begun, and a new one keeps names in clear.
+        options: options of the store. They, and the five above, can also stand in the URL (`?reads=hits`).
 
     Raises:
         UriError: unknown kind of store or option.
+        ConfigMismatchError: the store was begun with names in the other way.
+        AuthenticationError: its names are sealed under other keys.
         StoreUnreachableError: it could not be opened.
     """
     how: dict[str, Any] = {"maintenance": maintenance, "replica": replica, "index_memory": index_memory}
-    how |= {"reads": reads, "threat": threat, "cache": cache}
+    how |= {"reads": reads, "threat": threat, "cache": cache, "names": names}
     return open_store(url, keyset, options, **how)
 
 
@@ -87,11 +90,8 @@ def open_store(
     *,
     maintenance: str = "background",
     replica: bool = False,
-    index_memory: int | None = None,
-    reads: str | None = None,
-    threat: str | None = None,
-    cache: str | PathLike[str] | None = None,
     in_loop: bool = False,
+    **given: Any,
 ) -> Store:
     """Do what `connect` does; with `in_loop`, the store waits in an event loop."""
     if not isinstance(keyset, Keyset):
@@ -101,14 +101,17 @@ def open_store(
     if maintenance not in MODES:
         raise InputError(f"maintenance must be one of {', '.join(MODES)}, got {maintenance!r}")
     place, written = opening_options(as_url(url))
-    given = {"index_memory": index_memory, "reads": reads, "threat": threat, "cache": cache}
     dials = {**written, **{name: value for name, value in given.items() if value is not None}}
-    memory = dials.pop("index_memory", None)
+    memory, names = dials.pop("index_memory", None), dials.pop("names", None)
     reading = Reading(**dials)
     if memory is not None:
         BUDGET.set(memory)
     connection = open_connection(place, in_loop=in_loop, **options)
-    return Store(connection, keyset, maintenance=maintenance, replica=replica, reading=reading)
+    try:
+        return Store(connection, keyset, maintenance=maintenance, replica=replica, reading=reading, names=names)
+    except BaseException:
+        connection.store.close()
+        raise
 
 
 class Store:
@@ -122,9 +125,10 @@ class Store:
         maintenance: str = "background",
         replica: bool = False,
         reading: Reading | None = None,
+        names: str | None = None,
     ) -> None:
         self._connection = connection
-        self._records = connection.store
+        self._records = named(connection.store, keyset, names)
         self._keyset = keyset
         self._maintenance = maintenance
         self._replica = replica
@@ -217,7 +221,7 @@ class Store:
         shared.session.config.check_same(dim=dim, **given)
         tell_of_unused(shared.session.config, given, self._connection.ranked_options)
         reseal(shared.session)
-        self._close_unused()
+        self._openings.close_unused()
         return shared, None if oversample is None else check_oversample(oversample)
 
     def _known(self, tenant: str, name: str) -> Shared | None:
@@ -258,14 +262,15 @@ class Store:
             session.index.forget()  # files of an earlier scheme, if its change was interrupted
         indexes = Indexes(session, lambda config: shared_index(session, config, self._connection))
         sources = Sources(session, indexes, self._reading)
-        return created, Shared(session, sources, Lifecycle(session, indexes, self._maintenance))
+        lifecycle = Lifecycle(session, indexes, self._maintenance)
+        return created, Shared(session, sources, lifecycle, partial(carry, self._records))
 
     def _session_of(self, records: Records, keyring: Keyring) -> Session:
         spec = records.spec
         try:
             return Session(records, self._connection.index(records), keyring, replica=self._replica)
         except AuthenticationError:  # perhaps the scheme was changed while we read: then the number of coordinates was
-            again = self._records.open(spec.tenant, spec.name)
+            again = self._records.open(*spec.place)
             if again is None or again.spec.index_dim == spec.index_dim:
                 raise
         return Session(again, self._connection.index(again), keyring, replica=self._replica)
@@ -276,14 +281,6 @@ class Store:
         if shared is not None:
             shared.lifecycle.drop()
             shared.session.index.remove()
-
-    def _close_unused(self) -> None:
-        """Close collections that nobody has used for a long time, if many are open."""
-        for each in self._openings.unused():
-            try:
-                each.close()
-            except EncvecError as error:  # it was dropped, perhaps; the records are stored in any case
-                log.info("an index was not stored when its collection was closed: %s", error)
 
     def collections(self, tenant: str | None = None) -> list[tuple[str, str]]:
         """List the collections as (tenant, name), of all tenants or of one.

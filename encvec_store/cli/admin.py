@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from ..errors import AuthenticationError, KeyUnavailableError
+from ..sealing.names import NAMES
 from ..store import Store, connect
 from .common import (
     KEYS_FILE,
@@ -31,8 +32,15 @@ __all__ = ["chosen", "collections", "drop", "init", "label", "stats", "verify"]
 
 @click.command()
 @click.argument("folder", metavar="[DIR]", default=".", envvar="ENCVEC_DIR", type=click.Path(path_type=Path))
+@click.option(
+    "--names",
+    type=click.Choice(NAMES),
+    default="clear",
+    show_default=True,
+    help="How the store keeps the names of tenants and collections: sealed, only key holders can list them.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def init(folder: Path, as_json: bool) -> None:
+def init(folder: Path, names: str, as_json: bool) -> None:
     """Create a keyset and an empty store in DIR.
 
     The keyset, DIR/keys.json, is wrapped by a passphrase. It is taken from ENCVEC_PASSPHRASE_FILE or
@@ -55,7 +63,7 @@ def init(folder: Path, as_json: bool) -> None:
     place = Place(folder, None, None)
     keyset = create_keyset(place.keys_uri)
     store.mkdir(mode=0o700, exist_ok=True)
-    connect(place.store_url, keyset=keyset).close()
+    connect(place.store_url, keyset=keyset, names=names).close()
     if as_json:
         emit({"dir": str(folder), "keys": keyset.uri, "store": place.store_url})
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..engine.candidates import Sources
@@ -13,6 +14,10 @@ from .texts import Embedder
 __all__ = ["OpenCollection", "Shared"]
 
 
+def _nothing() -> None:
+    pass
+
+
 @dataclass(frozen=True)
 class Shared:
     """What all openings of one collection in a store share."""
@@ -20,6 +25,8 @@ class Shared:
     session: Session
     sources: Sources
     lifecycle: Lifecycle
+    carry: Callable[[], None] = _nothing
+    """Seals what is not of one collection, the name key of its store, under the primary key version."""
 
     def close(self) -> None:
         """Wait for the running job, and store what was built."""
@@ -40,12 +47,12 @@ class OpenCollection:
     @property
     def name(self) -> str:
         """The collection's name."""
-        return self._session.records.spec.name
+        return self._session.records.spec.place[1]
 
     @property
     def tenant(self) -> str:
         """The tenant that owns it; "" if there is none."""
-        return self._session.records.spec.tenant
+        return self._session.records.spec.place[0]
 
     @property
     def dim(self) -> int:

@@ -137,6 +137,7 @@ class Collection(RecordVerbs, SearchVerbs):
         Raises:
             AuthenticationError: records are damaged. All others are sealed anew.
         """
+        self._use.carry()
         return self._lifecycle.rekey(progress)
 
     @observed

@@ -118,7 +118,7 @@ def _settings_for(session: Session, config: CollectionConfig, matrix: Matrix, mo
 
 def counting(session: Session, config: CollectionConfig, n: int) -> CollectionConfig:
     """Return settings with n more encryptions under the primary key version; see `counted`."""
-    return counted(config, session.keyring.primary, n, f"collection {session.records.spec.name!r}")
+    return counted(config, session.keyring.primary, n, f"collection {session.records.spec.called!r}")
 
 
 def warn_of_noise(config: CollectionConfig, matrix: Matrix) -> None:

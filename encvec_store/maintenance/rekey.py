@@ -103,9 +103,7 @@ def _report(session: Session, sealed: int) -> Rekeyed:
     """Return the report of a job that is done."""
     spec, records, primary = session.records.spec, session.records, session.keyring.primary
     left = {str(version): n for version, n in by_version(records.partitions()).items() if version < primary}
-    return Rekeyed(
-        spec.tenant, spec.name, primary, sealed, left, _old_segments(session), records.remains if sealed else ""
-    )
+    return Rekeyed(*spec.place, primary, sealed, left, _old_segments(session), records.remains if sealed else "")
 
 
 def _old_segments(session: Session) -> int:

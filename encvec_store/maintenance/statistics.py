@@ -27,8 +27,8 @@ def statistics(
     config = session.refresh()
     records, index = session.records.stats(), session.index.stats()
     return {
-        "name": session.records.spec.name,
-        "tenant": session.records.spec.tenant,
+        "name": session.records.spec.place[1],
+        "tenant": session.records.spec.place[0],
         "count": session.records.count(),
         "dim": config.dim,
         "metric": config.metric.name,

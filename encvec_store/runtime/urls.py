@@ -30,7 +30,7 @@ __all__ = [
     "shown",
 ]
 
-OPENING = ("index_memory", "reads", "threat", "cache")
+OPENING = ("index_memory", "reads", "threat", "cache", "names")
 """Options of `connect` that a URL of any store may have. The store itself does not know them."""
 
 _URL = re.compile(

@@ -27,6 +27,18 @@ class CollectionSpec:
     """True if index vectors are kept as float16. A store that keeps both alike may not know it when it opens one."""
     ranked: bool = True
     """False if its records never get index vectors, as under `sealed`. Then a server needs no index for it."""
+    clear: tuple[str, str] | None = field(default=None, repr=False)
+    """Tenant and name, if those above are tokens that stand for them. A store never writes these."""
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """Tenant and name as the user knows them."""
+        return self.clear or (self.tenant, self.name)
+
+    @property
+    def called(self) -> str:
+        """The name as the user knows it, for messages."""
+        return self.place[1]
 
 
 @dataclass(frozen=True)

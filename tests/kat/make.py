@@ -23,6 +23,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from encvec_store.crypto.blobs import BlobCipher
 from encvec_store.crypto.envelope import RecordCipher, Stamp, headers
 from encvec_store.crypto.labels import Purpose, derive, encode
+from encvec_store.crypto.names import NameCipher, seal_name_key
 from encvec_store.crypto.prf import Keystream, Pmac
 from encvec_store.crypto.read_cache import ReadCacheCipher
 from encvec_store.crypto.segments import SegmentCipher
@@ -407,6 +408,25 @@ def keysets():
     }
 
 
+def names():
+    """A name key, tokens, and sealed names: the empty tenant, texts of several scripts, and the longest ones."""
+    key = bytes(range(100, 132))
+    cipher = NameCipher(key)
+    places = [("", "faces"), ("acme", "faces"), ("ac", "mefaces"), ("\N{GREEK SMALL LETTER ALPHA}", "\U0001f600")]
+    places.append(("t" * 255, "\N{GREEK SMALL LETTER BETA}" * 127))
+    with fixed_random():
+        return {
+            "root": ROOT.hex(),
+            "version": 3,
+            "key": key.hex(),
+            "sealed_key": seal_name_key(ROOT, 3, key).hex(),
+            "names": [
+                {"place": place, "tokens": cipher.tokens(*place), "sealed": cipher.seal(*place).hex()}
+                for place in places
+            ],
+        }
+
+
 MAKERS = {
     "labels.json": labels,
     "cells.json": cells,
@@ -422,6 +442,7 @@ MAKERS = {
     "column.json": column,
     "index.json": index,
     "cache.json": cache,
+    "names.json": names,
 }
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from encvec_store.crypto.blobs import BlobCipher
 from encvec_store.crypto.envelope import RecordCipher
+from encvec_store.crypto.names import NameCipher, name_key_version, open_name_key
 from encvec_store.crypto.read_cache import ReadCacheCipher
 from encvec_store.crypto.segments import SegmentCipher
 from encvec_store.data.precision import Precision
@@ -51,7 +52,7 @@ def as_json(value):
 
 @pytest.mark.parametrize(
     "name",
-    ["labels", "tokens", "ids", "envelopes", "half", "index", "cache", "keysets"],
+    ["labels", "tokens", "ids", "envelopes", "half", "index", "cache", "keysets", "names"],
 )
 def test_written_the_same_again(name):
     assert as_json(make.MAKERS[f"{name}.json"]()) == stored(f"{name}.json")
@@ -113,6 +114,17 @@ def test_cells(device):
             np.testing.assert_allclose(one.pop(name), two.pop(name), rtol=0, atol=1e-5)
         assert as_json(one) == two
     assert now == then
+
+
+def test_names_open():
+    then = stored("names.json")
+    sealed, root = bytes.fromhex(then["sealed_key"]), bytes.fromhex(then["root"])
+    assert name_key_version(sealed) == then["version"]
+    key = open_name_key(root, sealed)
+    assert key.hex() == then["key"]
+    for entry in then["names"]:
+        found = NameCipher(key).open(tuple(entry["tokens"]), bytes.fromhex(entry["sealed"]))
+        assert list(found) == entry["place"]
 
 
 def test_ids_open():

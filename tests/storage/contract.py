@@ -13,9 +13,10 @@ from tests.kits.records import CONFIG, DIM, SPEC, WIDTH, batch, content, kept, o
 from tests.storage.blobs import BlobsContract
 from tests.storage.changes import ChangesContract
 from tests.storage.frozen import FrozenContract
+from tests.storage.names import NamesContract
 
 
-class RecordsContract(BlobsContract, ChangesContract, FrozenContract):
+class RecordsContract(BlobsContract, ChangesContract, FrozenContract, NamesContract):
     """Subclasses define the fixture `fresh`.
 
     It is a function that returns a context manager of an empty place: a function that opens a store there, as another

@@ -74,7 +74,7 @@ class Cache:
             except _DAMAGE as error:
                 if self._read_manifest() != text:
                     continue  # another process saved meanwhile, and removed these files
-                name, why = self._spec.name, f"{type(error).__name__}: {error}"
+                name, why = self._spec.called, f"{type(error).__name__}: {error}"
                 _log.warning("the cached index of collection %r is not used, it will be rebuilt: %s", name, why)
                 return None
             if loaded is None:
@@ -91,7 +91,7 @@ class Cache:
             for folder in (self.folder.parent, self.folder):
                 folder.mkdir(mode=0o700, exist_ok=True)
             if not self._lock.acquire():
-                _log.info("collection %r: another process saves the index", self._spec.name)
+                _log.info("collection %r: another process saves the index", self._spec.called)
                 return None
             if self._read_manifest() != self._ours:
                 self._ours = None  # another process has saved since, so the files have other ordinals
@@ -141,7 +141,7 @@ class Cache:
             (self.folder / _MANIFEST).unlink(missing_ok=True)
             self._clean({"partitions": {}})
         except OSError as error:
-            _log.warning("the index of collection %r was not removed: %s", self._spec.name, error.strerror)
+            _log.warning("the index of collection %r was not removed: %s", self._spec.called, error.strerror)
 
     def remove(self) -> None:
         """Delete the folder."""
@@ -228,7 +228,7 @@ class Cache:
             partition.entry["envelopes"] = {"name": path.name, "count": n}
 
     def _failed(self, error: Exception) -> None:
-        _log.warning("the index of collection %r was not saved: %s", self._spec.name, error)
+        _log.warning("the index of collection %r was not saved: %s", self._spec.called, error)
 
     def _clean(self, document: dict[str, Any]) -> None:
         keep = {_MANIFEST, _LOCK}
@@ -294,7 +294,7 @@ class Cache:
         options = self._options
         other = entry["storage"] != options.storage_for(entry["kind"])
         if other or (entry["kind"] == "hnsw" and entry["m"] != options.m):
-            _log.info("collection %r: index options have changed, the index is rebuilt", self._spec.name)
+            _log.info("collection %r: index options have changed, the index is rebuilt", self._spec.called)
             return partition
         with reading(self.folder, entry["index"]) as read:
             ann = AnnIndex.read(read, entry["kind"], entry["storage"], entry["m"])
@@ -306,7 +306,7 @@ class Cache:
                 path = self.folder / entry["envelopes"]["name"]
                 partition.file = EnvelopeFile(path, entry["envelopes"]["count"], self._spec.envelope_size)
             except (OSError, ValueError) as error:  # the index can be used without them
-                _log.warning("collection %r: mapped vectors are not used: %s", self._spec.name, error)
+                _log.warning("collection %r: mapped vectors are not used: %s", self._spec.called, error)
         return partition
 
     def _load_rows(self, entry: dict[str, Any], n: int) -> tuple[RowRuns, npt.NDArray[np.bool_]]:

@@ -116,7 +116,7 @@ class Searcher:
                 "collection %r: its %s index gave fewer candidates than asked for, so all records were compared:"
                 " no answer is lost, but that is slow (told once; stats() counts them as short). Raise %s, or filter"
                 " on fields that select fewer records",
-                self._records.spec.name,
+                self._records.spec.called,
                 state.kind,
                 "probes" if state.kind == "ivfflat" else "ef_search",  # bit is a graph too
             )
@@ -196,7 +196,7 @@ class Searcher:
             self._warned = True
             log.warning(
                 "collection %r has %d records and no index, so searches compare them all: call flush() to build it",
-                self._records.spec.name,
+                self._records.spec.called,
                 state.records,
             )
         return self._states.get(partition)
@@ -207,7 +207,7 @@ class Searcher:
             self.build(partition)
         except StoreError as error:
             self._build_after = time.monotonic() + _BUILD_AGAIN
-            log.warning("searches of collection %r compare all records: %s", self._records.spec.name, error)
+            log.warning("searches of collection %r compare all records: %s", self._records.spec.called, error)
 
     def _narrow_limit(self, records: int, limit: int) -> int:
         """Return how many passing records are still cheaper to list and compare than a filtered walk of the graph."""

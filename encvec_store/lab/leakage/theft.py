@@ -28,6 +28,8 @@ __all__ = ["StoreCopy", "Telling", "compared", "stolen", "told"]
 Columns = dict[str, list[Any]]
 _SQLITE = "records.sqlite3"
 _TABLES = ("meta", "collections", "records", "vectors", "index_vectors", "terms", "partitions", "blobs", "changes")
+_NAME_KEY = "name_key"
+"""A table that only a store has whose names are sealed."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Telling:
     """One thing that a copy tells."""
 
     collection: str
-    """`tenant/name` as it stands in clear; empty for what is not of one collection."""
+    """`tenant/name` as it stands there; empty for what is not of one collection."""
     what: str
     amount: str
     tells: str
@@ -97,6 +99,8 @@ def _from_folder(folder: Path) -> StoreCopy:
     files = {file.name: (file.stat().st_size, file.stat().st_mtime) for file in sorted(folder.iterdir())}
     with sqlite3.connect(f"file:{folder / _SQLITE}?mode=ro", uri=True) as connection:
         tables = {name: _columns(connection.execute(f'SELECT * FROM "{name}"')) for name in _TABLES}  # noqa: S608
+        if connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", [_NAME_KEY]).fetchone():
+            tables[_NAME_KEY] = _columns(connection.execute(f'SELECT * FROM "{_NAME_KEY}"'))  # noqa: S608
         free = connection.execute("PRAGMA freelist_count").fetchone()[0]
         free *= connection.execute("PRAGMA page_size").fetchone()[0]
     connection.close()
@@ -191,7 +195,10 @@ def told(copy: StoreCopy) -> list[Telling]:
 def _of_collection(copy: StoreCopy, number: int) -> Iterator[tuple[str, str, str]]:
     records, blobs = copy.rows_of("records", number), copy.rows_of("blobs", number)
     rows = records.get("row", [])
-    yield "name of collection and tenant", "in clear", "whose data it is, and what for, as you named it"
+    if _NAME_KEY in copy.tables:
+        yield "name of collection and tenant", "a token", "nothing: only which collections are of one tenant"
+    else:
+        yield "name of collection and tenant", "in clear", "whose data it is, and what for, as you named it"
     yield "records", f"{len(rows):,}", "how many there are"
     sizes = Counter(len(cell) for cell in records.get("payload", []) if cell is not None)
     if sizes:

@@ -161,7 +161,7 @@ class RecordsReader:
 
     def gone(self) -> CollectionNotFoundError:
         """Return the error for a collection that was dropped."""
-        return CollectionNotFoundError(f"collection {self.spec.name!r} was dropped")
+        return CollectionNotFoundError(f"collection {self.spec.called!r} was dropped")
 
     def count(self) -> int:
         """Count all records."""

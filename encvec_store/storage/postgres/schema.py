@@ -166,7 +166,7 @@ def create_content(
         raise InputError(f"an index vector must have at most {_MOST_DIM} coordinates, got {index_dim}")
     names, ranked = server.names, spec.ranked or index_dim > 0
     if ranked:
-        server.require(cursor, source, spec.name)
+        server.require(cursor, source, spec.called)
     column, type_, _ = kept(spec.half)
     vector: Composable = SQL("")
     check: Composable = SQL("")

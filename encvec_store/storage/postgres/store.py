@@ -10,7 +10,9 @@ import psycopg
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
 from ...errors import CollectionNotFoundError, InputError, StoreUnreachableError
+from ..names import check_kind_of_names
 from ..protocol import CollectionSpec
+from . import sealed_names
 from .connections import Connections
 from .driver import Blocking
 from .faults import explained, queued
@@ -128,7 +130,7 @@ class PostgresStore:
             self._server.check(self._source.place, name)
         return records
 
-    def create(self, spec: CollectionSpec, config: bytes) -> PostgresRecords:
+    def create(self, spec: CollectionSpec, config: bytes, sealed_name: bytes | None = None) -> PostgresRecords:
         """Create a collection, or open the one that another process created meanwhile."""
         with self._of(spec.tenant).write() as cursor, queued(self._source.place):
             content = next_content(cursor, self._names)
@@ -136,7 +138,8 @@ class PostgresStore:
                 self._names.sql(
                     "INSERT INTO {collections} (tenant, name, index_dim, envelope_size, config, generation, next_row,"
                     " purged, content, stamp) VALUES (%s, %s, %s, %s, %b, 1, 1, 1, %s, %s::int8)"
-                    " ON CONFLICT (tenant, name) DO NOTHING RETURNING id"
+                    " ON CONFLICT (tenant, name) DO NOTHING RETURNING id, {sealed}",
+                    sealed=self._names.part(sealed_names.THERE),
                 ),
                 (
                     *(spec.tenant, spec.name, spec.index_dim, spec.envelope_size, config),
@@ -144,11 +147,13 @@ class PostgresStore:
                 ),
             ).fetchone()
             if made is not None:
+                check_kind_of_names(self._source.place, sealed=made[1], given=sealed_name is not None)
+                sealed_names.insert_name(cursor, self._names, made[0], sealed_name)
                 create_content(cursor, self._source, self._server, content, spec, spec.index_dim)
                 attach_content(cursor, self._names, content)
         collection = self.open(spec.tenant, spec.name)
         if collection is None:
-            raise CollectionNotFoundError(f"collection {spec.name!r} was dropped by another process")
+            raise CollectionNotFoundError(f"collection {spec.called!r} was dropped by another process")
         return collection
 
     def drop(self, tenant: str, name: str) -> bool:
@@ -160,6 +165,28 @@ class PostgresStore:
                 return False
             drop_content(cursor, self._names, gone[0])
         return True
+
+    def name_key(self) -> bytes | None:
+        """Return the sealed name key; None if names are in clear."""
+        try:
+            return self._source.read(lambda cursor: sealed_names.read_key(cursor, self._names))
+        except psycopg.Error as error:
+            raise explained(error, "read", self._source.place) from None
+
+    def keep_name_key(self, sealed: bytes, expect: bytes | None = None) -> bool:
+        """Store the sealed name key, if the one that is stored is as expected."""
+        with self._source.write() as cursor, queued(self._source.place):
+            return sealed_names.keep_key(cursor, self._names, self._source.place, sealed, expect)
+
+    def named(self, tenant: str | None = None) -> list[tuple[str, str, bytes]]:
+        """List (tenant, name, sealed name). Raises InputError as `collections` does."""
+        if tenant is None:
+            self._see_all()
+        where = b"" if tenant is None else b" WHERE tenant = %s"
+        found = self._read(
+            self._names.sql(sealed_names.LISTED) + where, () if tenant is None else (tenant,), tenant or ""
+        )
+        return [(owner, name, bytes(sealed)) for owner, name, sealed in found]
 
     def close(self) -> None:
         """Close our own connections; a caller's pool or engine stays as it is. Idempotent."""

@@ -23,6 +23,7 @@ from ..revisions import VERSION_TABLE, judge
 from ..values import integer
 from .connections import CACHE, WAL, ConnectionPool, SqliteFile
 from .files import create
+from .place import NAME_KEY
 
 __all__ = ["FILE_NAME", "OF_A_RECORD", "Database", "first_free"]
 
@@ -280,7 +281,7 @@ class Database:
         with self._cursor() as cursor:
             tables = cursor.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
         names = {name for (name,) in tables if not name.startswith("sqlite_")}
-        if not names - {VERSION_TABLE} and not self.read_only:  # new, or downgraded to nothing
+        if not names - {VERSION_TABLE, NAME_KEY} and not self.read_only:  # new, or downgraded to nothing
             from .creating import create_tables  # loads SQLAlchemy, which takes longer than all the rest of an opening
 
             create_tables(self._connections.connect)

@@ -1,4 +1,4 @@
-"""The options of a `faiss:` URL that stores share."""
+"""What the parts of a store in a folder share: options of its URL, and the name of a table."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from typing import Any
 
 from ...errors import UriError
 
-__all__ = ["LOCK_TIMEOUT", "seconds"]
+__all__ = ["LOCK_TIMEOUT", "NAME_KEY", "seconds"]
 
+NAME_KEY = "name_key"
+"""The table that only a store with sealed names has."""
 LOCK_TIMEOUT = 5.0
 """Seconds to wait for another writer, unless the URL says otherwise."""
 _LONGEST = 86_400

@@ -324,7 +324,7 @@ class SqliteRecords(blob_table.SqliteBlobs):
         self._database.fold()
 
     def _writer(self, cursor: sqlite3.Cursor, under: bytes | None = None) -> SqliteWriter:
-        return SqliteWriter(self._database, cursor, self.collection, self.spec.name, under)
+        return SqliteWriter(self._database, cursor, self.collection, self.spec.called, under)
 
     def _index_dim(self, cursor: sqlite3.Cursor) -> int:
         return integer(self._of_collection(cursor, "index_dim")[0], "a number of coordinates", most=WIDTH)
@@ -333,7 +333,7 @@ class SqliteRecords(blob_table.SqliteBlobs):
         sql = f"SELECT {columns} FROM collections WHERE id = ?"  # noqa: S608
         found: tuple[Any, ...] | None = cursor.execute(sql, (self.collection,)).fetchone()
         if found is None:
-            raise CollectionNotFoundError(f"collection {self.spec.name!r} was dropped by another process")
+            raise CollectionNotFoundError(f"collection {self.spec.called!r} was dropped by another process")
         return found
 
     def _fetch(self, cursor: sqlite3.Cursor, select: str, rows: Rows) -> tuple[Rows, list[bytes]]:

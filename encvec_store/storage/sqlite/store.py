@@ -8,6 +8,7 @@ from pathlib import Path
 from ...errors import CollectionNotFoundError
 from ..protocol import CollectionSpec
 from ..values import WIDTH, integer, text
+from . import names
 from .database import Database
 from .place import LOCK_TIMEOUT
 from .records import SqliteRecords
@@ -60,19 +61,37 @@ class SqliteStore:
         index_dim, envelope_size = (integer(size, "a size of a collection", most=WIDTH) for size in sizes)
         return SqliteRecords(self._database, number, CollectionSpec(tenant, name, index_dim, envelope_size))
 
-    def create(self, spec: CollectionSpec, config: bytes) -> SqliteRecords:
+    def create(self, spec: CollectionSpec, config: bytes, sealed_name: bytes | None = None) -> SqliteRecords:
         """Create a collection, or open it if another process has just created it."""
         with self._database.write() as cursor:
-            cursor.execute(
+            names.check(cursor, self.url, sealed_name)
+            made = cursor.execute(
                 "INSERT OR IGNORE INTO collections"
                 " (tenant, name, index_dim, envelope_size, config, generation, stamp, purged_generation, content)"
                 " VALUES (?, ?, ?, ?, ?, 1, 0, 1, 1)",
                 (spec.tenant, spec.name, spec.index_dim, spec.envelope_size, config),
             )
-        made = self.open(spec.tenant, spec.name)
-        if made is None:
-            raise CollectionNotFoundError(f"collection {spec.name!r} was dropped by another process")
-        return made
+            if made.rowcount == 1 and made.lastrowid is not None:
+                names.name(cursor, made.lastrowid, sealed_name)
+        found = self.open(spec.tenant, spec.name)
+        if found is None:
+            raise CollectionNotFoundError(f"collection {spec.called!r} was dropped by another process")
+        return found
+
+    def name_key(self) -> bytes | None:
+        """Return the sealed name key; None if names are in clear."""
+        with self._database.read() as cursor:
+            return names.key(cursor)
+
+    def keep_name_key(self, sealed: bytes, expect: bytes | None = None) -> bool:
+        """Store the sealed name key, if the one that is stored is as expected."""
+        with self._database.write() as cursor:
+            return names.keep(cursor, self.url, sealed, expect)
+
+    def named(self, tenant: str | None = None) -> list[tuple[str, str, bytes]]:
+        """List (tenant, name, sealed name)."""
+        with self._database.read() as cursor:
+            return names.listed(cursor, tenant)
 
     def drop(self, tenant: str, name: str) -> bool:
         """Delete a collection and everything in it. Returns False if there is none."""
