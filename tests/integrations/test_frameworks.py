@@ -19,6 +19,7 @@ from encvec_store.integrations.calls import Calls
         ("haystack", "haystack"),
         ("mcp", "mcp"),
         ("vicinity", "vicinity"),
+        ("django", "django"),
     ],
 )
 def test_a_missing_extra_is_named(monkeypatch, module, package):

@@ -33,7 +33,7 @@ from encvec_store.data.precision import Precision
 from encvec_store.data.records import encode_payload
 from encvec_store.engine.hidden import buckets
 from encvec_store.engine.hidden.cache import Follows
-from encvec_store.integrations.sqlalchemy.cipher import ColumnCipher
+from encvec_store.integrations.cipher import ColumnCipher
 from encvec_store.keys import StoredKeyset
 from encvec_store.keys.keyset import Keyset, KeyState, KeyVersion
 from encvec_store.schemes import scheme

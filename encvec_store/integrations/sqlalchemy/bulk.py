@@ -12,7 +12,7 @@ from sqlalchemy.orm import Mapper
 from sqlalchemy.sql.elements import ClauseElement, ColumnElement
 
 from ...errors import InputError
-from .cipher import plain_array
+from ..cipher import plain_array
 from .columns import column_of, encrypted_columns, table_of
 from .context import Bind, connection_of
 from .copying import BYTEA, can_copy, copied, copy

@@ -18,14 +18,14 @@ from sqlalchemy.sql.elements import ColumnElement
 from sqlalchemy.types import NullType, TypeDecorator, TypeEngine
 
 from ...errors import InputError
+from ..cipher import identity_text
 from .errors import unwrapped
 
-__all__ = ["check_key", "identity_expression", "identity_of", "namer", "shown"]
+__all__ = ["check_key", "identity_expression", "identity_of", "namer"]
 
 _INTEGERS = {types.Integer, types.INTEGER, types.SmallInteger, types.SMALLINT, types.BigInteger, types.BIGINT}
 _STRINGS = {types.String, types.VARCHAR, types.Text, types.TEXT, types.Unicode, types.UnicodeText}
 _UUIDS = {types.Uuid, types.UUID, PGUuid}
-_SHOWN = 80
 
 
 def _proven(kind: TypeEngine[Any]) -> TypeEngine[Any] | None:
@@ -90,8 +90,8 @@ def namer(table: Table) -> Callable[[Callable[[Column[Any]], Any]], str | None]:
             text = _text(column, kind, value(column))
             if text is None:
                 return None
-            parts.append(f"{len(text)}:{text}")
-        return ",".join(parts) or None
+            parts.append(text)
+        return identity_text(parts) or None
 
     return identity
 
@@ -118,16 +118,3 @@ def identity_expression(table: Table, keys: Sequence[Any]) -> ColumnElement[Any]
         pieces += [literal_column("','")] if pieces else []
         pieces += [func.length(text), literal_column("':'"), text]
     return func.concat(*pieces, type_=Text()) if pieces else None
-
-
-def shown(identity: str) -> str:
-    """Return an identity as an error message shows it: the values of the key, cut where they are long."""
-    parts, rest = [], identity
-    while rest:
-        length, _, rest = rest.partition(":")
-        if not length.isdecimal():
-            break
-        parts.append(rest[: int(length)])
-        rest = rest[int(length) + 1 :]
-    text = ", ".join(parts)
-    return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "...")

@@ -15,7 +15,7 @@ from sqlalchemy.orm.attributes import flag_modified, set_attribute, set_committe
 from sqlalchemy.sql.elements import ClauseElement
 
 from ...errors import InputError
-from .cipher import plain_array
+from ..cipher import plain_array
 from .columns import encrypted_columns
 from .identity import check_key, identity_of
 from .ranked import SUFFIX, RankedVector

@@ -20,8 +20,8 @@ from ...runtime.concurrency import offload
 from ...sealed_index import BUDGET, Listed, Snapshot
 from ...sealing.config import check_k
 from ...storage.protocol import BUSY
+from ..cipher import plain_array
 from .building import build_soon
-from .cipher import plain_array
 from .columns import column_of
 from .context import Bind, connection_of
 from .incarnations import commits_each

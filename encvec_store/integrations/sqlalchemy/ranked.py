@@ -32,7 +32,7 @@ from sqlalchemy.sql.elements import ColumnElement, Label
 from ...data.arrays import Matrix
 from ...errors import EncvecError, InputError, MetricError
 from ...sealing.config import CollectionConfig
-from .cipher import plain_array
+from ..cipher import plain_array
 from .errors import unwrapped
 from .identity import check_key, identity_expression, identity_of
 from .types import OPERATORS, EncryptedVector, named

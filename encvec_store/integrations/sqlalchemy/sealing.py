@@ -15,7 +15,7 @@ from sqlalchemy.dialects.postgresql.dml import OnConflictDoUpdate
 from sqlalchemy.sql.elements import BindParameter, Cast, ClauseElement, Null, TypeCoerce
 
 from ...errors import EncvecError, ShapeError
-from .cipher import plain_array
+from ..cipher import plain_array
 from .errors import unwrapped
 from .identity import namer
 from .types import EncryptedVector

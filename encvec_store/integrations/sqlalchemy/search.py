@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql.elements import ColumnElement
 
 from ...errors import InputError
-from .cipher import BOUND, plain_array
+from ..cipher import BOUND, plain_array
 from .columns import column_of, ranked_kind
 from .context import Bind, connection_of
 from .identity import namer

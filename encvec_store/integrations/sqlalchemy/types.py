@@ -35,7 +35,7 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 from ...data.arrays import Matrix
 from ...errors import InputError, NormError, SchemeError
 from ...sealing.config import CollectionConfig
-from .cipher import ColumnCipher, KeysetSource
+from ..cipher import ColumnCipher, KeysetSource
 from .companions import INCARNATION_NAME, Companions, declared
 from .errors import unwrapped
 from .identity import check_key, identity_expression

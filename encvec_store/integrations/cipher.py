@@ -1,4 +1,4 @@
-"""The cipher of one mapped column: from vectors to index vectors and envelopes, and back.
+"""The cipher of one mapped column, of SQLAlchemy or Django: from vectors to index vectors and envelopes, and back.
 
 Each column has its own root key, derived from the keyset's; from there its keys are made as those of a collection. A
 sealed column has an incarnation, as a collection has; a pair has none. The record header is authenticated, and its name
@@ -16,23 +16,23 @@ from typing import Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from ...crypto.envelope import INCARNATION, NAME_KIND, TOKEN, envelope_size, key_versions
-from ...crypto.labels import Purpose, derive
-from ...data.arrays import Bytes, Matrix
-from ...data.metrics import as_vectors
-from ...errors import AuthenticationError, ShapeError
-from ...keys.keyset import Keyset, KeyVersion
-from ...keys.lifetime import KeyHolder
-from ...runtime.forks import Mutex
-from ...sealing.config import CollectionConfig
-from ...sealing.keyring import Keyring
-from .identity import shown
+from ..crypto.envelope import INCARNATION, NAME_KIND, TOKEN, envelope_size, key_versions
+from ..crypto.labels import Purpose, derive
+from ..data.arrays import Bytes, Matrix
+from ..data.metrics import as_vectors
+from ..errors import AuthenticationError, ShapeError
+from ..keys.keyset import Keyset, KeyVersion
+from ..keys.lifetime import KeyHolder
+from ..runtime.forks import Mutex
+from ..sealing.config import CollectionConfig
+from ..sealing.keyring import Keyring
 
-__all__ = ["BOUND", "FREE", "ColumnCipher", "KeysetSource", "plain_array"]
+__all__ = ["BOUND", "FREE", "ColumnCipher", "KeysetSource", "identity_text", "plain_array", "shown"]
 
 KeysetSource = Keyset | Callable[[], Keyset]
 
 BOUND, FREE = 1, 2
+_SHOWN = 80
 _LIVES = 64
 """Keyrings that are kept, one for each incarnation."""
 
@@ -250,3 +250,21 @@ def plain_array(value: Any, name: str) -> npt.NDArray[Any]:
 
 def _refuse() -> NoReturn:
     raise AuthenticationError("a record could not be authenticated")
+
+
+def identity_text(parts: Sequence[str]) -> str:
+    """Return the identity of a row: the texts of its key columns, each after its length."""
+    return ",".join(f"{len(text)}:{text}" for text in parts)
+
+
+def shown(identity: str) -> str:
+    """Return an identity as an error message shows it: the values of the key, cut where they are long."""
+    parts, rest = [], identity
+    while rest:
+        length, _, rest = rest.partition(":")
+        if not length.isdecimal():
+            break
+        parts.append(rest[: int(length)])
+        rest = rest[int(length) + 1 :]
+    text = ", ".join(parts)
+    return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "...")

@@ -1,0 +1,1 @@
+"""A Django app with encrypted vectors, for the tests of the field."""
