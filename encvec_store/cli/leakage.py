@@ -39,7 +39,9 @@ __all__ = ["leakage"]
     "--pairs", type=click.IntRange(1), multiple=True, help="Known pairs, for attacks that need them; again for more."
 )
 @click.option("--probes", is_flag=True, help="Also ask what leaks beside names: linkage of two keys, membership, ...")
-@click.option("--labels", metavar="FILE", help="npy: a label of each vector of --data, then of --corpus; for --probes.")
+@click.option(
+    "--labels", metavar="FILE", help="npy: a class of each vector of --data, then of --corpus, as a field shows it."
+)
 @click.option("--people", is_flag=True, help="The labels tell who is shown, not what a text is about.")
 @click.option("-k", "--dims", type=click.IntRange(2), help="Dimensions of a sketch [default: a collection's].")
 @click.option("--cells", type=click.IntRange(1), help="Parts of a collection, each under a rotation of its own.")
@@ -90,6 +92,9 @@ def leakage(
     ones unordered (same), or these among others (superset). The worst row of each subject is printed, with chance and
     with the recall@10 that the owner gets from the same ciphertexts. Controls (plain, public-constant, shuffle, haar,
     and sketches with one step wrong) must break: a test that they pass is no test.
+
+    Some attacks use what stands beside index vectors in a store: the classes that a plain or blind field shows (with
+    --labels), the order of writes, several snapshots. Sizes of payloads are tried in Python (Experiment.sizes_shown).
 
     With --view, or --store and nothing to attack, it reads the store as a thief does, without a key, and says what
     that tells: counts, sizes, order, tokens, index vectors, what deleted records left behind.
@@ -173,8 +178,8 @@ def _check(
         for option, value in {**given, "--beta": choices["beta"]}.items():
             if value not in (None, (), False):
                 raise click.UsageError(f"{option} does not go with --collection: it is attacked as it is stored")
-    if not probes and (labels is not None or people):
-        raise click.UsageError("--labels and --people go with --probes")
+    if people and not probes:
+        raise click.UsageError("--people goes with --probes")
     if people and labels is None:
         raise click.UsageError("--people goes with --labels")
 
@@ -254,7 +259,7 @@ def _line(row: dict[str, Any]) -> list[Any]:
     return [
         row["subject"],
         row["n"],
-        row["adversary"],
+        "+".join(row[name] for name in ("adversary", "beside") if name in row),
         row["pairs"],
         ", ".join(row[name] for name in ("attack", "view", "cells") if name in row),
         *(round(100 * value, 2) for value in share),

@@ -42,7 +42,11 @@ def of_vectors(
     sizes, settings = _settings(choices, len(victim))
     subjects = _subjects(choices, sample, max(sizes))
     name = Path(data).stem if data else "built-in"
-    return Experiment(victim, others, subjects, sizes=sizes, name=name, profile=sample, **settings), known
+    classes = None if known is None else known.labels
+    return (
+        Experiment(victim, others, subjects, sizes=sizes, name=name, profile=sample, labels=classes, **settings),
+        known,
+    )
 
 
 def of_collection(target: Collection, corpus: str | None, choices: dict[str, Any]) -> Experiment | None:
@@ -87,7 +91,7 @@ def _settings(choices: dict[str, Any], records: int) -> tuple[tuple[int, ...], d
         sizes, trials = sizes or (min(_QUICK, records),), 1
         attacks = attacks or list(_QUICK_ATTACKS)
     if attacks is None and not pairs:
-        attacks = [name for name, attack in ATTACKS.items() if attack.holds == "corpus"]
+        attacks = [name for name, attack in ATTACKS.items() if attack.holds != "pairs"]
     sizes = sizes or tuple(n for n in _SIZES if n <= records) or (records,)
     given = {"attacks": attacks, "keys": trials, "adversaries": choices["adversaries"], "pairs": pairs or (50,)}
     return sizes, given

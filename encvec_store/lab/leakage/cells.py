@@ -63,7 +63,7 @@ def parts(way: str, case: Case, cells: Cells, sorts: Callable[[Matrix], Cells] |
     if way == "told":
         return [] if sorts is None else list(_told(case, cells, sorts))
     if way == "each":
-        return [Part(_only(case, rows), rows, np.arange(len(rows)), everything) for _, rows in _members(cells)]
+        return [Part(case.only(rows), rows, np.arange(len(rows)), everything) for _, rows in _members(cells)]
     home = cells[case.pairs[0]]
     found = []
     for cell, rows in _members(cells):
@@ -73,16 +73,12 @@ def parts(way: str, case: Case, cells: Cells, sorts: Callable[[Matrix], Cells] |
         others = np.setdiff1d(rows, case.pairs)
         stacked = np.concatenate([case.pairs, others])
         known = np.arange(len(case.pairs))
-        found.append(Part(_only(case, stacked, known), stacked, np.arange(len(known), len(stacked)), everything))
+        found.append(Part(case.only(stacked, known), stacked, np.arange(len(known), len(stacked)), everything))
     return found
 
 
 def _members(cells: Cells) -> Iterator[tuple[int, Indices]]:
     yield from ((int(cell), np.flatnonzero(cells == cell)) for cell in np.unique(cells))
-
-
-def _only(case: Case, rows: Indices, pairs: Indices | None = None) -> Case:
-    return replace(case, ciphertexts=case.ciphertexts[rows], pairs=case.pairs[:0] if pairs is None else pairs)
 
 
 def _told(case: Case, cells: Cells, sorts: Callable[[Matrix], Cells]) -> Iterator[Part]:
@@ -93,8 +89,9 @@ def _told(case: Case, cells: Cells, sorts: Callable[[Matrix], Cells]) -> Iterato
     for cell, rows in _members(cells):
         mine = case.corpus[topics == cell]
         told = replace(
-            _only(case, rows),
+            case.only(rows),
             corpus=mine if len(mine) >= LEAST else case.corpus,
+            groups={},
             background=known,
             public=lambda vectors: unit(fit.whitened(vectors)),
         )

@@ -19,12 +19,13 @@ import numpy as np
 
 from ...data import Matrix
 from ...errors import InputError
-from .algebra import Cells, Indices, float32, sample, unit
-from .attacks import ATTACKS, Attack
-from .cells import LEAST, Part, drawn, parts, ways
-from .metrics import decoder, hits, mean_cosine, recall_in_candidates, scores, wilson
-from .protocol import Keyed, Subject
-from .stored import StoredRecords
+from .algebra import float32, sample, unit
+from .attacks import ATTACKS, BESIDE, Attack
+from .attacks.expectation import Labels
+from .cells import LEAST, Part, parts, ways
+from .held import Locked, held_case, lock
+from .metrics import decoder, hits, mean_cosine, wilson
+from .protocol import Subject
 from .views import Case, view
 
 __all__ = ["ADVERSARIES", "CANDIDATES", "Experiment", "Row", "attack_arrays", "keep", "kept", "run", "worst"]
@@ -36,9 +37,8 @@ ADVERSARIES = ("disjoint", "same", "superset")
 
 CANDIDATES = (10, 50, 100, 200, 500)
 _PROFILE = 20_000
-_QUERIES = 300
 _DECODED = 4_000
-_KEY = ("subject", "parameters", "attack", "view", "adversary", "pairs", "corpus", "n", "key", "cells")
+_KEY = ("subject", "parameters", "attack", "view", "adversary", "pairs", "corpus", "n", "key", "cells", "beside")
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,11 @@ class Experiment:
         candidates: numbers of re-ranked records for which the owner's recall is measured.
         views: only these; None is all in which an attack is tried.
         profile: (p, d) vectors that subjects fit their statistics on; None is the victim's.
+        labels: classes of the victim's vectors (v,) and of the corpus (m,), as a `plain` or `blind` field shows them.
+            Attacks that need them are left out without.
+        sizes_shown: stored sizes of the victim's payloads (v,), and those that the corpus' texts would have (m,).
+        upsert: records that are written together; their order tells in which upsert each was.
+        dumps: snapshots that a thief has, each under a key of its own.
     """
 
     victim: Matrix
@@ -72,6 +77,10 @@ class Experiment:
     candidates: Sequence[int] = CANDIDATES
     views: Sequence[str] | None = None
     profile: Matrix | None = None
+    labels: tuple[Labels, Labels] | None = None
+    sizes_shown: tuple[Labels, Labels] | None = None
+    upsert: int = 100
+    dumps: int = 2
     _grown: dict[tuple[int, int], Subject] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -88,6 +97,11 @@ class Experiment:
             raise InputError(
                 f"sizes must be from 10 to the victim's {len(self.victim)} records, got {list(self.sizes)}"
             )
+        for pair in (self.labels, self.sizes_shown):
+            if pair is not None and tuple(map(len, pair)) != (len(self.victim), len(self.corpus)):
+                raise InputError("labels and sizes must be given for every vector of the victim and of the corpus")
+        if self.upsert < 1 or self.dumps < 1:
+            raise InputError(f"upsert and dumps must be integers >= 1, got {self.upsert} and {self.dumps}")
 
     @property
     def statistics(self) -> Matrix:
@@ -105,14 +119,28 @@ class Experiment:
         """Views in which an attack is tried."""
         return tuple(name for name in attack.views if self.views is None or name in self.views)
 
+    def situations(self, attack: Attack) -> list[tuple[str, int]]:
+        """Adversaries against whom an attack is tried, with the number of known pairs; empty if it lacks something."""
+        match attack.holds:
+            case "pairs":
+                return [("disjoint", pairs) for pairs in self.pairs]
+            case "classes" | "tokens" if self.labels is None:
+                return []
+            case "sizes" if self.sizes_shown is None:
+                return []
+            case "dumps" if self.dumps < 2:
+                return []
+            case "sizes" | "order":  # other texts have neither the sizes nor the order of the victim's
+                return [(adversary, 0) for adversary in self.adversaries if adversary == "same"]
+        return [(adversary, 0) for adversary in self.adversaries]
+
     def trials(self) -> int:
         """Upper bound of the number of rows."""
-        chosen = [ATTACKS[name] for name in self.attacks or ATTACKS]
-        times = {"corpus": len(self.adversaries), "pairs": len(self.pairs)}
         each = sum(
-            len(self.looks(attack)) * times[attack.holds]
+            len(self.looks(attack)) * len(self.situations(attack))
             * len(ways(self.standing(subject, n).parameters(), attack.holds == "pairs"))
-            for attack in chosen for _, subject in self.subjects for n in self.sizes
+            for attack in map(ATTACKS.__getitem__, self.attacks or ATTACKS)
+            for _, subject in self.subjects for n in self.sizes
         )  # fmt: skip
         return each * self.keys
 
@@ -159,7 +187,8 @@ def worst(rows: Iterable[Row]) -> list[Row]:
     groups: dict[str, list[Row]] = {}
     for row in rows:
         names = ("subject", "parameters", "adversary", "pairs", "corpus", "n")
-        key = json.dumps([*(row[name] for name in names), row.get("cells") if row["pairs"] else None])
+        apart = row.get("beside"), row.get("cells") if row["pairs"] else None
+        key = json.dumps([*(row[name] for name in names), *apart])
         groups.setdefault(key, []).append(row)
     found = []
     for group in groups.values():
@@ -204,74 +233,26 @@ def _rows(experiment: Experiment, done: set[str], progress: Callable[[int], None
         order = rng.permutation(len(experiment.victim))
         truth = experiment.victim[order[:n]]
         subject = experiment.standing(given, n)
-        locked: _Locked | None = None
-        for adversary, pairs in _situations(experiment, chosen):
-            for attack in chosen:
-                if (ATTACKS[attack].holds == "pairs") != bool(pairs):
-                    continue
-                looks = experiment.looks(ATTACKS[attack])
-                for looked, way in itertools.product(looks, ways(subject.parameters(), bool(pairs))):
+        locked: Locked | None = None
+        for attack in chosen:
+            needs = ATTACKS[attack].holds
+            for (adversary, pairs), looked in itertools.product(
+                experiment.situations(ATTACKS[attack]), experiment.looks(ATTACKS[attack])
+            ):
+                for way in ways(subject.parameters(), bool(pairs)):
                     head = {
                         "subject": name, "parameters": dict(subject.parameters()), "attack": attack, "view": looked,
                         "adversary": adversary, "pairs": pairs, "corpus": experiment.name, "n": n, "key": key,
-                        **({"cells": way} if way else {}),
+                        **({"cells": way} if way else {}), **({"beside": needs} if needs in BESIDE else {}),
                     }  # fmt: skip
                     if _identity(head) not in done:
                         if locked is None:
-                            locked = _lock(experiment, subject, key, order, n)
-                        case = _case(experiment, adversary, pairs, key, truth, locked)
-                        cut = parts(way, case, locked.cells, locked.keyed.sorts)
+                            locked = lock(experiment, subject, key, order, n)
+                        case = held_case(experiment, adversary, pairs, key, order[:n], locked, needs)
+                        cut = [] if case is None else parts(way, case, locked.cells, locked.keyed.sorts)
                         for row in _attacked(attack, cut, truth, looked):
                             yield {**head, **row, **locked.owner, "versions": libraries}
                     progress(1)
-
-
-def _situations(experiment: Experiment, chosen: Sequence[str]) -> list[tuple[str, int]]:
-    found = [(adversary, 0) for adversary in experiment.adversaries]
-    if any(ATTACKS[name].holds == "pairs" for name in chosen):
-        found += [("disjoint", pairs) for pairs in experiment.pairs]
-    return found
-
-
-def _case(experiment: Experiment, adversary: str, pairs: int, key: int, truth: Matrix, locked: _Locked) -> Case:
-    corpus = _corpus(adversary, experiment, truth, key)
-    known = drawn(locked.cells, pairs, np.random.default_rng([key, pairs]))
-    rng = np.random.default_rng([key, len(truth), 7])
-    background = experiment.corpus if adversary == "same" else None
-    keyed = locked.keyed
-    return Case(locked.stored, corpus, rng, keyed.noise, background, keyed.public, known, truth[known])
-
-
-def _corpus(adversary: str, experiment: Experiment, truth: Matrix, key: int) -> Matrix:
-    match adversary:
-        case "same":
-            return truth[np.random.default_rng(key).permutation(len(truth))]
-        case "superset":
-            return np.concatenate([experiment.corpus, truth])
-    return experiment.corpus
-
-
-@dataclass(frozen=True)
-class _Locked:
-    keyed: Keyed
-    stored: Matrix
-    cells: Cells
-    owner: Row
-    """`candidates` that the owner re-ranks for ten hits, and his `recall@10` among them and others."""
-
-
-def _lock(experiment: Experiment, subject: Subject, key: int, order: Indices, n: int) -> _Locked:
-    """Encrypt the first n records of an order under a key, or read them; measure the owner's recall."""
-    keyed = subject.keyed(key, experiment.statistics)
-    rows, rest = order[:n], order[n:]
-    truth = experiment.victim[rows]
-    stored, cells = subject.at_rest(rows) if isinstance(subject, StoredRecords) else keyed.spread(truth)
-    others = experiment.victim[rest[:_QUERIES]] if len(rest) >= 50 else experiment.corpus[:_QUERIES]
-    candidates = min(n, 10 * subject.oversample)
-    counts = sorted({candidates, *(count for count in experiment.candidates if count <= n)})
-    recall = recall_in_candidates(scores(stored, keyed.ask(others), cells), truth, others, counts)
-    found = {str(count): round(value, 4) for count, value in recall.items()}
-    return _Locked(keyed, stored, cells, {"candidates": candidates, "recall@10": found})
 
 
 def _attacked(name: str, cut: Sequence[Part], truth: Matrix, looked: str) -> Iterator[Row]:
@@ -296,6 +277,7 @@ def _attacked(name: str, cut: Sequence[Part], truth: Matrix, looked: str) -> Ite
     if not cosines:
         return
     counted = np.concatenate(found)
+    luck = np.average([_guess(part) for part in cut], weights=[len(part.counted) for part in cut])
     in_cells = len(cut) > 1 or len(cut[0].rows) < len(truth)
     low, high = wilson(int(counted.sum()), len(counted))
     yield {
@@ -305,11 +287,17 @@ def _attacked(name: str, cut: Sequence[Part], truth: Matrix, looked: str) -> Ite
         "identified": float(counted.mean()),
         "ci_low": low,
         "ci_high": high,
-        "chance": float(np.average([1 / len(part.among) for part in cut], weights=[len(part.counted) for part in cut])),
+        "chance": float(luck),
         **{measure: round(float(np.mean([one[measure] for one in cosines])), 4) for measure in cosines[0]},
         **({"counted": len(counted), "by_cell": [round(float(hit.mean()), 5) for hit in found]} if in_cells else {}),
         "seconds": round(took, 2),
     }
+
+
+def _guess(part: Part) -> float:
+    """Return the share that guessing names: in as many draws as there are groups, if both sides tell them."""
+    told = [len(np.unique(mine)) for name, (mine, _) in part.case.groups.items() if name != "tokens"]
+    return max(told, default=1) / len(part.among)
 
 
 def _decoded(located: Matrix, noisy: Callable[[Matrix], Matrix], case: Case, truth: Matrix) -> dict[str, float]:

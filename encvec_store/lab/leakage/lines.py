@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from ..pages.charts import Axis, Line, Point, plot
-from .reading import HELD, SchemeRow, TrialRow, held, percent
+from .reading import HELD, SchemeRow, TrialRow, held, percent, who
 
 __all__ = ["adversaries", "curves", "pairs", "safe", "title", "value"]
 
@@ -33,7 +33,8 @@ def title(trial: TrialRow) -> str:
 
 def safe(name: str) -> str:
     """A class of the style sheet: names from rows never become one."""
-    return name if name in HELD else "other"
+    corpus = name.partition("+")[0]
+    return corpus if corpus in HELD else "other"
 
 
 def curves(found: Sequence[SchemeRow], y: Axis) -> str:
@@ -54,7 +55,7 @@ def curves(found: Sequence[SchemeRow], y: Axis) -> str:
         )
     signs = {"disjoint": "●", "same": "■", "superset": "▲"}
     legend = "".join(
-        f'<span class="{safe(name)}">{signs.get(name, "●")} {escape(HELD.get(name, name))}</span>'
+        f'<span class="{safe(name)}">{signs.get(name, "●")} {escape(who(name))}</span>'
         for name in [*(name for name in HELD if name in seen), *sorted(seen - set(HELD))]
     )
     return f'<div class="legend">{legend}</div><div class="grids">{"".join(out)}</div>' if out else ""

@@ -18,13 +18,21 @@ from scipy.stats import binom
 from .metrics import wilson
 from .subjects import CONTROLS
 
-__all__ = ["HELD", "LEVELS", "WAYS", "SchemeRow", "TrialRow", "held", "named", "percent", "read", "schemes"]
+__all__ = ["HELD", "LEVELS", "WAYS", "SchemeRow", "TrialRow", "held", "named", "percent", "read", "schemes", "who"]
 
 HELD = {
     "disjoint": "other data of the same kind",
     "same": "the very same data (unordered)",
     "superset": "the very same data among others",
 }
+BESIDE = {
+    "classes": "the value of a plain field of each",
+    "tokens": "a blind field of each",
+    "sizes": "the sizes of their payloads",
+    "order": "the order in which they were written",
+    "dumps": "several dumps, encrypted anew in between",
+}
+"""What stood beside the index vectors, in words."""
 LEVELS = ("chance", "little", "leaks", "broken")
 """No better than chance; at most 1% of the records named; more than that; at least half."""
 WAYS = {
@@ -48,6 +56,7 @@ class TrialRow:
     attack: str
     view: str
     adversary: str
+    """A key of HELD, and behind a + one of BESIDE."""
     pairs: int
     corpus: str
     n: int
@@ -88,7 +97,7 @@ class TrialRow:
             tuple((str(name), value) for name, value in dict(row.get("parameters", {})).items()),
             str(row["attack"]),
             str(row.get("view", "")),
-            str(row.get("adversary", "")),
+            "+".join(str(row[name]) for name in ("adversary", "beside") if row.get(name)),
             pairs,
             str(row.get("corpus", "")),
             n,
@@ -218,7 +227,7 @@ def named(subject: str, parameters: Iterable[tuple[str, Any]], corpus: str = "")
 
 def held(trial: TrialRow) -> str:
     """Say in words what the adversary held."""
-    corpus = HELD.get(trial.adversary, trial.adversary or "data not stated")
+    corpus = who(trial.adversary)
     if trial.way == "told":
         return f"{corpus} and knows which cell each would lie in"
     of = " of one cell" if trial.way else ""
@@ -232,3 +241,10 @@ def percent(share: float) -> str:
     if share >= 0.99:
         return f"{min(100 * share, 99.99):.2f}%"
     return f"{100 * share:.2g}%" if share < 0.1 else f"{100 * share:.1f}%"
+
+
+def who(adversary: str) -> str:
+    """Say in words what the adversary of a trial held: a corpus, and what stood beside the index vectors."""
+    corpus, _, beside = adversary.partition("+")
+    words = HELD.get(corpus, corpus or "data not stated")
+    return f"{words}, and {BESIDE.get(beside, beside)}" if beside else words

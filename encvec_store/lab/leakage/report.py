@@ -19,7 +19,7 @@ from ..pages.tables import framed
 from .findings import Finding, leaks, part
 from .leaks_page import INTRODUCTION, accuracy, questions
 from .lines import adversaries, curves, pairs, safe, title, value
-from .reading import HELD, LEVELS, SchemeRow, TrialRow, held, percent, read, schemes
+from .reading import HELD, LEVELS, SchemeRow, TrialRow, held, percent, read, schemes, who
 from .words import LIMITS, READING
 
 __all__ = ["page", "write"]
@@ -155,7 +155,7 @@ def _bars(found: Sequence[SchemeRow], axis: Axis) -> str:
             assert worst is not None  # noqa: S101 - the adversary is one of these trials'
             shown = bar(axis, worst.identified, worst.low, worst.high, worst.chance, safe(adversary), title(worst))
             out.append(
-                f'<div class="who">{escape(HELD.get(adversary, adversary))}, n={worst.n:,}</div>{shown}'
+                f'<div class="who">{escape(who(adversary))}, n={worst.n:,}</div>{shown}'
                 f'<div class="figure">{value(worst.identified)}</div>'
             )
     if not out:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from ...data import Matrix
 from .algebra import Indices, Statistics, ball, centred, eigen, float32, unit
 
-__all__ = ["VIEWS", "Case", "View", "view", "whitening"]
+__all__ = ["VIEWS", "Case", "Groups", "View", "view", "whitening"]
+
+Groups = tuple[npt.NDArray[np.integer], npt.NDArray[np.integer]]
+"""A number for each ciphertext (n,), and one for each vector of the adversary's corpus (m,): equal where both sides
+show the same thing."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +24,10 @@ class Case:
 
     `background` (b, d) holds more vectors of the same kind, used only for statistics: a few hundred texts give poor
     ones. `public` does the scheme's first steps, if these need no secret. `pairs` are the rows of the ciphertexts
-    whose vectors `pair_vectors` (p, d) he knows.
+    whose vectors `pair_vectors` (p, d) he knows. `groups` is what else puts records together, by the name of what he
+    has: `classes` (values of a plain field), `tokens` (of a blind one: numbers of the two sides do not belong
+    together), `sizes` of payloads, `order` of writes. `dumps` are the same records, row by row, as other snapshots
+    show them, each (n, k').
     """
 
     ciphertexts: Matrix
@@ -30,6 +38,18 @@ class Case:
     public: Callable[[Matrix], Matrix] | None = None
     pairs: Indices = field(default_factory=lambda: np.zeros(0, np.intp))
     pair_vectors: Matrix = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    groups: Mapping[str, Groups] = field(default_factory=dict)
+    dumps: tuple[Matrix, ...] = ()
+
+    def only(self, rows: Indices, pairs: Indices | None = None) -> Case:
+        """Return the case of (m,) ciphertexts only; `pairs` are places among them."""
+        return replace(
+            self,
+            ciphertexts=self.ciphertexts[rows],
+            pairs=self.pairs[:0] if pairs is None else pairs,
+            groups={name: (mine[rows], theirs) for name, (mine, theirs) in self.groups.items()},
+            dumps=tuple(dump[rows] for dump in self.dumps),
+        )
 
 
 @dataclass(frozen=True)

@@ -9,20 +9,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from ....data import Matrix
 from ..algebra import centred
 from ..views import Case, View
+from .blind import tokens
 from .cliques import cliques
 from .coordinates import coordinates
+from .expectation import grouped, informed
 from .icp import principal
 from .independent import components
 from .moments import density, fobi
 from .pairs import anchored, permutation, rotation, straight
 from .profiles import profiles, spectral
+from .snapshots import snapshots
 from .transport import clusters, transport
 
-__all__ = ["ATTACKS", "Attack"]
+__all__ = ["ATTACKS", "BESIDE", "Attack"]
+
+BESIDE = ("classes", "tokens", "sizes", "order", "dumps")
+"""What an adversary may have beside index vectors and a corpus: see `Case`."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +38,7 @@ class Attack:
 
     name: str
     holds: str
-    """What the adversary has besides the ciphertexts and the algorithm: a corpus, or pairs (and a corpus)."""
+    """What the adversary has besides ciphertexts, algorithm and corpus: `corpus` for nothing, `pairs`, or of BESIDE."""
     run: Callable[[View, Case], Matrix]
     """Maps the ciphertexts of a view (n, q) to their estimated places in its frame (n, q)."""
     views: tuple[str, ...]
@@ -64,6 +71,12 @@ ATTACKS: dict[str, Attack] = {
         Attack("pairs-rotation", "pairs", rotation, ("centred", "sphere")),
         Attack("pairs-ridge", "pairs", straight, ("centred", "sphere")),
         Attack("pairs-anchored", "pairs", anchored, ("centred", "sphere")),
+        Attack("pairs-expectation", "pairs", informed, ("centred", "sphere")),
+        Attack("classes", "classes", partial(grouped, by="classes"), ("centred", "sphere")),
+        Attack("tokens", "tokens", tokens, ("centred", "sphere")),
+        Attack("sizes", "sizes", partial(grouped, by="sizes"), ("centred", "sphere")),
+        Attack("order", "order", partial(grouped, by="order"), ("centred", "sphere")),
+        Attack("snapshots", "dumps", snapshots, ("sphere",)),
     )
 }
 """Name -> attack."""

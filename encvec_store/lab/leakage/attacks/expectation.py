@@ -1,30 +1,52 @@
 """Align by expectation-maximisation: guess what each ciphertext may be, then turn the clouds onto each other, again.
 
 The expectation says, softly, which of the adversary's own points each ciphertext is near. The maximisation is the best
-rotation onto these expectations (Procrustes). So other texts of the kind do for a corpus; labels or a few pairs give
-the first rotation. The method is that of Dempster, Laird and Rubin, "Maximum likelihood from incomplete data via the
-EM algorithm", J. Royal Statistical Society B 39(1), 1977.
+rotation onto these expectations (Procrustes). So other texts of the kind do for a corpus; a few pairs, or anything
+that puts records into groups, give the first rotation. The method is that of Dempster, Laird and Rubin, "Maximum
+likelihood from incomplete data via the EM algorithm", J. Royal Statistical Society B 39(1), 1977.
+
+Two things decide. A guess is shared out among the ciphertexts that claim the same point (one step of Sinkhorn's
+iterations), or a few hubs attract everything. And directions in which the clouds hardly agree yet are shrunk, not
+turned at full length: at first almost all of them are noise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
 from ....data import Matrix
-from ..algebra import Indices, blocks, procrustes
+from ..algebra import Indices, float32, sample, unit
+from ..views import Case, View
 
-__all__ = ["by_labels", "by_pairs"]
+__all__ = ["by_labels", "by_pairs", "grouped", "informed"]
 
 Labels = npt.NDArray[np.integer]
+Group = tuple[Indices, Indices]
+"""Rows of ciphertexts, and rows of the adversary's points, that belong together."""
 _SHARP = np.float32(20.0)
 """How fast a guess falls with the inner product. Twice or half of it takes more rounds to the same end."""
-_ANCHORED = np.float32(3.0)
+_SHRUNK = 0.2
+"""At first a direction keeps the share s / (s + 0.2 t) of its length, where s is its singular value, t the largest."""
+_MOST = 4_000
 
 
-def by_labels(cipher: Matrix, labels: Labels, corpus: Matrix, theirs: Labels, rounds: int = 10) -> Matrix:
+def grouped(view: View, case: Case, *, by: str) -> Matrix:
+    """Align by groups that both sides know: classes, sizes of payloads, or what was written together."""
+    mine, theirs = case.groups[by]
+    return by_labels(unit(view.cipher), mine, unit(view.frame(case.corpus)), theirs)
+
+
+def informed(view: View, case: Case) -> Matrix:
+    """Align by a few known pairs and a corpus. Some twenty pairs break a sketch at its floor."""
+    corpus, places = unit(view.frame(case.corpus)), unit(view.frame(case.pair_vectors))
+    return by_pairs(unit(view.cipher), case.pairs, places, corpus, rng=case.rng)
+
+
+def by_labels(cipher: Matrix, labels: Labels, corpus: Matrix, theirs: Labels, rounds: int = 30) -> Matrix:
     """Turn ciphertexts into the adversary's coordinates by labels, whose class means average the noise away.
 
     Args:
@@ -39,12 +61,21 @@ def by_labels(cipher: Matrix, labels: Labels, corpus: Matrix, theirs: Labels, ro
     """
     groups = [(np.flatnonzero(labels == one), np.flatnonzero(theirs == one)) for one in np.unique(labels)]
     groups = [(mine, own) for mine, own in groups if len(own)]
-    means = [np.stack([side[rows].mean(axis=0) for rows in parts]) for side, parts in _sides(cipher, corpus, groups)]
-    turn = procrustes(means[0], means[1], rank=max(1, len(groups) - 1))
-    return _turned(cipher, corpus, turn, groups, rounds)
+    # a class mean weighs as much as it has records
+    cross = np.zeros((cipher.shape[1], corpus.shape[1]), np.float32)
+    for mine, own in groups:
+        cross += np.outer(cipher[mine].sum(axis=0), corpus[own].mean(axis=0))
+    return cipher @ _turned(cross, rounds, partial(_within, cipher, corpus, groups))
 
 
-def by_pairs(cipher: Matrix, pairs: Indices, places: Matrix, corpus: Matrix, rounds: int = 10) -> Matrix:
+def by_pairs(
+    cipher: Matrix,
+    pairs: Indices,
+    places: Matrix,
+    corpus: Matrix,
+    rounds: int = 30,
+    rng: np.random.Generator | None = None,
+) -> Matrix:
     """Do the same from known pairs.
 
     Args:
@@ -53,44 +84,46 @@ def by_pairs(cipher: Matrix, pairs: Indices, places: Matrix, corpus: Matrix, rou
         places: (p, q) these vectors in the frame of the view.
         corpus: (m, q) other points of the kind in the frame.
         rounds: of expectation and maximisation.
+        rng: draws what is looked at of large sets.
     """
-    turn = procrustes(cipher[pairs], places, rank=max(1, len(pairs) - 1))
-    everything = [(np.arange(len(cipher)), np.arange(len(corpus)))]
-    return _turned(cipher, corpus, turn, everything, rounds, (pairs, places))
+    rng = np.random.default_rng(0) if rng is None else rng
+    some, others = sample(cipher, _MOST, rng), sample(corpus, _MOST, rng)
+    everything = [(np.arange(len(some)), np.arange(len(others)))]
+    return cipher @ _turned(cipher[pairs].T @ places, rounds, partial(_within, some, others, everything))
 
 
-Group = tuple[Indices, Indices]
+def _turned(prior: Matrix, rounds: int, matched: Callable[[Matrix], Matrix]) -> Matrix:
+    """Return the map that prior and matches come to. What is known beforehand counts less each round."""
+    prior = prior / (np.linalg.norm(prior) + 1e-12)
+    turn = _shrunk(prior, _SHRUNK)
+    for done in range(rounds):
+        cross = matched(turn)
+        cross /= np.linalg.norm(cross) + 1e-12
+        left = 1 - (done + 1) / rounds
+        turn = _shrunk(cross + left * prior, left * _SHRUNK)
+    return turn
 
 
-def _sides(cipher: Matrix, corpus: Matrix, groups: Sequence[Group]) -> list[tuple[Matrix, list[Indices]]]:
-    return [(cipher, [mine for mine, _ in groups]), (corpus, [own for _, own in groups])]
+def _shrunk(cross: Matrix, by: float) -> Matrix:
+    u, s, vt = np.linalg.svd(cross)
+    return float32((u * (s / (s + by * s[0] + 1e-12))) @ vt)
 
 
-def _turned(
-    cipher: Matrix,
-    corpus: Matrix,
-    turn: Matrix,
-    groups: Sequence[Group],
-    rounds: int,
-    anchors: tuple[Indices, Matrix] | None = None,
-) -> Matrix:
-    for _ in range(rounds):
-        located = cipher @ turn
-        expected = np.zeros_like(located)
-        for mine, own in groups:
-            for part in blocks(len(mine)):
-                rows = mine[part]
-                expected[rows] = _expected(located[rows], corpus[own])
-        if anchors is not None:
-            expected[anchors[0]] = _ANCHORED * anchors[1]
-        turn = procrustes(cipher, expected)
-    return cipher @ turn
+def _within(cipher: Matrix, corpus: Matrix, groups: Sequence[Group], turn: Matrix) -> Matrix:
+    """Return the cross-covariance of ciphertexts with what they may be, each within its own group."""
+    located = cipher @ turn
+    located *= np.float32(_SHARP / (np.linalg.norm(located, axis=1).mean() + 1e-12))
+    cross = np.zeros_like(turn)
+    for mine, own in groups:
+        cross += cipher[mine].T @ (_shared(float32(located[mine] @ corpus[own].T)) @ corpus[own])
+    return cross
 
 
-def _expected(located: Matrix, corpus: Matrix) -> Matrix:
-    """Return for each point the mean of the corpus, weighted by how near each of its points is."""
-    weights: Matrix = _SHARP * (located @ corpus.T)
-    weights -= weights.max(axis=1, keepdims=True)
-    np.exp(weights, out=weights)
-    mean: Matrix = weights @ corpus / weights.sum(axis=1, keepdims=True)
-    return mean
+def _shared(scores: Matrix) -> Matrix:
+    """Turn scores (n, m) into weights, rows of sum 1, of points that are claimed about equally often."""
+    scores -= scores.max(axis=1, keepdims=True)
+    weights: Matrix = np.exp(scores, out=scores)
+    weights /= weights.sum(axis=1, keepdims=True)
+    weights /= weights.sum(axis=0) + np.float32(1e-9)
+    weights /= weights.sum(axis=1, keepdims=True) + np.float32(1e-30)
+    return weights
