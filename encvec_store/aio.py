@@ -75,7 +75,8 @@ def _made(
     async def twin(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> R:
         return turn(self, await self._call(method, self._of, *args, **kwargs))
 
-    owner = "Store" if method.__qualname__.startswith("Store.") else "Collection"  # its verbs stand in several classes
+    of_store = method.__qualname__.startswith(("Store.", "TenantKeys."))  # verbs stand in several classes
+    owner = "Store" if of_store else "Collection"
     twin.__qualname__ = f"Async{owner}.{method.__name__}"
     twin.__module__ = __name__
     return twin
@@ -204,6 +205,8 @@ class AsyncStore:
     rekey = _coroutine(Store.rekey)
     drop = _coroutine(Store.drop)
     drop_tenant = _coroutine(Store.drop_tenant)
+    add_tenant = _coroutine(Store.add_tenant)
+    erase_tenant = _coroutine(Store.erase_tenant)
     close = _coroutine(Store.close)
 
     async def __aenter__(self) -> AsyncStore:
@@ -265,6 +268,7 @@ def connect(
     threat: str | None = None,
     cache: str | PathLike[str] | None = None,
     names: str | None = None,
+    erasable: bool = False,
     **options: Any,
 ) -> Opening:
     """Open a store for asyncio. Await the result, or use it in an `async with` statement.
@@ -279,6 +283,7 @@ def connect(
         threat: as for `encvec_store.connect`.
         cache: as for `encvec_store.connect`.
         names: as for `encvec_store.connect`.
+        erasable: as for `encvec_store.connect`.
         options: those of the store. `pool` is an open `psycopg_pool.AsyncConnectionPool`, `engine` an `AsyncEngine`
             over psycopg 3; neither is ever closed by us.
 
@@ -289,5 +294,5 @@ def connect(
         StoreUnreachableError: the store could not be opened.
     """
     how: dict[str, Any] = {"maintenance": maintenance, "replica": replica, "index_memory": index_memory}
-    how |= {"reads": reads, "threat": threat, "cache": cache, "names": names}
+    how |= {"reads": reads, "threat": threat, "cache": cache, "names": names, "erasable": erasable}
     return Opening(url, keyset, options, **how)

@@ -23,6 +23,7 @@
     ├── CollectionNotFoundError           no such collection, and no dim given to create it
     ├── KeysetError                       keyset missing, malformed, or the passphrase is wrong
     │   ├── KeyUnavailableError           the key version is disabled, destroyed or not in this keyset
+    │   ├── TenantErasedError             the tenant was erased: nothing of it can ever be read again
     │   ├── KeyExhaustedError             the key version has encrypted as much as it may: rotate the keyset
     │   └── KeyServiceError               the service that wraps the keyset did not do it
     │       ├── KeyDeniedError            it does not let us use the key, or does not know us
@@ -91,6 +92,7 @@ __all__ = [
     "StoreReadOnlyError",
     "StoreTimeoutError",
     "StoreUnreachableError",
+    "TenantErasedError",
     "UnknownFieldError",
     "UriError",
     "ZeroVectorError",
@@ -179,6 +181,10 @@ class KeysetError(EncvecError):
 
 class KeyUnavailableError(KeysetError):
     """A key version is disabled, destroyed, or not in this keyset."""
+
+
+class TenantErasedError(KeysetError):
+    """The tenant was erased: its key is destroyed, and what was stored of it can never be read again."""
 
 
 class KeyExhaustedError(KeysetError):

@@ -99,4 +99,6 @@ def shared_index(session: Session, config: CollectionConfig, connection: Connect
         written = config.incarnation, config.ranked
         place = connection.store.url, spec.tenant, spec.name, *written, proof, *kept
     given = {"builds": not config.ranked, "stored": connection.lasting}  # index vectors have an index of their own
-    return index_of(place, config.metric, config.dim, connection.kind, device=connection.device, **given)
+    index = index_of(place, config.metric, config.dim, connection.kind, device=connection.device, **given)
+    session.keyring.until_erased(index.sealed)
+    return index

@@ -19,6 +19,7 @@ from .errors import AuthenticationError, CollectionNotFoundError, InputError, St
 from .indexes.protocol import Connection
 from .indexes.registry import open_connection
 from .keys.keyset import Keyset
+from .maintenance.erasure import TenantKeys
 from .maintenance.lifecycle import MODES, Lifecycle
 from .maintenance.notices import tell_of_ranking, tell_of_unused
 from .maintenance.rekey import Rekeyed
@@ -31,6 +32,7 @@ from .sealed_index import BUDGET, Indexes
 from .sealing.config import CollectionConfig, check_oversample
 from .sealing.keyring import Keyring
 from .sealing.names import carry, named
+from .sealing.roots import TenantRoots
 from .storage.protocol import CollectionSpec, Records
 
 __all__ = ["Store", "connect", "open_store"]
@@ -47,6 +49,7 @@ def connect(
     threat: str | None = None,
     cache: str | PathLike[str] | None = None,
     names: str | None = None,
+    erasable: bool = False,
     **options: Any,
 ) -> Store:
     """Open a store.
@@ -70,7 +73,9 @@ def connect(
         cache: a local folder for sealed buckets that were read. Keep it: without it they are read again.
         names: "sealed" to begin a store in which keyed tokens stand for the names of tenants and collections: only who
             has the keyset can list them. By default a store stays as it was begun, and a new one keeps names in clear.
-        options: options of the store. They, and the five above, can also stand in the URL (`?reads=hits`).
+        erasable: give each new tenant a key of its own, so that `erase_tenant` can destroy it; see `add_tenant`.
+        options: options of the store. They, and `index_memory`, `reads`, `threat`, `cache` and `names`, can also stand
+            in the URL (`?reads=hits`).
 
     Raises:
         UriError: unknown kind of store or option.
@@ -79,7 +84,7 @@ def connect(
         StoreUnreachableError: it could not be opened.
     """
     how: dict[str, Any] = {"maintenance": maintenance, "replica": replica, "index_memory": index_memory}
-    how |= {"reads": reads, "threat": threat, "cache": cache, "names": names}
+    how |= {"reads": reads, "threat": threat, "cache": cache, "names": names, "erasable": erasable}
     return open_store(url, keyset, options, **how)
 
 
@@ -90,6 +95,7 @@ def open_store(
     *,
     maintenance: str = "background",
     replica: bool = False,
+    erasable: bool = False,
     in_loop: bool = False,
     **given: Any,
 ) -> Store:
@@ -107,14 +113,15 @@ def open_store(
     if memory is not None:
         BUDGET.set(memory)
     connection = open_connection(place, in_loop=in_loop, **options)
+    how: dict[str, Any] = {"maintenance": maintenance, "replica": replica, "erasable": erasable}
     try:
-        return Store(connection, keyset, maintenance=maintenance, replica=replica, reading=reading, names=names)
+        return Store(connection, keyset, reading=reading, names=names, **how)
     except BaseException:
         connection.store.close()
         raise
 
 
-class Store:
+class Store(TenantKeys):
     """The collections at one URL, under one keyset. Close it, or use it in a `with` statement."""
 
     def __init__(
@@ -124,6 +131,7 @@ class Store:
         *,
         maintenance: str = "background",
         replica: bool = False,
+        erasable: bool = False,
         reading: Reading | None = None,
         names: str | None = None,
     ) -> None:
@@ -132,6 +140,7 @@ class Store:
         self._keyset = keyset
         self._maintenance = maintenance
         self._replica = replica
+        self._erasable = erasable
         self._reading = reading or Reading()
         self._openings = Openings()
         """Opened twice, a collection shares keys, settings and index."""
@@ -173,7 +182,7 @@ class Store:
             scheme: "sealed" (default): the search runs in this process, and the store ranks nothing. "sketch" or "sap":
                 the store ranks encrypted vectors, which gives more away (docs/threat-model.md). Or a mapping with
                 parameters, such as {"name": "sketch", "beta": 5}. Until it has 5,000 vectors, a sketch is sealed too.
-            tenant: the owner. Each tenant has its own keys.
+            tenant: the owner. Each tenant has its own keys. To be able to destroy them, see `add_tenant`.
             fields: the policy of each field that filters may name: "sealed", "blind" or "plain". None allows any
                 field, sealed.
             max_norm: for l2 and ip, the largest length of a vector; by default 1.25 times that of the first batch,
@@ -192,6 +201,7 @@ class Store:
             CollectionNotFoundError: it does not exist, and no dim was given.
             ConfigMismatchError: it exists with other settings, or with vectors of another model.
             AuthenticationError: it was written under other keys, or altered.
+            TenantErasedError: the tenant was erased.
         """
         name, tenant = check_name("collection name", name, 1), check_name("tenant", tenant, 0)
         given: dict[str, Any] = {
@@ -209,12 +219,13 @@ class Store:
     def _open(self, tenant: str, name: str, dim: int | None, given: dict[str, Any]) -> tuple[Shared, int | None]:
         """Return what all openings of a collection share, and the oversample of this opening."""
         oversample = given["oversample"]
+        self._keyset.tenants.key(tenant)  # it may have been erased
         shared = self._known(tenant, name)
         if shared is None:
             with self._lock:
                 shared = self._known(tenant, name)
                 if shared is None:
-                    created, shared = self._opened(tenant, name, dim, given)
+                    created, shared = self._by_newest(tenant, lambda: self._opened(tenant, name, dim, given))
                     if created:
                         oversample = None
                     shared = self._openings.add((tenant, name), shared)
@@ -240,7 +251,7 @@ class Store:
 
     def _opened(self, tenant: str, name: str, dim: int | None, given: dict[str, Any]) -> tuple[bool, Shared]:
         """Open or create a collection in the record store. Returns whether it was created, and the collection."""
-        at, keyring = device(self._connection.device), None
+        at, keyring, roots = device(self._connection.device), None, TenantRoots(self._keyset, tenant)
         records = self._records.open(tenant, name)
         created = records is None
         if records is None:
@@ -248,15 +259,19 @@ class Store:
                 owner = f" of tenant {tenant!r}" if tenant else ""
                 raise CollectionNotFoundError(f"no collection {name!r}{owner}; give dim=... to create it")
             config = CollectionConfig.build(dim=dim, **given)
-            keyring = Keyring(self._keyset, tenant, name, config.incarnation, at)
+            key = self._own_key(tenant)
+            keyring = Keyring(roots, tenant, name, config.incarnation, at)
             half = config.precision is Precision.HALF
             size = envelope_size(config.dim, config.precision)
             spec = CollectionSpec(tenant, name, config.index_dim, size, half=half, ranked=config.ranked)
             records = self._records.create(spec, keyring.seal_config(config))
+            if self._own_key(tenant) != key and keyring.is_of(records.config()):
+                self._records.drop(tenant, name)  # another process gave the tenant a key just now: make it under that
+                return self._opened(tenant, name, dim, given)
             tell_of_ranking(config.scheme)
         sealed = records.config()
         if keyring is None or not keyring.is_of(sealed):  # another process may have created it first
-            keyring = Keyring.of_settings(sealed, self._keyset, tenant, name, at)
+            keyring = Keyring.of_settings(sealed, roots, tenant, name, at)
         session = self._session_of(records, keyring)
         if not session.config.index_dim:
             session.index.forget()  # files of an earlier scheme, if its change was interrupted
@@ -307,14 +322,6 @@ class Store:
         dropped = self._records.drop(tenant, name)
         self._forget(tenant, name)
         return dropped
-
-    def drop_tenant(self, tenant: str) -> int:
-        """Delete all collections of a tenant. Returns how many were deleted.
-
-        Each is deleted in its own transaction. If this is interrupted, call it again for the rest.
-        """
-        tenant = check_name("tenant", tenant, 0)
-        return sum(self.drop(name, tenant=tenant) for _, name in self._records.collections(tenant))
 
     def close(self) -> None:
         """Save indexes and release files and connections. A second call does nothing."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .blobs import BlobCipher
 from .envelope import HEADER, PREFIX, TOKEN, RecordCipher, Stamp, headers
-from .labels import Purpose, derive, encode
+from .labels import Purpose, derive, encode, tenant_root
 from .prf import Keystream, Pmac
 from .segments import SegmentCipher
 
@@ -22,4 +22,5 @@ __all__ = [
     "derive",
     "encode",
     "headers",
+    "tenant_root",
 ]

@@ -11,7 +11,7 @@ from enum import StrEnum
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-__all__ = ["FORMAT", "Purpose", "derive", "encode"]
+__all__ = ["FORMAT", "Purpose", "derive", "encode", "tenant_root"]
 
 FORMAT = "encvec/1"
 
@@ -66,6 +66,8 @@ class Purpose(StrEnum):
     """HMAC-SHA256 of tenant and collection, under a name key: the token that stands for the collection's name."""
     NAME = "name"
     """AES-256-GCM of the names of tenant and collection, under a name key."""
+    TENANT = "tenant"
+    """The root of one tenant that has a key of its own: `tenant_root`. All keys of its collections derive from it."""
     ORM_COLUMN = "orm-column"
     """The root of one mapped column. All its subkeys derive from it, so it shares none with a collection."""
 
@@ -88,3 +90,13 @@ def derive(root: bytes, purpose: Purpose, *context: str | bytes | int) -> bytes:
     """Derive the 32-byte subkey of `root` for one purpose and context."""
     info = encode(FORMAT, purpose.value, *context)
     return HKDF(algorithm=SHA256(), length=32, salt=None, info=info).derive(root)
+
+
+def tenant_root(root: bytes, secret: bytes, tenant: str) -> bytes:
+    """Derive the 32-byte root of one tenant from a root of the keyset and the tenant's secret of 32 bytes.
+
+    The secret is the salt of HKDF, that is the key of HMAC in its first step. So without it nobody can derive the root,
+    even with the root of the keyset; and without that root, the secret alone derives nothing.
+    """
+    info = encode(FORMAT, Purpose.TENANT.value, tenant)
+    return HKDF(algorithm=SHA256(), length=32, salt=secret, info=info).derive(root)

@@ -94,7 +94,9 @@ class Session:
         Raises:
             AuthenticationError: they are older than those seen before, or belong to another collection.
             ReplicaLagError: they are older, and the replica did not catch up in time.
+            TenantErasedError: the tenant was erased.
         """
+        self.keyring.primary  # noqa: B018 - first of all, the tenant must not have been erased
         deadline = time.monotonic() + _LAG
         while True:
             known = self._generation

@@ -26,6 +26,7 @@ from ..keys.lifetime import KeyHolder
 from ..runtime.forks import Mutex
 from ..sealing.config import CollectionConfig
 from ..sealing.keyring import Keyring
+from ..sealing.roots import TenantRoots
 
 __all__ = ["BOUND", "FREE", "ColumnCipher", "KeysetSource", "identity_text", "plain_array", "shown"]
 
@@ -40,7 +41,7 @@ _LIVES = 64
 class _Roots:
     """A keyset whose root keys are the column's own subkeys."""
 
-    def __init__(self, keyset: Keyset, tenant: str, place: str) -> None:
+    def __init__(self, keyset: TenantRoots, tenant: str, place: str) -> None:
         self._keyset = keyset
         self._context = (tenant, place)
         self._known: dict[int, bytes] = {}
@@ -64,6 +65,9 @@ class _Roots:
     def watch(self, holder: KeyHolder) -> None:
         self._keyset.watch(self)
         self._keyset.watch(holder)
+
+    def until_erased(self, holder: KeyHolder) -> None:
+        self._keyset.until_erased(holder)
 
     def forget(self) -> None:
         """Drop the roots of the column."""
@@ -106,7 +110,7 @@ class ColumnCipher:
         with self._lock:
             if self._roots is None:
                 keyset = self._source() if callable(self._source) else self._source
-                self._roots = _Roots(keyset, self._tenant, self.place)
+                self._roots = _Roots(TenantRoots(keyset, self._tenant), self._tenant, self.place)
             found = self._keyrings.pop(incarnation, None)
             if found is None:
                 found = Keyring(self._roots, self._tenant, self.place, incarnation)

@@ -15,10 +15,12 @@ two. `registry` has both tables; other packages extend them through entry points
 
 from __future__ import annotations
 
+from .document import TenantKey
 from .keyset import Keyset, KeyState, KeyVersion
 from .protocol import NONE, Header, KeysetStorage, KeyWrapper
 from .registry import PASSPHRASE, STORAGES, WRAPPERS
 from .stored import StoredKeyset
+from .tenants import Tenants
 from .wrappers.service import ServiceWrapper
 
 __all__ = [
@@ -34,4 +36,6 @@ __all__ = [
     "KeysetStorage",
     "ServiceWrapper",
     "StoredKeyset",
+    "TenantKey",
+    "Tenants",
 ]

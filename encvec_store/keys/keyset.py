@@ -6,31 +6,19 @@ The terms are those of Tink. The primary version encrypts new records; every ena
 from __future__ import annotations
 
 import base64
-import logging
-import math
-import weakref
-from collections.abc import Callable
 from dataclasses import replace
 from typing import NoReturn
 
-from ..errors import (
-    KeyContextError,
-    KeyDeletedError,
-    KeyDeniedError,
-    KeyDisabledError,
-    KeysetError,
-    KeyUnavailableError,
-)
-from ..runtime.concurrency import Lock, offload
-from .document import KeyState, KeyVersion, fresh, parse, serialised
-from .lifetime import DEFAULT, KeyHolder, Lifetime, Seconds, checked
+from ..errors import KeysetError, KeyUnavailableError
+from .document import Document, KeyState, KeyVersion, first, fresh, parse
+from .held import HeldKeys
+from .lifetime import KeyHolder, Seconds, checked
 from .stored import StoredKeyset
+from .tenants import Tenants
 
 __all__ = ["KeyState", "KeyVersion", "Keyset"]
 
 Secret = str | bytes | None
-_REVOKED = KeyContextError, KeyDeletedError, KeyDeniedError, KeyDisabledError
-log = logging.getLogger("encvec_store")
 
 
 class Keyset:
@@ -39,19 +27,8 @@ class Keyset:
     Call `Keyset.create(uri)` once, and `Keyset.open(uri)` from then on. Every change is saved before it is used.
     """
 
-    def __init__(
-        self, stored: StoredKeyset, versions: list[KeyVersion], primary: int, lifetime: Seconds = None
-    ) -> None:
-        self._stored = stored
-        self._holders: weakref.WeakSet[KeyHolder] = weakref.WeakSet()
-        self._lock = Lock()
-        self._versions: dict[int, KeyVersion] | None = None
-        """The versions with their roots; None while keys are forgotten."""
-        self._keep({item.version: item for item in versions}, primary)
-        self._lifetime: Lifetime | None = None
-        seconds = DEFAULT if lifetime is None and stored.by_service else lifetime
-        if seconds is not None and seconds != math.inf:
-            self._lifetime = Lifetime(seconds, self)
+    def __init__(self, stored: StoredKeyset, document: Document, lifetime: Seconds = None) -> None:
+        self._held = HeldKeys(stored, document, lifetime)
 
     @classmethod
     def create(
@@ -135,47 +112,51 @@ class Keyset:
             document = base64.b64decode(exported, validate=True)
         except ValueError:
             document = b""
-        versions, primary = parse(document)
+        content = parse(document)
         stored = StoredKeyset(uri, wrap=wrap, passphrase=passphrase)
-        stored.create(serialised({item.version: item for item in versions}, primary))
-        return cls(stored, versions, primary)
+        stored.create(content.serialised())
+        return cls(stored, content)
 
     @classmethod
     def _create(cls, stored: StoredKeyset, lifetime: Seconds) -> Keyset:
-        first = fresh(1)
-        stored.create(serialised({1: first}, 1))
-        return cls(stored, [first], 1, lifetime)
+        document = first()
+        stored.create(document.serialised())
+        return cls(stored, document, lifetime)
 
     @classmethod
     def _open(cls, stored: StoredKeyset, lifetime: Seconds) -> Keyset:
-        versions, primary = parse(stored.load())
-        return cls(stored, versions, primary, lifetime)
+        return cls(stored, parse(stored.load()), lifetime)
 
     @property
     def uri(self) -> str:
         """Where the keyset is stored, with the wrapper if one was named."""
-        return self._stored.uri
+        return self._held.stored.uri
 
     @property
     def primary(self) -> int:
         """The version that encrypts."""
-        return self._primary
+        return self._held.bare.primary
+
+    @property
+    def tenants(self) -> Tenants:
+        """The tenants that have a key of their own: see `Tenants`."""
+        return Tenants(self._held)
 
     @property
     def versions(self) -> tuple[KeyVersion, ...]:
         """All versions, oldest first, without their roots."""
-        return tuple(item for _, item in sorted(self._states.items()))
+        return tuple(item for _, item in sorted(self._held.bare.versions.items()))
 
     @property
     def live(self) -> tuple[int, ...]:
         """Numbers of the enabled versions, the primary first, then newest to oldest."""
-        enabled = [n for n, item in self._states.items() if item.state is KeyState.ENABLED]
-        return tuple(sorted(enabled, key=lambda n: (n != self._primary, -n)))
+        enabled = [n for n, item in self._held.bare.versions.items() if item.state is KeyState.ENABLED]
+        return tuple(sorted(enabled, key=lambda n: (n != self.primary, -n)))
 
     @property
     def held(self) -> tuple[int, ...]:
         """Numbers of the versions that still have a root key: the live ones, then the disabled ones."""
-        return self.live + tuple(n for n, item in sorted(self._states.items()) if item.state is KeyState.DISABLED)
+        return self.live + tuple(item.version for item in self.versions if item.state is KeyState.DISABLED)
 
     def root(self, version: int, *, naming: bool = False) -> bytes:
         """Return a version's root key, for `crypto` only. Raises KeyUnavailableError.
@@ -186,7 +167,7 @@ class Keyset:
                 version still does that. Otherwise an update or a deletion would miss the older record, which would
                 return once the version is enabled, and a forged record could hide under the version.
         """
-        item = self._held().get(version)
+        item = self._held.opened().versions.get(version)
         if item is None:
             raise KeyUnavailableError(f"key version {version} is not in this keyset; was it rotated elsewhere?")
         if item.state is not KeyState.ENABLED and not (naming and item.state is KeyState.DISABLED):
@@ -195,9 +176,13 @@ class Keyset:
 
     def rotate(self) -> int:
         """Add a new version, make it the primary, and return its number. Older versions still read."""
-        version = max(self._held()) + 1
-        self._change(lambda versions: versions.__setitem__(version, fresh(version)), primary=version)
-        return version
+
+        def edit(document: Document) -> Document:
+            version = max(document.versions) + 1
+            return replace(document, versions={**document.versions, version: fresh(version)}, primary=version)
+
+        self._held.change(edit)
+        return self.primary
 
     def enable(self, version: int) -> None:
         """Enable a disabled version again."""
@@ -222,7 +207,7 @@ class Keyset:
         Raises:
             KeysetError: the keyset is not wrapped by a passphrase, the new one is empty, or it could not be written.
         """
-        self._stored.change_passphrase(self._document(), new)
+        self._held.stored.change_passphrase(self._document(), new)
 
     def rewrap(self, wrap: str, *, passphrase: Secret = None) -> None:
         """Wrap the keyset in another way, all or nothing: under another key, service or passphrase. The keys stay.
@@ -238,23 +223,19 @@ class Keyset:
             KeysetError: it could not be wrapped or written; it is as it was.
             UriError: the wrapper is unknown.
         """
-        self._stored.rewrap(self._document(), wrap, passphrase)
-        if self._lifetime is None and self._stored.by_service:
-            self._lifetime = Lifetime(DEFAULT, self)
+        self._held.stored.rewrap(self._document(), wrap, passphrase)
+        self._held.renew()
 
     def forget(self) -> None:
         """Drop all keys from memory. The next use reads and unwraps the keyset again.
 
         Python cannot overwrite them: what was dropped may stay in unused memory until it is used for something else.
         """
-        self._versions = None
-        self._stored.forget()
-        for holder in list(self._holders):
-            holder.forget()
+        self._held.forget()
 
     def watch(self, holder: KeyHolder) -> None:
         """Have `holder.forget()` called whenever keys are dropped, as long as the holder lives."""
-        self._holders.add(holder)
+        self._held.watch(holder)
 
     def export(self, *, unsafe_cleartext: bool = False) -> str:
         """Return the keyset unwrapped, as an `env:` variable holds it. Whoever sees it can read all data.
@@ -267,73 +248,25 @@ class Keyset:
         return base64.b64encode(self._document()).decode()
 
     def _set_state(self, version: int, state: KeyState) -> None:
-        item = self._held().get(version)
-        if item is None:
-            raise KeyUnavailableError(f"key version {version} is not in this keyset")
-        if version == self._primary and state is not KeyState.ENABLED:
-            raise KeysetError(f"key version {version} is the primary: rotate the keyset first")
-        if item.state is KeyState.DESTROYED and state is not KeyState.DESTROYED:
-            raise KeyUnavailableError(f"key version {version} is destroyed, which cannot be undone")
-        root = b"" if state is KeyState.DESTROYED else item.root
-        self._change(lambda versions: versions.__setitem__(version, replace(item, state=state, root=root)))
+        def edit(document: Document) -> Document:
+            item = document.versions.get(version)
+            if item is None:
+                raise KeyUnavailableError(f"key version {version} is not in this keyset")
+            if version == document.primary and state is not KeyState.ENABLED:
+                raise KeysetError(f"key version {version} is the primary: rotate the keyset first")
+            if item.state is KeyState.DESTROYED and state is not KeyState.DESTROYED:
+                raise KeyUnavailableError(f"key version {version} is destroyed, which cannot be undone")
+            root = b"" if state is KeyState.DESTROYED else item.root
+            return replace(document, versions={**document.versions, version: replace(item, state=state, root=root)})
 
-    def _change(self, edit: Callable[[dict[int, KeyVersion]], None], primary: int | None = None) -> None:
-        """Save the changed keyset before using it: nothing is encrypted under a key that may get lost."""
-        versions = dict(self._held())
-        edit(versions)
-        primary = primary or self._primary
-        self._stored.save(serialised(versions, primary))
-        self._keep(versions, primary)
+        self._held.change(edit)
 
     def _document(self) -> bytes:
-        return serialised(self._held(), self._primary)
-
-    def _keep(self, versions: dict[int, KeyVersion], primary: int) -> None:
-        self._versions = versions
-        self._states = {number: replace(item, root=b"") for number, item in versions.items()}
-        self._primary = primary
-
-    def _held(self) -> dict[int, KeyVersion]:
-        """Return the versions with their roots, unwrapped again if their lifetime is over. Raises KeysetError."""
-        if self._lifetime is not None and self._versions is not None:
-            if self._lifetime.over:
-                self.forget()
-            elif self._lifetime.due():
-                self._try_again()
-        held = self._versions
-        if held is None:
-            with self._lock:
-                held = self._versions
-                if held is None:  # otherwise another thread has unwrapped it while we waited
-                    held = self._load()
-        return held
-
-    def _try_again(self) -> None:
-        """Unwrap the keyset before its lifetime is over, so that a service may be away for a while."""
-        try:
-            self._load()
-        except _REVOKED:
-            self.forget()
-            raise
-        except KeysetError as error:
-            log.warning("the keyset is not renewed yet, and its keys stay until their lifetime is over: %s", error)
-
-    def _load(self) -> dict[int, KeyVersion]:
-        """Read and unwrap the keyset again, with what other processes changed. Raises KeysetError."""
-        listed, primary = parse(offload(1 << 20, self._stored.load))
-        versions = {item.version: item for item in listed}
-        gone = {number for number, item in self._states.items() if item.state is KeyState.DESTROYED}
-        back = any(versions[number].state is not KeyState.DESTROYED for number in gone & versions.keys())
-        if back or not self._states.keys() <= versions.keys() or primary < self._primary:
-            raise KeysetError(f"{self.uri} was put back to an older state: open it again if you did that")
-        self._keep(versions, primary)
-        if self._lifetime is not None:
-            self._lifetime.begin()
-        return versions
+        return self._held.opened().serialised()
 
     def __repr__(self) -> str:
         states = ", ".join(f"{item.version}: {item.state.value}" for item in self.versions)
-        return f"Keyset({self.uri!r}, primary={self._primary}, {{{states}}})"
+        return f"Keyset({self.uri!r}, primary={self.primary}, {{{states}}})"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Keyset cannot be pickled: open it by its URI where it is needed")

@@ -11,12 +11,14 @@ from typing import Protocol
 from ..errors import InputError
 from ..runtime.forks import renew_in_child
 
-__all__ = ["DEFAULT", "KeyHolder", "Lifetime", "Seconds", "checked"]
+__all__ = ["DEFAULT", "TOLD", "KeyHolder", "Lifetime", "Seconds", "checked", "moment"]
 
 Seconds = float | None
 
 DEFAULT = 3600.0
 """Seconds, if a key service wraps the keyset."""
+TOLD = 300.0
+"""Seconds until every process knows that a tenant was erased, at most."""
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", None)  # on Linux it counts while the machine sleeps, too
 
 
@@ -75,6 +77,13 @@ class Lifetime:
         """True if the keys must not be used any more."""
         return _now() - self._begun >= self.seconds
 
+    def restarted(self) -> bool:
+        """Begin again if the time is over. Returns whether it was."""
+        if self.over:
+            self.begin()
+            return True
+        return False
+
     def due(self) -> bool:
         """Return True if it is time to unwrap them again; then not again at once."""
         now = _now()
@@ -88,6 +97,11 @@ def _end(holder: weakref.ref[KeyHolder]) -> None:
     found = holder()
     if found is not None:
         found.forget()
+
+
+def moment() -> float:
+    """Return seconds of a clock that counts on while the machine sleeps, where there is one."""
+    return _now()
 
 
 def _now() -> float:

@@ -22,12 +22,14 @@ from ..runtime.urls import shown
 from .protocol import NONE, Header, KeyWrapper, RenewsKeys
 from .registry import PASSPHRASE, known, make_storage, make_wrapper, split
 
-__all__ = ["FORMAT", "UNWRAPPED_FORMAT", "URI_VARIABLE", "StoredKeyset"]
+__all__ = ["FORMAT", "TENANTS_FORMAT", "UNWRAPPED_FORMAT", "URI_VARIABLE", "StoredKeyset"]
 
 URI_VARIABLE = "ENCVEC_KEYSET"
 """The environment variable that holds the URI of the keyset, if none is given."""
 FORMAT = "encvec-keyset-wrapped/1"
 UNWRAPPED_FORMAT = "encvec-keyset/1"
+TENANTS_FORMAT = "encvec-keyset/2"
+"""With keys of tenants, which a reader of format 1 would lose at its next write."""
 _FIELDS = {"format", "header", "nonce", "sealed", "wrapper"}
 log = logging.getLogger("encvec_store")
 
@@ -73,6 +75,8 @@ class StoredKeyset:
             self._opened = make_wrapper(self._wrap, passphrase)  # a mistyped name fails before anything is read
         self._key: tuple[str, bytes, Header] | None = None  # wrapper, key, header: a key is derived once
         self._clear = False
+        self._content: bytes | None = None  # as it was read or written last
+        self._stale = False
         place = shown(self._storage.uri)
         self.uri = place if self._wrap is None else f"{place}?wrap={shown(self._wrap)}"
 
@@ -85,6 +89,17 @@ class StoredKeyset:
     def lasting(self) -> bool:
         """True if a change outlives this process."""
         return self._storage.lasting
+
+    @property
+    def beside_data(self) -> bool:
+        """True if whoever copies the store has the keyset, too."""
+        return not self._storage.wrapper
+
+    def is_changed(self) -> bool:
+        """Return True if another process changed the keyset since it was read or written here; then `load` it."""
+        if self._storage.read() != self._content:
+            self._stale = True  # the storage takes it for seen: nothing may be written over it before it is loaded
+        return self._stale
 
     def exists(self) -> bool:
         """Return True if there is a keyset."""
@@ -111,17 +126,35 @@ class StoredKeyset:
         self._clear = name == NONE
         if name != NONE:
             self._key = (name, *self._new_key(self._open_wrapper(self._wrap or self._storage.wrapper)))
-        self._storage.create(self._wrapped(document))
+        content = self._wrapped(document)
+        self._storage.create(content)
+        self._content = content
 
-    def load(self) -> bytes:
-        """Return the document. Raises KeysetError if it is missing, malformed or refused."""
+    def load(self, *, held: bool = False) -> bytes:
+        """Return the document. Raises KeysetError if it is missing, malformed or refused.
+
+        Args:
+            held: use the wrapping key that is in memory if it is still the right one, and ask nobody for it.
+        """
         content = self._storage.read()
+        document = self._opened_document(content, held)
+        self._content, self._stale = content, False
+        return document
+
+    def refuse(self) -> None:
+        """Take what was loaded for wrong: nothing may be written over it."""
+        self._content, self._stale = None, True
+
+    def _opened_document(self, content: bytes, held: bool) -> bytes:
         wrapped = self._parse(content)
         self._check_wrapper(NONE if wrapped is None else wrapped.wrapper)
         if wrapped is None:
             self._clear = True
             return content
-        key = self._recovered(self._open_wrapper(wrapped.wrapper), wrapped.header)
+        if held and self._key is not None and (self._key[0], self._key[2]) == (wrapped.wrapper, wrapped.header):
+            key = self._key[1]
+        else:
+            key = self._recovered(self._open_wrapper(wrapped.wrapper), wrapped.header)
         try:
             document = AESGCM(key).decrypt(wrapped.nonce, wrapped.sealed, _head(wrapped.wrapper, wrapped.header))
         except InvalidTag:
@@ -137,7 +170,7 @@ class StoredKeyset:
             self._save_under(wrapper, document)
             log.warning("%s: its key was derived at a lower cost than is usual today; it is derived anew", self.uri)
         else:
-            self._storage.replace(self._wrapped(document))
+            self._replace(document)
 
     def change_passphrase(self, document: bytes, passphrase: str | bytes) -> None:
         """Replace the document that was created or loaded, under another passphrase; all or nothing.
@@ -172,6 +205,13 @@ class StoredKeyset:
         """Drop the wrapping key. Loading finds it again."""
         self._key = None
 
+    def _replace(self, document: bytes) -> None:
+        if self._stale:
+            raise KeysetError(f"{self.uri} was changed by another process: open it again")
+        content = self._wrapped(document)
+        self._storage.replace(content)
+        self._content = content
+
     def _save_under(self, wrapper: KeyWrapper | None, document: bytes, name: str | None = None) -> None:
         """Store the document under a new key of a wrapper, or in clear. If that fails, the old key stays in use."""
         old = self._key, self._clear
@@ -180,7 +220,7 @@ class StoredKeyset:
         else:
             self._key = (name or (old[0][0] if old[0] else self._chosen()), *self._new_key(wrapper))
         try:
-            self._storage.replace(self._wrapped(document))
+            self._replace(document)
         except BaseException:
             self._key, self._clear = old
             raise
@@ -257,7 +297,7 @@ class StoredKeyset:
         """Split content into its parts; return None if it is in clear."""
         try:
             fields = json.loads(content)
-            if fields["format"] == UNWRAPPED_FORMAT:
+            if fields["format"] in (UNWRAPPED_FORMAT, TENANTS_FORMAT):
                 return None
             if fields["format"] != FORMAT or set(fields) != _FIELDS or _canonical(fields) + b"\n" != content:
                 raise ValueError

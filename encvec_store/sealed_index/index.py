@@ -17,7 +17,7 @@ from ..data.arrays import Bytes, Matrix, Rows
 from ..data.filters import Predicate
 from ..data.metrics import Metric
 from ..data.partitions import version_of
-from ..errors import StoreUnreachableError
+from ..errors import StoreUnreachableError, TenantErasedError
 from ..runtime.concurrency import Lock, offload
 from ..sealing.codec import Decoded
 from ..sealing.keyring import Keyring
@@ -144,6 +144,11 @@ class SealedIndex:
                 return state, allowed
         # a caller with a time limit must not stop the load: the next one would begin it again
         state, allowed = self._lock.during(self._updated, opener, predicate)
+        try:
+            opener.keyring.live  # noqa: B018 - it may have been erased since, and then nothing may stay in memory
+        except TenantErasedError:
+            self.forget()
+            raise
         BUDGET.make_room(self)
         return state, allowed
 

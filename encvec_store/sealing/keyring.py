@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -26,8 +26,9 @@ from ..schemes.profile import Profile
 from ..storage.protocol import Blob, EncryptedBatch
 from .codec import Decoded, RecordCodec
 from .config import CollectionConfig
+from .roots import Roots
 
-__all__ = ["INDEX", "PROFILE", "Keyring", "Roots"]
+__all__ = ["INDEX", "PROFILE", "Keyring"]
 
 PROFILE = "profile"
 """Name of the blob that holds the profile."""
@@ -35,38 +36,6 @@ INDEX = "index"
 """Beginning of the names of blobs that hold a sealed index: `index.<key version>`, `index.<key version>.<segment>`."""
 _BLINDED = 1024
 """Size of the cache of blind tokens."""
-
-
-class Roots(Protocol):
-    """Root keys by version: a `Keyset`, or a part of one."""
-
-    @property
-    def primary(self) -> int:
-        """The version that encrypts."""
-        ...
-
-    def watch(self, holder: KeyHolder) -> None:
-        """Have `holder.forget()` called whenever root keys are dropped from memory."""
-        ...
-
-    @property
-    def live(self) -> tuple[int, ...]:
-        """The enabled versions, the primary first."""
-        ...
-
-    @property
-    def held(self) -> tuple[int, ...]:
-        """The versions that still have a root key."""
-        ...
-
-    @property
-    def versions(self) -> tuple[KeyVersion, ...]:
-        """All versions, without their roots."""
-        ...
-
-    def root(self, version: int, *, naming: bool = False) -> bytes:
-        """Return a version's root. Raises KeyUnavailableError."""
-        ...
 
 
 class Keyring:
@@ -100,6 +69,10 @@ class Keyring:
         """Drop all subkeys. The next use derives them again."""
         for derived in (self._ciphers, self._blobs, self._segments, self._schemes, self._codecs, self._blinded):
             derived.clear()
+
+    def until_erased(self, holder: KeyHolder) -> None:
+        """Have `holder.forget()` called when the tenant is erased: it holds what was opened with these keys."""
+        self._keyset.until_erased(holder)
 
     @classmethod
     def of_settings(cls, sealed: bytes, keyset: Roots, tenant: str, collection: str, device: Device = CPU) -> Keyring:

@@ -7,6 +7,7 @@ get a test to pass. A new format gets a new file, and the old one stays as long 
 from __future__ import annotations
 
 import argparse
+import base64
 import hashlib
 import itertools
 import json
@@ -22,7 +23,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 
 from encvec_store.crypto.blobs import BlobCipher
 from encvec_store.crypto.envelope import RecordCipher, Stamp, headers
-from encvec_store.crypto.labels import Purpose, derive, encode
+from encvec_store.crypto.labels import Purpose, derive, encode, tenant_root
 from encvec_store.crypto.names import NameCipher, seal_name_key
 from encvec_store.crypto.prf import Keystream, Pmac
 from encvec_store.crypto.read_cache import ReadCacheCipher
@@ -35,6 +36,7 @@ from encvec_store.engine.hidden import buckets
 from encvec_store.engine.hidden.cache import Follows
 from encvec_store.integrations.cipher import ColumnCipher
 from encvec_store.keys import StoredKeyset
+from encvec_store.keys.document import Document, TenantKey
 from encvec_store.keys.keyset import Keyset, KeyState, KeyVersion
 from encvec_store.schemes import scheme
 from encvec_store.schemes.device import CPU
@@ -44,6 +46,7 @@ from encvec_store.schemes.sketch import Sketch
 from encvec_store.sealed_index import arrays, manifest, segments
 from encvec_store.sealing.config import CollectionConfig
 from encvec_store.sealing.keyring import Keyring
+from encvec_store.sealing.roots import TenantRoots
 
 FOLDER = Path(__file__).resolve().parent
 ROOT = bytes(range(32))
@@ -83,7 +86,9 @@ def labels():
     return {
         "root": ROOT.hex(),
         "encode": [{"parts": [repr(part) for part in parts], "bytes": encode(*parts).hex()} for parts in tuples],
-        "derive": {purpose.value: derive(ROOT, purpose, *CONTEXT).hex() for purpose in Purpose},
+        "derive": {
+            purpose.value: derive(ROOT, purpose, *CONTEXT).hex() for purpose in Purpose if purpose is not Purpose.TENANT
+        },
     }
 
 
@@ -380,7 +385,7 @@ def keyset(stored):
         KeyVersion(2, KeyState.DISABLED, created, bytes(32)),
         KeyVersion(3, KeyState.ENABLED, created, ROOT),
     ]
-    return Keyset(stored, versions, 3)
+    return Keyset(stored, Document({item.version: item for item in versions}, 3))
 
 
 def keysets():
@@ -427,6 +432,31 @@ def names():
         }
 
 
+SECRET = bytes(range(100, 132))
+TENANTS = [
+    TenantKey(TENANT, "2026-11-30T00:00:00+00:00", life=2, since=3, secret=SECRET),
+    TenantKey("gone", "2026-11-30T00:00:00+00:00", erased="2026-11-30T01:00:00+00:00"),
+    TenantKey("their own", "2026-11-30T00:00:00+00:00", wrap="vault:theirs", header={"wrapped": "eA=="}),
+]
+
+
+def tenants():
+    """The root of a tenant with a key of its own, what is derived from it, and a keyset with such tenants."""
+    root = tenant_root(ROOT, SECRET, TENANT)
+    versions = {3: KeyVersion(3, KeyState.ENABLED, "2026-11-30T00:00:00+00:00", ROOT)}
+    whole = Document(versions, 3, {item.name: item for item in TENANTS})
+    roots = TenantRoots(Keyset(StoredKeyset("env:UNUSED"), whole), TENANT)
+    return {
+        "root": ROOT.hex(),
+        "secret": SECRET.hex(),
+        "tenant": TENANT,
+        "tenant_root": root.hex(),
+        "derive": {purpose.value: derive(root, purpose, *CONTEXT).hex() for purpose in Purpose},
+        "token": Keyring(roots, *CONTEXT).tokens(["a"])[3].tobytes().hex(),
+        "env": base64.b64encode(whole.serialised()).decode(),
+    }
+
+
 MAKERS = {
     "labels.json": labels,
     "cells.json": cells,
@@ -443,6 +473,7 @@ MAKERS = {
     "index.json": index,
     "cache.json": cache,
     "names.json": names,
+    "tenants.json": tenants,
 }
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import hmac
 import json
 import struct
 import subprocess
@@ -20,13 +21,14 @@ from encvec_store.crypto.segments import SegmentCipher
 from encvec_store.data.precision import Precision
 from encvec_store.data.records import decode_payload
 from encvec_store.engine.hidden import buckets
-from encvec_store.errors import AuthenticationError, KeyUnavailableError
+from encvec_store.errors import AuthenticationError, KeyUnavailableError, TenantErasedError
 from encvec_store.keys.keyset import Keyset
 from encvec_store.schemes import device as devices
 from encvec_store.schemes import scheme
 from encvec_store.schemes.profile import Profile
 from encvec_store.sealed_index import arrays
 from encvec_store.sealing.config import CollectionConfig
+from encvec_store.sealing.roots import TenantRoots
 from tests.kat import make
 from tests.kits.elsewhere import Elsewhere
 
@@ -52,7 +54,7 @@ def as_json(value):
 
 @pytest.mark.parametrize(
     "name",
-    ["labels", "tokens", "ids", "envelopes", "half", "index", "cache", "keysets", "names"],
+    ["labels", "tokens", "ids", "envelopes", "half", "index", "cache", "keysets", "names", "tenants"],
 )
 def test_written_the_same_again(name):
     assert as_json(make.MAKERS[f"{name}.json"]()) == stored(f"{name}.json")
@@ -247,6 +249,22 @@ def test_env_document_opens(monkeypatch):
     monkeypatch.setenv("ENCVEC_TEST_KEYSET", data["env"])
     check(Keyset.open("env:ENCVEC_TEST_KEYSET"), data)
     assert json.loads(base64.b64decode(data["env"]))["format"] == "encvec-keyset/1"
+
+
+def test_a_keyset_with_tenants_opens(monkeypatch):
+    """The derivation is computed here once more, from RFC 5869: the secret is the salt."""
+    data = stored("tenants.json")
+    monkeypatch.setenv("ENCVEC_TEST_KEYSET", data["env"])
+    keyset = Keyset.open("env:ENCVEC_TEST_KEYSET")
+    assert json.loads(base64.b64decode(data["env"]))["format"] == "encvec-keyset/2"
+    shown = [(item.name, item.life, item.since, bool(item.erased), item.wrap) for item in keyset.tenants]
+    assert shown == [("acme", 2, 3, False, ""), ("gone", 1, 1, True, ""), ("their own", 1, 1, False, "vault:theirs")]
+    secret, root = bytes.fromhex(data["secret"]), bytes.fromhex(data["root"])
+    info = b"".join(b"s" + len(part).to_bytes(4, "big") + part for part in (b"encvec/1", b"tenant", b"acme"))
+    expanded = hmac.digest(hmac.digest(secret, root, "sha256"), info + b"\1", "sha256")
+    assert TenantRoots(keyset, "acme").root(3) == expanded == bytes.fromhex(data["tenant_root"])
+    with pytest.raises(TenantErasedError):
+        TenantRoots(keyset, "gone").root(3)
 
 
 def test_points_are_exact():

@@ -55,7 +55,7 @@ def test_destroy_is_for_good(keyset):
             change(1)
     document = base64.b64decode(keyset.export(unsafe_cleartext=True))
     assert base64.b64encode(root) not in document
-    assert root not in b"".join(item.root for item in keyset._versions.values())
+    assert root not in b"".join(item.root for item in keyset._held.document.versions.values())
     assert keyset.rotate() == 3  # a number is never used again
 
 
@@ -88,7 +88,7 @@ def test_roots_do_not_show(keyset):
     keyset.rotate()
     keyset.disable(1)
     root = keyset.root(2)
-    shown = repr(keyset) + str(keyset) + repr(keyset.versions) + repr(list(keyset._versions.values()))
+    shown = repr(keyset) + str(keyset) + repr(keyset.versions) + repr(list(keyset._held.document.versions.values()))
     for secret in (repr(root), repr(root)[2:-1], root.hex(), base64.b64encode(root).decode()):
         assert secret not in shown
     assert all(item.root == b"" for item in keyset.versions)
@@ -114,7 +114,7 @@ class Failing:
 def test_failed_save_changes_nothing():
     keyset = Keyset.create("memory:")
     keyset.rotate()
-    keyset._stored = Failing()
+    keyset._held.stored = Failing()
     before = keyset._document()
     for change in (keyset.rotate, lambda: keyset.disable(1), lambda: keyset.destroy(1)):
         with pytest.raises(KeysetError, match="disk full"):

@@ -117,8 +117,8 @@ def test_a_service_may_be_away_until_the_end(uri, clock, kind, caplog):
     clock(30)
     with pytest.raises(kind):
         keyset.root(1)
-    assert keyset._versions is None
-    assert keyset._stored._key is None
+    assert keyset._held.document is None
+    assert keyset._held.stored._key is None
 
 
 def test_what_others_changed_is_seen(uri, clock):
@@ -155,10 +155,10 @@ def test_a_timer_drops_them_from_an_idle_process(uri):
     keyring.tokens(["a"])
     cipher = weakref.ref(keyring._ciphers[1])
     deadline = time.monotonic() + 20
-    while (keyset._versions is not None or keyring._ciphers) and time.monotonic() < deadline:
+    while (keyset._held.document is not None or keyring._ciphers) and time.monotonic() < deadline:
         time.sleep(0.005)
     gc.collect()
-    assert (keyset._versions, keyset._stored._key, keyring._ciphers, cipher()) == (None, None, {}, None)
+    assert (keyset._held.document, keyset._held.stored._key, keyring._ciphers, cipher()) == (None, None, {}, None)
     keyring.tokens(["a"])
     assert Service.asked >= 1
 
@@ -168,16 +168,16 @@ def test_a_timer_runs_in_a_forked_child(uri):
 
     def forgotten():
         deadline = time.monotonic() + 20
-        while keyset._versions is not None and time.monotonic() < deadline:
+        while keyset._held.document is not None and time.monotonic() < deadline:
             time.sleep(0.005)
-        return keyset._versions is None
+        return keyset._held.document is None
 
     assert in_child(forgotten)
 
 
 def test_a_keyset_that_is_not_used_any_more_is_freed(uri):
     made = Keyset.create(uri)
-    keyset, timer = weakref.ref(made), made._lifetime._timer
+    keyset, timer = weakref.ref(made), made._held.lifetime._timer
     del made
     gc.collect()
     assert keyset() is None
@@ -208,7 +208,7 @@ def test_a_bare_keyset_has_no_limit_unless_it_is_given_one(uri, clock, path):
     for keyset in (bare, Keyset.create(uri, lifetime=math.inf)):
         keyset.root(1)
         clock(1e9)
-        assert keyset._lifetime is None
+        assert keyset._held.lifetime is None
         assert keyset.root(1)
     path.unlink()
     limited = Keyset.create(f"file:{path}", passphrase="secret", lifetime=60)

@@ -75,7 +75,7 @@ def test_a_disk_that_fails(path, monkeypatch):
         raise KeysetError("no space left")
 
     with monkeypatch.context() as patch:
-        patch.setattr(keyset._stored._storage, "replace", full)
+        patch.setattr(keyset._held.stored._storage, "replace", full)
         for wrap in ("service:app", "none"):
             with pytest.raises(KeysetError, match="no space"):
                 keyset.rewrap(wrap)

@@ -254,7 +254,9 @@ class SharedIndex:
 
     def _made(self) -> Index:
         kind = self._kind
-        return index_of(self.head.place, kind.cipher.config.metric, kind.dim, "auto", builds=True, fields=False)
+        made = index_of(self.head.place, kind.cipher.config.metric, kind.dim, "auto", builds=True, fields=False)
+        kind.cipher.keyring(self.head.incarnation).until_erased(made.sealed)
+        return made
 
     def _let_go(self, place: IndexPlace) -> None:
         """Forget the indexes of servers that were restarted, and of lives that ended."""
