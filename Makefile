@@ -8,7 +8,7 @@ PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 BESIDE := .venv-integrations
 BESIDE_STAMP := $(BESIDE)/.installed
-FRAMEWORKS := langchain,llamaindex,haystack,mcp,vicinity,django,chroma,qdrant,lancedb,suites
+FRAMEWORKS := langchain,llamaindex,haystack,mcp,vicinity,django,chroma,qdrant,lancedb,examples,suites
 EXTRAS := cli,bench,postgres,embedded,leakage,age,aws,azure,gcp,keyring,pkcs11,vault,otel,docs,dev
 
 # The lock file is made for this platform; elsewhere the ranges in pyproject.toml decide.
