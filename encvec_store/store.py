@@ -302,6 +302,7 @@ class Store(TenantKeys):
 
         Raises:
             InputError: row-level security is on, so PostgreSQL shows one tenant at a time, and none was given.
+            AuthenticationError: names are sealed, and one of them was altered.
         """
         return self._records.collections(None if tenant is None else check_name("tenant", tenant, 0))
 

@@ -26,7 +26,7 @@ from ..keys import PASSPHRASE, StoredKeyset
 from ..keys.keyset import Keyset
 from ..keys.stored import URI_VARIABLE
 from ..keys.wrappers.passphrase_source import PASSPHRASE_FILE_VARIABLE, PASSPHRASE_VARIABLE, given
-from ..runtime.urls import as_url, holds_password
+from ..runtime.urls import as_url, holds_password, opening_options
 from ..store import Store, connect
 from .output import printable
 
@@ -175,9 +175,10 @@ def _asked(uri: str, label: str, variable: str, *, confirm: bool) -> str:
 def holds_collections(place: Place) -> bool | None:
     """Return whether the store of a place holds collections, which takes no keys; None if that cannot be seen."""
     try:
-        if not migrate.current(place.store_url).revision:
+        url, _ = opening_options(place.store_url)
+        if not migrate.current(url).revision:
             return False  # it has no tables yet, and shall not get any by this look
-        with closing(open_connection(place.store_url).store) as store:
+        with closing(open_connection(url).store) as store:
             return bool(store.collections())
     except (EncvecError, OSError):
         return None

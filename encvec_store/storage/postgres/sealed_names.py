@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import LiteralString
 
 from psycopg.errors import InsufficientPrivilege
+from psycopg.sql import Identifier
 
 from ...errors import StoreUnreachableError
 from ..names import check_no_collections, sealed_name
@@ -28,9 +29,11 @@ LISTED: LiteralString = (
 _CREATE: LiteralString = (
     "CREATE TABLE {name_key} (one boolean PRIMARY KEY DEFAULT true CHECK (one), content bytea NOT NULL)"
 )
-# tables of collections, because row-level security hides collections, and not tables
+# Tables of collections, because row-level security hides collections, and not tables. Where a transaction sees what was
+# there at its beginning, the lock comes too late: then nobody may ever have created a collection.
 _COLLECTIONS: LiteralString = (
     "SELECT EXISTS (SELECT FROM pg_inherits WHERE inhparent = to_regclass({all_records_name}))"
+    " OR (current_setting('transaction_isolation') <> 'read committed' AND (SELECT is_called FROM {numbers}))"
 )
 
 
@@ -47,12 +50,13 @@ def keep_key(cursor: Cursor, names: Names, place: str, sealed: bytes, expect: by
     if expect is not None:
         sql = names.sql("UPDATE {name_key} SET content = %b WHERE content = %b RETURNING one")
         return cursor.execute(sql, (sealed, expect)).fetchone() is not None
-    cursor.execute(b"SELECT pg_advisory_xact_lock(%s)", (LOCK,))
     # who creates a collection holds a lock that this one waits for, and sees the table if it had to wait itself
     cursor.execute(names.sql("LOCK TABLE {collections} IN SHARE MODE"))
+    cursor.execute(b"SELECT pg_advisory_xact_lock(%s)", (LOCK,))  # in the order in which who creates one takes them
     if read_key(cursor, names) is not None:
         return False
-    check_no_collections(place, there=cursor.execute(names.sql(_COLLECTIONS)).fetchone() == (True,))
+    sql = names.sql(_COLLECTIONS, numbers=Identifier(names.schema, "contents"))
+    check_no_collections(place, there=cursor.execute(sql).fetchone() == (True,))
     try:
         cursor.execute(names.sql(_CREATE))
     except InsufficientPrivilege as error:
