@@ -16,6 +16,8 @@ from encvec_store.maintenance import rekey, rewrite
 from encvec_store.schemes import growth
 from encvec_store.schemes import profile as profiles
 from encvec_store.sealed_index import builder, index, lease, saving
+from encvec_store.storage.postgres import PostgresStore
+from encvec_store.storage.sqlite import SqliteStore
 from tests.kits.faults.mapped import mapped_life  # noqa: F401 - a task
 from tests.kits.sealed import Answers, vectors_of
 
@@ -405,6 +407,31 @@ def sealed_churn(pipe, url, start):
         if pipe.poll(0):
             break
     store.close()
+
+
+def sealed_names(pipe, url, die):
+    """Begin to keep names sealed, or go on, and create collections, as often as told; or be killed at a step.
+
+    `die` is (name of a method of the record store, "before" or "after"); None to live.
+    """
+    keyset = ev.Keyset.open(f"env:{VARIABLE}")
+    if die is not None:
+        kind, (name, when) = SqliteStore if url.startswith("faiss") else PostgresStore, die
+        real = getattr(kind, name)
+
+        def step(*given, **how):
+            if when == "after":
+                real(*given, **how)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        setattr(kind, name, step)
+    with ev.connect(url, keyset=keyset, names="sealed", maintenance="manual") as store:
+        pipe.send("open")
+        while (names := pipe.recv()) is not None:
+            for name in names:
+                store.collection(name, dim=DIM, tenant="acme")
+            pipe.send(store.collections("acme"))
+    pipe.send("done")
 
 
 def soak(pipe, url, task):
