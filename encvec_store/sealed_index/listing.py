@@ -23,7 +23,7 @@ from .kinds import points_within
 from .lists import Layout, Lists, Numbers, ends_of
 from .ondemand import lists_of
 from .state import Indexed
-from .trial import ListTrial, parted
+from .trial import ListTrial, asking
 
 __all__ = ["Listing", "listed"]
 
@@ -216,13 +216,13 @@ def listed(
         layout = lists_of(base).layout
     else:
         expected = rows if like is None else like
-        dim = read(expected[:1])[1].shape[1]
-        sample = sampled(read, expected, points_within(memory, dim))
+        trying = read(asking(rows))[1]
+        others = np.setdiff1d(expected, asking(rows), assume_unique=True)
+        sample = sampled(read, others if len(others) else expected, points_within(memory, trying.shape[1]))
         if not len(sample):  # deleted a moment ago
             sample = np.zeros((1, sample.shape[1]), np.float32)
-        asked, sample = parted(sample)
         layout = offload(len(sample), Layout.of, metric.name, sample, len(expected))
-        trial = ListTrial(layout, asked, len(expected))
+        trial = ListTrial(layout, trying if len(trying) else sample[:1], len(expected))
         del sample
     making = Listing(opener, metric, version, memory, layout, trial)
     for start in range(0, len(rows), PIECE):

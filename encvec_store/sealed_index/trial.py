@@ -7,12 +7,12 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from ..data.arrays import Matrix
+from ..data.arrays import Matrix, Rows
 from .arrays import Array
 from .faissing import points_of
 from .lists import FEW, MANY, Layout
 
-__all__ = ["ListTrial", "parted"]
+__all__ = ["ListTrial", "asking"]
 
 _ASKED, _SHARE = 500, 10
 """Vectors that ask: at most so many, and at most one of so many."""
@@ -31,7 +31,7 @@ class ListTrial:
 
     Args:
         layout: says which list a vector is in. It must not come from those that ask: centroids lie nearer to these.
-        asked: (q, dim) vectors, q >= 1, which will go by, too.
+        asked: (q, dim) vectors, q >= 1, which go by, too: the neighbours of others may be among those that do not.
         count: how many vectors there are in all. If fewer go by, neighbours are taken to be as much farther away.
     """
 
@@ -79,8 +79,6 @@ class ListTrial:
         return np.where(found >= 0, np.take_along_axis(ranks, np.maximum(found, 0), axis=1), np.int32(-1))
 
 
-def parted(sample: Matrix) -> tuple[Matrix, Matrix]:
-    """Return (those that ask, those that a layout comes from) of (s, dim) vectors, s >= 1; both have at least one."""
-    asks = np.zeros(len(sample), np.bool_)
-    asks[:: max(_SHARE, -(-len(sample) // _ASKED))] = True
-    return sample[asks], sample[~asks] if len(sample) > 1 else sample
+def asking(rows: Rows) -> Rows:
+    """Return the rows, of those that will go by, whose vectors ask. All of them ascend."""
+    return rows[:: max(_SHARE, -(-len(rows) // _ASKED))]

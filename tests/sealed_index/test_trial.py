@@ -6,7 +6,7 @@ import pytest
 
 from encvec_store.sealed_index.clustering import NearestCentroid
 from encvec_store.sealed_index.lists import FEW, Layout
-from encvec_store.sealed_index.trial import ListTrial, parted
+from encvec_store.sealed_index.trial import ListTrial, asking
 
 COUNT, SAMPLE, DIM = 40_000, 3_000, 32
 
@@ -18,11 +18,12 @@ def test_as_many_lists_as_hold_the_neighbours(metric, seen):
     centers = rng.standard_normal((500, DIM))
     data = (centers[rng.integers(500, size=COUNT)] + 0.8 * rng.standard_normal((COUNT, DIM))).astype(np.float32)
     data /= np.linalg.norm(data, axis=1, keepdims=True)
-    asking, sample = parted(data[:SAMPLE])
-    assert len(asking) == SAMPLE // 10
+    asked = asking(np.arange(SAMPLE))
+    assert len(asked) == SAMPLE // 10
+    sample = np.delete(data[:SAMPLE], asked, axis=0)
     layout = Layout.of(metric, sample, COUNT)
     assert layout.probes.tolist() == [layout.lists] * 2
-    nearest, trial = NearestCentroid(layout.centroids), ListTrial(layout, asking, COUNT)
+    nearest, trial = NearestCentroid(layout.centroids), ListTrial(layout, data[asked], COUNT)
     lists = np.concatenate([nearest(data[start : start + 4_000]) for start in range(0, COUNT, 4_000)])
     for start in range(0, int(seen * COUNT), 4_000):
         trial.add(data[start : start + 4_000], lists[start : start + 4_000])
@@ -42,9 +43,9 @@ def test_as_many_lists_as_hold_the_neighbours(metric, seen):
 
 def test_a_single_vector():
     one = np.ones((1, DIM), np.float32)
-    asking, sample = parted(one)
-    layout = Layout.of("l2", sample, 1)
-    trial = ListTrial(layout, asking, 1)
+    assert asking(np.arange(1)).tolist() == [0]
+    layout = Layout.of("l2", one, 1)
+    trial = ListTrial(layout, one, 1)
     assert trial.probes().tolist() == [1, 1]
     trial.add(one, np.zeros(1, np.int32))
     assert trial.probes().tolist() == [1, 1]
