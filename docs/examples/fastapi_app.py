@@ -8,9 +8,9 @@ r"""A notes service on FastAPI and PostgreSQL: the database sees neither texts n
     curl localhost:8000/search -d '{"query": "my card", "where": {"year": {"gte": 2025}}}' \
         -H 'content-type: application/json'
 
-The keyset is made by `encvec keys create`. `embed` is a toy, so that this runs without a model; put your own in its place,
-plain or async. Queries come in the body of a POST: addresses stand in the logs of every proxy. There are no users here:
-put your authentication before it, and give each customer a `tenant=` of their own.
+The keyset is made by `encvec keys create`. `embed` is a toy, so that this runs without a model; put your own in its
+place, plain or async. Queries come in the body of a POST: addresses stand in the logs of every proxy. There are no
+users here: put your authentication before it, and give each customer a `tenant=` of their own.
 """
 
 from __future__ import annotations
