@@ -32,6 +32,7 @@ from .maintain import maintain, refit
 from .output import note, printable
 from .rekey import rekey
 from .scheme import scheme
+from .tenant import tenant
 from .update import update
 
 __all__ = ["cli", "run", "warnings_as_notes"]
@@ -116,6 +117,7 @@ for command in (
     rekey,
     admin.verify,
     admin.drop,
+    tenant,
     bench,
     leakage,
     db,

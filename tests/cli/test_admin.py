@@ -135,6 +135,33 @@ def test_rekey(encvec):
     assert (encvec("rekey", "docs").code, encvec("rekey", "nobody").code) == (0, 2)
 
 
+@pytest.mark.usefixtures("kept")
+def test_tenant(encvec):
+    """A tenant gets a key, with or without data, and is erased after a question."""
+    assert encvec("tenant", "list").code == 0
+    assert encvec("tenant", "add", "acme", "--json").document["since_version"] == 1
+    for name in ("acme", "other"):
+        assert encvec("ingest", "docs", "docs.jsonl", "--tenant", name).code == 0
+    assert (
+        encvec("tenant", "erase", "other", "--yes", "--json").error["message"].startswith("tenant 'other' has no key")
+    )
+    assert "pass rotate=True" in encvec("tenant", "add", "other").err
+    answer = encvec("tenant", "add", "other", "--rotate")
+    assert "run `encvec rekey --tenant other` now" in answer.err
+    assert "rekey(tenant='other') first" in encvec("tenant", "erase", "other", "--yes").err
+    assert encvec("rekey", "--tenant", "other").code == 0
+    answer = encvec("tenant", "erase", "acme")
+    assert (answer.code, "It has 1 collections with" in answer.err, "add --yes" in answer.err) == (2, True, True)
+    answer = encvec("tenant", "erase", "acme", "--yes", "--json")
+    assert (answer.document["tenant"], answer.document["collections"]) == ("acme", 1)
+    assert encvec("count", "docs", "--tenant", "acme", "--json").error["type"] == "TenantErasedError"
+    shown = encvec("tenant", "list", "--json").document["tenants"]
+    assert [(item["tenant"], bool(item["erased"])) for item in shown] == [("acme", True), ("other", False)]
+    assert "remains" in encvec("tenant", "erase", "other", "--yes").out
+    assert encvec("count", "docs").code == 0
+    assert encvec("tenant", "list").out.split()[:2] == ["tenant", "created"]
+
+
 def test_maintain(encvec, home, vectors, monkeypatch):
     """What was not due when it was written is done on demand; and only once."""
     nothing = {"tenant": "", "collection": "docs", "done": []}
