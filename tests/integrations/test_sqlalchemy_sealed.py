@@ -279,6 +279,30 @@ def test_disabled_and_destroyed_keys(session, made):
     assert found() == {"new"}
 
 
+@pytest.mark.parametrize("made", [models(tenant="acme")])
+def test_a_tenant_that_is_erased(session, made):
+    """Rows from before the tenant had a key of its own are moved first; then nothing answers, from memory neither."""
+
+    def found():
+        return {hit.item for hit in nearest(session, select(made.Item.title), made.Item.embedding, V[0], 5)}
+
+    made.keyset.tenants.add("acme")
+    assert found() == {"0", "1"}
+    assert reencrypt(session, made.Item.embedding) == 2
+    bulk_insert(session, made.Item, [{"title": "new", "embedding": V[5]}])
+    session.commit()
+    made.keyset.destroy(1)
+    assert found() == {"0", "1", "new"}
+    made.keyset.tenants.erase("acme")
+    session.expire_all()
+    for read in (found, lambda: session.scalars(select(made.Item)).all()):
+        with pytest.raises(errors.TenantErasedError):
+            read()
+        session.rollback()
+    with pytest.raises(errors.TenantErasedError):
+        bulk_insert(session, made.Item, [{"title": "more", "embedding": V[6]}])
+
+
 def test_a_role_without_rights_on_the_companion_tables_may_write(orm_dsn, made):
     with opened(orm_dsn, made) as session:
         schema = session.scalar(text("SELECT current_schema()"))
