@@ -192,10 +192,10 @@ def _only_a_store(*others: Any) -> bool:
 
 def _view(place: Place, before: str | None, as_json: bool) -> int:
     """Say what a copy of the store tells without a key."""
-    from ..lab.leakage.theft import compared, stolen, told
+    from ..lab.leakage import beginnings, compared, stolen, told
 
     copy = stolen(place.store_url)
-    lines = told(copy) + ([] if before is None else compared(stolen(before), copy))
+    lines = told(copy) + beginnings(copy) + ([] if before is None else compared(stolen(before), copy))
     if as_json:
         for line in lines:
             emit(line.to_dict())

@@ -10,6 +10,7 @@ from __future__ import annotations
 from .attacks import ATTACKS, Attack
 from .bench import Known
 from .experiment import ADVERSARIES, Experiment, attack_arrays, run, worst
+from .hauls import Haul, Holdings, attack_hauls, beginnings, guessed, hauls
 from .own import SampleAttack
 from .probing import PROBES, probe, worst_probes
 from .protocol import Subject
@@ -27,6 +28,8 @@ __all__ = [
     "Attack",
     "Case",
     "Experiment",
+    "Haul",
+    "Holdings",
     "Known",
     "Pipeline",
     "SampleAttack",
@@ -35,7 +38,11 @@ __all__ = [
     "Telling",
     "View",
     "attack_arrays",
+    "attack_hauls",
+    "beginnings",
     "compared",
+    "guessed",
+    "hauls",
     "probe",
     "run",
     "stolen",

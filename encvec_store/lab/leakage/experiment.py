@@ -28,7 +28,18 @@ from .metrics import decoder, hits, mean_cosine, wilson
 from .protocol import Subject
 from .views import Case, view
 
-__all__ = ["ADVERSARIES", "CANDIDATES", "Experiment", "Row", "attack_arrays", "keep", "kept", "run", "worst"]
+__all__ = [
+    "ADVERSARIES",
+    "CANDIDATES",
+    "Experiment",
+    "Row",
+    "attack_arrays",
+    "attacked",
+    "keep",
+    "kept",
+    "run",
+    "worst",
+]
 
 Row = dict[str, Any]
 ADVERSARIES = ("disjoint", "same", "superset")
@@ -214,7 +225,7 @@ def attack_arrays(
     whole = parts("", case, np.zeros(len(ciphertexts), np.int64), None)
     return [
         row for name in chosen for look in ATTACKS[name].views
-        for row in _attacked(name, whole, unit(float32(vectors)), look)
+        for row in attacked(name, whole, unit(float32(vectors)), look)
     ]  # fmt: skip
 
 
@@ -250,12 +261,12 @@ def _rows(experiment: Experiment, done: set[str], progress: Callable[[int], None
                             locked = lock(experiment, subject, key, order, n)
                         case = held_case(experiment, adversary, pairs, key, order[:n], locked, needs)
                         cut = [] if case is None else parts(way, case, locked.cells, locked.keyed.sorts)
-                        for row in _attacked(attack, cut, truth, looked):
+                        for row in attacked(attack, cut, truth, looked):
                             yield {**head, **row, **locked.owner, "versions": libraries}
                     progress(1)
 
 
-def _attacked(name: str, cut: Sequence[Part], truth: Matrix, looked: str) -> Iterator[Row]:
+def attacked(name: str, cut: Sequence[Part], truth: Matrix, looked: str) -> Iterator[Row]:
     """Attack each part separately. Records in parts that are too small count as not identified."""
     found, cosines, took = [], [], 0.0
     for part in cut:
