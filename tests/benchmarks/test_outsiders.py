@@ -30,12 +30,14 @@ def ann(monkeypatch):
 
 
 @pytest.mark.parametrize("metric", ["angular", "euclidean"])
-def test_ann_benchmarks(ann, metric):
+@pytest.mark.parametrize("options", [{}, {"scheme": "sap", "beta": 0.5, "index": "hnsw"}], ids=["default", "sap"])
+def test_ann_benchmarks(ann, metric, options):
     vectors = np.random.default_rng(0).standard_normal((300, 8)).astype(np.float32) * 5
-    found = ann.EncvecStore(metric, {"scheme": "sap", "beta": 0.5, "index": "hnsw"})
+    found = ann.EncvecStore(metric, options)
     found.fit(vectors)
-    found.set_query_arguments(80, 20)
-    assert "ef=80" in str(found)
+    if options:
+        found.set_query_arguments(80, 20)
+        assert "ef=80" in str(found)
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     distances = -(unit @ unit[:9].T) if metric == "angular" else np.linalg.norm(vectors[:, None] - vectors[:9], axis=2)
     for query in range(9):
@@ -58,17 +60,28 @@ def test_ann_benchmarks_config_names_what_is_there(ann):
         constructor("jaccard", {})
 
 
-@pytest.mark.peers
-def test_vectordbbench(tmp_path):
+def vectordbbench(*module):
+    """Run a module of the client in VectorDBBench's environment, and return what it prints."""
     interpreter = python("vectordb-bench")
     if not interpreter.exists():
         pytest.skip("VectorDBBench is not installed: make peers ARGS=--outsiders")
-    done = subprocess.run(
-        [str(interpreter), "-m", "benchmarks.outsiders.vectordbbench.check", str(tmp_path)],
-        capture_output=True, text=True, cwd=ROOT, check=False,
-    )  # fmt: skip
+    done = subprocess.run([str(interpreter), "-m", *module], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1]) == {
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("scheme", [[], ["sap"]], ids=["default", "sap"])
+def test_vectordbbench(tmp_path, scheme):
+    assert vectordbbench("benchmarks.outsiders.vectordbbench.check", str(tmp_path), *scheme) == {
         "is_vector_db": True, "inserted": [100, 100, 100], "refused": [0, "ZeroVectorError"], "found": 1.0,
         "kept": 100, "secret": True,
     }  # fmt: skip
+
+
+@pytest.mark.peers
+def test_vectordbbench_runs_it():
+    told = vectordbbench("benchmarks.outsiders.vectordbbench.run", "--n", "500", "--seconds", "1")
+    assert told["records"] == 500
+    assert told["recall"] > 0.99
+    assert told["queries_per_s"] > 0

@@ -22,11 +22,11 @@ _BATCH = 5_000
 
 
 class EncvecStore(BaseANN):  # type: ignore[misc,unused-ignore]
-    """A `faiss:` store in a temporary folder: everything sealed, hits re-ranked exactly.
+    """A `faiss:` store in a temporary folder: everything sealed, hits ranked exactly.
 
     Args:
         metric: angular or euclidean.
-        options: scheme (a name), beta, and options of the store: index, storage, m.
+        options: scheme (a name; none for the default, `sealed`), beta, and options of the store: index, storage, m.
     """
 
     def __init__(self, metric: str, options: dict[str, Any]) -> None:
@@ -34,7 +34,7 @@ class EncvecStore(BaseANN):  # type: ignore[misc,unused-ignore]
             raise NotImplementedError(f"encvec_store has no distance {metric!r}")
         options = dict(options)
         self._metric = METRICS[metric]
-        self._scheme = {"name": options.pop("scheme", "sketch")}
+        self._scheme = {"name": options.pop("scheme", "sealed")}
         if "beta" in options:
             self._scheme["beta"] = options.pop("beta")
         self._folder = tempfile.TemporaryDirectory(prefix="encvec-ann-")
@@ -47,7 +47,8 @@ class EncvecStore(BaseANN):  # type: ignore[misc,unused-ignore]
         """Encrypt, store and index (n, d) vectors."""
         vectors = np.asarray(X, np.float32)
         largest = float(np.linalg.norm(vectors, axis=1).max())
-        bound = None if self._metric == "cosine" else largest * 1.01
+        free = self._metric == "cosine" or self._scheme["name"] == "sealed"
+        bound = None if free else largest * 1.01
         self._collection = self._store.collection("ann", vectors.shape[1], self._metric, self._scheme, max_norm=bound)
         for start in range(0, len(vectors), _BATCH):
             some = vectors[start : start + _BATCH]
@@ -55,7 +56,7 @@ class EncvecStore(BaseANN):  # type: ignore[misc,unused-ignore]
         self._collection.flush()
 
     def set_query_arguments(self, ef_search: int, oversample: int) -> None:
-        """Set efSearch of HNSW, and how many candidates are re-ranked for each hit."""
+        """Set efSearch of HNSW, and how many candidates are re-ranked for each hit. `sealed` measures its own."""
         set_search_options(self._collection, ef_search=ef_search, oversample=oversample)
         self.name = f"encvec_store({self._told}, ef={ef_search}, oversample={oversample})"
 

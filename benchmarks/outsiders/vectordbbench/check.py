@@ -1,6 +1,6 @@
 """Run the client as VectorDBBench does, on its real base classes, and print JSON. Runs in its environment.
 
-Usage: python -m benchmarks.outsiders.vectordbbench.check FOLDER
+Usage: python -m benchmarks.outsiders.vectordbbench.check FOLDER [SCHEME]
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ def main() -> None:
     ev.Keyset.create(keys)
     vectors = np.random.default_rng(0).standard_normal((300, 16)).astype(np.float32)
     config = EncvecConfig(url=f"faiss:{folder / 'store'}", keys=keys)
-    case = EncvecCase(metric_type=MetricType.COSINE, scheme="sap", beta=1.0)
+    scheme = {"scheme": "sap", "beta": 1.0, "ef_search": 100} if "sap" in sys.argv[2:] else {}
+    case = EncvecCase(metric_type=MetricType.COSINE, **scheme)
     client = EncvecStore(16, config.to_dict(), case, "case", drop_old=True)
     with client.init():
         counts = []

@@ -43,7 +43,7 @@ class EncvecCase(BaseModel, DBCaseConfig):  # type: ignore[misc,unused-ignore]
     index: IndexType = IndexType.HNSW
     scheme: str | None = None
     beta: float | None = None
-    ef_search: int = 100
+    ef_search: int | None = None
     oversample: int | None = None
 
     def index_param(self) -> dict[str, Any]:
@@ -55,7 +55,7 @@ class EncvecCase(BaseModel, DBCaseConfig):  # type: ignore[misc,unused-ignore]
         }
 
     def search_param(self) -> dict[str, Any]:
-        """Return efSearch and candidates per hit."""
+        """Return efSearch and candidates per hit, which mean something to schemes with index vectors."""
         return {"ef_search": self.ef_search, "oversample": self.oversample}
 
 
@@ -118,7 +118,9 @@ class EncvecStore(VectorDB):  # type: ignore[misc,unused-ignore]
 
     def _open(self) -> ev.Store:
         keyset = ev.Keyset.open(self._config["keys"])
-        return ev.connect(self._config["url"], keyset=keyset, ef_search=self._case.ef_search)
+        effort = self._case.ef_search
+        options: dict[str, Any] = {} if effort is None else {"ef_search": effort}
+        return ev.connect(self._config["url"], keyset=keyset, **options)
 
     def _of(self, store: ev.Store) -> ev.Collection:
         made = self._case.index_param()
