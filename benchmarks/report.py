@@ -65,6 +65,8 @@ _COLUMNS: dict[str, tuple[str, int]] = {
     "plaintext": ("plaintext", 4),
     "sealed": ("sealed", 4),
     "sketch": ("sketch", 4),
+    "least": ("least", 4),
+    "most": ("most", 4),
     "chance": ("chance", 4),
     "p50_ms": ("p50 ms", 3),
     "p95_ms": ("p95 ms", 3),

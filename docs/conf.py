@@ -39,7 +39,7 @@ def sidebar(app, docname, content):
     if docname != root_doc:
         return
     for caption, items in re.findall(r"^## (.*)\n\n((?:[- ].*\n)+)", content[0], re.MULTILINE):
-        pages = [f"/docs/{page}" for page in re.findall(r"\]\(([^)#]+)\)", items)]
+        pages = [f"/docs/{page}" for page in re.findall(r"\]\(([^)#]+\.(?:md|rst))\)", items)]
         content[0] += "\n".join(["\n```{toctree}", ":hidden:", f":caption: {caption}", "", *pages, "```", ""])
 
 

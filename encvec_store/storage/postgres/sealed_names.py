@@ -53,6 +53,8 @@ def keep_key(cursor: Cursor, names: Names, place: str, sealed: bytes, expect: by
     # who creates a collection holds a lock that this one waits for, and sees the table if it had to wait itself
     cursor.execute(names.sql("LOCK TABLE {collections} IN SHARE MODE"))
     cursor.execute(b"SELECT pg_advisory_xact_lock(%s)", (LOCK,))  # in the order in which who creates one takes them
+    # a server hears of tables that others made while we waited when it locks one in a way that it has not yet
+    cursor.execute(names.sql("SELECT FROM {collections} LIMIT 0"))
     if read_key(cursor, names) is not None:
         return False
     sql = names.sql(_COLLECTIONS, numbers=Identifier(names.schema, "contents"))

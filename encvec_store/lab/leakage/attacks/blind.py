@@ -75,7 +75,8 @@ def _first(a: _Classes, b: _Classes, rng: np.random.Generator) -> Matrix:
     left, right = (np.pad(side.graph, (0, count - len(side.sizes))) for side in (a, b))
     best, found = -np.inf, np.zeros((0, 0), np.float32)
     for start in _starts(a, b, count, rng):
-        order = quadratic_assignment(left, right, method="faq", options={"maximize": True, "P0": start}).col_ind
+        options = {"maximize": True, "P0": start, "rng": rng}
+        order = quadratic_assignment(left, right, method="faq", options=options).col_ind
         here = np.arange(len(a.sizes))[order[: len(a.sizes)] < len(b.sizes)]
         order = order[here]
         turn = np.zeros((0, 0), np.float32)
