@@ -16,6 +16,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 
 root_doc = "docs/README"
 include_patterns = ["*.md", "docs/*.md", "docs/*.rst", "docs/decisions/*.md", "docker/*.md", "benchmarks/**.md"]
+exclude_patterns = ["**/.venv*"]
 
 default_role = "code"
 myst_heading_anchors = 4
