@@ -22,7 +22,6 @@ from ..data.arrays import Bytes, Matrix
 from ..data.metrics import as_vectors
 from ..errors import AuthenticationError, ShapeError
 from ..keys.keyset import Keyset, KeyVersion
-from ..keys.lifetime import KeyHolder
 from ..runtime.forks import Mutex
 from ..sealing.config import CollectionConfig
 from ..sealing.keyring import Keyring
@@ -38,46 +37,26 @@ _LIVES = 64
 """Keyrings that are kept, one for each incarnation."""
 
 
-class _Roots:
-    """A keyset whose root keys are the column's own subkeys."""
+class _ColumnRoots(TenantRoots):
+    """The roots of one column: they derive from those of its tenant."""
 
-    def __init__(self, keyset: TenantRoots, tenant: str, place: str) -> None:
-        self._keyset = keyset
+    def __init__(self, keyset: Keyset, tenant: str, place: str) -> None:
+        super().__init__(keyset, tenant)
         self._context = (tenant, place)
-        self._known: dict[int, bytes] = {}
-
-    @property
-    def primary(self) -> int:
-        return self._keyset.primary
-
-    @property
-    def live(self) -> tuple[int, ...]:
-        return self._keyset.live
-
-    @property
-    def held(self) -> tuple[int, ...]:
-        return self._keyset.held
-
-    @property
-    def versions(self) -> tuple[KeyVersion, ...]:
-        return self._keyset.versions
-
-    def watch(self, holder: KeyHolder) -> None:
-        self._keyset.watch(self)
-        self._keyset.watch(holder)
-
-    def until_erased(self, holder: KeyHolder) -> None:
-        self._keyset.until_erased(holder)
+        self._derived: dict[int, bytes] = {}
+        self.watch(self)
 
     def forget(self) -> None:
-        """Drop the roots of the column."""
-        self._known.clear()
+        """Drop the derived roots."""
+        super().forget()
+        self._derived.clear()
 
     def root(self, version: int, *, naming: bool = False) -> bytes:
-        root = self._keyset.root(version, naming=naming)  # every time: a disabled version raises here
-        found = self._known.get(version)
+        """Return a version's root. Raises KeyUnavailableError, TenantErasedError."""
+        root = super().root(version, naming=naming)  # every time: a disabled version raises here
+        found = self._derived.get(version)
         if found is None:
-            found = self._known[version] = derive(root, Purpose.ORM_COLUMN, *self._context)
+            found = self._derived[version] = derive(root, Purpose.ORM_COLUMN, *self._context)
         return found
 
 
@@ -89,7 +68,7 @@ class ColumnCipher:
         self._tenant = tenant
         self.place = place
         self.config = config
-        self._roots: _Roots | None = None
+        self._roots: _ColumnRoots | None = None
         self._keyrings: dict[bytes, Keyring] = {}
         self._lock = Mutex()
 
@@ -110,7 +89,7 @@ class ColumnCipher:
         with self._lock:
             if self._roots is None:
                 keyset = self._source() if callable(self._source) else self._source
-                self._roots = _Roots(TenantRoots(keyset, self._tenant), self._tenant, self.place)
+                self._roots = _ColumnRoots(keyset, self._tenant, self.place)
             found = self._keyrings.pop(incarnation, None)
             if found is None:
                 found = Keyring(self._roots, self._tenant, self.place, incarnation)

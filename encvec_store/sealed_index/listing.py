@@ -17,6 +17,7 @@ from ..data.metrics import Metric
 from ..runtime.concurrency import offload
 from .blocks import Blocks, BlockWriter, Places, fetched
 from .clustering import NearestCentroid
+from .faissing import points_of
 from .growth import PIECE, Reader, sampled
 from .index import Opener
 from .kinds import points_within
@@ -121,9 +122,10 @@ class Listing:
         return rows, made
 
     def _encoded(self, vectors: Matrix) -> tuple[Numbered, Bytes]:
-        lists, codes = self._layout.encoded(vectors, self._nearest)
+        points = points_of(self._layout.metric, vectors, self._layout.width)
+        lists, codes = self._layout.encoded(points, self._nearest)
         if self._trial is not None:
-            self._trial.add(vectors, lists)
+            self._trial.add(points, lists)
         return lists, codes
 
     def _sorted(self) -> _Run:

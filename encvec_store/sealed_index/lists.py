@@ -27,7 +27,6 @@ __all__ = ["FEW", "MANY", "Layout", "Lists"]
 
 FEW, MANY = 10, 100
 """Hits for which the number of lists to read is measured."""
-_PIECE = 65_536
 _LEAF = 4
 
 Numbers = npt.NDArray[np.int64]
@@ -76,15 +75,12 @@ class Layout:
         """Return True if so many vectors need no other lists, as they would come from so many points."""
         return self.lists * 2 >= lists_on_demand(count, points)
 
-    def encoded(self, vectors: Matrix, nearest: NearestCentroid) -> tuple[npt.NDArray[np.int32], Bytes]:
-        """Return the list and the code of each of (n, dim) vectors. `nearest` is of the centroids."""
-        lists, codes = [], []
-        for start in range(0, len(vectors), _PIECE):
-            points = points_of(self.metric, vectors[start : start + _PIECE], self.width)
-            lists.append(nearest(points))
-            with omp_threads():
-                codes.append(self._raw.sq.compute_codes(points - self.centroids[lists[-1]]))
-        return np.concatenate(lists), np.concatenate(codes)
+    def encoded(self, points: Matrix, nearest: NearestCentroid) -> tuple[npt.NDArray[np.int32], Bytes]:
+        """Return the list and the code of each of (n, width) points. `nearest` is of the centroids."""
+        lists = nearest(points)
+        with omp_threads():
+            codes: Bytes = self._raw.sq.compute_codes(points - self.centroids[lists])
+        return lists, codes
 
     def decoded(self, lists: Numbers, codes: Bytes) -> Matrix:
         """Return the vectors of n codes in these lists: (n, width)."""

@@ -41,9 +41,8 @@ class ListTrial:
         self._costs = np.full((len(self._asked), MANY + 1), np.inf, np.float32)
         self._lists = np.full((len(self._asked), MANY + 1), -1, np.int32)
 
-    def add(self, vectors: Matrix, lists: npt.NDArray[np.int32]) -> None:
-        """Take (n, dim) vectors and the list of each."""
-        points = points_of(self._layout.metric, vectors, self._layout.width)
+    def add(self, points: Matrix, lists: npt.NDArray[np.int32]) -> None:
+        """Take (n, width) points, as `points_of` makes them, and the list of each."""
         self._seen += len(points)
         costs = -(self._asked @ points.T)
         if self._layout.metric == "l2":

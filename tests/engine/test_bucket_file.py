@@ -13,7 +13,6 @@ from encvec_store import low_level
 from encvec_store.engine.hidden import buckets, cache
 from encvec_store.engine.hidden.buckets import Buckets
 from encvec_store.engine.hidden.cache import BucketFile
-from encvec_store.sealed_index import BUDGET
 from tests.kits import sealed
 from tests.kits.forking import in_child
 from tests.kits.sealed import DIM, Answers, apart, vectors_of
@@ -28,9 +27,6 @@ def small(monkeypatch):
     """Make buckets of 4, so that a small collection has many."""
     sealed.small(monkeypatch)
     monkeypatch.setattr(buckets, "LEAST", 4)
-    before = BUDGET.limit
-    yield
-    BUDGET.set(before)
 
 
 @pytest.fixture

@@ -24,9 +24,6 @@ K, FEW, TINY = 5, 200, 120_000
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     sealed.small(monkeypatch)
-    before = BUDGET.limit
-    yield
-    BUDGET.set(before)
 
 
 @pytest.fixture(params=["faiss", "postgresql"])

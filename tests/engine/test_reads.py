@@ -16,9 +16,6 @@ K, FEW = 5, 200
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     sealed.small(monkeypatch)
-    before = BUDGET.limit
-    yield
-    BUDGET.set(before)
 
 
 def filled(store, metric="cosine", seed=0, n=FEW, **more):

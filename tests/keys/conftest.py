@@ -2,6 +2,7 @@
 
 import pytest
 
+from encvec_store.keys import lifetime
 from encvec_store.keys.wrappers import passphrase
 
 
@@ -16,3 +17,15 @@ def _cheap(monkeypatch):
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "keys.json"
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that stands until it is moved. Timers are not moved by it."""
+    now = [1000.0]
+    monkeypatch.setattr(lifetime, "_now", lambda: now[0])
+
+    def move(seconds):
+        now[0] += seconds
+
+    return move

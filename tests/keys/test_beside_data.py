@@ -15,8 +15,7 @@ def url(request, tmp_path):
     """The URL of a store that is not there yet."""
     if request.param == "folder":
         return f"faiss:{tmp_path}/store"
-    place = request.getfixturevalue("pg_place")
-    return f"{place.dsn}{'&' if '?' in place.dsn else '?'}schema={place.schema}"
+    return request.getfixturevalue("pg_place").url
 
 
 def created(url, **how):

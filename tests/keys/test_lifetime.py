@@ -45,18 +45,6 @@ def uri(path, monkeypatch):
     return f"file:{path}?wrap=counted"
 
 
-@pytest.fixture
-def clock(monkeypatch):
-    """A clock that stands until it is moved. Timers are not moved by it."""
-    now = [1000.0]
-    monkeypatch.setattr(lifetime, "_now", lambda: now[0])
-
-    def move(seconds):
-        now[0] += seconds
-
-    return move
-
-
 def test_no_request_while_they_live(uri, clock):
     keyset = Keyset.create(uri)
     root = keyset.root(1)

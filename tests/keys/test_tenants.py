@@ -47,18 +47,6 @@ def uri(path, monkeypatch):
     return f"file:{path}"
 
 
-@pytest.fixture
-def clock(monkeypatch):
-    """A clock that stands until it is moved. Timers are not moved by it."""
-    now = [1000.0]
-    monkeypatch.setattr(lifetime, "_now", lambda: now[0])
-
-    def move(seconds):
-        now[0] += seconds
-
-    return move
-
-
 def keyring(keyset, tenant="acme"):
     return Keyring(TenantRoots(keyset, tenant), tenant, "things", bytes(16))
 

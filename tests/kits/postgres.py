@@ -54,6 +54,11 @@ class Place:
     dsn: str
     schema: str
 
+    @property
+    def url(self) -> str:
+        """Return the URL of a store in the schema."""
+        return f"{self.dsn}{'&' if '?' in self.dsn else '?'}schema={self.schema}"
+
 
 def given_server(dsn: str) -> Server:
     """The server of a DSN, a URL or keywords. Its URL form is kept: a store is opened by URL."""

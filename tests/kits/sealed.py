@@ -11,14 +11,18 @@ import numpy as np
 
 from encvec_store import low_level
 from encvec_store.maintenance import rekey
-from encvec_store.sealed_index import blocks, builder, filling, hnsw, index, listing, manifest, ondemand, shared
+from encvec_store.sealed_index import BUDGET, blocks, builder, filling, hnsw, index, listing, manifest, ondemand, shared
 from tests.kits import oracle
 
 DIM = 12
 
 
 def small(monkeypatch):
-    """Make graphs of a few records, so that a short life has everything that a long one has."""
+    """Make graphs of a few records, so that a short life has everything that a long one has.
+
+    What the test sets as `index_memory` ends with it.
+    """
+    monkeypatch.setattr(BUDGET, "_limit", BUDGET.limit)
     monkeypatch.setattr(index, "COARSE", 150)
     monkeypatch.setattr(rekey, "PAGE", 30)
     for module, name, value in ((builder, "FIRST", 60), (builder, "LAST", 10), (builder, "COARSE", 150)):

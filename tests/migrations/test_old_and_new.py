@@ -136,7 +136,7 @@ class TestFaissOnNewerTables(SameSchemeContract):
 class TestPgvectorOnNewerTables(SameSchemeContract):
     @pytest.fixture
     def place(self, keyset, pg_place, newer):
-        newer(f"{pg_place.dsn}{'&' if '?' in pg_place.dsn else '?'}schema={pg_place.schema}")
+        newer(pg_place.url)
         with closing(OpenedPostgres(keyset, pg_place.dsn, pg_place.schema, create=False)) as place:
             yield place
 

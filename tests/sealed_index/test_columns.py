@@ -109,7 +109,7 @@ def columns_of(file):
 
 
 def test_postgresql(pg_place, monkeypatch):
-    url = f"{pg_place.dsn}{'&' if '?' in pg_place.dsn else '?'}schema={pg_place.schema}&index=hnsw"
+    url = f"{pg_place.url}&index=hnsw"
     with live(url, monkeypatch), psycopg.connect(pg_place.dsn) as connection:
         query = "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = %s"
         columns = {}

@@ -188,7 +188,7 @@ def test_the_system_sees_no_other_file(tmp_path):
 
 def test_no_table_holds_plaintext(tmp_path, pg_place):
     """In PostgreSQL the process writes no file at all, and what COPY returns of every table is sealed."""
-    url = f"{pg_place.dsn}{'&' if '?' in pg_place.dsn else '?'}schema={pg_place.schema}&index=hnsw"
+    url = f"{pg_place.url}&index=hnsw"
     opened, vectors, codes = lived(url, tmp_path, "hnsw")
     assert opened == []
     assert not list((tmp_path / "tmp").iterdir())

@@ -49,8 +49,7 @@ def url(request, tmp_path):
             return "memory:"
         case "faiss":
             return f"faiss:{tmp_path}/store"
-    place = request.getfixturevalue("pg_place")
-    return f"{place.dsn}{'&' if '?' in place.dsn else '?'}schema={place.schema}"
+    return request.getfixturevalue("pg_place").url
 
 
 def fill(store, tenant="acme", name="things", scheme="sealed", **settings):

@@ -12,7 +12,6 @@ import pytest
 import encvec_store as ev
 from encvec_store import errors
 from encvec_store.localpg import LocalServer
-from encvec_store.sealed_index import BUDGET
 from tests.kits import sealed
 from tests.kits.sealed import DIM, apart, vectors_of
 
@@ -25,9 +24,6 @@ IDS = [f"id-{n}" for n in range(N)]
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     sealed.small(monkeypatch)
-    before = BUDGET.limit
-    yield
-    BUDGET.set(before)
 
 
 @pytest.fixture

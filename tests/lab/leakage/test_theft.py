@@ -18,8 +18,7 @@ N, DIM = 60, 16
 def url(request, tmp_path):
     if request.param == "files":
         return f"faiss:{tmp_path}/store"
-    place = request.getfixturevalue("pg_place")
-    return f"{place.dsn}{'&' if '?' in place.dsn else '?'}schema={place.schema}"
+    return request.getfixturevalue("pg_place").url
 
 
 @pytest.fixture
