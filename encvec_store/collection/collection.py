@@ -104,21 +104,25 @@ class Collection(RecordVerbs, SearchVerbs):
     ) -> SchemeChange:
         """Encrypt all records again under another scheme, in place. All else stays: ids, metadata, documents, fields.
 
-        This is one transaction. Readers see the old content until it commits; after a crash, run it again. Nothing of
-        the old scheme stays in the store. The result says where old ciphertexts may still lie, and what to run. With
-        the scheme that the collection has, nothing is done; a bare name means it with any parameters.
+        Others read and write meanwhile, under the old scheme. Pages of records are encrypted and stored beside them;
+        at the end, one transaction puts all in place, and writers wait for it. Stopped or killed at any moment, it
+        goes on where it was when it is called again; `stats()["change"]` tells how far it is. Nothing of the old scheme
+        stays in the store. The result says where old ciphertexts may still lie, and what to run.
+
+        With the scheme that the collection has, an unfinished change is given up, and nothing else is done; a bare name
+        means it with any parameters. After `Keyset.rotate`, an unfinished change begins again.
 
         Args:
             scheme: as for `Store.collection`. A sketch is fitted at once if there are records enough.
             max_norm: for l2 and ip, the longest allowed vector. By default it stays as it is. If it is not set and the
                 scheme needs it, it is 1.25 times the length of the longest record.
-            progress: called while records are encrypted again.
+            progress: called while records are encrypted again; first with those that an earlier call has encrypted.
 
         Raises:
             SchemeError: the scheme cannot be understood, or does not fit the collection's dimension.
             NormError: a record is longer than max_norm.
             ProfileError: the vectors vary in too few directions for a sketch.
-            StaleConfigError: another process changed the settings meanwhile.
+            StaleConfigError: keys or settings were changed meanwhile, or another process ended this change.
             StoreUnreachableError: the server would have to rank, and lacks pgvector.
         """
         return self._lifecycle.change(scheme, max_norm=max_norm, progress=progress)

@@ -54,6 +54,8 @@ class Purpose(StrEnum):
     """PMAC over the digests of index files, so that a forged file is never parsed."""
     INDEX = "index"
     """AES-256-GCM of the segments and manifests of a sealed index."""
+    CHANGE = "change"
+    """AES-256-GCM of a change of scheme that is under way: its plan, and pages of records."""
     READ_CACHE = "read-cache"
     """AES-256-GCM of sealed records that a client keeps in a local file, so that it reads each only once."""
     BUCKET = "bucket"

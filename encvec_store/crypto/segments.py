@@ -1,4 +1,4 @@
-"""The bytes of a sealed part of a search index.
+"""The bytes of a sealed part of a search index, or of a change of scheme that is under way.
 
     part      format u8 | key version u32 | GCM nonce 12 | ciphertext | GCM tag 16
 
@@ -29,7 +29,7 @@ _HEAD = 5
 _BODY = _HEAD + NONCE
 SEGMENT_OVERHEAD = _BODY + TAG
 """Bytes that a sealed part has more than its content."""
-_REFUSED = "a part of the sealed index could not be authenticated"
+_REFUSED = "a part of the sealed index, or of a change of scheme, could not be authenticated"
 
 
 def segment_key_version(sealed: bytes) -> int:
@@ -40,18 +40,19 @@ def segment_key_version(sealed: bytes) -> int:
 
 
 class SegmentCipher:
-    """Seals and opens the index parts of one collection under one key version. Threads may share it.
+    """Seals and opens such parts of one collection under one key version. Threads may share it.
 
     Args:
         root: the root key of the version.
         key_version: its number.
         context: whose keys these are.
+        purpose: `INDEX` or `CHANGE`.
     """
 
-    def __init__(self, root: bytes, key_version: int, context: Context) -> None:
+    def __init__(self, root: bytes, key_version: int, context: Context, purpose: Purpose = Purpose.INDEX) -> None:
         self.key_version = key_version
-        self._cipher = AESGCM(derive(root, Purpose.INDEX, *context))
-        self._prefix = encode(FORMAT, Purpose.INDEX.value, *context)
+        self._cipher = AESGCM(derive(root, purpose, *context))
+        self._prefix = encode(FORMAT, purpose.value, *context)
         self._head = struct.pack(">BI", SEGMENT_FORMAT, key_version)
 
     def seal(self, name: str, part: int, parts: int, count: int, content: bytes | memoryview) -> bytes:

@@ -1,19 +1,19 @@
-"""Checks that parts of records which were read one after the other belong together."""
+"""Reads whole records, and checks that parts which were read one after the other belong together."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from ..crypto.envelope import PREFIX
-from ..data.arrays import Bytes, Rows
+from ..data.arrays import Bytes, Matrix, Rows
 from ..errors import AuthenticationError, StaleConfigError
-from ..sealing.codec import of_one_write
+from ..sealing.codec import Decoded, of_one_write
 from ..sealing.config import CollectionConfig
 from ..storage.protocol import EVERY
 from .parts import Parts
 from .session import Session
 
-__all__ = ["require_whole"]
+__all__ = ["read_whole", "require_whole"]
 
 
 def require_whole(
@@ -50,3 +50,17 @@ def require_whole(
         if of_one_write(vectors[:, :PREFIX], [payloads.get(row, b"")[:PREFIX] for row in found.tolist()]):
             raise StaleConfigError("records were sealed anew meanwhile")
     raise AuthenticationError("a record could not be authenticated")
+
+
+def read_whole(session: Session, rows: Rows, under: CollectionConfig) -> tuple[Rows, Matrix, list[Decoded]]:
+    """Read and open records that others may write meanwhile: (found rows in order, (m, dim) vectors, contents).
+
+    Raises what `require_whole` does.
+    """
+    _, found, vectors, heads, payloads = session.current(rows, under, EVERY)
+    if len(payloads) < len(found):  # some were deleted between two parts of a long read
+        there = [row in payloads for row in found.tolist()]
+        found, vectors, heads = found[there], vectors[there], heads[there]
+    _, opened, prefixes = session.open_payloads(found, payloads)
+    require_whole(session, found, heads, prefixes, under)
+    return found, vectors, opened

@@ -25,12 +25,13 @@ from ..schemes.strategy import NEVER, Standing, Task
 from ..sealed_index import Indexes
 from ..sealing.config import CollectionConfig
 from . import calibrate as calibration
+from .changing import change
 from .fitting import SAMPLE, fitted_again, grown, sized
 from .indexing import Indexing
 from .jobs import Job
 from .rekey import Rekeyed, rekey
 from .rewrite import Progress, rewrite, settle
-from .scheme import SchemeChange, with_scheme
+from .scheme import SchemeChange
 
 __all__ = ["MODES", "Lifecycle"]
 
@@ -71,13 +72,15 @@ class Lifecycle:
         """Records written since that count."""
         self._seen = 0
         """Records at that count."""
+        self._changing = False
 
     # what is due
 
     def wrote(self, records: int) -> None:
         """Take note of a write, and start what is due. A failure of that work is not raised."""
-        session = self._session
-        config = session.config
+        if self._changing:  # a write must not wait for that, and afterwards all is looked at
+            return
+        config = self._session.config
         if not config.scheme.needs_profile:
             self._indexing.wrote(records)
             return
@@ -292,30 +295,26 @@ class Lifecycle:
             if apply:
                 if found.weak and not accept_less_noise:
                     raise CalibrationError(found.weakness())
-                self._take_over(calibration.applied(config, found), progress)
+                rewrite(session, self._ready(calibration.applied(config, found)), progress)
             return found
 
-    def _take_over(self, fresh: CollectionConfig, progress: Progress | None) -> None:
-        """Encrypt everything anew. If there are too few records for a profile yet, keep the choice for later."""
-        if any(task.fits and task.missing <= 0 for task in fresh.scheme.after_write(self._standing(fresh))):
-            self._fit(fresh, progress)
-        else:
-            rewrite(self._session, fresh, progress)
+    def _ready(self, config: CollectionConfig) -> CollectionConfig:
+        """Fit the scheme. If there are too few records for a profile yet, keep the choice for later."""
+        due = any(task.fits and task.missing <= 0 for task in config.scheme.after_write(self._standing(config)))
+        return fitted_again(self._session, config) if due else config
 
     def change(self, scheme: Any, *, max_norm: float | None, progress: Progress | None) -> SchemeChange:
         """Encrypt everything anew under another scheme. See `Collection.change`."""
-        session = self._session
-        with self.job.turn, self._indexing.turn:
-            before = session.refresh()
-            fresh = with_scheme(session, before, scheme, max_norm)
-            if fresh is not before:
-                self._take_over(fresh, progress)
-        count, changed = session.records.count(), fresh is not before
-        if changed:
+        with self.job.turn:
+            self._changing = True
+            try:
+                found = change(self._session, scheme, max_norm, self._ready, self._indexing.turn, progress)
+            finally:
+                self._changing = False
+        if found.changed:
             self._counted, self._failed, self._not_before = (None, 0), None, 0
-            self.wrote(count)
-        names = before.scheme.name, fresh.scheme.name
-        return SchemeChange(*names, changed, count, session.records.remains if changed else "")
+            self.wrote(found.records)
+        return found
 
     def rekey(self, progress: Progress | None = None) -> Rekeyed:
         """Seal all records, and the index, anew under the primary key version. See `Collection.rekey`."""

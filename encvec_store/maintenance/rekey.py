@@ -16,7 +16,7 @@ from ..data.arrays import Rows
 from ..data.partitions import by_version, version_of
 from ..data.records import encode_payload
 from ..engine.session import Session
-from ..engine.whole import require_whole
+from ..engine.whole import read_whole
 from ..engine.write import counting, stored_settings
 from ..errors import AuthenticationError, StaleConfigError
 from ..runtime.concurrency import offload
@@ -24,7 +24,7 @@ from ..sealing.codec import Decoded
 from ..sealing.config import CollectionConfig
 from ..sealing.keyring import INDEX
 from ..storage.portions import portions
-from ..storage.protocol import EVERY, EncryptedBatch
+from ..storage.protocol import EncryptedBatch
 from .rewrite import Progress, nothing, settle
 
 __all__ = ["Rekeyed", "rekey"]
@@ -162,12 +162,7 @@ class _Job:
 def _sealed_anew(session: Session, rows: Rows, old: Sequence[int]) -> int:
     """Seal rows anew in one transaction, unless they were updated or moved meanwhile. Returns how many."""
     config, records = session.config, session.records
-    _, found, vectors, heads, payloads = session.current(rows, config, EVERY)
-    if len(payloads) < len(found):  # some were deleted between two parts of a long read
-        there = [row in payloads for row in found.tolist()]
-        found, vectors, heads = found[there], vectors[there], heads[there]
-    _, opened, prefixes = session.open_payloads(found, payloads)
-    require_whole(session, found, heads, prefixes, config)
+    found, vectors, opened = read_whole(session, rows, config)
     if not len(found):
         return 0
     fresh = counting(session, config, len(found))

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import Any
 
 import numpy as np
 
 from ..crypto.envelope import TOKEN, envelope_size
-from ..data.arrays import Rows
+from ..data.arrays import Matrix, Rows
 from ..data.records import encode_payload
 from ..engine.lookup import pages
 from ..engine.session import Session
@@ -22,7 +21,7 @@ from ..sealing.config import CollectionConfig
 from ..sealing.keyring import INDEX
 from ..storage.protocol import EncryptedBatch
 
-__all__ = ["REWRITE_CHUNK", "Progress", "nothing", "reseal", "rewrite", "settle"]
+__all__ = ["REWRITE_CHUNK", "Progress", "anew", "nothing", "reseal", "rewrite", "settle", "unkept"]
 
 REWRITE_CHUNK = 4096
 
@@ -56,31 +55,40 @@ def rewrite(session: Session, config: CollectionConfig, progress: Progress | Non
             if len(found) != len(kept):
                 raise AuthenticationError("a record could not be authenticated")
             require_whole(session, found, heads, prefixes, stored)
-            yield offload(len(kept), again, found, vectors, records)
+            yield offload(len(kept), anew, session, fresh, found, vectors, records)
             if progress is not None:
                 progress(len(rows), total)
-
-    def again(rows: Rows, vectors: Any, records: list[Decoded]) -> EncryptedBatch:
-        if fresh.bounded:
-            fresh.metric.check(vectors, fresh.max_norm, "records")
-        payloads = [encode_payload(*record) for record in records]
-        metadata = [fields for _, fields, _ in records]
-        batch = session.keyring.seal(fresh, [id for id, _, _ in records], vectors, payloads, metadata)
-        batch.retired.clear()  # all old content is replaced anyway
-        batch.rows = rows
-        return batch
 
     session.records.replace(
         batches(),
         under=config.sealed,
         index_dim=fresh.index_dim,
         ranked=fresh.ranked,
-        drop=f"{INDEX}." if fresh.ranked else None,  # with index vectors, no index over opened vectors is kept
+        drop=unkept(fresh),
         **stored_settings(session, fresh),
     )
     session.refresh()
     if not fresh.index_dim:
         session.index.forget()  # its files hold index vectors
+
+
+def anew(
+    session: Session, config: CollectionConfig, rows: Rows, vectors: Matrix, records: list[Decoded]
+) -> EncryptedBatch:
+    """Encrypt n opened records for `Records.replace`: they keep their rows. Raises NormError."""
+    if config.bounded:
+        config.metric.check(vectors, config.max_norm, "records")
+    payloads = [encode_payload(*record) for record in records]
+    metadata = [fields for _, fields, _ in records]
+    batch = session.keyring.seal(config, [id for id, _, _ in records], vectors, payloads, metadata)
+    batch.retired.clear()  # all old content is replaced anyway
+    batch.rows = rows
+    return batch
+
+
+def unkept(config: CollectionConfig) -> list[str]:
+    """Return how names of blobs begin that `Records.replace` drops: with index vectors, no sealed index stays."""
+    return [f"{INDEX}."] if config.ranked else []
 
 
 def settle(session: Session, config: CollectionConfig) -> None:

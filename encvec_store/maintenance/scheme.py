@@ -31,6 +31,8 @@ class SchemeChange:
     changed: bool
     """False if it had this scheme already, and nothing was done."""
     records: int
+    resumed: int
+    """How many of them an earlier call had encrypted already, which was stopped or killed."""
     remains: str
     """Where the old ciphertexts may still lie, and what to run against that; empty if nothing remains."""
 

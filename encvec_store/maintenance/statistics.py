@@ -8,6 +8,7 @@ from ..engine.candidates import Sources
 from ..engine.session import Session
 from .lifecycle import Lifecycle
 from .recall import RecallWatch
+from .staging import standing
 
 __all__ = ["statistics"]
 
@@ -48,6 +49,7 @@ def statistics(
         "sealed_index": lifecycle.index_stats(),
         "primary": session.keyring.primary,
         "encrypted": config.encrypted,
+        "change": standing(session, config),
         "maintenance": {"mode": lifecycle.mode, "due": lifecycle.due()},
         "store": {**records, **index, "bytes": {**records["bytes"], **index["bytes"]}},
     }

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..crypto.blobs import BlobCipher, blob_key_version, settings_head
 from ..crypto.envelope import KEY_VERSION, Context, RecordCipher, key_version, key_versions
+from ..crypto.labels import Purpose
 from ..crypto.read_cache import ReadCacheCipher
 from ..crypto.segments import SegmentCipher, segment_key_version
 from ..data.arrays import Bytes, Matrix
@@ -28,12 +29,14 @@ from .codec import Decoded, RecordCodec
 from .config import CollectionConfig
 from .roots import Roots
 
-__all__ = ["INDEX", "PROFILE", "Keyring"]
+__all__ = ["CHANGE", "INDEX", "PROFILE", "Keyring"]
 
 PROFILE = "profile"
 """Name of the blob that holds the profile."""
 INDEX = "index"
 """Beginning of the names of blobs that hold a sealed index: `index.<key version>`, `index.<key version>.<segment>`."""
+CHANGE = "change"
+"""Beginning of the names of blobs of a change of scheme that is under way."""
 _BLINDED = 1024
 """Size of the cache of blind tokens."""
 
@@ -58,7 +61,7 @@ class Keyring:
         self._context: Context = (tenant, collection, incarnation)
         self._ciphers: dict[int, RecordCipher] = {}
         self._blobs: dict[int, BlobCipher] = {}
-        self._segments: dict[int, SegmentCipher] = {}
+        self._segments: dict[tuple[int, Purpose], SegmentCipher] = {}
         self._schemes: dict[tuple[int, object, int], KeyedScheme] = {}
         self._codecs: dict[int, tuple[CollectionConfig, RecordCodec]] = {}
         self._blinded: dict[tuple[int, str, bytes], bytes] = {}
@@ -247,6 +250,17 @@ class Keyring:
             raise AuthenticationError("a part of the sealed index could not be authenticated")
         return self._segment_cipher(version).open(name, part, parts, count, sealed, out)
 
+    # a change of scheme
+
+    def seal_change(self, name: str, content: bytes | memoryview) -> Blob:
+        """Seal a part of a change of scheme that is under way, under the primary."""
+        version = self.primary
+        return Blob(version, self._segment_cipher(version, Purpose.CHANGE).seal(name, 0, 1, 0, content))
+
+    def open_change(self, name: str, sealed: bytes) -> Bytes:
+        """Open what was sealed under this name and the primary: (n,) uint8. Raises AuthenticationError."""
+        return self._segment_cipher(self.primary, Purpose.CHANGE).open(name, 0, 1, 0, sealed)
+
     def read_cache(self, version: int) -> ReadCacheCipher:
         """Return the cipher of a local cache of sealed records. Raises AuthenticationError, KeyUnavailableError."""
         return ReadCacheCipher(self._keyset.root(self._known(version)), version, self._context)
@@ -289,11 +303,12 @@ class Keyring:
             found = self._blobs.setdefault(version, BlobCipher(root, version, self._context))
         return found
 
-    def _segment_cipher(self, version: int) -> SegmentCipher:
+    def _segment_cipher(self, version: int, purpose: Purpose = Purpose.INDEX) -> SegmentCipher:
         root = self._keyset.root(version)
-        found = self._segments.get(version)
+        found = self._segments.get((version, purpose))
         if found is None:
-            found = self._segments.setdefault(version, SegmentCipher(root, version, self._context))
+            made = SegmentCipher(root, version, self._context, purpose)
+            found = self._segments.setdefault((version, purpose), made)
         return found
 
     def _scheme(self, version: int, root: bytes, config: CollectionConfig) -> KeyedScheme:

@@ -135,7 +135,7 @@ class MemoryRecords:
         index_dim: int | None = None,
         ranked: bool | None = None,
         blobs: Mapping[str, Blob | None] | None = None,
-        drop: str | None = None,
+        drop: Sequence[str] = (),
     ) -> None:
         """Replace everything. Others read the old content until the end."""
         with self._writing(under):
@@ -155,8 +155,8 @@ class MemoryRecords:
                 if ranked is not None:
                     self.spec = replace(self.spec, ranked=ranked)
                 self._held = fresh
-                if drop is not None:
-                    self._blobs = {place: blob for place, blob in self._blobs.items() if not place[0].startswith(drop)}
+                dropped = tuple(drop)
+                self._blobs = {place: blob for place, blob in self._blobs.items() if not place[0].startswith(dropped)}
                 self._keep(config, blobs)
                 self._generation += 1
                 self._content += 1

@@ -15,8 +15,8 @@ PAGE_BYTES = 64 << 20
 """Bytes of payloads that are read at once, unless a single one has more."""
 
 
-def portions(records: Records, rows: Rows, size: int) -> Iterator[Rows]:
-    """Yield up to `size` rows at a time, and only as many as have `PAGE_BYTES` of payloads.
+def portions(records: Records, rows: Rows, size: int, most: int = PAGE_BYTES) -> Iterator[Rows]:
+    """Yield up to `size` rows at a time, and only as many as have `most` bytes of payloads, or one.
 
     Documents may have megabytes, and a thousand of them fill the memory.
     """
@@ -28,6 +28,6 @@ def portions(records: Records, rows: Rows, size: int) -> Iterator[Rows]:
         ends, first = np.cumsum(costs), 0
         while first < len(part):
             done = ends[first - 1] if first else 0
-            last = max(first + 1, int(np.searchsorted(ends, done + PAGE_BYTES, "right")))
+            last = max(first + 1, int(np.searchsorted(ends, done + most, "right")))
             yield part[first:last]
             first = last

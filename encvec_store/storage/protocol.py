@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -29,6 +29,7 @@ __all__ = [
     "Changes",
     "CollectionSpec",
     "EncryptedBatch",
+    "RanksOnServer",
     "RecordStore",
     "Records",
     "check_resealed",
@@ -131,7 +132,7 @@ class Records(Protocol):
         index_dim: int | None = None,
         ranked: bool | None = None,
         blobs: Mapping[str, Blob | None] | None = None,
-        drop: str | None = None,
+        drop: Sequence[str] = (),
     ) -> None:
         """Replace all content and the settings in one durable transaction; `under` and `blobs` as in `put`.
 
@@ -146,7 +147,7 @@ class Records(Protocol):
             index_dim: coordinates of index vectors from then on, in every process; None keeps the number.
             ranked: as in `CollectionSpec`, from then on; None keeps it.
             blobs: new blobs by name.
-            drop: all blobs whose names begin with this are removed, also those that were stored since the call began.
+            drop: all blobs whose names begin with one of these are removed, also those stored since the call began.
         """
         ...
 
@@ -275,6 +276,15 @@ class Records(Protocol):
 
     def flush(self) -> None:
         """Tidy up: fold logs, and forget changes that nobody will ask for."""
+        ...
+
+
+@runtime_checkable
+class RanksOnServer(Protocol):
+    """Keeps index vectors in a type of the server, which the server may lack."""
+
+    def require_ranking(self, index_dim: int) -> None:
+        """Check that `replace` can keep index vectors of so many coordinates. Raises what it would raise."""
         ...
 
 

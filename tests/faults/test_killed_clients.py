@@ -19,7 +19,7 @@ from tests.kits.faults.common import (
     settled,
     wait_for_the_end_of_sessions,
 )
-from tests.kits.faults.worker import DIM, FIELDS, PASSPHRASE, SIZE
+from tests.kits.faults.worker import CHANGE_STEPS, DIM, FIELDS, PASSPHRASE, QUICK_SKETCHES, SIZE, SMALL_PAGES, batch
 
 pytestmark = [
     pytest.mark.faults,
@@ -166,10 +166,46 @@ def test_killed_at_a_step_of_a_change(keyset, url, step):
     store.close()
 
 
+def test_killed_between_the_pages_of_a_change(keyset, url, monkeypatch):
+    """The next call goes on with what is there, beside what was written between the two."""
+    for module, name, value in (*QUICK_SKETCHES, *SMALL_PAGES):
+        monkeypatch.setattr(module, name, value)
+    store, things = open_again(url, keyset)
+    fill(things, range(8))
+    expected = records(range(8))
+    store.close()
+    for n, (scheme, plan, pages) in enumerate(CHANGE_STEPS):
+        with child("change_by_pages", url, (scheme, plan)) as (_, process):
+            process.join(30)
+            assert process.exitcode == -signal.SIGKILL
+        wait_for_the_end_of_sessions(url)
+        store, things = open_again(url, keyset)
+        check(things, expected)
+        under = things.stats()["change"]
+        if pages is None:
+            assert (under, things.stats()["scheme"]["name"]) == (None, scheme), "it was committed"
+        else:
+            assert under == {"to": scheme, "done": 2 * SIZE * pages, "records": len(expected)}
+        things.upsert(*batch(n % 8, n + 1))
+        expected |= records([n % 8], n + 1)
+        things.delete([f"{(n + 1) % 8}/{i}" for i in range(5)])
+        things.upsert(*batch(20 + n))
+        expected |= records([20 + n])
+        expected = {id: rest for id, rest in expected.items() if id not in {f"{(n + 1) % 8}/{i}" for i in range(5)}}
+        check(things, expected)
+        done = 0 if pages is None else things.stats()["change"]["done"]
+        found = things.change(scheme=scheme)
+        assert (found.resumed, found.changed) == (done, pages is not None)
+        check(things, expected)
+        of_one_scheme(things)
+        assert low_level.records(things).blobs("change.") == {}
+        store.close()
+
+
 def of_one_scheme(things):
     """Check that what is stored belongs to the scheme of the settings."""
     name, stored = things.stats()["scheme"]["name"], low_level.records(things)
-    blobs = {blob.partition(".")[0] for blob in stored.blobs("")}
+    blobs = {blob.partition(".")[0] for blob in stored.blobs("")} - {"change"}
     assert blobs <= {"sealed": {"index"}, "sap": set(), "sketch": {"profile"}}[name]
     if hasattr(stored, "collection") and name == "sealed":
         folder = getattr(things._session.index, "_cache", None)  # noqa: SLF001

@@ -345,12 +345,14 @@ def index():
         stored = [(name, part, blob.content) for name, part, blob in blobs]
         graph = manifest.StoredGraph("hnsw", (segment,), segments.Segment("index.3.00112233445566ff", 3, 1, 64), 3)
         listed = manifest.seal(ring, manifest.Manifest(3, 1, 2, "l2", 7, 1, -5, (graph,)))
+        plan = SegmentCipher(ROOT, 3, CONTEXT, Purpose.CHANGE).seal("change.plan", 0, 1, 0, b"some content")
     opened = ring.open_segment("index.3", 0, 1, 0, listed.content)
     return {
         **of_the_collection(),
         "container": np.concatenate(arrays.pieces(INDEXED)).tobytes().hex(),
         "arrays": {name: [array.dtype.name, array.tolist()] for name, array in INDEXED.items()},
         "part": part.hex(),
+        "change plan": plan.hex(),
         "segment": [segment.name, segment.count, segment.parts, segment.size],
         "blobs": [[name, part, len(content), hashlib.sha256(content).hexdigest()] for name, part, content in stored],
         "manifest": opened.tobytes().decode().rstrip(),

@@ -15,6 +15,7 @@ import pytest
 
 from encvec_store.crypto.blobs import BlobCipher
 from encvec_store.crypto.envelope import RecordCipher
+from encvec_store.crypto.labels import Purpose
 from encvec_store.crypto.names import NameCipher, name_key_version, open_name_key
 from encvec_store.crypto.read_cache import ReadCacheCipher
 from encvec_store.crypto.segments import SegmentCipher
@@ -196,6 +197,11 @@ def test_sealed_index_opens():
     cipher = SegmentCipher(bytes.fromhex(data["root"]), 3, make.CONTEXT)
     part = bytes.fromhex(data["part"])
     assert cipher.open("index.3.00112233445566ff", 1, 2, 5, part).tobytes() == b"some content"
+    change = SegmentCipher(bytes.fromhex(data["root"]), 3, make.CONTEXT, Purpose.CHANGE)
+    plan = bytes.fromhex(data["change plan"])
+    assert change.open("change.plan", 0, 1, 0, plan).tobytes() == b"some content"
+    with pytest.raises(AuthenticationError):
+        cipher.open("change.plan", 0, 1, 0, plan)
     fields = json.loads(data["manifest"])
     assert (fields["format"], fields["generation"], fields["parts"][0]["codes"]) == (2, 7, [data["segment"]])
 

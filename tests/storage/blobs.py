@@ -109,7 +109,7 @@ class BlobsContract:
         records.put(batch("a"), under=CONFIG)
         names = ["index.1", "index.1.lease", "index%", "index", "profile"]
         records.keep(blob for name in names for blob in parts(name, b"one", b"two"))
-        records.replace([kept(records, "a")], CONFIG, under=CONFIG, blobs={"index.2": Blob(1, b"new")}, drop="index.")
+        records.replace([kept(records, "a")], CONFIG, under=CONFIG, blobs={"index.2": Blob(1, b"new")}, drop=["index."])
         assert other.blobs("") == {"index%": (2, 6), "index": (2, 6), "profile": (2, 6), "index.2": (1, 3)}
 
         def batches():
@@ -117,7 +117,7 @@ class BlobsContract:
             raise KeyError("no such thing")
 
         with pytest.raises(KeyError):
-            records.replace(batches(), CONFIG, under=CONFIG, drop="")
+            records.replace(batches(), CONFIG, under=CONFIG, drop=[""])
         assert len(other.blobs("")) == 4
 
     def test_replace_keeps_others_from_storing_blobs(self, records, other):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from itertools import chain
@@ -20,6 +20,7 @@ from .changes import changed, following, purge
 from .check import check_content, sizes
 from .faults import translated
 from .reading import RecordsReader
+from .schema import require_ranking
 from .server import Server
 from .source import Cursor, Source
 from .writer import PostgresWriter
@@ -71,6 +72,10 @@ class PostgresRecords(RecordsReader):
     def remove(self, rows: Rows) -> int:
         return self._writer.remove(rows) if len(rows) else 0
 
+    def require_ranking(self, index_dim: int) -> None:
+        with self.source.write() as cursor:
+            require_ranking(cursor, self.source, self.server, self.spec, index_dim)
+
     def replace(
         self,
         batches: Iterable[EncryptedBatch],
@@ -80,7 +85,7 @@ class PostgresRecords(RecordsReader):
         index_dim: int | None = None,
         ranked: bool | None = None,
         blobs: Mapping[str, Blob | None] | None = None,
-        drop: str | None = None,
+        drop: Sequence[str] = (),
     ) -> None:
         spec = self.spec if ranked is None else replace(self.spec, ranked=ranked)
         self._writer.replace(batches, under, config, spec, index_dim, blobs or {}, drop, self.on_replace)

@@ -27,6 +27,7 @@ __all__ = [
     "make_schema",
     "next_content",
     "prepare",
+    "require_ranking",
 ]
 
 log = logging.getLogger("encvec_store")
@@ -153,6 +154,16 @@ def next_content(cursor: Cursor, names: Names) -> int:
     return int(number)
 
 
+def require_ranking(cursor: Cursor, source: Source, server: Server, spec: CollectionSpec, index_dim: int) -> None:
+    """Find the extension pgvector, or create it, and check that it takes vectors of so many coordinates.
+
+    Raises what `create_content` does.
+    """
+    if index_dim > _MOST_DIM:
+        raise InputError(f"an index vector must have at most {_MOST_DIM} coordinates, got {index_dim}")
+    server.require(cursor, source, spec.called)
+
+
 def create_content(
     cursor: Cursor, source: Source, server: Server, number: int, spec: CollectionSpec, index_dim: int
 ) -> None:
@@ -162,11 +173,9 @@ def create_content(
         InputError: the extension takes no vectors of so many coordinates.
         StoreUnreachableError: they need the extension pgvector, which is missing or too old.
     """
-    if index_dim > _MOST_DIM:
-        raise InputError(f"an index vector must have at most {_MOST_DIM} coordinates, got {index_dim}")
     names, ranked = server.names, spec.ranked or index_dim > 0
     if ranked:
-        server.require(cursor, source, spec.called)
+        require_ranking(cursor, source, server, spec, index_dim)
     column, type_, _ = kept(spec.half)
     vector: Composable = SQL("")
     check: Composable = SQL("")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, LiteralString
@@ -178,7 +178,7 @@ class PostgresWriter:
         spec: CollectionSpec,
         index_dim: int | None,
         blobs: Mapping[str, Blob | None],
-        drop: str | None,
+        drop: Sequence[str],
         index: Callable[[Cursor, int, dict[int, int], int], None] | None,
     ) -> None:
         """Replace everything by new tables, which `index` may index. Others read the old ones meanwhile."""
@@ -202,8 +202,8 @@ class PostgresWriter:
             for table in ("{partitions}", "{changes}"):
                 statement = "DELETE FROM {table} WHERE collection = {id}"
                 cursor.execute(self._names.sql(statement, id=self._collection, table=self._names.part(table)))
-            if drop is not None:
-                drop_blobs(cursor, self._names, self._collection, drop)
+            for prefix in drop:
+                drop_blobs(cursor, self._names, self._collection, prefix)
             self._keep(cursor, blobs)
             self._finish(cursor, state, config, replaced=True)
             with queued(self._records.source.place):

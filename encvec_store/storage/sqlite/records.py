@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
@@ -121,13 +121,13 @@ class SqliteRecords(blob_table.SqliteBlobs):
         index_dim: int | None = None,
         ranked: bool | None = None,
         blobs: Mapping[str, Blob | None] | None = None,
-        drop: str | None = None,
+        drop: Sequence[str] = (),
     ) -> None:
         """Replace everything. Others read the old content until the end."""
         with self._database.write() as cursor:
             writer = self._writer(cursor, under)
-            if drop is not None:
-                blob_table.delete(cursor, self.collection, blob_table.sizes(cursor, self.collection, drop))
+            for prefix in drop:
+                blob_table.delete(cursor, self.collection, blob_table.sizes(cursor, self.collection, prefix))
             writer.keep(config, blobs)
             writer.clear(index_dim)
             for batch in batches:

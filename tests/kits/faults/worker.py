@@ -12,7 +12,7 @@ import numpy as np
 import encvec_store as ev
 from encvec_store import low_level
 from encvec_store.engine import update as engine_update
-from encvec_store.maintenance import rekey, rewrite
+from encvec_store.maintenance import changing, rekey
 from encvec_store.schemes import growth
 from encvec_store.schemes import profile as profiles
 from encvec_store.sealed_index import builder, index, lease, saving
@@ -132,9 +132,20 @@ def calibrate(pipe, url, start):
         pipe.send(n)
 
 
+QUICK_SKETCHES = [
+    (profiles, "LEAST_RECORDS", 2 * SIZE),
+    (profiles, "PER_DIMENSION", 2),
+    (profiles, "LEAST_DIMENSIONS", 2),
+]
+"""A sketch is fitted on few records of few dimensions."""
+SMALL_PAGES = [(changing, "PAGE_ROWS", 2 * SIZE), (changing, "_FEW", SIZE // 2)]
+"""A change of scheme stores pages of two batches, and encrypts at most half a batch in its last transaction."""
+
+
 def quick_sketches():
     """Have a sketch fitted on few records of few dimensions."""
-    profiles.LEAST_RECORDS, profiles.PER_DIMENSION, profiles.LEAST_DIMENSIONS = 2 * SIZE, 2, 2
+    for module, name, value in QUICK_SKETCHES:
+        setattr(module, name, value)
 
 
 def change(pipe, url, start):
@@ -149,7 +160,7 @@ def change(pipe, url, start):
 
 def change_and_die(pipe, url, step):
     """Be killed at a step of a change from a saved index to `sealed`: in the middle, at the end, or just after it."""
-    rewrite.REWRITE_CHUNK = 3 * SIZE
+    changing.PAGE_ROWS = 3 * SIZE
     _, things = opened(url)
     session = low_level.session(things)
     real = session.records.replace
@@ -168,6 +179,28 @@ def change_and_die(pipe, url, step):
 
     session.records.replace = replace
     things.change(scheme="sealed")
+
+
+def change_by_pages(pipe, url, task):
+    """Change the scheme, and be killed at the n-th call of a step. `task` is (scheme, plan)."""
+    scheme, plan = task
+    for module, name, value in (*QUICK_SKETCHES, *SMALL_PAGES):
+        setattr(module, name, value)
+    _, things = opened(url)
+    killed_by(things, plan)
+    pipe.send(things.change(scheme=scheme).resumed)
+
+
+# A scheme, and what kills the change to it: the first `keep` stores the plan, each other one a page of 40 records.
+CHANGE_STEPS = [
+    ("sealed", (("records", "keep", "after"), 2), 2),
+    ("sketch", (("records", "keep", "before"), 4), 3),
+    ("sealed", (("records", "replace", "before"), 0), 4),
+    ("sap", (("records", "keep", "after"), 0), 0),
+    ("sealed", (("records", "replace", "after"), 0), None),
+    ("sap", (("records", "keep", "before"), 2), 1),
+    ("sketch", (("records", "replace", "before"), 0), 4),
+]
 
 
 def change_on_a_full_disk(pipe, url, start):

@@ -3,23 +3,24 @@
 import gc
 import logging
 import weakref
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
 
 from encvec_store import errors, low_level
 from encvec_store.engine.candidates import sealed
-from encvec_store.maintenance import indexing, rewrite
+from encvec_store.maintenance import changing, indexing
 from tests.kits import oracle
 from tests.kits.oracle import assert_hits
 from tests.kits.sealed import small
 from tests.stores.contract import EVERYTHING, QUIET
-from tests.stores.contract.sketch import DIM, LEAST, QUERY, SketchPlaces
+from tests.stores.contract.resuming import SKETCH, ResumingContract
+from tests.stores.contract.sketch import DIM, LEAST, QUERY
 
 N = 100
 DOCUMENTS = [f"text {i} " * 60 for i in range(N)]
 METADATA = [{"n": i % 2, "i": i} for i in range(N)]
-SKETCH = {"name": "sketch", "k": 7, "beta": 0.5}
 WIDTHS = {"sealed": 0, "sap": {"cosine": DIM, "ip": DIM + 1, "l2": DIM + 2}, "sketch": 7}
 
 
@@ -32,7 +33,7 @@ def states(things):
     ]
 
 
-class ChangingContract(SketchPlaces):
+class ChangingContract(ResumingContract):
     """Mixed into a `StoreContract`."""
 
     @pytest.fixture
@@ -246,7 +247,7 @@ class ChangingContract(SketchPlaces):
         ("old", "new"), [("sap", "sealed"), ("sealed", "sap"), ("sealed", SKETCH), (SKETCH, "sealed")]
     )
     def test_broken_off(self, both, place, monkeypatch, old, new):
-        monkeypatch.setattr(rewrite, "REWRITE_CHUNK", 30)
+        monkeypatch.setattr(changing, "PAGE_ROWS", 30)
         mine, theirs = both(old)
         before, seen = states(mine), []
 
@@ -260,8 +261,10 @@ class ChangingContract(SketchPlaces):
         for things in (mine, theirs):
             assert states(things) == before
             self.works(things)
-        self.holds(place, mine, old if isinstance(old, str) else "sketch")
-        mine.change(scheme=new)
+        assert low_level.records(mine).blobs("profile") == ({} if isinstance(old, str) else {"profile": ANY})
+        found = mine.change(scheme=new)
+        assert found.resumed == sum(seen)
+        self.holds(place, mine, found.scheme)
         self.works(theirs)
 
     def test_the_store_fails(self, both, interrupt):
@@ -269,7 +272,7 @@ class ChangingContract(SketchPlaces):
             raise errors.StoreUnreachableError("the disk is on fire")
 
         mine, theirs = both("sap")
-        for method in ("replace", "vectors", "payloads"):
+        for method in ("replace", "keep", "current"):
             interrupt(mine, method, fail)
             with pytest.raises(errors.StoreUnreachableError, match="on fire"):
                 mine.change(scheme="sealed")
