@@ -191,15 +191,17 @@ def change_by_pages(pipe, url, task):
     pipe.send(things.change(scheme=scheme).resumed)
 
 
-# A scheme, and what kills the change to it: the first `keep` stores the plan, each other one a page of 40 records.
+ALL = 1 << 10
+# A scheme, what kills the change to it, and how many pages are stored then; None if it has ended. The first `keep`
+# stores the plan, each other one a page of two batches.
 CHANGE_STEPS = [
     ("sealed", (("records", "keep", "after"), 2), 2),
     ("sketch", (("records", "keep", "before"), 4), 3),
-    ("sealed", (("records", "replace", "before"), 0), 4),
+    ("sealed", (("records", "replace", "before"), 0), ALL),
     ("sap", (("records", "keep", "after"), 0), 0),
     ("sealed", (("records", "replace", "after"), 0), None),
     ("sap", (("records", "keep", "before"), 2), 1),
-    ("sketch", (("records", "replace", "before"), 0), 4),
+    ("sketch", (("records", "replace", "before"), 0), ALL),
 ]
 
 

@@ -272,7 +272,7 @@ class ChangingContract(ResumingContract):
             raise errors.StoreUnreachableError("the disk is on fire")
 
         mine, theirs = both("sap")
-        for method in ("replace", "keep", "current"):
+        for method in ("keep", "current", "replace"):
             interrupt(mine, method, fail)
             with pytest.raises(errors.StoreUnreachableError, match="on fire"):
                 mine.change(scheme="sealed")
