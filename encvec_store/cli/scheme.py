@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from .building import finish
-from .common import Place, open_collection, open_store, place_options, tenant_option
-from .output import emit, facts, progress
+from .common import Interrupted, Place, open_collection, open_store, place_options, tenant_option
+from .output import emit, facts, note, progress
 
 __all__ = ["scheme"]
 
@@ -34,8 +34,9 @@ def scheme(
 ) -> None:
     """Encrypt COLLECTION anew under SCHEME: sealed, sketch or sap.
 
-    Ids, metadata and documents stay. It is one transaction: searches go on meanwhile, and if it is interrupted nothing
-    has changed. Then the index is built. The answer says where old ciphertexts may still lie, and what to run.
+    Ids, metadata and documents stay. Others search and write meanwhile, and see the old scheme until the end. Stop it
+    with Ctrl-C, or kill it, and the same command goes on where it was; with the old SCHEME it gives up what was done.
+    Then the index is built. The answer says where old ciphertexts may still lie, and what to run.
 
     \b
     Examples:
@@ -46,8 +47,14 @@ def scheme(
     spec: Any = {"name": scheme, **given} if given else scheme
     with open_store(place) as store:
         target = open_collection(store, collection, tenant)
-        with progress(f"encrypting {collection} anew", target.count()) as advance:
-            found = target.change(scheme=spec, max_norm=max_norm, progress=advance)
+        try:
+            with progress(f"encrypting {collection} anew", target.count()) as advance:
+                found = target.change(scheme=spec, max_norm=max_norm, progress=advance)
+        except KeyboardInterrupt:
+            left = target.stats()["change"]
+            if left and not as_json:
+                note(f"{left['done']:,} of {left['records']:,} records are done; the same command does the rest")
+            raise Interrupted(change=left) from None
         if found.changed:
             finish(target, index=True)
     answer = {"collection": collection, "tenant": tenant, **found.to_dict()}

@@ -26,6 +26,7 @@ from ..sealing.keyring import INDEX
 from ..storage.portions import portions
 from ..storage.protocol import EncryptedBatch
 from .rewrite import Progress, nothing, settle
+from .staging import tidy
 
 __all__ = ["Rekeyed", "rekey"]
 
@@ -82,6 +83,7 @@ def rekey(session: Session, save_index: Callable[[], object], progress: Progress
     while (old := _movable(session)) and job.run(old):
         pass
     _finish(session, job.sealed)
+    tidy(session)  # pages of a change of scheme
     if damaged := job.damaged():
         raise AuthenticationError(
             f"{damaged:,} records could not be authenticated, and stay under their old key version; all others were"

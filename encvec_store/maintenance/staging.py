@@ -30,7 +30,20 @@ from ..sealing.config import CollectionConfig, check_max_norm
 from ..sealing.keyring import CHANGE
 from ..storage.protocol import EncryptedBatch
 
-__all__ = ["PLAN", "Page", "Plan", "begin", "content", "drop", "listed", "opened", "outside", "planned", "standing"]
+__all__ = [
+    "PLAN",
+    "Page",
+    "Plan",
+    "begin",
+    "content",
+    "drop",
+    "listed",
+    "opened",
+    "outside",
+    "planned",
+    "standing",
+    "tidy",
+]
 
 FORMAT = 1
 PLAN = f"{CHANGE}.plan"
@@ -145,6 +158,13 @@ def drop(session: Session) -> None:
     """Delete the plan and all pages, if there are any."""
     if names := list(session.records.blobs(f"{CHANGE}.")):
         session.records.keep(drop=names)
+
+
+def tidy(session: Session) -> None:
+    """Delete a plan and pages of an older key version, which are of no use, but can be opened."""
+    plan = planned(session)
+    if plan is None or not plan.fits(session, session.config):
+        drop(session)
 
 
 def standing(session: Session, config: CollectionConfig) -> dict[str, Any] | None:

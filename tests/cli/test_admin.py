@@ -8,7 +8,7 @@ import pytest
 from encvec_store import Calibration
 from encvec_store.cli.calibrate import _sample
 from encvec_store.lab.leakage.data import text_like
-from encvec_store.maintenance import verify
+from encvec_store.maintenance import changing, verify
 from tests.stores.contract import hasten
 
 pytestmark = pytest.mark.usefixtures("docs")
@@ -209,7 +209,7 @@ def test_scheme(encvec, home, docs, vectors, monkeypatch):
         answer = encvec("scheme", "docs", scheme, *options, "--json").document
         assert answer.pop("remains").startswith("Backups, snapshots and copies of the folder")
         assert answer == {
-            "collection": "docs", "tenant": "", "before": was, "scheme": scheme, "changed": True, "records": 60
+            "collection": "docs", "tenant": "", "before": was, "scheme": scheme, "changed": True, "records": 60, "resumed": 0
         }  # fmt: skip
         assert found() == before
         assert encvec("verify", "docs").code == 0
@@ -220,6 +220,27 @@ def test_scheme(encvec, home, docs, vectors, monkeypatch):
     for given, kind in ((("docs", "magic"), "SchemeError"), (("none", "sap"), "CollectionNotFoundError")):
         answer = encvec("scheme", *given, "--json")
         assert (answer.code, answer.error["type"]) == (2, kind)
+
+
+def test_an_interrupted_change_of_the_scheme_goes_on(encvec, home, docs, monkeypatch):
+    monkeypatch.setattr(changing, "PAGE_ROWS", 25)
+    real, pages = changing.anew, []
+
+    def interrupted(*given):
+        pages.append(given)
+        if len(pages) in (2, 3):
+            raise KeyboardInterrupt
+        return real(*given)
+
+    monkeypatch.setattr(changing, "anew", interrupted)
+    answer = encvec("scheme", "docs", "sap")
+    assert answer.code == 130
+    assert "25 of 60 records are done; the same command does the rest" in answer.err
+    assert encvec("scheme", "docs", "sap", "--json").error["change"] == {"to": "sap", "done": 25, "records": 60}
+    assert encvec("verify", "docs").code == 0
+    assert encvec("scheme", "docs", "sap", "--json").document["resumed"] == 25
+    assert len(pages) == 5, "of 25, 25 and 10 records"
+    assert encvec("stats", "docs", "--json").document["change"] is None
 
 
 def test_stats_have_the_same_keys_in_every_state(encvec, home, vectors, monkeypatch):

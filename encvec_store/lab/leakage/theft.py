@@ -225,11 +225,10 @@ def _of_collection(copy: StoreCopy, number: int) -> Iterator[tuple[str, str, str
     parts = Counter(_sort(name) for name in blobs.get("name", []))
     for sort, count in parts.items():
         size = sum(len(cell) for name, cell in zip(blobs["name"], blobs["content"], strict=True) if _sort(name) == sort)
-        yield (
-            f"sealed parts: {sort}",
-            f"{count:,}, {_many(size, 'byte')}",
-            "their number and sizes, which follow counts",
-        )
+        tells = "their number and sizes, which follow counts"
+        if sort == "change":
+            tells = "that its scheme is being changed, how far that is, and the coordinates of index vectors to come"
+        yield f"sealed parts: {sort}", f"{count:,}, {_many(size, 'byte')}", tells
 
 
 def _terms(terms: Columns) -> Iterator[tuple[str, str, str]]:

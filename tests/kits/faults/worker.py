@@ -200,8 +200,6 @@ CHANGE_STEPS = [
     ("sealed", (("records", "replace", "before"), 0), ALL),
     ("sap", (("records", "keep", "after"), 0), 0),
     ("sealed", (("records", "replace", "after"), 0), None),
-    ("sap", (("records", "keep", "before"), 2), 1),
-    ("sketch", (("records", "replace", "before"), 0), ALL),
 ]
 
 
