@@ -209,7 +209,8 @@ def test_scheme(encvec, home, docs, vectors, monkeypatch):
         answer = encvec("scheme", "docs", scheme, *options, "--json").document
         assert answer.pop("remains").startswith("Backups, snapshots and copies of the folder")
         assert answer == {
-            "collection": "docs", "tenant": "", "before": was, "scheme": scheme, "changed": True, "records": 60, "resumed": 0
+            "collection": "docs", "tenant": "", "before": was, "scheme": scheme, "changed": True, "records": 60,
+            "resumed": 0,
         }  # fmt: skip
         assert found() == before
         assert encvec("verify", "docs").code == 0
