@@ -106,6 +106,6 @@ def chosen(count: int, dim: int, budget: int, wanted: str = "auto") -> str:
 
 def points_within(memory: int, dim: int) -> int:
     """Return how many vectors of the sample the memory allows."""
-    bytes_each = 12 * dim  # with points and differences from centroids
+    bytes_each = 4 * dim + 256  # a point, and its part of what k-means takes
     least, most = _POINTS
     return min(most, max(least, memory // (_SAMPLED * bytes_each)))

@@ -17,8 +17,8 @@ from ..data.metrics import Metric
 from ..runtime.concurrency import offload
 from .blocks import Blocks, BlockWriter, Places, fetched
 from .clustering import NearestCentroid
-from .faissing import points_of
-from .growth import PIECE, Reader, sampled
+from .faissing import points_of, width_of
+from .growth import PIECE, Reader
 from .index import Opener
 from .kinds import points_within
 from .lists import Layout, Lists, Numbers, ends_of
@@ -220,12 +220,11 @@ def listed(
         expected = rows if like is None else like
         trying = read(asking(rows))[1]
         others = np.setdiff1d(expected, asking(rows), assume_unique=True)
-        sample = sampled(read, others if len(others) else expected, points_within(memory, trying.shape[1]))
-        if not len(sample):  # deleted a moment ago
-            sample = np.zeros((1, sample.shape[1]), np.float32)
-        layout = offload(len(sample), Layout.of, metric.name, sample, len(expected))
-        trial = ListTrial(layout, trying if len(trying) else sample[:1], len(expected))
-        del sample
+        dim = trying.shape[1]
+        some = _points_among(read, others if len(others) else expected, points_within(memory, dim), metric.name, dim)
+        layout = offload(len(some), Layout.of, metric.name, dim, some, len(expected))
+        trial = ListTrial(layout, trying if len(trying) else np.zeros((1, dim), np.float32), len(expected))
+        del some
     making = Listing(opener, metric, version, memory, layout, trial)
     for start in range(0, len(rows), PIECE):
         asked = rows[start : start + PIECE]
@@ -235,6 +234,17 @@ def listed(
         after(len(asked))
     done = making.finished(base)
     return None if done is None else Indexed(version, done[1], done[0])
+
+
+def _points_among(read: Reader, rows: Rows, most: int, metric: str, dim: int) -> Matrix:
+    """Return about `most` of the rows, evenly spread, as points; at least one. They are held once only."""
+    some = rows[:: -(-len(rows) // most)]
+    points, count = np.zeros((max(1, len(some)), width_of(dim)), np.float32), 0
+    for start in range(0, len(some), PIECE):
+        found = read(some[start : start + PIECE])[1]
+        points[count : count + len(found)] = points_of(metric, found, points.shape[1])
+        count += len(found)
+    return points[: max(1, count)]  # fewer if some were deleted a moment ago
 
 
 def _moved(rows: Rows, new: Rows) -> Places:

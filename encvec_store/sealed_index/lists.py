@@ -19,7 +19,7 @@ from ..indexes.faiss import omp_threads
 from .arrays import Array
 from .blocks import Blocks, Places
 from .clustering import NearestCentroid, lists_on_demand, means_of
-from .faissing import checked, faiss, fill, found_by, measure_of, points_of, width_of
+from .faissing import checked, faiss, fill, found_by, measure_of, width_of
 from .graph import Bits, Positions
 from .ivf import quantizer_of, ranges_of
 
@@ -28,6 +28,8 @@ __all__ = ["FEW", "MANY", "Layout", "Lists"]
 FEW, MANY = 10, 100
 """Hits for which the number of lists to read is measured."""
 _LEAF = 4
+_RANGED = 50_000
+"""Points from which ranges are taken."""
 
 Numbers = npt.NDArray[np.int64]
 
@@ -50,16 +52,15 @@ class Layout:
         self._raw = quantizer_of(metric, centroids, ranges)
 
     @classmethod
-    def of(cls, metric: str, sample: Matrix, count: int) -> Layout:
-        """Return the layout for `count` vectors like those of the (s, dim) sample, s >= 1. All lists are to be read."""
-        dim = sample.shape[1]
+    def of(cls, metric: str, dim: int, points: Matrix, count: int) -> Layout:
+        """Return the layout for `count` vectors like some (s, width) points, s >= 1. All lists are to be read."""
         with omp_threads():
-            points = points_of(metric, sample, width_of(dim))
             centroids = means_of(metric, points, lists_on_demand(count, len(points)))
             centroids = np.ascontiguousarray(centroids[_along(centroids)])
             every = np.full(2, len(centroids), np.int32)
-            lists = NearestCentroid(centroids)(points)
-            return cls(metric, dim, centroids, ranges_of("cosine", points - centroids[lists]), every)
+            some = points[:: -(-len(points) // _RANGED)]
+            away = some - centroids[NearestCentroid(centroids)(some)]
+            return cls(metric, dim, centroids, ranges_of("cosine", away), every)
 
     @property
     def code(self) -> int:

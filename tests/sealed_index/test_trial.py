@@ -21,7 +21,7 @@ def test_as_many_lists_as_hold_the_neighbours(metric, seen):
     asked = asking(np.arange(SAMPLE))
     assert len(asked) == SAMPLE // 10
     sample = np.delete(data[:SAMPLE], asked, axis=0)
-    layout = Layout.of(metric, sample, COUNT)
+    layout = Layout.of(metric, DIM, sample, COUNT)
     assert layout.probes.tolist() == [layout.lists] * 2
     nearest, trial = NearestCentroid(layout.centroids), ListTrial(layout, data[asked], COUNT)
     lists = np.concatenate([nearest(data[start : start + 4_000]) for start in range(0, COUNT, 4_000)])
@@ -44,7 +44,7 @@ def test_as_many_lists_as_hold_the_neighbours(metric, seen):
 def test_a_single_vector():
     one = np.ones((1, DIM), np.float32)
     assert asking(np.arange(1)).tolist() == [0]
-    layout = Layout.of("l2", one, 1)
+    layout = Layout.of("l2", DIM, one, 1)
     trial = ListTrial(layout, one, 1)
     assert trial.probes().tolist() == [1, 1]
     trial.add(one, np.zeros(1, np.int32))
