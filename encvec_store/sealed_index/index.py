@@ -16,7 +16,6 @@ import numpy.typing as npt
 from ..data.arrays import Bytes, Matrix, Rows
 from ..data.filters import Predicate
 from ..data.metrics import Metric
-from ..data.partitions import version_of
 from ..errors import StoreUnreachableError, TenantErasedError
 from ..runtime.concurrency import Lock, offload
 from ..sealing.codec import Decoded
@@ -25,6 +24,7 @@ from ..storage.protocol import BUSY, Changes, Records
 from .blocks import BlockCache
 from .budget import BUDGET, Holder
 from .columns import FieldColumns
+from .following import not_held, readable_rows
 from .gpu import Gpus
 from .halves import Halves
 from .kinds import build
@@ -152,6 +152,12 @@ class SealedIndex:
         BUDGET.make_room(self)
         return state, allowed
 
+    def doubt(self, state: Snapshot) -> None:
+        """Have the next use compare a state with all records: rows are gone of which no change tells."""
+        with self._lock:
+            if self._state is state:
+                self._state = replace(state, generation=_UNKNOWN[0], content=_UNKNOWN[1])
+
     def reload(self, opener: Opener) -> None:
         """Take over what another process has stored. Rows that are not in it are opened again."""
         if self.shelf is None:
@@ -180,8 +186,7 @@ class SealedIndex:
             state, dead = self._state or self._stored(opener), frozenset(opener.keyring.dead)
             since = (state.generation, state.content) if dead == state.dead else _UNKNOWN[:2]
             changes = opener.records.changes(*since)
-            found = _by_version(changes, dead)
-            return {version: rows[~_held(rows, state.parts, state.tail)] for version, rows in found}
+            return dict(not_held(readable_rows(changes, dead), state.parts, state.tail))
 
     def adopt(self, old: tuple[Indexed, ...], part: Indexed) -> None:
         """Put a part that was made from records in the place of old parts. The next use compares it with the records.
@@ -254,7 +259,7 @@ class SealedIndex:
         else:
             changes, allowed = opener.records.following(*since, predicate)
         if changes is None:
-            self._state = state
+            self._state, self._newest = state, state.generation
             return state, True, allowed
         if changes.index_dim is None:
             opener.records.generation()  # says that the collection is gone
@@ -263,9 +268,9 @@ class SealedIndex:
             self._forget_beside()
             state = self._stored(opener)
         self._newest = changes.generation
-        readable = _by_version(changes, dead)
+        readable = readable_rows(changes, dead)
         parts, tail = self._kept(state, changes, readable, opener)
-        new = [(version, rows[~_held(rows, parts, tail)]) for version, rows in readable]
+        new = not_held(readable, parts, tail)
         parts, tail, whole = self._opened(opener, new, changes.sent, parts, tail)
         followed = changes.generation, changes.content, changes.stamp
         self._state = Snapshot(*followed, dead, in_order(parts), tail, self._history)
@@ -274,9 +279,12 @@ class SealedIndex:
         return self._state, whole, allowed
 
     def _stored(self, opener: Opener) -> Snapshot:
-        parts = self.shelf.load(opener.records, opener.keyring) if self.shelf is not None else ()
-        dead = frozenset(opener.keyring.dead)
-        return Snapshot(*_UNKNOWN, dead, parts, Tail.empty(self.metric, self.dim), self._history)
+        shelf, dead = self.shelf, frozenset(opener.keyring.dead)
+        parts = () if shelf is None else shelf.load(opener.records, opener.keyring)
+        moment = None if shelf is None else shelf.agreed(opener.records)
+        if moment is None or moment[0] < self._newest:
+            moment = _UNKNOWN
+        return Snapshot(*moment, dead, parts, Tail.empty(self.metric, self.dim), self._history)
 
     def _kept(
         self, state: Snapshot, changes: Changes, readable: list[tuple[int, Rows]], opener: Opener
@@ -332,18 +340,3 @@ class SealedIndex:
         if coarse is None:
             return Indexed(version, build("ivf", self.metric.name, vectors), rows, kept=False)
         return replace(coarse, graph=coarse.graph.extended(vectors), rows=np.concatenate([coarse.rows, rows]))
-
-
-def _by_version(changes: Changes | None, dead: frozenset[int]) -> list[tuple[int, Rows]]:
-    """Return the added rows of each key version that can be read."""
-    added = {} if changes is None else changes.added
-    versions = sorted(((version_of(partition), rows) for partition, rows in added.items()), key=lambda each: each[0])
-    return [(version, rows) for version, rows in versions if version not in dead]
-
-
-def _held(rows: Rows, parts: tuple[Indexed, ...], tail: Tail) -> npt.NDArray[np.bool_]:
-    """Say for each row whether it is in a part or in the tail."""
-    held = is_among(rows, np.sort(tail.rows))
-    for part in parts:
-        held |= is_among(rows, part.rows)
-    return held

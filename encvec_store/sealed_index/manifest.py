@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
 
@@ -20,11 +21,11 @@ from ..storage.protocol import Blob
 from .blocks import Blocks
 from .segments import BlobReader, Segment
 
-__all__ = ["Manifest", "StoredGraph", "name_of", "read", "seal"]
+__all__ = ["Manifest", "StoredGraph", "moment_of", "name_of", "read", "seal"]
 
 log = logging.getLogger("encvec_store")
 
-FORMAT = 2
+FORMAT = 3
 _STEP = 4096
 """The content is padded with blanks to a multiple of this, so that its size hides the digits of its numbers."""
 _KIND = re.compile(r"[a-z][a-z0-9_]{0,15}", re.ASCII)
@@ -83,6 +84,8 @@ class Manifest:
     parts: tuple[StoredGraph, ...]
     columns: tuple[Segment, ...] = ()
     """Columns of metadata: each row of the parts is in one of them, unless its payload cannot be opened."""
+    complete: bool = False
+    """True if at that generation each row was in a part of some key version, and no row of a part was gone."""
 
     def __post_init__(self) -> None:
         limits = {
@@ -97,6 +100,8 @@ class Manifest:
             value = getattr(self, field)
             if type(value) is not int or not least <= value <= most:
                 raise ValueError(f"{field} must be an integer from {least} to {most}")
+        if type(self.complete) is not bool:
+            raise ValueError("complete must be true or false")
         if self.metric not in METRICS:
             raise ValueError(f"metric must be one of {', '.join(METRICS)}")
         names = [segment.name for segment in self.segments]
@@ -112,6 +117,18 @@ class Manifest:
     def segments(self) -> tuple[Segment | Blocks, ...]:
         """All segments of all graphs, and of columns."""
         return (*(segment for part in self.parts for segment in part.segments), *self.columns)
+
+
+def moment_of(manifests: Sequence[Manifest]) -> tuple[int, int, int] | None:
+    """Return generation, content and stamp at which some manifests hold all records; None if there is no such moment.
+
+    What is loaded from them need not be compared with the records, as long as nothing is written.
+    """
+    moments = {(each.generation, each.content, each.stamp, each.complete) for each in manifests}
+    if len(moments) != 1:
+        return None
+    ((generation, content, stamp, complete),) = moments
+    return (generation, content, stamp) if complete else None
 
 
 def seal(keyring: Keyring, manifest: Manifest) -> Blob:

@@ -94,6 +94,11 @@ class Shelf:
                 parts.extend(made)
         return tuple(parts)
 
+    def agreed(self, records: Records) -> tuple[int, int, int] | None:
+        """Return the moment that all that was loaded is of, if nothing was written since; else None."""
+        found = manifests.moment_of([listed for listed, _ in self._known.values()])
+        return None if found is None or records.changes(*found[:2], stamp=found[2]) else found
+
     def better(self, records: Records, keyring: Keyring, state: Snapshot) -> bool:
         """Say whether another process has stored graphs of more rows than memory has."""
         count, news = 0, False
@@ -326,7 +331,7 @@ class Shelf:
             return True
         number = 1 + max(self._highest.get(version, 0), before.number if before else 0)
         covered = max(0, state.generation), state.content, state.stamp
-        listed = Manifest(version, number, self.dim, self.metric, *covered, entries, columns)
+        listed = Manifest(version, number, self.dim, self.metric, *covered, entries, columns, state.complete)
         name, blob = manifests.name_of(version), manifests.seal(keyring, listed)
         named = {segment.name for segment in listed.segments}
         named_before = before.parts if before is not None else ()

@@ -195,6 +195,12 @@ class Snapshot:
         return self.tail.living + sum(part.living for part in self.parts)
 
     @property
+    def complete(self) -> bool:
+        """True if parts that are kept hold every record, and nothing else."""
+        kept = all(part.kept and part.alive is None for part in self.parts)
+        return kept and self.generation > 0 and not self.dead and not self.tail.count
+
+    @property
     def bytes(self) -> int:
         """Return the memory held by graphs and tail."""
         parts = sum(part.graph.bytes + part.rows.nbytes + len(part.rows) // 8 for part in self.parts)

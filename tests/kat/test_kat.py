@@ -203,7 +203,7 @@ def test_sealed_index_opens():
     with pytest.raises(AuthenticationError):
         cipher.open("change.plan", 0, 1, 0, plan)
     fields = json.loads(data["manifest"])
-    assert (fields["format"], fields["generation"], fields["parts"][0]["codes"]) == (2, 7, [data["segment"]])
+    assert (fields["format"], fields["generation"], fields["parts"][0]["codes"]) == (3, 7, [data["segment"]])
 
 
 def test_cache_opens():

@@ -4,7 +4,10 @@ import gc
 import itertools
 import logging
 import os
+import shutil
+import sqlite3
 import threading
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -167,6 +170,84 @@ def test_an_older_index_put_back(tmp_path, keyset):
     things.maintain(purge=True)
     check(things, stored)
     store.close()
+
+
+def lists_all(things):
+    """Say whether the first search lists all records, and check what it finds."""
+    records, found = low_level.session(things).records, []
+    changes = records.changes
+    records.changes = lambda *given, **how: found.append(changes(*given, **how)) or found[-1]
+    things.search(vectors_of(1)[0], k=1)
+    records.changes = changes
+    assert found
+    return any(each is not None and each.whole for each in found)
+
+
+def test_records_are_listed_only_if_the_index_is_not_of_all(tmp_path, keyset):
+    url = f"faiss:{tmp_path}?index=hnsw"
+    store, things, stored = filled(url, keyset)
+    store.close()
+    store, things = opened(url, keyset)
+    assert not lists_all(things)
+    check(things, stored)
+    things.delete(["7"])
+    del stored["7"]
+    store.close()
+    for left in (["8"], ["new"]):  # since the manifest, and since a manifest of which a record is gone
+        store, things = opened(url, keyset)
+        assert lists_all(things)
+        check(things, stored)
+        stored.pop(left[0], None)
+        things.delete(left)
+        things.maintain()
+        store.close()
+    store, things = opened(url, keyset)
+    things.maintain(purge=True)
+    store.close()
+    store, things = opened(url, keyset)
+    assert not lists_all(things)
+    check(things, stored)
+    store.close()
+
+
+def test_an_index_of_another_history_with_as_many_writes(tmp_path, keyset):
+    """Of two copies of a store that went on apart, one gets the index of the other."""
+    places = [tmp_path / "a", tmp_path / "b"]
+    store, *_ = filled(f"faiss:{places[0]}?index=hnsw", keyset)
+    store.close()
+    shutil.copytree(*places)
+    taken = {}
+    for seed, place in enumerate(places):
+        store, things = opened(f"faiss:{place}?index=hnsw", keyset)
+        things.upsert([f"more{i}" for i in range(N)], vectors_of(N, seed))
+        if not seed:
+            things.maintain()
+            taken = blobs_of(things)
+        for (name, part), content in taken.items():
+            put(things, name, content, part)
+        store.close()
+        store, things = opened(f"faiss:{place}?index=hnsw", keyset)
+        assert lists_all(things) == bool(seed)
+        store.close()
+
+
+def test_rows_that_are_gone_and_no_change_tells(tmp_path, keyset):
+    url = f"faiss:{tmp_path}?index=hnsw"
+    store, things, stored = filled(url, keyset)
+    store.close()
+    for running in (False, True):
+        store, things = opened(url, keyset)
+        if running:
+            check(things, stored)
+        gone = [hit.id for hit in things.search(vectors_of(6, 99)[0], k=3)] if running else ["1", "2"]
+        session = low_level.session(things)
+        rows = session.records.find(session.keyring.tokens(gone)[1])
+        with closing(sqlite3.connect(tmp_path / "records.sqlite3")) as database, database:
+            for table in ("records", "vectors"):
+                database.executemany(f"DELETE FROM {table} WHERE row = ?", [(row,) for row in rows.tolist()])  # noqa: S608
+        stored = {id: vector for id, vector in stored.items() if id not in gone}
+        check(things, stored)
+        store.close()
 
 
 @pytest.mark.parametrize("error", [StoreReadOnlyError, StoreUnreachableError])

@@ -129,6 +129,7 @@ CHANGES = {
     "entry": lambda fields: fields["parts"][0]["structure"].append(1),
     "twice": lambda fields: fields["parts"].append(fields["parts"][0]),
     "of another version": lambda fields: fields["parts"][0]["structure"].__setitem__(0, "index.2." + 16 * "0"),
+    "complete": lambda fields: fields.update(complete=1),
     "path": lambda fields: fields["parts"][0]["structure"].__setitem__(0, "index.1/../" + 16 * "0"),
 }
 

@@ -141,6 +141,8 @@ class _Search:
             if self._recent is not None and self._recent.swollen():
                 BUDGET.make_room(self._index)
             seen = Found(lists, rows, vectors, heads, payloads)
+            if generation == state.generation and len(rows) < len(union(lists)):
+                self._index.doubt(state)
             if generation == state.generation or sure:
                 return seen
             before = state.content
