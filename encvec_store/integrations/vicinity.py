@@ -33,7 +33,7 @@ from ..errors import InputError
 
 __all__ = ["EncvecBackend", "EncvecVicinity"]
 
-Made = TypeVar("Made", "EncvecBackend", "EncvecVicinity")
+Made = TypeVar("Made", bound="EncvecBackend | EncvecVicinity")
 Answers = list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]]
 _METRICS = {"cosine": Metric.COSINE, "l2": Metric.EUCLIDEAN, "ip": Metric.INNER_PRODUCT}
 _ITEM, _NUMBER = "item", "number"
@@ -81,11 +81,7 @@ class EncvecBackend(AbstractBackend):
         cls, vectors: npt.ArrayLike, *args: Any, collection: Collection | None = None, **options: Any
     ) -> EncvecBackend:
         """Write vectors, (n, dim), to an empty collection, and return the backend over it."""
-        made = cls(_given(collection))
-        if len(made):
-            raise InputError(
-                f"the collection must be empty, it has {len(made)} records: use {cls.__name__}(collection)"
-            )
+        made = _empty(cls(_given(collection)))
         made.insert(vectors)
         return made
 
@@ -178,11 +174,7 @@ class EncvecVicinity(Vicinity):
 
         Raises InputError if the collection is not empty, or the vectors or items are of another number or kind.
         """
-        made = cls(collection)
-        if len(made):
-            raise InputError(
-                f"the collection must be empty, it has {len(made)} records: use {cls.__name__}(collection)"
-            )
+        made = _empty(cls(collection))
         made.insert(items, vectors)
         return made
 

@@ -244,7 +244,7 @@ def test_rows_that_are_gone_and_no_change_tells(tmp_path, keyset):
         rows = session.records.find(session.keyring.tokens(gone)[1])
         with closing(sqlite3.connect(tmp_path / "records.sqlite3")) as database, database:
             for table in ("records", "vectors"):
-                database.executemany(f"DELETE FROM {table} WHERE row = ?", [(row,) for row in rows.tolist()])  # noqa: S608
+                database.executemany(f"DELETE FROM {table} WHERE row = ?", [(row,) for row in rows.tolist()])
         stored = {id: vector for id, vector in stored.items() if id not in gone}
         check(things, stored)
         store.close()
