@@ -169,6 +169,10 @@ class Searched:
         """Return how hard to search; 0 if a scan of the vectors that pass is cheaper."""
         raise NotImplementedError
 
+    def longer(self, effort: int, passing: int) -> int:
+        """Return how hard to search again where too little passed; 0 if a scan is cheaper."""
+        return 0
+
     def parameters(self, effort: int) -> Any:
         """Return FAISS's parameters for a search of all vectors."""
         raise NotImplementedError
@@ -213,7 +217,7 @@ class Searched:
         if limit <= 0:
             return [(np.empty(0, np.int64), np.empty(0, np.float32)) for _ in queries]
         points = points_of(self.metric, queries, self.width)
-        effort = self.effort(limit, available)
+        effort = 0 if kept is not None and kept.scans else self.effort(limit, available)
         on_gpu = None if copy is None or mask is not None else self._on_gpu(copy, points, limit, effort)
         with omp_threads(1 if len(points) == 1 else None):
             if on_gpu is not None:
@@ -225,8 +229,12 @@ class Searched:
                     labels, costs = found_by(self._raw, points, limit, self.parameters(effort))
                 else:
                     labels, costs = self._passing(points, limit, mask, available, effort)
-                if labels[:, -1].min(initial=0) < 0:
-                    short = np.flatnonzero(labels[:, -1] < 0)
+                    if len(short := _short(labels)) and (more := self.longer(effort, available)):
+                        labels[short], costs[short] = self._passing(points[short], limit, mask, available, more)
+                short = _short(labels)
+                if kept is not None:
+                    kept.walks, kept.vain = kept.walks + len(labels), kept.vain + len(short)
+                if len(short):
                     labels[short], costs[short] = self._scan(points[short], limit, mask, available, kept)
         if self._descending:
             np.negative(costs, out=costs)
@@ -283,6 +291,11 @@ class Searched:
     def everywhere(self, selector: Any) -> Any:
         """Return FAISS's parameters for a scan of all vectors."""
         return None if selector is None else faiss.SearchParameters(sel=selector)
+
+
+def _short(labels: Positions) -> Positions:
+    """Return the queries, of (q, limit) positions, that have too few."""
+    return np.flatnonzero(labels[:, -1] < 0)
 
 
 def wanted_of(limit: int, share: float) -> int:

@@ -30,6 +30,13 @@ class Kept:
     def __init__(self) -> None:
         self.held: tuple[Positions, Any] | None = None
         self.bytes = 0
+        self.walks = self.vain = 0
+        """Searches that did not compare all that pass at once, and those of them that had to in the end."""
+
+    @property
+    def scans(self) -> bool:
+        """True if codes are held, and comparing all of them at once is likely the shorter way."""
+        return self.held is not None and 2 * self.vain > self.walks
 
 
 class Growing(Protocol):

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from encvec_store.sealed_index import kinds
+from encvec_store.sealed_index import hnsw, kinds
+from encvec_store.sealed_index.graph import Kept
+from encvec_store.sealed_index.hnsw import Hnsw
 
 DATA = Path(__file__).parents[2] / "benchmarks" / "data" / "banking77-minilm.npz"
 METRICS = ("cosine", "l2", "ip")
@@ -261,3 +263,48 @@ def test_the_kind_follows_from_size_and_memory():
 def test_memory_is_foretold(graphs, kind):
     graph = graphs[kind, "l2"]
     assert kinds.memory_of(kind, graph.count, 384) == pytest.approx(graph.bytes, rel=0.02)
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """Let walks pay off for few vectors, and list how hard each search looked; 0 is a scan."""
+    steps = []
+    walk, scan = Hnsw._passing, Hnsw._scan
+
+    def walked(graph, points, limit, mask, passing, effort):
+        steps.append(effort)
+        return walk(graph, points, limit, mask, passing, effort)
+
+    def scanned(graph, *given):
+        steps.append(0)
+        return scan(graph, *given)
+
+    monkeypatch.setattr(hnsw, "_NODE", 4)
+    monkeypatch.setattr(Hnsw, "_passing", walked)
+    monkeypatch.setattr(Hnsw, "_scan", scanned)
+    return steps
+
+
+def test_a_filter_that_passes_what_is_far_from_a_query(steps):
+    """Where too little of a walk passes, a longer one follows; then a scan; and then scans for that filter at once."""
+    vectors = np.random.default_rng(3).standard_normal((8_000, 16)).astype(np.float32)
+    graph, query, kept = kinds.build("hnsw", "l2", vectors), vectors[:1], Kept()
+    order = np.argsort(((vectors - query) ** 2).sum(axis=1))
+
+    def searched(passing):
+        steps.clear()
+        mask = np.zeros(8_000, np.bool_)
+        mask[passing] = True
+        ((found, _),) = graph.search(query, 16, np.packbits(mask, bitorder="little"), len(passing), kept=kept)
+        assert mask[found].all()
+        near, exact = (np.sort(((vectors[each] - query) ** 2).sum(axis=1))[:10] for each in (found, passing))
+        assert near.sum() < 1.01 * exact.sum()
+        return list(steps)
+
+    assert searched(order[::2]) == [96]
+    assert searched(order[150:]) == [96, 384]
+    assert searched(order[4_000:]) == [96, 384, 0]
+    assert not kept.scans, "one of three"
+    assert searched(order[4_000:]) == [96, 384, 0]
+    kept.walks = kept.vain = 1
+    assert searched(order[4_000:]) == [0]
