@@ -1,15 +1,24 @@
-"""Try to learn from which rows of a `sealed` collection are read together.
+"""Try to learn from which rows, and which blocks, of a `sealed` collection are read together.
 
-Usage: python -m benchmarks.watching [--n 4000] [--searches 1000] [--known 500] [--quick]
+Usage: python -m benchmarks.watching [--n 4000] [--searches 10000] [--known 500] [--dial NAME ...] [--full] [--quick]
 
-A server logs the rows that each search reads, under every dial. It knows the labels of some rows, and gives each other
-row the label that most of the rows it was read with have, at one and two steps. Luck is the same with the known labels
-shuffled. Texts are Banking77's, with 77 labels; searches are for texts of the same kind that are not stored.
+A server logs the rows that each search reads, under every dial. Texts are Banking77's, with 77 labels; searches are
+for texts of the same kind that are not stored, drawn again and again. The server learns topics of records and of
+queries from some known labels, finds topics without labels, finds pairs of neighbours, and names records with the very
+same texts, without known rows, with 50, and with the whole log also with 500. Luck is the same attack with the known
+labels shuffled, or on a log in which the same rows are read as often, but not together. `ceiling` is the true graph of
+ten neighbours in the place of a log: attacks must break it. Logs are cut to 100, 1,000 and 10,000 searches, with
+--full 100,000.
+
+`hits` remembers what it read: in so small a collection, all of it. In `hits, little memory` it remembers about a row in
+ten, as in a large collection. `lists on demand` are 10,003 texts whose codes lie in the store, with memory for about a
+block in three; the server knows the topics of 500 queries and sees blocks only.
 """
 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,136 +28,207 @@ import numpy.typing as npt
 
 from benchmarks.datasets import load
 from benchmarks.report import Row, Show, Target, one_thread, options, publish
-from encvec_store import connect, low_level
+from encvec_store import Collection, Keyset, connect, low_level
+from encvec_store.data import Matrix
 from encvec_store.lab.bench.job import throwaway_keys
+from encvec_store.lab.leakage import graphs
+from encvec_store.lab.leakage import watching as lab
+from encvec_store.lab.leakage.algebra import unit
 
-K, QUICK = 10, (600, 150, 100)
+K, QUICK = 10, (600, 300, 100)
+FULL, LEAST = 100_000, 100
+HITS = {"reads": "hits"}
+WATCHED = {"threat": "watching-server"}
 DIALS: dict[str, dict[str, Any]] = {
     "candidates": {"reads": "candidates"},
-    "hits": {"reads": "hits"},
-    "buckets": {"threat": "watching-server"},
-    "prefetched": {"threat": "watching-server"},
+    "hits": HITS,
+    "hits, little memory": HITS,
+    "buckets": WATCHED,
+    "prefetched": WATCHED,
 }
-Ints = npt.NDArray[np.int64]
-MARGIN = 0.02
-PLENTY = 1 << 30
+CEILING, LISTS = "ceiling", "lists on demand"
+Ints = npt.NDArray[np.integer]
+KNOWN_ROWS = (0, 50)
+MANY_ROWS = 500
+MARGIN, BROKEN = 0.02, 0.5
+PLENTY, LITTLE = 1 << 30, 3 << 19
+COLUMNS = ["what", "searches", "rows_read", "ami", "labels", "query", "pairs", "named", "named_50"]
 
 
-def logged(records: Any) -> list[Ints]:
-    """Have each read of rows written down. Returns the log."""
-    log: list[Ints] = []
+class Texts:
+    """What is stored, n texts, and what is asked."""
 
-    def wrapped(read: Any) -> Any:
-        def reading(rows: Ints, *given: Any) -> Any:
-            if len(rows):
-                log.append(np.asarray(rows))
-            return read(rows, *given)
+    def __init__(self, n: int, searches: int) -> None:
+        data = load("banking77")
+        assert data.labels is not None
+        assert data.query_labels is not None
+        rng = np.random.default_rng(0)
+        pool, labels = np.concatenate([data.vectors, data.queries]), np.concatenate([data.labels, data.query_labels])
+        order = rng.permutation(len(pool))
+        drawn = rng.choice(order[n:], searches)
+        self.n = n
+        self.vectors, self.labels = unit(pool[order[:n]]), labels[order[:n]]
+        self.asked, self.topics = unit(pool[drawn]), labels[drawn]
+        self.near = lab.neighbours(self.vectors, K)
+        self.own = lab.neighbour_log(self.vectors, K).graph
 
-        return reading
+    def learned(self, log: lab.ReadLog, topics: Ints, known: int, whole: bool) -> Row:
+        """Say what each attack learns of a log of searches for `topics`, with luck beside it."""
+        rng = np.random.default_rng(1)
+        told = rng.choice(self.n, known, replace=False)
+        mixed = self.labels.copy()
+        mixed[told] = rng.permutation(self.labels[told])
+        loose = log.shuffled(rng)
+        found: Row = {
+            "rows_read": log.each,
+            "ami": lab.topics(log, self.labels, rng),
+            "ami_luck": lab.topics(loose, self.labels, rng),
+            "labels": max(lab.record_topics(log, self.labels, told, steps) for steps in (1, 2)),
+            "labels_luck": max(lab.record_topics(log, mixed, told, steps) for steps in (1, 2)),
+            "query": lab.query_topics(log, self.labels, told, topics),
+            "query_luck": lab.query_topics(log, mixed, told, topics),
+        }
+        for name, one in (("pairs", log), ("pairs_luck", loose)):
+            both = lab.neighbour_pairs(one, self.near)
+            found |= {name: both["recall"], f"{name}_precision": both["precision"]}
+        for rows in (*KNOWN_ROWS, *([MANY_ROWS] if whole and self.n > 2 * MANY_ROWS else [])):
+            name = f"named_{rows}" if rows else "named"
+            found |= {name: self.named(log, rows), f"{name}_luck": self.named(loose, rows)}
+        return found
 
-    for name in ("current", "vectors", "payloads"):
-        setattr(records, name, wrapped(getattr(records, name)))
-    return log
-
-
-def guessed(sets: list[Ints], labels: Ints, known: Ints, classes: int) -> Ints:
-    """Return a label for each row: -1 where nothing is known.
-
-    Args:
-        sets: the places of rows that a search read.
-        labels: (n,) of all rows; only those of `known` are looked at.
-        known: places of rows whose labels the server knows.
-        classes: how many labels there are.
-    """
-    votes = np.zeros((len(labels), classes))
-    votes[known, labels[known]] = 1
-    for _ in range(2):
-        spread = np.zeros_like(votes)
-        for places in sets:
-            spread[places] += votes[places].sum(axis=0) / len(places)
-        total = spread.sum(axis=1, keepdims=True)
-        votes = np.divide(spread, total, out=np.zeros_like(spread), where=total > 0)
-        votes[known] = 0
-        votes[known, labels[known]] = 1
-    return np.where(votes.any(axis=1), votes.argmax(axis=1), -1)
-
-
-def learned(sets: list[Ints], labels: Ints, known: Ints) -> tuple[float, float]:
-    """Return the share of the other rows whose labels are guessed, and that by luck."""
-    classes, others = int(labels.max()) + 1, np.setdiff1d(np.arange(len(labels)), known)
-
-    def share(told: Ints) -> float:
-        return float((guessed(sets, told, known, classes)[others] == labels[others]).mean())
-
-    mixed = labels.copy()
-    mixed[known] = np.random.default_rng(7).permutation(labels[known])
-    return share(labels), share(mixed)
+    def named(self, log: lab.ReadLog, known: int) -> float:
+        """Return the share of records that are named by the very same texts, besides `known` ones."""
+        rng = np.random.default_rng([2, known])
+        order = rng.permutation(self.n)  # text i of the server's is record order[i]
+        text = np.argsort(order)
+        rows = rng.choice(self.n, known, replace=False)
+        pairs = (rows, text[rows]) if known else None
+        if not log.graph.nnz:
+            return 0.0
+        found = graphs.matched(log.graph, self.own[order][:, order], rng, pairs) == text
+        return float(np.delete(found, rows).mean())
 
 
-def measured(n: int, searches: int, known: int, show: Show) -> list[Row]:
-    """Log searches under every dial."""
-    data = load("banking77")
-    chosen = np.random.default_rng(0).permutation(len(data.vectors))
-    stored, asked = chosen[:n], chosen[n : n + searches]
-    if data.labels is None or len(asked) < searches:
-        raise click.UsageError(f"n and searches must be at most {len(chosen):,} together")
-    labels, names = data.labels[stored], [str(i) for i in range(n)]
-    rows: list[Row] = []
+def filled(url: str, keys: Keyset, vectors: Matrix) -> tuple[dict[int, int], int]:
+    """Store vectors and build the index. Returns the place of each row, and the bytes of the index."""
+    names = [str(i) for i in range(len(vectors))]
+    with connect(url, keyset=keys, maintenance="manual") as store:
+        things = store.collection("bench", vectors.shape[1], "cosine", "sealed")
+        things.upsert(names, vectors)
+        things.maintain()
+        things.search(vectors[0], K)
+        size = int(things.stats()["sealed_index"]["memory_bytes"])
+        return {int(row): place for place, row in enumerate(low_level.places(things, names))}, size
+
+
+def searched(things: Collection, queries: Matrix, show: Show, name: str) -> lab.Seen:
+    """Search, one by one, and log what the store is asked."""
+    things.search(queries[0], K)
+    with lab.watched(things) as seen, show.stage(name, len(queries)) as done:
+        for query in queries:
+            things.search(query, K)
+            seen.next()
+            done(1)
+    return seen
+
+
+def dials(texts: Texts, names: list[str], show: Show) -> Iterator[tuple[str, str, lab.ReadLog]]:
+    """Log searches under each dial. Yields its name, what the store says that a server sees, and the log."""
     with throwaway_keys() as keys, tempfile.TemporaryDirectory(prefix="encvec-bench-") as folder:
         url = f"faiss:{folder}/store?index=hnsw"
-        with connect(url, keyset=keys, maintenance="manual") as store:
-            things = store.collection("bench", data.vectors.shape[1], "cosine", "sealed")
-            things.upsert(names, data.vectors[stored])
-            things.maintain()
-            things.search(data.vectors[asked[0]], K)
-            size = things.stats()["sealed_index"]["memory_bytes"] + 4 * data.vectors[stored].nbytes // 5
-            at = {int(row): place for place, row in enumerate(low_level.places(things, names))}
-        for name, how in DIALS.items():
-            more = {**how, "cache": Path(folder) / "cache"} if name == "buckets" else how
-            memory = size if name == "buckets" else PLENTY
-            with connect(url, keyset=keys, maintenance="manual", index_memory=memory, **more) as store:
+        places, index = filled(url, keys, texts.vectors)
+        memory = {
+            "buckets": index + 4 * texts.vectors.nbytes // 5,
+            "hits, little memory": index + texts.vectors.nbytes + LITTLE,
+        }
+        for name in names:
+            how = DIALS[name] | ({"cache": Path(folder) / "cache"} if name == "buckets" else {})
+            room = memory.get(name, PLENTY)
+            with connect(url, keyset=keys, maintenance="manual", index_memory=room, **how) as store:
                 things = store.collection("bench")
-                things.search(data.vectors[stored[0]], K)
-                log, sets = logged(low_level.records(things)), []
-                with show.stage(name, searches) as done:
-                    for query in data.vectors[asked]:
-                        log.clear()
-                        things.search(query, K)
-                        if log:
-                            sets.append(np.array([at[int(row)] for row in np.unique(np.concatenate(log))]))
-                        done(1)
-                share, luck = learned(sets, labels, np.arange(known))
-                read = sum(map(len, sets)) / searches
-                rows.append(
-                    {
-                        **{"bench": "watching", "dataset": "banking77", "n": n, "searches": searches, "known": known},
-                        **{"what": name, "scheme": "sealed", "rows_read": read, "labels": share, "luck": luck},
-                        "sees": things.stats()["server_sees"],
-                    }
-                )
-    return rows
+                log = searched(things, texts.asked, show, name).rows(places)
+                yield name, things.stats()["server_sees"], log
 
 
-def run(n: int, searches: int, known: int, show: Show) -> tuple[list[Row], list[Target]]:
+def by_blocks(show: Show, quick: bool) -> Row:
+    """Guess the topic of a query from the blocks that it reads of lists on demand."""
+    data = load("banking77")
+    assert data.query_labels is not None
+    rng = np.random.default_rng(3)
+    chosen = rng.permutation(len(data.queries))[: 300 if quick else None]
+    asked, topics = unit(data.queries[chosen]), data.query_labels[chosen]
+    known = np.arange(len(asked) // 6 if quick else MANY_ROWS)
+    with throwaway_keys() as keys, tempfile.TemporaryDirectory(prefix="encvec-bench-") as folder:
+        url = f"faiss:{folder}/store?index=lists"
+        _, index = filled(url, keys, data.vectors)
+        with connect(url, keyset=keys, maintenance="manual", index_memory=index) as store:
+            things = store.collection("bench")
+            log = searched(things, asked, show, LISTS).blocks()
+            about = things.stats()["sealed_index"]["blocks"]
+    mixed = topics.copy()
+    mixed[known] = rng.permutation(topics[known])
+    luck = lab.topics_by_queries(log, mixed, known)
+    return {
+        **{"what": LISTS, "n": len(data.vectors), "searches": len(asked), "known_queries": len(known)},
+        **{"blocks": log.count, "blocks_read": log.each, "about": about},
+        **{"query": lab.topics_by_queries(log, topics, known), "query_luck": luck},
+    }
+
+
+def measured(n: int, searches: int, known: int, names: list[str], quick: bool, show: Show) -> Iterator[Row]:
+    """Attack the logs of every dial, cut to several lengths."""
+    texts = Texts(n, searches)
+    if CEILING in names:
+        log = lab.neighbour_log(texts.vectors, K)
+        yield {"what": CEILING, "n": n, "searches": n, **texts.learned(log, texts.labels, known, True)}
+    lengths = [length for length in (LEAST, 10 * LEAST, 100 * LEAST, FULL) if length < searches] + [searches]
+    for name, sees, log in dials(texts, [name for name in names if name in DIALS], show):
+        for length in lengths:
+            found = texts.learned(log.first(length), texts.topics[:length], known, length == searches)
+            yield {"what": name, "n": n, "searches": length, **found, "sees": sees}
+    if LISTS in names:
+        yield by_blocks(show, quick)
+
+
+def run(n: int, searches: int, known: int, names: list[str], quick: bool, show: Show) -> tuple[list[Row], list[Target]]:
     """Measure what a server that watches learns."""
-    rows = measured(n, searches, known, show)
-    show.table(f"{n:,} texts, {searches:,} searches", rows, ["what", "rows_read", "labels", "luck"])
-    hidden = [row for row in rows if row["what"] in ("buckets", "prefetched")]
-    return rows, [
-        Target(f"{row['what']}: labels learned beyond luck", row["labels"] - row["luck"], "<=", MARGIN)
-        for row in hidden
+    head = {"bench": "watching", "dataset": "banking77", "scheme": "sealed", "known": known}
+    rows = [{**head, **row} for row in measured(n, searches, known, names, quick, show)]
+    shown = [{**row, **{name: _beside(row, name) for name in COLUMNS[3:]}} for row in rows]
+    show.table(f"{n:,} texts; luck in brackets", shown, COLUMNS)
+    targets = [
+        Target(f"{row['what']}, {row['searches']}: {what} beyond luck", row[what] - row[f"{what}_luck"], "<=", MARGIN)
+        for row in rows
+        if row["what"] in ("buckets", "prefetched")
+        for what in ("labels", "query", "ami", "named", "named_50")
     ]
+    control = [row for row in rows if row["what"] == CEILING]
+    targets += [
+        Target(f"control, the true graph: {what}", row[what], ">=", BROKEN)
+        for row in control
+        for what in ("ami", "labels", "query", "pairs", "named_50")
+    ]
+    return rows, targets
+
+
+def _beside(row: Row, name: str) -> str:
+    return f"{row[name]:.4f} ({row[f'{name}_luck']:.4f})" if name in row else ""
 
 
 @click.command()
 @click.option("--n", type=click.IntRange(100), default=4_000, show_default=True, help="Texts that are stored.")
-@click.option("--searches", type=click.IntRange(1), default=1_000, show_default=True)
+@click.option("--searches", type=click.IntRange(1), default=10_000, show_default=True)
 @click.option("--known", type=click.IntRange(1), default=500, show_default=True, help="Rows whose labels are known.")
+@click.option("--dial", "names", multiple=True, type=click.Choice([CEILING, *DIALS, LISTS]), help="[default: all]")
+@click.option("--full", is_flag=True, help="100,000 searches.")
 @options
-def main(n: int, searches: int, known: int, quick: bool, as_json: bool, out: str | None) -> None:
+def main(
+    n: int, searches: int, known: int, names: tuple[str, ...], full: bool, quick: bool, as_json: bool, out: str | None
+) -> None:
     """Measure what a server that watches learns of a sealed collection."""
-    size = QUICK if quick else (n, searches, known)
-    publish("watching", lambda show: run(*size, show), quick, as_json, out)
+    size = QUICK if quick else (n, FULL if full else searches, known)
+    chosen = list(names or (CEILING, *DIALS, LISTS))
+    publish("watching", lambda show: run(*size, chosen, quick, show), quick, as_json, out)
 
 
 if __name__ == "__main__":

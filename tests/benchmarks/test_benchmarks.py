@@ -83,11 +83,15 @@ def test_reads_quickly():
 @pytest.mark.slow
 def test_watching_quickly():
     lines = [json.loads(line) for line in python("benchmarks.watching", "--quick", "--json").stdout.splitlines()]
-    rows = {line["what"]: line for line in lines if line["kind"] == "row"}
-    assert rows["candidates"]["labels"] > 2 * rows["candidates"]["luck"]
+    rows = {line["what"]: line for line in lines if line["kind"] == "row"}  # the longest log of each dial
+    for what in ("labels", "query", "ami", "pairs"):
+        assert rows["ceiling"][what] > 0.3 > 0.1 > rows["ceiling"][f"{what}_luck"]
+        assert rows["candidates"][what] > 2 * max(0.01, rows["candidates"][f"{what}_luck"])
+        assert rows["buckets"][what] < rows["candidates"][what]
+        assert rows["prefetched"][what] == 0
     assert rows["candidates"]["rows_read"] > rows["hits"]["rows_read"] > rows["prefetched"]["rows_read"] == 0
     assert "buckets of 16" in rows["buckets"]["sees"]
-    assert rows["buckets"]["labels"] < rows["hits"]["labels"]
+    assert rows["lists on demand"]["query"] > 3 * rows["lists on demand"]["query_luck"]
 
 
 @pytest.mark.slow
