@@ -121,7 +121,7 @@ def filled(url: str, keys: Keyset, vectors: Matrix) -> tuple[dict[int, int], int
         return {int(row): place for place, row in enumerate(low_level.places(things, names))}, size
 
 
-def searched(things: Collection, queries: Matrix, show: Show, name: str) -> lab.Seen:
+def searched(things: Collection, queries: Matrix, show: Show, name: str) -> lab.ReadsSeen:
     """Search, one by one, and log what the store is asked."""
     things.search(queries[0], K)
     with lab.watched(things) as seen, show.stage(name, len(queries)) as done:

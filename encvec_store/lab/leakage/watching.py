@@ -34,7 +34,7 @@ from .graphs import embedded
 
 __all__ = [
     "ReadLog",
-    "Seen",
+    "ReadsSeen",
     "neighbour_log",
     "neighbour_pairs",
     "neighbours",
@@ -95,7 +95,7 @@ class ReadLog:
         return ReadLog([np.unique(one) for one in np.split(whole, ends)[: len(self.reads)]], self.count)
 
 
-class Seen:
+class ReadsSeen:
     """What a server was asked for, search by search."""
 
     def __init__(self) -> None:
@@ -130,10 +130,10 @@ class Seen:
 
 
 @contextmanager
-def watched(things: Collection) -> Iterator[Seen]:
+def watched(things: Collection) -> Iterator[ReadsSeen]:
     """Have what an open collection asks of its record store written down, while the context lasts."""
     records: Any = low_level.records(things)
-    seen = Seen()
+    seen = ReadsSeen()
 
     def noting(name: str) -> Any:
         read = getattr(records, name)

@@ -95,7 +95,7 @@ def test_adjusted_information_is_one_for_equal_groups_and_nothing_for_luck():
 
 
 def test_blocks_are_logged_too():
-    seen = watching.Seen()
+    seen = watching.ReadsSeen()
     for parts in ([0, 3], [3], []):
         seen.note("blob_parts", ("codes", parts))
         seen.next()
