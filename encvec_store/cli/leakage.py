@@ -123,6 +123,7 @@ def leakage(
     if importlib.util.find_spec("scipy") is None:
         raise Failure("ImportError", "scipy is not installed: pip install 'encvec-store[leakage]'")
     from ..lab.leakage import probe, run, worst, worst_probes
+    from ..lab.leakage.corpus import LEAST, properties
     from ..lab.leakage.report import write
 
     _check(collection, data, labels, people, probes, choices)
@@ -155,13 +156,18 @@ def leakage(
     if html is not None:
         write(html, [*rows, *leaks], _command())
     found = worst(rows)
+    about = None if data is None or len(experiment.victim) < LEAST else properties(experiment.victim)
     if as_json:
         for row in [*rows, *leaks]:
             emit(row)
+        if about is not None:
+            emit({"corpus": experiment.name, "properties": about})
     else:
         table(_TITLES, [_line(row) for row in found])
         if leaks:
             table(_PROBED, [_probed(row) for row in worst_probes(leaks)])
+        if about is not None:
+            note(about["sentence"])
     return int(
         any(r["identified"] > LIMIT and r["chance"] < LIMIT and not r["pairs"] and not _control(r) for r in found)
     )

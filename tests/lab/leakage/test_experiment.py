@@ -98,11 +98,12 @@ def test_command_line(tmp_path, capsys):
         "coordinates",
     ]
     assert encvec([*arguments, "--subject", "shuffle"]) == 0, "a control that breaks is as it should be"
-    shown = capsys.readouterr().out
+    shown, said = capsys.readouterr()
     assert "shuffle" in shown
     assert "coordinates, raw" in shown
     assert encvec([*arguments, "--subject", "shuffle", "--json"]) == 0
-    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    *rows, about = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert about["properties"]["sentence"] in said
     assert {row["adversary"] for row in rows} == {"disjoint", "same"}
     assert rows[0]["corpus"] == "own"
 
