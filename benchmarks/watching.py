@@ -11,8 +11,8 @@ ten neighbours in the place of a log: attacks must break it. Logs are cut to 100
 --full 100,000.
 
 `hits` remembers what it read: in so small a collection, all of it. In `hits, little memory` it remembers about a row in
-fifteen, as in a large collection. `lists on demand` are 10,003 texts whose codes lie in the store, with memory for about a
-block in three; the server knows the topics of 500 queries and sees blocks only.
+fifteen, as in a large collection. `lists on demand` are 10,003 texts whose codes lie in the store, with memory for
+about a block in nine; the server knows the topics of 500 queries and sees blocks only.
 """
 
 from __future__ import annotations
