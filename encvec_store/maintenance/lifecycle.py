@@ -78,11 +78,11 @@ class Lifecycle:
 
     def wrote(self, records: int) -> None:
         """Take note of a write, and start what is due. A failure of that work is not raised."""
-        if self._changing:  # a write must not wait for that, and afterwards all is looked at
-            return
         config = self._session.config
         if not config.scheme.needs_profile:
             self._indexing.wrote(records)
+            return
+        if self._changing:  # a write must not wait for that, and afterwards all is looked at
             return
         self._written += records
         known, missing = self._counted

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -49,7 +50,7 @@ FORMAT = 1
 PLAN = f"{CHANGE}.plan"
 AHEAD = 1_024
 """Revisions that the settings may go through until the change ends. A few happen: a count of encryptions, a fit."""
-_MOST = 1 << 63
+_ROW = re.compile(r"[0-9]{1,18}", re.ASCII)
 _STEP = 4_096
 """The plan is padded with blanks to a multiple of this."""
 
@@ -190,9 +191,9 @@ def listed(names: Iterable[str], plan: Plan) -> list[Page]:
     found = []
     for name in names:
         match name.split("."):
-            case [_, plan.number, after, last] if after.isdecimal() and last.isdecimal():
+            case [_, plan.number, after, last] if _ROW.fullmatch(after) and _ROW.fullmatch(last):
                 found.append(Page(int(after), int(last), plan.number))
-    return sorted(page for page in found if page.last < _MOST)
+    return sorted(found)
 
 
 def outside(rows: Rows, pages: Iterable[Page]) -> Rows:

@@ -23,6 +23,7 @@ from ..runtime.concurrency import offload
 from ..sealed_index import check, saved
 from ..sealing.codec import RecordCodec, of_one_write
 from .repeats import RepeatedIds
+from .staging import standing
 
 __all__ = ["Damage", "VerifyReport", "verify"]
 
@@ -53,7 +54,7 @@ class VerifyReport:
     store: list[str] = field(default_factory=list)
     """Damage that the store finds itself, without keys, and of the index over opened vectors."""
     notes: list[str] = field(default_factory=list)
-    """What is no damage, but good to know: kept indexes that are older than their records."""
+    """What is no damage, but good to know: kept indexes that are older than their records, a change not finished."""
 
     @property
     def ok(self) -> bool:
@@ -74,7 +75,7 @@ def verify(session: Session, progress: Callable[[int, int], None] | None = None)
     report = VerifyReport(store=session.records.check() + session.index.check() + session.check())
     if not session.config.index_dim:
         report.store += check(session, session.config.metric.name, session.config.dim)
-    report.notes = _older(session)
+    report.notes = _older(session) + _unfinished(session)
     total, names = session.records.count(), RepeatedIds(session)
     for rows in pages(session, _CHUNK):
         damaged = _look(session, rows, report, names)
@@ -111,6 +112,15 @@ def _older(session: Session) -> list[str]:
             age = f"{writes:,} {'write' if writes == 1 else 'writes'} older than the records"
         found.append(f"{which}: {age}; the next search brings it up to date")
     return found
+
+
+def _unfinished(session: Session) -> list[str]:
+    """Return a line if a change of scheme is under way."""
+    under = standing(session, session.config)
+    if under is None:
+        return []
+    to = "another scheme" if under["to"] is None else under["to"]
+    return [f"a change to {to} is not finished: {under['done']:,} of {under['records']:,} records are encrypted for it"]
 
 
 @dataclass

@@ -93,6 +93,7 @@ class ResumingContract(SketchPlaces):
         stop_after(mine, 4, new)
         name = new if isinstance(new, str) else new["name"]
         assert mine.stats()["change"] == {"to": name, "done": 4 * PAGE, "records": 100}
+        assert mine.verify().notes == [f"a change to {name} is not finished: 60 of 100 records are encrypted for it"]
         expected = self.meanwhile(theirs, oracle.vectors(100, DIM))
         for things in (mine, theirs):
             self.has(things, expected)
