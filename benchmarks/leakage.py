@@ -92,6 +92,8 @@ def parts() -> dict[str, dict[str, Any]]:
     return {
         "default": {"subjects": [DEFAULT], "attacks": UNPAIRED, "sizes": (4000,)},
         "default-sizes": {"subjects": [DEFAULT], "attacks": STRONG, "sizes": (1000, 8000, 30000)},
+        # the attack that needs no pairs and names most
+        "default-components": {**alone, "subjects": [DEFAULT], "sizes": (4000, 8000)},
         "default-pairs": {
             "subjects": [DEFAULT],
             "attacks": PAIRED,

@@ -18,6 +18,7 @@ __all__ = [
     "blocks",
     "centred",
     "centroids",
+    "closeness",
     "eigen",
     "float32",
     "haar",
@@ -80,6 +81,11 @@ def nearest(points: Matrix, candidates: Matrix) -> Indices:
     for rows in blocks(len(points)):
         found[rows] = (points[rows] @ candidates.T).argmax(axis=1)
     return found
+
+
+def closeness(points: Matrix, targets: Matrix) -> float:
+    """Return the mean cosine of (n, d) points to the nearest of (m, d) targets: what an adversary can see of a map."""
+    return float((unit(points) @ unit(targets).T).max(axis=1).mean())
 
 
 def mutual(a: Matrix, b: Matrix, neighbours: int = _CSLS) -> tuple[Indices, Indices, Matrix]:

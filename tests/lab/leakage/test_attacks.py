@@ -8,6 +8,7 @@ pytest.importorskip("scipy")
 from encvec_store.lab.leakage import ATTACKS, VIEWS, Case, Experiment, attack_arrays, run, subject, worst
 from encvec_store.lab.leakage.algebra import ball, haar, mutual, procrustes, unit
 from encvec_store.lab.leakage.attacks import BESIDE
+from encvec_store.lab.leakage.attacks.graphs import matchings
 from encvec_store.lab.leakage.attacks.independent import fastica, match
 from encvec_store.lab.leakage.data import text_like
 from encvec_store.lab.leakage.subjects import SUBJECTS
@@ -90,7 +91,7 @@ def test_few_records_under_a_key_stay_at_chance():
     """Who has other texts of the kind needs many records under one key; who has these very texts does not."""
     attacks = ["pca-icp", "components", "fobi"]
     trial = Experiment(
-        VICTIM, CORPUS, [("sketch", subject("sketch", DIM, k=K, beta=2.5))], attacks, [100], 1, ["disjoint"]
+        VICTIM, CORPUS, [("sketch", subject("sketch", DIM, k=K, beta=3.5))], attacks, [100], 1, ["disjoint"]
     )
     rows = run(trial)
     assert len(rows) == 5
@@ -172,9 +173,22 @@ def test_independent_components_are_found_and_matched_under_a_rotation():
     sources = (sources - sources.mean(axis=0)) / sources.std(axis=0)
     left, right = haar(6, rng), haar(6, rng)
     mine, theirs = fastica(sources @ left, rng), fastica(sources @ right, rng)
-    order, signs_a, signs_b, _ = match(sources @ left @ mine, sources @ right @ theirs)
-    turn = (mine * signs_a) @ (theirs * signs_b)[:, order].T
-    assert np.allclose(left @ turn, right, atol=0.15)
+    for side, turn in ((mine, left), (theirs, right)):
+        side *= np.where(((sources @ turn @ side) ** 3).mean(axis=0) < 0, -1, 1).astype(np.float32)
+    ((a, b), *_) = match(sources @ left @ mine, sources @ right @ theirs, rng)
+    assert sorted(a) == sorted(b) == list(range(6))
+    assert np.allclose(left @ mine[:, a] @ theirs[:, b].T, right, atol=0.15)
+
+
+def test_graphs_are_matched_by_every_kind_of_edge():
+    """Neither the nodes nor one kind of edges tells which is which; a graph of fewer nodes finds its part."""
+    rng = np.random.default_rng(0)
+    one, other = (np.triu(rng.integers(0, 2, (12, 12)).astype(float), 1) for _ in range(2))
+    order = rng.permutation(12)
+    part = order[:9]
+    edges = [(side[np.ix_(part, part)], side) for side in (one, other)]
+    (_, found), *_ = matchings([(a - 0.5, b - 0.5) for a, b in edges], np.zeros((9, 12)), rng, 60)
+    assert (found == part).all()
 
 
 def test_ball_is_uniform():

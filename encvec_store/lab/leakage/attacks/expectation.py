@@ -22,7 +22,7 @@ from ....data import Matrix
 from ..algebra import Indices, float32, sample, unit
 from ..views import Case, View
 
-__all__ = ["by_labels", "by_pairs", "grouped", "informed"]
+__all__ = ["by_labels", "by_pairs", "by_prior", "grouped", "informed"]
 
 Labels = npt.NDArray[np.integer]
 Group = tuple[Indices, Indices]
@@ -86,10 +86,31 @@ def by_pairs(
         rounds: of expectation and maximisation.
         rng: draws what is looked at of large sets.
     """
+    return by_prior(cipher, cipher[pairs].T @ places, corpus, rounds, rng)
+
+
+def by_prior(
+    cipher: Matrix,
+    prior: Matrix,
+    corpus: Matrix,
+    rounds: int = 30,
+    rng: np.random.Generator | None = None,
+    most: int = _MOST,
+) -> Matrix:
+    """Do the same from a guess.
+
+    Args:
+        cipher: (n, q) ciphertexts of a view, at unit length.
+        prior: (q, q) a cross-covariance of what is thought to belong together, of any length.
+        corpus: (m, q) other points of the kind in the frame of the view.
+        rounds: of expectation and maximisation.
+        rng: draws what is looked at of large sets.
+        most: points looked at on each side.
+    """
     rng = np.random.default_rng(0) if rng is None else rng
-    some, others = sample(cipher, _MOST, rng), sample(corpus, _MOST, rng)
+    some, others = sample(cipher, most, rng), sample(corpus, most, rng)
     everything = [(np.arange(len(some)), np.arange(len(others)))]
-    return cipher @ _turned(cipher[pairs].T @ places, rounds, partial(_within, some, others, everything))
+    return cipher @ _turned(prior, rounds, partial(_within, some, others, everything))
 
 
 def _turned(prior: Matrix, rounds: int, matched: Callable[[Matrix], Matrix]) -> Matrix:

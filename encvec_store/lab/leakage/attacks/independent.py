@@ -4,43 +4,60 @@ Whitening leaves no second moments to align, but embeddings are far from Gaussia
 sparse, meaningful, and the same in any two samples of one kind, even across models (Yamagiwa, Oyama and Shimodaira,
 "Discovering Universal Geometry in Embeddings with ICA", EMNLP 2023). A secret rotation does not change them. Noise
 from a ball is nearly Gaussian and only shrinks their cumulants. So the attack runs FastICA on both sides (Hyvarinen,
-"Fast and robust fixed-point algorithms for independent component analysis", IEEE TNN 10(3), 1999), matches components
-by their distributions and joint moments, and then iterates closest points, beginning with the surest components.
+"Fast and robust fixed-point algorithms for independent component analysis", IEEE TNN 10(3), 1999), on the adversary's
+with simulated noise of the same size, several draws of it: then both sides compare as they are.
+
+Four things decide. Only components that come again from another start are compared; the others are noise. What two
+components share is taken from their tails, how often and how far both are large: there the few records lie that make
+a component, and the noise hardly reaches. Both are matched as graphs with several kinds of edges. And some tens of
+matched components are enough for a rotation that expectation-maximisation makes exact.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from ....data import Matrix
-from ..algebra import Indices, centred, float32, haar, sample
+from ..algebra import Indices, centred, closeness, float32, haar, sample, unit
 from ..views import Case, View, whitening
-from .icp import grow, polish
+from .expectation import by_prior
+from .graphs import Graph, matchings
 
 __all__ = ["components", "fastica", "match"]
 
 MOST = 15_000
 ITERATIONS = 60
 _TOLERANCE = 1e-5
-_QUANTILES = 128
-_CLIP = 25.0
-_ROUNDS = 30
+_DRAWS, _DRAWN = 4, 32_000
+_AGAIN = 0.9
+_LEAST = 40
+_SURE = 40
+_STARTS = 60
+_TRIED, _GLANCE = 3, 2_000
+_LEVELS = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999)
+_APART = 20.0
+_NODES = 3.0
+"""How much the components' own distributions count beside what they share."""
 
 
 def components(view: View, case: Case) -> Matrix:
     """Align independent components. Breaks full whitening on the sphere, with noise, given a disjoint corpus."""
-    cipher = _white(sample(view.cipher, MOST, case.rng))
-    noisy = _white(view.noisy(sample(case.corpus, MOST, case.rng)))
-    theirs, mine = fastica(cipher, case.rng), fastica(noisy, case.rng)
-    order, signs_a, signs_b, sure = match(cipher @ theirs, noisy @ mine)
-    first = np.argsort(-sure)
-    a = (theirs * signs_a)[:, first]
-    b = (mine * signs_b)[:, order[first]]
-    targets = view.frame(case.corpus)
-    # a rotation preserves the directions, not the whitened coordinates
-    turn = grow(view.cipher @ a, targets @ b, case.rng)
-    return view.cipher @ polish(view.cipher, targets, turn, case.rng, (a, b))
+    some, known = sample(view.cipher, MOST, case.rng), sample(case.corpus, MOST, case.rng)
+    draws = max(1, min(_DRAWS, _DRAWN // len(known))) if case.noise else 1
+    theirs, a = _stable(some, case.rng)
+    mine, b = _stable(np.concatenate([view.noisy(known) for _ in range(draws)]), case.rng)
+    cipher, corpus = unit(view.cipher), unit(view.frame(case.corpus))
+    best, found = -np.inf, view.cipher
+    for left, right in match(a, b, case.rng)[:_TRIED]:
+        prior = theirs[:, left[:_SURE]] @ mine[:, right[:_SURE]].T
+        located = by_prior(cipher, prior, corpus, rng=case.rng)
+        # the adversary cannot see which records he identified, but he can see how close his map brings the two clouds
+        close = closeness(sample(located, _GLANCE, case.rng), corpus)
+        if close > best:
+            best, found = close, located
+    return found
 
 
 def fastica(white: Matrix, rng: np.random.Generator, iterations: int = ITERATIONS) -> Matrix:
@@ -60,47 +77,67 @@ def fastica(white: Matrix, rng: np.random.Generator, iterations: int = ITERATION
     return turn
 
 
-def match(a: Matrix, b: Matrix) -> tuple[Indices, Matrix, Matrix, Matrix]:
-    """Pair the columns of two sources (n, k) and (m, k).
+def match(a: Matrix, b: Matrix, rng: np.random.Generator, starts: int = _STARTS) -> list[tuple[Indices, Indices]]:
+    """Pair the columns of two sources (n, k) and (m, l), whose longer tails are positive.
 
-    Returns the partner of each column of a, the signs of a and of b, and how sure each pair is, all (k,). The first
-    pairing compares the quantiles of the columns, with signs that make the longer tail positive. Each further round
-    compares the joint moments (E s_i^2 s_j^2 and E s_i s_j^2) under the pairing so far: a relaxed graph matching.
+    Returns pairings, the best first: the columns of a that have a partner, the surest first, and their partners in b.
     """
-    signs_a, signs_b = _signs(a), _signs(b)
-    a, b = a * signs_a, b * signs_b
-    levels = np.linspace(0, 1, _QUANTILES + 2)[1:-1]
-    tails_a, tails_b = (np.quantile(side, levels, axis=0).T for side in (a, b))
-    apart = np.square(tails_a[:, None] - tails_b[None]).mean(axis=2)
-    order = linear_sum_assignment(apart)[1]
-    prior = 0.3 * apart / np.median(apart)
-    (even_a, odd_a), (even_b, odd_b) = _joint(a), _joint(b)
-    rows_a = np.concatenate([even_a, odd_a, odd_a.T], axis=1)
-    rows_a /= np.linalg.norm(rows_a, axis=1, keepdims=True)
-    alike = np.zeros_like(apart)
-    for _ in range(_ROUNDS):
-        rows_b = np.concatenate([even_b[:, order], odd_b[:, order], odd_b.T[:, order]], axis=1)
-        rows_b /= np.linalg.norm(rows_b, axis=1, keepdims=True)
-        alike = rows_a @ rows_b.T
-        before, order = order, linear_sum_assignment(prior - alike)[1]
-        if (before == order).all():
-            break
-    return order, signs_a, signs_b, alike[np.arange(len(order)), order].astype(np.float32)
+    shared_a, shared_b = _shared(a), _shared(b)
+    found = []
+    for _, order in matchings(list(zip(shared_a, shared_b, strict=True)), _alike(a, b), rng, starts):
+        mine = np.flatnonzero(order >= 0)
+        sure = np.zeros(len(mine))
+        for left, right in zip(shared_a, shared_b, strict=True):
+            rows, partners = left[np.ix_(mine, mine)], right[np.ix_(order[mine], order[mine])]
+            for axis in (0, 1):
+                sure += (rows * partners).sum(axis=axis) / np.sqrt(
+                    (rows**2).sum(axis=axis) * (partners**2).sum(axis=axis) + 1e-12
+                )
+        mine = mine[np.argsort(-sure)]
+        found.append((mine, order[mine]))
+    return found
 
 
-def _signs(sources: Matrix) -> Matrix:
-    return np.where((sources**3).mean(axis=0) < 0, -1, 1).astype(np.float32)
+def _stable(points: Matrix, rng: np.random.Generator) -> tuple[Matrix, Matrix]:
+    """Return the directions (q, c) of components that come again from another start, and their sources (n, c)."""
+    away, white = centred(points), whitening(points)
+    points = away @ white
+    turn, again = fastica(points, rng), fastica(points, rng)
+    alike = np.abs(turn.T @ again).max(axis=1)
+    count = max(min(_LEAST, len(alike)), int((alike > _AGAIN).sum()))
+    turn = turn[:, np.argsort(-alike)[:count]]
+    turn = turn * np.where(((points @ turn) ** 3).mean(axis=0) < 0, -1, 1).astype(np.float32)
+    return unit((white @ turn).T).T, float32(points @ turn)
 
 
-def _joint(sources: Matrix) -> tuple[Matrix, Matrix]:
-    squares = np.minimum(np.square(sources), np.float32(_CLIP))
-    mean = squares.mean(axis=0)
-    even = squares.T @ squares / len(sources) - np.outer(mean, mean)
-    odd = sources.T @ squares / len(sources)
-    np.fill_diagonal(even, 0)
-    np.fill_diagonal(odd, 0)
-    return float32(even), float32(odd)
+def _above(level: float) -> Callable[[Matrix], Matrix]:
+    return lambda sources: np.maximum(sources - np.float32(level), 0)
 
 
-def _white(points: Matrix) -> Matrix:
-    return centred(points) @ whitening(points)
+_SEEN: tuple[tuple[Callable[[Matrix], Matrix], Callable[[Matrix], Matrix]], ...] = (
+    (_above(1), _above(1)),
+    (_above(2), _above(2)),
+    (_above(3), _above(3)),
+    (np.asarray, _above(1)),
+    (np.asarray, _above(2)),
+    (np.asarray, np.square),
+)
+"""Of what two components the covariance tells what they share."""
+
+
+def _shared(sources: Matrix) -> list[Graph]:
+    """Return what each two of the (n, c) sources share, (c, c), one matrix for each of _SEEN, all of one size."""
+    found = []
+    for one, other in _SEEN:
+        graph = centred(one(sources)).T @ centred(other(sources)) / len(sources)
+        np.fill_diagonal(graph, 0)
+        graph = np.sign(graph) * np.sqrt(np.abs(graph))
+        found.append(graph / (np.sqrt(np.square(graph).mean()) + 1e-12))
+    return found
+
+
+def _alike(a: Matrix, b: Matrix) -> Graph:
+    """Return how alike the distributions of two sources' columns are, (k, l)."""
+    left, right = (np.quantile(side, _LEVELS, axis=0).T for side in (a, b))
+    apart = np.square((left[:, None] - right) / left.std(axis=0)).mean(axis=2)
+    return _NODES * np.maximum(0, _APART - apart / (np.median(apart.min(axis=1)) + 1e-12))

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 
 from ....data import Matrix
-from ..algebra import blocks, centred, eigen, float32, sample, unit
+from ..algebra import blocks, centred, closeness, eigen, float32, sample, unit
 from ..views import Case, View
 from .icp import grow, polish
 
@@ -34,12 +34,8 @@ def density(view: View, case: Case) -> Matrix:
     tried = [_aligned(view, case, partial(_crowded, power=power, rng=case.rng)) for power in _POWERS]
     targets = sample(view.frame(case.corpus), _REFERENCE, case.rng)
     # the adversary cannot see which records he identified, but he can see how close his map brings the two clouds
-    close = [_closeness(sample(found, 2000, case.rng), targets) for found in tried]
+    close = [closeness(sample(found, 2000, case.rng), targets) for found in tried]
     return tried[int(np.argmax(close))]
-
-
-def _closeness(points: Matrix, targets: Matrix) -> float:
-    return float((unit(points) @ unit(targets).T).max(axis=1).mean())
 
 
 def _aligned(view: View, case: Case, weigh: Callable[[Matrix], Matrix]) -> Matrix:
