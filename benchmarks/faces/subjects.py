@@ -41,7 +41,7 @@ log = logging.getLogger("encvec_store")
 PAIRS = (0, 10, 50)
 SKETCH = {"name": "sketch"}
 """What is attacked. The default scheme, `sealed`, leaves no index vectors in a store."""
-WHITENED = ("pca-icp", "components", "fobi", "density", "clusters")
+WHITENED = ("pca-icp", "components", "fobi", "density", "mini-vec2vec")
 """The lab's attacks without pairs on whitened vectors. All others need the very same photographs."""
 ISOMETRIES = ("coordinates", "pca-icp")
 """Those on vectors that keep lengths or coordinates. They break these; others would take hours at this dimension."""

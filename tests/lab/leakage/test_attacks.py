@@ -11,6 +11,7 @@ from encvec_store.lab.leakage.attacks import BESIDE
 from encvec_store.lab.leakage.attacks.graphs import matchings
 from encvec_store.lab.leakage.attacks.independent import fastica, match
 from encvec_store.lab.leakage.data import text_like
+from encvec_store.lab.leakage.metrics import hits
 from encvec_store.lab.leakage.subjects import SUBJECTS
 
 pytestmark = pytest.mark.leakage
@@ -49,6 +50,8 @@ def identified(name, attack, view, adversary="disjoint", *, n=N, beta=1.2, k=K, 
         ("sap", "profiles", "centred", "same"),
         ("foreign-statistics", "pca-icp", "public", "same"),
         ("half-whitening", "pca-icp", "recoloured", "same"),
+        ("haar", "wasserstein-procrustes", "centred", "same"),
+        ("sap", "mini-vec2vec", "centred", "same"),
         ("norm-kept", "components", "whitened", "same"),
         ("no-noise", "components", "whitened", "same"),
     ],
@@ -189,6 +192,16 @@ def test_graphs_are_matched_by_every_kind_of_edge():
     edges = [(side[np.ix_(part, part)], side) for side in (one, other)]
     (_, found), *_ = matchings([(a - 0.5, b - 0.5) for a, b in edges], np.zeros((9, 12)), rng, 60)
     assert (found == part).all()
+
+
+def test_densities_alone_match_components_that_are_independent():
+    """The control of AK-ICA is what its authors assume: independent sources, each of another distribution."""
+    rng = np.random.default_rng(0)
+    vectors = (rng.exponential(1.0, (6000, 4)) ** (1 + 0.5 * np.arange(4))).astype(np.float32) @ haar(4, rng)
+    stored = vectors[:3000] @ haar(4, rng)
+    seen = VIEWS["whitened"](Case(stored, vectors[3000:], rng))
+    located = ATTACKS["ak-ica"].run(seen, Case(stored, vectors[3000:], rng))
+    assert hits(unit(located), unit(seen.frame(vectors[:3000])), np.arange(3000)).mean() > 0.1
 
 
 def test_ball_is_uniform():

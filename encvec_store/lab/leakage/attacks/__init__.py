@@ -14,6 +14,7 @@ from functools import partial
 from ....data import Matrix
 from ..algebra import centred
 from ..views import Case, View
+from .baselines import known_sample, mini_vec2vec
 from .blind import tokens
 from .cliques import cliques
 from .coordinates import coordinates
@@ -24,7 +25,7 @@ from .moments import density, fobi
 from .pairs import anchored, permutation, rotation, straight
 from .profiles import profiles, spectral
 from .snapshots import snapshots
-from .transport import clusters, transport
+from .transport import transport
 
 __all__ = ["ATTACKS", "BESIDE", "Attack"]
 
@@ -43,6 +44,8 @@ class Attack:
     """Maps the ciphertexts of a view (n, q) to their estimated places in its frame (n, q)."""
     views: tuple[str, ...]
     """The views it is tried in."""
+    source: str = "own"
+    """Whose method it is; `own` where it was put together here, of parts that its docstring cites."""
 
 
 def _as_it_is(view: View, case: Case) -> Matrix:
@@ -56,27 +59,28 @@ _WHITE = ("sphere", "whitened")
 ATTACKS: dict[str, Attack] = {
     attack.name: attack
     for attack in (
-        Attack("naive", "corpus", _as_it_is, ("raw",)),
+        Attack("naive", "corpus", _as_it_is, ("raw",), "none"),
         Attack("coordinates", "corpus", coordinates, ("raw",)),
-        Attack("pca-icp", "corpus", principal, _ISOMETRIC),
+        Attack("pca-icp", "corpus", principal, _ISOMETRIC, "Besl and McKay 1992"),
         Attack("components", "corpus", components, _WHITE),
-        Attack("fobi", "corpus", fobi, ("whitened",)),
+        Attack("fobi", "corpus", fobi, ("whitened",), "Cardoso 1989"),
         Attack("density", "corpus", density, ("sphere",)),
         Attack("profiles", "corpus", profiles, ("centred", "sphere")),
-        Attack("graph", "corpus", spectral, ("centred", "sphere")),
+        Attack("graph", "corpus", spectral, ("centred", "sphere"), "GRAMPA, Fan et al. 2023"),
         Attack("cliques", "corpus", cliques, ("sphere", "centred")),
-        Attack("transport", "corpus", transport, ("centred", "sphere")),
-        Attack("clusters", "corpus", clusters, ("centred", "sphere")),
+        Attack("wasserstein-procrustes", "corpus", transport, ("centred", "sphere"), "Grave, Joulin and Berthet 2019"),
+        Attack("mini-vec2vec", "corpus", mini_vec2vec, ("centred", "sphere"), "Dar 2025"),
+        Attack("ak-ica", "corpus", known_sample, ("whitened", "sphere"), "Guo and Wu 2007"),
         Attack("pairs-permutation", "pairs", permutation, ("raw",)),
-        Attack("pairs-rotation", "pairs", rotation, ("centred", "sphere")),
-        Attack("pairs-ridge", "pairs", straight, ("centred", "sphere")),
+        Attack("pairs-rotation", "pairs", rotation, ("centred", "sphere"), "Schonemann 1966; SHARD, Kurilenko 2026"),
+        Attack("pairs-ridge", "pairs", straight, ("centred", "sphere"), "ALGEN, Chen et al. 2025"),
         Attack("pairs-anchored", "pairs", anchored, ("centred", "sphere")),
         Attack("pairs-expectation", "pairs", informed, ("centred", "sphere")),
         Attack("classes", "classes", partial(grouped, by="classes"), ("centred", "sphere")),
         Attack("tokens", "tokens", tokens, ("centred", "sphere")),
         Attack("sizes", "sizes", partial(grouped, by="sizes"), ("centred", "sphere")),
         Attack("order", "order", partial(grouped, by="order"), ("centred", "sphere")),
-        Attack("snapshots", "dumps", snapshots, ("sphere",)),
+        Attack("snapshots", "dumps", snapshots, ("sphere",), "Gower 1975"),
     )
 }
 """Name -> attack."""

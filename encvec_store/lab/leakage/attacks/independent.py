@@ -140,4 +140,5 @@ def _alike(a: Matrix, b: Matrix) -> Graph:
     """Return how alike the distributions of two sources' columns are, (k, l)."""
     left, right = (np.quantile(side, _LEVELS, axis=0).T for side in (a, b))
     apart = np.square((left[:, None] - right) / left.std(axis=0)).mean(axis=2)
-    return _NODES * np.maximum(0, _APART - apart / (np.median(apart.min(axis=1)) + 1e-12))
+    alike: Graph = _NODES * np.maximum(0, _APART - apart / (np.median(apart.min(axis=1)) + 1e-12))
+    return alike

@@ -23,13 +23,22 @@ def permutation(view: View, case: Case) -> Matrix:
 
 
 def rotation(view: View, case: Case) -> Matrix:
-    """Fit a rotation in the directions that the pairs span (Procrustes)."""
+    """Fit a rotation in the directions that the pairs span (Procrustes).
+
+    With all pairs in one cell this is the targeted attacker of Kurilenko, "SHARD: cell-keyed residual splitting for
+    alignment-resistant private dense retrieval", arXiv 2606.27976, 2026.
+    """
     known, truth = view.cipher[case.pairs], view.frame(case.pair_vectors)
     return view.cipher @ procrustes(known, truth, min(len(known), known.shape[1]))
 
 
 def straight(view: View, case: Case) -> Matrix:
-    """Fit a ridge regression from index vector to plaintext. Assumes only that the map is linear."""
+    """Fit a ridge regression from index vector to plaintext. Assumes only that the map is linear.
+
+    The alignment of ALGEN: Chen, Xu and Bjerva, "ALGEN: Few-shot inversion attacks on textual embeddings using
+    alignment and generation", ACL 2025 (arXiv 2502.11308). There it is the least squares of a pseudo-inverse; the
+    ridge is for fewer pairs than dimensions.
+    """
     known, truth = view.cipher[case.pairs], view.frame(case.pair_vectors)
     gram = known @ known.T
     gram += np.float32(0.1 * np.trace(gram) / len(gram)) * np.eye(len(gram), dtype=np.float32)
