@@ -21,15 +21,21 @@ from .readers import open_reader
 if TYPE_CHECKING:
     from ..lab.leakage import Experiment, Known, Subject
 
-__all__ = ["of_collection", "of_vectors", "probe_trials"]
+__all__ = ["of_collection", "of_vectors", "probe_trials", "sealed_beside", "sealed_copy"]
 
 _BATCH = 10_000
 _SIZES = (1_000, 5_000)
-_QUICK = 1_000
-_QUICK_ATTACKS = ("coordinates", "pca-icp", "components", "density")
+_QUICK = 2_000
+_QUICK_ATTACKS = ("naive", "coordinates", "pca-icp", "components", "pairs-expectation", "classes", "order")
+_QUICK_VIEWS = ("raw", "centred", "sphere")
+"""The strongest for their time of each kind of adversary."""
+_PAIRS = (50,)
+_ENOUGH = 0.8
+"""Where an attack names so much, no other is tried: it could not tell more than that the scheme is broken."""
 _ASIDE = 300
 """Records beside those attacked, as queries of the owner."""
 _LEAST = 40
+_RANKED = (RANKED_SCHEME, "sap")
 
 
 def of_vectors(
@@ -74,6 +80,29 @@ def of_collection(target: Collection, corpus: str | None, choices: dict[str, Any
     return Experiment(stored.points, others, [(config.scheme.name, stored)], sizes=sizes, name=named, **settings)
 
 
+def sealed_beside(experiment: Experiment, out: Path | None) -> list[dict[str, Any]]:
+    """Return what a thief gets of the same records under the default scheme; of `out` where it is there."""
+    from ..lab.leakage.experiment import keep, kept
+    from ..lab.leakage.sealed import copies, sealed_rows
+
+    before = kept(out)
+    known = [row for row in before if row.get("copied") == experiment.name]
+    if copies(known)[0]:
+        return known
+    fresh = sealed_rows(experiment.victim[: max(experiment.sizes)], name=experiment.name)
+    for row in fresh:
+        keep(row, out)
+    return fresh
+
+
+def sealed_copy(target: Collection) -> dict[str, Any]:
+    """Return what a copy of the store has of a sealed collection, as a row."""
+    from ..lab.leakage.sealed import Copied
+
+    shown = set((target.stats()["fields"] or {}).values())
+    return Copied(target.name, target.count(), 0, "plain" in shown, "blind" in shown).row()
+
+
 def probe_trials(experiment: Experiment) -> int:
     """Return how many probes there will be."""
     from ..lab.leakage import PROBES
@@ -83,18 +112,16 @@ def probe_trials(experiment: Experiment) -> int:
 
 def _settings(choices: dict[str, Any], records: int) -> tuple[tuple[int, ...], dict[str, Any]]:
     """Return sizes, and the other arguments of an experiment."""
-    from ..lab.leakage import ATTACKS
-
     sizes, attacks = choices["sizes"], list(choices["attacks"]) or None
     trials, pairs = choices["trials"], choices["pairs"]
+    views = None
     if choices["quick"]:
         sizes, trials = sizes or (min(_QUICK, records),), 1
-        attacks = attacks or list(_QUICK_ATTACKS)
-    if attacks is None and not pairs:
-        attacks = [name for name, attack in ATTACKS.items() if attack.holds != "pairs"]
-    sizes = sizes or tuple(n for n in _SIZES if n <= records) or (records,)
-    given = {"attacks": attacks, "keys": trials, "adversaries": choices["adversaries"], "pairs": pairs or (50,)}
-    return sizes, given
+        if attacks is None:
+            attacks, views = list(_QUICK_ATTACKS), _QUICK_VIEWS
+    sizes = sizes or tuple(sorted({min(n, records) for n in _SIZES}))
+    given = {"attacks": attacks, "keys": trials, "adversaries": choices["adversaries"], "pairs": pairs or _PAIRS}
+    return sizes, {**given, "views": views, "enough": None if choices["attacks"] else _ENOUGH}
 
 
 def _subjects(choices: dict[str, Any], sample: Matrix, records: int) -> list[tuple[str, Subject]]:
@@ -102,23 +129,17 @@ def _subjects(choices: dict[str, Any], sample: Matrix, records: int) -> list[tup
     from ..lab.leakage import subject
     from ..lab.leakage.registered import defaults
 
-    names, k = choices["names"], choices["dims"]
-    if not names:
-        note(f"attacking {RANKED_SCHEME}: under {DEFAULT_SCHEME}, the default, a store has no index vectors to attack")
-    for name in names or (RANKED_SCHEME,):
-        if name == "sketch" and k is None:
-            config = defaults(name, sample, records)
-            least = config.scheme.least_records
-            if not config.index_dim:
-                raise InputError(
-                    f"a sketch of {len(sample):,} records is still sealed: there are no index vectors to attack. "
-                    f"Give {least:,} vectors or more, or choose the dimensions of a sketch with -k"
-                )
-            if records < least:
-                note(f"below {least:,} records a sketch is still sealed: attacked are records of a larger one")
+    names, k = choices["names"] or _RANKED, choices["dims"]
+    if not choices["names"]:
+        schemes = " and ".join(names)
+        note(f"attacking {schemes}: under {DEFAULT_SCHEME}, the default, a store has no index vectors to attack")
+    if "sketch" in names and k is None:
+        config = defaults("sketch", sample, records)
+        if records < (least := config.scheme.least_records):
+            note(f"below {least:,} records a sketch is still sealed: attacked are records of a larger one")
     dim = sample.shape[1]
     given = {"k": k, "beta": choices["beta"], "cells": choices["cells"], "sample": sample}
-    return [(name, subject(name, dim, **given)) for name in names or (RANKED_SCHEME,)]
+    return [(name, subject(name, dim, **given)) for name in names]
 
 
 def _load(

@@ -48,6 +48,8 @@ ADVERSARIES = ("disjoint", "same", "superset")
 
 CANDIDATES = (10, 50, 100, 200, 500)
 _PROFILE = 20_000
+_OF_THE_SAME = frozenset({"profiles", "graph", "cliques"})
+"""They recognise records by exact similarities to others: against other texts of the kind they only take time."""
 _DECODED = 4_000
 _KEY = ("subject", "parameters", "attack", "view", "adversary", "pairs", "corpus", "n", "key", "cells", "beside")
 
@@ -74,6 +76,8 @@ class Experiment:
         sizes_shown: stored sizes of the victim's payloads (v,), and those that the corpus' texts would have (m,).
         upsert: records that are written together; their order tells in which upsert each was.
         dumps: snapshots that a thief has, each under a key of its own.
+        enough: once an attack names this share of the records, others are not tried in the same situation. None: all
+            are tried.
     """
 
     victim: Matrix
@@ -92,6 +96,7 @@ class Experiment:
     sizes_shown: tuple[Labels, Labels] | None = None
     upsert: int = 100
     dumps: int = 2
+    enough: float | None = None
     _grown: dict[tuple[int, int], Subject] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -143,6 +148,8 @@ class Experiment:
                 return []
             case "sizes" | "order":  # other texts have neither the sizes nor the order of the victim's
                 return [(adversary, 0) for adversary in self.adversaries if adversary == "same"]
+            case "corpus" if attack.name in _OF_THE_SAME:
+                return [(adversary, 0) for adversary in self.adversaries if adversary != "disjoint"]
         return [(adversary, 0) for adversary in self.adversaries]
 
     def trials(self) -> int:
@@ -165,7 +172,11 @@ def run(
     """
     rows = [row for row in kept(out) if "attack" in row]
     done = {_identity(row) for row in rows}
-    for row in _rows(experiment, done, progress):
+    most: dict[str, float] = {}
+    for row in rows:
+        _count(most, row)
+    for row in _rows(experiment, done, most, progress):
+        _count(most, row)
         rows.append(row)
         keep(row, out)
     return rows
@@ -236,7 +247,20 @@ def _identity(row: Mapping[str, Any]) -> str:
     return json.dumps([row.get(name) for name in _KEY], sort_keys=True)
 
 
-def _rows(experiment: Experiment, done: set[str], progress: Callable[[int], None]) -> Iterator[Row]:
+def _situation(row: Mapping[str, Any]) -> str:
+    return json.dumps([row.get(name) for name in _KEY if name not in ("attack", "view")], sort_keys=True)
+
+
+def _count(most: dict[str, float], row: Row) -> None:
+    """Note the most that any attack has named in the row's situation."""
+    situation = _situation(row)
+    most[situation] = max(most.get(situation, 0.0), row["identified"])
+
+
+def _rows(
+    experiment: Experiment, done: set[str], most: Mapping[str, float], progress: Callable[[int], None]
+) -> Iterator[Row]:
+    enough = 2.0 if experiment.enough is None else experiment.enough
     libraries = {name: version(name) for name in ("encvec-store", "numpy", "scipy")}
     chosen = list(experiment.attacks or ATTACKS)
     for (name, given), n, key in itertools.product(experiment.subjects, experiment.sizes, range(experiment.keys)):
@@ -256,7 +280,7 @@ def _rows(experiment: Experiment, done: set[str], progress: Callable[[int], None
                         "adversary": adversary, "pairs": pairs, "corpus": experiment.name, "n": n, "key": key,
                         **({"cells": way} if way else {}), **({"beside": needs} if needs in BESIDE else {}),
                     }  # fmt: skip
-                    if _identity(head) not in done:
+                    if _identity(head) not in done and most.get(_situation(head), 0.0) < enough:
                         if locked is None:
                             locked = lock(experiment, subject, key, order, n)
                         case = held_case(experiment, adversary, pairs, key, order[:n], locked, needs)

@@ -39,10 +39,10 @@ class Registered:
         return cls(scheme({name: value for name, value in spec.items() if value is not None}))
 
     def grown(self, records: int, sample: Matrix) -> Registered:
-        """Return it as a collection fits it. Raises ProfileError for a sample that is too small for its k."""
+        """Return it as a collection fits it. Raises ProfileError for a sample that varies in too few directions."""
         if self.profile is not None or not self.scheme.needs_profile:
             return self
-        found = fitted(_settings(self.scheme, sample.shape[1]), sample, records)
+        found = fitted(_settings(self.scheme, sample.shape[1]), _enough(sample, self.scheme), records)
         return Registered(found.scheme, found.profile, found.oversample)
 
     def parameters(self) -> Mapping[str, Any]:
@@ -70,7 +70,13 @@ def _settings(spec: Scheme | str | None, dim: int) -> CollectionConfig:
 
 def defaults(name: str, sample: Matrix, records: int) -> CollectionConfig:
     """Return the settings of a scheme by default: of `records` records like (m, d) unit vectors, when it is fitted."""
-    return grown(_settings(name, sample.shape[1]), sample, records)
+    config = _settings(name, sample.shape[1])
+    return grown(config, _enough(sample, config.scheme), records)
+
+
+def _enough(sample: Matrix, spec: Scheme) -> Matrix:
+    """Repeat (m, d) vectors until the scheme takes them for a profile: these statistics are those of the few."""
+    return sample if len(sample) >= spec.least_records else np.resize(sample, (spec.least_records, sample.shape[1]))
 
 
 @dataclass

@@ -19,7 +19,10 @@ from ..pages.tables import framed
 from .findings import Finding, leaks, part
 from .leaks_page import INTRODUCTION, accuracy, questions
 from .lines import adversaries, curves, pairs, safe, title, value
+from .overview import overview
 from .reading import HELD, LEVELS, SchemeRow, TrialRow, held, percent, read, schemes, who
+from .sealed import copies
+from .theft import Telling
 from .words import LIMITS, READING
 
 __all__ = ["page", "write"]
@@ -34,23 +37,29 @@ _WORDS = {
 _CANDIDATES = (200, 100, 500, 50, 10)
 
 
-def write(path: Path, rows: Iterable[Any], command: str = "") -> None:
+def write(path: Path, rows: Iterable[Any], command: str = "", told: Sequence[Telling] = ()) -> None:
     """Write the page of rows to a file: whole, or not at all. Raises InputError where no row can be read."""
-    shell.write(path, page(rows, command))
+    shell.write(path, page(rows, command, told))
 
 
-def page(rows: Iterable[Any], command: str = "") -> str:
-    """HTML page of rows: as `run` and `probe` return them, or JSON lines. Raises InputError where none can be read."""
-    findings, others = part(rows)
+def page(rows: Iterable[Any], command: str = "", told: Sequence[Telling] = ()) -> str:
+    """Return the HTML page of rows: as `run`, `probe` and `sealed_rows` return them, or JSON lines.
+
+    With `told`, what was read in a copy of a store stands there too. Raises InputError where no row can be read.
+    """
+    copied, others = copies(rows)
+    findings, others = part(others)
     trials, refused = read(others)
-    if not trials and not findings:
+    if not trials and not findings and not copied:
         raise InputError("there are no rows of the leakage lab to report on")
     found = schemes(trials)
     shown = [scheme for scheme in found if not scheme.control] or found  # controls stand in the table
     axis = scale("records named", min((trial.chance for trial in trials), default=0.001))
     beside = leaks(findings)
     parts = [
-        _verdicts(found),
+        overview(found, copied),
+        _section("What a copy of the store tells", _told(told), "Read as a thief reads it, without a key."),
+        _verdicts(found) if found else "",
         _section("What the thief held", _bars(shown, axis), "Worst attack without known pairs. Logarithmic: each "
                  "line is ten times the one before. Dashed mark: chance. Thin line: 95% interval."),
         _section("What it costs the owner", _frontier(shown, axis), "Numbers are those of the list above. Good "
@@ -63,8 +72,8 @@ def page(rows: Iterable[Any], command: str = "") -> str:
         _section("Does the right one come up?", accuracy(beside), "Vectors of those who are enrolled against other "
                  "ones of them: how often a right pair is refused as a wrong one is taken (equal error), and right "
                  "pairs accepted at 1% and 0.1% of wrong ones. The owner decides on re-ranked scores."),
-        f"<section><h2>How to read this</h2>{READING}</section>",
-        f'<section class="limits"><h2>What this does not prove</h2>{LIMITS}{_gaps(found)}</section>',
+        f"<section><h2>How to read this</h2>{READING}</section>" if found else "",
+        f'<section class="limits"><h2>What this does not prove</h2>{LIMITS}{_gaps(found) if found else ""}</section>',
         _section("Every attack", _table(found), "Worst and median over keys. Cosine: of what the thief rebuilds with "
                  "the truth, the mean taken off; 1 is the record itself."),
         _origin([*trials, *findings], refused, command),
@@ -83,7 +92,7 @@ def _verdicts(found: Sequence[SchemeRow]) -> str:
     own = [scheme for scheme in found if not scheme.control]
     controls = [scheme for scheme in found if scheme.control]
     tried = [scheme for scheme in own if scheme.worst]
-    out = ["<header><h1>What a stolen index gives away</h1>"]
+    out = ["<section><h2>What a stolen index gives away</h2>"]
     if len(tried) == 1:
         out.append(f'<p class="lead">{escape(tried[0].name)}: {escape(tried[0].sentence())}</p>')
     elif tried:
@@ -101,7 +110,7 @@ def _verdicts(found: Sequence[SchemeRow]) -> str:
         f'<span class="{level}">{_WORDS[level][1]} <b>{count}</b> {_WORDS[level][0].lower()}</span>'
         for level, count in counts.items() if count
     ]  # fmt: skip
-    out.append((f'<p class="legend chips">{"".join(chips)}</p>' if len(own) > 1 else "") + "</header>")
+    out.append(f'<p class="legend chips">{"".join(chips)}</p>' if len(own) > 1 else "")
     if own:
         out.append('<ol class="verdicts">' + "".join(_verdict(at, s) for at, s in enumerate(own, 1)) + "</ol>")
     if controls:
@@ -111,7 +120,16 @@ def _verdicts(found: Sequence[SchemeRow]) -> str:
             f"<details{'' if own else ' open'}><summary>{broke} of {len(controls)} controls broke. They are built to "
             f'break, to show that the attacks work.</summary><ol class="verdicts">{cards}</ol></details>'
         )
-    return "".join(out)
+    return "".join([*out, "</section>"])
+
+
+def _told(lines: Sequence[Telling]) -> str:
+    rows = [
+        f'<tr><th>{escape(line.collection)}</th><td class="text">{escape(line.what)}</td><td>{escape(line.amount)}</td>'
+        f'<td class="text">{escape(line.tells)}</td></tr>'
+        for line in lines
+    ]
+    return framed(("collection", "what", "how much", "what it tells"), rows, {0, 1, 3})
 
 
 def _verdict(number: int, scheme: SchemeRow) -> str:
@@ -241,13 +259,16 @@ def _where(scheme: SchemeRow) -> str:
 def _origin(trials: Sequence[TrialRow | Finding], refused: int, command: str) -> str:
     versions = sorted({f"{name} {number}" for trial in trials for name, number in trial.versions.items()})
     keys = sorted({trial.key for trial in trials})
+    seeds = (
+        f"keys {keys[0]} to {keys[-1]}: a key's number seeds the key, the records drawn and the noise" if keys else ""
+    )
     facts = [
         ("Command", f"<code>{escape(command)}</code>" if command else "not told"),
         ("Data", escape(", ".join(sorted({trial.corpus for trial in trials})))),
-        ("Seeds", f"keys {keys[0]} to {keys[-1]}: a key's number seeds the key, the records drawn and the noise"),
+        ("Seeds", seeds),
         ("Measured with", escape(", ".join(versions)) or "not told"),
         ("Page made on", escape(f"Python {platform.python_version()}")),
         ("Trials", f"{len(trials):,}" + (f"; {refused:,} lines were no rows and are left out" if refused else "")),
     ]
-    shown = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts)
+    shown = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts if value)
     return f"<section><h2>Where this comes from</h2><dl>{shown}</dl></section>"

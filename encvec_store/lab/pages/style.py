@@ -61,9 +61,17 @@ summary{cursor:pointer;margin:1em 0;font-weight:600}.chips{font-size:1.05rem}
 th,td{padding:4px 10px 4px 0;border-bottom:1px solid var(--rule);text-align:right;white-space:nowrap}
 th,td.text{text-align:left;font-weight:400}tbody th,td.text{white-space:normal;min-width:12.5em}
 thead th{font-weight:600;text-align:right}thead th.text{font-weight:600;text-align:left;min-width:0}
+.thefts{font-size:1rem;margin:1em 0 .6em;table-layout:fixed}.thefts th:first-child{width:34%}
+.thefts th,.thefts td{white-space:normal;text-align:left;vertical-align:top;padding:8px 12px 8px 0;min-width:0}
+.thefts tbody th{font-weight:600}.thefts small{display:block;font-size:.82rem;font-weight:400;color:var(--dim)}
+.thefts b{color:var(--c)}.thefts span{color:var(--dim)}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:4px 16px}dt{color:var(--dim)}
 dd{margin:0;overflow-wrap:anywhere}code{font:.88em ui-monospace,monospace}
-@media(max-width:640px){main{padding:12px 14px 40px}h1{font-size:1.4rem}.lead{font-size:1.1rem}
+@media(max-width:640px){.thefts,.thefts tbody,.thefts tr,.thefts th,.thefts td{display:block;width:auto}
+.thefts thead{display:none}.thefts tr{border-bottom:1px solid var(--rule);padding:8px 0}
+.thefts th:first-child{width:auto}.thefts th,.thefts td{border:0;padding:3px 0}
+.thefts td::before{content:attr(data-of) ": ";color:var(--dim)}.thefts td small{display:inline;margin-left:.4em}
+main{padding:12px 14px 40px}h1{font-size:1.4rem}.lead{font-size:1.1rem}
 .verdicts li{grid-template-columns:1.2em 1fr;padding:10px}.verdicts li>div:last-child{grid-column:1/-1}
 .bars{grid-template-columns:1fr 4.5em}.asked{grid-template-columns:1fr}.asked .figure{margin-top:-4px}
 .bars .who:empty{display:none}.bars .who{grid-column:1/-1;margin-bottom:-4px}

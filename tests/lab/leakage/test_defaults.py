@@ -114,8 +114,14 @@ def test_command_line_attacks_a_collection(home, keyset, capsys):
         assert row["parameters"]["beta"] == usual["scheme"]["beta"]
         assert row["candidates"] == min(500, 10 * usual["oversample"])
     assert "--collection usual" in (home / "page.html").read_text()
-    assert encvec(["leakage", "--collection", "new", *options[:-1]]) == 0
+    assert encvec(["leakage", "--collection", "new", *options[:-1], "--html", "new.html"]) == 0
     assert "nothing to attack" in capsys.readouterr().err
+    assert "a stolen copy of 100 stored records gives nothing beyond sizes" in (home / "new.html").read_text()
+    assert encvec(["leakage", "--store", f"faiss://{home / 'store'}", "--html", "store.html"]) == 0
+    told = (home / "store.html").read_text()
+    assert "a stolen copy of 100 stored records gives nothing beyond sizes" in told, "of the collection that is sealed"
+    assert "geometry: neighbours, clusters" in told, "of the others"
+    capsys.readouterr()
     np.save("other.npy", VECTORS[:300])
     assert encvec(["leakage", "--collection", "weak", "--corpus", "other.npy", *options]) == 1
     np.save("wide.npy", np.ones((50, DIM + 1)))
@@ -126,7 +132,26 @@ def test_command_line_attacks_a_collection(home, keyset, capsys):
 
 def test_command_line_says_what_is_sealed(home, capsys):
     np.save("few.npy", VECTORS[:400])
-    assert encvec(["leakage", "--data", "few.npy"]) == 2
-    told = capsys.readouterr().err
-    assert "attacking sketch: under sealed, the default, a store has no index vectors" in told
-    assert "still sealed" in told
+    page = ["--html", "page.html", "--out", "rows.jsonl"]
+    code = encvec(["leakage", "--data", "few.npy", "--quick", "--attack", "pca-icp", "--json", *page])
+    printed = capsys.readouterr()
+    rows = [json.loads(line) for line in printed.out.splitlines()]
+    assert code == int(max(row["identified"] for row in rows) > 0.01)
+    assert {row["subject"] for row in rows} == {"sketch", "sap"}
+    assert "attacking sketch and sap: under sealed, the default, a store has no index vectors" in printed.err
+    assert "still sealed" in printed.err
+    text = (home / "page.html").read_text()
+    assert "a stolen copy of 200 stored records gives nothing beyond sizes and counts" in text
+    kept = [json.loads(line) for line in (home / "rows.jsonl").read_text().splitlines()]
+    (copied,) = (row for row in kept if "copied" in row)
+    (order,) = (row for row in kept if row.get("subject") == "sealed")
+    assert (copied["records"], copied["index_vectors"], copied["plain"]) == (200, 0, False), "a real store was read"
+    assert order["chance"] == 0.01, "two writes of a hundred"
+    assert order["identified"] < 0.05
+
+
+def test_a_few_vectors_give_the_profile_of_many_like_them():
+    few, many = subject("sketch", DIM).grown(5000, VECTORS[:2000]), subject("sketch", DIM).grown(5000, VECTORS)
+    assert few.parameters() == many.parameters()
+    closer = np.abs(few.profile.basis.T @ many.profile.basis).max(axis=0)
+    assert np.median(closer) > 0.9, "the directions are those of the vectors, each as often as another"

@@ -58,6 +58,18 @@ def test_a_stopped_run_goes_on(tmp_path):
     assert len(out.read_text().splitlines()) == 8
 
 
+def test_what_is_broken_is_attacked_no_more(tmp_path):
+    given = {"attacks": ["coordinates", "pca-icp", "cliques"], "keys": 1, "enough": 0.5}
+    out = tmp_path / "rows.jsonl"
+    rows = run(trial(**given), out)
+    assert {(row["attack"], row["adversary"]) for row in rows} == {("coordinates", "disjoint"), ("coordinates", "same")}
+    assert min(row["identified"] for row in rows) > 0.5
+    assert len(run(trial(**given), out)) == len(rows), "nor by a run that goes on"
+    held = {(row["attack"], row["adversary"]) for row in run(trial(**given | {"enough": None}))}
+    assert held >= {("pca-icp", "disjoint"), ("pca-icp", "same"), ("cliques", "same")}
+    assert ("cliques", "disjoint") not in held, "it finds the very same records only"
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -93,8 +93,8 @@ def test_figures_are_the_rows():
     known = {r["identified"] for r in rows} | {r["chance"] for r in rows}
     assert set(found.values) <= known, "every figure is some row's (medians are of three keys here)"
     assert {0.7, 0.6, 0.0, 1.0} <= set(found.values)
-    cells = re.search(r"<tbody><tr>(.*?)</tr>", page([row(key=key, identified=0.1 * key) for key in range(3)]))
-    assert [float(value) for value in re.findall(r'value="([^"]+)"', cells[1])] == [0.2, 0.1], "worst, then median"
+    cells = re.findall(r"<tbody><tr>(.*?)</tr>", page([row(key=key, identified=0.1 * key) for key in range(3)]))
+    assert [float(value) for value in re.findall(r'value="([^"]+)"', cells[-1])] == [0.2, 0.1], "worst, then median"
 
 
 def test_verdicts_in_plain_words():
@@ -126,6 +126,56 @@ def test_verdicts_in_plain_words():
 def test_verdicts(rows, verdict):
     (scheme,) = schemes(read(rows)[0])
     assert scheme.verdict == verdict
+
+
+def cell(text, who, scheme):
+    """Return what the first screen says of a theft under a scheme."""
+    (line,) = re.findall(rf"<tr><th>{who}<small>.*?</tr>", text)
+    (found,) = re.findall(rf'<td data-of="{scheme}[^"]*"><(?:b|span)[^>]*>(.*?)</(?:b|span)>', line)
+    return re.sub("<[^>]+>", "", found)
+
+
+COPY = {"copied": "texts", "records": 1000, "index_vectors": 0, "plain": False, "blind": False}
+NOTHING = "nothing beyond sizes and counts"
+
+
+def test_the_first_screen_has_the_figures_of_rows_and_says_what_was_not_tried():
+    rows = [
+        COPY, quiet(), row(), row(adversary="same", identified=0.2), row(adversary="same", identified=0.1),
+        row(pairs=50, identified=0.97), quiet(beside="classes", adversary="disjoint", identified=0.88),
+        row(attack="naive", view="raw", identified=0.002),
+    ]  # fmt: skip
+    text = page(rows)
+    for who in ("A copy of the store", "The copy, and other texts of the kind", "The copy, and some known pairs",
+                "The copy, and labels"):  # fmt: skip
+        assert cell(text, who, "sealed") == NOTHING, who
+    assert cell(text, "The copy, and the very same texts", "sealed") == "nothing beyond sizes, counts and order"
+    assert cell(text, "A copy of the store", "sap") == "measured: 0.2%"
+    assert cell(text, "The copy, and other texts of the kind", "sap") == "broken: 61.3%"
+    assert cell(text, "The copy, and other texts of the kind", "sketch") == "measured: 0.1%"
+    assert cell(text, "The copy, and the very same texts", "sap") == "measured: 20.0%"
+    assert cell(text, "The copy, and the very same texts", "sketch") == "not tried here"
+    assert cell(text, "The copy, and some known pairs", "sap") == "broken: 97.0%"
+    assert cell(text, "The copy, and labels", "sketch") == "broken: 88.0%"
+    for scheme in ("sealed", "sketch", "sap"):
+        assert cell(text, "A server that watches searches", scheme) == "not tried here"
+    assert "Several copies over time" not in text, "it is shown where it was tried"
+    found = Page(text)
+    assert "Under sealed, a stolen copy of 1,000 stored records gives nothing" in found.text
+    assert "sap is broken: up to 97.0% of 1,000 records are named." in found.text
+
+
+def test_nothing_is_said_of_sealed_that_no_copy_shows():
+    for rows in ([row()], [row(), COPY | {"index_vectors": 1000}]):
+        assert cell(page(rows), "A copy of the store", "sealed") == "not tried here"
+    named = {"subject": "sealed", "attack": "order-and-sizes", "adversary": "same", "beside": "order"}
+    text = page([COPY, row(**named, identified=0.28, chance=0.01)])
+    assert cell(text, "The copy, and the very same texts", "sealed") == "measured: 28.0%"
+    shown = page([COPY | {"plain": True}])
+    assert "and what its plain and blind fields show" in Page(shown).text
+    assert "sketch and sap were not tried" in Page(shown).text
+    text = Page(page([json.dumps(COPY), json.dumps(COPY | {"records": -1}), row(corpus=HOSTILE)])).text
+    assert "1; 1 lines were no rows" in text
 
 
 def test_a_page_says_what_it_did_not_try():
@@ -221,6 +271,11 @@ def test_command_line(tmp_path, capsys):
         file.write('{"subject": "shuf')  # cut off
     assert encvec(["leakage", "--rows", str(rows), "--html", str(html)]) == 0
     assert "1 lines were no rows" in Page(html.read_text()).text
+    copied = COPY | {"copied": "docs"}
+    with rows.open("a") as file:
+        file.write("\n" + json.dumps(copied) + "\n")
+    assert encvec(["leakage", "--rows", str(rows), "--html", str(html)]) == 0
+    assert cell(html.read_text(), "A copy of the store", "sealed") == NOTHING
     capsys.readouterr()
     assert encvec(["leakage", "--rows", str(rows)]) == 2
     assert encvec([*arguments, "--html", str(tmp_path / "no" / "report.html")]) == 2
