@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from encvec_store.lab.leakage.sealed import sealed_rows
+
 from . import attack
 from .attack import Trace
 from .generator import Eigenfaces
@@ -133,6 +135,8 @@ class Experiment:
         sap = {"name": "sap", "beta": self.settings.sap_beta}
         targets = {"plaintext": vectors.stored[places]}
         about: dict[str, Any] = {"stored": len(vectors.stored), "further_views": vectors.views}
+        copied, _ = sealed_rows(vectors.stored, name="photographs")
+        about["sealed"] = {"name": "sealed", "records": copied["records"], "index_vectors": copied["index_vectors"]}
         with self.bar("stealing, and aligning without the key", len(PAIRS) + 3 + len(self.peers)) as advance:
             loot = stolen(vectors.stored)
             taken = loot.ciphertexts[places]

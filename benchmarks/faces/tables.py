@@ -17,6 +17,8 @@ from benchmarks.faces.page import percent
 __all__ = ["RESULTS", "blocks"]
 
 RESULTS = Path(__file__).with_name("results.json")
+THIEVES = Path(__file__).parents[1] / "results" / "faces-thieves.jsonl"
+"""What `python -m benchmarks.faces.thieves` wrote."""
 _SUBJECTS = {
     "plaintext": "plaintext, as most databases hold them",
     "encrypted": "encrypted, sketch",
@@ -53,7 +55,7 @@ _JUDGES = ("facenet", "face-api")
 
 
 def blocks(results: Mapping[str, Any]) -> dict[str, str]:
-    """Markdown by name: lead, attack, ways, second, everyday, tasks, sentences, pairs."""
+    """Markdown by name: lead, attack, ways, second, everyday, tasks, sentences, pairs, thieves."""
     rows = results["details"]
     kinds = {"ironcore": results["subjects"].get("ironcore", {}).get("name", "")}
     titles = {name: words.format(**kinds) for name, words in _SUBJECTS.items() if name in rows}
@@ -66,6 +68,7 @@ def blocks(results: Mapping[str, Any]) -> dict[str, str]:
         "tasks": _tasks(results["tasks"]),
         "sentences": _sentences(results["text"]),
         "pairs": _pairs(results["subjects"]),
+        "thieves": _thieves([json.loads(line) for line in THIEVES.read_text(encoding="utf-8").splitlines()]),
     }
 
 
@@ -167,6 +170,21 @@ def _sentences(text: Mapping[str, Any]) -> str:
 
 def _pairs(subjects: Mapping[str, Any]) -> str:
     return f"With 50 known pairs a thief names {100 * subjects['aligned_50']['identified']:.0f}% of the other records."
+
+
+def _thieves(rows: Sequence[Mapping[str, Any]]) -> str:
+    body = [
+        [
+            f"`{row['scheme']}`",
+            str(row["what"]),
+            percent(row["identified"]) if "identified" in row else "",
+            percent(row["mapped_identified"]) if "mapped_identified" in row else "nothing to begin with",
+            f"{row['cosine']:.2f} / {row['cosine_centered']:.2f}" if "cosine" in row else "",
+        ]
+        for row in rows
+    ]
+    heads = ["scheme", "the thief has", "named", "named by the mapper's embedding", "cosine / mean taken off"]
+    return _table(heads, body)
 
 
 def _share(row: Mapping[str, Any]) -> str:

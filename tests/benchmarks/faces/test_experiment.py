@@ -71,6 +71,14 @@ def test_real_index_vectors_were_attacked(done):
     assert np.abs(targets["encrypted"][:, :k]).min(axis=1).max() > 0
 
 
+def test_a_stolen_sealed_store_has_nothing_to_begin_with(done):
+    made, results = done
+    told = {"name": "sealed", "records": results["data"]["stored"], "index_vectors": 0}
+    assert results["subjects"]["sealed"] == told
+    assert "nothing to begin with" in (made.folder / "page.html").read_text()
+    assert "sealed" not in made.subjects[0], "there is no target to attack"
+
+
 def test_tasks_are_those_of_plaintext(done):
     _, results = done
     names = {"identification", "verification", "clustering", "classification", "anomaly"}
