@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.faces.page import percent
+from encvec_store.lab.leakage.reading import percent as exact
 
 __all__ = ["RESULTS", "blocks"]
 
@@ -177,8 +178,8 @@ def _thieves(rows: Sequence[Mapping[str, Any]]) -> str:
         [
             f"`{row['scheme']}`",
             str(row["what"]),
-            percent(row["identified"]) if "identified" in row else "",
-            percent(row["mapped_identified"]) if "mapped_identified" in row else "nothing to begin with",
+            exact(row["identified"]) if "identified" in row else "",
+            exact(row["mapped_identified"]) if "mapped_identified" in row else "nothing to begin with",
             f"{row['cosine']:.2f} / {row['cosine_centered']:.2f}" if "cosine" in row else "",
         ]
         for row in rows
