@@ -28,7 +28,7 @@ K, BETA, N, MOST, PAIRS = 250, 5.0, 4_000, 8_583, (20, 50)
 BANKING = "banking77"
 WITHIN, SPREAD = (0.5, 2.0), (0.25, 0.5, 1.0)
 BROKEN = 0.9
-COLUMNS = ["what", "dimension", "tenth", "shown_tenth", "of_20", "of_50"]
+COLUMNS = ["what", "dimension", "nearest", "shown_nearest", "of_20", "of_50"]
 
 
 def banking() -> tuple[Matrix, Matrix]:

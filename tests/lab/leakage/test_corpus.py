@@ -20,7 +20,7 @@ def clustered(spread, seed=0):
 
 def test_tight_clusters_are_near_and_a_cloud_is_not():
     tight, loose = (corpus.properties(clustered(spread), k=48) for spread in (0.3, 3.0))
-    assert tight["shown_tenth"] > 0.6 > 0.45 > loose["shown_tenth"]
+    assert tight["shown_nearest"] > 0.6 > 0.45 > loose["shown_nearest"]
     assert tight["effective_dimension"] < loose["effective_dimension"]
     assert tight["noise_ratio"] > loose["noise_ratio"]
     assert 1 >= tight["nearest"] > tight["tenth"] > 0
@@ -39,3 +39,13 @@ def test_the_sentence_tells_what_was_measured_and_calls_no_corpus_safe(monkeypat
 def test_a_few_vectors_are_refused():
     with pytest.raises(InputError, match="at least 50, got 49"):
         corpus.properties(clustered(1.0)[:49])
+
+
+def test_both_properties_say_which_corpus_is_most_alike():
+    def like(nearest, dimension):
+        return min(corpus.MEASURED, key=lambda one: one.apart(nearest, dimension)).name
+
+    assert like(0.65, 40) == "Banking77"
+    assert like(0.65, 85) == "CLINC150"
+    assert like(0.54, 50).startswith("faces")
+    assert like(0.30, 130) == "WordNet glosses"
