@@ -227,11 +227,11 @@ def _list(as_json: bool) -> None:
     from ..lab.leakage import ATTACKS, PROBES, SUBJECTS
 
     if as_json:
-        held = {name: attack.holds for name, attack in ATTACKS.items()}
-        emit({"subjects": list(SUBJECTS), "attacks": held, "probes": list(PROBES)})
+        about = {a.name: {"needs": a.holds, "views": list(a.views), "source": a.source} for a in ATTACKS.values()}
+        emit({"subjects": list(SUBJECTS), "attacks": about, "probes": list(PROBES)})
         return
     table(["subject"], [[name] for name in SUBJECTS])
-    table(["attack", "needs", "views"], [[a.name, a.holds, ", ".join(a.views)] for a in ATTACKS.values()])
+    table(["attack", "needs", "source"], [[a.name, a.holds, a.source] for a in ATTACKS.values()])
     table(["probe"], [[name] for name in PROBES])
 
 
