@@ -4,9 +4,11 @@ Usage: python -m benchmarks.stolen [--n 4000] [--keys 3] [--sketch] [--quick]
 
 Texts are Banking77's, written in order, 100 an upsert. The thief has a copy of the files and no key. Under `sealed`
 he has the very same texts and tries order and padded sizes: of the single sentences, and of longer documents of one
-to twelve sentences. Then 100 texts are written anew and he compares two copies. With --sketch the store keeps index
-vectors at the floor (k=250, beta 5), and the attacks of the lab begin with its files and 4,583 other texts, or the
-very same ones: a plain field of 77, 20, 10, 5 and 2 classes, a blind one of 77 and 20, sizes, order, two dumps, pairs.
+to twelve sentences. Then 100 texts are written anew and he compares two copies. Last, he asks of each text whether it
+is stored at all, among as many others of the kind: sizes say how many of each size are (area under the ROC curve, luck
+.5). With --sketch the store keeps index vectors at the floor (k=250, beta 5), and the attacks of the lab begin with its
+files and 4,583 other texts, or the very same ones: a plain field of 77, 20, 10, 5 and 2 classes, a blind one of 77 and
+20, sizes, order, two dumps, pairs.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from encvec_store import Collection, connect, low_level
 from encvec_store.lab.bench.job import throwaway_keys
 from encvec_store.lab.leakage import Haul, Holdings, attack_hauls, guessed, hauls, stolen
 from encvec_store.lab.leakage.algebra import float32, unit
+from encvec_store.lab.leakage.metrics import auc
 
 UPSERT, CHANGED, LONGEST = 100, 100, 12
 FLOOR = {"name": "sketch", "k": 250, "beta": 5.0}
@@ -45,8 +48,8 @@ class Texts:
         self.vectors, self.labels = unit(float32(data.vectors[mine])), data.labels[mine]
         self.others, self.their_labels = unit(float32(data.vectors[theirs])), data.labels[theirs]
         self.short = [data.texts[i] for i in mine]
-        many = np.random.default_rng([key, 1]).integers(1, LONGEST + 1, n)
-        self.long = [" ".join(self.short[j % n] for j in range(i, i + many[i])) for i in range(n)]
+        self.long = _joined(self.short, key)
+        self.absent = [data.texts[i] for i in theirs[:n]]
         self.ids = [str(i) for i in range(n)]
 
     def write(self, things: Collection, documents: list[str], rows: range, **metadata: list[Any]) -> None:
@@ -89,6 +92,29 @@ def sealed(n: int, key: int) -> Iterator[Row]:
                 mixed = np.random.default_rng([key, 2]).permutation(CHANGED)
                 right = mixed == again[fresh]
                 yield _row("sealed", f"{name}, {CHANGED} changed between two copies", CHANGED, key, float(right.mean()))
+                absent = texts.absent if name == "sentences" else _joined(texts.absent, key)
+                own = store.collection(f"his-{name}", texts.vectors.shape[1], "cosine", "sealed")
+                texts.write(own, absent, range(len(absent)))
+                area = _stored(haul.sizes, hauls(stolen(url))[own.name].sizes)
+                yield _row("sealed", f"{name}, stored or not", n, key, area, 0.5)
+
+
+def _joined(sentences: list[str], key: int) -> list[str]:
+    """Return documents of one to twelve sentences, one that begins with each."""
+    n = len(sentences)
+    many = np.random.default_rng([key, 1]).integers(1, LONGEST + 1, n)
+    return [" ".join(sentences[j % n] for j in range(i, i + many[i])) for i in range(n)]
+
+
+def _stored(sizes: Ints, others: Ints) -> float:
+    """Say how well payload sizes tell stored texts from others among which they are: the area under the ROC curve.
+
+    Of all texts of one size, he knows how many are stored.
+    """
+    every = np.union1d(sizes, others)
+    stored, absent = ((each[:, None] == every).sum(axis=0) for each in (sizes, others))
+    share = stored / (stored + absent)
+    return auc(share[np.searchsorted(every, sizes)], share[np.searchsorted(every, others)])
 
 
 def sketch(n: int, key: int, quick: bool) -> Iterator[Row]:
