@@ -15,11 +15,12 @@ PAGE_BYTES = 64 << 20
 """Bytes of payloads that are read at once, unless a single one has more."""
 
 
-def portions(records: Records, rows: Rows, size: int, most: int = PAGE_BYTES) -> Iterator[Rows]:
-    """Yield up to `size` rows at a time, and only as many as have `most` bytes of payloads, or one.
+def portions(records: Records, rows: Rows, size: int, most: int | None = None) -> Iterator[Rows]:
+    """Yield up to `size` rows at a time, and only as many as have `most` bytes of payloads (PAGE_BYTES), or one.
 
     Documents may have megabytes, and a thousand of them fill the memory.
     """
+    most = PAGE_BYTES if most is None else most
     for start in range(0, len(rows), size):
         part = rows[start : start + size]
         found, sizes = records.payload_sizes(part)
