@@ -29,13 +29,16 @@ _HEAD = 5
 _BODY = _HEAD + NONCE
 SEGMENT_OVERHEAD = _BODY + TAG
 """Bytes that a sealed part has more than its content."""
-_REFUSED = "a part of the sealed index, or of a change of scheme, could not be authenticated"
+_REFUSED = {
+    Purpose.INDEX: "a part of the sealed index could not be authenticated",
+    Purpose.CHANGE: "a part of a change of scheme could not be authenticated",
+}
 
 
 def segment_key_version(sealed: bytes) -> int:
     """Read the key version that a sealed part claims; only opening proves it. Raises AuthenticationError."""
     if len(sealed) < SEGMENT_OVERHEAD or sealed[0] != SEGMENT_FORMAT:
-        raise AuthenticationError(_REFUSED)
+        raise AuthenticationError(_REFUSED[Purpose.INDEX])
     return int.from_bytes(sealed[1:_HEAD], "big")
 
 
@@ -50,7 +53,7 @@ class SegmentCipher:
     """
 
     def __init__(self, root: bytes, key_version: int, context: Context, purpose: Purpose = Purpose.INDEX) -> None:
-        self.key_version = key_version
+        self.key_version, self._refused = key_version, _REFUSED[purpose]
         self._cipher = AESGCM(derive(root, purpose, *context))
         self._prefix = encode(FORMAT, purpose.value, *context)
         self._head = struct.pack(">BI", SEGMENT_FORMAT, key_version)
@@ -76,15 +79,15 @@ class SegmentCipher:
             AuthenticationError: the part was altered, moved or swapped, or is another's. `out` then holds no content.
         """
         if len(sealed) < SEGMENT_OVERHEAD or not sealed.startswith(self._head):
-            raise AuthenticationError(_REFUSED)
+            raise AuthenticationError(self._refused)
         if out is None:
             out = np.empty(len(sealed) - SEGMENT_OVERHEAD, np.uint8)
         elif len(out) != len(sealed) - SEGMENT_OVERHEAD:
-            raise AuthenticationError(_REFUSED)
+            raise AuthenticationError(self._refused)
         associated = self._prefix + encode(name, part, parts, count) + self._head
         try:
             self._cipher.decrypt_into(sealed[_HEAD:_BODY], memoryview(sealed)[_BODY:], associated, out.data)
         except InvalidTag:
             out[:] = 0
-            raise AuthenticationError(_REFUSED) from None
+            raise AuthenticationError(self._refused) from None
         return out
