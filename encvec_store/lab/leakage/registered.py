@@ -12,6 +12,7 @@ import numpy as np
 from ...data import Matrix
 from ...maintenance import fitted, grown
 from ...schemes import KeyedScheme, Profile, Scheme, scheme
+from ...schemes.profile import PER_DIMENSION
 from ...sealing import DEFAULT_OVERSAMPLE, CollectionConfig
 from .algebra import Cells
 from .protocol import Keyed
@@ -75,8 +76,10 @@ def defaults(name: str, sample: Matrix, records: int) -> CollectionConfig:
 
 
 def _enough(sample: Matrix, spec: Scheme) -> Matrix:
-    """Repeat (m, d) vectors until the scheme takes them for a profile: these statistics are those of the few."""
-    return sample if len(sample) >= spec.least_records else np.resize(sample, (spec.least_records, sample.shape[1]))
+    """Repeat (m, d) vectors, each as often, until the scheme takes them for a profile: statistics stay the same."""
+    k = spec.parameters().get("k")
+    least = spec.least_records if k is None else PER_DIMENSION * k
+    return np.tile(sample, (-(-least // len(sample)), 1)) if len(sample) < least else sample
 
 
 @dataclass
