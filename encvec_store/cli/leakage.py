@@ -61,7 +61,7 @@ __all__ = ["leakage"]
 )
 @click.option("--rows", "kept", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path),
               help="Attack nothing: report on rows that --out kept.")  # fmt: skip
-@click.option("--quick", is_flag=True, help="One trial, 2,000 records, the strongest attacks: about a minute.")
+@click.option("--quick", is_flag=True, help="One trial, 1,500 records, the strongest attacks: about a minute.")
 @click.option("--view", is_flag=True, help="Attack nothing: say what a copy of the store tells without a key.")
 @click.option("--before", metavar="URL", help="An earlier copy of the store: say what both tell, for --view.")
 @click.option("--list", "show", is_flag=True, help="List subjects and attacks.")

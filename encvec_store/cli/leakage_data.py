@@ -25,7 +25,7 @@ __all__ = ["of_collection", "of_vectors", "probe_trials", "sealed_beside", "seal
 
 _BATCH = 10_000
 _SIZES = (1_000, 5_000)
-_QUICK = 2_000
+_QUICK = 1_500
 _QUICK_ATTACKS = ("naive", "coordinates", "pca-icp", "components", "pairs-expectation", "classes", "order")
 _QUICK_VIEWS = ("raw", "centred", "sphere")
 """The strongest for their time of each kind of adversary."""
