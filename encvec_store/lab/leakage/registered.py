@@ -11,8 +11,7 @@ import numpy as np
 
 from ...data import Matrix
 from ...maintenance import fitted, grown
-from ...schemes import KeyedScheme, Profile, Scheme, scheme
-from ...schemes.profile import PER_DIMENSION
+from ...schemes import PER_DIMENSION, KeyedScheme, Profile, Scheme, scheme
 from ...sealing import DEFAULT_OVERSAMPLE, CollectionConfig
 from .algebra import Cells
 from .protocol import Keyed
