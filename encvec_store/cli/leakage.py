@@ -94,7 +94,7 @@ def leakage(
     your store holds: it opens the records with your keys, only to count which of them the attacks find.
 
     Every attack that applies is tried, by an adversary who holds other vectors of the kind (disjoint), the very same
-    ones unordered (same), or these among others (superset). Once an attack names 80% no other is tried in its place.
+    ones unordered (same), or these among others (superset). Once an attack names half, no other is tried in its place.
     The worst row of each subject is printed, with chance and with the recall@10 that the owner gets from the same
     ciphertexts. A run with --out that was stopped goes on when it is started again. Controls (plain, public-constant,
     shuffle, haar, and sketches with one step wrong) must break: a test that they pass is no test.

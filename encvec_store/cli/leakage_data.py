@@ -30,7 +30,7 @@ _QUICK_ATTACKS = ("naive", "coordinates", "pca-icp", "components", "pairs-expect
 _QUICK_VIEWS = ("raw", "centred", "sphere")
 """The strongest for their time of each kind of adversary."""
 _PAIRS = (50,)
-_ENOUGH = 0.8
+_ENOUGH = 0.5
 """Where an attack names so much, no other is tried: it could not tell more than that the scheme is broken."""
 _ASIDE = 300
 """Records beside those attacked, as queries of the owner."""
