@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from .reading import named, percent
 from .subjects import CONTROLS
 
-__all__ = ["QUESTIONS", "Finding", "Leaks", "leaks", "part"]
+__all__ = ["QUESTIONS", "Finding", "Leaks", "leaks", "part", "taken"]
+
+Read = TypeVar("Read")
 
 QUESTIONS = {
     "linkage": "Stolen under two keys: do records match?",
@@ -165,18 +167,26 @@ class Leaks:
 
 def part(rows: Iterable[Any]) -> tuple[list[Finding], list[Any]]:
     """Take the probes' findings out of rows or JSON lines; what else there is comes back, for `reading.read`."""
-    findings: list[Finding] = []
+    return taken(rows, "probe", Finding.of)
+
+
+def taken(rows: Iterable[Any], mark: str, read: Callable[[Mapping[str, Any]], Read]) -> tuple[list[Read], list[Any]]:
+    """Take what `read` makes of rows or JSON lines that have the key `mark` out of them; what else there is comes back.
+
+    Rows of attacks are left, and what `read` refuses.
+    """
+    found: list[Read] = []
     others = []
     for row in rows:
         try:
-            found = json.loads(row) if isinstance(row, str) and '"probe"' in row else row
-            if isinstance(found, Mapping) and "probe" in found and "attack" not in found:
-                findings.append(Finding.of(found))
+            given = json.loads(row) if isinstance(row, str) and f'"{mark}"' in row else row
+            if isinstance(given, Mapping) and mark in given and "attack" not in given:
+                found.append(read(given))
                 continue
         except (AttributeError, IndexError, KeyError, TypeError, ValueError, OverflowError, RecursionError):
             pass
         others.append(row)
-    return findings, others
+    return found, others
 
 
 def leaks(findings: Sequence[Finding]) -> list[Leaks]:

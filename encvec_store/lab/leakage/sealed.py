@@ -7,9 +7,8 @@ Attacks on vectors need index vectors. A `Copied` says how many a copy has, and 
 
 from __future__ import annotations
 
-import json
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,6 +20,7 @@ from ...keys import Keyset
 from ...sealing import DEFAULT_SCHEME
 from ...store import connect
 from .experiment import Row
+from .findings import taken
 from .hauls import Haul, guessed, hauls
 from .metrics import wilson
 from .theft import stolen
@@ -71,17 +71,7 @@ class Copied:
 
 def copies(rows: Iterable[Any]) -> tuple[list[Copied], list[Any]]:
     """Take what is said of copies out of rows or JSON lines; what else there is comes back."""
-    found, others = [], []
-    for row in rows:
-        try:
-            read = json.loads(row) if isinstance(row, str) and '"copied"' in row else row
-            if isinstance(read, Mapping) and "copied" in read and "attack" not in read:
-                found.append(Copied.of(read))
-                continue
-        except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
-            pass
-        others.append(row)
-    return found, others
+    return taken(rows, "copied", Copied.of)
 
 
 def sealed_rows(vectors: Matrix, *, name: str, key: int = 0, upsert: int = _UPSERT) -> list[Row]:
