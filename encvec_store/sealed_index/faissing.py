@@ -158,6 +158,8 @@ class Searched:
     """Whether there is a `subset`."""
     lists = 0
     """Lists that a scan reads, if vectors are in lists."""
+    trusted = 1.0
+    """The part of what a search returns, from the nearest on, in which it misses little."""
 
     def __init__(self, metric: str, dim: int, raw: Any, flat: Any) -> None:
         self.metric, self.dim = metric, dim
@@ -243,13 +245,15 @@ class Searched:
     def _passing(self, points: Matrix, limit: int, mask: Bits, passing: int, effort: int) -> tuple[Positions, Costs]:
         """Search without the mask for more, and keep what passes: (q, limit), -1 where that was not enough.
 
-        A walk that goes by the mask misses vectors where those that pass lie apart from the query.
+        A walk that goes by the mask misses vectors where those that pass lie apart from the query. Far back in its list
+        a walk misses much too, so enough must stand in the part that is trusted.
         """
         more = min(self.count, self.reach(limit, passing, effort))
         labels, costs = found_by(self._raw, points, more, self.parameters(effort))
         keep = (labels >= 0) & ((mask[labels >> 3] >> (labels & 7).astype(np.uint8)) & 1).astype(np.bool_)
         order = np.argsort(~keep, axis=1, kind="stable")[:, :limit]
         kept = np.take_along_axis(keep, order, axis=1)
+        kept[:, -1] &= order[:, -1] < self.trusted * more
         return np.where(kept, np.take_along_axis(labels, order, axis=1), -1), np.take_along_axis(costs, order, axis=1)
 
     def _on_gpu(self, copy: GpuCopy, points: Matrix, limit: int, effort: int) -> tuple[Positions, Costs] | None:

@@ -66,8 +66,8 @@ _PIECE = 5_000
 class Hnsw(Searched):
     """See `Graph`."""
 
-    kind = "hnsw"
-    storage = "sq8"
+    kind, storage = "hnsw", "sq8"
+    trusted = 2 / 3
 
     def __init__(self, metric: str, dim: int, raw: Any, boosts: tuple[int, int] | None = None) -> None:
         storage = faiss.downcast_index(raw.storage)
