@@ -44,10 +44,9 @@ _EF_COUNT = 50_000
 """Up to so many vectors the least list is enough for .99; with 16 times as many it must be twice as long."""
 _NODE = 50
 """Cost of one more node in the list of a search, in units of one distance that a scan computes."""
-_VAIN = 1.5
-"""With a mask a walk costs more, because a scan follows where it has found too few that pass."""
-_FARTHER = 1.5
-"""With a mask the nearest that pass stand further back in the list, where more is missed: so it is longer."""
+_MASKED = 1.5
+"""With a mask the list is longer, since what passes stands further back, where more is missed; and a walk costs more,
+since another one or a scan may follow."""
 _AGAIN = 4
 _SEED, _ROUNDING = 12_345, 1e-5
 _BOOSTS = (1, 2, 4, 8)
@@ -67,7 +66,7 @@ class Hnsw(Searched):
     """See `Graph`."""
 
     kind, storage = "hnsw", "sq8"
-    trusted = 2 / 3
+    trusted = 0.5
 
     def __init__(self, metric: str, dim: int, raw: Any, boosts: tuple[int, int] | None = None) -> None:
         storage = faiss.downcast_index(raw.storage)
@@ -125,16 +124,17 @@ class Hnsw(Searched):
     def effort(self, limit: int, passing: int) -> int:
         """Return how many nodes a search keeps in its list; 0 if a scan is cheaper."""
         share = passing / self.count
-        least = _EF_LEAST * math.pow(max(1.0, self.count / _EF_COUNT), 0.25) * (1 if share == 1 else _FARTHER)
-        ef = math.ceil(max(least, wanted_of(limit, share))) * self._boosts[limit > 2 * self.needs(_FEW)]
-        if 3 * limit >= passing or passing <= _NODE * ef * (1 if share == 1 else _VAIN) or not ef:
+        more = 1 if share == 1 else _MASKED
+        least = _EF_LEAST * math.pow(max(1.0, self.count / _EF_COUNT), 0.25)
+        ef = math.ceil(more * max(least, wanted_of(limit, share))) * self._boosts[limit > 2 * self.needs(_FEW)]
+        if 3 * limit >= passing or passing <= _NODE * ef * more or not ef:
             return 0
         return min(ef, max(_EF_MOST, limit))
 
     def longer(self, effort: int, passing: int) -> int:
         """Return the list of a second walk, four times as long; 0 if a scan is cheaper."""
         ef = _AGAIN * effort
-        return ef if ef <= _EF_MOST and passing > _NODE * ef * _VAIN else 0
+        return ef if ef <= _EF_MOST and passing > _NODE * ef * _MASKED else 0
 
     def parameters(self, effort: int) -> Any:
         """Return FAISS's parameters for a search of all vectors."""
