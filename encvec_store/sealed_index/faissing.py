@@ -230,9 +230,9 @@ class Searched:
                 if mask is None:
                     labels, costs = found_by(self._raw, points, limit, self.parameters(effort))
                 else:
-                    labels, costs = self._passing(points, limit, mask, available, effort)
+                    labels, costs = self._passing(points, limit, mask, available, effort, self.trusted)
                     if len(short := _short(labels)) and (more := self.longer(effort, available)):
-                        labels[short], costs[short] = self._passing(points[short], limit, mask, available, more)
+                        labels[short], costs[short] = self._passing(points[short], limit, mask, available, more, 1.0)
                 short = _short(labels)
                 if kept is not None:
                     kept.walks, kept.vain = kept.walks + len(labels), kept.vain + len(short)
@@ -242,7 +242,9 @@ class Searched:
             np.negative(costs, out=costs)
         return list(zip(labels, costs, strict=True))
 
-    def _passing(self, points: Matrix, limit: int, mask: Bits, passing: int, effort: int) -> tuple[Positions, Costs]:
+    def _passing(
+        self, points: Matrix, limit: int, mask: Bits, passing: int, effort: int, trusted: float
+    ) -> tuple[Positions, Costs]:
         """Search without the mask for more, and keep what passes: (q, limit), -1 where that was not enough.
 
         A walk that goes by the mask misses vectors where those that pass lie apart from the query. Far back in its list
@@ -253,7 +255,7 @@ class Searched:
         keep = (labels >= 0) & ((mask[labels >> 3] >> (labels & 7).astype(np.uint8)) & 1).astype(np.bool_)
         order = np.argsort(~keep, axis=1, kind="stable")[:, :limit]
         kept = np.take_along_axis(keep, order, axis=1)
-        kept[:, -1] &= order[:, -1] < self.trusted * more
+        kept[:, -1] &= order[:, -1] < trusted * more
         return np.where(kept, np.take_along_axis(labels, order, axis=1), -1), np.take_along_axis(costs, order, axis=1)
 
     def _on_gpu(self, copy: GpuCopy, points: Matrix, limit: int, effort: int) -> tuple[Positions, Costs] | None:

@@ -66,7 +66,7 @@ class Hnsw(Searched):
     """See `Graph`."""
 
     kind, storage = "hnsw", "sq8"
-    trusted = 0.5
+    trusted = 2 / 3
 
     def __init__(self, metric: str, dim: int, raw: Any, boosts: tuple[int, int] | None = None) -> None:
         storage = faiss.downcast_index(raw.storage)

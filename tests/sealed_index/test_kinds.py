@@ -271,9 +271,9 @@ def steps(monkeypatch):
     steps = []
     walk, scan = Hnsw._passing, Hnsw._scan
 
-    def walked(graph, points, limit, mask, passing, effort):
+    def walked(graph, points, limit, mask, passing, effort, trusted):
         steps.append(effort)
-        return walk(graph, points, limit, mask, passing, effort)
+        return walk(graph, points, limit, mask, passing, effort, trusted)
 
     def scanned(graph, *given):
         steps.append(0)
