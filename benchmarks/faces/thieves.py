@@ -150,7 +150,7 @@ def _apart(a: Matrix, b: Matrix) -> Matrix:
 
 
 def main() -> None:
-    """Run, and write the rows as they come."""
+    """Run, print the rows as they come, and write them at the end."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lfw", metavar="FILE", type=Path, required=True, help="embeddings of LFW")
     parser.add_argument("--people", type=int, help="only so many people")

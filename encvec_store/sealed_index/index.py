@@ -281,7 +281,7 @@ class SealedIndex:
     def _stored(self, opener: Opener) -> Snapshot:
         shelf, dead = self.shelf, frozenset(opener.keyring.dead)
         parts = () if shelf is None else shelf.load(opener.records, opener.keyring)
-        moment = None if shelf is None else shelf.agreed(opener.records)
+        moment = None if shelf is None else shelf.agreed(opener.records, parts)
         if moment is None or moment[0] < self._newest:
             moment = _UNKNOWN
         return Snapshot(*moment, dead, parts, Tail.empty(self.metric, self.dim), self._history)

@@ -17,7 +17,7 @@ from typing import Any
 from ..data.metrics import METRICS
 from ..sealing.config import MAX_DIM
 from ..sealing.keyring import INDEX, Keyring
-from ..storage.protocol import Blob
+from ..storage.protocol import Blob, Records
 from .blocks import Blocks
 from .segments import BlobReader, Segment
 
@@ -119,16 +119,21 @@ class Manifest:
         return (*(segment for part in self.parts for segment in part.segments), *self.columns)
 
 
-def moment_of(manifests: Sequence[Manifest]) -> tuple[int, int, int] | None:
-    """Return generation, content and stamp at which some manifests hold all records; None if there is no such moment.
+def moment_of(records: Records, manifests: Sequence[Manifest], held: int) -> tuple[int, int, int] | None:
+    """Return generation, content and stamp at which what was loaded is all there is; None if it must be compared.
 
-    What is loaded from them need not be compared with the records, as long as nothing is written.
+    Args:
+        records: that it is of.
+        manifests: those that were loaded, one for each key version.
+        held: rows that were loaded. They are too few if the manifest of a key version could not be read.
     """
     moments = {(each.generation, each.content, each.stamp, each.complete) for each in manifests}
     if len(moments) != 1:
         return None
     ((generation, content, stamp, complete),) = moments
-    return (generation, content, stamp) if complete else None
+    if not complete or (generation, held) != (records.generation(), records.count()):
+        return None
+    return None if records.changes(generation, content, stamp=stamp) else (generation, content, stamp)
 
 
 def seal(keyring: Keyring, manifest: Manifest) -> Blob:

@@ -94,10 +94,10 @@ class Shelf:
                 parts.extend(made)
         return tuple(parts)
 
-    def agreed(self, records: Records) -> tuple[int, int, int] | None:
-        """Return the moment that all that was loaded is of, if nothing was written since; else None."""
-        found = manifests.moment_of([listed for listed, _ in self._known.values()])
-        return None if found is None or records.changes(*found[:2], stamp=found[2]) else found
+    def agreed(self, records: Records, parts: tuple[Indexed, ...]) -> tuple[int, int, int] | None:
+        """Return the moment that loaded parts are of, if they are of all records and nothing was written since."""
+        held = sum(len(part.rows) for part in parts)
+        return manifests.moment_of(records, [listed for listed, _ in self._known.values()], held)
 
     def better(self, records: Records, keyring: Keyring, state: Snapshot) -> bool:
         """Say whether another process has stored graphs of more rows than memory has."""

@@ -95,7 +95,6 @@ def by_prior(
     corpus: Matrix,
     rounds: int = 30,
     rng: np.random.Generator | None = None,
-    most: int = _MOST,
 ) -> Matrix:
     """Do the same from a guess.
 
@@ -105,10 +104,9 @@ def by_prior(
         corpus: (m, q) other points of the kind in the frame of the view.
         rounds: of expectation and maximisation.
         rng: draws what is looked at of large sets.
-        most: points looked at on each side.
     """
     rng = np.random.default_rng(0) if rng is None else rng
-    some, others = sample(cipher, most, rng), sample(corpus, most, rng)
+    some, others = sample(cipher, _MOST, rng), sample(corpus, _MOST, rng)
     everything = [(np.arange(len(some)), np.arange(len(others)))]
     return cipher @ _turned(prior, rounds, partial(_within, some, others, everything))
 
