@@ -196,9 +196,9 @@ class Snapshot:
 
     @property
     def complete(self) -> bool:
-        """True if parts that are kept hold every record, and nothing else."""
+        """True if parts that are kept hold every record, and nothing else, and the records' stamp says as of when."""
         kept = all(part.kept and part.alive is None for part in self.parts)
-        return kept and self.generation > 0 and not self.dead and not self.tail.count
+        return kept and self.generation > 0 and self.stamp != 0 and not self.dead and not self.tail.count
 
     @property
     def bytes(self) -> int:

@@ -98,7 +98,7 @@ class Changes:
     """Counts `replace`. Index vectors that were read under another number are void."""
     stamp: int
     """Random, new with each write. If an older copy of the store is put back, a generation may come again, but never
-    with the same stamp."""
+    with the same stamp. 0 if the records keep none: then what was kept on disk is compared with all rows."""
     added: dict[int, Rows]
     """Rows by partition, ascending; all rows if `whole`."""
     removed: Rows

@@ -73,12 +73,12 @@ def test_blocks_are_fetched_once_and_kept(place, keyset):
     assert stored.parts > 20
     store.close()
     store, things = opened(place, keyset)
-    answers.search(things, vectors_of(20, 1))
+    answers.search(things, vectors_of(100, 1))
     answers.enough()
     told = things.stats()["sealed_index"]["blocks"]
     assert 0 < told["in_memory"] == told["fetched"] <= stored.parts
     assert told["bytes"] == told["fetched_bytes"] == told["fetched"] * stored.size
-    answers.search(things, vectors_of(20, 1))
+    answers.search(things, vectors_of(100, 1))
     again = things.stats()["sealed_index"]["blocks"]
     assert again["fetched"] == told["fetched"]
     assert again["found"] > told["found"]
@@ -97,13 +97,13 @@ def test_memory_for_blocks_is_bounded(place, keyset, monkeypatch):
     monkeypatch.setattr(BUDGET, "_limit", index.bytes + 3 * stored.size + BUDGET.others(index))
     index.shrink(1 << 40)
     for _ in range(2):
-        answers.search(things, vectors_of(20, 1))
+        answers.search(things, vectors_of(100, 1))
         assert 0 < index.blocks.bytes <= 10 * stored.size
         assert index.bytes + BUDGET.others(index) <= BUDGET.limit * 17 / 16
     answers.enough()
     assert index.blocks.fetched > stored.parts, "some blocks were dropped, and fetched again"
     monkeypatch.setattr(BUDGET, "_limit", 1)
-    answers.search(things, vectors_of(5, 1))
+    answers.search(things, vectors_of(25, 1))
     answers.enough()
 
 
@@ -116,7 +116,7 @@ def test_other_collections_take_the_room_of_blocks(place, keyset, monkeypatch):
     size = index_of(other).bytes
     index_of(other).forget()
     BUDGET.make_room(index_of(other))
-    answers.search(things, vectors_of(20, 1))
+    answers.search(things, vectors_of(100, 1))
     index, held = index_of(things), index_of(things).state
     before = index.blocks.count
     monkeypatch.setattr(BUDGET, "_limit", BUDGET.total + size - 2_000)
@@ -124,7 +124,7 @@ def test_other_collections_take_the_room_of_blocks(place, keyset, monkeypatch):
     assert 0 < index.blocks.count < before
     assert BUDGET.total <= BUDGET.limit
     assert index.state is held, "the index itself stays"
-    answers.search(things, vectors_of(20, 1))
+    answers.search(things, vectors_of(100, 1))
 
 
 DAMAGE = {
@@ -154,7 +154,7 @@ def test_damage(place, keyset, what):
     with pytest.raises(AuthenticationError, match=r"(?s)block.*[Rr]un `encvec maintain` to build it anew"):
         things.search(vectors_of(50, 1))
     things.maintain()
-    answers.search(things, vectors_of(20, 1))
+    answers.search(things, vectors_of(100, 1))
     answers.enough()
     assert things.verify().ok
     named, there = named_and_there(things)
@@ -172,7 +172,7 @@ def test_another_process_rebuilds_while_this_one_reads(place, keyset):
     other.maintain(purge=True)
     for name in gone:
         del answers.stored[name]
-    answers.search(things, vectors_of(20, 1))
+    answers.search(things, vectors_of(100, 1))
     answers.enough()
     assert blocks_of(things) == blocks_of(other)
     for each in (store, other_store):
@@ -189,14 +189,14 @@ def test_a_disabled_key_version_leaves_no_block_in_memory(place, keyset):
     assert things.search(vectors_of(1, 1)[0]) == []
     assert not index.blocks.count
     keyset.enable(1)
-    answers.search(things, vectors_of(20, 1))
+    answers.search(things, vectors_of(100, 1))
     things.upsert(list(answers.stored), np.array(list(answers.stored.values())))
     things.maintain(purge=True)
     assert [part.version for part in blocks_of(things)] == [2]
     named, there = named_and_there(things)
     assert named == there, "no block of the old version is left"
     keyset.destroy(1)
-    answers.search(things, vectors_of(20, 1))
+    answers.search(things, vectors_of(100, 1))
     answers.enough()
     store.close()
 
@@ -205,7 +205,7 @@ def test_a_disabled_key_version_leaves_no_block_in_memory(place, keyset):
 def test_filters(place, keyset):
     """Narrow ones, wide ones, and those that pass only far from the query."""
     store, things, answers = filled(place, keyset)
-    queries, stored = vectors_of(10, 1), answers.stored
+    queries, stored = vectors_of(50, 1), answers.stored
     for bound in (3, 15, 60, 200, N):
         passing = {name: vector for name, vector in stored.items() if int(name) < bound}
         answers.search(things, queries, stored=passing, where={"n": {"lt": bound}})
@@ -234,7 +234,7 @@ def test_a_collection_outgrows_memory_and_comes_back(place, keyset, monkeypatch)
         answers.stored.update(zip(names, vectors, strict=True))
         things.maintain()
         seen.append("+".join(sorted({part.graph.kind for part in index_of(things).state.parts})))
-        answers.search(things, vectors_of(5, 99))
+        answers.search(things, vectors_of(25, 99))
     answers.enough()
     assert seen[0] == "hnsw"
     assert seen[1] == "ivf"
@@ -273,7 +273,7 @@ def test_a_builder_dies_at_any_moment(place, keyset):
             build()
         os.waitpid(child, 0)
         store, things = opened(place, keyset)
-        answers.search(things, vectors_of(5, moment))
+        answers.search(things, vectors_of(25, moment))
         store.close()
     answers.enough()
     store, things = opened(place, keyset)
@@ -305,7 +305,7 @@ def test_threads_and_a_forked_child(place, keyset):
 
 def test_in_an_event_loop(place, keyset):
     """Many searches at once, one of them cancelled; the index is built there too."""
-    stored, queries = vectors_of(N, 0), vectors_of(20, 1)
+    stored, queries = vectors_of(N, 0), vectors_of(100, 1)
 
     async def main():
         apart()
@@ -341,6 +341,6 @@ def test_records_that_were_sealed_anew(place, keyset):
     assert builder._step(session, None, thorough=True, purge=False)
     (moved,) = index.state.parts
     assert (moved.version, moved.graph.blocks.version) == (2, 2)
-    answers.search(things, vectors_of(20, 1))
+    answers.search(things, vectors_of(100, 1))
     answers.enough()
     store.close()
