@@ -9,6 +9,7 @@ from .columns import Filtered
 from .filling import fill
 from .halves import Filling, Halves
 from .index import Opener, SealedIndex
+from .ondemand import fetches, nearest
 from .shared import Index, Indexes, index_of
 from .state import Allowed, Indexed, Listed, Looked, Snapshot
 
@@ -29,7 +30,9 @@ __all__ = [
     "SealedIndex",
     "Snapshot",
     "check",
+    "fetches",
     "fill",
     "index_of",
+    "nearest",
     "saved",
 ]

@@ -21,7 +21,7 @@ from ..errors import AuthenticationError
 from ..runtime.concurrency import offload
 from ..runtime.forks import Mutex
 from ..sealing.keyring import Keyring
-from ..storage.protocol import Blob, Records
+from ..storage.protocol import Blob, Followed
 from .segments import MissingSegmentError, is_segment_name, new_name
 
 __all__ = ["BLOCK", "CURE", "BlockCache", "BlockWriter", "Blocks", "Places", "are_stored", "fetched"]
@@ -100,7 +100,7 @@ class Blocks:
         return found
 
 
-def fetched(records: Records, keyring: Keyring, blocks: Blocks, parts: Sequence[int]) -> dict[int, Bytes]:
+def fetched(records: Followed, keyring: Keyring, blocks: Blocks, parts: Sequence[int]) -> dict[int, Bytes]:
     """Fetch blocks by one statement and open them.
 
     Raises:
@@ -116,7 +116,7 @@ def fetched(records: Records, keyring: Keyring, blocks: Blocks, parts: Sequence[
     return offload(len(parts) << 5, blocks.opened, keyring, sealed)
 
 
-def are_stored(records: Records, some: AbstractSet[Blocks | None]) -> bool:
+def are_stored(records: Followed, some: AbstractSet[Blocks | None]) -> bool:
     """Return True if all blocks of some graphs are in the store."""
     names = [(blocks.name, blocks.parts) for blocks in some if blocks is not None]
     return all(records.blobs(name).get(name, (0, 0))[0] == parts for name, parts in names)
@@ -133,7 +133,7 @@ class BlockWriter:
         width: bytes of a code.
     """
 
-    def __init__(self, records: Records, keyring: Keyring, version: int, count: int, width: int) -> None:
+    def __init__(self, records: Followed, keyring: Keyring, version: int, count: int, width: int) -> None:
         size = max(BLOCK, 8 * (width + _POSITION))
         self.blocks = Blocks(new_name(version), count, width, size)
         self._records, self._keyring, self._version = records, keyring, version

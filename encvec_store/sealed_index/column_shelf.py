@@ -15,7 +15,7 @@ import numpy as np
 from ..data.arrays import Rows
 from ..errors import AuthenticationError, KeyUnavailableError
 from ..sealing.keyring import Keyring
-from ..storage.protocol import Records
+from ..storage.protocol import Followed
 from . import segments
 from .arrays import Array
 from .column_blocks import LEAST, arrays_of, block_of, rows_of, width_of
@@ -48,7 +48,7 @@ class ColumnShelf:
         return segment.name in self._rows or segment.name in self.broken
 
     def fill(
-        self, records: Records, keyring: Keyring, listed: tuple[Segment, ...], columns: FieldColumns, wanted: Rows
+        self, records: Followed, keyring: Keyring, listed: tuple[Segment, ...], columns: FieldColumns, wanted: Rows
     ) -> None:
         """Add to columns what is stored of some rows, which ascend.
 
@@ -66,7 +66,7 @@ class ColumnShelf:
 
     def saved(
         self,
-        records: Records,
+        records: Followed,
         keyring: Keyring,
         old: tuple[Segment, ...],
         parts: list[Indexed],
@@ -121,7 +121,7 @@ class ColumnShelf:
             self._rows.pop(segment.name, None)
         log.warning("stored columns of metadata are built anew from the records: %s", reason)
 
-    def _made(self, records: Records, keyring: Keyring, rows: Rows, again: list[Segment], source: RowSource) -> Block:
+    def _made(self, records: Followed, keyring: Keyring, rows: Rows, again: list[Segment], source: RowSource) -> Block:
         """Return the columns of some rows, from segments and from their source."""
         columns = FieldColumns()
         for block in self._read(records, keyring, again):
@@ -129,21 +129,21 @@ class ColumnShelf:
         source.add(columns, rows[~is_among(rows, columns.rows)])
         return columns.block(rows)
 
-    def _read(self, records: Records, keyring: Keyring, some: list[Segment]) -> Iterator[Block]:
+    def _read(self, records: Followed, keyring: Keyring, some: list[Segment]) -> Iterator[Block]:
         for segment in some:
             with suppress(MissingSegmentError):  # its rows are opened
                 block = self._block(records, keyring, segment)
                 if block is not None:
                     yield block
 
-    def _rows_of(self, records: Records, keyring: Keyring, segment: Segment) -> Rows | None:
+    def _rows_of(self, records: Followed, keyring: Keyring, segment: Segment) -> Rows | None:
         """Return the rows of a segment; None if it cannot be read, or is gone."""
         if segment.name not in self._rows:
             with suppress(MissingSegmentError):
                 self._opened(records, keyring, segment)
         return self._rows.get(segment.name)
 
-    def _block(self, records: Records, keyring: Keyring, segment: Segment) -> Block | None:
+    def _block(self, records: Followed, keyring: Keyring, segment: Segment) -> Block | None:
         arrays = self._opened(records, keyring, segment)
         try:
             return None if arrays is None else block_of(arrays)
@@ -151,7 +151,7 @@ class ColumnShelf:
             self.give_up([segment], error)
             return None
 
-    def _opened(self, records: Records, keyring: Keyring, segment: Segment) -> dict[str, Array] | None:
+    def _opened(self, records: Followed, keyring: Keyring, segment: Segment) -> dict[str, Array] | None:
         if segment.name in self.broken:
             return None
         try:

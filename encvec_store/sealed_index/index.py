@@ -20,7 +20,7 @@ from ..errors import StoreUnreachableError, TenantErasedError
 from ..runtime.concurrency import Lock, offload
 from ..sealing.codec import Decoded
 from ..sealing.keyring import Keyring
-from ..storage.protocol import BUSY, Changes, Records
+from ..storage.protocol import BUSY, Changes, Followed
 from .blocks import BlockCache
 from .budget import BUDGET, Holder
 from .columns import FieldColumns
@@ -49,7 +49,11 @@ _UNKNOWN = -1, 0, 0
 class Opener(Protocol):
     """What an index needs of an open collection."""
 
-    records: Records
+    @property
+    def records(self) -> Followed:
+        """What is followed."""
+        ...
+
     keyring: Keyring
 
     def open_vectors(

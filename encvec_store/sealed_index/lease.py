@@ -13,7 +13,7 @@ import time
 from ..errors import AuthenticationError, KeyUnavailableError
 from ..runtime.forks import generation
 from ..sealing.keyring import INDEX, Keyring
-from ..storage.protocol import Records
+from ..storage.protocol import Followed
 
 __all__ = ["Lease", "lease_name"]
 
@@ -37,7 +37,7 @@ class Lease:
             given back.
     """
 
-    def __init__(self, records: Records, keyring: Keyring, holder: bytes | None = None) -> None:
+    def __init__(self, records: Followed, keyring: Keyring, holder: bytes | None = None) -> None:
         self._records, self._keyring = records, keyring
         self._holder = (holder or os.urandom(12)) + generation().to_bytes(4, "big")
         self._version = keyring.primary

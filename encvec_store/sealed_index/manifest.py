@@ -17,7 +17,7 @@ from typing import Any
 from ..data.metrics import METRICS
 from ..sealing.config import MAX_DIM
 from ..sealing.keyring import INDEX, Keyring
-from ..storage.protocol import Blob, Records
+from ..storage.protocol import Blob, Followed
 from .blocks import Blocks
 from .segments import BlobReader, Segment
 
@@ -119,7 +119,7 @@ class Manifest:
         return (*(segment for part in self.parts for segment in part.segments), *self.columns)
 
 
-def moment_of(records: Records, manifests: Sequence[Manifest], held: int) -> tuple[int, int, int] | None:
+def moment_of(records: Followed, manifests: Sequence[Manifest], held: int) -> tuple[int, int, int] | None:
     """Return generation, content and stamp at which what was loaded is all there is; None if it must be compared.
 
     Args:

@@ -22,7 +22,7 @@ from ..data.arrays import Rows
 from ..errors import AuthenticationError, KeyUnavailableError
 from ..runtime.concurrency import offload
 from ..sealing.keyring import INDEX, Keyring
-from ..storage.protocol import Records
+from ..storage.protocol import Followed
 from . import manifest as manifests
 from . import segments
 from .arrays import Array
@@ -75,7 +75,7 @@ class Shelf:
         self.refused = False
         """True once the store refused a write: this role, or this process, may only read."""
 
-    def load(self, records: Records, keyring: Keyring, only: AbstractSet[int] | None = None) -> tuple[Indexed, ...]:
+    def load(self, records: Followed, keyring: Keyring, only: AbstractSet[int] | None = None) -> tuple[Indexed, ...]:
         """Return the stored parts of all live key versions, or only of some.
 
         What cannot be read is left out, with a line in the log.
@@ -83,9 +83,7 @@ class Shelf:
         parts: list[Indexed] = []
         if only is None:
             self._known.clear()
-        for version in keyring.live:
-            if only is not None and version not in only:
-                continue
+        for version in (each for each in keyring.live if only is None or each in only):
             found = self._loaded(records, keyring, version)
             if found is not None:
                 listed, raw, made = found
@@ -94,12 +92,12 @@ class Shelf:
                 parts.extend(made)
         return tuple(parts)
 
-    def agreed(self, records: Records, parts: tuple[Indexed, ...]) -> tuple[int, int, int] | None:
+    def agreed(self, records: Followed, parts: tuple[Indexed, ...]) -> tuple[int, int, int] | None:
         """Return the moment that loaded parts are of, if they are of all records and nothing was written since."""
         held = sum(len(part.rows) for part in parts)
         return manifests.moment_of(records, [listed for listed, _ in self._known.values()], held)
 
-    def better(self, records: Records, keyring: Keyring, state: Snapshot) -> bool:
+    def better(self, records: Followed, keyring: Keyring, state: Snapshot) -> bool:
         """Say whether another process has stored graphs of more rows than memory has."""
         count, news = 0, False
         for version in keyring.live:
@@ -115,7 +113,7 @@ class Shelf:
             count += sum(part.count for part in known.parts) if known is not None else 0
         return news and count >= sum(len(part.rows) for part in state.parts if part.kept)
 
-    def manifests(self, records: Records, keyring: Keyring) -> list[tuple[Manifest, bytes]]:
+    def manifests(self, records: Followed, keyring: Keyring) -> list[tuple[Manifest, bytes]]:
         """Return the stored manifests and their stored bytes, without those that cannot be read."""
         found = [self._read(records, keyring, version) for version in keyring.live]
         return [each for each in found if each is not None]
@@ -134,7 +132,7 @@ class Shelf:
         """Count vectors of graphs that are not stored."""
         return sum(part.graph.count - (part.stored.count if part.stored else 0) for part in state.parts if part.kept)
 
-    def save(self, records: Records, keyring: Keyring, state: Snapshot, source: RowSource) -> tuple[Snapshot, bool]:
+    def save(self, records: Followed, keyring: Keyring, state: Snapshot, source: RowSource) -> tuple[Snapshot, bool]:
         """Store what is new. Returns the state with its parts as stored; False if another process stored meanwhile.
 
         Args:
@@ -171,7 +169,7 @@ class Shelf:
                 return replace(state, parts=tuple(parts)), False
         return replace(state, parts=tuple(parts)), True
 
-    def fill(self, records: Records, keyring: Keyring, columns: FieldColumns, wanted: Rows) -> None:
+    def fill(self, records: Followed, keyring: Keyring, columns: FieldColumns, wanted: Rows) -> None:
         """Add to columns what is stored of some rows, which ascend. What cannot be read is left out."""
         for version in keyring.live:
             listed: tuple[Segment, ...] = ()
@@ -186,14 +184,14 @@ class Shelf:
             else:
                 self.columns.give_up(listed, "a segment is missing")
 
-    def accept(self, records: Records, keyring: Keyring) -> None:
+    def accept(self, records: Followed, keyring: Keyring) -> None:
         """Take note of the manifests that others stored, so that the next save may replace them."""
         for version in keyring.live:
             found = None if version in self._known else self._read(records, keyring, version)
             if found is not None:
                 self._known[version], self._highest[version] = found, found[0].number
 
-    def clear(self, records: Records, keyring: Keyring) -> None:
+    def clear(self, records: Followed, keyring: Keyring) -> None:
         """Delete what cannot be read, and what lies under destroyed key versions.
 
         Raises StoreError: the store cannot be written.
@@ -214,12 +212,14 @@ class Shelf:
             self._known.pop(version, None)
         self._cleared |= destroyed
 
-    def _segments_of(self, records: Records, version: int) -> list[str]:
+    def _segments_of(self, records: Followed, version: int) -> list[str]:
         """Return the names of all stored segments of a key version, also of those that no manifest names."""
         names = records.blobs(f"{manifests.name_of(version)}.")
         return [name for name in names if name != lease_name(version)]
 
-    def _loaded(self, records: Records, keyring: Keyring, version: int) -> tuple[Manifest, bytes, list[Indexed]] | None:
+    def _loaded(
+        self, records: Followed, keyring: Keyring, version: int
+    ) -> tuple[Manifest, bytes, list[Indexed]] | None:
         raw = b""
         for _ in range(_ATTEMPTS):
             found = self._read(records, keyring, version)
@@ -243,7 +243,7 @@ class Shelf:
         self._give_up(raw, "a segment is missing")
         return None
 
-    def give_up(self, records: Records, keyring: Keyring) -> None:
+    def give_up(self, records: Followed, keyring: Keyring) -> None:
         """Have the stored graphs whose codes are in blocks built anew: one of these is damaged."""
         for version, (listed, raw) in list(self._known.items()):
             fetches = any(part.blocks is not None for part in listed.parts)
@@ -256,7 +256,7 @@ class Shelf:
         self._broken.add(raw)
         log.warning("the sealed index is built anew from the records: %s", reason)
 
-    def _read(self, records: Records, keyring: Keyring, version: int) -> tuple[Manifest, bytes] | None:
+    def _read(self, records: Followed, keyring: Keyring, version: int) -> tuple[Manifest, bytes] | None:
         raw = records.blob(manifests.name_of(version))
         if raw is None or raw in self._broken:
             return None
@@ -274,7 +274,7 @@ class Shelf:
             return None
         return found
 
-    def part(self, records: Records, keyring: Keyring, version: int, entry: StoredGraph) -> Indexed:
+    def part(self, records: Followed, keyring: Keyring, version: int, entry: StoredGraph) -> Indexed:
         """Return a stored graph.
 
         Raises:
@@ -291,7 +291,7 @@ class Shelf:
         graph = offload(len(rows), restored, entry.kind, self.metric, self.dim, codes, structure, entry.blocks)
         return Indexed(version, graph, rows, stored=entry)
 
-    def _stored(self, records: Records, keyring: Keyring, part: Indexed) -> Indexed:
+    def _stored(self, records: Followed, keyring: Keyring, part: Indexed) -> Indexed:
         """Write the segments that a part lacks."""
         old, count = part.stored, part.graph.count
         if old is not None and old.count == count:
@@ -305,7 +305,7 @@ class Shelf:
         structure = self._write(records, keyring, part.version, part.graph.structure(), count)
         return replace(part, stored=StoredGraph(part.graph.kind, tuple(codes), structure, count, blocks_of(part)))
 
-    def _write(self, records: Records, keyring: Keyring, version: int, arrays: Mapping[str, Array], n: int) -> Segment:
+    def _write(self, records: Followed, keyring: Keyring, version: int, arrays: Mapping[str, Array], n: int) -> Segment:
         segment, parts = segments.sealed(keyring, version, arrays, n)
         for _ in range(0, segment.parts, _PARTS_AT_ONCE):
             records.keep(islice(parts, _PARTS_AT_ONCE))
@@ -313,7 +313,7 @@ class Shelf:
 
     def _swapped(
         self,
-        records: Records,
+        records: Followed,
         keyring: Keyring,
         version: int,
         parts: list[Indexed],

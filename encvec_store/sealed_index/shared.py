@@ -11,7 +11,7 @@ from ..data.metrics import Metric
 from ..runtime.forks import Mutex
 from ..sealing.config import CollectionConfig
 from ..sealing.keyring import Keyring
-from ..storage.protocol import Records
+from ..storage.protocol import Followed
 from .budget import BUDGET
 from .builder import Builder
 from .index import SealedIndex
@@ -28,7 +28,7 @@ class Index:
     sealed: SealedIndex
     builder: Builder | None
 
-    def stats(self, records: Records, keyring: Keyring) -> dict[str, Any]:
+    def stats(self, records: Followed, keyring: Keyring) -> dict[str, Any]:
         """Describe the index in memory, and what of it is stored. See `Collection.stats`."""
         state, shelf, builder = self.sealed.state, self.sealed.shelf, self.builder
         graphs = [] if state is None else state.parts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .memory import MemoryStore
 from .memory_content import passes
-from .protocol import Blob, Changes, CollectionSpec, EncryptedBatch, Records, RecordStore, union
+from .protocol import Blob, Changes, CollectionSpec, EncryptedBatch, Followed, Records, RecordStore, union
 from .ranges import unpacked
 from .revisions import FORMAT, REVISION
 
@@ -15,6 +15,7 @@ __all__ = [
     "Changes",
     "CollectionSpec",
     "EncryptedBatch",
+    "Followed",
     "MemoryStore",
     "RecordStore",
     "Records",

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from ..data.arrays import Rows
-from .protocol import Records
+from .protocol import Followed
 
 __all__ = ["PAGE_BYTES", "portions"]
 
@@ -15,7 +15,7 @@ PAGE_BYTES = 64 << 20
 """Bytes of payloads that are read at once, unless a single one has more."""
 
 
-def portions(records: Records, rows: Rows, size: int, most: int | None = None) -> Iterator[Rows]:
+def portions(records: Followed, rows: Rows, size: int, most: int | None = None) -> Iterator[Rows]:
     """Yield up to `size` rows at a time, and only as many as have `most` bytes of payloads (PAGE_BYTES), or one.
 
     Documents may have megabytes, and a thousand of them fill the memory.

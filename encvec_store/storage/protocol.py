@@ -29,6 +29,7 @@ __all__ = [
     "Changes",
     "CollectionSpec",
     "EncryptedBatch",
+    "Followed",
     "RanksOnServer",
     "RecordStore",
     "Records",
@@ -42,20 +43,11 @@ BUSY = "the collection is written to faster than it can be read; try again later
 """The error of whoever found records replaced between two reads, however often it looked again."""
 
 
-class Records(Protocol):
-    """The records of one collection of one tenant. All methods may be called from several threads.
+class Followed(Protocol):
+    """What a sealed index reads and writes of records. All methods may be called from several threads.
 
-    Every method may raise StoreUnreachableError; writers also StoreLockedError, with nothing written.
+    Every method may raise StoreUnreachableError; `keep` also StoreLockedError, with nothing written.
     """
-
-    spec: CollectionSpec
-    remains: str
-    """Where content that was replaced may still lie, and what to run against that. Plain sentences for people; empty
-    if nothing remains."""
-
-    def config(self) -> bytes:
-        """Return the sealed settings. Raises CollectionNotFoundError once the collection was dropped."""
-        ...
 
     def blob(self, name: str, part: int = 0) -> bytes | None:
         """Return the content of a sealed blob; None if there is none."""
@@ -91,6 +83,52 @@ class Records(Protocol):
         Raises:
             CollectionNotFoundError: the collection was dropped.
         """
+        ...
+
+    def count(self) -> int:
+        """Count all rows."""
+        ...
+
+    def payload_sizes(self, rows: Rows) -> tuple[Rows, Rows]:
+        """Return bytes of payload envelopes of rows, without reading them: (found rows in the order asked, sizes)."""
+        ...
+
+    def generation(self) -> int:
+        """Return a number that grows with every committed write of any process.
+
+        Raises CollectionNotFoundError once the collection was dropped.
+        """
+        ...
+
+    def changes(self, since: int, content: int, *, stamp: int | None = None) -> Changes | None:
+        """Return what was written after a generation; None if nothing was.
+
+        Args:
+            since: the generation that the caller knows; -1 if it knows none.
+            content: the content number that the caller knows. If another is stored, all rows are listed.
+            stamp: the stamp of the generation `since`, if the caller kept it on disk. If the store has another history,
+                all rows are listed. None means that the caller has followed this store all the time.
+        """
+        ...
+
+    def following(self, since: int, content: int, predicate: Predicate) -> tuple[Changes | None, Rows]:
+        """Return `changes(since, content)` and `rows(predicate)`, both as of the same moment."""
+        ...
+
+
+class Records(Followed, Protocol):
+    """The records of one collection of one tenant. All methods may be called from several threads.
+
+    Every method may raise StoreUnreachableError; writers also StoreLockedError, with nothing written.
+    """
+
+    spec: CollectionSpec
+    remains: str
+    """Where content that was replaced may still lie, and what to run against that. Plain sentences for people; empty
+    if nothing remains."""
+
+    def config(self) -> bytes:
+        """Return the sealed settings. Raises CollectionNotFoundError once the collection was dropped."""
         ...
 
     def put(
@@ -190,10 +228,6 @@ class Records(Protocol):
         """Return rows above `after`, ascending."""
         ...
 
-    def count(self) -> int:
-        """Count all rows."""
-        ...
-
     def newest(self) -> int:
         """Return the largest row, that of the last record written; 0 if there is none."""
         ...
@@ -223,38 +257,12 @@ class Records(Protocol):
         """Return payload envelopes of rows: (found rows in the order asked, envelopes)."""
         ...
 
-    def payload_sizes(self, rows: Rows) -> tuple[Rows, Rows]:
-        """Return bytes of payload envelopes of rows, without reading them: (found rows in the order asked, sizes)."""
-        ...
-
     def index_vectors(self, rows: Rows) -> tuple[Rows, Matrix]:
         """Return index vectors of rows: (found rows in the order asked, (m, index_dim) float32)."""
         ...
 
     def audit(self, rows: Rows) -> list[tuple[int, int, bytes, set[tuple[str, Term]]]]:
         """Return (row, partition, token, {(field, term)}) of the rows found: all that a store can read without keys."""
-        ...
-
-    def generation(self) -> int:
-        """Return a number that grows with every committed write of any process.
-
-        Raises CollectionNotFoundError once the collection was dropped.
-        """
-        ...
-
-    def changes(self, since: int, content: int, *, stamp: int | None = None) -> Changes | None:
-        """Return what was written after a generation; None if nothing was.
-
-        Args:
-            since: the generation that the caller knows; -1 if it knows none.
-            content: the content number that the caller knows. If another is stored, all rows are listed.
-            stamp: the stamp of the generation `since`, if the caller kept it on disk. If the store has another history,
-                all rows are listed. None means that the caller has followed this store all the time.
-        """
-        ...
-
-    def following(self, since: int, content: int, predicate: Predicate) -> tuple[Changes | None, Rows]:
-        """Return `changes(since, content)` and `rows(predicate)`, both as of the same moment."""
         ...
 
     def frozen(self) -> AbstractContextManager[Records]:

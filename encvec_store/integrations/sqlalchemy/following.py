@@ -6,10 +6,10 @@ every transaction that still runs: no entry of theirs can appear later. What is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -31,12 +31,13 @@ from sqlalchemy.dialects.postgresql import aggregate_order_by, insert
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from ...data.arrays import Bytes, Matrix, Rows
+from ...data.filters import Predicate
 from ...data.partitions import partition_of
 from ...errors import StoreError, StoreUnreachableError
 from ...runtime.concurrency import offload
 from ...sealing.codec import Decoded
 from ...sealing.keyring import Keyring
-from ...storage.protocol import Blob, Changes, Records
+from ...storage import Blob, Changes, Followed
 from .companions import INCARNATION_NAME, Companions
 from .types import EncryptedVector
 
@@ -89,7 +90,7 @@ class LastRead:
 
 
 class TableRecords:
-    """The part of `Records` that a sealed index uses.
+    """The entries of a column, as `Followed`.
 
     Args:
         companions: of the column.
@@ -119,8 +120,14 @@ class TableRecords:
         (row,) = self.rows_of(select(func.max(c.xid)).where(c.xid < HORIZON))
         return 0 if row[0] is None else int(row[0]) + 1
 
+    def count(self) -> int:
+        """Count the entries that are followed and not gone."""
+        c = self._companions.rows.c
+        (row,) = self.rows_of(select(func.count()).where(c.xid < HORIZON, ~c.gone))
+        return int(row[0])
+
     def changes(self, since: int, content: int, *, stamp: int | None = None) -> Changes | None:
-        """Return what was written since; see `Records.changes`."""
+        """Return what was written since; see `Followed.changes`. There are no stamps."""
         c = self._companions.rows.c
         packed = func.string_agg(func.int8send(c.row), aggregate_order_by(literal_column("''::bytea"), c.row.asc()))
         asked = select(c.gone, c.version, func.max(c.xid), packed, FIXED, SNAPSHOT).where(c.xid < HORIZON)
@@ -147,6 +154,14 @@ class TableRecords:
         gone_rows = np.empty(0, np.int64) if whole else np.sort(np.concatenate(removed))
         return Changes(generation, content if since >= 0 else 0, 0, added, gone_rows, whole, index_dim=0)
 
+    def following(self, since: int, content: int, predicate: Predicate) -> NoReturn:
+        """Rows of a table have no fields: its own statement filters them. Raises TypeError."""
+        raise TypeError("a table must be filtered by the WHERE of a statement, got a predicate of fields")
+
+    def payload_sizes(self, rows: Rows) -> tuple[Rows, Rows]:
+        """Return nothing: rows of a table have no payloads."""
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+
     # blobs
 
     def blob(self, name: str, part: int = 0) -> bytes | None:
@@ -154,6 +169,12 @@ class TableRecords:
         c = self._companions.blobs.c
         found = self.rows_of(select(c.content).where(c.name == name, c.part == part))
         return bytes(found[0][0]) if found else None
+
+    def blob_parts(self, name: str, parts: Sequence[int]) -> dict[int, bytes]:
+        """Return the content of some parts of a sealed blob, by part; missing ones are left out."""
+        c = self._companions.blobs.c
+        asked = select(c.part, c.content).where(c.name == name, c.part == any_(array_of(parts)))
+        return {int(part): bytes(content) for part, content in self.rows_of(asked)}
 
     def blobs(self, prefix: str) -> dict[str, tuple[int, int]]:
         """Return {name: (parts, bytes)} of the blobs whose names begin with a prefix."""
@@ -169,7 +190,7 @@ class TableRecords:
         drop: Iterable[str] = (),
         expect: Mapping[str, bytes | None] | None = None,
     ) -> bool:
-        """Store blobs in one transaction; see `Records.keep`. Only for a `run` that commits."""
+        """Store blobs in one transaction; see `Followed.keep`. Only for a `run` that commits."""
         table, c = self._companions.blobs, self._companions.blobs.c
         names = list(drop)
 
@@ -200,7 +221,7 @@ class Follower:
     """What a sealed index needs of an open table: implements `sealed_index.Opener`."""
 
     def __init__(self, table: TableRecords, keyring: Keyring, kind: EncryptedVector) -> None:
-        self.records = cast(Records, table)
+        self.records: Followed = table
         self.keyring = keyring
         self._table, self._kind = table, kind
 

@@ -18,6 +18,7 @@ from ...data.metrics import as_vectors
 from ...errors import StoreUnreachableError
 from ...runtime.concurrency import offload
 from ...sealed_index import BUDGET, Listed, Snapshot
+from ...sealed_index import nearest as candidates
 from ...sealing.config import check_k
 from ...storage.protocol import BUSY
 from ..cipher import plain_array
@@ -145,7 +146,7 @@ class _Search:
 
     def _by_index(self, shared: SharedIndex, state: Snapshot, attempt: int | None) -> _Ranking | None:
         """Rank what the index names. Returns None to try again; without an attempt, the state is a guess."""
-        guessed, attempt = attempt is None, attempt or 0
+        guessed, attempt, sealed = attempt is None, attempt or 0, shared.index.sealed
         gone = 0 if guessed else shared.head.gone
         filtered = self.statement.whereclause is not None or bool(self.statement._with_options)
         wanted = state.needs(self.k)
@@ -157,8 +158,10 @@ class _Search:
                 limit *= _MORE
         for _ in range(2):
             queries = self.query[None]
-            size = state.tail.count // 16
-            (rows,), _ = offload(size, state.nearest, queries, limit, allowed, shared.index.sealed.gpus)
+            if guessed:  # nothing is fetched
+                (rows,), _ = offload(state.tail.count // 16, state.nearest, queries, limit, allowed, sealed.gpus)
+            else:
+                state, (rows,), _ = candidates(shared.follower, sealed, state, queries, limit, allowed)
             ranking = self._ranked(rows, shared, state, guessed)
             if ranking is None:
                 return None

@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import OID
 
-from ...sealed_index import Index, Snapshot, index_of
+from ...sealed_index import Index, Snapshot, fetches, index_of
 from .companions import INCARNATION_NAME, Companions
 from .following import FIXED, HORIZON, SNAPSHOT, Follower, LastRead, Run, TableRecords, covers
 from .triggers import FOLLOWED_NAME, KINDS
@@ -208,10 +208,14 @@ class SharedIndex:
     def guess(self) -> Snapshot | None:
         """Return the state that was searched last, which is most likely the right one; None if it cannot be.
 
+        None also if parts of it must be fetched: that takes a follower.
+
         A search may use it at once, if it reads the head in the statement that ranks, and asks if that `confirms` it.
         """
         state = None if self._last is None else self._last.sealed.state
-        return None if state is None or state.dead != frozenset(self._kind.cipher.keyring().dead) else state
+        if state is None or state.dead != frozenset(self._kind.cipher.keyring().dead):
+            return None
+        return None if any(fetches(part) for part in state.parts) else state
 
     def confirms(self, state: Snapshot, head: Head) -> bool:
         """Say whether nothing was committed since the state that this session sees, and the index may answer."""
