@@ -5,6 +5,7 @@ import lie in `tests/kits`. A contract is a class of tests that every implementa
 `contract.py` or `contract/`.
 """
 
+import gc
 import os
 import signal
 
@@ -53,3 +54,9 @@ def all_told(monkeypatch):
 def pytest_collection_modifyitems(items):
     """Run slow tests first: what is left for the end is short, and no process waits long for another's last test."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+def pytest_collection_finish():
+    """Keep the collected tests, 540,000 objects, out of every later garbage collection: each took .7 s for them."""
+    gc.collect()
+    gc.freeze()

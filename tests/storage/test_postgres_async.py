@@ -51,7 +51,7 @@ class Ticker:
     async def __aenter__(self):
         # collecting what thousands of tests before left in this process took .2 s of the loop's thread
         gc.collect()
-        gc.freeze()
+        gc.freeze()  # for good: thawed, it would slow all later tests (tests/conftest.py)
         self.began, self.turns = time.perf_counter(), [time.thread_time()]
         self.task = asyncio.create_task(self.tick())
         return self
@@ -64,7 +64,6 @@ class Ticker:
     async def __aexit__(self, *error):
         self.task.cancel()
         self.took = time.perf_counter() - self.began
-        gc.unfreeze()
 
     def check(self):
         """The loop's own thread never computed for long at a stretch, and turns came often."""
