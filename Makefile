@@ -23,6 +23,8 @@ INSTALL_BESIDE = $(PY) -m pip --python $(BESIDE)/bin/python install --quiet -e '
 endif
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
+# Where it is set, each of the hundreds of processes that tests start would compile the package anew: .5 s or more.
+unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo test test-integrations integrations test-pg15 docs docker-up docker-down bench peers faces lint format revision coverage hooks lock clean
