@@ -18,6 +18,7 @@ from hypothesis import settings
 # Test files import kits and contracts. Rewritten, their asserts explain a failure as those of test files do.
 pytest.register_assert_rewrite("tests.kits", "tests.stores.contract", "tests.storage", "tests.indexes.contract")
 
+from encvec_store.keys.wrappers import passphrase  # noqa: E402
 from encvec_store.maintenance import notices  # noqa: E402
 from tests.kits.postgres import (  # noqa: E402
     pg_alone,  # noqa: F401
@@ -49,6 +50,13 @@ class _Everything(set[object]):
 def all_told(monkeypatch):
     """Say nothing that is said once a process: else a test's log would depend on the tests before it."""
     monkeypatch.setattr(notices, "_told", _Everything())
+
+
+@pytest.fixture(autouse=True)
+def cheap_passphrases(monkeypatch):
+    """Derive keys at the least cost there is, in this process. `keys/test_file.py` has the real one."""
+    monkeypatch.setattr(passphrase, "_ARGON2ID", {"name": "argon2id", "iterations": 1, "lanes": 1, "memory_kib": 8})
+    monkeypatch.setattr(passphrase, "_SCRYPT", {"name": "scrypt", "n": 2, "r": 1, "p": 1})
 
 
 def pytest_collection_modifyitems(items):

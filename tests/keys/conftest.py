@@ -1,15 +1,12 @@
-"""Key derivation at the least cost there is; and no passphrase of whoever runs the tests."""
+"""No passphrase of whoever runs the tests; a place for a keyset, and a clock."""
 
 import pytest
 
 from encvec_store.keys import lifetime
-from encvec_store.keys.wrappers import passphrase
 
 
 @pytest.fixture(autouse=True)
-def _cheap(monkeypatch):
-    monkeypatch.setattr(passphrase, "_ARGON2ID", {"name": "argon2id", "iterations": 1, "lanes": 1, "memory_kib": 8})
-    monkeypatch.setattr(passphrase, "_SCRYPT", {"name": "scrypt", "n": 2, "r": 1, "p": 1})
+def _no_passphrase(monkeypatch):
     monkeypatch.delenv("ENCVEC_PASSPHRASE", raising=False)
     monkeypatch.delenv("ENCVEC_PASSPHRASE_FILE", raising=False)
 
