@@ -49,7 +49,7 @@ FEWER = (40, 60, 80, 100)
 """Candidates at the same recall."""
 STORAGES = ("float32", "sq8")
 COUNTED = 200
-QUICK_QUERIES = 200
+QUICK_QUERIES = 40
 LABELS = {
     "plaintext": "plaintext FAISS",
     "encrypted": "first stage, encrypted",

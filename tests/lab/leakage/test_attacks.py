@@ -6,7 +6,7 @@ import pytest
 pytest.importorskip("scipy")
 
 from encvec_store.lab.leakage import ATTACKS, VIEWS, Case, Experiment, attack_arrays, run, subject, worst
-from encvec_store.lab.leakage.algebra import ball, haar, mutual, procrustes, unit
+from encvec_store.lab.leakage.algebra import ball, haar, mutual, procrustes, raised, unit
 from encvec_store.lab.leakage.attacks import BESIDE
 from encvec_store.lab.leakage.attacks.graphs import matchings
 from encvec_store.lab.leakage.attacks.independent import fastica, match
@@ -202,6 +202,13 @@ def test_densities_alone_match_components_that_are_independent():
     seen = VIEWS["whitened"](Case(stored, vectors[3000:], rng))
     located = ATTACKS["ak-ica"].run(seen, Case(stored, vectors[3000:], rng))
     assert hits(unit(located), unit(seen.frame(vectors[:3000])), np.arange(3000)).mean() > 0.1
+
+
+def test_powers_are_those_of_numpy():
+    values = np.random.default_rng(0).uniform(-1, 1, (20, 30)).astype(np.float32)
+    for power in range(1, 10):
+        assert raised(values, power).dtype == np.float32
+        assert np.allclose(raised(values, power), values.astype(np.float64) ** power, rtol=1e-5)
 
 
 def test_ball_is_uniform():

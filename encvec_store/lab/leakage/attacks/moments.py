@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 
 from ....data import Matrix
-from ..algebra import blocks, centred, closeness, eigen, float32, sample, unit
+from ..algebra import blocks, centred, closeness, eigen, float32, raised, sample, unit
 from ..views import Case, View
 from .icp import grow, polish
 
@@ -57,7 +57,7 @@ def _directions(points: Matrix, weigh: Callable[[Matrix], Matrix]) -> Matrix:
     order[0::2], order[1::2] = np.arange((count + 1) // 2), count - 1 - np.arange(count // 2)
     scores = away @ basis
     pull = (scores * weights[:, None]).mean(axis=0) / scores.std(axis=0)
-    third = (scores**3).mean(axis=0)
+    third = raised(scores, 3).mean(axis=0)
     signs = np.where(np.where(np.abs(pull) > _SURE, pull, third) < 0, -1, 1)
     return np.ascontiguousarray((basis * signs.astype(np.float32))[:, order])
 
@@ -76,6 +76,6 @@ def _crowded(points: Matrix, *, power: int, rng: np.random.Generator) -> Matrix:
     for rows in blocks(len(points)):
         cosines = points[rows] @ others.T
         cosines[cosines > 1 - 1e-5] = 0  # itself
-        found[rows] = (cosines**power).mean(axis=1)
+        found[rows] = raised(cosines, power).mean(axis=1)
     found = (found - found.mean()) / found.std()
     return float32(np.clip(found, -_CLIP, _CLIP))
