@@ -5,14 +5,17 @@ Usage: python -m benchmarks.watching [--n 4000] [--searches 10000] [--known 500]
 A server logs the rows that each search reads, under every dial. Texts are Banking77's, with 77 labels; searches are
 for texts of the same kind that are not stored, drawn again and again. The server learns topics of records and of
 queries from some known labels, finds topics without labels, finds pairs of neighbours, and names records with the very
-same texts, without known rows, with 50, and with the whole log also with 500. Luck is the same attack with the known
-labels shuffled, or on a log in which the same rows are read as often, but not together. `ceiling` is the true graph of
-ten neighbours in the place of a log: attacks must break it. Logs are cut to 100, 1,000 and 10,000 searches, with
---full 100,000.
+same texts, without known rows, with 50, and from 10,000 searches on also with 500. Luck is the same attack with the
+known labels shuffled, or on a log in which the same rows are read as often, but not together. `ceiling` is the true
+graph of ten neighbours in the place of a log: attacks must break it. Logs are cut to 100, 1,000 and 10,000 searches,
+with --full 100,000. Under `buckets` and `prefetched` a row is read at most once: after a thousand searches that read
+nothing, all texts are searched for in batches. As these read nothing either, the rest of the log is empty.
 
 `hits` remembers what it read: in so small a collection, all of it. In `hits, little memory` it remembers about a row in
 fifteen, as in a large collection. `lists on demand` are 10,003 texts whose codes lie in the store, with memory for
-about a block in nine; the server knows the topics of 500 queries and sees blocks only.
+about a block in nine. There the server sees blocks only, and knows the topics of 500 texts that it asks for itself,
+once each. The other searches are for 2,580 other texts, first each once, then drawn again and again: 30,000 at most,
+for each takes long.
 """
 
 from __future__ import annotations
@@ -36,7 +39,8 @@ from encvec_store.lab.leakage import watching as lab
 from encvec_store.lab.leakage.algebra import unit
 
 K, QUICK = 10, (600, 300, 100)
-FULL, LEAST = 100_000, 100
+FULL, LEAST, LONG = 100_000, 100, 10_000
+BY_BLOCKS, QUIET = 30_000, 1_000
 HITS = {"reads": "hits"}
 WATCHED = {"threat": "watching-server"}
 DIALS: dict[str, dict[str, Any]] = {
@@ -121,14 +125,24 @@ def filled(url: str, keys: Keyset, vectors: Matrix) -> tuple[dict[int, int], int
         return {int(row): place for place, row in enumerate(low_level.places(things, names))}, size
 
 
-def searched(things: Collection, queries: Matrix, show: Show, name: str) -> lab.ReadsSeen:
-    """Search, one by one, and log what the store is asked."""
+def searched(things: Collection, queries: Matrix, show: Show, name: str, once: bool = False) -> lab.ReadsSeen:
+    """Search, one by one, and log what the store is asked.
+
+    With `once` no row is read twice. After a thousand searches that read nothing the rest is tried in batches: a batch
+    that reads nothing shows that none of its searches would. The log is then shorter than the queries.
+    """
     things.search(queries[0], K)
     with lab.watched(things) as seen, show.stage(name, len(queries)) as done:
         for query in queries:
             things.search(query, K)
             seen.next()
             done(1)
+            if once and seen.quiet == QUIET:
+                for rest in np.array_split(np.unique(queries, axis=0), 10):
+                    things.search(rest, K)
+                seen.next()
+                if seen.quiet > QUIET:
+                    break
     return seen
 
 
@@ -146,33 +160,39 @@ def dials(texts: Texts, names: list[str], show: Show) -> Iterator[tuple[str, str
             room = memory.get(name, PLENTY)
             with connect(url, keyset=keys, maintenance="manual", index_memory=room, **how) as store:
                 things = store.collection("bench")
-                log = searched(things, texts.asked, show, name).rows(places)
-                yield name, things.stats()["server_sees"], log
+                once = DIALS[name] is WATCHED
+                log = searched(things, texts.asked, show, name, once).rows(places)
+                silent = [np.zeros(0, np.intp)] * (len(texts.asked) - len(log.reads))
+                yield name, things.stats()["server_sees"], lab.ReadLog([*log.reads, *silent], log.count)
 
 
-def by_blocks(show: Show, quick: bool) -> Row:
-    """Guess the topic of a query from the blocks that it reads of lists on demand."""
+def by_blocks(searches: int, quick: bool, show: Show) -> Iterator[Row]:
+    """Guess the topics of queries from the blocks that they read of lists on demand."""
     data = load("banking77")
     assert data.query_labels is not None
     rng = np.random.default_rng(3)
-    chosen = rng.permutation(len(data.queries))[: 300 if quick else None]
+    texts = rng.permutation(len(data.queries))[: 300 if quick else None]
+    known = np.arange(len(texts) // 6 if quick else MANY_ROWS)
+    others = texts[len(known) :]
+    chosen = np.concatenate([texts, rng.choice(others, max(0, searches - len(texts)))])
     asked, topics = unit(data.queries[chosen]), data.query_labels[chosen]
-    known = np.arange(len(asked) // 6 if quick else MANY_ROWS)
     with throwaway_keys() as keys, tempfile.TemporaryDirectory(prefix="encvec-bench-") as folder:
         url = f"faiss:{folder}/store?index=lists"
         _, index = filled(url, keys, data.vectors)
         with connect(url, keyset=keys, maintenance="manual", index_memory=index) as store:
             things = store.collection("bench")
-            log = searched(things, asked, show, LISTS).blocks()
+            whole = searched(things, asked, show, LISTS).blocks()
             about = things.stats()["sealed_index"]["blocks"]
     mixed = topics.copy()
     mixed[known] = rng.permutation(topics[known])
-    luck = lab.topics_by_queries(log, mixed, known)
-    return {
-        **{"what": LISTS, "n": len(data.vectors), "searches": len(asked), "known_queries": len(known)},
-        **{"blocks": log.count, "blocks_read": log.each, "about": about},
-        **{"query": lab.topics_by_queries(log, topics, known), "query_luck": luck},
-    }
+    for length in sorted({min(length, len(asked)) for length in (10 * LEAST, len(texts), LONG, len(asked))}):
+        log = whole.first(length)
+        yield {
+            **{"what": LISTS, "n": len(data.vectors), "searches": length, "known_queries": len(known)},
+            **{"blocks": log.count, "blocks_read": log.each, "about": about},
+            "query": lab.topics_by_queries(log, topics[:length], known),
+            "query_luck": lab.topics_by_queries(log, mixed[:length], known),
+        }
 
 
 def measured(n: int, searches: int, known: int, names: list[str], quick: bool, show: Show) -> Iterator[Row]:
@@ -181,13 +201,14 @@ def measured(n: int, searches: int, known: int, names: list[str], quick: bool, s
     if CEILING in names:
         log = lab.neighbour_log(texts.vectors, K)
         yield {"what": CEILING, "n": n, "searches": n, **texts.learned(log, texts.labels, known, True)}
-    lengths = [length for length in (LEAST, 10 * LEAST, 100 * LEAST, FULL) if length < searches] + [searches]
+    lengths = [length for length in (LEAST, 10 * LEAST, LONG, FULL) if length < searches] + [searches]
     for name, sees, log in dials(texts, [name for name in names if name in DIALS], show):
         for length in lengths:
-            found = texts.learned(log.first(length), texts.topics[:length], known, length == searches)
+            whole = length in (LONG, searches)
+            found = texts.learned(log.first(length), texts.topics[:length], known, whole)
             yield {"what": name, "n": n, "searches": length, **found, "sees": sees}
     if LISTS in names:
-        yield by_blocks(show, quick)
+        yield from by_blocks(min(searches, BY_BLOCKS), quick, show)
 
 
 def run(n: int, searches: int, known: int, names: list[str], quick: bool, show: Show) -> tuple[list[Row], list[Target]]:

@@ -22,6 +22,7 @@ _FIRST, _LEAST, _STEPS = 200, 20, 3
 _WALKS, _STAYS = 4, 0.5
 _ROUNDS, _SEEDS = 7, 500
 _GROWN = 2.0
+_DENSE = 0.05
 
 
 def embedded(graph: csr_array, dims: int) -> Matrix:
@@ -102,8 +103,7 @@ def _shapes(graph: csr_array) -> Matrix:
     """Describe each node by degree, weights and triangles, and by the means and deviations of these around it."""
     weights = graph / max(1e-12, float(graph.data.mean()))
     degrees = np.diff(graph.indptr)
-    triangles = np.asarray((weights @ weights).multiply(weights).sum(axis=1)).ravel()
-    found = np.stack([degrees, weights.sum(axis=1), weights.power(2).sum(axis=1), triangles], axis=1)
+    found = np.stack([degrees, weights.sum(axis=1), weights.power(2).sum(axis=1), _triangles(weights)], axis=1)
     found = np.log1p(found)
     walk = diags_array(1 / np.maximum(graph.sum(axis=1), 1e-12)) @ graph
     for _ in range(_STEPS):
@@ -111,3 +111,11 @@ def _shapes(graph: csr_array) -> Matrix:
         around = np.sqrt(np.maximum(walk @ np.square(found) - np.square(mean), 0))
         found = np.concatenate([found, mean, around], axis=1)
     return float32(found)
+
+
+def _triangles(weights: csr_array) -> Matrix:
+    """Return the weight of all triangles at each node (n,). Where most nodes are linked, dense matrices are faster."""
+    if weights.nnz < _DENSE * weights.shape[0] ** 2:
+        return np.asarray((weights @ weights).multiply(weights).sum(axis=1)).ravel()
+    whole = weights.toarray()
+    return np.einsum("ij,ij->i", whole @ whole, whole)

@@ -99,11 +99,14 @@ class ReadsSeen:
     """What a server was asked for, search by search."""
 
     def __init__(self) -> None:
+        self.quiet = 0
+        """How many of the latest searches, in a row, read nothing."""
         self._rows: list[list[Any]] = [[]]
         self._blocks: list[list[tuple[str, int]]] = [[]]
 
     def next(self) -> None:
         """Begin the next search."""
+        self.quiet = 0 if self._rows[-1] or self._blocks[-1] else self.quiet + 1
         self._rows.append([])
         self._blocks.append([])
 
@@ -211,11 +214,14 @@ def topics_by_queries(log: ReadLog, asked: Labels, known: Indices, near: int = 1
     lengths = np.sqrt(np.asarray(read.multiply(read).sum(axis=1)).ravel())
     read = diags_array(1 / np.maximum(lengths, 1e-12)) @ read
     others = np.setdiff1d(np.arange(len(log.reads)), known)
-    alike = np.asarray((read[others] @ read[known].T).todense())
-    top = np.argpartition(-alike, near - 1, axis=1)[:, :near]
-    votes = np.zeros((len(others), int(asked.max()) + 1))
-    np.add.at(votes, (np.arange(len(others))[:, None], asked[known][top]), np.take_along_axis(alike, top, axis=1))
-    return float((_best(votes) == asked[others]).mean())
+    theirs, right = csr_array(read[known].T), 0
+    for rows in blocks(len(others)):
+        alike = np.asarray((read[others[rows]] @ theirs).todense())
+        top = np.argpartition(-alike, near - 1, axis=1)[:, :near]
+        votes = np.zeros((len(alike), int(asked.max()) + 1))
+        np.add.at(votes, (np.arange(len(alike))[:, None], asked[known][top]), np.take_along_axis(alike, top, axis=1))
+        right += int((_best(votes) == asked[others[rows]]).sum())
+    return right / len(others)
 
 
 def topics(log: ReadLog, labels: Labels, rng: np.random.Generator) -> float:
