@@ -81,18 +81,21 @@ def of_collection(target: Collection, corpus: str | None, choices: dict[str, Any
 
 
 def sealed_beside(experiment: Experiment, out: Path | None) -> list[dict[str, Any]]:
-    """Return what a thief gets of the same records under the default scheme; of `out` where it is there."""
+    """Return what a thief, and a server that watches, get of the same records under the default; of `out` if there."""
     from ..lab.leakage.experiment import keep, kept
     from ..lab.leakage.sealed import copies, sealed_rows
+    from ..lab.leakage.watched import watched_rows, watchers
 
-    before = kept(out)
-    known = [row for row in before if row.get("copied") == experiment.name]
-    if copies(known)[0]:
-        return known
-    fresh = sealed_rows(experiment.victim[: max(experiment.sizes)], name=experiment.name)
+    known = [row for row in kept(out) if experiment.name in (row.get("copied"), row.get("watched"))]
+    fresh = []
+    vectors = experiment.victim[: max(experiment.sizes)]
+    if not copies(known)[0]:
+        fresh += sealed_rows(vectors, name=experiment.name)
+    if not watchers(known)[0]:
+        fresh += watched_rows(vectors, experiment.corpus, name=experiment.name)
     for row in fresh:
         keep(row, out)
-    return fresh
+    return known + fresh
 
 
 def sealed_copy(target: Collection) -> dict[str, Any]:

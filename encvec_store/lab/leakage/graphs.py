@@ -116,6 +116,6 @@ def _shapes(graph: csr_array) -> Matrix:
 def _triangles(weights: csr_array) -> Matrix:
     """Return the weight of all triangles at each node (n,). Where most nodes are linked, dense matrices are faster."""
     if weights.nnz < _DENSE * weights.shape[0] ** 2:
-        return np.asarray((weights @ weights).multiply(weights).sum(axis=1)).ravel()
+        return float32((weights @ weights).multiply(weights).sum(axis=1)).ravel()
     whole = weights.toarray()
-    return np.einsum("ij,ij->i", whole @ whole, whole)
+    return float32(np.einsum("ij,ij->i", whole @ whole, whole))

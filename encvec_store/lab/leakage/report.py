@@ -23,6 +23,7 @@ from .overview import overview
 from .reading import HELD, LEVELS, SchemeRow, TrialRow, held, percent, read, schemes, who
 from .sealed import copies
 from .theft import Telling
+from .watched import watchers
 from .words import LIMITS, READING
 
 __all__ = ["page", "write"]
@@ -43,11 +44,12 @@ def write(path: Path, rows: Iterable[Any], command: str = "", told: Sequence[Tel
 
 
 def page(rows: Iterable[Any], command: str = "", told: Sequence[Telling] = ()) -> str:
-    """Return the HTML page of rows: as `run`, `probe` and `sealed_rows` return them, or JSON lines.
+    """Return the HTML page of rows: as `run`, `probe`, `sealed_rows` and `watched_rows` return them, or JSON lines.
 
     With `told`, what was read in a copy of a store stands there too. Raises InputError where no row can be read.
     """
     copied, others = copies(rows)
+    watched, others = watchers(others)
     findings, others = part(others)
     trials, refused = read(others)
     if not trials and not findings and not copied:
@@ -57,7 +59,7 @@ def page(rows: Iterable[Any], command: str = "", told: Sequence[Telling] = ()) -
     axis = scale("records named", min((trial.chance for trial in trials), default=0.001))
     beside = leaks(findings)
     parts = [
-        overview(found, copied),
+        overview(found, copied, watched),
         _section("What a copy of the store tells", _told(told), "Read as a thief reads it, without a key."),
         _verdicts(found) if found else "",
         _section("What the thief held", _bars(shown, axis), "Worst attack without known pairs. Logarithmic: each "

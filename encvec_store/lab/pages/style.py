@@ -66,7 +66,7 @@ thead th{font-weight:600;text-align:right}thead th.text{font-weight:600;text-ali
 .thefts tbody th{font-weight:600}.thefts small{display:block;font-size:.82rem;font-weight:400;color:var(--dim)}
 .thefts b{color:var(--c)}.thefts span{color:var(--dim)}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:4px 16px}dt{color:var(--dim)}
-dd{margin:0;overflow-wrap:anywhere}code{font:.88em ui-monospace,monospace}
+dd{margin:0;overflow-wrap:anywhere}code{font:.88em ui-monospace,monospace}li code{white-space:nowrap}
 @media(max-width:640px){.thefts,.thefts tbody,.thefts tr,.thefts th,.thefts td{display:block;width:auto}
 .thefts thead{display:none}.thefts tr{border-bottom:1px solid var(--rule);padding:8px 0}
 .thefts th:first-child{width:auto}.thefts th,.thefts td{border:0;padding:3px 0}

@@ -3,6 +3,7 @@
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
@@ -10,11 +11,14 @@ pytest.importorskip("scipy")
 
 from encvec_store.cli.app import run as encvec
 from encvec_store.errors import InputError
+from encvec_store.lab.leakage import reference
 from encvec_store.lab.leakage.reading import HELD, percent, read, schemes
 from encvec_store.lab.leakage.report import page, write
+from encvec_store.lab.leakage.watched import Watched, watchers
 
 pytestmark = pytest.mark.leakage
 
+RESULTS = Path(__file__).parents[3] / "benchmarks" / "results"
 VOID = {"meta", "br"}
 DRAWN = {"polygon", "rect", "line", "path", "circle", "polyline"}  # written with a slash
 
@@ -91,6 +95,7 @@ def test_figures_are_the_rows():
     rows = everything()
     found = Page(page(rows))
     known = {r["identified"] for r in rows} | {r["chance"] for r in rows}
+    known |= {r.identified for r in reference.REFERENCE} | {r.neighbours for r in reference.WATCHED}
     assert set(found.values) <= known, "every figure is some row's (medians are of three keys here)"
     assert {0.7, 0.6, 0.0, 1.0} <= set(found.values)
     cells = re.findall(r"<tbody><tr>(.*?)</tr>", page([row(key=key, identified=0.1 * key) for key in range(3)]))
@@ -150,19 +155,64 @@ def test_the_first_screen_has_the_figures_of_rows_and_says_what_was_not_tried():
                 "The copy, and labels"):  # fmt: skip
         assert cell(text, who, "sealed") == NOTHING, who
     assert cell(text, "The copy, and the very same texts", "sealed") == "nothing beyond sizes, counts and order"
-    assert cell(text, "A copy of the store", "sap") == "measured: 0.2%"
+    for scheme in ("sketch", "sap"):
+        assert cell(text, "A copy of the store", scheme) == "which records are alike", "naming none says little"
     assert cell(text, "The copy, and other texts of the kind", "sap") == "broken: 61.3%"
-    assert cell(text, "The copy, and other texts of the kind", "sketch") == "measured: 0.1%"
+    assert cell(text, "The copy, and other texts of the kind", "sketch") == "not broken: 0.1%"
     assert cell(text, "The copy, and the very same texts", "sap") == "measured: 20.0%"
-    assert cell(text, "The copy, and the very same texts", "sketch") == "not tried here"
+    assert "elsewhere 97.6% of 8,000" in text, "a run that broke nothing is no proof"
+    assert cell(text, "The copy, and the very same texts", "sketch") == "broken elsewhere: 99.46%"
     assert cell(text, "The copy, and some known pairs", "sap") == "broken: 97.0%"
     assert cell(text, "The copy, and labels", "sketch") == "broken: 88.0%"
-    for scheme in ("sealed", "sketch", "sap"):
-        assert cell(text, "A server that watches searches", scheme) == "not tried here"
+    assert cell(text, "A server that watches searches", "sketch") == "broken elsewhere: 97.6%"
+    assert cell(text, "A server that watches searches", "sap") == "broken: 61.3%", "it has the copy"
     assert "Several copies over time" not in text, "it is shown where it was tried"
     found = Page(text)
     assert "Under sealed, a stolen copy of 1,000 stored records gives nothing" in found.text
     assert "sap is broken: up to 97.0% of 1,000 records are named." in found.text
+
+
+SEEN = Watched("texts", False, 1000, 500, 10.0, 0.4, 0.01, 0.002)
+
+
+def test_a_server_that_watches_is_shown_as_measured_or_as_measured_elsewhere():
+    hidden = SEEN.row() | {"hidden": True, "rows_read": 0, "neighbours": 0}
+    for rows, said in (
+        ([SEEN.row(), hidden], "40.0% of neighbours found by 500"),
+        ([COPY], "elsewhere 66.2% of neighbours found by 10,000"),
+    ):
+        text = page([COPY, *rows])
+        assert cell(text, "A server that watches searches", "sealed") == "which records are alike"
+        assert said in Page(text).text
+        assert 'With threat="watching-server" : nothing' in Page(text).text
+    assert "measures it on your vectors" in Page(page([COPY])).text
+    assert watchers([SEEN.row() | {"neighbours": 2}, SEEN.row()])[0] == [SEEN]
+
+
+def test_what_was_measured_elsewhere_is_what_the_results_files_have():
+    kept = {
+        name: [json.loads(line) for line in (RESULTS / f"{name}.jsonl").read_text().splitlines()]
+        for name in ("leakage", "properties", "stolen", "watching")
+    }
+    for trial in reference.REFERENCE:
+        same = {"subject": trial.subject, "attack": trial.attack, "adversary": trial.adversary, "pairs": trial.pairs,
+                "n": trial.n, "key": trial.key, "identified": trial.identified}  # fmt: skip
+        there = [r for r in kept["leakage"] if all(r.get(name) == value for name, value in same.items())]
+        there = [r for r in there if dict(trial.parameters).items() <= r["parameters"].items()]
+        fell = [r for r in kept["properties"] if r.get("what") == "banking77" and r["of_50"] == trial.identified]
+        assert there or (trial.subject == "sketch" and fell), same
+    for what, share in reference.IN_ORDER.items():
+        word = f"{what.split()[0]}, by order and sizes"
+        assert share == max(r["named"] for r in kept["stolen"] if r.get("what") == word)
+    for one in reference.WATCHED:
+        (found,) = (
+            r for r in kept["watching"]
+            if (r.get("what"), r.get("searches")) == ("prefetched" if one.hidden else "candidates", one.searches)
+        )  # fmt: skip
+        assert Watched.of(
+            found | {"watched": found["dataset"], "hidden": one.hidden, "records": found["n"],
+                     "neighbours": found["pairs"], "neighbours_luck": found["pairs_luck"]}
+        ) == one  # fmt: skip
 
 
 def test_nothing_is_said_of_sealed_that_no_copy_shows():
@@ -173,7 +223,7 @@ def test_nothing_is_said_of_sealed_that_no_copy_shows():
     assert cell(text, "The copy, and the very same texts", "sealed") == "measured: 28.0%"
     shown = page([COPY | {"plain": True}])
     assert "and what its plain and blind fields show" in Page(shown).text
-    assert "sketch and sap were not tried" in Page(shown).text
+    assert "sketch and sap were not tried on these records. Elsewhere they are broken" in Page(shown).text
     text = Page(page([json.dumps(COPY), json.dumps(COPY | {"records": -1}), row(corpus=HOSTILE)])).text
     assert "1; 1 lines were no rows" in text
 

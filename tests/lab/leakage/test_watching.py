@@ -7,7 +7,7 @@ pytest.importorskip("scipy")
 
 import encvec_store as ev
 from encvec_store import low_level
-from encvec_store.lab.leakage import graphs, watching
+from encvec_store.lab.leakage import graphs, watched, watching
 from encvec_store.lab.leakage.data import text_like
 
 pytestmark = pytest.mark.leakage
@@ -99,5 +99,21 @@ def test_blocks_are_logged_too():
     for parts in ([0, 3], [3], []):
         seen.note("blob_parts", ("codes", parts))
         seen.next()
+    assert seen.quiet == 1, "the last search read nothing"
     log = seen.blocks()
     assert (log.count, [one.tolist() for one in log.reads]) == (2, [[0, 1], [1], []])
+
+
+def test_rows_of_a_server_that_watches_say_what_the_default_shows_and_what_the_threat_hides():
+    shown, hidden = map(watched.Watched.of, watched.watched_rows(VECTORS, ASKED, name="docs", searches=200))
+    assert (shown.records, shown.searches, hidden.searches) == (N, 200, 200)
+    assert shown.neighbours > 0.1 > 0.05 > shown.neighbours_luck
+    assert shown.rows_read >= K
+    assert hidden.hidden
+    assert hidden.rows_read == hidden.neighbours == hidden.named == 0
+
+
+def test_triangles_are_the_same_in_sparse_and_in_dense_graphs(monkeypatch):
+    sparse = graphs._triangles(OWN.graph)
+    monkeypatch.setattr(graphs, "_DENSE", 0)
+    np.testing.assert_allclose(graphs._triangles(OWN.graph), sparse, rtol=1e-5)
