@@ -7,14 +7,16 @@ for texts of the same kind that are not stored, drawn again and again. The serve
 queries from some known labels, finds topics without labels, finds pairs of neighbours, and names records with the very
 same texts, without known rows, with 50, and from 10,000 searches on also with 500. Luck is the same attack with the
 known labels shuffled, or on a log in which the same rows are read as often, but not together. `ceiling` is the true
-graph of ten neighbours in the place of a log: attacks must break it. Logs are cut to 100, 1,000 and 10,000 searches,
-with --full 100,000. Under `buckets` and `prefetched` a row is read at most once: after a thousand searches that read
-nothing, all texts are searched for in batches. As these read nothing either, the rest of the log is empty.
+graph of ten neighbours in the place of a log: attacks must break it. Logs are cut to 100, 1,000 and 10,000 searches;
+with --full there are 100,000, and only the whole log is attacked: the results file is both runs', one after the other,
+those with --full one dial at a time. Under `buckets` and `prefetched` a row is read at most once: after a thousand
+searches that read nothing, all texts are searched for in batches. As these read nothing either, the rest of the log is
+empty.
 
 `hits` remembers what it read: in so small a collection, all of it. In `hits, little memory` it remembers about a row in
 fifteen, as in a large collection. `lists on demand` are 10,003 texts whose codes lie in the store, with memory for
 about a block in nine. There the server sees blocks only, and knows the topics of 500 texts that it asks for itself,
-once each. The other searches are for 2,580 other texts, first each once, then drawn again and again: 30,000 at most,
+once each. The other searches are for 2,580 other texts, first each once, then drawn again and again: 10,000 at most,
 for each takes long.
 """
 
@@ -40,7 +42,7 @@ from encvec_store.lab.leakage.algebra import unit
 
 K, QUICK = 10, (600, 300, 100)
 FULL, LEAST, LONG = 100_000, 100, 10_000
-BY_BLOCKS, QUIET = 30_000, 1_000
+BY_BLOCKS, QUIET = 10_000, 1_000
 HITS = {"reads": "hits"}
 WATCHED = {"threat": "watching-server"}
 DIALS: dict[str, dict[str, Any]] = {
@@ -185,7 +187,7 @@ def by_blocks(searches: int, quick: bool, show: Show) -> Iterator[Row]:
             about = things.stats()["sealed_index"]["blocks"]
     mixed = topics.copy()
     mixed[known] = rng.permutation(topics[known])
-    for length in sorted({min(length, len(asked)) for length in (10 * LEAST, len(texts), LONG, len(asked))}):
+    for length in sorted({min(length, len(asked)) for length in (10 * LEAST, len(texts), LONG)}):
         log = whole.first(length)
         yield {
             **{"what": LISTS, "n": len(data.vectors), "searches": length, "known_queries": len(known)},
@@ -201,7 +203,8 @@ def measured(n: int, searches: int, known: int, names: list[str], quick: bool, s
     if CEILING in names:
         log = lab.neighbour_log(texts.vectors, K)
         yield {"what": CEILING, "n": n, "searches": n, **texts.learned(log, texts.labels, known, True)}
-    lengths = [length for length in (LEAST, 10 * LEAST, LONG, FULL) if length < searches] + [searches]
+    shorter = () if searches == FULL else (LEAST, 10 * LEAST, LONG)
+    lengths = [length for length in shorter if length < searches] + [searches]
     for name, sees, log in dials(texts, [name for name in names if name in DIALS], show):
         for length in lengths:
             whole = length in (LONG, searches)
