@@ -13,6 +13,7 @@ from statistics import median
 from typing import Any
 
 from ...errors import InputError
+from ...sealing import DEFAULT_SCHEME
 from ..pages import shell
 from ..pages.charts import Axis, Line, Point, bar, plot, scale
 from ..pages.tables import framed
@@ -131,7 +132,8 @@ def _told(lines: Sequence[Telling]) -> str:
         f'<td class="text">{escape(line.tells)}</td></tr>'
         for line in lines
     ]
-    return framed(("collection", "what", "how much", "what it tells"), rows, {0, 1, 3})
+    shown = framed(("collection", "what", "how much", "what it tells"), rows, {0, 1, 3})
+    return f'<div class="told">{shown}</div>' if shown else ""
 
 
 def _verdict(number: int, scheme: SchemeRow) -> str:
@@ -243,7 +245,7 @@ def _gaps(found: Sequence[SchemeRow]) -> str:
         said.append(f"These controls should have broken and did not: {', '.join(standing)}. Where they stand, what was "
                     "tried was too weak to say anything of others.")  # fmt: skip
     for scheme in found:
-        if scheme.verdict == "chance":
+        if scheme.verdict == "chance" and scheme.trials[0].subject != DEFAULT_SCHEME:  # of it nothing can be attacked
             tried = {trial.adversary for trial in scheme.alone}
             left = [words for name, words in HELD.items() if name not in tried]
             said.append(
@@ -261,9 +263,8 @@ def _where(scheme: SchemeRow) -> str:
 def _origin(trials: Sequence[TrialRow | Finding], refused: int, command: str) -> str:
     versions = sorted({f"{name} {number}" for trial in trials for name, number in trial.versions.items()})
     keys = sorted({trial.key for trial in trials})
-    seeds = (
-        f"keys {keys[0]} to {keys[-1]}: a key's number seeds the key, the records drawn and the noise" if keys else ""
-    )
+    numbers = f"keys {keys[0]} to {keys[-1]}" if len(keys) > 1 else f"key {keys[0]}" if keys else ""
+    seeds = f"{numbers}: a key's number seeds the key, the records drawn and the noise" if keys else ""
     facts = [
         ("Command", f"<code>{escape(command)}</code>" if command else "not told"),
         ("Data", escape(", ".join(sorted({trial.corpus for trial in trials})))),

@@ -67,7 +67,11 @@ thead th{font-weight:600;text-align:right}thead th.text{font-weight:600;text-ali
 .thefts b{color:var(--c)}.thefts span{color:var(--dim)}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:4px 16px}dt{color:var(--dim)}
 dd{margin:0;overflow-wrap:anywhere}code{font:.88em ui-monospace,monospace}li code{white-space:nowrap}
-@media(max-width:640px){.thefts,.thefts tbody,.thefts tr,.thefts th,.thefts td{display:block;width:auto}
+@media(max-width:1000px){tbody th,td.text{min-width:8em}}
+@media(max-width:640px){.told table,.told tbody,.told tr,.told th,.told td{display:block;white-space:normal}
+.told thead{display:none}.told tr{border-bottom:1px solid var(--rule);padding:6px 0}
+.told th,.told td{border:0;padding:1px 0;text-align:left}.told th{color:var(--dim)}.told td:nth-child(2){font-weight:600}
+.thefts,.thefts tbody,.thefts tr,.thefts th,.thefts td{display:block;width:auto}
 .thefts thead{display:none}.thefts tr{border-bottom:1px solid var(--rule);padding:8px 0}
 .thefts th:first-child{width:auto}.thefts th,.thefts td{border:0;padding:3px 0}
 .thefts td::before{content:attr(data-of) ": ";color:var(--dim)}.thefts td small{display:inline;margin-left:.4em}
