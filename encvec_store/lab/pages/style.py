@@ -70,7 +70,8 @@ dd{margin:0;overflow-wrap:anywhere}code{font:.88em ui-monospace,monospace}li cod
 @media(max-width:1000px){tbody th,td.text{min-width:8em}}
 @media(max-width:640px){.told table,.told tbody,.told tr,.told th,.told td{display:block;white-space:normal}
 .told thead{display:none}.told tr{border-bottom:1px solid var(--rule);padding:6px 0}
-.told th,.told td{border:0;padding:1px 0;text-align:left}.told th{color:var(--dim)}.told td:nth-child(2){font-weight:600}
+.told th,.told td{border:0;padding:1px 0;text-align:left}.told td:nth-child(2){font-weight:600}
+.told th{color:var(--dim)}
 .thefts,.thefts tbody,.thefts tr,.thefts th,.thefts td{display:block;width:auto}
 .thefts thead{display:none}.thefts tr{border-bottom:1px solid var(--rule);padding:8px 0}
 .thefts th:first-child{width:auto}.thefts th,.thefts td{border:0;padding:3px 0}
