@@ -33,8 +33,8 @@ REFERENCE, _ = read(
 """Trials on the ranked schemes at the noise of a collection's default."""
 
 WATCHED = [
-    Watched("banking77", False, 4000, 10_000, 10.0, 0.6621789634471245, 0.0030549536428546055, 0.0085),
-    Watched("banking77", True, 4000, 10_000, 0.0, 0.0, 0.0, 0.0),
+    Watched("banking77", False, 4000, 100_000, 10.0, 0.6911655003374658, 0.003481226244183155, 0.00725),
+    Watched("banking77", True, 4000, 100_000, 0.0, 0.0, 0.0, 0.0),
 ]
 """The servers that watch `sealed`."""
 
