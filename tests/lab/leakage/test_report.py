@@ -169,7 +169,7 @@ def test_the_first_screen_has_the_figures_of_rows_and_says_what_was_not_tried():
     assert "Several copies over time" not in text, "it is shown where it was tried"
     found = Page(text)
     assert "Under sealed, a stolen copy of 1,000 stored records gives nothing" in found.text
-    assert "sap is broken: up to 97.0% of 1,000 records are named." in found.text
+    assert "sketch and sap are broken: up to 97.0% of 1,000 records are named." in found.text
 
 
 SEEN = Watched("texts", False, 1000, 500, 10.0, 0.4, 0.01, 0.002)
