@@ -16,7 +16,7 @@ empty.
 `hits` remembers what it read: in so small a collection, all of it. In `hits, little memory` it remembers about a row in
 fifteen, as in a large collection. `lists on demand` are 10,003 texts whose codes lie in the store, with memory for
 about a block in nine. There the server sees blocks only, and knows the topics of 500 texts that it asks for itself,
-once each. The other searches are for 2,580 other texts, first each once, then drawn again and again: 10,000 at most,
+once each. The other searches are for 2,580 other texts, first each once, then drawn again and again: 30,000 at most,
 for each takes long.
 """
 
@@ -42,7 +42,7 @@ from encvec_store.lab.leakage.algebra import unit
 
 K, QUICK = 10, (600, 300, 100)
 FULL, LEAST, LONG = 100_000, 100, 10_000
-BY_BLOCKS, QUIET = 10_000, 1_000
+BY_BLOCKS, QUIET = 30_000, 1_000
 HITS = {"reads": "hits"}
 WATCHED = {"threat": "watching-server"}
 DIALS: dict[str, dict[str, Any]] = {
@@ -187,7 +187,7 @@ def by_blocks(searches: int, quick: bool, show: Show) -> Iterator[Row]:
             about = things.stats()["sealed_index"]["blocks"]
     mixed = topics.copy()
     mixed[known] = rng.permutation(topics[known])
-    for length in sorted({min(length, len(asked)) for length in (10 * LEAST, len(texts), LONG)}):
+    for length in sorted({min(length, len(asked)) for length in (10 * LEAST, len(texts), BY_BLOCKS)}):
         log = whole.first(length)
         yield {
             **{"what": LISTS, "n": len(data.vectors), "searches": length, "known_queries": len(known)},
