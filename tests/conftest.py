@@ -11,6 +11,8 @@ import signal
 
 # Before numpy: BLAS threads of several tests and processes on few cores wait for each other more than they work.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# Before FAISS: its threads spin while they wait, which doubles the time of what uses it where all cores have tests.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import pytest
 from hypothesis import settings
