@@ -30,6 +30,7 @@ from tests.kits.postgres import (  # noqa: E402
     pg_plain,  # noqa: F401
     pg_server,  # noqa: F401
     pg_shared,  # noqa: F401
+    pg_spare,  # noqa: F401
     pg_template,  # noqa: F401
 )
 

@@ -1,7 +1,7 @@
-"""Fixtures for tests on a real PostgreSQL: one server a run, a fresh database with pgvector for each test.
+"""Fixtures for tests on a real PostgreSQL: one server a run, a database of its own with pgvector for each test.
 
-`pg_place` is a fresh schema in a database that the tests of a process share. It takes a third of the time of `pg_dsn`,
-a fresh database: use it wherever a test needs no database of its own.
+`pg_dsn` is a database with nothing in it but pgvector. Making one takes .1 s or more, so one that a test has left as it
+was, apart from schemas, is used again. `pg_place` is a fresh schema in a database that the tests of a process share.
 
 The server is the one that ENCVEC_TEST_DSN names (its role must be able to create databases and the extension), else
 one of our own, from the wheel or from what is installed here. Where there is none the tests fail; they are never
@@ -109,11 +109,71 @@ def copied(server: Server, template: str) -> Iterator[str]:
         server.drop(name)
 
 
+_CUT_OFF = (
+    "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+)
+_STATE = """
+    SELECT (SELECT array_agg(format('%s %s %s', extname, extversion, extnamespace) ORDER BY extname) FROM pg_extension),
+        (SELECT array_agg(format('%s %s %s', nspname, nspowner, nspacl) ORDER BY nspname)
+            FROM pg_namespace WHERE nspname !~ '^pg_(toast_)?temp'),
+        (SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace),
+        (SELECT count(*) FROM pg_type WHERE typnamespace = 'public'::regnamespace),
+        (SELECT count(*) FROM pg_proc WHERE pronamespace = 'public'::regnamespace),
+        (SELECT count(*) FROM pg_publication), (SELECT count(*) FROM pg_event_trigger),
+        (SELECT count(*) FROM pg_foreign_server), (SELECT count(*) FROM pg_largeobject_metadata),
+        (SELECT count(*) FROM pg_default_acl),
+        (SELECT count(*) FROM pg_db_role_setting JOIN pg_database AS d ON setdatabase = d.oid
+            WHERE datname = current_database()),
+        (SELECT count(*) FROM pg_replication_slots WHERE database = current_database()),
+        (SELECT format('%s %s %s', coalesce(datacl, acldefault('d', datdba)), datallowconn, datconnlimit)
+            FROM pg_database WHERE datname = current_database())
+"""
+"""All in a database that tests change, but for the content of schemas other than `public`."""
+
+
+def state_of(dsn: str) -> tuple[object, ...] | None:
+    """Return what there is in a database."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        return connection.execute(_STATE).fetchone()
+
+
+def emptied(dsn: str, state: tuple[object, ...] | None) -> bool:
+    """Drop all schemas but `public`, and return True if the database is in this state then."""
+    try:
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            connection.execute(_CUT_OFF)
+            made = "SELECT nspname FROM pg_namespace WHERE nspname !~ '^(pg_|public$|information_schema$)'"
+            for (schema,) in connection.execute(made).fetchall():
+                connection.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(schema)))
+        return state_of(dsn) == state
+    except psycopg.Error:  # whatever the test did to the server
+        return False
+
+
+@pytest.fixture(scope="session")
+def pg_spare(pg_server: Server) -> Iterator[list[str]]:
+    """Names of databases that are as new, for the next tests."""
+    spare: list[str] = []
+    yield spare
+    for name in spare:
+        pg_server.drop(name)
+
+
 @pytest.fixture
-def pg_dsn(pg_server: Server, pg_template: str) -> Iterator[str]:
-    """The DSN of a fresh database with pgvector; it is dropped after the test."""
-    with copied(pg_server, pg_template) as dsn:
-        yield dsn
+def pg_dsn(pg_server: Server, pg_template: str, pg_spare: list[str]) -> Iterator[str]:
+    """The DSN of a database with nothing but pgvector. After the test it is emptied, or dropped if it is another."""
+    if not pg_spare:
+        pg_spare.append(f"encvec_test_{secrets.token_hex(6)}")
+        pg_server.execute("CREATE DATABASE {} TEMPLATE {}", pg_spare[-1], pg_template)
+    name = pg_spare.pop()
+    dsn = pg_server.dsn(name)
+    state = state_of(dsn)
+    yield dsn
+    if emptied(dsn, state):
+        pg_spare.append(name)
+    else:
+        pg_server.drop(name)
 
 
 @pytest.fixture(scope="session")
@@ -129,10 +189,7 @@ def pg_place(pg_shared: str) -> Iterator[Place]:
     place = Place(pg_shared, f"test_{secrets.token_hex(6)}")
     yield place
     with psycopg.connect(pg_shared, autocommit=True) as connection:
-        connection.execute(
-            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
-        )
+        connection.execute(_CUT_OFF)
         made = "SELECT nspname FROM pg_namespace WHERE starts_with(nspname, %s)"
         for (schema,) in connection.execute(made, [place.schema]).fetchall():
             connection.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(schema)))
