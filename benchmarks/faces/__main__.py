@@ -1,6 +1,6 @@
 """The face experiment: `make faces`, or `python -m benchmarks.faces`.
 
-    make faces                                  Olivetti, 20 people, 400 iterations: under 20 minutes on 2 idle cores
+    make faces                                  Olivetti, 20 people, 400 iterations
     ENCVEC_LFW=DIR make faces ARGS=--full       LFW, 20 people, 400 and 2,000 iterations; writes results.json here
     make faces ARGS="--iterations 100"          less
 

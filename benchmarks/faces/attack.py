@@ -15,6 +15,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +23,7 @@ import numpy.typing as npt
 from .generator import Eigenfaces
 from .models import Differentiable, Matrix, Model, unit
 
-__all__ = ["Pool", "Trace", "climb", "pregenerate", "search"]
+__all__ = ["Pool", "Trace", "climb", "pregenerate", "saved", "search"]
 
 Progress = Callable[[int], None]
 _KEEP = 50
@@ -63,21 +64,17 @@ class Trace:
 
     def save(self, path: Path) -> None:
         """Save the state, completely or not at all."""
-        scratch = path.with_suffix(".tmp")
         arrays = {f"extra_{name}": value for name, value in self.extra.items()}
         arrays |= {f"frame_{at}": value for at, value in self.frames.items()}
-        with scratch.open("wb") as file:
-            np.savez(
-                file,
-                allow_pickle=False,
-                latents=self.latents,
-                scores=self.scores,
-                iteration=self.iteration,
-                curve=np.array(self.curve, np.float64).reshape(-1, 2),
-                random=np.array(self.random),
-                **arrays,
-            )
-        scratch.replace(path)
+        saved(
+            path,
+            latents=self.latents,
+            scores=self.scores,
+            iteration=np.array(self.iteration),
+            curve=np.array(self.curve, np.float64).reshape(-1, 2),
+            random=np.array(self.random),
+            **arrays,
+        )
 
     @classmethod
     def load(cls, path: Path) -> Trace:
@@ -92,6 +89,14 @@ class Trace:
                 {name[6:]: kept[name] for name in kept.files if name.startswith("extra_")},
                 str(kept["random"]),
             )
+
+
+def saved(path: Path, **arrays: npt.NDArray[Any]) -> None:
+    """Save arrays in an .npz file, completely or not at all."""
+    scratch = path.with_suffix(".tmp")
+    with scratch.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+    scratch.replace(path)
 
 
 def pregenerate(

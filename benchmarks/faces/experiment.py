@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -20,14 +20,14 @@ import numpy as np
 from encvec_store.lab.leakage.sealed import sealed_rows
 
 from . import attack
-from .attack import Trace
+from .attack import Trace, saved
 from .generator import Eigenfaces
 from .inversion import Inverter
 from .measures import Judge, Verdict, by_chance, threshold
 from .models import Differentiable, Images, Matrix, Model
 from .photographs import Photographs
 from .setting import Bar, Settings, Split, Vectors, embedded, open_folder, split
-from .subjects import PAIRS, Stolen, aligned, as_it_is, normalised, stolen, under_a_wrong_key
+from .subjects import PAIRS, SKETCH, Stolen, aligned, as_it_is, normalised, stolen, under_a_wrong_key
 
 __all__ = ["FRAMES", "Experiment", "Peer"]
 
@@ -125,48 +125,65 @@ class Experiment:
             with np.load(arrays, allow_pickle=False) as kept:
                 return dict(kept), json.loads(facts.read_text(encoding="utf-8"))
         targets, about = self._steal()
+        saved(arrays, **targets)
         facts.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-        np.savez(arrays, allow_pickle=False, **targets)
         return targets, about
 
     def _steal(self) -> tuple[dict[str, Matrix], dict[str, Any]]:
         vectors, places = self.vectors, self.vectors.places
         own, dim = vectors.own, vectors.stored.shape[1]
-        sap = {"name": "sap", "beta": self.settings.sap_beta}
+        schemes: dict[str, Mapping[str, Any]] = {
+            "encrypted": SKETCH,
+            "sap": {"name": "sap", "beta": self.settings.sap_beta},
+        }
         targets = {"plaintext": vectors.stored[places]}
         about: dict[str, Any] = {"stored": len(vectors.stored), "further_views": vectors.views}
         copied, _ = sealed_rows(vectors.stored, name="photographs")
         about["sealed"] = {"name": "sealed", "records": copied["records"], "index_vectors": copied["index_vectors"]}
-        with self.bar("stealing, and aligning without the key", len(PAIRS) + 3 + len(self.peers)) as advance:
-            loot = stolen(vectors.stored)
-            taken = loot.ciphertexts[places]
-            targets["encrypted"] = as_it_is(taken, dim)
-            targets["encrypted_normalised"] = normalised(loot, places, own)
-            targets["wrong_key"] = under_a_wrong_key(taken, loot.scheme, own)
-            about["encrypted"] = {name: loot.scheme.get(name) for name in ("name", "k", "beta", "gamma")}
-            advance(1)
-            shuffled = stolen(vectors.stored, sap)
-            targets["sap"] = as_it_is(shuffled.ciphertexts[places], dim)
-            targets["sap_wrong_key"] = under_a_wrong_key(shuffled.ciphertexts[places], sap, own)
-            about["sap"] = sap
-            advance(1)
-            for pairs in PAIRS:
-                self._align(f"aligned_{pairs}", loot, pairs, targets, about)
+        with self.bar("stealing, and aligning without the key", 2 * (len(PAIRS) + 1) + len(self.peers)) as advance:
+            for name, scheme in schemes.items():
+                loot, before = (
+                    self._stolen(name, partial(stolen, vectors.stored, scheme)),
+                    "" if scheme is SKETCH else f"{name}_",
+                )
+                taken = loot.ciphertexts[places]
+                targets[name] = as_it_is(taken, dim)
+                targets[f"{name}_normalised"] = normalised(loot, places, own)
+                targets[f"{before}wrong_key"] = under_a_wrong_key(taken, loot.scheme, own)
+                targets[f"{before}mapper"] = under_a_wrong_key(taken, loot.scheme, own, trained=True)
+                about[name] = {part: loot.scheme.get(part) for part in ("name", "k", "beta", "gamma")}
                 advance(1)
-            self._align("sap_aligned_0", shuffled, 0, targets, about)
-            advance(1)
+                for pairs in PAIRS:
+                    self._align(f"{before}aligned_{pairs}", loot, pairs, targets, about)
+                    advance(1)
             for name, peer in self.peers.items():
-                parameters, ciphertexts = peer(vectors.stored)
-                targets[name] = as_it_is(ciphertexts[places], dim)
-                about[name] = parameters
-                self._align(f"{name}_aligned_0", Stolen(parameters, ciphertexts), 0, targets, about)
+                loot = self._stolen(name, lambda peer=peer: Stolen(*peer(vectors.stored)))  # type: ignore[misc]
+                targets[name] = as_it_is(loot.ciphertexts[places], dim)
+                about[name] = loot.scheme
+                self._align(f"{name}_aligned_0", loot, 0, targets, about)
                 advance(1)
         return targets, about
 
     def _align(self, name: str, loot: Stolen, pairs: int, targets: dict[str, Matrix], about: dict[str, Any]) -> None:
-        vectors, seed = self.vectors, self.settings.seed
-        best = aligned(loot, vectors.stored, vectors.places, vectors.own, pairs, seed=seed, attacks=self.lab)
-        targets[name], about[name] = best.targets, best.facts()
+        vectors, seed, path = self.vectors, self.settings.seed, self.folder / f"{name}.npz"
+        if not path.exists():
+            best = aligned(loot, vectors.stored, vectors.places, vectors.own, pairs, seed=seed, attacks=self.lab)
+            made = {name: best.targets}
+            if pairs == max(PAIRS):
+                made[name.replace("aligned", "mapped")] = best.trained()
+            saved(path, facts=np.array(json.dumps(best.facts())), **made)
+        with np.load(path, allow_pickle=False) as kept:
+            about[name] = json.loads(str(kept["facts"]))
+            targets |= {made: kept[made] for made in kept.files if made != "facts"}
+
+    def _stolen(self, name: str, steal: Callable[[], Stolen]) -> Stolen:
+        """Steal what a store holds, once: a stopped run continues under the same key."""
+        path = self.folder / f"stolen-{name}.npz"
+        if not path.exists():
+            loot = steal()
+            saved(path, ciphertexts=loot.ciphertexts, scheme=np.array(json.dumps(dict(loot.scheme))))
+        with np.load(path, allow_pickle=False) as kept:
+            return Stolen(json.loads(str(kept["scheme"])), kept["ciphertexts"])
 
     # -------------------------------------------------------------------------------------- attacks
 

@@ -54,9 +54,14 @@ class Judge:
     """Of all other photographs of each: p arrays (m, d)."""
 
     @property
+    def between(self) -> npt.NDArray[np.float32]:
+        """Cosines (p,) of the two real photographs of each person."""
+        return self._alike(self.stolen, self.other)
+
+    @property
     def genuine(self) -> float:
         """Share of the people whose two real photographs it accepts as one person: the ceiling for reconstructions."""
-        return float((self._alike(self.stolen, self.other) > self.threshold).mean())
+        return float((self.between > self.threshold).mean())
 
     @staticmethod
     def _alike(a: Matrix, b: Matrix) -> npt.NDArray[np.float32]:

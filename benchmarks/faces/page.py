@@ -11,23 +11,30 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from .models import Images
-from .pictures import inline
+from .pictures import Face, inline
 from .style import CSS, LIMITS, METHOD, RESPECT
 
-__all__ = ["Face", "Gallery", "page", "percent"]
+__all__ = ["Gallery", "page", "percent"]
 
 NAMES = {
     "plaintext": ("Plaintext embeddings", "as most databases hold them"),
     "encrypted": ("Encrypted, sketch", "index vectors as they are"),
     "encrypted_normalised": ("Encrypted, normalised", "brought back to the range of embeddings"),
     "wrong_key": ("Encrypted, a wrong key", "decrypted with a key of the thief's own"),
+    "mapper": ("Encrypted, a trained mapper", "trained under a key of the thief's own"),
     "aligned_0": ("Encrypted, aligned", "best attack of the lab, no known pairs"),
     "aligned_10": ("Encrypted, 10 known pairs", "best attack of the lab"),
+    "aligned_20": ("Encrypted, 20 known pairs", "best attack of the lab"),
+    "mapped_20": ("Encrypted, 20 known pairs", "and a trained mapper"),
     "aligned_50": ("Encrypted, 50 known pairs", "best attack of the lab"),
     "sap": ("Scheme sap", "index vectors as they are"),
+    "sap_normalised": ("Scheme sap, normalised", "brought back to the range of embeddings"),
     "sap_wrong_key": ("Scheme sap, a wrong key", "decrypted with a key of the thief's own"),
+    "sap_mapper": ("Scheme sap, a trained mapper", "trained under a key of the thief's own"),
     "sap_aligned_0": ("Scheme sap, aligned", "no known pairs"),
+    "sap_aligned_10": ("Scheme sap, 10 known pairs", "best attack of the lab"),
+    "sap_aligned_20": ("Scheme sap, 20 known pairs", "best attack of the lab"),
+    "sap_mapped_20": ("Scheme sap, 20 known pairs", "and a trained mapper"),
     "ironcore": ("ironcore-alloy", "its ciphertexts as they are"),
     "ironcore_aligned_0": ("ironcore-alloy, aligned", "no known pairs"),
 }
@@ -44,6 +51,7 @@ TASKS = {
     "anomaly": "Anomalies",
 }
 FIGURES = {
+    "same_lists": "the five nearest, as in plaintext",
     "rank_1": "right person first",
     "rank_5": "right person among five",
     "tar_at_far_1e-2": "accepted at 1% false accepts",
@@ -56,15 +64,6 @@ FIGURES = {
     "stranger_auc": "strangers told apart, AUC",
     "misnamed_auc": "wrong names found, AUC",
 }
-
-
-@dataclass(frozen=True, eq=False)
-class Face:
-    """A picture, and what the attacked model's verifier says of it, or None."""
-
-    image: Images
-    accepted: bool | None = None
-    cosine: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,10 +126,10 @@ def _lead(results: Mapping[str, Any]) -> str:
     shares, n = results["accepted_at_far_1e-3"], results["people"]
     plain, ours = round(n * shares["plaintext"]), round(n * shares["encrypted_normalised"])
     sealed = results["subjects"].get("sealed")
-    begun = ""
+    begun = _known(results)
     if sealed:
-        begun = (
-            f"<p>That is the scheme sketch. Under sealed, the default, the stolen files of the same "
+        begun += (
+            f"<p>These are the schemes sketch and sap. Under sealed, the default, the stolen files of the same "
             f'{sealed["records"]:,} embeddings hold <b class="good">{sealed["index_vectors"]:,} index vectors</b>: '
             "the attack has nothing to begin with, so there is no picture to show.</p>"
         )
@@ -142,9 +141,24 @@ def _lead(results: Mapping[str, Any]) -> str:
     )
 
 
+def _known(results: Mapping[str, Any]) -> str:
+    """Say what known pairs give the thief, where it was measured."""
+    way, judge, n = f"search@{results['iterations']}", results["model"]["name"], results["people"]
+    rows = {name: results["details"].get(name, {}).get(way) for name in ("aligned_20", "sap_aligned_20")}
+    told = [f"{round(n * row[judge]['accepted'])} of {n}" for row in rows.values() if row]
+    if len(told) < len(rows):
+        return ""
+    return (
+        "<p>A thief who also knows 20 of the stored photographs, and which records they are, gets "
+        f'<b class="bad">{told[0]}</b> from sketch and <b class="bad">{told[1]}</b> from sap.</p>'
+    )
+
+
 def _figure(face: Face, extra: bool) -> str:
+    if face.image is None:
+        return f'<div class="face none{" extra" if extra else ""}"><span>nothing to begin with</span></div>'
     kind = "" if face.accepted is None else " bad" if face.accepted else " good"
-    words = ""
+    words = "" if face.cosine is None else f"<figcaption>another photograph: {face.cosine:.2f}</figcaption>"
     if face.accepted is not None:
         said = "✓ accepted" if face.accepted else "✗ a stranger"
         words = f"<figcaption><b>{said}</b>alike {face.cosine:.2f}</figcaption>"
@@ -177,6 +191,7 @@ def _loops(gallery: Gallery) -> str:
             f'<figure class="face"><img src="{inline(face.image)}" alt="">'
             f"<figcaption>{escape(caption)}</figcaption></figure>"
             for caption, face in frames
+            if face.image is not None
         )
         out.append(f"<p>{escape(title)}</p><div class='loop'>{shown}</div>")
     words = "The best face so far, after so many questions to the public model. The first picture is the photograph."
@@ -227,13 +242,12 @@ def _tasks(tasks: Mapping[str, Any]) -> str:
         found = tasks.get(task, {})
         for figure, plain in found.get("plaintext", {}).items():
             cells = [f"{title}: {FIGURES.get(figure, figure)}", f"{100 * plain:.2f}"]
-            for name in ("encrypted", "sap"):
+            for name in ("sealed", "encrypted", "sap"):
                 if name in found:
                     there = found[name][figure]
                     cells.append(f"{100 * there:.2f} ({100 * (there - plain):+.2f})")
             rows.append(cells)
-    heads = ["Task", "plaintext", "encrypted, sketch", "encrypted, sap"]
-    return _table(heads[: len(rows[0])], rows) if rows else ""
+    return _table(["Task", "plaintext", "sealed", "sketch", "sap"], rows) if rows else ""
 
 
 def _ways(results: Mapping[str, Any]) -> str:
@@ -248,11 +262,13 @@ def _ways(results: Mapping[str, Any]) -> str:
     heads = ["From"]
     for way in order:
         loop, _, count = way.partition("@")
-        heads.append(f"{LOOPS.get(loop, loop)} {count}".strip())
+        heads.append("nearest start" if count == "0" else f"{LOOPS.get(loop, loop)} {count}".strip())
     rows = [
         [", ".join(NAMES.get(name, (name, ""))), *(cell(ways, way) for way in order)]
         for name, ways in _ordered(details)
     ]
+    if results["subjects"].get("sealed", {}).get("index_vectors") == 0:
+        rows.insert(1, ["Sealed, the default", *["nothing to begin with"] * len(order)])
     return _table(heads, rows)
 
 

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from encvec_store.errors import InputError
 
 from .models import Images, resized
-from .weights import MissingModelError
+from .pictures import pillow
 
 __all__ = ["Pair", "Photographs", "jittered", "lfw", "load", "olivetti", "photograph"]
 
@@ -126,7 +126,7 @@ class _Jpegs:
     files: tuple[Path, ...] = ()
 
     def read(self, rows: Rows, side: int) -> Images:
-        image: Any = _pillow()
+        image: Any = pillow()
         out = np.empty((len(rows), side, side, 3), np.uint8)
         for place, row in enumerate(rows.tolist()):
             if self.blob is not None and self.starts is not None:
@@ -155,7 +155,7 @@ def lfw(folder: Path) -> Photographs:
             )
         names, files = np.array([path.parent.name for path in found]), np.array([path.name for path in found])
         source = _Jpegs(None, None, tuple(found))
-    _pillow()
+    pillow()
     _, labels = np.unique(names, return_inverse=True)
     return Photographs(
         "lfw", labels.astype(np.int64), source, 128, LFW_CREDIT, publishable=False, pairs=_pairs(folder, files)
@@ -185,7 +185,7 @@ def _pairs(folder: Path, files: npt.NDArray[np.str_]) -> tuple[Pair, ...]:
 
 def photograph(path: Path) -> Images:
     """A photograph (h, w, 3), uint8, upright as its EXIF tells. Raises InputError for what is none."""
-    image: Any = _pillow()
+    image: Any = pillow()
     from PIL import ImageOps
 
     try:
@@ -209,11 +209,3 @@ def jittered(images: Images, rng: np.random.Generator) -> Images:
     gain, offset = rng.uniform(0.85, 1.15, (n, 1, 1, 1)), rng.uniform(-12, 12, (n, 1, 1, 1))
     made: Images = np.clip(out * gain + offset, 0, 255).astype(np.uint8)
     return made
-
-
-def _pillow() -> Any:
-    try:
-        from PIL import Image
-    except ImportError:
-        raise MissingModelError("pillow is not installed; JPEG files need: pip install torch scipy pillow") from None
-    return Image

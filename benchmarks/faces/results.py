@@ -31,14 +31,14 @@ _PACKAGES = ("encvec-store", "numpy", "scipy", "torch", "faiss-cpu", "cryptograp
 
 
 def reached(experiment: Experiment) -> dict[str, dict[str, Matrix]]:
-    """Return latents (p, k) of every subject, by what made them: search@400, search@2000, climb@100, ridge."""
+    """Return latents (p, k) of every subject, by what made them: search@0 (the start), search@400, climb@60, ridge."""
     targets, _ = experiment.subjects
     found: dict[str, dict[str, Matrix]] = {}
     for name, wanted in targets.items():
         mine: dict[str, Matrix] = {}
         for loop in experiment.loops():
             trace = experiment.trace(name, loop)
-            counts = experiment.settings.iterations if loop == "search" else (experiment.settings.climb,)
+            counts = (0, *experiment.settings.iterations) if loop == "search" else (experiment.settings.climb,)
             for count in counts:
                 if trace is not None and count in trace.frames:
                     mine[f"{loop}@{count}"] = trace.frames[count]

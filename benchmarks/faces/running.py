@@ -6,28 +6,20 @@ The order is: tasks, attack, text, results, page. Each part is kept in the folde
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from encvec_store.keys import Keyset
-from encvec_store.store import connect
-
+from .everyday import everyday, written
 from .experiment import Experiment
 from .page import page
-from .pictures import png
 from .results import document
 from .setting import Bar
 from .showing import gallery, picture
-from .subjects import SKETCH
-from .tasks import Plain, encrypted, tables
+from .tasks import tables
 from .text import Sentences, invert_text
 
-__all__ = ["finish", "run_tasks", "run_text", "whole", "written"]
-
-_EACH = 4
+__all__ = ["finish", "run_tasks", "run_text", "whole"]
 
 
 def whole(experiment: Experiment, command: str, sentences: tuple[Sentences, Sentences] | None = None) -> dict[str, Any]:
@@ -48,29 +40,14 @@ def finish(
     written(experiment.folder / "results.json", (json.dumps(results, indent=1) + "\n").encode())
     written(experiment.folder / "page.html", page(results, gallery(experiment)).encode())
     if experiment.photographs.publishable:
-        written(experiment.folder / "strip.png", png(picture(experiment)))
+        written(experiment.folder / "strip.png", picture(experiment))
     return results
 
 
 def run_tasks(experiment: Experiment) -> dict[str, Any]:
-    """Run all tasks on plaintext, under `sketch` and under `sap`: task -> what -> figure."""
-    path = experiment.folder / "tasks.json"
-    if path.exists():
-        kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return kept
+    """Run all tasks on plaintext and in stores under `sealed`, `sketch` and `sap`: task -> what -> figure."""
     drawn = tables(experiment.photographs, experiment.vectors.all, experiment.settings.seed)
-    found: dict[str, Any] = {}
-    with experiment.bar("everyday tasks", 3 * _EACH) as advance:
-        found["plaintext"] = drawn.run(lambda name, rows: Plain(drawn.vectors, rows), lambda: advance(1))
-        for name, scheme in (("encrypted", SKETCH), ("sap", {"name": "sap", "beta": experiment.settings.sap_beta})):
-            with (
-                tempfile.TemporaryDirectory() as folder,
-                connect(f"faiss://{Path(folder).absolute().as_posix()}", keyset=Keyset.create("memory:")) as store,
-            ):
-                found[name] = drawn.run(encrypted(store, drawn, scheme), lambda: advance(1))
-    turned = {task: {name: figures[task] for name, figures in found.items()} for task in found["plaintext"]}
-    written(path, (json.dumps(turned, indent=1) + "\n").encode())
-    return turned
+    return everyday(drawn, experiment.folder, experiment.bar, experiment.settings.sap_beta)
 
 
 def run_text(sentences: tuple[Sentences, Sentences], folder: Path, bar: Bar, targets: int = 1_000) -> dict[str, Any]:
@@ -83,10 +60,3 @@ def run_text(sentences: tuple[Sentences, Sentences], folder: Path, bar: Bar, tar
         found = invert_text(*sentences, targets, 0, lambda: advance(1))
     written(path, (json.dumps(found, indent=1) + "\n").encode())
     return found
-
-
-def written(path: Path, content: bytes) -> None:
-    """Write a file, completely or not at all."""
-    scratch = path.with_suffix(".tmp")
-    scratch.write_bytes(content)
-    os.replace(scratch, path)

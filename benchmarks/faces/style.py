@@ -24,6 +24,8 @@ p{margin:.4em 0;max-width:46em}section>p,.dim{color:var(--dim)}
 .faces .head small{display:block;font-weight:400;color:var(--dim)}
 .face img{width:100%;display:block;border-radius:6px;background:var(--card)}
 .face.bad img{outline:3px solid var(--bad)}.face.good img{outline:3px solid var(--good)}
+.none{display:grid;place-items:center;aspect-ratio:1;border-radius:6px;background:var(--card);color:var(--dim);
+font-size:.78rem;line-height:1.25;text-align:center;padding:4px}
 .face{margin:0}.face figcaption{font-size:.8rem;line-height:1.3;margin-top:5px;color:var(--dim)}
 .face figcaption b{display:block;font-weight:600}
 .bad>figcaption b{color:var(--bad)}.good>figcaption b{color:var(--good)}
@@ -61,6 +63,8 @@ little, embed it again, keep what has come closer. The thief needs the public mo
 else. <b>Gradient</b> is the same thief looking inside the model.</li>
 <li><b>Accepted</b>: a verifier takes the rebuilt face for the person. It holds <em>another</em> photograph than the
 one whose embedding was stolen, and a threshold at which it takes one pair of strangers in a thousand.</li>
+<li><b>Alike</b> is the cosine of the rebuilt face to the photograph whose embedding was stolen; under a photograph, to
+another one of the same person.</li>
 <li><b>The second model</b> was made by others on other faces, and the thief never saw it: what it accepts is the
 person's likeness, not a trick on the first model.</li>
 <li><b>Chance</b> is how often it accepts random faces of the thief's generator. Intervals are Wilson's, at 95%, over

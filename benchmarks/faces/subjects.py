@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from encvec_store.lab.leakage.metrics import decoder, hits
 from encvec_store.lab.leakage.views import Case, view
 from encvec_store.store import connect
 
+from .mapping import mapped
 from .models import Matrix, unit
 
 __all__ = [
@@ -38,7 +40,7 @@ __all__ = [
 
 Rows = npt.NDArray[np.intp]
 log = logging.getLogger("encvec_store")
-PAIRS = (0, 10, 50)
+PAIRS = (0, 10, 20)
 SKETCH = {"name": "sketch"}
 """What is attacked. The default scheme, `sealed`, leaves no index vectors in a store."""
 WHITENED = ("pca-icp", "components", "fobi", "density", "mini-vec2vec")
@@ -104,15 +106,15 @@ def normalised(loot: Stolen, rows: Rows, own: Matrix) -> Matrix:
     return unit(white[rows] @ basis.T.astype(np.float32) + mean)
 
 
-def under_a_wrong_key(taken: Matrix, kind: Mapping[str, Any], own: Matrix) -> Matrix:
+def under_a_wrong_key(taken: Matrix, kind: Mapping[str, Any], own: Matrix, *, trained: bool = False) -> Matrix:
     """Decrypt index vectors (p, k) with a key of the thief's own.
 
     He stores his own embeddings (m, d) in a collection of the same scheme, learns from it how to invert its index
-    vectors (the linear map of least squared error), and applies that to the stolen ones.
+    vectors, and applies that to the stolen ones. He learns the linear map of least squared error, or trains a mapper.
     """
     scheme = {name: value for name, value in kind.items() if name != "profile"}
     mine = stolen(own, scheme).ciphertexts
-    return _decoded(mine, own, taken)
+    return mapped(mine, own, taken) if trained else _decoded(mine, own, taken)
 
 
 def _decoded(frame: Matrix, learnt: Matrix, located: Matrix) -> Matrix:
@@ -133,6 +135,8 @@ class Alignment:
     """Share of the targets' index vectors that are nearest to their own embedding among all n."""
     cosine: float
     """Mean cosine of the reconstructed embeddings to the true ones."""
+    trained: Callable[[], Matrix]
+    """Trains a mapper instead of the linear decoder; returns its targets (p, d)."""
 
     def facts(self) -> dict[str, Any]:
         """JSON values."""
@@ -189,7 +193,8 @@ def aligned(
                 continue
             named = hits(located, placed)
             learnt = sample(own, _LEARNT, case.rng)
-            targets = _decoded(seen.noisy(learnt), learnt, located)
+            shown = seen.noisy(learnt)
+            targets = _decoded(shown, learnt, located)
             alike = np.concatenate(
                 [np.einsum("ij,ij->i", targets[part], unit(vectors[part])) for part in blocks(len(targets))]
             )
@@ -199,6 +204,7 @@ def aligned(
                 pairs,
                 float(np.delete(named, known).mean()),
                 float(alike[rows].mean()),
+                partial(mapped, shown, learnt, located[rows]),
             )
             if best is None or (found.identified, found.cosine) > (best.identified, best.cosine):
                 best = found

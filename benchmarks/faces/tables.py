@@ -20,6 +20,8 @@ __all__ = ["RESULTS", "blocks"]
 RESULTS = Path(__file__).with_name("results.json")
 THIEVES = Path(__file__).parents[1] / "results" / "faces-thieves.jsonl"
 """What `python -m benchmarks.faces.thieves` wrote."""
+DRAWN = THIEVES.with_name("faces-drawn.jsonl")
+"""What `python -m benchmarks.faces.drawn` wrote beside the picture."""
 _SUBJECTS = {
     "plaintext": "plaintext, as most databases hold them",
     "encrypted": "encrypted, sketch",
@@ -56,11 +58,15 @@ _JUDGES = ("facenet", "face-api")
 
 
 def blocks(results: Mapping[str, Any]) -> dict[str, str]:
-    """Markdown by name: lead, attack, ways, second, everyday, tasks, sentences, pairs, thieves."""
+    """Markdown by name: drawn, lead, attack, ways, second, everyday, tasks, sentences, pairs, thieves."""
     rows = results["details"]
     kinds = {"ironcore": results["subjects"].get("ironcore", {}).get("name", "")}
     titles = {name: words.format(**kinds) for name, words in _SUBJECTS.items() if name in rows}
+    thieves, drawn = (
+        [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] for path in (THIEVES, DRAWN)
+    )
     return {
+        "drawn": _drawn(drawn),
         "lead": _lead(results),
         "attack": _attack(results, titles),
         "ways": _ways(results, titles),
@@ -68,8 +74,8 @@ def blocks(results: Mapping[str, Any]) -> dict[str, str]:
         "everyday": _everyday(results["tasks"]),
         "tasks": _tasks(results["tasks"]),
         "sentences": _sentences(results["text"]),
-        "pairs": _pairs(results["subjects"]),
-        "thieves": _thieves([json.loads(line) for line in THIEVES.read_text(encoding="utf-8").splitlines()]),
+        "pairs": _pairs(thieves),
+        "thieves": _thieves(thieves),
     }
 
 
@@ -169,8 +175,30 @@ def _sentences(text: Mapping[str, Any]) -> str:
     return _table([*heads, "words shared with it"], body)
 
 
-def _pairs(subjects: Mapping[str, Any]) -> str:
-    return f"With 50 known pairs a thief names {100 * subjects['aligned_50']['identified']:.0f}% of the other records."
+def _pairs(rows: Sequence[Mapping[str, Any]]) -> str:
+    named = {
+        (row["scheme"], int(row["what"].split()[0])): exact(row["identified"])
+        for row in rows
+        if "known pairs" in row["what"]
+    }
+    told = " and ".join(f"{named['sketch', pairs]} with {pairs}" for pairs in (10, 20))
+    return f"Of LFW, stored under `sketch`, he names {told} known pairs; under `sap`, {named['sap', 10]} with 10."
+
+
+def _drawn(rows: Sequence[Mapping[str, Any]]) -> str:
+    plain = next(row for row in rows if "plaintext" in row.get("line", ""))
+    sealed = next(row for row in rows if row.get("what") == "sealed")
+    known, alone = (
+        {row["scheme"]: row["accepted"] for row in rows if "scheme" in row and ("known" in row["what"]) is pairs}
+        for pairs in (True, False)
+    )
+    return (
+        f"Of these {plain['shown']}, a verifier accepts {plain['accepted']} faces rebuilt from plaintext embeddings. "
+        f"From index vectors, by a mapper trained on other faces, it accepts {alone['sketch']} (`sketch`) and "
+        f"{alone['sap']} (`sap`); once the thief knows 20 other records, {known['sketch']} and {known['sap']}. Under "
+        f"`sealed`, the default, the stolen files of the same {sealed['n']:,} records hold "
+        f"{sealed['index_vectors']} index vectors: there is nothing to begin with."
+    )
 
 
 def _thieves(rows: Sequence[Mapping[str, Any]]) -> str:

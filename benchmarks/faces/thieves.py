@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,24 +31,35 @@ from encvec_store.lab.leakage.metrics import hits, mean_cosine
 from encvec_store.lab.leakage.sealed import sealed_rows
 from encvec_store.lab.leakage.views import Groups, view
 
+from .mapping import LEARNT, Mapper
 from .models import Matrix
 from .subjects import SKETCH, stolen
 
-__all__ = ["Holdings", "Mapper", "load", "rows"]
+__all__ = ["KNOWN", "LABELLED", "OWN_KEY", "Holdings", "attempts", "load", "rows"]
 
 OUT = RESULTS / "faces-thieves.jsonl"
 SCHEMES = (SKETCH, {"name": "sap", "beta": 2.5})
+OWN_KEY, LABELLED = "mapper trained under his own key", "a plain field shows the person"
+KNOWN = "{} known pairs, other photographs"
+"""What the thief tries, as rows name it; `KNOWN` takes the number of pairs."""
 _PAIRS, _TEAMS, _OTHERS = (10, 20, 50), 20, 3
-_LEARNT, _HELD = 3_000, 500
-_RIDGES, _WIDTHS = (1e-3, 1e-2, 1e-1), (0.5, 1.0, 2.0)
 Labels = npt.NDArray[np.int64]
 
 
 class Holdings:
-    """What is stored, (n, d) with who is shown (n,), and what the thief has: (m, d) and (m,)."""
+    """What is stored, (n, d) with who is shown (n,), and what the thief has: (m, d) and (m,).
 
-    def __init__(self, vectors: Matrix, people: Labels, own: Matrix, theirs: Labels) -> None:
+    The last `guests` of the stored are none of the known pairs, and the thief has no photograph of these people.
+    """
+
+    def __init__(self, vectors: Matrix, people: Labels, own: Matrix, theirs: Labels, guests: int = 0) -> None:
         self.vectors, self.people, self.own, self.theirs = unit(float32(vectors)), people, unit(float32(own)), theirs
+        self.guests = guests
+
+    def joined(self, vectors: Matrix) -> Holdings:
+        """Store (g, d) embeddings of other people beside."""
+        people = np.concatenate([self.people, self.people.max() + 1 + np.arange(len(vectors))])
+        return Holdings(np.concatenate([self.vectors, vectors]), people, self.own, self.theirs, len(vectors))
 
 
 def load(path: Path, most: int | None = None) -> Holdings:
@@ -64,58 +76,31 @@ def load(path: Path, most: int | None = None) -> Holdings:
     return Holdings(vectors[first], people[first], vectors[others], people[others])
 
 
-class Mapper:
-    """Kernel ridge regression with a Gaussian kernel; width and ridge are chosen on points held back."""
-
-    def __init__(self, points: Matrix, vectors: Matrix) -> None:
-        held = min(_HELD, len(points) // 5)
-        self._points = points[held:]
-        self._mean = vectors.mean(axis=0)
-        away, shown = vectors[held:] - self._mean, points[:held]
-        self._scale = float(np.median(_apart(points[:held], self._points)))
-        best = -1.0
-        for width in _WIDTHS:
-            kernel = self._kernel(self._points, width)
-            values, basis = np.linalg.eigh(kernel.astype(np.float64))
-            seen = self._kernel(shown, width)
-            for ridge in _RIDGES:
-                weights = float32((basis / (values + ridge * len(kernel) * 1e-2)) @ (basis.T @ away))
-                alike = mean_cosine(seen @ weights, vectors[:held] - self._mean)
-                if alike > best:
-                    best, self._width, self._weights = alike, width, weights
-
-    def __call__(self, points: Matrix) -> Matrix:
-        """Return embeddings of (n, q) points, at unit length."""
-        return unit(self._kernel(points, self._width) @ self._weights + self._mean)
-
-    def _kernel(self, points: Matrix, width: float) -> Matrix:
-        return float32(np.exp(-_apart(points, self._points) / (width * self._scale)))
-
-
 def rows(held: Holdings, schemes: Sequence[Mapping[str, Any]] = SCHEMES) -> Iterator[Row]:
     """Steal a sealed store, then attack every scheme by every attacker. Below 5,000 records a sketch gives no rows."""
     copied, _ = sealed_rows(held.vectors, name="faces")
     yield {"what": "any of these", "scheme": "sealed", "n": copied["records"], "index_vectors": copied["index_vectors"]}
     for scheme in schemes:
-        yield from _attacked(held, scheme)
+        yield from (row for row, _ in attempts(held, scheme))
 
 
-def _attacked(held: Holdings, scheme: Mapping[str, Any]) -> Iterator[Row]:
+def attempts(
+    held: Holdings, scheme: Mapping[str, Any], only: Collection[str] | None = None
+) -> Iterator[tuple[Row, Matrix]]:
+    """Attack a scheme by every attacker, or those named; yields a row and the embeddings (n, d) that he ends with."""
     loot = stolen(held.vectors, scheme)
     if not loot.ciphertexts.shape[1]:
         return
     n, name = len(held.vectors), str(loot.scheme["name"])
     looked = "sphere" if loot.whitened else "centred"
     rng = np.random.default_rng(0)
-    known = rng.permutation(n)
+    known = rng.permutation(n - held.guests)
     k, beta = loot.scheme.get("k"), loot.scheme.get("beta")
     his = subject(name, held.vectors.shape[1], k=k, beta=beta, sample=held.own).keyed(1, held.own).store(held.own)
     told = {"scheme": name, "n": n, "index_vectors": n, "chance": 1 / n}
-    learnt = rng.permutation(len(held.own))[:_LEARNT]
-    guess = Mapper(unit(his[learnt]), held.own[learnt])(unit(loot.ciphertexts))
-    yield {"what": "mapper trained under his own key", **told, **_figures(held, guess, known[:0], "mapped")}
+    learnt = rng.permutation(len(held.own))[:LEARNT]
 
-    def tried(what: str, attack: str, groups: Mapping[str, Groups], pairs: int = 0) -> Row:
+    def tried(attack: str, groups: Mapping[str, Groups], pairs: int) -> tuple[Row, Matrix]:
         case = Case(
             loot.ciphertexts, held.own, np.random.default_rng(1), loot.noise, pairs=known[:pairs],
             pair_vectors=held.vectors[known[:pairs]], groups=groups,
@@ -124,16 +109,26 @@ def _attacked(held: Holdings, scheme: Mapping[str, Any]) -> Iterator[Row]:
         assert seen is not None
         located = ATTACKS[attack].run(seen, case)
         named = np.delete(hits(located, seen.frame(held.vectors)), case.pairs)
-        some = sample(held.own, _LEARNT, np.random.default_rng(2))
-        mapped = Mapper(unit(seen.noisy(some)), some)(unit(located))
-        return {"what": what, **told, "identified": float(named.mean()), **_figures(held, mapped, case.pairs, "mapped")}
+        some = sample(held.own, LEARNT, np.random.default_rng(2))
+        guess = Mapper(unit(seen.noisy(some)), some)(unit(located))
+        return {"identified": float(named.mean()), **_figures(held, guess, case.pairs, "mapped")}, guess
 
-    yield tried("independent components, other photographs", "components", {})
-    yield tried("a plain field shows the person", "classes", {"classes": (held.people, held.theirs)})
+    def alone() -> tuple[Row, Matrix]:
+        guess = Mapper(unit(his[learnt]), held.own[learnt])(unit(loot.ciphertexts))
+        return _figures(held, guess, known[:0], "mapped"), guess
+
     teams = {"classes": (held.people % _TEAMS, held.theirs % _TEAMS)}
-    yield tried(f"a plain field shows one of {_TEAMS} teams", "classes", teams)
-    for pairs in _PAIRS:
-        yield tried(f"{pairs} known pairs, other photographs", "pairs-expectation", {}, pairs)
+    ways: dict[str, Callable[[], tuple[Row, Matrix]]] = {
+        OWN_KEY: alone,
+        "independent components, other photographs": partial(tried, "components", {}, 0),
+        LABELLED: partial(tried, "classes", {"classes": (held.people, held.theirs)}, 0),
+        f"a plain field shows one of {_TEAMS} teams": partial(tried, "classes", teams, 0),
+        **{KNOWN.format(pairs): partial(tried, "pairs-expectation", {}, pairs) for pairs in _PAIRS},
+    }
+    for what, way in ways.items():
+        if only is None or what in only:
+            figures, guess = way()
+            yield {"what": what, **told, **figures}, guess
 
 
 def _figures(held: Holdings, guess: Matrix, known: npt.NDArray[np.intp], name: str) -> Row:
@@ -143,10 +138,6 @@ def _figures(held: Holdings, guess: Matrix, known: npt.NDArray[np.intp], name: s
     alike = mean_cosine(guess[others], held.vectors[others])
     centred = mean_cosine(guess[others], held.vectors[others], held.own.mean(axis=0))
     return {f"{name}_identified": float(right.mean()), "cosine": round(alike, 4), "cosine_centered": round(centred, 4)}
-
-
-def _apart(a: Matrix, b: Matrix) -> Matrix:
-    return float32(np.maximum(np.square(a).sum(axis=1)[:, None] + np.square(b).sum(axis=1) - 2 * a @ b.T, 0))
 
 
 def main() -> None:

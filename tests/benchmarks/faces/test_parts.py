@@ -1,6 +1,7 @@
 """The parts of the face experiment, each by itself."""
 
 import importlib.util
+import io
 import json
 import struct
 import zlib
@@ -17,7 +18,7 @@ from benchmarks.faces.linear import Fisherfaces, Texture
 from benchmarks.faces.measures import threshold
 from benchmarks.faces.models import unit
 from benchmarks.faces.photographs import _pairs, jittered, load
-from benchmarks.faces.pictures import png
+from benchmarks.faces.pictures import Face, Line, png, strip
 from benchmarks.faces.weights import MissingModelError
 from encvec_store.errors import InputError
 from tests.benchmarks.faces.conftest import OLIVETTI
@@ -52,6 +53,22 @@ def test_png_holds_the_image(rng):
     assert (lines[:, 0] == 2).all()
     back = np.cumsum(lines[:, 1:].reshape(5, 7, 3), axis=0, dtype=np.uint64).astype(np.uint8)
     np.testing.assert_array_equal(back, image)
+
+
+def test_a_strip_frames_what_is_accepted_and_leaves_a_place_where_nothing_was_stolen():
+    from PIL import Image
+
+    def colours(face):
+        picture = Image.open(io.BytesIO(strip([Line("words", [face])], ["legend"]))).convert("RGB")
+        return {colour for _, colour in picture.getcolors(1 << 24)}
+
+    image = np.full((8, 8, 1), 77, np.uint8)
+    orange, blue, card = (192, 74, 0), (0, 114, 178), (238, 241, 244)
+    assert colours(Face(image, True, 0.9)) >= {orange, (77, 77, 77)}
+    assert colours(Face(image, False, 0.1)) >= {blue, (77, 77, 77)}
+    empty = colours(Face(None))
+    assert card in empty
+    assert not {orange, blue} & empty
 
 
 def test_clusters_are_found_and_compared(rng):

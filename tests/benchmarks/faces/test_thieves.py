@@ -8,7 +8,8 @@ import pytest
 pytest.importorskip("scipy")
 
 from benchmarks.faces import thieves
-from benchmarks.faces.thieves import Holdings, Mapper, rows
+from benchmarks.faces.mapping import Mapper
+from benchmarks.faces.thieves import KNOWN, Holdings, attempts, rows
 from encvec_store.lab.leakage.algebra import unit
 from encvec_store.lab.leakage.data import text_like
 from encvec_store.lab.leakage.metrics import mean_cosine
@@ -37,6 +38,14 @@ def test_attackers_have_rows_and_a_sealed_store_gives_nothing():
         assert found[what]["identified"] > 0.5, what
         assert found[what]["cosine_centered"] > 0.5, what
     json.dumps([sealed, wrong, *others])
+
+
+def test_people_of_whom_the_thief_has_nothing_are_rebuilt_with_the_others():
+    held, guests = holdings(), text_like(8, DIM, seed=5)[0]
+    (row, guess), *others = attempts(held.joined(guests), {"name": "sap", "beta": 1.0}, [KNOWN.format(50)])
+    assert not others, "only what was asked for"
+    assert row["n"] == len(guess) == N + 8
+    assert mean_cosine(guess[N:], guests) > 0.8
 
 
 def test_a_mapper_learns_what_is_not_linear():
