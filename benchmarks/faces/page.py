@@ -158,9 +158,9 @@ def _figure(face: Face, extra: bool) -> str:
     if face.image is None:
         return f'<div class="face none{" extra" if extra else ""}"><span>nothing to begin with</span></div>'
     kind = "" if face.accepted is None else " bad" if face.accepted else " good"
-    words = "" if face.cosine is None else f"<figcaption>another photograph: {face.cosine:.2f}</figcaption>"
+    words = "" if face.cosine is None else f"<figcaption>other photo {face.cosine:.2f}</figcaption>"
     if face.accepted is not None:
-        said = "✓ accepted" if face.accepted else "✗ a stranger"
+        said = "✓ accepted" if face.accepted else "✗ stranger"
         words = f"<figcaption><b>{said}</b>alike {face.cosine:.2f}</figcaption>"
     return (
         f'<figure class="face{kind}{" extra" if extra else ""}"><img src="{inline(face.image)}" alt="">{words}</figure>'
