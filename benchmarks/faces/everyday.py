@@ -1,39 +1,23 @@
-"""Everything that people do with face embeddings, on plaintext and in stores under every scheme.
-
-    python -m benchmarks.faces.everyday --lfw FILE.npz --photographs DIR        also results/faces-everyday.json
-
-FILE.npz holds FaceNet embeddings of all of LFW (`emb`), in the order of the photographs in DIR, your own copy, whose
-names and `pairs.txt` are read; no picture is opened. A stopped run continues after the last whole scheme.
-"""
+"""Everything that people do with face embeddings, on plaintext and in stores under every scheme."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from benchmarks.report import RESULTS
 from encvec_store.keys import Keyset
 from encvec_store.store import connect
 
-from .environment import HERE
-from .models import unit
-from .photographs import load
-from .setting import Bar, Settings
+from .setting import Bar
 from .subjects import SKETCH
-from .tasks import Plain, Tables, encrypted, tables
+from .tasks import Plain, Tables, encrypted
 
 __all__ = ["everyday", "written"]
 
-OUT = RESULTS / "faces-everyday.json"
 _EACH = 4
 
 
@@ -67,31 +51,3 @@ def written(path: Path, content: bytes) -> None:
     scratch = path.with_suffix(".tmp")
     scratch.write_bytes(content)
     os.replace(scratch, path)
-
-
-@contextmanager
-def _quiet(title: str, total: int) -> Iterator[Any]:
-    print(title, flush=True)
-    yield lambda steps: print(".", end="", flush=True)
-
-
-def main() -> None:
-    """Run, print and write the figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--lfw", metavar="FILE", type=Path, required=True, help="embeddings of LFW")
-    parser.add_argument("--photographs", metavar="DIR", type=Path, required=True, help="your own copy of LFW")
-    parser.add_argument("--out", metavar="FILE", type=Path, default=OUT)
-    given = parser.parse_args()
-    settings, folder = Settings(), HERE / "out" / "everyday"
-    folder.mkdir(parents=True, exist_ok=True)
-    photographs = load(given.photographs)
-    with np.load(given.lfw, allow_pickle=False) as kept:
-        drawn = tables(photographs, unit(kept["emb"].astype(np.float32)), settings.seed)
-    found = {"photographs": len(photographs), "tasks": everyday(drawn, folder, _quiet, settings.sap_beta)}
-    print(json.dumps(found["tasks"], indent=1))
-    written(given.out, (json.dumps(found, indent=1) + "\n").encode())
-    shutil.rmtree(folder)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
-"""Print the figures of results.json as docs/faces.md shows them.
+"""Print the figures of results.json and olivetti.json as docs/faces.md shows them.
 
-    python -m benchmarks.faces.tables       after `make faces ARGS=--full`: paste what it prints
+    python -m benchmarks.faces.tables       after a run: paste what it prints
 
 A test checks the page against it.
 """
@@ -15,9 +15,12 @@ from typing import Any
 from benchmarks.faces.page import percent
 from encvec_store.lab.leakage.reading import percent as exact
 
-__all__ = ["RESULTS", "blocks"]
+__all__ = ["OLIVETTI", "RESULTS", "blocks"]
 
 RESULTS = Path(__file__).with_name("results.json")
+"""LFW: `make faces ARGS=--full` writes it."""
+OLIVETTI = Path(__file__).with_name("olivetti.json")
+"""What `python -m benchmarks.faces.command run` wrote of the Olivetti faces without torch."""
 THIEVES = Path(__file__).parents[1] / "results" / "faces-thieves.jsonl"
 """What `python -m benchmarks.faces.thieves` wrote."""
 DRAWN = THIEVES.with_name("faces-drawn.jsonl")
@@ -27,17 +30,54 @@ _SUBJECTS = {
     "encrypted": "encrypted, sketch",
     "encrypted_normalised": "... brought back to the range of embeddings",
     "wrong_key": "... decrypted with a wrong key",
+    "mapper": "... a mapper trained under a wrong key",
     "aligned_0": "... aligned without the key, no known pairs",
     "aligned_10": "... aligned, 10 known pairs",
+    "aligned_20": "... aligned, 20 known pairs",
+    "mapped_20": "... aligned, 20 known pairs, and a trained mapper",
     "aligned_50": "... aligned, 50 known pairs",
     "sap": "`sap`, beta 2.5, as it is",
+    "sap_normalised": "... brought back to the range of embeddings",
     "sap_wrong_key": "... decrypted with a wrong key",
+    "sap_mapper": "... a mapper trained under a wrong key",
     "sap_aligned_0": "... aligned without the key, no known pairs",
+    "sap_aligned_10": "... aligned, 10 known pairs",
+    "sap_aligned_20": "... aligned, 20 known pairs",
+    "sap_mapped_20": "... aligned, 20 known pairs, and a trained mapper",
     "ironcore": "{ironcore}, beta 2.5, as it is",
     "ironcore_aligned_0": "... aligned without the key, no known pairs",
 }
+_PARTS = {
+    "nearest start, of {pool:,} random faces": ("{}", "search@0"),
+    "black box, {first:,} iterations": ("{}", "search@{first}"),
+    "black box, {last:,} iterations": ("{}", "search@{last}"),
+    "gradient, {climb} steps": ("{}", "climb@{climb}"),
+    "ridge": ("{}", "ridge"),
+    "normalised, {last:,} iterations": ("{}_normalised", "search@{last}"),
+    "decrypted with a wrong key": ("{before}wrong_key", "search@{last}"),
+    "mapper trained under his own key": ("{before}mapper", "search@{last}"),
+    "aligned, no known pairs": ("{before}aligned_0", "search@{last}"),
+    "aligned, 10 known pairs": ("{before}aligned_10", "search@{last}"),
+    "aligned, 20 known pairs": ("{before}aligned_20", "search@{last}"),
+    "... and a trained mapper": ("{before}mapped_20", "search@{last}"),
+}
+"""What is tried -> subject and way; index vectors as they are where no more is said."""
+_EVERYDAY = {
+    "retrieval: five nearest as in plaintext": ("identification", "same_lists"),
+    "retrieval: right person first": ("identification", "rank_1"),
+    "matching: TAR at FAR 1e-3": ("verification", "tar_at_far_1e-3"),
+    "classification: k-NN accuracy": ("classification", "knn_accuracy"),
+    "clustering: ARI": ("clustering", "ari"),
+    "anomalies: strangers told apart, AUC": ("anomaly", "stranger_auc"),
+    "anomalies: wrong names found, AUC": ("anomaly", "misnamed_auc"),
+}
+_COLUMNS = ("plaintext", "sealed", "encrypted", "sap")
 _TASKS = {
-    "identification": {"rank_1": "identification, rank 1", "rank_5": "identification, rank 5"},
+    "identification": {
+        "same_lists": "identification, the five nearest as in plaintext",
+        "rank_1": "identification, rank 1",
+        "rank_5": "identification, rank 5",
+    },
     "verification": {
         "tar_at_far_1e-2": "verification, TAR at FAR 1e-2",
         "tar_at_far_1e-3": "verification, TAR at FAR 1e-3",
@@ -57,8 +97,8 @@ _SENTENCES = {
 _JUDGES = ("facenet", "face-api")
 
 
-def blocks(results: Mapping[str, Any]) -> dict[str, str]:
-    """Markdown by name: drawn, lead, attack, ways, second, everyday, tasks, sentences, pairs, thieves."""
+def blocks(results: Mapping[str, Any], olivetti: Mapping[str, Any]) -> dict[str, str]:
+    """Markdown by name: drawn, parts, begun, lead, attack, ways, second, everyday, tasks, sentences, pairs, thieves."""
     rows = results["details"]
     kinds = {"ironcore": results["subjects"].get("ironcore", {}).get("name", "")}
     titles = {name: words.format(**kinds) for name, words in _SUBJECTS.items() if name in rows}
@@ -67,6 +107,8 @@ def blocks(results: Mapping[str, Any]) -> dict[str, str]:
     )
     return {
         "drawn": _drawn(drawn),
+        "parts": _parts(olivetti),
+        "begun": _begun(olivetti),
         "lead": _lead(results),
         "attack": _attack(results, titles),
         "ways": _ways(results, titles),
@@ -77,6 +119,41 @@ def blocks(results: Mapping[str, Any]) -> dict[str, str]:
         "pairs": _pairs(thieves),
         "thieves": _thieves(thieves),
     }
+
+
+def _parts(results: Mapping[str, Any]) -> str:
+    counts, rows, judge = results["settings"]["iterations"], results["details"], results["model"]["name"]
+    numbers = {**results["settings"], "first": min(counts), "last": max(counts)}
+
+    def tried(column: str, subject: str, way: str) -> str:
+        if column == "sealed":
+            return "nothing to begin with"
+        name = subject.format(column, before="sap_" if column == "sap" else "")
+        if column == "plaintext" and name != column:
+            return ""
+        row = rows[name][way.format(**numbers)][judge]
+        return f"{percent(row['accepted'])}, {row['cosine_stolen']:.2f}"
+
+    if results["subjects"]["sealed"]["index_vectors"]:
+        raise SystemExit("a sealed store has index vectors: the page says that it has none")
+    body = [
+        [words.format(**numbers), *(tried(column, *given) for column in _COLUMNS)] for words, given in _PARTS.items()
+    ]
+    body += [
+        [words, *(f"{100 * results['tasks'][task][column][figure]:.2f}%" for column in _COLUMNS)]
+        for words, (task, figure) in _EVERYDAY.items()
+    ]
+    return _table(["part", "plaintext", "`sealed`", "`sketch`", "`sap`"], body)
+
+
+def _begun(results: Mapping[str, Any]) -> str:
+    sealed, chance = results["subjects"]["sealed"], results["chance"][results["model"]["name"]]
+    return (
+        f"The stolen files of the sealed store hold {sealed['records']:,} records and {sealed['index_vectors']} index "
+        f"vectors. By chance, {percent(chance['accepted'])} of random faces are accepted, at a cosine of "
+        f"{chance['cosine_stolen']:.2f}; of two real photographs of a person, "
+        f"{percent(results['model']['genuine_accepted'])}."
+    )
 
 
 def _lead(results: Mapping[str, Any]) -> str:
@@ -234,7 +311,8 @@ def _table(heads: Sequence[str], body: Iterable[Sequence[str]]) -> str:
 
 def main() -> None:
     """Print every block."""
-    for name, text in blocks(json.loads(RESULTS.read_text(encoding="utf-8"))).items():
+    read = (json.loads(path.read_text(encoding="utf-8")) for path in (RESULTS, OLIVETTI))
+    for name, text in blocks(*read).items():
         print(f"<!-- {name} -->\n\n{text}\n")
 
 

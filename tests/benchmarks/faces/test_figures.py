@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from benchmarks.faces.__main__ import _command, arguments
-from benchmarks.faces.tables import RESULTS, blocks
+from benchmarks.faces.tables import OLIVETTI, RESULTS, blocks
 
 ROOT = Path(__file__).resolve().parents[3]
 RESULT = json.loads(RESULTS.read_text(encoding="utf-8"))
-BLOCKS = blocks(RESULT)
+SMALL = json.loads(OLIVETTI.read_text(encoding="utf-8"))
+BLOCKS = blocks(RESULT, SMALL)
 FIGURES = re.compile(r"^\|.*\d%.*\|$", re.MULTILINE)
 
 
@@ -44,6 +45,17 @@ def test_the_results_are_those_of_a_full_run():
     assert RESULT["people"] >= 20
     assert "preliminary" not in RESULT
     assert RESULT["text"]["figures"]["plaintext"]["intent_accuracy"] > 0.5
+
+
+def test_every_part_stands_under_every_scheme():
+    """Of the Olivetti faces; a part that was not run has no row, and `blocks` fails."""
+    command = SMALL["command"].replace("olivetti-64", "benchmarks/data/olivetti-64")
+    assert command in unwrapped(page("docs/faces.md"))
+    assert SMALL["settings"]["iterations"] == [400, 2000]
+    assert SMALL["subjects"]["sealed"]["index_vectors"] == 0
+    for found in SMALL["tasks"].values():
+        assert set(found) == {"plaintext", "sealed", "encrypted", "sap"}
+        assert found["sealed"] == pytest.approx(found["plaintext"])
 
 
 def test_a_command_names_what_was_asked_and_no_folder(monkeypatch):
