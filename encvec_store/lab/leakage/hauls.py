@@ -233,8 +233,10 @@ def _fields(
     ):
         if row in places:
             named = bytes(name).decode(errors="replace") if isinstance(name, bytes | memoryview) else str(name)
-            held = fields.setdefault("" if kind == _TOKEN else named, [[] for _ in rows])
-            held[places[row]].append(value)
+            shown = "" if kind == _TOKEN else named
+            if shown not in fields:
+                fields[shown] = [[] for _ in rows]
+            fields[shown][places[row]].append(value)
     whole = {name: [tuple(sorted(cell, key=repr)) for cell in held] for name, held in fields.items()}
     blind = whole.pop("", None)
     return whole, blind
