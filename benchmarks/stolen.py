@@ -39,9 +39,10 @@ FLOOR = {"name": "sketch", "k": 250, "beta": 5.0}
 Ints = npt.NDArray[np.int64]
 LIMIT, CONTROL = 0.005, 0.9
 RECORDS = {"sealed": 4_000, "sketch": 5_000}
-PLAIN, BLIND, PAIRS = (77, 20, 10, 5, 3, 2), (77, 20), (5, 10, 20, 50)
+PLAIN, FEW, BLIND, PAIRS = (77, 20, 10, 5, 3, 2), (3, 2), (77, 20), (5, 10, 20, 50)
 TRIALS = (
     *((f"other texts, a plain field of {count} classes", "classes", count) for count in PLAIN),
+    *((f"other texts, a plain field of {count} classes, by components", "classes-components", count) for count in FEW),
     *((f"other texts, a blind field of {count} classes", "tokens", count) for count in BLIND),
     *((f"other texts, {count} pairs", "pairs-expectation", count) for count in PAIRS),
     ("the very same texts, a blind field of 77 classes", "tokens", BLIND[0]),
@@ -168,8 +169,8 @@ def _held(texts: Texts, what: str, attack: str, count: int, haul: Haul, places: 
     same = what.startswith("the very same")
     corpus, labels = (texts.vectors, texts.labels) if same else (texts.others, texts.their_labels)
     match attack:
-        case "classes" | "tokens":
-            name = f"of{count}" if attack == "classes" else "blind"
+        case "classes" | "classes-components" | "tokens":
+            name = "blind" if attack == "tokens" else f"of{count}"
             return Holdings(corpus, {name: (labels % count).tolist()})
         case "pairs-expectation":
             some = np.random.default_rng([key, count]).choice(len(places), count, replace=False)

@@ -6,7 +6,7 @@ import pytest
 pytest.importorskip("scipy")
 
 from encvec_store.lab.leakage import ATTACKS, VIEWS, Case, Experiment, attack_arrays, run, subject, worst
-from encvec_store.lab.leakage.algebra import ball, haar, mutual, procrustes, raised, unit
+from encvec_store.lab.leakage.algebra import ball, float32, haar, mutual, procrustes, raised, unit
 from encvec_store.lab.leakage.attacks import BESIDE
 from encvec_store.lab.leakage.attacks.graphs import matchings
 from encvec_store.lab.leakage.attacks.independent import fastica, match
@@ -181,6 +181,18 @@ def test_independent_components_are_found_and_matched_under_a_rotation():
     ((a, b), *_) = match(sources @ left @ mine, sources @ right @ theirs, rng)
     assert sorted(a) == sorted(b) == list(range(6))
     assert np.allclose(left @ mine[:, a] @ theirs[:, b].T, right, atol=0.15)
+
+
+def test_classes_tell_which_component_is_which():
+    """Turned around, these sources look the same, but for the class in which each is large."""
+    rng = np.random.default_rng(0)
+    classes = rng.integers(0, 2, (2, 2000))
+    large = np.stack([np.arange(8), 7 - np.arange(8)])
+    one, other = (float32(rng.exponential(1.0, (2000, 8)) + large[side]) for side in classes)
+    order = rng.permutation(8)
+    for named, expected in ((classes[1], order), (1 - classes[1], 7 - order)):
+        ((a, b), *_) = match(one[:, order], other, rng, 4, (classes[0], named))
+        assert (b[np.argsort(a)] == expected).all()
 
 
 def test_graphs_are_matched_by_every_kind_of_edge():

@@ -20,7 +20,7 @@ from .cliques import cliques
 from .coordinates import coordinates
 from .expectation import grouped, informed
 from .icp import principal
-from .independent import components
+from .independent import components, sorted_components
 from .moments import density, fobi
 from .pairs import anchored, permutation, rotation, straight
 from .profiles import profiles, spectral
@@ -77,6 +77,7 @@ ATTACKS: dict[str, Attack] = {
         Attack("pairs-anchored", "pairs", anchored, ("centred", "sphere")),
         Attack("pairs-expectation", "pairs", informed, ("centred", "sphere")),
         Attack("classes", "classes", partial(grouped, by="classes"), ("centred", "sphere")),
+        Attack("classes-components", "classes", sorted_components, ("sphere",)),
         Attack("tokens", "tokens", tokens, ("centred", "sphere")),
         Attack("sizes", "sizes", partial(grouped, by="sizes"), ("centred", "sphere")),
         Attack("order", "order", partial(grouped, by="order"), ("centred", "sphere")),

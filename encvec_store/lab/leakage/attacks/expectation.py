@@ -46,7 +46,14 @@ def informed(view: View, case: Case) -> Matrix:
     return by_pairs(unit(view.cipher), case.pairs, places, corpus, rng=case.rng)
 
 
-def by_labels(cipher: Matrix, labels: Labels, corpus: Matrix, theirs: Labels, rounds: int = 30) -> Matrix:
+def by_labels(
+    cipher: Matrix,
+    labels: Labels,
+    corpus: Matrix,
+    theirs: Labels,
+    rounds: int = 30,
+    prior: Matrix | None = None,
+) -> Matrix:
     """Turn ciphertexts into the adversary's coordinates by labels, whose class means average the noise away.
 
     Args:
@@ -55,6 +62,7 @@ def by_labels(cipher: Matrix, labels: Labels, corpus: Matrix, theirs: Labels, ro
         corpus: (m, q) the adversary's own points in the frame of the view.
         theirs: (m,) their labels.
         rounds: of expectation and maximisation.
+        prior: (q, q) a cross-covariance of what else is thought to belong together; counts as much as all means.
 
     Returns:
         (n, q), the ciphertexts in the frame.
@@ -65,6 +73,8 @@ def by_labels(cipher: Matrix, labels: Labels, corpus: Matrix, theirs: Labels, ro
     cross = np.zeros((cipher.shape[1], corpus.shape[1]), np.float32)
     for mine, own in groups:
         cross += np.outer(cipher[mine].sum(axis=0), corpus[own].mean(axis=0))
+    if prior is not None:
+        cross = cross / (np.linalg.norm(cross) + 1e-12) + prior / (np.linalg.norm(prior) + 1e-12)
     return cipher @ _turned(cross, rounds, partial(_within, cipher, corpus, groups))
 
 

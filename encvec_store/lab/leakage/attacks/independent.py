@@ -11,6 +11,9 @@ Four things decide. Only components that come again from another start are compa
 components share is taken from their tails, how often and how far both are large: there the few records lie that make
 a component, and the noise hardly reaches. Both are matched as graphs with several kinds of edges. And some tens of
 matched components are enough for a rotation that expectation-maximisation makes exact.
+
+Where both sides know a class of each record, components are also told by how they spread within each class: then two
+classes are enough, whose means alone would be a single direction.
 """
 
 from __future__ import annotations
@@ -21,11 +24,11 @@ import numpy as np
 
 from ....data import Matrix
 from ..algebra import Indices, centred, closeness, float32, haar, sample, unit
-from ..views import Case, View, whitening
-from .expectation import by_prior
+from ..views import Case, Groups, View, whitening
+from .expectation import by_labels, by_prior
 from .graphs import Graph, matchings
 
-__all__ = ["components", "fastica", "match"]
+__all__ = ["components", "fastica", "match", "sorted_components"]
 
 MOST = 15_000
 ITERATIONS = 60
@@ -40,19 +43,38 @@ _LEVELS = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 0.995
 _APART = 20.0
 _NODES = 3.0
 """How much the components' own distributions count beside what they share."""
+_SORTED = ((_NODES, _APART), (100.0, 5.0))
+"""The same where distributions are known by class, and how far apart they count: with few records edges say little."""
 
 
 def components(view: View, case: Case) -> Matrix:
     """Align independent components. Breaks full whitening on the sphere, with noise, given a disjoint corpus."""
-    some, known = sample(view.cipher, MOST, case.rng), sample(case.corpus, MOST, case.rng)
-    draws = max(1, min(_DRAWS, _DRAWN // len(known))) if case.noise else 1
-    theirs, a = _stable(some, case.rng)
-    mine, b = _stable(np.concatenate([view.noisy(known) for _ in range(draws)]), case.rng)
+    return _aligned(view, case, None)
+
+
+def sorted_components(view: View, case: Case) -> Matrix:
+    """Do the same where a class of each record is known."""
+    return _aligned(view, case, case.groups["classes"])
+
+
+def _aligned(view: View, case: Case, classes: Groups | None) -> Matrix:
     cipher, corpus = unit(view.cipher), unit(view.frame(case.corpus))
+    some, known = (_some(len(side), case.rng) for side in (cipher, corpus))
+    draws = max(1, min(_DRAWS, _DRAWN // len(known))) if case.noise else 1
+    theirs, a = _stable(view.cipher[some], case.rng)
+    mine, b = _stable(np.concatenate([view.noisy(case.corpus[known]) for _ in range(draws)]), case.rng)
+    if classes is None:
+        pairings = match(a, b, case.rng)[:_TRIED]
+    else:
+        drawn = classes[0][some], np.tile(classes[1][known], draws)
+        pairings = [one for how in _SORTED for one in match(a, b, case.rng, _STARTS, drawn, *how)[:_TRIED]]
     best, found = -np.inf, view.cipher
-    for left, right in match(a, b, case.rng)[:_TRIED]:
+    for left, right in pairings:
         prior = theirs[:, left[:_SURE]] @ mine[:, right[:_SURE]].T
-        located = by_prior(cipher, prior, corpus, rng=case.rng)
+        if classes is None:
+            located = by_prior(cipher, prior, corpus, rng=case.rng)
+        else:
+            located = by_labels(cipher, classes[0], corpus, classes[1], prior=prior)
         # the adversary cannot see which records he identified, but he can see how close his map brings the two clouds
         close = closeness(sample(located, _GLANCE, case.rng), corpus)
         if close > best:
@@ -77,14 +99,33 @@ def fastica(white: Matrix, rng: np.random.Generator, iterations: int = ITERATION
     return turn
 
 
-def match(a: Matrix, b: Matrix, rng: np.random.Generator, starts: int = _STARTS) -> list[tuple[Indices, Indices]]:
+def match(
+    a: Matrix,
+    b: Matrix,
+    rng: np.random.Generator,
+    starts: int = _STARTS,
+    classes: Groups | None = None,
+    nodes: float = _NODES,
+    far: float = _APART,
+) -> list[tuple[Indices, Indices]]:
     """Pair the columns of two sources (n, k) and (m, l), whose longer tails are positive.
 
-    Returns pairings, the best first: the columns of a that have a partner, the surest first, and their partners in b.
+    Args:
+        a: (n, k).
+        b: (m, l).
+        rng: draws where matchings start.
+        starts: how many.
+        classes: of the rows of both, (n,) and (m,), if they are known.
+        nodes: how much the columns' own distributions count beside what they share.
+        far: how many times as far apart as the nearest distributions are those that count nothing.
+
+    Returns:
+        Pairings, the best first: the columns of a that have a partner, the surest first, and their partners in b.
     """
     shared_a, shared_b = _shared(a), _shared(b)
     found = []
-    for _, order in matchings(list(zip(shared_a, shared_b, strict=True)), _alike(a, b), rng, starts):
+    alike = nodes * np.maximum(0, far - _apart(a, b, classes))
+    for _, order in matchings(list(zip(shared_a, shared_b, strict=True)), alike, rng, starts):
         mine = np.flatnonzero(order >= 0)
         sure = np.zeros(len(mine))
         for left, right in zip(shared_a, shared_b, strict=True):
@@ -96,6 +137,10 @@ def match(a: Matrix, b: Matrix, rng: np.random.Generator, starts: int = _STARTS)
         mine = mine[np.argsort(-sure)]
         found.append((mine, order[mine]))
     return found
+
+
+def _some(count: int, rng: np.random.Generator) -> Indices:
+    return np.arange(count) if count <= MOST else rng.choice(count, MOST, replace=False)
 
 
 def _stable(points: Matrix, rng: np.random.Generator) -> tuple[Matrix, Matrix]:
@@ -136,9 +181,17 @@ def _shared(sources: Matrix) -> list[Graph]:
     return found
 
 
-def _alike(a: Matrix, b: Matrix) -> Graph:
-    """Return how alike the distributions of two sources' columns are, (k, l)."""
-    left, right = (np.quantile(side, _LEVELS, axis=0).T for side in (a, b))
-    apart = np.square((left[:, None] - right) / left.std(axis=0)).mean(axis=2)
-    alike: Graph = _NODES * np.maximum(0, _APART - apart / (np.median(apart.min(axis=1)) + 1e-12))
-    return alike
+def _apart(a: Matrix, b: Matrix, classes: Groups | None) -> Graph:
+    """Return how far apart the distributions of two sources' columns are, (k, l); about 1 for the nearest ones.
+
+    Distributions within classes count by how many records the other side has of them.
+    """
+    mine, theirs = (np.zeros(len(a), np.intp), np.zeros(len(b), np.intp)) if classes is None else classes
+    apart: Graph = np.zeros((a.shape[1], b.shape[1]))
+    for one in np.intersect1d(mine, theirs):
+        own = theirs == one
+        left, right = (np.quantile(side, _LEVELS, axis=0).T for side in (a[mine == one], b[own]))
+        spread = left.std(axis=0) + np.float32(1e-9)
+        apart += own.mean() * np.square((left[:, None] - right) / spread).mean(axis=2)
+    apart /= np.median(apart.min(axis=1)) + 1e-12
+    return apart
