@@ -97,9 +97,11 @@ def overview(found: Sequence[SchemeRow], copied: Sequence[Copied], watched: Sequ
         lines.append(f"<tr><th>{who}<small>{more}</small></th>{parts}</tr>")
     head = "".join(f"<th>{words}</th>" for _, words in _COLUMNS)
     table = f'<table class="thefts"><thead><tr><th>Who has what</th>{head}</tr></thead><tbody>'
+    tried = any(_worst(found, name, lambda trial: True) for name, _ in _COLUMNS[1:])
+    mine = "larger <code>-n</code>" if tried else "<code>encvec leakage --data YOURS.npy --quick --html PAGE</code>"
     elsewhere = (
         f" <b>Elsewhere</b>: not measured in this run, but by this project on {WHENCE}. "
-        "<code>encvec leakage --data YOURS.npy --quick --html PAGE</code> measures it on your vectors."
+        f"For your own vectors: {mine}, and <code>--labels</code>."
     )
     return (
         f"<header><h1>Who can read your records</h1>{_lead(found, sealed)}</header>"

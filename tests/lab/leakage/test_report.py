@@ -185,7 +185,8 @@ def test_a_server_that_watches_is_shown_as_measured_or_as_measured_elsewhere():
         assert cell(text, "A server that watches searches", "sealed") == "which records are alike"
         assert said in Page(text).text
         assert 'With threat="watching-server" : nothing' in Page(text).text
-    assert "measures it on your vectors" in Page(page([COPY])).text
+    assert "For your own vectors: encvec leakage --data" in Page(page([COPY])).text
+    assert "For your own vectors: larger -n" in Page(page([COPY, row()])).text
     assert watchers([SEEN.row() | {"neighbours": 2}, SEEN.row()])[0] == [SEEN]
 
 
