@@ -34,11 +34,11 @@ from .peers import alloy_encrypt, missing
 RESULTS = Path(__file__).parent / "results" / "leakage.jsonl"
 PROBED = RESULTS.with_name("leakage-probes.jsonl")
 DIM = 384
-ALIGNING = ("pca-icp", "components")
-UNPAIRED = tuple(name for name, attack in ATTACKS.items() if attack.holds == "corpus")
+VICTIMS = 8500
+OTHERS = tuple(name for name, attack in ATTACKS.items() if attack.holds == "corpus" and name != "components")
 
 
-def data(wordnet: str | None, lfw: str | None = None) -> tuple[str, Matrix, Matrix, Known]:
+def data(wordnet: str | None, lfw: str | None = None, victims: int = VICTIMS) -> tuple[str, Matrix, Matrix, Known]:
     """Return the name, the victim's and the adversary's vectors, and what is known of them."""
     if lfw:
         with np.load(lfw, allow_pickle=False) as stored:
@@ -58,7 +58,8 @@ def data(wordnet: str | None, lfw: str | None = None) -> tuple[str, Matrix, Matr
     pool, labels = np.concatenate([found.vectors, found.queries]), np.concatenate([found.labels, found.query_labels])
     order = np.random.default_rng(0).permutation(len(pool))
     pool, labels = unit(pool[order]), labels[order]
-    return "banking77", pool[:8500], pool[8500:], Known(labels=(labels[:8500], labels[8500:]))
+    parted = pool[:victims], pool[victims:]
+    return "banking77", *parted, Known(labels=(labels[:victims], labels[victims:]))
 
 
 def sketch(k: int, beta: float) -> tuple[str, Subject]:
@@ -79,21 +80,20 @@ def cells(name: str, count: int, k: int = LEAST_KEPT, beta: float = FLOOR) -> tu
 DEFAULT = sketch(LEAST_KEPT, FLOOR)
 FACES = sketch(LEAST_KEPT, NARROW_FLOOR)
 WEAK = [cells(name, 4, 192, 1.8) for name in ("sketch", "content-cells")]
-STRONG = ("components", "cliques", "density", "pca-icp")
+STRONG = ("cliques", "density", "pca-icp")
 PAIRED = ("pairs-permutation", "pairs-rotation", "pairs-ridge", "pairs-anchored")
 
 
 def parts() -> dict[str, dict[str, Any]]:
     """Return what each part tries, by name, cheap parts first."""
-    alone = {"attacks": ("components",), "views": ("sphere",)}  # the strongest against sketches, see "everything"
-    grid = [sketch(k, beta) for k in (128, 192, 256) for beta in (1.2, 1.8, 2.5, 3.6)]
-    shuffled = ("shuffle-sap", subject("shuffle-sap", DIM, beta=2.5))
+    alone = {"attacks": ("components",), "views": ("sphere",)}  # its other view costs as much, and names less
     beside = [("haar", subject("haar", DIM)), sap(2.5)]
     return {
-        "default": {"subjects": [DEFAULT], "attacks": UNPAIRED, "sizes": (4000,)},
+        "default": {"subjects": [DEFAULT], "attacks": OTHERS, "sizes": (4000,)},
         "default-sizes": {"subjects": [DEFAULT], "attacks": STRONG, "sizes": (1000, 8000, 30000)},
         # the attack that needs no pairs and names most
-        "default-components": {**alone, "subjects": [DEFAULT], "sizes": (4000, 8000)},
+        "default-components": {**alone, "subjects": [DEFAULT], "sizes": (1000, 4000, 8000)},
+        "more-noise": {**alone, "subjects": [sketch(LEAST_KEPT, beta) for beta in (7.0, 10.0)], "sizes": (8000,)},
         "default-pairs": {
             "subjects": [DEFAULT],
             "attacks": PAIRED,
@@ -116,51 +116,38 @@ def parts() -> dict[str, dict[str, Any]]:
             "keys": 1,
         },
         "faces": {"subjects": [sap(2.5), FACES, sketch(64, 1.2)], "attacks": STRONG[::-1], "sizes": (5749,)},
+        "faces-components": {**alone, "subjects": [FACES], "sizes": (5749,)},
         "controls": {
             "subjects": [(name, subject(name, DIM, k=192, beta=1.8)) for name in sorted(CONTROLS)],
-            "attacks": ("naive", "coordinates", "pca-icp", "components", "fobi"),
+            "attacks": ("naive", "coordinates", "pca-icp", "fobi"),
             "sizes": (4000,),
             "keys": 1,
         },
-        "floor": {**alone, "subjects": [sketch(192, 1.8)], "sizes": (4000, 8000)},
-        "few": {
+        "controls-components": {
             **alone,
-            "subjects": [sketch(192, 1.8), sketch(192, 2.5), sketch(256, 3.6)],
-            "sizes": (250, 500, 1000, 2000),
-            "adversaries": ("disjoint", "superset"),
-        },
-        "grid": {**alone, "subjects": grid, "sizes": (1000, 4000, 8000)},
-        "large": {**alone, "subjects": [sketch(192, 1.8), sketch(256, 3.6)], "sizes": (15000, 30000)},
-        "sap-few": {"subjects": [sap(2.0), sap(3.6)], "attacks": ALIGNING, "sizes": (250, 500, 1000)},
-        "sap": {"subjects": [sap(b) for b in (2.0, 2.5, 3.6, 5.0)], "attacks": ALIGNING, "sizes": (1000, 4000, 8000)},
-        "everything": {"subjects": [sketch(192, 2.5)], "sizes": (500, 1000)},
-        "pairs": {
-            "subjects": [sketch(192, 2.5), sap(2.5), shuffled],
-            "attacks": PAIRED,
+            "subjects": [(name, subject(name, DIM, k=192, beta=1.8)) for name in ("no-noise", "foreign-statistics")],
             "sizes": (4000,),
-            "pairs": (5, 10, 20, 50, 100, 400),
+            "adversaries": ("disjoint",),
+            "keys": 1,
         },
+        "sap-few": {"subjects": [sap(2.0)], "attacks": ("pca-icp",), "sizes": (250, 500), "adversaries": ("disjoint",)},
         "ironcore-alloy": {
             "subjects": [("ironcore-alloy", Foreign(2.5, alloy_encrypt))],
             "attacks": ("coordinates", "pca-icp", "pairs-permutation"),
             "sizes": (4000,),
             "pairs": (5, 10, 20),
         },
+        "cells-components": {**alone, "subjects": [cells("sketch", 4)], "sizes": (8000,)},
         # pairs all lie in one cell; those of the other cells must stay at chance
         "cells": {
             "subjects": [cells("sketch", 4)],
-            "attacks": ("components", *PAIRED[1:]),
+            "attacks": PAIRED[1:],
             "views": ("sphere",),
             "sizes": (8000,),
             "pairs": (50, 100, 200, 400),
         },
-        # with noise that does not protect one rotation at this size: see "floor"
-        "cells-weak": {
-            "subjects": WEAK,
-            "attacks": ALIGNING,
-            "views": ("public", "sphere", "whitened"),
-            "sizes": (4000,),
-        },
+        # with noise that does not protect one rotation at this size
+        "cells-weak": {"subjects": WEAK, "attacks": ("pca-icp",), "views": ("public",), "sizes": (4000,)},
         # the attack that finds the very same texts
         "cells-cliques": {
             "subjects": [cells("sketch", 4), cells("content-cells", 4), *WEAK],
@@ -177,18 +164,11 @@ def parts() -> dict[str, dict[str, Any]]:
             "adversaries": ("same",),
         },
         "content-cells": {
-            "subjects": [cells("content-cells", 4), cells("content-cells", 16)],
-            "attacks": ALIGNING,
-            "views": ("public", "sphere", "whitened"),
-            "sizes": (8000,),
-        },
-        "content-cells-many": {
-            "subjects": [cells("content-cells", 64)],
+            "subjects": [cells("content-cells", count) for count in (4, 16, 64)],
             "attacks": ("pca-icp",),
             "views": ("public",),
             "sizes": (8000,),
         },
-        # components aligns best on the sphere, and its other view would cost as much again
         "probes": {"subjects": [DEFAULT, *beside], "views": ("raw", "centred", "sphere"), "sizes": (4000,)},
         "cells-probes": {
             "subjects": [cells("sketch", 4), *(cells("content-cells", count) for count in (4, 16, 64))],
@@ -213,12 +193,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     other = parser.add_mutually_exclusive_group()
     other.add_argument("--wordnet", metavar="FILE", help="embeddings of WordNet glosses instead of Banking77")
     other.add_argument("--lfw", metavar="FILE", help="embeddings of LFW: run the parts on faces, at 512 dimensions")
+    parser.add_argument(
+        "--victims", type=int, default=VICTIMS, help="how many of the 13,083 texts are the victim's [default: 8500]"
+    )
     parser.add_argument("--keys", type=int, help="number of keys [default: each part's own]")
     parser.add_argument("--sizes", type=int, nargs="+", help="records under a key [default: each part's own]")
     parser.add_argument("--adversaries", nargs="+", help="what the adversary holds [default: each part's own]")
     parser.add_argument("--out", type=Path, help="one file for all rows [default: the files in results]")
     options = parser.parse_args(argv)
-    name, victim, corpus, known = data(options.wordnet, options.lfw)
+    name, victim, corpus, known = data(options.wordnet, options.lfw, options.victims)
     rows: list[dict[str, Any]] = []
     probed: list[dict[str, Any]] = []
     for part in options.part or [each for each in every if each.startswith("faces") == bool(options.lfw)]:

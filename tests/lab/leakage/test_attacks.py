@@ -8,7 +8,7 @@ pytest.importorskip("scipy")
 from encvec_store.lab.leakage import ATTACKS, VIEWS, Case, Experiment, attack_arrays, run, subject, worst
 from encvec_store.lab.leakage.algebra import ball, float32, haar, mutual, procrustes, raised, unit
 from encvec_store.lab.leakage.attacks import BESIDE
-from encvec_store.lab.leakage.attacks.graphs import matchings
+from encvec_store.lab.leakage.attacks.graphs import matching
 from encvec_store.lab.leakage.attacks.independent import fastica, match
 from encvec_store.lab.leakage.data import text_like
 from encvec_store.lab.leakage.metrics import hits
@@ -53,12 +53,16 @@ def identified(name, attack, view, adversary="disjoint", *, n=N, beta=1.2, k=K, 
         ("haar", "wasserstein-procrustes", "centred", "same"),
         ("sap", "mini-vec2vec", "centred", "same"),
         ("norm-kept", "components", "whitened", "same"),
-        ("no-noise", "components", "whitened", "same"),
     ],
     ids=str,
 )
 def test_breaks(name, attack, view, adversary):
     assert identified(name, attack, view, adversary) > 0.5
+
+
+def test_whitening_without_noise_falls_to_independent_components():
+    """Of 1,000 records they are too uncertain: there luck decides which keys fall."""
+    assert identified("no-noise", "components", "whitened", "same", n=2900) > 0.5
 
 
 @pytest.mark.parametrize(
@@ -178,7 +182,7 @@ def test_independent_components_are_found_and_matched_under_a_rotation():
     mine, theirs = fastica(sources @ left, rng), fastica(sources @ right, rng)
     for side, turn in ((mine, left), (theirs, right)):
         side *= np.where(((sources @ turn @ side) ** 3).mean(axis=0) < 0, -1, 1).astype(np.float32)
-    ((a, b), *_) = match(sources @ left @ mine, sources @ right @ theirs, rng)
+    a, b = match(sources @ left @ mine, sources @ right @ theirs, rng)
     assert sorted(a) == sorted(b) == list(range(6))
     assert np.allclose(left @ mine[:, a] @ theirs[:, b].T, right, atol=0.15)
 
@@ -191,7 +195,7 @@ def test_classes_tell_which_component_is_which():
     one, other = (float32(rng.exponential(1.0, (2000, 8)) + large[side]) for side in classes)
     order = rng.permutation(8)
     for named, expected in ((classes[1], order), (1 - classes[1], 7 - order)):
-        ((a, b), *_) = match(one[:, order], other, rng, 4, (classes[0], named))
+        a, b = match(one[:, order], other, rng, (classes[0], named))
         assert (b[np.argsort(a)] == expected).all()
 
 
@@ -202,7 +206,7 @@ def test_graphs_are_matched_by_every_kind_of_edge():
     order = rng.permutation(12)
     part = order[:9]
     edges = [(side[np.ix_(part, part)], side) for side in (one, other)]
-    (_, found), *_ = matchings([(a - 0.5, b - 0.5) for a, b in edges], np.zeros((9, 12)), rng, 60)
+    found = matching([(a - 0.5, b - 0.5) for a, b in edges], np.zeros((9, 12)), rng)
     assert (found == part).all()
 
 

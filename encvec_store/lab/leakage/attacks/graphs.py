@@ -3,6 +3,10 @@
 FAQ: Vogelstein et al., "Fast approximate quadratic programming for graph matching", PLOS ONE 10(4), 2015. It walks
 through doubly stochastic matrices (Frank-Wolfe) to a permutation. SciPy's takes one kind of edge and no nodes; joint
 moments of independent components are several kinds, and their own moments say most at the beginning.
+
+Random starts end at many matchings that are each right in other places. So further walks begin between two of the best,
+where these agree (Merz and Freisleben, "Fitness landscape analysis and memetic algorithms for the quadratic assignment
+problem", IEEE Trans. Evolutionary Computation 4(4), 2000).
 """
 
 from __future__ import annotations
@@ -15,28 +19,29 @@ from scipy.optimize import linear_sum_assignment
 
 from ..algebra import Indices
 
-__all__ = ["Graph", "matchings", "stochastic"]
+__all__ = ["Graph", "matching", "stochastic"]
 
 Graph = npt.NDArray[np.floating]
+_STARTS, _CROSSED, _PATIENCE = 20, 150, 40
+"""Walks from random starts, at most so many from between two of the best, and after how many without gain it ends."""
+_FLAT = 0.6
+"""How flat a start between two is: their agreement must show, and no more."""
 _ITERATIONS = 60
 _SWEEPS = 20
 _STILL = 1e-6
 
 
-def matchings(
-    edges: Sequence[tuple[Graph, Graph]], alike: Graph, rng: np.random.Generator, starts: int
-) -> list[tuple[float, Indices]]:
-    """Return matchings of two graphs, the best first, each with its fit.
+def matching(edges: Sequence[tuple[Graph, Graph]], alike: Graph, rng: np.random.Generator) -> Indices:
+    """Return the best matching of two graphs that was found.
 
     Args:
         edges: weights of the edges, (n, n) in the one and (m, m) in the other graph, for each kind; edges of one kind
             count by the product of their weights.
         alike: (n, m), what it counts that a node is matched with another, >= 0.
-        rng: draws the starts, all but the first, which is flat.
-        starts: how many.
+        rng: draws the starts, all but the first, which is flat, and whom to cross.
 
     Returns:
-        For each different matching the fit, and for each node of the one graph that of the other, (n,); -1 for none.
+        For each node of the one graph that of the other, (n,); -1 for none.
     """
     n, m = alike.shape
     size = max(n, m)
@@ -44,13 +49,22 @@ def matchings(
     nodes = np.zeros((size, size))
     nodes[:n, :m] = alike
     flat = np.full((size, size), 1 / size)
-    found: dict[bytes, tuple[float, Indices]] = {}
-    for start in range(starts):
-        at = flat if start == 0 else (flat + stochastic(rng.random((size, size)))) / 2
-        fit, order = _walk(layers, nodes, at)
-        order = np.where(order < m, order, -1)[:n]
-        found[order.tobytes()] = fit, order
-    return sorted(found.values(), key=lambda one: -one[0])
+    starts = [flat, *((flat + stochastic(rng.random((size, size)))) / 2 for _ in range(_STARTS - 1))]
+    best = sorted((_walk(layers, nodes, at) for at in starts), key=_fit)
+    still = 0
+    for _ in range(_CROSSED):
+        (_, one), (_, other) = (best[each] for each in rng.choice(len(best), 2, replace=False))
+        between = (_permutation(one) + _permutation(other)) / 2
+        found = _walk(layers, nodes, _FLAT * flat + (1 - _FLAT) * between)
+        # what is matched with nothing may stand in any order, at the same fit
+        new = not np.isclose(found[0], [fit for fit, _ in best], rtol=_STILL).any()
+        still = 0 if new and found[0] > best[-1][0] else still + 1
+        if still == _PATIENCE:
+            break
+        if new:
+            best = sorted([*best, found], key=_fit)[1:]
+    order = best[-1][1]
+    return np.where(order < m, order, -1)[:n]
 
 
 def stochastic(matrix: Graph, sweeps: int = _SWEEPS) -> Graph:
@@ -75,6 +89,10 @@ def _walk(layers: Sequence[tuple[Graph, Graph]], nodes: Graph, at: Graph) -> tup
     rows = np.arange(len(order))
     fit = float(nodes[rows, order].sum() + sum((a * b[np.ix_(order, order)]).sum() for a, b in layers))
     return fit, order
+
+
+def _fit(found: tuple[float, Indices]) -> float:
+    return found[0]
 
 
 def _permutation(order: Indices) -> Graph:
