@@ -16,7 +16,6 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from encvec_store import errors
 from encvec_store.integrations.sqlalchemy import EncryptedVector, bulk_insert, follow, maintain, nearest, sharing
 from encvec_store.integrations.sqlalchemy.following import covers
-from encvec_store.sealed_index import builder
 from tests.kits.orm import DIM, ask, models, opened, vectors
 
 N = 30
@@ -323,21 +322,6 @@ def test_an_old_session_that_updates_the_index_does_not_hide_that_it_is_newer(se
             hits = nearest(one, select(item.title), item.embedding, V[7], 1)
             assert (hits[0].item == "7") is (one is not session)
             assert found(one, made) == set(range(N + 1))
-
-
-def test_a_stored_index_is_compared_with_all_entries(session, made, monkeypatch):
-    """Entries have no stamp by which a new process could know that nothing was written since."""
-    for name in ("FIRST", "COARSE"):
-        monkeypatch.setattr(builder, name, 10)
-    maintain(session, made.Item.embedding)
-    session.commit()
-    (shared,) = {*sharing._held[session.get_bind().pool].values()}
-    assert shared.sealed.state.parts, "the index is stored"
-    for number in ("7", "8"):
-        shared.sealed.forget()
-        assert found(session, made) == {int(title) for title in session.scalars(select(made.Item.title))}
-        ask(session, f"DELETE FROM items WHERE title = '{number}'")
-        session.commit()
 
 
 def test_serializable_searches_conflict_with_what_they_would_have_found(session, made):

@@ -182,3 +182,21 @@ def test_a_follower_that_is_behind_when_entries_are_forgotten(session, made):
     index.sealed._state = behind
     assert found() == {str(i) for i in range(20, 50)}
     assert index.sealed.state.living == 30
+
+
+def test_a_stored_index_is_compared_with_all_entries(session, made, monkeypatch):
+    """Entries have no stamp by which a new process could know that nothing was written since."""
+    Item, there = made.Item, {str(i) for i in range(30)}
+    for name in ("FIRST", "COARSE"):
+        monkeypatch.setattr(builder, name, 10)
+    bulk_insert(session, Item, [{"title": title, "embedding": V[int(title)]} for title in there])
+    session.commit()
+    maintain(session, Item.embedding)
+    (index,) = {*next(iter(sharing._held.values())).values()}
+    assert index.sealed.state.parts, "the index is stored"
+    for gone in ("7", "8"):
+        index.sealed.forget()
+        assert {hit.item for hit in nearest(session, select(Item.title), Item.embedding, V[0], 30)} == there
+        ask(session, f"DELETE FROM items WHERE title = '{gone}'")
+        session.commit()
+        there.remove(gone)

@@ -16,6 +16,12 @@ V = vectors(N, seed=61)
 
 
 @pytest.fixture
+def pg_place(pg_place_alone):
+    """On a server of its own: an index takes in only entries that are older than every open transaction there."""
+    return pg_place_alone
+
+
+@pytest.fixture
 def made(monkeypatch):
     sealed.small(monkeypatch)
     monkeypatch.setattr(BUDGET, "_limit", 8_000)

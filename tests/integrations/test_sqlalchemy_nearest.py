@@ -24,6 +24,12 @@ def made():
     return models()
 
 
+@pytest.fixture
+def pg_place(pg_place_alone):
+    """On a server of its own: an index takes in only entries that are older than every open transaction there."""
+    return pg_place_alone
+
+
 def rows(n, start=0):
     return [{"title": str(i), "embedding": V[i]} for i in range(start, start + n)]
 
