@@ -81,7 +81,7 @@ DEFAULT = sketch(LEAST_KEPT, FLOOR)
 FACES = sketch(LEAST_KEPT, NARROW_FLOOR)
 WEAK = [cells(name, 4, 192, 1.8) for name in ("sketch", "content-cells")]
 STRONG = ("cliques", "density", "pca-icp")
-PAIRED = ("pairs-permutation", "pairs-rotation", "pairs-ridge", "pairs-anchored")
+PAIRED = ("pairs-permutation", "pairs-rotation", "pairs-ridge", "pairs-anchored", "pairs-expectation")
 
 
 def parts() -> dict[str, dict[str, Any]]:

@@ -27,17 +27,18 @@ pytestmark = [
 ]
 
 
-def test_killed_at_every_step(pg_dsn, keyset, monkeypatch):
+def test_killed_at_every_step(pg_alone, keyset, monkeypatch):
+    """On a server of its own: an index takes in only entries that are older than every open transaction there."""
     killed = 0
     for module, name in ((index, "COARSE"), (builder, "FIRST"), (builder, "LAST"), (builder, "COARSE")):
         monkeypatch.setattr(module, name, getattr(module, name))  # put back in the end
     small()
-    with opened(pg_dsn, keyset) as (session, made):
+    with opened(pg_alone, keyset) as (session, made):
         for step in range(1, 400, 13):
             ask(session, "TRUNCATE items CASCADE; DELETE FROM items_embedding_blobs WHERE name LIKE 'index%'")
             session.commit()
             told = {}
-            with child("mapped_life", pg_dsn, step) as (pipe, process):
+            with child("mapped_life", pg_alone, step) as (pipe, process):
                 with contextlib.suppress(EOFError, ConnectionResetError):
                     while "done" not in told:
                         told.update([pipe.recv()])
