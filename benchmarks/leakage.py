@@ -94,6 +94,15 @@ def parts() -> dict[str, dict[str, Any]]:
         # the attack that needs no pairs and names most
         "default-components": {**alone, "subjects": [DEFAULT], "sizes": (1000, 4000, 8000)},
         "more-noise": {**alone, "subjects": [sketch(LEAST_KEPT, beta) for beta in (7.0, 10.0)], "sizes": (8000,)},
+        "more-noise-pairs": {
+            "subjects": [sketch(LEAST_KEPT, beta) for beta in (7.0, 10.0)],
+            "attacks": ("pairs-expectation",),
+            "views": ("sphere",),
+            "sizes": (4000,),
+            "adversaries": ("disjoint",),
+            "pairs": (20, 50, 100, 400),
+            "keys": 1,
+        },
         "default-pairs": {
             "subjects": [DEFAULT],
             "attacks": PAIRED,
