@@ -32,7 +32,7 @@ _POSITION = 4
 _MOST = 1 << 40
 _AT_ONCE = 4 << 20
 """Bytes written by one transaction: other writers wait for it."""
-CURE = "Run `encvec maintain` to build it anew from the records"
+CURE = "Run `encvec maintain`, for a mapped column `maintain`, to build it anew from the records"
 Places = npt.NDArray[np.uint32]
 """(n,) positions of vectors in a graph."""
 

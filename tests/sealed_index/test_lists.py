@@ -151,7 +151,7 @@ def test_damage(place, keyset, what):
     store.close()
     store, things = opened(place, keyset)
     assert not things.verify().ok
-    with pytest.raises(AuthenticationError, match=r"(?s)block.*[Rr]un `encvec maintain` to build it anew"):
+    with pytest.raises(AuthenticationError, match=r"(?s)block.*[Rr]un `encvec maintain`.* to build it anew"):
         things.search(vectors_of(50, 1))
     things.maintain()
     answers.search(things, vectors_of(100, 1))
