@@ -17,7 +17,7 @@ common.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -192,14 +192,12 @@ def run(n: int, keys: int, scheme: str, quick: bool, path: Path | None, show: Sh
         for key in range(keys):
             known = {row["what"] for row in rows if (row["scheme"], row["n"], row["key"]) == (scheme, n, key)}
             if scheme == "sketch":
-                for row in sketch(n, key, quick, known):
-                    rows.append(row)
-                    keep({"kind": "row", **row}, path)
-            elif not known:
-                fresh = list(sealed(n, key))
-                rows += fresh
-                for row in fresh:
-                    keep({"kind": "row", **row}, path)
+                fresh: Iterable[Row] = sketch(n, key, quick, known)
+            else:  # all of a key, or nothing: they are of one store
+                fresh = () if known else list(sealed(n, key))
+            for row in fresh:
+                rows.append(row)
+                keep({"kind": "row", **row}, path)
             done(1)
     shown: list[Row] = []
     mine = [row for row in rows if row["scheme"] == scheme]

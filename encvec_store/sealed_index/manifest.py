@@ -131,6 +131,7 @@ def moment_of(records: Followed, manifests: Sequence[Manifest], held: int) -> tu
     if len(moments) != 1:
         return None
     ((generation, content, stamp, complete),) = moments
+    # after any write `changes` would list all rows, which the caller is about to do: so the numbers are asked first
     if not complete or (generation, held) != (records.generation(), records.count()):
         return None
     return None if records.changes(generation, content, stamp=stamp) else (generation, content, stamp)
