@@ -77,6 +77,7 @@ def dsns(servers, request):
     """An empty database, on the primary and on the standby."""
     name = f"of_{request.node.name}".replace("[", "_").rstrip("]")
     servers[0].ensure_database(name)
+    replayed(*(server.dsn() for server in servers))  # until then, the standby lets nobody connect to it
     return [server.dsn(name) for server in servers]
 
 
