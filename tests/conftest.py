@@ -24,6 +24,7 @@ from encvec_store.keys.wrappers import passphrase  # noqa: E402
 from encvec_store.maintenance import notices  # noqa: E402
 from tests.kits.postgres import (  # noqa: E402
     pg_alone,  # noqa: F401
+    pg_caretaker,  # noqa: F401
     pg_dsn,  # noqa: F401
     pg_place,  # noqa: F401
     pg_place_alone,  # noqa: F401
@@ -31,6 +32,7 @@ from tests.kits.postgres import (  # noqa: E402
     pg_server,  # noqa: F401
     pg_shared,  # noqa: F401
     pg_spare,  # noqa: F401
+    pg_state,  # noqa: F401
     pg_template,  # noqa: F401
 )
 

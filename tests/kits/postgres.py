@@ -16,6 +16,7 @@ import secrets
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import LiteralString
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 import psycopg
@@ -138,17 +139,27 @@ def state_of(dsn: str) -> tuple[object, ...] | None:
         return connection.execute(_STATE).fetchone()
 
 
+@pytest.fixture(scope="session")
+def pg_state(pg_server: Server, pg_template: str) -> tuple[object, ...] | None:
+    """What there is in the template, and in each copy of it."""
+    return state_of(pg_server.dsn(pg_template))
+
+
 def emptied(dsn: str, state: tuple[object, ...] | None) -> bool:
     """Drop all schemas but `public`, and return True if the database is in this state then."""
     try:
         with psycopg.connect(dsn, autocommit=True) as connection:
             connection.execute(_CUT_OFF)
-            made = "SELECT nspname FROM pg_namespace WHERE nspname !~ '^(pg_|public$|information_schema$)'"
-            for (schema,) in connection.execute(made).fetchall():
-                connection.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(schema)))
-        return state_of(dsn) == state
+            _drop(connection, "nspname !~ '^(pg_|public$|information_schema$)'")
+            return connection.execute(_STATE).fetchone() == state
     except psycopg.Error:  # whatever the test did to the server
         return False
+
+
+def _drop(connection: psycopg.Connection[tuple[object, ...]], which: LiteralString, *values: str) -> None:
+    """Drop schemas and all in them."""
+    for (schema,) in connection.execute("SELECT nspname FROM pg_namespace WHERE " + which, values or None).fetchall():
+        connection.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(str(schema))))
 
 
 @pytest.fixture(scope="session")
@@ -161,16 +172,14 @@ def pg_spare(pg_server: Server) -> Iterator[list[str]]:
 
 
 @pytest.fixture
-def pg_dsn(pg_server: Server, pg_template: str, pg_spare: list[str]) -> Iterator[str]:
+def pg_dsn(pg_server: Server, pg_template: str, pg_state: tuple[object, ...], pg_spare: list[str]) -> Iterator[str]:
     """The DSN of a database with nothing but pgvector. After the test it is emptied, or dropped if it is another."""
     if not pg_spare:
         pg_spare.append(f"encvec_test_{secrets.token_hex(6)}")
         pg_server.execute("CREATE DATABASE {} TEMPLATE {}", pg_spare[-1], pg_template)
     name = pg_spare.pop()
-    dsn = pg_server.dsn(name)
-    state = state_of(dsn)
-    yield dsn
-    if emptied(dsn, state):
+    yield pg_server.dsn(name)
+    if emptied(pg_server.dsn(name), pg_state):
         pg_spare.append(name)
     else:
         pg_server.drop(name)
@@ -183,16 +192,25 @@ def pg_shared(pg_server: Server, pg_template: str) -> Iterator[str]:
         yield dsn
 
 
+@pytest.fixture(scope="session")
+def pg_caretaker(pg_shared: str) -> Iterator[list[psycopg.Connection[tuple[object, ...]]]]:
+    """A connection to that database, to clean up after each test: a new one would take longer than the cleaning."""
+    kept = [psycopg.connect(pg_shared, autocommit=True)]
+    yield kept
+    kept[0].close()
+
+
 @pytest.fixture
-def pg_place(pg_shared: str) -> Iterator[Place]:
+def pg_place(pg_shared: str, pg_caretaker: list[psycopg.Connection[tuple[object, ...]]]) -> Iterator[Place]:
     """A place for the schemas of one test; whoever is still connected after it is cut off, and they are dropped."""
     place = Place(pg_shared, f"test_{secrets.token_hex(6)}")
     yield place
-    with psycopg.connect(pg_shared, autocommit=True) as connection:
-        connection.execute(_CUT_OFF)
-        made = "SELECT nspname FROM pg_namespace WHERE starts_with(nspname, %s)"
-        for (schema,) in connection.execute(made, [place.schema]).fetchall():
-            connection.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(schema)))
+    try:
+        pg_caretaker[0].execute(_CUT_OFF)
+    except psycopg.OperationalError:  # the server was restarted
+        pg_caretaker[0] = psycopg.connect(pg_shared, autocommit=True)
+        pg_caretaker[0].execute(_CUT_OFF)
+    _drop(pg_caretaker[0], "starts_with(nspname, %s)", place.schema)
 
 
 @pytest.fixture(scope="module")
@@ -231,6 +249,9 @@ def role(dsn: str, *rights: str) -> Iterator[str]:
     """
     name = f"encvec_role_{secrets.token_hex(6)}"
     with psycopg.connect(dsn, autocommit=True) as connection:
+        # makes each of its connections cheaper; PostgreSQL 15 has no such setting
+        cheap = "SELECT set_config(name, '1', false) FROM pg_settings WHERE name = 'scram_iterations'"
+        connection.execute(cheap)
         connection.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD 'encvec'").format(sql.Identifier(name)))
         try:
             for right in rights:
