@@ -25,14 +25,13 @@ from encvec_store.maintenance import notices  # noqa: E402
 from tests.kits.postgres import (  # noqa: E402
     pg_alone,  # noqa: F401
     pg_caretaker,  # noqa: F401
+    pg_databases,  # noqa: F401
     pg_dsn,  # noqa: F401
     pg_place,  # noqa: F401
     pg_place_alone,  # noqa: F401
     pg_plain,  # noqa: F401
     pg_server,  # noqa: F401
     pg_shared,  # noqa: F401
-    pg_spare,  # noqa: F401
-    pg_state,  # noqa: F401
     pg_template,  # noqa: F401
 )
 

@@ -139,12 +139,6 @@ def state_of(dsn: str) -> tuple[object, ...] | None:
         return connection.execute(_STATE).fetchone()
 
 
-@pytest.fixture(scope="session")
-def pg_state(pg_server: Server, pg_template: str) -> tuple[object, ...] | None:
-    """What there is in the template, and in each copy of it."""
-    return state_of(pg_server.dsn(pg_template))
-
-
 def emptied(dsn: str, state: tuple[object, ...] | None) -> bool:
     """Drop all schemas but `public`, and return True if the database is in this state then."""
     try:
@@ -162,27 +156,56 @@ def _drop(connection: psycopg.Connection[tuple[object, ...]], which: LiteralStri
         connection.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(str(schema))))
 
 
+class Databases:
+    """Copies of a template. One that a test leaves as it was is lent again."""
+
+    def __init__(self, server: Server, template: str) -> None:
+        self.server, self.template = server, template
+        self.spare: list[str] = []
+        self.state: tuple[object, ...] | None = None
+
+    @contextmanager
+    def lend(self) -> Iterator[str]:
+        """Yield the DSN of one; afterwards it is emptied, or dropped if it is another."""
+        if not self.spare:
+            self.spare.append(f"encvec_test_{secrets.token_hex(6)}")
+            self.server.execute("CREATE DATABASE {} TEMPLATE {}", self.spare[-1], self.template)
+        name = self.spare.pop()
+        dsn = self.server.dsn(name)
+        self.state = self.state or state_of(dsn)
+        yield dsn
+        if emptied(dsn, self.state):
+            self.spare.append(name)
+        else:
+            self.server.drop(name)
+
+    def drop(self) -> None:
+        """Drop those that are left."""
+        for name in self.spare:
+            self.server.drop(name)
+
+
 @pytest.fixture(scope="session")
-def pg_spare(pg_server: Server) -> Iterator[list[str]]:
-    """Names of databases that are as new, for the next tests."""
-    spare: list[str] = []
-    yield spare
-    for name in spare:
-        pg_server.drop(name)
+def pg_databases(pg_server: Server, pg_template: str) -> Iterator[tuple[Databases, Databases]]:
+    """Databases with pgvector, and without."""
+    both = Databases(pg_server, pg_template), Databases(pg_server, "template0")
+    yield both
+    for each in both:
+        each.drop()
 
 
 @pytest.fixture
-def pg_dsn(pg_server: Server, pg_template: str, pg_state: tuple[object, ...], pg_spare: list[str]) -> Iterator[str]:
-    """The DSN of a database with nothing but pgvector. After the test it is emptied, or dropped if it is another."""
-    if not pg_spare:
-        pg_spare.append(f"encvec_test_{secrets.token_hex(6)}")
-        pg_server.execute("CREATE DATABASE {} TEMPLATE {}", pg_spare[-1], pg_template)
-    name = pg_spare.pop()
-    yield pg_server.dsn(name)
-    if emptied(pg_server.dsn(name), pg_state):
-        pg_spare.append(name)
-    else:
-        pg_server.drop(name)
+def pg_dsn(pg_databases: tuple[Databases, Databases]) -> Iterator[str]:
+    """The DSN of a database with nothing but pgvector."""
+    with pg_databases[0].lend() as dsn:
+        yield dsn
+
+
+@pytest.fixture
+def pg_plain(pg_databases: tuple[Databases, Databases]) -> Iterator[str]:
+    """The DSN of a database without pgvector."""
+    with pg_databases[1].lend() as dsn:
+        yield dsn
 
 
 @pytest.fixture(scope="session")
@@ -232,13 +255,6 @@ def pg_alone(pg_server: Server) -> Iterator[str]:
 def pg_place_alone(pg_alone: str) -> Place:
     """A place for the schemas of one test on the server of `pg_alone`."""
     return Place(pg_alone, f"test_{secrets.token_hex(6)}")
-
-
-@pytest.fixture
-def pg_plain(pg_server: Server) -> Iterator[str]:
-    """The DSN of a fresh database without pgvector; it is dropped after the test."""
-    with copied(pg_server, "template0") as dsn:
-        yield dsn
 
 
 @contextmanager

@@ -8,8 +8,11 @@ import pytest
 
 from encvec_store import Store, aio
 from tests.kits.synced import Loop
-from tests.stores.contract import SameSchemeContract, SameStoreContract, machine
+from tests.stores.contract import SameSchemeContract, SealedFixtures, machine
 from tests.stores.contract.races import RacesContract
+from tests.stores.contract.records import RecordContract
+from tests.stores.contract.search import SearchContract
+from tests.stores.contract.updating import UpdateContract
 from tests.stores.test_faiss import OpenedFaiss
 from tests.stores.test_memory import OpenedMemory
 from tests.stores.test_pgvector import OpenedPostgres
@@ -68,12 +71,18 @@ class TestAsyncFaiss(RacesContract, SameSchemeContract):
             yield place
 
 
-class TestAsyncPgvector(RacesContract, SameStoreContract):
+class InPostgres:
     @pytest.fixture
     def place(self, keyset, loop, pg_place):
         with closing(AsyncPostgres(keyset, loop, pg_place.dsn, pg_place.schema)) as place:
             yield place
 
+
+class TestAsyncSealed(InPostgres, RecordContract, SearchContract, UpdateContract, SealedFixtures):
+    """Loading and building beside the loop have tests of their own in `sealed_index/test_async.py`."""
+
+
+class TestAsyncPgvector(InPostgres, RacesContract, SameSchemeContract):
     def test_random_histories(self, loop, pg_place):
         schemas = (f"{pg_place.schema}_{n}" for n in itertools.count())
         machine.run(lambda keyset: AsyncPostgres(keyset, loop, pg_place.dsn, next(schemas)), examples=5)

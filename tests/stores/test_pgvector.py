@@ -13,7 +13,7 @@ from sqlalchemy import create_engine
 import encvec_store as ev
 from encvec_store.storage.postgres import Raw, RawDumper, Source, split_value, term_from, typed_kind, vector
 from tests.kits.postgres import role
-from tests.stores.contract import Fixtures, Opened, SameStoreContract, StoreContract, machine
+from tests.stores.contract import Opened, SameSchemeContract, SealedFixtures, StoreContract, machine
 from tests.stores.contract.celled import CelledContract
 from tests.stores.contract.changing import ChangingContract
 from tests.stores.contract.forgery import ForgeryContract
@@ -23,7 +23,9 @@ from tests.stores.contract.races import RacesContract
 from tests.stores.contract.records import RecordContract
 from tests.stores.contract.refit import RefitContract
 from tests.stores.contract.replay import ReplayContract
+from tests.stores.contract.search import SearchContract
 from tests.stores.contract.tampering import Burglar, TamperingContract
+from tests.stores.contract.updating import UpdateContract
 
 
 class OpenedPostgres(Opened):
@@ -153,15 +155,9 @@ class Apart(OpenedPostgres):
         return sorted(found for tenant in tenants for found in store.collections(tenant))
 
 
-class Contract(
-    CelledContract,
-    ChangingContract,
-    MovingContract,
-    PrecisionContract,
-    RacesContract,
-    RefitContract,
-    StoreContract,
-):
+class Places:
+    """A schema for each test."""
+
     @pytest.fixture
     def opening(self, pg_place):
         """Return what makes an `Opened` of a keyset and a schema."""
@@ -172,6 +168,17 @@ class Contract(
         with closing(opening(keyset, pg_place.schema)) as place:
             yield place
 
+
+class Contract(
+    Places,
+    CelledContract,
+    ChangingContract,
+    MovingContract,
+    PrecisionContract,
+    RacesContract,
+    RefitContract,
+    StoreContract,
+):
     @pytest.mark.parametrize("where", [None, {"n": 1}], ids=["all", "filtered"])
     def test_a_search_is_one_statement(self, place, make, monkeypatch, where):
         """Documents make it two; what another opening wrote is noticed without asking."""
@@ -270,11 +277,8 @@ def test_a_scheme_changed_in_the_event_loop(pg_dsn):
     asyncio.run(main())
 
 
-class TestRowSecurity(SameStoreContract, Contract):
-    """The contract by a role without privileges, each tenant behind row-level security.
-
-    Without the burglar's part: what he can do to the tables, and what opening them shows, depends on no role.
-    """
+class ByRole(Places):
+    """By a role without privileges, each tenant behind row-level security."""
 
     @pytest.fixture
     def opening(self, pg_place):
@@ -283,7 +287,15 @@ class TestRowSecurity(SameStoreContract, Contract):
             yield lambda keyset, schema: Apart(keyset, url, schema, dsn, row_security=True)
 
 
-class TestPlainPostgres(RecordContract, Fixtures):
+class TestRowSecurity(ByRole, SameSchemeContract, Contract):
+    """Without the burglar's part: what he can do to the tables, and what opening them shows, depends on no role."""
+
+
+class TestSealedRowSecurity(ByRole, SearchContract, UpdateContract, SealedFixtures):
+    """A sealed index follows the change table, which has a policy of its own; `TestPlainPostgres` has the records."""
+
+
+class TestPlainPostgres(RecordContract, SealedFixtures):
     """What is told of records, under `sealed` in a database without pgvector, by a role without privileges."""
 
     @pytest.fixture
@@ -293,7 +305,3 @@ class TestPlainPostgres(RecordContract, Fixtures):
             closing(OpenedPostgres(keyset, url, "plain", row_security=True)) as place,
         ):
             yield place
-
-    @pytest.fixture
-    def scheme(self):
-        return "sealed"

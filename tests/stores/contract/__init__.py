@@ -20,7 +20,7 @@ __all__ = [
     "Fixtures",
     "Opened",
     "SameSchemeContract",
-    "SameStoreContract",
+    "SealedFixtures",
     "StoreContract",
     "hasten",
     "scheme_of",
@@ -76,28 +76,31 @@ class StoreContract(
     """What every store does, with every scheme."""
 
 
-class SameStoreContract(StoreContract):
-    """The contract of a store that keeps it already, on another way there: with the schemes of fewest and most parts.
+class SameSchemeContract(StoreContract):
+    """The contract of a store that keeps it already, on another way there: with the scheme of most parts.
 
-    `sealed` has no index vectors; a sketch in cells has them in several partitions, and a profile. Fields have every
-    policy at once.
+    A sketch in cells has index vectors in several partitions, and a profile. Fields have every policy at once.
     """
 
-    @pytest.fixture(params=["sealed", "cells"])
-    def scheme(self, request, monkeypatch):
-        return scheme_of(request.param, monkeypatch)
+    @pytest.fixture
+    def scheme(self, monkeypatch):
+        return scheme_of("cells", monkeypatch)
 
     @pytest.fixture
     def policies(self):
         return POLICIES[-1]
 
 
-class SameSchemeContract(SameStoreContract):
-    """The contract where the scheme cannot matter, with the one of most parts."""
+class SealedFixtures(Fixtures):
+    """The same for the scheme of fewest parts, whose searches are another way through the store."""
 
     @pytest.fixture
-    def scheme(self, monkeypatch):
-        return scheme_of("cells", monkeypatch)
+    def scheme(self):
+        return "sealed"
+
+    @pytest.fixture
+    def policies(self):
+        return POLICIES[-1]
 
 
 def scheme_of(name, monkeypatch):
