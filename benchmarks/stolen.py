@@ -31,8 +31,8 @@ from encvec_store import Collection, connect, low_level
 from encvec_store.lab.bench.job import throwaway_keys
 from encvec_store.lab.leakage import Haul, Holdings, attack_hauls, guessed, hauls, stolen
 from encvec_store.lab.leakage.algebra import float32, unit
-from encvec_store.lab.leakage.experiment import keep, kept
 from encvec_store.lab.leakage.metrics import auc
+from encvec_store.lab.leakage.running import keep, kept
 
 UPSERT, CHANGED, LONGEST = 100, 100, 12
 FLOOR = {"name": "sketch", "k": 250, "beta": 5.0}

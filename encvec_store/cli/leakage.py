@@ -53,6 +53,7 @@ __all__ = ["leakage"]
 @click.option("--beta", type=click.FloatRange(0), help="Noise [default: the scheme's in a collection].")
 @click.option("--trials", type=click.IntRange(1), default=3, show_default=True,
               help="Trials, each with another key and other records; the worst counts.")  # fmt: skip
+@click.option("--jobs", type=click.IntRange(1), help="Processes that share the attacks [default: one for each core].")
 @click.option(
     "--out", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path), help="Keep rows here, and go on."
 )
@@ -74,6 +75,7 @@ def leakage(
     labels: str | None,
     people: bool,
     probes: bool,
+    jobs: int | None,
     out: Path | None,
     html: Path | None,
     kept: Path | None,
@@ -134,8 +136,9 @@ def leakage(
     from ..lab.leakage import probe, run, worst, worst_probes
     from ..lab.leakage.corpus import LEAST, properties
     from ..lab.leakage.report import write
+    from ..lab.leakage.running import cores
 
-    _check(collection, data, labels, people, probes, choices)
+    _check(collection, data, labels, people, probes, jobs, choices)
     if kept is not None and html is None:
         raise click.UsageError("--rows goes with --html")
     if kept is not None and html is not None:
@@ -154,9 +157,9 @@ def leakage(
             stored = of_collection(target, corpus, choices)
             if stored is None:
                 return _nothing(target, html, as_json)
-            experiment = stored
+            experiment, jobs = stored, 1  # the store is open in this process
         with progress("attacking", experiment.trials()) as advance:
-            rows = run(experiment, out, lambda done: advance(done, None))
+            rows = run(experiment, out, lambda done: advance(done, None), jobs or cores())
         leaks: list[dict[str, Any]] = []
         if probes:
             with progress("probing", probe_trials(experiment)) as advance:
@@ -183,14 +186,20 @@ def leakage(
 
 
 def _check(
-    collection: str | None, data: str | None, labels: str | None, people: bool, probes: bool, choices: dict[str, Any]
+    collection: str | None,
+    data: str | None,
+    labels: str | None,
+    people: bool,
+    probes: bool,
+    jobs: int | None,
+    choices: dict[str, Any],
 ) -> None:
     """Refuse options that do not go together."""
     if collection is not None:
         if probes:
             raise click.UsageError("--probes does not go with --collection: probes encrypt vectors under two keys")
         given = {"--data": data, "--subject": choices["names"], "-k": choices["dims"], "--cells": choices["cells"]}
-        for option, value in {**given, "--beta": choices["beta"]}.items():
+        for option, value in {**given, "--beta": choices["beta"], "--jobs": jobs}.items():
             if value not in (None, (), False):
                 raise click.UsageError(f"{option} does not go with --collection: it is attacked as it is stored")
     if people and not probes:

@@ -82,7 +82,7 @@ def of_collection(target: Collection, corpus: str | None, choices: dict[str, Any
 
 def sealed_beside(experiment: Experiment, out: Path | None) -> list[dict[str, Any]]:
     """Return what a thief, and a server that watches, get of the same records under the default; of `out` if there."""
-    from ..lab.leakage.experiment import keep, kept
+    from ..lab.leakage.running import keep, kept
     from ..lab.leakage.sealed import copies, sealed_rows
     from ..lab.leakage.watched import watched_rows, watchers
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from .attacks import ATTACKS, Attack
 from .bench import Known
-from .experiment import ADVERSARIES, Experiment, attack_arrays, run, worst
+from .experiment import ADVERSARIES, Experiment, attack_arrays, worst
 from .hauls import Haul, Holdings, attack_hauls, beginnings, guessed, hauls
 from .own import SampleAttack
 from .probing import PROBES, probe, worst_probes
 from .protocol import Subject
+from .running import run
 from .subjects import CONTROLS, SUBJECTS, Pipeline, subject
 from .theft import StoreCopy, Telling, compared, stolen, told
 from .views import VIEWS, Case, View

@@ -171,10 +171,11 @@ def centroids(points: Matrix, count: int, rng: np.random.Generator) -> Matrix:
     points = sample(points, _CLUSTERED, rng)
     count = min(count, len(points))
     centres = points[rng.choice(len(points), count, replace=False)]
+    numbers = np.arange(count)
     for _ in range(_LLOYD):
         sums = np.zeros_like(centres)
         for rows in blocks(len(points)):
             own = (points[rows] @ centres.T).argmax(axis=1)
-            np.add.at(sums, own, points[rows])
+            sums += float32(numbers[:, None] == own) @ points[rows]
         centres = unit(np.where(np.abs(sums).sum(axis=1, keepdims=True) > 0, sums, centres))
     return centres

@@ -1,18 +1,14 @@
-"""Run attacks on subjects and record the results.
+"""What is attacked, by whom and how often, and what an attack on it found.
 
-One row a trial (subject, attack, view, adversary, n, key), as JSON values; rows go to a file as they come, and a run
-that was stopped goes on behind them. A verdict is the worst row of a subject.
+One row a trial (subject, attack, view, adversary, n, key), as JSON values. A verdict is the worst row of a subject.
 """
 
 from __future__ import annotations
 
-import itertools
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,10 +16,9 @@ import numpy as np
 from ...data import Matrix
 from ...errors import InputError
 from .algebra import float32, sample, unit
-from .attacks import ATTACKS, BESIDE, Attack
+from .attacks import ATTACKS, Attack
 from .attacks.expectation import Labels
 from .cells import LEAST, Part, parts, ways
-from .held import Locked, held_case, lock
 from .metrics import decoder, hits, mean_cosine, wilson
 from .protocol import Subject
 from .views import Case, view
@@ -35,9 +30,6 @@ __all__ = [
     "Row",
     "attack_arrays",
     "attacked",
-    "keep",
-    "kept",
-    "run",
     "worst",
 ]
 
@@ -51,7 +43,6 @@ _PROFILE = 20_000
 _OF_THE_SAME = frozenset({"profiles", "graph", "cliques"})
 """They recognise records by exact similarities to others: against other texts of the kind they only take time."""
 _DECODED = 4_000
-_KEY = ("subject", "parameters", "attack", "view", "adversary", "pairs", "corpus", "n", "key", "cells", "beside")
 
 
 @dataclass(frozen=True)
@@ -119,6 +110,10 @@ class Experiment:
         if self.upsert < 1 or self.dumps < 1:
             raise InputError(f"upsert and dumps must be integers >= 1, got {self.upsert} and {self.dumps}")
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For other processes, in which subjects are other objects: what was grown for these is theirs to grow."""
+        return self.__dict__ | {"_grown": {}}
+
     @property
     def statistics(self) -> Matrix:
         """Vectors that subjects fit their statistics on."""
@@ -163,43 +158,6 @@ class Experiment:
         return each * self.keys
 
 
-def run(
-    experiment: Experiment, out: Path | None = None, progress: Callable[[int], None] = lambda done: None
-) -> list[Row]:
-    """Run all trials. With `out`, append each row to that file at once and skip trials that are already in it.
-
-    Returns the rows, those of attacks found in the file included. `progress` is called with 1 after each trial.
-    """
-    rows = [row for row in kept(out) if "attack" in row]
-    done = {_identity(row) for row in rows}
-    most: dict[str, float] = {}
-    for row in rows:
-        _count(most, row)
-    for row in _rows(experiment, done, most, progress):
-        _count(most, row)
-        rows.append(row)
-        keep(row, out)
-    return rows
-
-
-def kept(path: Path | None) -> list[Row]:
-    """Return the rows of a file, of attacks and probes. A last line that was cut off is removed from the file."""
-    if path is None or not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    # what stands behind the last newline was cut off while it was written
-    if lines[-1]:
-        path.write_text("".join(line + "\n" for line in lines[:-1]), encoding="utf-8")
-    return [json.loads(line) for line in lines[:-1] if line]
-
-
-def keep(row: Row, path: Path | None) -> None:
-    """Append a row to the file at once."""
-    if path is not None:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-
-
 def worst(rows: Iterable[Row]) -> list[Row]:
     """Return for each subject, parameters, adversary and n the row with most identified, over attacks and keys.
 
@@ -234,64 +192,16 @@ def attack_arrays(
     case = Case(float32(ciphertexts), unit(float32(corpus)), rng, noise)
     chosen = [name for name in attacks or ATTACKS if ATTACKS[name].holds == "corpus"]
     whole = parts("", case, np.zeros(len(ciphertexts), np.int64), None)
-    return [
-        row for name in chosen for look in ATTACKS[name].views
-        for row in attacked(name, whole, unit(float32(vectors)), look)
-    ]  # fmt: skip
+    truth = unit(float32(vectors))
+    found = (attacked(name, whole, truth, look) for name in chosen for look in ATTACKS[name].views)
+    return [row for row in found if row is not None]
 
 
-# --------------------------------------------------------------------------------------------- inside
+def attacked(name: str, cut: Sequence[Part], truth: Matrix, looked: str) -> Row | None:
+    """Attack each part separately. Records in parts that are too small count as not identified.
 
-
-def _identity(row: Mapping[str, Any]) -> str:
-    return json.dumps([row.get(name) for name in _KEY], sort_keys=True)
-
-
-def _situation(row: Mapping[str, Any]) -> str:
-    return json.dumps([row.get(name) for name in _KEY if name not in ("attack", "view")], sort_keys=True)
-
-
-def _count(most: dict[str, float], row: Row) -> None:
-    """Note the most that any attack has named in the row's situation."""
-    situation = _situation(row)
-    most[situation] = max(most.get(situation, 0.0), row["identified"])
-
-
-def _rows(
-    experiment: Experiment, done: set[str], most: Mapping[str, float], progress: Callable[[int], None]
-) -> Iterator[Row]:
-    enough = 2.0 if experiment.enough is None else experiment.enough
-    libraries = {name: version(name) for name in ("encvec-store", "numpy", "scipy")}
-    chosen = list(experiment.attacks or ATTACKS)
-    for (name, given), n, key in itertools.product(experiment.subjects, experiment.sizes, range(experiment.keys)):
-        rng = np.random.default_rng([key, n])
-        order = rng.permutation(len(experiment.victim))
-        truth = experiment.victim[order[:n]]
-        subject = experiment.standing(given, n)
-        locked: Locked | None = None
-        for attack in chosen:
-            needs = ATTACKS[attack].holds
-            for (adversary, pairs), looked in itertools.product(
-                experiment.situations(ATTACKS[attack]), experiment.looks(ATTACKS[attack])
-            ):
-                for way in ways(subject.parameters(), bool(pairs)):
-                    head = {
-                        "subject": name, "parameters": dict(subject.parameters()), "attack": attack, "view": looked,
-                        "adversary": adversary, "pairs": pairs, "corpus": experiment.name, "n": n, "key": key,
-                        **({"cells": way} if way else {}), **({"beside": needs} if needs in BESIDE else {}),
-                    }  # fmt: skip
-                    if _identity(head) not in done and most.get(_situation(head), 0.0) < enough:
-                        if locked is None:
-                            locked = lock(experiment, subject, key, order, n)
-                        case = held_case(experiment, adversary, pairs, key, order[:n], locked, needs)
-                        cut = [] if case is None else parts(way, case, locked.cells, locked.keyed.sorts)
-                        for row in attacked(attack, cut, truth, looked):
-                            yield {**head, **row, **locked.owner, "versions": libraries}
-                    progress(1)
-
-
-def attacked(name: str, cut: Sequence[Part], truth: Matrix, looked: str) -> Iterator[Row]:
-    """Attack each part separately. Records in parts that are too small count as not identified."""
+    Returns the row; None where the view cannot be had, or the attack comes to nothing that could be scored.
+    """
     found, cosines, took = [], [], 0.0
     for part in cut:
         hit = np.zeros(len(part.counted), np.bool_)
@@ -300,22 +210,22 @@ def attacked(name: str, cut: Sequence[Part], truth: Matrix, looked: str) -> Iter
             continue
         seen = view(looked, part.case)
         if seen is None:
-            return
+            return None
         start = time.perf_counter()
         located = ATTACKS[name].run(seen, part.case)
         took += time.perf_counter() - start
         placed = seen.frame(truth[part.among])
         if located.shape != (len(part.rows), placed.shape[1]) or not np.isfinite(located).all():
-            return
+            return None
         hit[:] = hits(located, placed, np.searchsorted(part.among, part.rows))[part.counted]
         cosines.append(_decoded(located, seen.noisy, part.case, truth[part.rows]))
     if not cosines:
-        return
+        return None
     counted = np.concatenate(found)
     luck = np.average([_guess(part) for part in cut], weights=[len(part.counted) for part in cut])
     in_cells = len(cut) > 1 or len(cut[0].rows) < len(truth)
     low, high = wilson(int(counted.sum()), len(counted))
-    yield {
+    return {
         "attack": name,
         "view": looked,
         "n": len(truth),
@@ -327,6 +237,9 @@ def attacked(name: str, cut: Sequence[Part], truth: Matrix, looked: str) -> Iter
         **({"counted": len(counted), "by_cell": [round(float(hit.mean()), 5) for hit in found]} if in_cells else {}),
         "seconds": round(took, 2),
     }
+
+
+# --------------------------------------------------------------------------------------------- inside
 
 
 def _guess(part: Part) -> float:

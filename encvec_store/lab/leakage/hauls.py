@@ -140,7 +140,8 @@ def attack_hauls(
         whole = parts("", case, np.zeros(len(case.ciphertexts), np.int64), None)
         for look in attack.views:
             beside = {} if attack.holds in ("corpus", "pairs") else {"beside": attack.holds}
-            rows += [{**row, **beside} for row in attacked(name, whole, unit(float32(truth[kept])), look)]
+            row = attacked(name, whole, unit(float32(truth[kept])), look)
+            rows += [] if row is None else [{**row, **beside}]
     return rows
 
 

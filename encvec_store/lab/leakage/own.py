@@ -15,8 +15,9 @@ import numpy as np
 from ...data import Matrix
 from ...errors import InputError
 from ...schemes import Scheme
-from .experiment import Experiment, Row, run, worst
+from .experiment import Experiment, Row, worst
 from .registered import Registered
+from .running import run
 
 __all__ = ["SampleAttack"]
 

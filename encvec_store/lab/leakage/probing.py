@@ -23,12 +23,13 @@ from ...errors import InputError
 from . import probes
 from .algebra import Indices
 from .bench import ALIGNING, MOST, Bench, Found, Known
-from .experiment import Experiment, Row, keep, kept
+from .experiment import Experiment, Row
 from .identities import accuracy, people_found
 from .linking import linkage
 from .metrics import scores
 from .probes import LUCK
 from .registered import Registered
+from .running import keep, kept
 
 __all__ = ["ALIGNING", "PROBES", "Known", "probe", "worst_probes"]
 

@@ -133,7 +133,7 @@ def test_command_line_attacks_a_collection(home, keyset, capsys):
 def test_command_line_says_what_is_sealed(home, capsys):
     np.save("few.npy", VECTORS[:400])
     page = ["--html", "page.html", "--out", "rows.jsonl"]
-    code = encvec(["leakage", "--data", "few.npy", "--quick", "--attack", "pca-icp", "--json", *page])
+    code = encvec(["leakage", "--jobs=1", "--data", "few.npy", "--quick", "--attack", "pca-icp", "--json", *page])
     printed = capsys.readouterr()
     rows = [row for line in printed.out.splitlines() if "attack" in (row := json.loads(line))]
     assert code == int(max(row["identified"] for row in rows) > 0.01)

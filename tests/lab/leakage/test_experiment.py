@@ -1,6 +1,9 @@
 """Runs are told in rows, can be stopped and go on, and refuse what makes no sense; the command line on top."""
 
 import json
+import os
+import signal
+import sys
 
 import numpy as np
 import pytest
@@ -8,7 +11,7 @@ import pytest
 pytest.importorskip("scipy")
 
 from encvec_store.cli.app import run as encvec
-from encvec_store.errors import InputError
+from encvec_store.errors import EncvecError, InputError
 from encvec_store.lab.leakage import Experiment, run, subject, worst
 from encvec_store.lab.leakage.data import text_like
 
@@ -20,7 +23,8 @@ VICTIM, CORPUS = text_like(400, DIM, seed=1)[0], text_like(300, DIM, seed=2)[0]
 
 def trial(**changes):
     given = {"attacks": ["naive", "coordinates"], "sizes": [100], "keys": 2, "adversaries": ["disjoint", "same"]}
-    return Experiment(VICTIM, CORPUS, [("shuffle", subject("shuffle", DIM))], **(given | changes))
+    given["subjects"] = [("shuffle", subject("shuffle", DIM))]
+    return Experiment(VICTIM, CORPUS, **(given | changes))
 
 
 def test_rows_are_json_and_complete():
@@ -42,8 +46,7 @@ def test_rows_are_json_and_complete():
 
 
 def test_a_run_is_repeatable():
-    timeless = [[{k: v for k, v in row.items() if k != "seconds"} for row in run(trial(keys=1))] for _ in range(2)]
-    assert timeless[0] == timeless[1]
+    assert timeless(run(trial(keys=1))) == timeless(run(trial(keys=1)))
 
 
 def test_a_stopped_run_goes_on(tmp_path):
@@ -56,6 +59,56 @@ def test_a_stopped_run_goes_on(tmp_path):
     assert [json.loads(line)["key"] for line in out.read_text().splitlines()] == [row["key"] for row in whole]
     assert len(run(trial(), out)) == 8, "nothing is tried twice"
     assert len(out.read_text().splitlines()) == 8
+
+
+def timeless(rows):
+    """Rows without their seconds, in an order of their own."""
+    return sorted(json.dumps({k: v for k, v in row.items() if k != "seconds"}, sort_keys=True) for row in rows)
+
+
+def test_processes_share_a_run(tmp_path):
+    out = tmp_path / "rows.jsonl"
+    given = {"attacks": ["coordinates", "pca-icp", "pairs-permutation"], "enough": 0.5}
+    alone, calls = run(trial(**given)), []
+    together = run(trial(**given), out, calls.append, jobs=2)
+    assert timeless(together) == timeless(alone)
+    assert len(calls) == trial(**given).trials()
+    lines = out.read_text().splitlines(keepends=True)
+    out.write_text("".join(lines[:3]))  # stopped
+    assert timeless(run(trial(**given), out, jobs=2)) == timeless(alone)
+    assert len(out.read_text().splitlines()) == len(lines)
+
+
+class Deadly:
+    """A subject whose process is killed, as by a system that runs out of memory; or that an error of ours stops."""
+
+    oversample = 10
+
+    def __init__(self, says=None):
+        self.says = says
+
+    def grown(self, records, sample):
+        return self
+
+    def parameters(self):
+        return {}
+
+    def keyed(self, key, profile):
+        if self.says is not None:
+            raise InputError(self.says)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
+def test_a_process_that_ends_is_told(tmp_path):
+    for victim, error, message in (
+        (Deadly(), EncvecError, "was killed.*fewer jobs"),
+        (Deadly("no"), InputError, "^no$"),
+        (lambda: None, InputError, "jobs must be 1 .* pickled"),
+    ):
+        experiment = trial(subjects=[("deadly", victim)])
+        with pytest.raises(error, match=message):
+            run(experiment, jobs=2)
 
 
 def test_what_is_broken_is_attacked_no_more(tmp_path):
@@ -100,6 +153,7 @@ def test_command_line(tmp_path, capsys):
     np.save(tmp_path / "own.npy", np.concatenate([VICTIM, CORPUS]) * 3)
     arguments = [
         "leakage",
+        "--jobs=1",
         "--data",
         str(tmp_path / "own.npy"),
         "-n",
@@ -124,8 +178,9 @@ def test_command_line_says_when_a_scheme_breaks(tmp_path, capsys):
     np.save(tmp_path / "own.npy", VICTIM)
     np.save(tmp_path / "corpus.npy", VICTIM[::-1])
     code = encvec(
-        ["leakage", "--data", str(tmp_path / "own.npy"), "--corpus", str(tmp_path / "corpus.npy"), "--subject", "sap",
-         "--beta", "0.4", "-n", "400", "--trials", "1", "--attack", "pca-icp", "--adversary", "disjoint"]
+        ["leakage", "--jobs=1", "--data", str(tmp_path / "own.npy"), "--corpus", str(tmp_path / "corpus.npy"),
+         "--subject", "sap", "--beta", "0.4", "-n", "400", "--trials", "1", "--attack", "pca-icp",
+         "--adversary", "disjoint"]
     )  # fmt: skip
     assert code == 1
     assert "pca-icp" in capsys.readouterr().out

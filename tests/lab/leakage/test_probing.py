@@ -180,8 +180,8 @@ def test_command_line(tmp_path, capsys):
     data, labels, html, out = (tmp_path / name for name in ("own.npy", "labels.npy", "report.html", "rows.jsonl"))
     np.save(data, np.concatenate([VICTIM[:300], CORPUS[:300]]))
     np.save(labels, np.array([f"topic {topic}" for topic in [*TOPICS[:300], *OTHERS[:300]]]))
-    arguments = ["leakage", "--data", str(data), "--labels", str(labels), "--probes", "--subject", "shuffle", "-n",
-                 "200", "--trials", "1", "--attack", "coordinates", "--out", str(out)]  # fmt: skip
+    arguments = ["leakage", "--jobs=1", "--data", str(data), "--labels", str(labels), "--probes", "--subject",
+                 "shuffle", "-n", "200", "--trials", "1", "--attack", "coordinates", "--out", str(out)]  # fmt: skip
     assert encvec([*arguments, "--html", str(html)]) == 0
     shown = capsys.readouterr().out
     for word in ("linkage", "d_sys", "membership", "attributes-known", "by luck"):
@@ -201,8 +201,8 @@ def test_command_line_with_people(tmp_path, capsys):
     for name, content in (("a", enrolled), ("b", others), ("who", np.concatenate(known.identities))):
         np.save(tmp_path / f"{name}.npy", content)
     a, b, who, html = (str(tmp_path / name) for name in ("a.npy", "b.npy", "who.npy", "report.html"))
-    assert encvec(["leakage", "--data", a, "--corpus", b, "--labels", who, "--people", "--probes", "--subject", "plain",
-                   "--attack", "naive", "-n", "200", "--trials", "1", "--html", html]) == 0  # fmt: skip
+    assert encvec(["leakage", "--jobs=1", "--data", a, "--corpus", b, "--labels", who, "--people", "--probes",
+                   "--subject", "plain", "--attack", "naive", "-n", "200", "--trials", "1", "--html", html]) == 0  # fmt: skip
     assert "identities" in capsys.readouterr().out
     text = (tmp_path / "report.html").read_text()
     assert "Does the right one come up?" in text

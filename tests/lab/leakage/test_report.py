@@ -311,10 +311,11 @@ def test_a_page_is_written_whole_or_not_at_all(tmp_path):
 
 def test_command_line(tmp_path, capsys):
     rows, html = tmp_path / "rows.jsonl", tmp_path / "report.html"
-    arguments = ["leakage", "--subject", "shuffle", "--attack", "coordinates", "-n", "100", "--trials", "1"]
+    given = "--subject shuffle --attack coordinates --records 100 --trials 1 --jobs 1"
+    arguments = ["leakage", *given.split()]
     assert encvec([*arguments, "--out", str(rows), "--html", str(html)]) == 0
     found = Page(html.read_text())
-    assert f"encvec leakage --subject shuffle --attack coordinates --records 100 --trials 1 --out {rows}" in found.text
+    assert f"encvec leakage {given} --out {rows}" in found.text
     kept = [json.loads(line) for line in rows.read_text().splitlines()]
     assert max(r["identified"] for r in kept) in found.values
     html.unlink()
