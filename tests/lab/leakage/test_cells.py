@@ -216,7 +216,8 @@ def test_command_line_and_page(tmp_path, capsys):
     np.save(data, VECTORS[:1600])
     arguments = ["leakage", "--jobs=1", "--data", str(data), "--subject", "sap", "--cells", "2", "--beta", "0.4",
                  "-n", "800", "--trials", "1", "--attack", "pairs-rotation", "--attack", "pca-icp",
-                 "--adversary", "disjoint", "--pairs", "20", "--pairs", "150", "--out", str(out), "--html", str(html)]  # fmt: skip
+                 "--adversary", "disjoint", "--pairs", "20", "--pairs", "150", "--out", str(out),
+                 "--html", str(html)]  # fmt: skip
     encvec(arguments)
     shown = capsys.readouterr().out
     assert "with pairs" in shown

@@ -202,7 +202,8 @@ def test_command_line_with_people(tmp_path, capsys):
         np.save(tmp_path / f"{name}.npy", content)
     a, b, who, html = (str(tmp_path / name) for name in ("a.npy", "b.npy", "who.npy", "report.html"))
     assert encvec(["leakage", "--jobs=1", "--data", a, "--corpus", b, "--labels", who, "--people", "--probes",
-                   "--subject", "plain", "--attack", "naive", "-n", "200", "--trials", "1", "--html", html]) == 0  # fmt: skip
+                   "--subject", "plain", "--attack", "naive", "-n", "200", "--trials", "1",
+                   "--html", html]) == 0  # fmt: skip
     assert "identities" in capsys.readouterr().out
     text = (tmp_path / "report.html").read_text()
     assert "Does the right one come up?" in text
