@@ -18,9 +18,8 @@ from ..crypto.envelope import PREFIX, key_versions
 from ..data.arrays import Bytes, Matrix, Rows
 from ..data.columns import as_cells, as_rows
 from ..data.ids import Id, check_ids
-from ..data.metrics import as_vectors
 from ..data.records import check_documents, check_metadata, encode_payload
-from ..errors import AuthenticationError, InputError, ShapeError, StaleConfigError
+from ..errors import AuthenticationError, InputError, StaleConfigError
 from ..runtime.concurrency import offload
 from ..sealing.codec import Decoded
 from ..sealing.config import CollectionConfig
@@ -31,7 +30,7 @@ from .candidates import Sources
 from .read import matching_rows
 from .session import Session
 from .whole import require_whole
-from .write import WRITE_CHUNK, counting, stored_settings, watch
+from .write import WRITE_CHUNK, checked_vectors, counting, stored_settings, watch
 
 __all__ = ["update"]
 
@@ -163,13 +162,7 @@ def _checked(
             None if item is None else checked for item, checked in zip(given, check_metadata(given, n), strict=True)
         ]
     if vectors is not None:
-        matrix = as_vectors(vectors, config.dim)
-        if len(matrix) != n:
-            raise ShapeError(f"{n} ids but {len(matrix)} vectors")
-        if n:
-            config.precision.check(
-                matrix, config.metric.check(matrix, config.max_norm), direction=not config.metric.bounded
-            )
+        matrix = checked_vectors(config, vectors, n)
     return _Change(names, fields, None if documents is None else check_documents(documents, n), matrix, replace)
 
 

@@ -27,7 +27,7 @@ from ..sealing.limits import counted
 from ..storage.protocol import EncryptedBatch
 from .session import Session
 
-__all__ = ["WRITE_CHUNK", "counting", "stored_settings", "upsert", "warn_of_noise", "watch"]
+__all__ = ["WRITE_CHUNK", "checked_vectors", "counting", "stored_settings", "upsert", "warn_of_noise", "watch"]
 
 WRITE_CHUNK = 1024
 """Records encrypted at once: enough for numpy, few enough for the processor's cache, and the store gets the first
@@ -88,18 +88,24 @@ def _checked(
 ) -> Checked:
     """Return the records as they will be sealed, or raise InputError."""
     names = check_ids(ids)
-    matrix = as_vectors(vectors, config.dim)
-    if len(matrix) != len(names):
-        raise ShapeError(f"{len(names)} ids but {len(matrix)} vectors")
+    matrix = checked_vectors(config, vectors, len(names))
     fields = check_metadata(metadata, len(names))
     payloads = [
         encode_payload(name, item, text)
         for name, item, text in zip(names, fields, check_documents(documents, len(names)), strict=True)
     ]
-    if names:
+    return names, matrix, payloads, fields
+
+
+def checked_vectors(config: CollectionConfig, vectors: Any, n: int) -> Matrix:
+    """Return the vectors of n records, (n, dim), or raise InputError."""
+    matrix = as_vectors(vectors, config.dim)
+    if len(matrix) != n:
+        raise ShapeError(f"{n} ids but {len(matrix)} vectors")
+    if n:
         lengths = config.metric.check(matrix, config.max_norm)
         config.precision.check(matrix, lengths, direction=not config.metric.bounded)
-    return names, matrix, payloads, fields
+    return matrix
 
 
 def _settings_for(session: Session, config: CollectionConfig, matrix: Matrix, model: str | None) -> CollectionConfig:
