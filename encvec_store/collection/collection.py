@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 import numpy.typing as npt
 
 from ..maintenance import calibrate as calibration
+from ..maintenance.notices import tell_of_change
 from ..maintenance.rekey import Rekeyed
 from ..maintenance.rewrite import Progress
 from ..maintenance.scheme import SchemeChange
@@ -106,8 +107,9 @@ class Collection(RecordVerbs, SearchVerbs):
 
         Others read and write meanwhile, under the old scheme. Pages of records are encrypted and stored beside them;
         at the end, one transaction puts all in place, and writers wait for it. Stopped or killed at any moment, it
-        goes on where it was when it is called again; `stats()["change"]` tells how far it is. Nothing of the old scheme
-        stays in the store. The result says where old ciphertexts may still lie, and what to run.
+        goes on where it was when it is called again; `stats()["change"]` tells how far it is. If another process ends
+        the same change meanwhile, that is taken as it is. Nothing of the old scheme stays in the store. The result says
+        where old ciphertexts may still lie, and what to run.
 
         With the scheme that the collection has, an unfinished change is given up, and nothing else is done; a bare name
         means it with any parameters. After `Keyset.rotate`, an unfinished change begins again.
@@ -122,7 +124,7 @@ class Collection(RecordVerbs, SearchVerbs):
             SchemeError: the scheme cannot be understood, or does not fit the collection's dimension.
             NormError: a record is longer than max_norm.
             ProfileError: the vectors vary in too few directions for a sketch.
-            StaleConfigError: keys or settings were changed meanwhile, or another process ended this change.
+            StaleConfigError: keys or settings were changed meanwhile, or another process gave this change up.
             StoreUnreachableError: the server would have to rank, and lacks pgvector.
         """
         return self._lifecycle.change(scheme, max_norm=max_norm, progress=progress)
@@ -149,7 +151,8 @@ class Collection(RecordVerbs, SearchVerbs):
         """Do the work that is due: index new records, or fit the profile, use more cells, take more candidates.
 
         With maintenance "inline" or "background" the store does this by itself. With "manual" it is done only here
-        and by `encvec maintain`. Returns what was done, in words.
+        and by `encvec maintain`. Returns what was done, in words. A change of scheme that was stopped is not gone on
+        with: a warning in the log says so.
 
         Args:
             purge: with scheme "sealed", leave nothing of deleted records in the index.
@@ -159,6 +162,7 @@ class Collection(RecordVerbs, SearchVerbs):
             ProfileError: the vectors vary in too few directions.
             StaleConfigError: another process changed the settings meanwhile.
         """
+        tell_of_change(self._session)
         return self._lifecycle.maintain(progress, purge=purge)
 
     @observed

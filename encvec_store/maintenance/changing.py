@@ -23,7 +23,7 @@ from ..engine.write import counting, stored_settings
 from ..errors import AuthenticationError, NormError, StaleConfigError
 from ..runtime.concurrency import Lock, offload
 from ..sealing.codec import Decoded
-from ..sealing.config import CollectionConfig
+from ..sealing.config import CollectionConfig, check_max_norm
 from ..sealing.keyring import CHANGE
 from ..storage.portions import portions
 from ..storage.protocol import Blob, EncryptedBatch, RanksOnServer
@@ -41,7 +41,7 @@ _FEW = 1_024
 """So few records that were written meanwhile are encrypted in the last transaction."""
 _ROUNDS = 8
 _ATTEMPTS = 8
-_GIVEN_UP = "another process has ended this change of scheme, or has given it up"
+_GIVEN_UP = "another process has given up this change of scheme, or has begun another: call this again to begin anew"
 
 log = logging.getLogger("encvec_store")
 
@@ -75,16 +75,25 @@ def change(
         if fresh.ranked and isinstance(session.records, RanksOnServer):
             session.records.require_ranking(fresh.index_dim)
         plan = staging.begin(session, before, fresh)
-    work = _Work(session, plan, progress)
+    work, resumed = _Work(session, plan, progress), 0
     try:
         resumed = work.resume()
         work.encrypt()
         work.put_in_place(turn)
+    except StaleConfigError:
+        if not _ended(session, spec, max_norm):
+            raise
     except NormError:  # a longer record came: the plan can never end
         staging.drop(session)
         raise
     records = session.records
     return SchemeChange(before.scheme.name, plan.settings.scheme.name, True, records.count(), resumed, records.remains)
+
+
+def _ended(session: Session, spec: Any, max_norm: float | None) -> bool:
+    """Say whether the collection is as was asked for by now: another process has gone on with the same change."""
+    config = session.refresh(force=True)
+    return config.has_scheme(spec) and check_max_norm(max_norm, config.metric) in (None, config.max_norm)
 
 
 class _Work:

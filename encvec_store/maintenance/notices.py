@@ -1,4 +1,4 @@
-"""What a user is told once per process about the schemes of collections. Everything goes to the log as a warning."""
+"""What a user is told about the schemes of collections, mostly once per process. It goes to the log as a warning."""
 
 from __future__ import annotations
 
@@ -6,13 +6,21 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..engine.session import Session
 from ..schemes import Scheme
 from ..sealing.config import CollectionConfig
+from .staging import standing
 
-__all__ = ["tell_of_ranking", "tell_of_unused"]
+__all__ = ["tell_of_change", "tell_of_ranking", "tell_of_unused"]
 
 log = logging.getLogger("encvec_store")
 _told: set[object] = set()
+
+
+def tell_of_change(session: Session) -> None:
+    """Say that a change of scheme is not finished, and how to go on with it, each time that this is called."""
+    if (change := standing(session, session.refresh())) is not None:
+        log.warning("collection %r: %s", session.records.spec.called, change["note"])
 
 
 def tell_of_ranking(scheme: Scheme) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -133,7 +134,7 @@ def begin(session: Session, before: CollectionConfig, fresh: CollectionConfig) -
     blob = keyring.seal_change(PLAN, _packed({name: np.frombuffer(part, np.uint8) for name, part in parts.items()}))
     old = records.blob(PLAN)
     if not records.keep([(PLAN, 0, blob)], drop=list(records.blobs(f"{CHANGE}.")), expect={PLAN: old}):
-        raise StaleConfigError("another change of scheme was begun meanwhile")
+        raise StaleConfigError("another process has begun a change of scheme meanwhile: call this again to go on with it")
     return Plan(number, settings, before.max_norm, blob.content)
 
 
@@ -169,18 +170,29 @@ def tidy(session: Session) -> None:
 
 
 def standing(session: Session, config: CollectionConfig) -> dict[str, Any] | None:
-    """Describe a change that is under way: where it leads `to`, and how many of the `records` are `done`.
+    """Describe a change that is not finished: where it leads `to`, how many of the `records` are `done`, and a `note`.
 
-    None if there is none. `to` is None if it has to begin again.
+    None if there is none. `to` is None if it has to begin again. The note says it in words, and what to call.
     """
     names = session.records.blobs(f"{CHANGE}.")
     if PLAN not in names:
         return None
     plan, rows = planned(session), session.records.rows()
     if plan is None or not plan.fits(session, config):
-        return {"to": None, "done": 0, "records": len(rows)}
-    done = len(rows) - len(outside(rows, listed(names, plan)))
-    return {"to": plan.settings.scheme.name, "done": done, "records": len(rows)}
+        why = "a change of scheme is not finished, and keys or settings were changed since, or its plan is damaged"
+        how = f"{_calls(session, 'SCHEME')} begins it again, {_calls(session, config.scheme.name)} gives it up"
+        return {"to": None, "done": 0, "records": len(rows), "note": f"{why}: {how}"}
+    to, done = plan.settings.scheme.name, len(rows) - len(outside(rows, listed(names, plan)))
+    why = f"a change to {to} is not finished, {done:,} of {len(rows):,} records are encrypted for it"
+    how = f"unless another process is at it, {_calls(session, to)} goes on with it"
+    return {"to": to, "done": done, "records": len(rows), "note": f"{why}: {how}"}
+
+
+def _calls(session: Session, scheme: str) -> str:
+    """Say how to change to a scheme, in Python and on the command line."""
+    tenant, name = session.records.spec.place
+    owner = f" --tenant {shlex.quote(tenant)}" if tenant else ""
+    return f'change(scheme="{scheme}") or `encvec scheme {shlex.quote(name)} {scheme}{owner}`'
 
 
 # pages

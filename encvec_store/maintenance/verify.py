@@ -75,7 +75,9 @@ def verify(session: Session, progress: Callable[[int, int], None] | None = None)
     report = VerifyReport(store=session.records.check() + session.index.check() + session.check())
     if not session.config.index_dim:
         report.store += check(session, session.config.metric.name, session.config.dim)
-    report.notes = _older(session) + _unfinished(session)
+    report.notes = _older(session)
+    if (change := standing(session, session.config)) is not None:
+        report.notes.append(change["note"])
     total, names = session.records.count(), RepeatedIds(session)
     for rows in pages(session, _CHUNK):
         damaged = _look(session, rows, report, names)
@@ -112,15 +114,6 @@ def _older(session: Session) -> list[str]:
             age = f"{writes:,} {'write' if writes == 1 else 'writes'} older than the records"
         found.append(f"{which}: {age}; the next search brings it up to date")
     return found
-
-
-def _unfinished(session: Session) -> list[str]:
-    """Return a line if a change of scheme is under way."""
-    under = standing(session, session.config)
-    if under is None:
-        return []
-    to = "another scheme" if under["to"] is None else under["to"]
-    return [f"a change to {to} is not finished: {under['done']:,} of {under['records']:,} records are encrypted for it"]
 
 
 @dataclass

@@ -237,8 +237,12 @@ def test_an_interrupted_change_of_the_scheme_goes_on(encvec, home, docs, monkeyp
     answer = encvec("scheme", "docs", "sap")
     assert answer.code == 130
     assert "25 of 60 records are done; the same command does the rest" in answer.err
-    assert encvec("scheme", "docs", "sap", "--json").error["change"] == {"to": "sap", "done": 25, "records": 60}
-    assert encvec("verify", "docs").code == 0
+    left = encvec("scheme", "docs", "sap", "--json").error["change"]
+    assert (left["to"], left["done"], left["records"]) == ("sap", 25, 60)
+    for command in ("stats", "maintain", "verify"):
+        answer = encvec(command, "docs")
+        assert answer.code == 0
+        assert "`encvec scheme docs sap` goes on with it" in answer.out + answer.err
     assert encvec("scheme", "docs", "sap", "--json").document["resumed"] == 25
     assert len(pages) == 5, "of 25, 25 and 10 records"
     assert encvec("stats", "docs", "--json").document["change"] is None

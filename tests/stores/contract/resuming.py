@@ -1,6 +1,7 @@
 """A change of scheme that is stopped between its pages, or before its end, and goes on later."""
 
 import contextlib
+from unittest.mock import ANY
 
 import pytest
 
@@ -87,13 +88,20 @@ class ResumingContract(SketchPlaces):
         assert {record.id for record in things.scroll({"n": 1})} == odd
 
     @pytest.mark.parametrize(("old", "new"), [*BOTH_WAYS, ("sealed", "sap"), (SKETCH, "sealed")])
-    def test_it_goes_on(self, both, encrypted, old, new):
+    def test_it_goes_on(self, both, encrypted, caplog, old, new):
         """Under the old scheme until then, with what was written meanwhile, and nothing is encrypted twice."""
         mine, theirs = both(old)
         stop_after(mine, 4, new)
         name = new if isinstance(new, str) else new["name"]
-        assert mine.stats()["change"] == {"to": name, "done": 4 * PAGE, "records": 100}
-        assert mine.verify().notes == [f"a change to {name} is not finished: 60 of 100 records are encrypted for it"]
+        note = (
+            f"a change to {name} is not finished, 60 of 100 records are encrypted for it: unless another process is at"
+            f' it, change(scheme="{name}") or `encvec scheme things {name}` goes on with it'
+        )
+        for things in (mine, theirs):
+            assert things.stats()["change"] == {"to": name, "done": 4 * PAGE, "records": 100, "note": note}
+            assert things.verify().notes == [note]
+        theirs.maintain()
+        assert f"collection 'things': {note}" in caplog.messages
         expected = self.meanwhile(theirs, oracle.vectors(100, DIM))
         for things in (mine, theirs):
             self.has(things, expected)
@@ -109,6 +117,9 @@ class ResumingContract(SketchPlaces):
             self.has(things, expected)
             assert things.stats()["change"] is None
             assert low_level.records(things).blobs("change.") == {}
+            caplog.clear()
+            things.maintain()
+            assert "not finished" not in caplog.text
 
     @pytest.mark.parametrize(("old", "new"), BOTH_WAYS)
     def test_it_goes_on_from_before_the_end(self, both, encrypted, interrupt, old, new):
@@ -159,7 +170,7 @@ class ResumingContract(SketchPlaces):
         before = pages(mine)
         stop_after(theirs, 2, {"name": "sap", "beta": 3})
         assert not set(before) & set(pages(mine))
-        assert mine.stats()["change"] == {"to": "sap", "done": 2 * PAGE, "records": 100}
+        assert mine.stats()["change"] == {"to": "sap", "done": 2 * PAGE, "records": 100, "note": ANY}
         assert theirs.change(scheme="sealed").resumed == 0
         self.works(mine)
         assert low_level.records(mine).blobs("change.") == {}
@@ -175,16 +186,29 @@ class ResumingContract(SketchPlaces):
         assert low_level.records(mine).blobs("change.") == {}
         self.works(mine)
 
-    def test_given_up_or_ended_by_another_meanwhile(self, both, encrypted, interrupt):
+    @pytest.mark.parametrize("at", [("keep", 2), ("replace", 0)])
+    def test_ended_by_another_meanwhile(self, both, encrypted, interrupt, at):
+        """Both asked for the same, and have it."""
         mine, theirs = both("sap")
-        for scheme, name in (("sap", "sap"), ("sealed", "sealed")):
-            interrupt(mine, "keep", lambda scheme=scheme: theirs.change(scheme=scheme), skip=2)
-            with pytest.raises(errors.StaleConfigError):
-                mine.change(scheme="sealed")
-            for things in (mine, theirs):
-                assert things.stats()["scheme"]["name"] == name
-                assert low_level.records(things).blobs("change.") == {}
-                self.works(things)
+        interrupt(mine, at[0], lambda: theirs.change(scheme="sealed"), skip=at[1])
+        found = mine.change(scheme="sealed")
+        assert (found.before, found.scheme, found.changed, found.records) == ("sap", "sealed", True, 100)
+        assert found.remains == low_level.records(mine).remains
+        for things in (mine, theirs):
+            assert things.stats()["scheme"]["name"] == "sealed"
+            assert low_level.records(things).blobs("change.") == {}
+            self.works(things)
+
+    @pytest.mark.parametrize("scheme", ["sap", {"name": "sap", "beta": 3}])
+    def test_given_up_or_replaced_by_another_meanwhile(self, both, encrypted, interrupt, scheme):
+        mine, theirs = both("sap")
+        interrupt(mine, "keep", lambda: theirs.change(scheme=scheme), skip=2)
+        with pytest.raises(errors.StaleConfigError, match="call this again to begin anew|begin this change again"):
+            mine.change(scheme="sealed")
+        assert low_level.records(mine).blobs("change.") == {}
+        self.works(mine)
+        assert mine.change(scheme="sealed").records == 100
+        self.works(theirs)
 
     @pytest.mark.parametrize("step", [1, 3])
     def test_two_begin_at_the_same_moment(self, both, encrypted, interrupt, step):
@@ -221,7 +245,10 @@ class ResumingContract(SketchPlaces):
         mine, theirs = both("sap")
         stop_after(mine, 3, "sealed")
         keyset.rotate()
-        assert mine.stats()["change"] == {"to": None, "done": 0, "records": 100}
+        found = mine.stats()["change"]
+        assert found == {"to": None, "done": 0, "records": 100, "note": ANY}
+        assert "`encvec scheme things SCHEME` begins it again" in found["note"]
+        assert "`encvec scheme things sap` gives it up" in found["note"]
         assert theirs.change(scheme="sealed").resumed == 0
         assert mine.stats()["key_versions"] == {"2": 100}
         keyset.destroy(1)
