@@ -205,6 +205,7 @@ class AsyncStore:
     rekey = _coroutine(Store.rekey)
     drop = _coroutine(Store.drop)
     drop_tenant = _coroutine(Store.drop_tenant)
+    verify_names = _coroutine(Store.verify_names)
     add_tenant = _coroutine(Store.add_tenant)
     erase_tenant = _coroutine(Store.erase_tenant)
     close = _coroutine(Store.close)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from functools import partial
 from os import PathLike
 from types import TracebackType
 from typing import Any, NoReturn
@@ -31,7 +30,7 @@ from .schemes.device import device
 from .sealed_index import BUDGET, Indexes
 from .sealing.config import CollectionConfig, check_oversample
 from .sealing.keyring import Keyring
-from .sealing.names import carry, named
+from .sealing.names import named
 from .sealing.roots import TenantRoots
 from .storage.protocol import CollectionSpec, Records
 
@@ -278,7 +277,7 @@ class Store(TenantKeys):
         indexes = Indexes(session, lambda config: shared_index(session, config, self._connection))
         sources = Sources(session, indexes, self._reading)
         lifecycle = Lifecycle(session, indexes, self._maintenance)
-        return created, Shared(session, sources, lifecycle, partial(carry, self._records))
+        return created, Shared(session, sources, lifecycle, self._records)
 
     def _session_of(self, records: Records, keyring: Keyring) -> Session:
         spec = records.spec

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from ..errors import AuthenticationError, KeyUnavailableError
+from ..maintenance.verify import VerifyReport
 from ..sealing.names import NAMES
 from ..store import Store, connect
 from .common import (
@@ -143,10 +144,20 @@ def verify(names: tuple[str, ...], tenant: str | None, place: Place, as_json: bo
 
     Opens each record and checks that its parts belong together. Finds records that were forged, altered, swapped or
     moved, and lets the store check its own files. The exit code is 1 if damage was found. Records under a disabled or
-    destroyed key version cannot be checked: they are counted as unreadable, which is no damage.
+    destroyed key version cannot be checked: they are counted as unreadable, which is no damage. A collection whose
+    sealed name is damaged is found by its name only: give it, and its tenant.
     """
     with open_store(place) as store:
-        reports = [_verified(store, owner, name) for owner, name in chosen(store, names, tenant)]
+        there, unnamed = store.verify_names(tenant)
+        if unnamed:  # these are found by their names only
+            known = {name for _, name in there}
+            places = [place for place in there if not names or place[1] in names]
+            places += [(tenant or "", name) for name in names if name not in known]
+        else:
+            places = chosen(store, names, tenant)
+        reports = [_verified(store, owner, name) for owner, name in places]
+        if not names:
+            reports += [_not_opened(None, None, [line]) for line in unnamed]
     answers = [report["ok"] for report in reports]
     ok = False if False in answers else None if None in answers else True
     if as_json:
@@ -193,21 +204,26 @@ def chosen(store: Store, names: tuple[str, ...], tenant: str | None) -> list[tup
 
 
 def _verified(store: Store, tenant: str, name: str) -> dict[str, Any]:
-    place = {"tenant": tenant, "collection": name}
-    nothing: dict[str, Any] = {"checked": 0, "damaged": [], "unreadable": 0, "notes": []}
     try:
         found = store.collection(name, tenant=tenant)
     except AuthenticationError as error:
         # settings that do not authenticate are damage too; go on with the other collections
-        return {**place, "ok": False, **nothing, "store": [str(error)]}
+        return _not_opened(tenant, name, store=[str(error)])
     except KeyUnavailableError as error:  # "could not check" is not "wrong"
-        return {**place, "ok": None, **nothing, "unreadable": None, "store": [], "error": str(error)}
+        return {**_not_opened(tenant, name), "ok": None, "unreadable": None, "error": str(error)}
     with progress(f"verifying {name}", found.count()) as advance:
-        return {**place, **found.verify(progress=advance).to_dict()}
+        return {"tenant": tenant, "collection": name, **found.verify(progress=advance).to_dict()}
+
+
+def _not_opened(tenant: str | None, name: str | None, store: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the report of a collection that could not be opened, with its damage."""
+    return {"tenant": tenant, "collection": name, **VerifyReport(store=list(store)).to_dict()}
 
 
 def label(report: dict[str, Any]) -> str:
     """Return the name to show for the collection of a report."""
+    if report["collection"] is None:
+        return "(unreadable)"
     return f"{report['tenant']}/{report['collection']}" if report["tenant"] else str(report["collection"])
 
 
@@ -219,18 +235,17 @@ def label(report: dict[str, Any]) -> str:
 def drop(collection: str, yes: bool, tenant: str, place: Place, as_json: bool) -> int:
     """Delete COLLECTION and all its records."""
     with open_store(place) as store:
-        if (tenant, collection) not in store.collections(tenant):
-            raise not_found(store, collection, tenant)
         if not yes:
             try:
-                content = f"its {store.collection(collection, tenant=tenant).count():,} records"
+                content = f"its {open_collection(store, collection, tenant).count():,} records"
             except (AuthenticationError, KeyUnavailableError):
                 content = "records that these keys do not open"
             if not confirmed(f"Drop collection {collection!r} with {content}?", yes):
                 return 1
-        dropped = store.drop(collection, tenant=tenant)
+        if not store.drop(collection, tenant=tenant):
+            raise not_found(store, collection, tenant)
     if as_json:
-        emit({"collection": collection, "tenant": tenant, "dropped": dropped})
+        emit({"collection": collection, "tenant": tenant, "dropped": True})
     else:
         facts([("dropped", collection)])
     return 0

@@ -103,9 +103,10 @@ def _described(item: TenantKey) -> dict[str, str | int]:
 
 def _content(store: Store, name: str) -> str:
     """Say how much a tenant has, as far as that can be seen."""
-    names = [other for _, other in store.collections(name)]
+    there, unnamed = store.verify_names(name)
+    collections = f"{len(there) + len(unnamed):,} collections"
     try:
-        records = sum(store.collection(other, tenant=name).count() for other in names)
+        records = sum(store.collection(other, tenant=name).count() for _, other in there)
     except EncvecError:
-        return f"{len(names):,} collections"
-    return f"{len(names):,} collections with {records:,} records"
+        return collections
+    return collections if unnamed else f"{collections} with {records:,} records"

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..engine.candidates import Sources
 from ..engine.session import Session
 from ..maintenance.lifecycle import Lifecycle
 from ..maintenance.recall import RecallWatch
+from ..storage.protocol import RecordStore
 from .texts import Embedder
 
 __all__ = ["OpenCollection", "Shared"]
-
-
-def _nothing() -> None:
-    pass
 
 
 @dataclass(frozen=True)
@@ -25,8 +21,8 @@ class Shared:
     session: Session
     sources: Sources
     lifecycle: Lifecycle
-    carry: Callable[[], None] = _nothing
-    """Seals what is not of one collection, the name key of its store, under the primary key version."""
+    store: RecordStore
+    """The store of the records, which knows how names are kept."""
 
     def close(self) -> None:
         """Wait for the running job, and store what was built."""

@@ -15,6 +15,7 @@ from ..maintenance.scheme import SchemeChange
 from ..maintenance.statistics import statistics
 from ..maintenance.verify import VerifyReport, verify
 from ..runtime.observing import observed
+from ..sealing.names import carry, fault
 from .records import RecordVerbs
 from .searching import SearchVerbs
 
@@ -143,7 +144,7 @@ class Collection(RecordVerbs, SearchVerbs):
         Raises:
             AuthenticationError: records are damaged. All others are sealed anew.
         """
-        self._use.carry()
+        carry(self._use.store)
         return self._lifecycle.rekey(progress)
 
     @observed
@@ -167,8 +168,13 @@ class Collection(RecordVerbs, SearchVerbs):
 
     @observed
     def verify(self, *, progress: Progress | None = None) -> VerifyReport:
-        """Open every record, check that its parts belong together, and let the store check itself."""
-        return verify(self._session, progress)
+        """Open every record, check that its parts belong together, and let the store check itself.
+
+        Settings and a sealed name are opened too. `Store.verify_names` checks the names of all collections.
+        """
+        report = verify(self._session, progress)
+        report.store += fault(self._use.store, self._session.records)
+        return report
 
     def stats(self) -> dict[str, Any]:
         """Describe the collection in JSON values: settings, sizes, key versions, what a server sees of searches.

@@ -13,6 +13,7 @@ from ..data.partitions import by_version
 from ..errors import AuthenticationError, InputError, KeysetError
 from ..keys.document import TenantKey
 from ..keys.keyset import Keyset
+from ..sealing.names import FAULT, listed, unsealed
 from ..storage.protocol import RecordStore
 
 __all__ = ["Erased", "TenantKeys"]
@@ -40,7 +41,7 @@ class Erased:
 
 
 class TenantKeys:
-    """What a store can do to a tenant as a whole."""
+    """What a store can do to a tenant as a whole, and to names."""
 
     _keyset: Keyset
     _records: RecordStore
@@ -88,13 +89,26 @@ class TenantKeys:
                 raise
         return work()
 
+    def verify_names(self, tenant: str | None = None) -> tuple[list[tuple[str, str]], list[str]]:
+        """Check the names of all collections, or of one tenant's; only sealed ones can be wrong.
+
+        Returns (tenant, name) of those that are right, sorted, and a line for each other one. `collections` raises
+        AuthenticationError if there is any. Who knows its name opens such a collection as ever, and can export it.
+        """
+        found = listed(self._records, None if tenant is None else check_name("tenant", tenant, 0))
+        wrong = [f"collection with the token {tokens[1]}: {FAULT}" for tokens, place in found.items() if place is None]
+        return [place for place in found.values() if place is not None], wrong
+
     def drop_tenant(self, tenant: str) -> int:
         """Delete all collections of a tenant. Returns how many were deleted.
 
         Each is deleted in its own transaction. If this is interrupted, call it again for the rest.
         """
         tenant = check_name("tenant", tenant, 0)
-        return sum(self.drop(name, tenant=tenant) for _, name in self._records.collections(tenant))
+        return sum(
+            unsealed(self._records).drop(*tokens) if place is None else self.drop(place[1], tenant=tenant)
+            for tokens, place in listed(self._records, tenant).items()
+        )
 
     def add_tenant(self, tenant: str, *, wrap: str | None = None, rotate: bool = False) -> None:
         """Give a tenant a key of its own, so that `erase_tenant` can destroy it. Best before its first collection.
@@ -117,8 +131,9 @@ class TenantKeys:
         """Destroy the key of a tenant, and delete all its collections. Nothing of it can ever be read again.
 
         That holds for files, logs, free pages and backups of the store. What may be left is in the report: copies of
-        the keyset. If this is interrupted, call it again for the rest. Other processes raise TenantErasedError, at the
-        latest after `Erased.seconds`, and drop from memory what they have opened.
+        the keyset. Names of the tenant and its collections are not under its key: old copies of the store still have
+        them, in clear or sealed. If this is interrupted, call it again for the rest. Other processes raise
+        TenantErasedError, at the latest after `Erased.seconds`, and drop from memory what they have opened.
 
         Raises:
             InputError: the tenant has no key of its own, or records that do not depend on it yet.

@@ -134,7 +134,9 @@ def begin(session: Session, before: CollectionConfig, fresh: CollectionConfig) -
     blob = keyring.seal_change(PLAN, _packed({name: np.frombuffer(part, np.uint8) for name, part in parts.items()}))
     old = records.blob(PLAN)
     if not records.keep([(PLAN, 0, blob)], drop=list(records.blobs(f"{CHANGE}.")), expect={PLAN: old}):
-        raise StaleConfigError("another process has begun a change of scheme meanwhile: call this again to go on with it")
+        raise StaleConfigError(
+            "another process has begun a change of scheme meanwhile: call this again to go on with it"
+        )
     return Plan(number, settings, before.max_norm, blob.content)
 
 

@@ -12,12 +12,18 @@ from ..crypto.names import NameCipher, name_key_version, open_name_key, seal_nam
 from ..errors import AuthenticationError, ConfigMismatchError, InputError, KeyUnavailableError, StoreError
 from ..keys.keyset import Keyset
 from ..runtime.concurrency import Lock
-from ..storage.names import KeepsNames
+from ..storage.names import NAME, KeepsNames
 from ..storage.protocol import CollectionSpec, Records, RecordStore
 
-__all__ = ["NAMES", "SealedNames", "carry", "named"]
+__all__ = ["FAULT", "NAMES", "SealedNames", "carry", "fault", "listed", "named", "unsealed"]
 
 NAMES = ("clear", "sealed")
+FAULT = (
+    "its sealed name could not be authenticated: it is missing, was altered, or is that of another collection, and"
+    " collections cannot be listed. Export this one by its name, drop it, and import it again"
+)
+Place = tuple[str, str]
+"""The tenant and the name of a collection, or the tokens that stand for them."""
 _KEY = 32
 log = logging.getLogger("encvec_store")
 
@@ -63,6 +69,26 @@ def carry(store: RecordStore) -> None:
         store.carry()
 
 
+def fault(store: RecordStore, records: Records) -> list[str]:
+    """Describe what is wrong with the sealed name of an open collection; an empty list if it has none, or all is well.
+
+    Whoever opens a collection by its name knows it. Listing collections is what needs the sealed one.
+    """
+    return store.fault(records) if isinstance(store, SealedNames) else []
+
+
+def listed(store: RecordStore, tenant: str | None = None) -> dict[Place, Place | None]:
+    """List (tenant, name), sorted, by what stands for it in the store; None if a sealed name is not authentic."""
+    if isinstance(store, SealedNames):
+        return store.listed(tenant)
+    return {place: place for place in store.collections(tenant)}
+
+
+def unsealed(store: RecordStore) -> RecordStore:
+    """Return the record store under one whose names are sealed, which knows collections by what stands for names."""
+    return store.under if isinstance(store, SealedNames) else store
+
+
 class SealedNames:
     """Implements `RecordStore` over one that gets tokens in the place of names.
 
@@ -77,28 +103,47 @@ class SealedNames:
 
     def __init__(self, store: KeepsNames, keyset: Keyset, sealed: bytes) -> None:
         self._store, self._keyset, self._sealed = store, keyset, sealed
-        self._under = cast(RecordStore, store)
+        self.under = cast(RecordStore, store)
         self._held: NameCipher | None = None
         self._lock = Lock()
         self._tried = 0
         """The key version under which the name key could not be sealed: the store was read-only, perhaps."""
         keyset.watch(self)
-        self.url = self._under.url
+        self.url = self.under.url
         self._names()
 
     def forget(self) -> None:
         """Drop the name key. The next use opens it again."""
         self._held = None
 
-    def collections(self, tenant: str | None = None) -> list[tuple[str, str]]:
+    def collections(self, tenant: str | None = None) -> list[Place]:
         """List (tenant, name), sorted. Raises AuthenticationError if a name is not what was written."""
+        found = self.listed(tenant)
+        readable = [place for place in found.values() if place is not None]
+        if len(readable) < len(found):
+            raise AuthenticationError(
+                f"{len(found) - len(readable):,} of {len(found):,} names could not be authenticated in {self.url}: they"
+                " were altered, or put in another's place. `encvec verify` and Store.verify_names() say which"
+            )
+        return readable
+
+    def listed(self, tenant: str | None = None) -> dict[Place, Place | None]:
+        """List collections by their tokens: (tenant, name), sorted; None if the name is not what was written."""
         names = self._names()
         token = None if tenant is None else names.tenant_token(tenant)
-        return sorted(names.open((owner, name), sealed) for owner, name, sealed in self._store.named(token))
+        found = {
+            (owner, name): _opened(names, (owner, name), sealed) for owner, name, sealed in self._store.named(token)
+        }
+        return dict(sorted(found.items(), key=lambda item: (item[1] is None, item[1] or item[0])))
+
+    def fault(self, records: Records) -> list[str]:
+        """Describe what is wrong with the sealed name of a collection that was opened here."""
+        tokens = records.spec.tenant, records.spec.name
+        return [] if _opened(self._names(), tokens, records.blob(NAME) or b"") else [FAULT]
 
     def open(self, tenant: str, name: str) -> Records | None:
         """Open a collection; return None if there is none."""
-        records = self._under.open(*self._names().tokens(tenant, name))
+        records = self.under.open(*self._names().tokens(tenant, name))
         return None if records is None else _called(records, tenant, name)
 
     def create(self, spec: CollectionSpec, config: bytes) -> Records:
@@ -110,7 +155,7 @@ class SealedNames:
 
     def drop(self, tenant: str, name: str) -> bool:
         """Delete a collection and all its records; return False if there is none."""
-        return self._under.drop(*self._names().tokens(tenant, name))
+        return self.under.drop(*self._names().tokens(tenant, name))
 
     def carry(self) -> None:
         """Seal the name key under the primary key version, so that older ones can be destroyed. Raises StoreError."""
@@ -120,7 +165,7 @@ class SealedNames:
     def close(self) -> None:
         """Close the store."""
         self._held = None
-        self._under.close()
+        self.under.close()
 
     def _names(self, *, must: bool = False) -> NameCipher:
         """Return the cipher of names. With `must`, raise an error if the name key cannot be sealed anew.
@@ -174,6 +219,13 @@ class SealedNames:
             self._sealed = sealed
         else:  # another process was quicker
             self._sealed = self._store.name_key() or b""
+
+
+def _opened(names: NameCipher, tokens: Place, sealed: bytes) -> Place | None:
+    try:
+        return names.open(tokens, sealed)
+    except AuthenticationError:
+        return None
 
 
 def _called(records: Any, tenant: str, name: str) -> Records:

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import json
+import sqlite3
 
 import numpy as np
 import pytest
@@ -126,17 +128,74 @@ def test_clear_names_stay_clear(place, keyset):
             assert sealed.collections() == [("", "things")]
 
 
-def test_a_name_that_was_put_elsewhere_is_refused(place, keyset):
+def damaged(store, how):
+    """Fill a store, and damage the name of the collection `other` of tenant acme."""
+    one, other = (store.collection(name, DIM, tenant="acme") for name in ("one", "other"))
+    store.collection("other", DIM, tenant="globex").upsert(IDS, VECTORS)
+    other.upsert(IDS, VECTORS)
+    assert store.verify_names() == ([("acme", "one"), ("acme", "other"), ("globex", "other")], [])
+    assert other.verify().ok
+    records = other._session.records
+    right = records.blob("name")
+    wrong = {"another's": one._session.records.blob("name"), "altered": right[:-1] + bytes([right[-1] ^ 1]), "": b"\1"}
+    if how == "missing":
+        records.keep(drop=["name"])
+    else:
+        records.keep([("name", 0, ev.storage.Blob(0, wrong[how]))])
+    return other
+
+
+@pytest.mark.parametrize("how", ["another's", "altered", "", "missing"])
+def test_a_damaged_name_is_refused_and_found(place, keyset, how):
     with place.open(keyset, names="sealed") as store:
-        one, other = store.collection("one", DIM), store.collection("other", DIM)
-        theirs = other._session.records
-        theirs.keep([("name", 0, ev.storage.Blob(0, one._session.records.blob("name")))])
-        with pytest.raises(errors.AuthenticationError, match="names could not be authenticated"):
-            store.collections()
-        theirs.keep(drop=["name"])
-        with pytest.raises(errors.AuthenticationError, match="names could not be authenticated"):
-            store.collections()
-        assert store.collection("other").count() == 0, "it is still found by its name"
+        other = damaged(store, how)
+        for tenant in (None, "acme"):
+            with pytest.raises(errors.AuthenticationError, match=r"1 of [23] names could not be auth.*`encvec verify`"):
+                store.collections(tenant)
+        there, (line,) = store.verify_names()
+        assert there == [("acme", "one"), ("globex", "other")]
+        assert line.startswith(f"collection with the token {other._session.records.spec.name}: its sealed name")
+        assert (len(store.verify_names("acme")[1]), store.verify_names("globex")) == (1, (there[1:], []))
+        (said,) = (report := other.verify()).store
+        assert "its sealed name could not be authenticated: it is missing, was altered" in said
+        assert (report.ok, report.checked, report.damaged) == (False, 30, [])
+        assert store.collection("one", tenant="acme").verify().ok
+        with place.open(keyset) as late:  # by its name it is found, as ever, and so it is mended
+            kept = list(late.collection("other", tenant="acme").scroll())
+            assert late.drop("other", tenant="acme")
+            again = late.collection("other", DIM, tenant="acme")
+            again.upsert([each.id for each in kept], [each.vector for each in kept])
+            assert again.verify().ok
+        assert store.collections("acme") == [("acme", "one"), ("acme", "other")]
+
+
+def test_a_damaged_name_keeps_no_tenant_from_being_dropped(place, keyset):
+    with place.open(keyset, names="sealed") as store:
+        other = damaged(store, "altered")
+        assert store.drop_tenant("acme") == 2
+        assert store.collections() == [("globex", "other")]
+        with pytest.raises(errors.CollectionNotFoundError):
+            other.count()
+        assert store.collection("other", tenant="globex").verify().ok
+
+
+def test_collections_that_changed_places(tmp_path, keyset):
+    """Tokens and sealed names that fit each other, at the records of another: the records do not open under them."""
+    url = f"faiss:{tmp_path}/store"
+    with ev.connect(url, keyset=keyset, names="sealed") as store:
+        one, other = (store.collection(name, DIM)._session.records for name in ("one", "other"))
+        names = one.blob("name"), other.blob("name")
+        one.keep([("name", 0, ev.storage.Blob(0, names[1]))])
+        other.keep([("name", 0, ev.storage.Blob(0, names[0]))])
+        tokens = one.spec.name, other.spec.name
+    with contextlib.closing(sqlite3.connect(tmp_path / "store" / "records.sqlite3")) as database, database:
+        for old, new in ((tokens[0], "between"), (tokens[1], tokens[0]), ("between", tokens[1])):
+            assert database.execute("UPDATE collections SET name = ? WHERE name = ?", (new, old)).rowcount == 1
+    with ev.connect(url, keyset=keyset) as store:
+        assert store.verify_names() == ([("", "one"), ("", "other")], [])
+        for name in ("one", "other"):
+            with pytest.raises(errors.AuthenticationError):
+                store.collection(name)
 
 
 @pytest.mark.parametrize("ending", ["store", "collection", "nothing", "disabled", "at once"])
@@ -273,3 +332,23 @@ def test_commands(tmp_path, monkeypatch, capsys):
     assert "are sealed: leave out names=" in capsys.readouterr().err
     with ev.connect(url.replace("clear", "sealed"), keyset=ev.Keyset.open("file:keys.json")) as store:
         assert store.collections() == [("acme", "contracts")]
+        things = store.collection("contracts", tenant="acme")
+        things._session.records.keep(drop=["name"])
+        store.collection("other", DIM)
+    capsys.readouterr()
+    assert run(["verify", "--json"]) == 1
+    other, unknown = json.loads(capsys.readouterr().out)["collections"]
+    assert (other["collection"], other["ok"], unknown["collection"], unknown["ok"]) == ("other", True, None, False)
+    assert "its sealed name could not be authenticated" in unknown["store"][0]
+    assert run(["verify", "other"]) == 0
+    assert run(["verify", "none"]) == 2
+    capsys.readouterr()
+    for given in ([], ["contracts", "--tenant", "acme"]):
+        assert run(["verify", *given]) == 1
+        assert "its sealed name could not be authenticated" in (shown := capsys.readouterr().out)
+        assert ("acme/contracts" in shown) is bool(given)
+    assert run(["collections"]) == 2
+    assert "`encvec verify`" in capsys.readouterr().err
+    assert run(["drop", "contracts", "--tenant", "acme", "--yes"]) == 0
+    assert run(["drop", "contracts", "--tenant", "acme", "--yes"]) == 2
+    assert run(["verify"]) == 0

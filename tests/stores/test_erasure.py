@@ -18,13 +18,14 @@ import psycopg
 import pytest
 
 import encvec_store as ev
-from encvec_store import errors
+from encvec_store import errors, low_level
 from encvec_store.keys import Keyset, StoredKeyset
 from tests.kits.faults.common import CONTEXT
 from tests.kits.postgres import copied
 
 DIM = 16
 KINDS = ["memory", "faiss", "postgresql"]
+NAMES = ["clear", "sealed"]
 DOCUMENT = "the report of acme"
 RNG = np.random.default_rng(3)
 VECTORS = RNG.standard_normal((40, DIM)).astype(np.float32)
@@ -63,9 +64,10 @@ def best(things):
     return things.search(VECTORS[7], k=1)[0].id
 
 
+@pytest.mark.parametrize("names", NAMES)
 @pytest.mark.parametrize("url", KINDS, indirect=True)
-def test_erased(url, keyset):
-    with ev.connect(url, keyset=keyset) as store:
+def test_erased(url, names, keyset):
+    with ev.connect(url, keyset=keyset, names=names) as store:
         store.add_tenant("acme")
         things, ranked = fill(store), fill(store, name="ranked", scheme="sap")
         others = [fill(store, tenant) for tenant in ("", "other")]
@@ -98,10 +100,11 @@ def test_erased(url, keyset):
         assert new.verify().ok
 
 
+@pytest.mark.parametrize("names", NAMES)
 @pytest.mark.parametrize("url", KINDS, indirect=True)
-def test_a_tenant_without_a_key_of_its_own(url, keyset):
+def test_a_tenant_without_a_key_of_its_own(url, names, keyset):
     """It is not erased by halves: first it gets a key, and all of it is sealed anew."""
-    with ev.connect(url, keyset=keyset) as store:
+    with ev.connect(url, keyset=keyset, names=names) as store:
         things = fill(store)
         with pytest.raises(errors.InputError, match="has no key of its own, so it cannot be erased"):
             store.erase_tenant("acme")
@@ -116,6 +119,31 @@ def test_a_tenant_without_a_key_of_its_own(url, keyset):
         assert things.verify().ok
         report = store.erase_tenant("acme")
         assert (report.collections, "open with key versions 1" in report.remains) == (1, True)
+
+
+@pytest.mark.parametrize("url", KINDS, indirect=True)
+@pytest.mark.parametrize("rotate", [False, True])
+def test_a_damaged_name_keeps_no_tenant_from_being_erased(url, rotate, keyset):
+    """Who writes in the store could otherwise prevent it."""
+    with ev.connect(url, keyset=keyset, names="sealed", maintenance="manual") as store:
+        if not rotate:
+            store.add_tenant("acme")
+        things, other = fill(store), fill(store, "other")
+        fill(store, name="more")
+        low_level.records(things).keep(drop=["name"])
+        if rotate:
+            with pytest.raises(errors.AuthenticationError, match="names could not be authenticated"):
+                store.rekey(tenant="acme")
+            keyset.tenants.add("acme")
+            with pytest.raises(errors.InputError, match="has records under key version 1"):
+                store.erase_tenant("acme")
+            for name in ("things", "more"):  # found by its name
+                assert store.collection(name, tenant="acme").rekey().done
+        assert store.erase_tenant("acme").collections == 2
+        with pytest.raises(errors.TenantErasedError):
+            best(things)
+        assert store.collections() == [("other", "things")]
+        assert best(other) == "id7"
 
 
 def test_each_new_tenant(keyset, uri):
@@ -168,11 +196,11 @@ def backed_up(request, url, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["faiss", "postgresql"])
-@pytest.mark.parametrize("scheme", ["sealed", "sap"])
-def test_a_thief_with_a_backup_and_the_keyset(request, kind, scheme, tmp_path, keyset, uri):
+@pytest.mark.parametrize(("scheme", "names"), [("sealed", "clear"), ("sap", "clear"), ("sealed", "sealed")])
+def test_a_thief_with_a_backup_and_the_keyset(request, kind, scheme, names, tmp_path, keyset, uri):
     """An older copy of the whole store, and the keyset as it is after the erasure. Before it, they open everything."""
     with backed_up(request, kind, tmp_path) as (url, save):
-        with ev.connect(url, keyset=keyset) as store:
+        with ev.connect(url, keyset=keyset, names=names) as store:
             store.add_tenant("acme")
             fill(store, scheme=scheme)
             fill(store, "other", scheme=scheme)
@@ -190,6 +218,8 @@ def test_a_thief_with_a_backup_and_the_keyset(request, kind, scheme, tmp_path, k
                 with pytest.raises(errors.TenantErasedError):
                     store.collection("things", tenant="acme")
                 assert best(store.collection("things", tenant="other")) == "id7"
+                old = [("acme", "things")] if place == backup else []
+                assert store.collections() == [*old, ("other", "things")], "names are not under the tenant's key"
         nothing = base64.b64encode(bytes(32)).decode()
         for lie in ([], [{**key, "secret": nothing}], [{**key, "secret": nothing, "since": 9}]):
             mine = ev.connect(backup, keyset=forged(stolen, *lie), maintenance="manual")
@@ -286,10 +316,11 @@ def erase(url, uri, step):
 
 @pytest.mark.faults
 @pytest.mark.skipif(sys.platform == "win32", reason="kills by signal")
+@pytest.mark.parametrize("names", NAMES)
 @pytest.mark.parametrize("url", ["faiss", "postgresql"], indirect=True)
-def test_killed_at_every_step(url, keyset, uri):
+def test_killed_at_every_step(url, names, keyset, uri):
     """The key goes first. Wherever it was killed, the tenant is whole or unreadable, and the next call ends it."""
-    with ev.connect(url, keyset=keyset) as store:
+    with ev.connect(url, keyset=keyset, names=names) as store:
         for step in range(1, 7):
             store.add_tenant("acme")
             for name in ("one", "two"):

@@ -203,7 +203,7 @@ class ResumingContract(SketchPlaces):
     def test_given_up_or_replaced_by_another_meanwhile(self, both, encrypted, interrupt, scheme):
         mine, theirs = both("sap")
         interrupt(mine, "keep", lambda: theirs.change(scheme=scheme), skip=2)
-        with pytest.raises(errors.StaleConfigError, match="call this again to begin anew|begin this change again"):
+        with pytest.raises(errors.StaleConfigError, match=r"call this again to begin anew|begin this change again"):
             mine.change(scheme="sealed")
         assert low_level.records(mine).blobs("change.") == {}
         self.works(mine)
