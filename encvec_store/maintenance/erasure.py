@@ -176,15 +176,18 @@ def _check_moved(store: RecordStore, key: TenantKey) -> None:
     """Refuse a tenant with records that do not depend on its key yet."""
     if key.since == 1:
         return
-    for _, name in store.collections(key.name):
-        records = store.open(key.name, name)
+    for tokens, place in listed(store, key.name).items():
+        records = unsealed(store).open(*tokens)
         if records is None:
             continue
         versions = {settings_head(records.config())[0], *by_version(records.partitions())}
         if min(versions) < key.since:
+            which, cure = f"collection {(place or tokens)[1]!r}", f"call rekey(tenant={key.name!r}) first"
+            if place is None:
+                which, cure = f"the {which} (a token)", f"rekey it by its name, or call drop_tenant({key.name!r}) first"
             raise InputError(
-                f"collection {name!r} of tenant {key.name!r} has records under key version {min(versions)}, which do"
-                f" not depend on the tenant's key: call rekey(tenant={key.name!r}) first"
+                f"{which} of tenant {key.name!r} has records under key version {min(versions)}, which do not depend on"
+                f" the tenant's key: {cure}"
             )
 
 
