@@ -149,12 +149,7 @@ def verify(names: tuple[str, ...], tenant: str | None, place: Place, as_json: bo
     """
     with open_store(place) as store:
         there, unnamed = store.verify_names(tenant)
-        if unnamed:  # these are found by their names only
-            known = {name for _, name in there}
-            places = [place for place in there if not names or place[1] in names]
-            places += [(tenant or "", name) for name in names if name not in known]
-        else:
-            places = chosen(store, names, tenant)
+        places = chosen(store, names, tenant) if names else there
         reports = [_verified(store, owner, name) for owner, name in places]
         if not names:
             reports += [_not_opened(None, None, [line]) for line in unnamed]
@@ -193,14 +188,17 @@ def _show_reports(reports: list[dict[str, Any]]) -> None:
 
 
 def chosen(store: Store, names: tuple[str, ...], tenant: str | None) -> list[tuple[str, str]]:
-    """Return (tenant, name) of the named collections, or of all. Raises CollectionNotFoundError."""
-    there = store.collections(tenant)
+    """Return (tenant, name) of the named collections, or of all. Raises CollectionNotFoundError.
+
+    If sealed names are damaged, a named collection that is not listed may be there: whoever opens it sees.
+    """
     if not names:
-        return there
-    for name in names:
-        if name not in {other for _, other in there}:
-            raise not_found(store, name, tenant or "")
-    return [place for place in there if place[1] in names]
+        return store.collections(tenant)
+    there, unnamed = store.verify_names(tenant)
+    missing = [name for name in names if name not in {other for _, other in there}]
+    if missing and not unnamed:
+        raise not_found(store, missing[0], tenant or "")
+    return [place for place in there if place[1] in names] + [(tenant or "", name) for name in missing]
 
 
 def _verified(store: Store, tenant: str, name: str) -> dict[str, Any]:

@@ -347,8 +347,12 @@ def test_commands(tmp_path, monkeypatch, capsys):
         assert run(["verify", *given]) == 1
         assert "its sealed name could not be authenticated" in (shown := capsys.readouterr().out)
         assert ("acme/contracts" in shown) is bool(given)
-    assert run(["collections"]) == 2
-    assert "`encvec verify`" in capsys.readouterr().err
+    for command in ("collections", "maintain", "rekey"):
+        assert run([command]) == 2
+        assert "`encvec verify`" in capsys.readouterr().err
+    for command in ("stats", "maintain", "rekey", "export"):
+        out = ["saved.npy", "--plaintext"] if command == "export" else []
+        assert run([command, "contracts", "--tenant", "acme", *out]) == 0, command
     assert run(["drop", "contracts", "--tenant", "acme", "--yes"]) == 0
     assert run(["drop", "contracts", "--tenant", "acme", "--yes"]) == 2
     assert run(["verify"]) == 0
