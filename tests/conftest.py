@@ -68,7 +68,13 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
+def pytest_collection():
+    """Look for no garbage among the tests while they are collected: that takes a third of the time and finds none."""
+    gc.disable()
+
+
 def pytest_collection_finish():
     """Keep the collected tests, 540,000 objects, out of every later garbage collection: each took .7 s for them."""
+    gc.enable()
     gc.collect()
     gc.freeze()
