@@ -1,6 +1,8 @@
 """No password of a URL is shown, wherever the URL was given: the library, the keyset, the command line."""
 
 import contextlib
+import functools
+import importlib.metadata
 import io
 import logging
 
@@ -12,6 +14,12 @@ from encvec_store.runtime import urls as urlparts
 from tests.kits.passwords import leaks, urls
 
 URLS = list(urls("127.0.0.1:1"))
+
+
+@pytest.fixture(autouse=True)
+def plugins_are_looked_up_once(monkeypatch):
+    """Hundreds of unknown schemes would each read what every installed package says of itself."""
+    monkeypatch.setattr(importlib.metadata, "entry_points", functools.cache(importlib.metadata.entry_points))
 
 
 def called(function, *args, **given):

@@ -94,13 +94,13 @@ def test_json_is_sound_in_any_encoding(environment, shell, monkeypatch):
         assert subprocess.run(command("get", "docs", "größe"), capture_output=True, check=False).returncode == 0
 
 
-def test_lines_from_a_pipe_need_ids(shell):
+def test_lines_from_a_pipe_need_ids(encvec, shell):
     assert (
         "line 1: no key 'id': give ids, or --id-prefix" in shell("ingest", "docs", "-", input='{"vector": [1]}').stderr
     )
     assert shell("ingest", "docs", "-", "--id-prefix", "x", input='{"vector": [1]}\n').returncode == 0
-    assert shell("get", "docs", "x:0").returncode == 0
-    assert shell("ingest", "docs", "-", "--format", "npy", input="").returncode == 2
+    assert encvec("get", "docs", "x:0").code == 0
+    assert encvec("ingest", "docs", "-", "--format", "npy").code == 2
 
 
 @POSIX
@@ -141,22 +141,22 @@ def start_ingest(lines):
     return job
 
 
-def wait_for(shell, n):
-    for _ in range(100):
-        done = shell("count", "docs")
-        if done.returncode == 0 and int(done.stdout) >= n:
+def wait_for(encvec, n):
+    for _ in range(600):
+        done = encvec("count", "docs")
+        if done.code == 0 and int(done.out) >= n:
             return
-        time.sleep(0.1)
+        time.sleep(0.02)
     raise AssertionError(f"never {n} records")
 
 
 @POSIX
 @pytest.mark.faults
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda how: how.name)
-def test_an_ingest_that_is_stopped_can_be_taken_up(environment, shell, vectors, how):
+def test_an_ingest_that_is_stopped_can_be_taken_up(environment, encvec, shell, vectors, how):
     lines = [json.dumps({"id": f"r{n}", "vector": vectors[n].tolist()}) + "\n" for n in range(60)]
     job = start_ingest(lines[:35])
-    wait_for(shell, 30)
+    wait_for(encvec, 30)
     job.send_signal(how)
     out, err = job.communicate(timeout=60)
     assert out == ""
@@ -164,7 +164,7 @@ def test_an_ingest_that_is_stopped_can_be_taken_up(environment, shell, vectors, 
     if how is signal.SIGINT:
         assert job.returncode == 130
         assert "30 records were written before; the same command with --resume goes on from here" in err
-    checked = json.loads(shell("verify", "--json").stdout)
+    checked = encvec("verify", "--json").document
     assert (checked["ok"], checked["collections"][0]["checked"]) == (True, 30)
     done = shell("ingest", "docs", "-", "--resume", "--json", input="".join(lines))
     summary = json.loads(done.stdout)
