@@ -33,6 +33,27 @@ def sources(dsn):
     yield {"engine": engine}, engine.dispose
 
 
+def test_opening_a_store_takes_one_connection(pg_dsn, monkeypatch):
+    """The pool begins with the one that showed that the server can be reached, and makes more when they are needed."""
+    made = []
+
+    def counted(connect):
+        def call(*given, **how):
+            made.append(connect(*given, **how))
+            return made[-1]
+
+        return call
+
+    for place in (psycopg, psycopg.Connection):
+        monkeypatch.setattr(place, "connect", counted(place.connect))
+    with opened(pg_dsn) as (store, collection):
+        assert collection.count() == 0
+        assert len(made) == 1
+        with store._source.session(), store._source.session():
+            assert len(made) == 2
+    assert all(connection.closed for connection in made)
+
+
 @pytest.mark.parametrize("which", range(4), ids=["own", "pool", "autocommit-pool", "engine"])
 def test_dropped_connections_are_replaced(pg_dsn, which):
     for i, (given, dispose) in enumerate(sources(pg_dsn)):

@@ -65,8 +65,7 @@ class Connections:
         self._opening = Lock()
         self._born = generation()
         if pool is None and engine is None:
-            self._connect().close()  # the pool would retry silently: fail here, and say why
-            self._own = self._new_pool()
+            self._own = self._new_pool(self._connect())  # the pool would retry silently: fail here, and say why
 
     @property
     def owned(self) -> bool:
@@ -160,8 +159,9 @@ class Connections:
                 never_freed(self._own)
                 self._own, self._born = self._new_pool(), generation()
 
-    def _new_pool(self) -> Pool:
+    def _new_pool(self, first: DriverConnection | None = None) -> Pool:
         return self.driver.pool(
+            first,
             kwargs=self._parameters,
             min_size=0,
             max_size=self.options.pool_size,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from types import SimpleNamespace
 from typing import Any, Protocol
 
 import psycopg
@@ -136,8 +137,8 @@ class Driver(Protocol):
         """Connect, as `psycopg.connect`."""
         ...
 
-    def pool(self, **options: Any) -> Pool:
-        """Open a pool, as `psycopg_pool.ConnectionPool`."""
+    def pool(self, first: Any = None, **options: Any) -> Pool:
+        """Open a pool, as `psycopg_pool.ConnectionPool`, which begins with a connection of `connect`."""
         ...
 
     def wrap(self, connection: Any) -> DriverConnection | None:
@@ -155,8 +156,17 @@ class Blocking:
     def connect(self, arguments: dict[str, Any]) -> DriverConnection:
         return psycopg.connect("", **arguments)
 
-    def pool(self, **options: Any) -> Pool:
-        return ConnectionPool("", open=True, **options)
+    def pool(self, first: Any = None, **options: Any) -> Pool:
+        there = [] if first is None else [first]
+
+        def connect(*given: Any, **arguments: Any) -> Any:
+            try:
+                return there.pop()
+            except IndexError:
+                return psycopg.Connection.connect(*given, **arguments)
+
+        kind: Any = SimpleNamespace(connect=connect)  # all that a pool asks of a class of connections
+        return ConnectionPool("", open=True, connection_class=kind, **options)
 
     def wrap(self, connection: Any) -> DriverConnection | None:
         return connection if isinstance(connection, psycopg.Connection) else None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
@@ -129,8 +130,14 @@ class InLoop:
     def connect(self, arguments: dict[str, Any]) -> driver.DriverConnection:
         return _Connection(wait_for(psycopg.AsyncConnection.connect("", **arguments)))
 
-    def pool(self, **options: Any) -> driver.Pool:
-        pool: AsyncConnectionPool[Any] = AsyncConnectionPool("", open=False, **options)
+    def pool(self, first: Any = None, **options: Any) -> driver.Pool:
+        there = [] if first is None else [first.of]
+
+        async def connect(*given: Any, **arguments: Any) -> Any:
+            return there.pop() if there else await psycopg.AsyncConnection.connect(*given, **arguments)
+
+        kind: Any = SimpleNamespace(connect=connect)
+        pool: AsyncConnectionPool[Any] = AsyncConnectionPool("", open=False, connection_class=kind, **options)
         wait_for(pool.open())
         return LoopPool(pool)
 
