@@ -208,6 +208,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--keys", type=int, help="number of keys [default: each part's own]")
     parser.add_argument("--sizes", type=int, nargs="+", help="records under a key [default: each part's own]")
     parser.add_argument("--adversaries", nargs="+", help="what the adversary holds [default: each part's own]")
+    parser.add_argument("--jobs", type=int, default=1, help="processes that share the attacks; their times are longer")
     parser.add_argument("--out", type=Path, help="one file for all rows [default: the files in results]")
     options = parser.parse_args(argv)
     name, victim, corpus, known = data(options.wordnet, options.lfw, options.victims)
@@ -229,7 +230,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if part.endswith("probes"):
             probed = probe(experiment, known, options.out or PROBED, only=only)
         else:
-            rows = run(experiment, options.out or RESULTS)
+            rows = run(experiment, options.out or RESULTS, jobs=options.jobs)
     for row in worst(rows):
         how = "/".join(row[name] for name in ("attack", "view", "cells") if name in row)
         print(
