@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from types import SimpleNamespace
 from typing import Any, Protocol
 
 import psycopg
@@ -165,7 +164,7 @@ class Blocking:
             except IndexError:
                 return psycopg.Connection.connect(*given, **arguments)
 
-        kind: Any = SimpleNamespace(connect=connect)  # all that a pool asks of a class of connections
+        kind = type("Connection", (psycopg.Connection,), {"connect": staticmethod(connect)})
         return ConnectionPool("", open=True, connection_class=kind, **options)
 
     def wrap(self, connection: Any) -> DriverConnection | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from types import SimpleNamespace
 from typing import Any
 
 import psycopg
@@ -136,7 +135,7 @@ class InLoop:
         async def connect(*given: Any, **arguments: Any) -> Any:
             return there.pop() if there else await psycopg.AsyncConnection.connect(*given, **arguments)
 
-        kind: Any = SimpleNamespace(connect=connect)
+        kind = type("Connection", (psycopg.AsyncConnection,), {"connect": staticmethod(connect)})
         pool: AsyncConnectionPool[Any] = AsyncConnectionPool("", open=False, connection_class=kind, **options)
         wait_for(pool.open())
         return LoopPool(pool)
