@@ -32,6 +32,8 @@ _SHARP = np.float32(20.0)
 _SHRUNK = 0.2
 """At first a direction keeps the share s / (s + 0.2 t) of its length, where s is its singular value, t the largest."""
 _MOST = 4_000
+_WORTH = 0.01
+"""What a known pair counts to the end, of what all guesses together do: guesses are poor where texts differ much."""
 
 
 def grouped(view: View, case: Case, *, by: str) -> Matrix:
@@ -96,7 +98,7 @@ def by_pairs(
         rounds: of expectation and maximisation.
         rng: draws what is looked at of large sets.
     """
-    return by_prior(cipher, cipher[pairs].T @ places, corpus, rounds, rng)
+    return by_prior(cipher, cipher[pairs].T @ places, corpus, rounds, rng, _WORTH * len(pairs))
 
 
 def by_prior(
@@ -105,6 +107,7 @@ def by_prior(
     corpus: Matrix,
     rounds: int = 30,
     rng: np.random.Generator | None = None,
+    worth: float = 0.0,
 ) -> Matrix:
     """Do the same from a guess.
 
@@ -114,22 +117,26 @@ def by_prior(
         corpus: (m, q) other points of the kind in the frame of the view.
         rounds: of expectation and maximisation.
         rng: draws what is looked at of large sets.
+        worth: what the prior counts to the end, of what the expectations do.
     """
     rng = np.random.default_rng(0) if rng is None else rng
     some, others = sample(cipher, _MOST, rng), sample(corpus, _MOST, rng)
     everything = [(np.arange(len(some)), np.arange(len(others)))]
-    return cipher @ _turned(prior, rounds, partial(_within, some, others, everything))
+    return cipher @ _turned(prior, rounds, partial(_within, some, others, everything), worth)
 
 
-def _turned(prior: Matrix, rounds: int, matched: Callable[[Matrix], Matrix]) -> Matrix:
-    """Return the map that prior and matches come to. What is known beforehand counts less each round."""
+def _turned(prior: Matrix, rounds: int, matched: Callable[[Matrix], Matrix], worth: float = 0.0) -> Matrix:
+    """Return the map that prior and matches come to. What is known beforehand counts less each round, down to `worth`.
+
+    At first it counts as much as all matches do.
+    """
     prior = prior / (np.linalg.norm(prior) + 1e-12)
     turn = _shrunk(prior, _SHRUNK)
     for done in range(rounds):
         cross = matched(turn)
         cross /= np.linalg.norm(cross) + 1e-12
         left = 1 - (done + 1) / rounds
-        turn = _shrunk(cross + left * prior, left * _SHRUNK)
+        turn = _shrunk(cross + max(left, worth) * prior, left * _SHRUNK)
     return turn
 
 
