@@ -33,7 +33,9 @@ _SHRUNK = 0.2
 """At first a direction keeps the share s / (s + 0.2 t) of its length, where s is its singular value, t the largest."""
 _MOST = 4_000
 _WORTH = 0.01
-"""What a known pair counts to the end, of what all guesses together do: guesses are poor where texts differ much."""
+"""What a known pair may count to the end, of what all guesses together do."""
+_HELD, _ENOUGH = 4, 8
+"""One of so many pairs is held out to see whether pairs should count to the end, if there are so many."""
 
 
 def grouped(view: View, case: Case, *, by: str) -> Matrix:
@@ -88,7 +90,9 @@ def by_pairs(
     rounds: int = 30,
     rng: np.random.Generator | None = None,
 ) -> Matrix:
-    """Do the same from known pairs.
+    """Do the same from known pairs. Where texts differ much, guesses are poor, and pairs better count to the end.
+
+    Some pairs, held out of a first trial, tell which.
 
     Args:
         cipher: (n, q) ciphertexts of a view, at unit length.
@@ -98,7 +102,17 @@ def by_pairs(
         rounds: of expectation and maximisation.
         rng: draws what is looked at of large sets.
     """
-    return by_prior(cipher, cipher[pairs].T @ places, corpus, rounds, rng, _WORTH * len(pairs))
+    rng = np.random.default_rng(0) if rng is None else rng
+
+    def placed(used: Indices, rounds: int, worth: float) -> Matrix:
+        return by_prior(cipher, cipher[pairs[used]].T @ places[used], corpus, rounds, rng, worth * len(used))
+
+    every, worth = np.arange(len(pairs)), 0.0
+    if len(pairs) >= _ENOUGH:
+        out, used = every[::_HELD], np.delete(every, np.s_[::_HELD])
+        fit = [(unit(placed(used, rounds // 2, each)[pairs[out]]) * places[out]).sum() for each in (0.0, _WORTH)]
+        worth = _WORTH if fit[1] > fit[0] else 0.0
+    return placed(every, rounds, worth)
 
 
 def by_prior(
