@@ -88,7 +88,7 @@ def descriptors():
 
 async def same(things, stored, seed=0):
     answers = Answers("l2", stored=stored)
-    for query in vectors_of(8, seed):
+    for query in vectors_of(40, seed):
         answers.check(await things.search(query, k=10, include_vectors=True), query, 10)
     answers.enough()
 
