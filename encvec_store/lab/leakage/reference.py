@@ -20,7 +20,7 @@ REFERENCE, _ = read(
         {**_SKETCH, "attack": "components", "adversary": "same", "n": 8000, "key": 0, "identified": 0.994375},
         {
             **{**_SKETCH, "attack": "pairs-expectation", "adversary": "disjoint", "pairs": 50, "n": 4000},
-            "identified": 0.9941772151898735,
+            "identified": 0.9949367088607595,
         },
         {**_SAP, "attack": "pca-icp", "adversary": "disjoint", "n": 4000, "key": 0, "identified": 0.9935},
         {**_SAP, "attack": "pca-icp", "adversary": "same", "n": 4000, "key": 0, "identified": 0.999},
