@@ -148,11 +148,9 @@ def verify(names: tuple[str, ...], tenant: str | None, place: Place, as_json: bo
     sealed name is damaged is found by its name only: give it, and its tenant.
     """
     with open_store(place) as store:
-        there, unnamed = store.verify_names(tenant)
-        places = chosen(store, names, tenant) if names else there
+        places, unnamed = (chosen(store, names, tenant), []) if names else store.verify_names(tenant)
         reports = [_verified(store, owner, name) for owner, name in places]
-        if not names:
-            reports += [_not_opened(None, None, [line]) for line in unnamed]
+        reports += [_not_opened(None, None, [line]) for line in unnamed]
     answers = [report["ok"] for report in reports]
     ok = False if False in answers else None if None in answers else True
     if as_json:

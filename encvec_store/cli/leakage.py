@@ -75,7 +75,6 @@ def leakage(
     labels: str | None,
     people: bool,
     probes: bool,
-    jobs: int | None,
     out: Path | None,
     html: Path | None,
     kept: Path | None,
@@ -138,7 +137,7 @@ def leakage(
     from ..lab.leakage.report import write
     from ..lab.leakage.running import cores
 
-    _check(collection, data, labels, people, probes, jobs, choices)
+    _check(collection, data, labels, people, probes, choices)
     if kept is not None and html is None:
         raise click.UsageError("--rows goes with --html")
     if kept is not None and html is not None:
@@ -148,6 +147,7 @@ def leakage(
         _list(as_json)
         return 0
     known: Any = None
+    jobs = choices["jobs"] or cores()
     with ExitStack() as stack:
         if collection is None:
             experiment, known = of_vectors(data, corpus, labels, people, choices)
@@ -159,7 +159,7 @@ def leakage(
                 return _nothing(target, html, as_json)
             experiment, jobs = stored, 1  # the store is open in this process
         with progress("attacking", experiment.trials()) as advance:
-            rows = run(experiment, out, lambda done: advance(done, None), jobs or cores())
+            rows = run(experiment, out, lambda done: advance(done, None), jobs)
         leaks: list[dict[str, Any]] = []
         if probes:
             with progress("probing", probe_trials(experiment)) as advance:
@@ -186,20 +186,14 @@ def leakage(
 
 
 def _check(
-    collection: str | None,
-    data: str | None,
-    labels: str | None,
-    people: bool,
-    probes: bool,
-    jobs: int | None,
-    choices: dict[str, Any],
+    collection: str | None, data: str | None, labels: str | None, people: bool, probes: bool, choices: dict[str, Any]
 ) -> None:
     """Refuse options that do not go together."""
     if collection is not None:
         if probes:
             raise click.UsageError("--probes does not go with --collection: probes encrypt vectors under two keys")
         given = {"--data": data, "--subject": choices["names"], "-k": choices["dims"], "--cells": choices["cells"]}
-        for option, value in {**given, "--beta": choices["beta"], "--jobs": jobs}.items():
+        for option, value in {**given, "--beta": choices["beta"], "--jobs": choices["jobs"]}.items():
             if value not in (None, (), False):
                 raise click.UsageError(f"{option} does not go with --collection: it is attacked as it is stored")
     if people and not probes:

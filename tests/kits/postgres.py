@@ -47,6 +47,12 @@ class Server:
         with psycopg.connect(self.dsn(self.maintenance), autocommit=True) as connection:
             connection.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))
 
+    def copy(self, template: str) -> str:
+        """Make a copy of a database, and return its name."""
+        name = f"encvec_test_{secrets.token_hex(6)}"
+        self.execute("CREATE DATABASE {} TEMPLATE {}", name, template)
+        return name
+
     def drop(self, name: str) -> None:
         """Drop a database, whoever is connected."""
         self.execute("DROP DATABASE IF EXISTS {} WITH (FORCE)", name)
@@ -110,8 +116,7 @@ def pg_template(pg_server: Server) -> Iterator[str]:
 @contextmanager
 def copied(server: Server, template: str) -> Iterator[str]:
     """Yield the DSN of a copy of a database, and drop it."""
-    name = f"encvec_test_{secrets.token_hex(6)}"
-    server.execute("CREATE DATABASE {} TEMPLATE {}", name, template)
+    name = server.copy(template)
     try:
         yield server.dsn(name)
     finally:
@@ -175,10 +180,7 @@ class Databases:
     @contextmanager
     def lend(self) -> Iterator[str]:
         """Yield the DSN of one; afterwards it is emptied, or dropped if it is another."""
-        if not self.spare:
-            self.spare.append(f"encvec_test_{secrets.token_hex(6)}")
-            self.server.execute("CREATE DATABASE {} TEMPLATE {}", self.spare[-1], self.template)
-        name = self.spare.pop()
+        name = self.spare.pop() if self.spare else self.server.copy(self.template)
         dsn = self.server.dsn(name)
         self.state = self.state or state_of(dsn)
         yield dsn

@@ -108,6 +108,7 @@ class _Unit(NamedTuple):
     holds: str
     adversary: str
     pairs: int
+    attacks: tuple[str, ...]
 
 
 @dataclass
@@ -142,11 +143,13 @@ def _situation(row: Mapping[str, Any]) -> str:
 
 
 def _units(experiment: Experiment) -> Iterator[_Unit]:
-    chosen = [ATTACKS[name] for name in experiment.attacks or ATTACKS]
-    adversaries = dict.fromkeys((a.holds, *held) for a in chosen for held in experiment.situations(a))
+    adversaries: dict[tuple[str, str, int], list[str]] = {}
+    for name in experiment.attacks or ATTACKS:
+        for held in experiment.situations(ATTACKS[name]):
+            adversaries.setdefault((ATTACKS[name].holds, *held), []).append(name)
     for subject, n, key in itertools.product(range(len(experiment.subjects)), experiment.sizes, range(experiment.keys)):
-        for held in adversaries:
-            yield _Unit(subject, n, key, *held)
+        for adversary, attacks in adversaries.items():
+            yield _Unit(subject, n, key, *adversary, tuple(attacks))
 
 
 def _trials(experiment: Experiment, unit: _Unit, tried: _Tried) -> Iterator[Row | None]:
@@ -159,10 +162,7 @@ def _trials(experiment: Experiment, unit: _Unit, tried: _Tried) -> Iterator[Row 
     truth = experiment.victim[order[: unit.n]]
     subject = experiment.standing(given, unit.n)
     locked = None
-    for attack in experiment.attacks or ATTACKS:
-        held = unit.adversary, unit.pairs
-        if ATTACKS[attack].holds != unit.holds or held not in experiment.situations(ATTACKS[attack]):
-            continue
+    for attack in unit.attacks:
         for looked, way in itertools.product(
             experiment.looks(ATTACKS[attack]), ways(subject.parameters(), bool(unit.pairs))
         ):
@@ -176,7 +176,7 @@ def _trials(experiment: Experiment, unit: _Unit, tried: _Tried) -> Iterator[Row 
             if _identity(head) not in tried.done and tried.most.get(_situation(head), 0.0) < enough:
                 if locked is None:
                     locked = lock(experiment, subject, unit.key, order, unit.n)
-                case = held_case(experiment, *held, unit.key, order[: unit.n], locked, unit.holds)
+                case = held_case(experiment, unit.adversary, unit.pairs, unit.key, order[: unit.n], locked, unit.holds)
                 cut = [] if case is None else parts(way, case, locked.cells, locked.keyed.sorts)
                 found = attacked(attack, cut, truth, looked)
                 if found is not None:
